@@ -1,0 +1,1 @@
+"""The OpenResearch program, the networks it runs on, wallets, scores and Irys storage."""

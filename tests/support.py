@@ -1,0 +1,19 @@
+"""What several tests share."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+def require(condition: bool, what: str) -> None:
+    """Skip by name where a system part is missing; under CI a missing part is a failure.
+
+    `what` names the part and how to install it, for instance "bubblewrap (apt-get install bubblewrap)".
+    """
+    if condition:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"this machine lacks {what}, and CI must not pass without it")
+    pytest.skip(f"not run: needs {what}")

@@ -1,0 +1,1 @@
+"""The experiment: protocol, bundle, environment, one run of train.py and its measurement."""
