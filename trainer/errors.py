@@ -33,4 +33,3 @@ class InvalidBundle(TrainerError):
 
 class EnvironmentNotReady(TrainerError):
     """The locked environment, the data snapshot or the sandbox is missing or altered."""
-

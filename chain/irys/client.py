@@ -1,0 +1,516 @@
+"""Irys over HTTP: upload signed data items to an uploader, fetch content from gateways.
+
+Rules:
+ 1. Nothing an uploader or gateway says is believed: receipts are verified, content is returned only when it
+    has the SHA-256 asked for, and an owner is named only when their signature over this very content holds.
+ 2. Every call is bounded: size, time (per read and as a whole), attempts, redirects.
+ 3. 429, 5xx and broken connections are tried again with jitter; a lie or a plain refusal is not, the next
+    gateway is asked instead, and where none is left the error names each with what it did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+from solders.pubkey import Pubkey
+
+from chain.errors import ChainError, InsufficientFunds, InvalidData, NetworkUnreachable, NotFound
+from chain.irys.dataitem import ED25519, SOLANA, DataItem, ItemId, Tag, text_readings
+from chain.irys.receipt import Receipt
+from chain.irys.store import ContentCache, check_sha256
+
+USER_AGENT = "openresearch-miner/0.1"
+APP_NAME = "OpenResearch AutoResearch"
+MAX_REPLY = 1 << 20
+"""Bytes of a reply that is not content: receipts, metadata, prices."""
+CHUNK_THRESHOLD, CHUNK_BYTES = 50_000_000, 25_000_000
+_PIECE = 1 << 16
+_T = TypeVar("_T")
+_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524})
+_HOPELESS = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Base URLs, without a closing slash: one uploader, and gateways in the order they are asked; the
+    uploader is asked last, because it has a new item before the gateways do."""
+
+    uploader: str
+    gateways: tuple[str, ...]
+
+
+MAINNET = Endpoints("https://uploader.irys.xyz", ("https://gateway.irys.xyz",))
+DEVNET = Endpoints("https://devnet.irys.xyz", ("https://devnet.irys.xyz",))
+
+
+class Role(StrEnum):
+    """What an artifact is, in its `Artifact-Role` tag; the names existing OpenResearch clients use."""
+
+    PROTOCOL = "protocol"
+    REPO_SNAPSHOT = "repoSnapshot"
+    BENCHMARK = "benchmark"
+    BASELINE_METRICS = "baselineMetrics"
+    VERIFIER_METRICS = "verifierMetrics"
+    VERIFIER_REJECT_EVIDENCE = "verifierRejectEvidence"
+    MINER_TRACE = "minerTrace"
+    PROPOSAL_CODE = "proposalCode"
+    BENCHMARK_LOG = "benchmarkLog"
+
+
+def artifact_tags(role: str, sha256: bytes, content_type: str, extra: Iterable[Tag] = ()) -> tuple[Tag, ...]:
+    """The tags of an OpenResearch artifact; `role` a Role or its text, `sha256` of the data."""
+    try:
+        known = Role(role)
+    except ValueError as error:
+        roles = ", ".join(Role)
+        raise InvalidData(f"{role!r} is not an artifact role.", f"Use one of {roles}.") from error
+    return (
+        ("App-Name", APP_NAME),
+        ("Artifact-Role", known.value),
+        ("SHA-256", sha256.hex()),
+        ("Content-Type", content_type),
+        *extra,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ItemMetadata:
+    """What `/tx/<id>` says of an item, unverified: texts as the gateway sent them, empty where it did not."""
+
+    id: ItemId
+    signature: str
+    owner: str
+    target: str
+    anchor: str
+    tags: tuple[Tag, ...]
+
+    @classmethod
+    def parse(cls, item_id: ItemId, value: object) -> ItemMetadata:
+        """From decoded JSON; InvalidData where it is not an object of texts and tags."""
+        if not isinstance(value, dict):
+            raise InvalidData(f"Metadata of item {item_id} should be a JSON object.")
+        texts: dict[str, str] = {}
+        for name in ("signature", "owner", "target", "anchor"):
+            text = value.get(name) or ""
+            if not isinstance(text, str) or len(text) > 200:
+                raise InvalidData(f"The {name} in the metadata of item {item_id} is not a short text.")
+            texts[name] = text
+        tags: list[Tag] = []
+        for tag in value.get("tags") or ():
+            if not (
+                isinstance(tag, dict)
+                and isinstance(tag.get("name"), str)
+                and isinstance(tag.get("value"), str)
+            ):
+                raise InvalidData(f"A tag in the metadata of item {item_id} is not a name and a value.")
+            tags.append((tag["name"], tag["value"]))
+        return cls(id=item_id, tags=tuple(tags), **texts)
+
+    def rebuild(self, data: bytes) -> DataItem | None:
+        """The signed item that `data` and this metadata make, or None where they make none.
+
+        Texts may be base58 or base64url, the anchor its own 32 characters too, and the signature type is not
+        always given: every reading is tried, and only one whose id and signature hold is the item.
+        """
+        signatures = [
+            raw for raw in text_readings(self.signature, 64) if hashlib.sha256(raw).digest() == bytes(self.id)
+        ]
+        anchors = text_readings(self.anchor, 32)
+        if len(self.anchor.encode()) == 32:
+            anchors.insert(0, self.anchor.encode())
+        readings = itertools.product(
+            signatures,
+            text_readings(self.owner, 32),
+            text_readings(self.target, 32) if self.target else [b""],
+            anchors if self.anchor else [b""],
+            (SOLANA, ED25519),
+        )
+        for signature, owner, target, anchor, kind in readings:
+            item = DataItem(kind, signature, owner, target, anchor, self.tags, data)
+            if item.is_valid:
+                return item
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Content with the expected SHA-256. `owner` (32 bytes) and `tags` are those of the verified data item;
+    where `signature_checked` is False no gateway gave the metadata to check it: owner None, no tags."""
+
+    data: bytes
+    owner: bytes | None
+    tags: tuple[Tag, ...]
+    signature_checked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    status: int
+    body: bytes
+    retry_after: float
+
+    @property
+    def text(self) -> str:
+        """The body as one printable line of at most 200 characters."""
+        text = " ".join(self.body[:400].decode(errors="replace").split())[:200]
+        return "".join(character if character.isprintable() else "?" for character in text)
+
+    def json(self, what: str) -> Any:
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise InvalidData(f"{what} answered something that is not JSON ({self.text!r}).") from error
+
+
+class Irys:
+    """A client of one uploader and some gateways.
+
+    `cache` is a folder for fetched and uploaded content; `receipt_key` pins the uploader's RSA modulus
+    (base64url). `timeout` bounds one connect, read or write and `limit` one whole attempt, in seconds;
+    `attempts` is per server; `backoff` seconds is the first wait between attempts, doubled each time.
+    Thread-safe; a context manager that closes its connections.
+    """
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        *,
+        cache: Path | None = None,
+        receipt_key: str | None = None,
+        timeout: float = 20.0,
+        limit: float = 600.0,
+        attempts: int = 4,
+        backoff: float = 0.5,
+        chunk_threshold: int = CHUNK_THRESHOLD,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
+        self.endpoints = endpoints
+        self.cache = ContentCache(cache) if cache else None
+        self._receipt_key = receipt_key
+        self._limit, self._attempts, self._backoff = limit, attempts, backoff
+        self._chunk_threshold, self._chunk_bytes = chunk_threshold, chunk_bytes
+        self._http = httpx.Client(
+            timeout=timeout,
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            max_redirects=5,
+        )
+
+    @classmethod
+    def at(cls, url: str, **options: Any) -> Self:
+        """A client of one server that is both uploader and gateway, such as a local node."""
+        return cls(Endpoints(url.rstrip("/"), (url.rstrip("/"),)), **options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    # -- uploader ---------------------------------------------------------------------------------
+
+    def price(self, size: int) -> int:
+        """Lamports for an item of `size` bytes."""
+        return _whole(self._uploader(f"/price/solana/{size}").body.decode(errors="replace"), "The price")
+
+    def balance(self, address: Pubkey | str) -> int:
+        """Lamports that `address` has deposited with the uploader."""
+        reply = self._uploader(f"/account/balance/solana?address={address}").json("The uploader")
+        return _whole(reply.get("balance") if isinstance(reply, dict) else None, "The balance")
+
+    def deposit_address(self) -> Pubkey:
+        """Where a transfer of lamports becomes balance, once it is final and `post_deposit` names it."""
+        reply = self._uploader("/info").json("The uploader")
+        try:
+            return Pubkey.from_string(reply["addresses"]["solana"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidData("The uploader's /info names no Solana address.") from error
+
+    def post_deposit(self, signature: str) -> None:
+        """Tell the uploader of a finalized transfer to `deposit_address`; may be repeated."""
+        self._uploader("/account/balance/solana", json.dumps({"tx_id": signature}).encode(), (200, 202))
+
+    def upload(self, item: DataItem) -> Receipt | None:
+        """Store an item; returns the verified receipt, or None where the uploader had the item already (201).
+
+        Raises InsufficientFunds (what to pay, to whom), InvalidData (refused, or a receipt that does not
+        verify), NetworkUnreachable. Repeating it is safe: the same item is the same id.
+        """
+        item.verify()
+        raw = item.encode()
+        reply = self._upload_chunks(raw) if len(raw) >= self._chunk_threshold else self._post_item(raw)
+        if reply.status == 402:
+            raise InsufficientFunds(*self._shortfall(item, reply))
+        if reply.status == 201:
+            receipt = None
+        elif reply.status == 200:
+            receipt = Receipt.parse(reply.json("The uploader"))
+            receipt.verify(item.id, public=self._receipt_key)
+        else:
+            raise self._refused(self.endpoints.uploader, "the upload", reply)
+        self._keep(item.data)
+        return receipt
+
+    def _post_item(self, raw: bytes) -> _Reply:
+        return self._call("POST", f"{self.endpoints.uploader}/tx/solana", raw)
+
+    def _upload_chunks(self, raw: bytes) -> _Reply:
+        """The uploader's protocol for large items; a failed upload starts again from nothing."""
+        base, version = f"{self.endpoints.uploader}/chunks/solana", {"x-chunking-version": "2"}
+        reply = self._call("GET", f"{base}/-1/-1", headers=version)
+        if reply.status != 200:
+            return reply
+        start = reply.json("The uploader")
+        upload = start.get("id") if isinstance(start, dict) else None
+        if not isinstance(upload, str) or not upload.replace("-", "").isalnum() or len(upload) > 128:
+            raise InvalidData("The uploader opened a chunked upload without a usable id.")
+        for offset in range(0, len(raw), self._chunk_bytes):
+            piece = raw[offset : offset + self._chunk_bytes]
+            reply = self._call("POST", f"{base}/{upload}/{offset}", piece, headers=version)
+            if reply.status >= 300:
+                return reply
+        return self._call("POST", f"{base}/{upload}/-1", b"", headers=version)
+
+    def _shortfall(self, item: DataItem, reply: _Reply) -> tuple[str, str]:
+        """Problem and cure for a 402, with the numbers as far as the uploader tells them."""
+        owner = Pubkey.from_bytes(item.owner)
+        problem = (
+            f"The uploader {self.endpoints.uploader} wants payment for {item.size} bytes ({reply.text!r})."
+        )
+        try:
+            price, balance, address = self.price(item.size), self.balance(owner), self.deposit_address()
+        except ChainError:
+            return problem, f"Deposit lamports with the uploader from the wallet {owner} and upload again."
+        missing = max(price - balance, 1)
+        return (
+            f"{problem} It costs {price} lamports and the wallet {owner} has {balance} deposited.",
+            f"Transfer at least {missing} lamports from {owner} to {address}, wait for finality, "
+            "post the transaction's signature to the uploader and upload again.",
+        )
+
+    def _uploader(self, path: str, content: bytes | None = None, expected: Sequence[int] = (200,)) -> _Reply:
+        kind = {"Content-Type": "application/json"} if content else None
+        reply = self._call(
+            "POST" if content else "GET", self.endpoints.uploader + path, content, headers=kind
+        )
+        if reply.status not in expected:
+            raise self._refused(self.endpoints.uploader, path.partition("?")[0], reply)
+        return reply
+
+    # -- gateways ---------------------------------------------------------------------------------
+
+    def get(self, item_id: bytes | str, *, sha256: bytes, max_bytes: int) -> bytes:
+        """The content with this SHA-256, from the cache or the first gateway that has it.
+
+        Raises NotFound where every gateway lacks it, InvalidData where one sent something else (expected and
+        found hash) and none the right thing, NetworkUnreachable otherwise.
+        """
+        wanted = ItemId.of(item_id)
+        if self.cache and (data := self.cache.get(sha256, max_bytes)) is not None:
+            return data
+
+        def fetch(gateway: str) -> bytes:
+            path = f"/{wanted}" if gateway in self.endpoints.gateways else f"/tx/{wanted}/data"
+            data = self._fetch(gateway, path, max_bytes)
+            check_sha256(data, sha256, f"What the gateway {gateway} sent for item {wanted}")
+            return data
+
+        data = self._first(fetch, f"item {wanted}")
+        self._keep(data)
+        return data
+
+    def _keep(self, data: bytes) -> None:
+        """Into the cache; a full disk must not cost the content that was just verified."""
+        if self.cache:
+            with contextlib.suppress(OSError):
+                self.cache.put(data)
+
+    def item(self, item_id: bytes | str) -> ItemMetadata:
+        """What the first gateway that answers `/tx/<id>` says of an item. Unverified."""
+        wanted = ItemId.of(item_id)
+        return self._first(lambda gateway: self._metadata(gateway, wanted), f"the metadata of item {wanted}")
+
+    def fetch_verified(
+        self,
+        item_id: bytes | str,
+        *,
+        sha256: bytes,
+        owner: bytes | None = None,
+        max_bytes: int,
+        require_signature: bool = False,
+    ) -> Artifact:
+        """The content with this SHA-256 and, from a gateway's metadata, the verified owner and tags.
+
+        InvalidData where every gateway with metadata gives some that does not make a signed item of this id
+        and content, or where the verified owner is not `owner` (32 bytes). Where no gateway gives complete
+        metadata the content comes with `signature_checked` False, or with `require_signature` not at all
+        (NotFound, NetworkUnreachable).
+        """
+        wanted = ItemId.of(item_id)
+        data = self.get(wanted, sha256=sha256, max_bytes=max_bytes)
+
+        def rebuild(gateway: str) -> DataItem:
+            metadata = self._metadata(gateway, wanted)
+            if not (metadata.signature and metadata.owner):
+                raise NotFound(f"The gateway {gateway} gives no signature for item {wanted}.")
+            item = metadata.rebuild(data)
+            if item is None:
+                raise InvalidData(
+                    f"The signature, owner and tags that {gateway} gives for item {wanted} do not fit "
+                    f"the content with SHA-256 {sha256.hex()}.",
+                    "The metadata or the item is forged: do not use it.",
+                )
+            return item
+
+        try:
+            item = self._first(rebuild, f"the metadata of item {wanted}")
+        except (NotFound, NetworkUnreachable):
+            if require_signature:
+                raise
+            return Artifact(data, None, (), signature_checked=False)
+        if owner is not None and item.owner != owner:
+            raise InvalidData(
+                f"Item {wanted} is signed by {Pubkey.from_bytes(item.owner)}, and "
+                f"{Pubkey.from_bytes(owner)} was expected.",
+                "Do not use it: it was published by somebody else.",
+            )
+        return Artifact(data, item.owner, item.tags, signature_checked=True)
+
+    def _metadata(self, gateway: str, item_id: ItemId) -> ItemMetadata:
+        body = self._fetch(gateway, f"/tx/{item_id}", MAX_REPLY)
+        return ItemMetadata.parse(item_id, _Reply(200, body, 0).json(f"The gateway {gateway}"))
+
+    def _fetch(self, gateway: str, path: str, max_bytes: int) -> bytes:
+        reply = self._call("GET", gateway + path, max_bytes=max_bytes)
+        if reply.status in (404, 410):
+            raise NotFound(f"The gateway {gateway} has no {path}.", "Check the id, or try again in a minute.")
+        if reply.status != 200:
+            raise NetworkUnreachable(
+                f"The gateway {gateway} answered {reply.status} to {path} ({reply.text!r}).",
+                "Try again later.",
+            )
+        return reply.body
+
+    def _first(self, ask: Callable[[str], _T], what: str) -> _T:
+        """The first gateway's good answer; where there is none, the gravest error with what each one did."""
+        errors: list[ChainError] = []
+        for gateway in dict.fromkeys((*self.endpoints.gateways, self.endpoints.uploader)):
+            try:
+                return ask(gateway)
+            except (InvalidData, NotFound, NetworkUnreachable) as error:
+                errors.append(error)
+        for kind in (InvalidData, NetworkUnreachable, NotFound):
+            cures = [error.cure for error in errors if type(error) is kind]
+            if cures:
+                raise kind(" ".join(error.problem for error in errors), cures[0])
+        raise NetworkUnreachable(f"There is no gateway to fetch {what} from.", "Configure one.")
+
+    # -- one call ---------------------------------------------------------------------------------
+
+    def _refused(self, server: str, what: str, reply: _Reply) -> ChainError:
+        if reply.status in _RETRIED:
+            return NetworkUnreachable(
+                f"{server} still answered {reply.status} to {what} after {self._attempts} attempts "
+                f"({reply.text!r}).",
+                "Try again later.",
+            )
+        return InvalidData(
+            f"{server} refused {what}: {reply.status} {reply.text!r}.", "Check what was asked."
+        )
+
+    def _call(
+        self,
+        method: str,
+        url: str,
+        content: bytes | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+        max_bytes: int = MAX_REPLY,
+    ) -> _Reply:
+        """One request with its retries; any status comes back, and only the last one's where retried."""
+        for attempt in itertools.count(1):
+            final = attempt >= self._attempts
+            wait = min(self._backoff * 2 ** (attempt - 1), 10.0) * random.uniform(0.5, 1.5)
+            try:
+                reply = self._attempt(method, url, content, headers or {}, max_bytes)
+                if final or reply.status not in _RETRIED:
+                    break
+                wait = max(wait, min(reply.retry_after, 30.0))
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                if final or isinstance(error, _HOPELESS):
+                    raise NetworkUnreachable(
+                        f"{url} did not answer ({_reason(error)}; attempt {attempt}).",
+                        "Check the address and the network connection, and try again.",
+                    ) from error
+            time.sleep(wait)
+        return reply
+
+    def _attempt(
+        self, method: str, url: str, content: bytes | None, headers: dict[str, str], max_bytes: int
+    ) -> _Reply:
+        deadline = time.monotonic() + self._limit
+        if content is not None:
+            kind = {"Content-Type": "application/octet-stream", "Content-Length": str(len(content))}
+            headers = {**kind, **headers}
+        request = self._http.build_request(
+            method, url, content=None if content is None else _pieces(content, deadline), headers=headers
+        )
+        response = self._http.send(request, stream=True, follow_redirects=method == "GET")
+        with contextlib.closing(response):
+            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise InvalidData(f"{url} sent compressed content, and none was accepted.")
+            body = bytearray()
+            for piece in response.iter_raw(_PIECE):
+                body += piece
+                if len(body) > max_bytes:
+                    raise InvalidData(
+                        f"{url} sent more than {max_bytes} bytes.", "Raise the limit if that is expected."
+                    )
+                _within(deadline)
+            retry_after = response.headers.get("Retry-After", "")
+            return _Reply(
+                response.status_code,
+                bytes(body),
+                float(retry_after) if retry_after.isdecimal() and len(retry_after) < 6 else 0.0,
+            )
+
+
+def _pieces(content: bytes, deadline: float) -> Iterator[bytes]:
+    for start in range(0, len(content), _PIECE):
+        _within(deadline)
+        yield content[start : start + _PIECE]
+
+
+def _within(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise httpx.ReadTimeout("the whole transfer took too long")
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())[:160]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _whole(value: object, what: str) -> int:
+    """A non-negative whole number of at most 30 digits, from JSON or text."""
+    if type(value) is int:
+        value = str(value)
+    if not (isinstance(value, str) and value.isascii() and value.strip().isdigit() and len(value) <= 32):
+        raise InvalidData(f"{what} should be a whole number of lamports, and it is {str(value)[:60]!r}.")
+    return int(value)

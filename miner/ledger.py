@@ -1,0 +1,178 @@
+"""The session ledger: an append-only file of events, and the state they add up to.
+
+Everything is written here, and on disk, before it is acted on. `Session` is a pure fold over the
+events, so starting again after a kill is reading the file. A line that a crash cut short is the last
+one and is dropped; anything else that does not parse is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from miner.proposer import Tried
+from trainer.errors import TrainerError
+
+Event = Mapping[str, Any]
+
+
+class LedgerDamaged(TrainerError):
+    """A session ledger with a line that is not one of ours."""
+
+
+@dataclass(slots=True)
+class Trial:
+    """One candidate being judged, or judged: its source, why, its runs and what became of it."""
+
+    number: int
+    hypothesis: str
+    fingerprint: str
+    commit: str
+    base: str
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    decision: str = ""
+    delta: float | None = None
+
+    @property
+    def kept(self) -> bool:
+        return self.decision == "keep"
+
+
+@dataclass(slots=True)
+class Submission:
+    """A proposal on its way: intended, then sent, then confirmed under an id, or given up."""
+
+    trial: int
+    code_hash: str
+    log_hash: str
+    signature: str = ""
+    last_valid: int = 0
+    proposal: int | None = None
+    abandoned: bool = False
+
+    @property
+    def open(self) -> bool:
+        return self.proposal is None and not self.abandoned
+
+
+@dataclass(slots=True)
+class Session:
+    """What a ledger adds up to."""
+
+    seed: int = 0
+    tag: str = ""
+    started: str = ""
+    trials: list[Trial] = field(default_factory=list)
+    submissions: list[Submission] = field(default_factory=list)
+
+    def apply(self, event: Event) -> None:
+        """Fold one event in; an unknown kind or a missing field raises LedgerDamaged."""
+        try:
+            match event["event"]:
+                case "session":
+                    self.seed, self.tag, self.started = event["seed"], event["tag"], event["at"]
+                case "trial":
+                    self.trials.append(
+                        Trial(
+                            event["number"],
+                            event["hypothesis"],
+                            event["fingerprint"],
+                            event["commit"],
+                            event["base"],
+                        )
+                    )
+                case "run":
+                    self._trial(event["number"]).runs.append(dict(event))
+                case "decision":
+                    trial = self._trial(event["number"])
+                    trial.decision, trial.delta = event["decision"], event["delta"]
+                case "intent":
+                    self.submissions.append(Submission(event["number"], event["code_hash"], event["log_hash"]))
+                case "sent":
+                    self.submissions[-1].signature = event["signature"]
+                    self.submissions[-1].last_valid = event["last_valid"]
+                case "submitted":
+                    self.submissions[-1].proposal = event["proposal"]
+                case "abandoned":
+                    self.submissions[-1].abandoned = True
+                case other:
+                    raise LedgerDamaged(f"The session ledger holds an unknown event {other!r}.")
+        except (KeyError, TypeError, IndexError) as error:
+            raise LedgerDamaged(
+                f"The session ledger holds an event that does not fit: {error!r}.",
+                "Move its folder away to start a new session.",
+            ) from error
+
+    def _trial(self, number: int) -> Trial:
+        trial = self.trials[-1]
+        if trial.number != number:
+            raise KeyError(f"trial {number}")
+        return trial
+
+    @property
+    def unfinished(self) -> Trial | None:
+        """The trial that was being judged when the session ended, if any."""
+        return self.trials[-1] if self.trials and not self.trials[-1].decision else None
+
+    @property
+    def pending(self) -> Submission | None:
+        """The submission that may or may not have reached the chain, if any."""
+        return self.submissions[-1] if self.submissions and self.submissions[-1].open else None
+
+    def history(self) -> list[Tried]:
+        """The finished trials as a proposer sees them."""
+        return [Tried(t.fingerprint, t.hypothesis, t.kept, t.delta) for t in self.trials if t.decision]
+
+
+class Ledger:
+    """The file. `append` returns once the event is on disk and folded into `session`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.session = Session()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = 0
+        content = path.read_bytes() if path.exists() else b""
+        for event, end in _events(content, path):
+            self.session.apply(event)
+            kept = end
+        self._file = path.open("ab")
+        if kept < len(content):
+            self._file.truncate(kept)
+
+    def append(self, kind: str, **fields: Any) -> None:
+        """Write one event: durable first, then visible in `session`."""
+        event = {"event": kind, "at": now(), **fields}
+        self._file.write(json.dumps(event, sort_keys=True).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.session.apply(event)
+
+    def close(self) -> None:
+        """Close the file; every event is on disk already."""
+        self._file.close()
+
+
+def _events(content: bytes, path: Path) -> Iterable[tuple[Event, int]]:
+    end = 0
+    while (newline := content.find(b"\n", end)) >= 0:
+        try:
+            event = json.loads(content[end:newline])
+            if not isinstance(event, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            raise LedgerDamaged(
+                f"{path} does not parse at byte {end}: {error}.", "Move its folder away to start a new session."
+            ) from error
+        end = newline + 1
+        yield event, end
+
+
+def now() -> str:
+    """The time as existing clients write it: ISO 8601, UTC, whole seconds."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,270 @@
+"""What every mining command begins with: a connection, a project, its artifacts, a bench, a wallet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+
+from chain import score
+from chain.artifacts import ProjectArtifacts, ProjectTerms, fetch_project, publish_project
+from chain.errors import ChainError, NotFound
+from chain.interface import Project, ProjectCreated
+from chain.session import AUTHORITY, MINER, Connection
+from miner import submit
+from miner.ledger import Ledger
+from miner.loop import SCRIPT, Goals, Miner, claimed_metric, new_session
+from miner.proposer import Turn
+from trainer import bundle, recipe, task
+from trainer.bench import Bench, Benchmark, open_bench
+from trainer.comparison import Arm, Policy
+from trainer.errors import TrainerError
+from trainer.task import Task
+from trainer.trial import Run, compare
+from trainer.view import View
+
+SMOKE = "smoke"
+
+
+@dataclass(slots=True)
+class Started:
+    """Everything that a mining command works with."""
+
+    connection: Connection
+    project: Project
+    task: Task
+    bench: Bench
+    convention: score.Convention
+    wallet: Keypair
+    reward_recipient: Pubkey
+    stake: int
+    folder: Path
+    ledger: Ledger
+    view: View
+    published_runs: list[Run] = field(default_factory=list)
+
+    def miner(self, goals: Goals) -> Miner:
+        """The mining session; baseline runs that published the project count as its own."""
+        miner = Miner(
+            self.connection,
+            self.project,
+            self.task,
+            self.bench,
+            self.convention,
+            Turn(self.ledger.session.seed),
+            folder=self.folder,
+            ledger=self.ledger,
+            wallet=self.wallet,
+            reward_recipient=self.reward_recipient,
+            goals=goals,
+            view=self.view,
+        )
+        if self.published_runs and not self.ledger.session.trials:
+            miner.adopt_baseline(self.published_runs)
+        return miner
+
+
+@contextmanager
+def started(
+    home: Path,
+    network: str,
+    project_id: int | None,
+    *,
+    quiet: bool,
+    keypair: str | None,
+    reward_recipient: str | None,
+    stake: int,
+    yes: bool,
+    trust_harness: bool,
+    irys: str | None,
+) -> Iterator[Started]:
+    """Open everything, say where we are, and close it at the end."""
+    view = View(quiet=quiet)
+    recipient = _address(reward_recipient) if reward_recipient else None
+    with Connection(network, home, irys=irys) as connection:
+        _say_where(connection, home, view)
+        if not connection.network.is_local and not yes:
+            from trainer.view import pause_if_interactive
+
+            if not pause_if_interactive(f"This may stake real tokens on {network}. Go on?"):
+                raise ChainError(f"Mining on {network} may spend.", "Give --yes to agree to it.")
+        wallet = connection.wallet(keypair, MINER)
+        published: list[Run] = []
+        project = _choose(connection, project_id)
+        if project is None:
+            project, published = _publish_smoke(connection, home, view)
+        artifacts = fetch_project(connection, project)
+        parsed = task.assemble(
+            protocol_bytes=artifacts.protocol,
+            snapshot=artifacts.snapshot,
+            benchmark=artifacts.benchmark,
+            baseline_metrics=artifacts.baseline_metrics,
+            best_code=artifacts.best_code,
+        )
+        convention = score.infer(project.baseline_aggregate_score, parsed.baseline, minimize=parsed.minimize)
+        view.say(
+            f"project {project.id}, {project.token_name}: baseline {parsed.baseline:.6f}, "
+            f"best {convention.to_metric(project.current_best_aggregate_score):.6f} {parsed.protocol.primary.name}"
+        )
+        with view.step("preparing environment and data") as word:
+            bench = open_bench(
+                parsed.protocol_bytes,
+                parsed.files,
+                home=home,
+                say=word,
+                data_arguments=parsed.benchmark.data_arguments,
+                expected_snapshot=parsed.benchmark.data_snapshot,
+                trust_harness=trust_harness,
+            )
+        view.say(f"this machine: {bench.machine.hardware_class}, data snapshot {bench.data_snapshot[:16]}")
+        folder = home / "work" / f"{connection.network.name}-{project.id}-{str(wallet.pubkey())[:8]}".replace("/", "_")
+        ledger = new_session(folder / "session.jsonl", project.id, wallet.pubkey())
+        try:
+            yield Started(
+                connection,
+                project,
+                parsed,
+                bench,
+                convention,
+                wallet,
+                recipient or wallet.pubkey(),
+                stake,
+                folder,
+                ledger,
+                view,
+                published,
+            )
+        finally:
+            ledger.close()
+
+
+def _say_where(connection: Connection, home: Path, view: View) -> None:
+    if connection.network.name == "embedded":
+        view.say(f"embedded local network in {home}: nothing is real and nothing leaves this machine", style="bold")
+    else:
+        view.say(f"network {connection.network.name}, home {home}", style="bold")
+
+
+def _choose(connection: Connection, project_id: int | None) -> Project | None:
+    """The project asked for, or the only one there is; None where a local network has none yet."""
+    if project_id is not None:
+        return connection.client.project(project_id)
+    projects = connection.client.projects()
+    if len(projects) == 1:
+        return projects[0]
+    if projects:
+        known = ", ".join(f"{project.id} ({project.token_symbol})" for project in projects[:10])
+        raise ChainError(f"There are {len(projects)} projects: {known}.", "Name one with --project.")
+    if connection.network.is_local:
+        return None
+    raise NotFound(f"There is no project on {connection.network.name}.", "Check --network.")
+
+
+def _publish_smoke(connection: Connection, home: Path, view: View) -> tuple[Project, list[Run]]:
+    """Publish the bundled smoke project with a baseline measured here; its baseline runs."""
+    view.say("no project here yet: publishing the bundled smoke project")
+    chosen = recipe.load(SMOKE)
+    with view.step("preparing environment and data", 20) as word:
+        bench = open_bench(
+            chosen.files["protocol.json"], chosen.files, home=home, say=word, data_arguments=chosen.data_arguments
+        )
+    runs: list[Run] = []
+    for number in range(1, chosen.terms.baseline_runs + 1):
+        expected = bench.protocol.execution.training_seconds * 1.2
+        with view.step(f"baseline, run {number} of {chosen.terms.baseline_runs}", expected) as word:
+            run = bench.measure(Arm.INCUMBENT, chosen.files, word)
+        if run.val_bpb is None:
+            raise TrainerError(f"The smoke project does not run on this machine: {run.detail}", "See the README's requirements.")
+        view.say(f"  {run.val_bpb:.6f} val_bpb in {run.seconds:.1f} s")
+        runs.append(run)
+    metrics = task.baseline_document(
+        bench.protocol.primary.name,
+        [run.val_bpb for run in runs if run.val_bpb is not None],
+        [run.seconds for run in runs],
+        hardware=bench.machine.as_json(),
+        data_snapshot=bench.data_snapshot,
+    )
+    benchmark = Benchmark(bench.protocol.bundle_id, chosen.data_arguments, bench.data_snapshot)
+    terms = chosen.terms
+    done = publish_project(
+        connection,
+        connection.wallet(None, AUTHORITY),
+        ProjectArtifacts(
+            chosen.files["protocol.json"], bundle.pack(chosen.files), benchmark.dump(), metrics, None
+        ),
+        ProjectTerms(
+            # The live project's convention: a positive baseline, scores reflected about it.
+            score.scale(task.baseline_metric(metrics)),
+            terms.token_name,
+            terms.token_symbol,
+            terms.base_price,
+            terms.slope,
+            terms.miner_pool_cap,
+        ),
+    )
+    project = connection.client.project(done.event(ProjectCreated).project_id)
+    view.say(f"project {project.id} is published, mint {project.mint}")
+    return project, runs
+
+
+def submit_file(session: Started, file: Path, claim: str | None) -> tuple[int, Decimal]:
+    """Submit a train.py of the user's; the proposal's id and the claimed metric.
+
+    Without a claim it is measured against the incumbent first, and the claim is the measured gain even
+    where it is none: it is the user's stake.
+    """
+    try:
+        source = file.read_bytes()
+        source.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainerError(f"{file} is not a readable UTF-8 text file: {error}.", "Name a train.py.") from error
+    files = bundle.overlay(session.task.files, {SCRIPT: source}, session.task.protocol.surface)
+    log = b""
+    if claim is None:
+        trees = {Arm.INCUMBENT: session.task.incumbent, Arm.CANDIDATE: files}
+
+        def execute(arm: Arm) -> Run:
+            expected = session.bench.protocol.execution.training_seconds * 1.2
+            with session.view.step(f"measuring, {arm.value}", expected) as word:
+                run = session.bench.measure(arm, trees[arm], word)
+            shown = f"{run.val_bpb:.6f} val_bpb" if run.val_bpb is not None else run.detail
+            session.view.say(f"  {arm.value}: {shown}")
+            return run
+
+        outcome = compare(execute, history=[], noise=session.bench.noise(), policy=Policy(), seed=0)
+        if outcome.decision is None or outcome.decision.evidence is None:
+            raise TrainerError(
+                f"{file} gave no result: {(outcome.failures(Arm.CANDIDATE) or outcome.runs)[-1].detail}",
+                "Mend it, or submit it unmeasured with --claim.",
+            )
+        delta = round(outcome.decision.evidence.delta, 6)
+        log = next(run.log for run in reversed(outcome.runs) if run.arm is Arm.CANDIDATE and run.val_bpb is not None)
+        metric, claimed = submit.anchored_score(session.project, session.convention, delta)
+    else:
+        metric = claimed_metric(claim)
+        claimed = session.convention.to_score(metric)
+        log = f"unmeasured claim\n---\n{session.task.protocol.primary.name}: {metric}\n".encode()
+    offer = submit.Offer(-1, bundle.pack(files), log, claimed, session.stake, session.reward_recipient)
+    proposal = submit.submit(
+        session.connection,
+        session.wallet,
+        session.project,
+        offer,
+        session.ledger,
+        machine=session.bench.machine,
+        data_snapshot=session.bench.data_snapshot,
+        say=session.view.say,
+    )
+    return proposal, metric
+
+
+def _address(text: str) -> Pubkey:
+    try:
+        return Pubkey.from_string(text)
+    except ValueError:
+        raise ChainError(f"{text!r} is not a Solana address.", "Give 32 bytes in base58.") from None

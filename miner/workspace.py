@@ -1,0 +1,105 @@
+"""The work tree: a git repository of the project's snapshot where every experiment is a commit.
+
+The branch `autoresearch/<tag>` moves only to what was kept. A discarded experiment's commit stays
+reachable under `refs/experiments/`, so that nothing that was tried is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from trainer import bundle
+from trainer.errors import EnvironmentNotReady
+
+_TIMEOUT = 60  # seconds for any one git command on a tree of a few files
+
+
+class Workspace:
+    """A git work tree at `path` on `autoresearch/<tag>`."""
+
+    def __init__(self, path: Path, tag: str) -> None:
+        self.path = path
+        self.branch = f"autoresearch/{tag}"
+
+    @classmethod
+    def open(cls, path: Path, tag: str, snapshot: Mapping[str, bytes]) -> Workspace:
+        """Open the work tree, creating it from the snapshot's files where there is none."""
+        workspace = cls(path, tag)
+        if not (path / ".git").exists():
+            bundle.write_tree(dict(snapshot), path)
+            workspace._git("init", "--quiet", "--initial-branch", workspace.branch)
+            workspace._git("add", "--all")
+            workspace._git("commit", "--quiet", "--message", "snapshot of the project")
+        return workspace
+
+    def head(self) -> str:
+        """The commit of the incumbent."""
+        return self._git("rev-parse", self.branch)
+
+    def read(self, commit: str, name: str) -> str:
+        """The text of a file at a commit."""
+        return self._git("show", f"{commit}:{name}", strip=False)
+
+    def commit(self, number: int, source: str, hypothesis: str, *, name: str = "train.py") -> str:
+        """Commit a candidate on top of the incumbent without moving the branch; its hash."""
+        blob = self._git("hash-object", "-w", "--stdin", given=source)
+        base = self.head()
+        index = {"GIT_INDEX_FILE": str(self.path / ".git" / "candidate-index")}
+        self._git("read-tree", base, environment=index)
+        self._git("update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", environment=index)
+        tree = self._git("write-tree", environment=index)
+        commit = self._git("commit-tree", tree, "-p", base, "-m", f"experiment: {hypothesis}")
+        self._git("update-ref", f"refs/experiments/{number:04d}", commit)
+        return commit
+
+    def keep(self, commit: str) -> None:
+        """Make a candidate the incumbent: the branch and the files move to it."""
+        self._git("reset", "--hard", "--quiet", commit)
+
+    def tree(self, commit: str) -> str:
+        """The hash of a commit's tree."""
+        return self._git("rev-parse", f"{commit}^{{tree}}")
+
+    def archive(self, commit: str) -> bytes:
+        """The whole tree as other clients pack it: `git archive --format=tar`, no prefix."""
+        return self._run(["archive", "--format=tar", commit], None, {})
+
+    def _git(
+        self, *arguments: str, given: str = "", environment: Mapping[str, str] | None = None, strip: bool = True
+    ) -> str:
+        out = self._run(list(arguments), given.encode(), environment or {}).decode()
+        return out.strip() if strip else out
+
+    def _run(self, arguments: list[str], given: bytes | None, environment: Mapping[str, str]) -> bytes:
+        # The owner's own git configuration (hooks, signing, identity) must not reach in here.
+        variables = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.path),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_AUTHOR_NAME": "miner",
+            "GIT_AUTHOR_EMAIL": "miner@localhost",
+            "GIT_COMMITTER_NAME": "miner",
+            "GIT_COMMITTER_EMAIL": "miner@localhost",
+            **environment,
+        }
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(self.path), *arguments],
+                input=given,
+                capture_output=True,
+                env=variables,
+                timeout=_TIMEOUT,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise EnvironmentNotReady("There is no git on this machine.", "Install git.") from None
+        if done.returncode != 0:
+            raise EnvironmentNotReady(
+                f"git {arguments[0]} failed in {self.path}: {done.stderr.decode(errors='replace').strip()}",
+                "Move that folder away to start from the project's snapshot again.",
+            )
+        return done.stdout

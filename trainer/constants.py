@@ -1,0 +1,206 @@
+"""The constants at the top level of a train.py: what a search can turn, edited without touching the rest.
+
+A constant is `NAME = value` or `NAME: type = value` at module level where
+
+- NAME is in capitals and is bound nowhere else in the file, in whatever scope;
+- value is an int, float, bool or str literal, or arithmetic (`+ - * / // % **`, unary minus) over number
+  literals, such as `2**19`; its value is finite and of moderate size. Tuples, names and calls are left alone.
+
+The first 256 of them count, which is more than a script has that is meant to be turned.
+
+`replace` writes a literal in the place of the value's own text, so comments, spacing and line ends around it
+survive byte for byte; a value that does not change keeps its own spelling.
+
+`fingerprint` hashes the syntax tree: equal for two files that differ in comments and formatting only. It
+holds within one Python minor version, since the tree's shape changes between versions.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final, Literal, cast
+
+from trainer.errors import InvalidBundle, TrainerError
+
+Value = int | float | bool | str
+Kind = Literal["int", "float", "bool", "str"]
+
+MAX_SOURCE: Final = 1024 * 1024
+MAX_CONSTANTS: Final = 256
+_NAME: Final = re.compile(r"[A-Z][A-Z0-9_]*")
+_LINE: Final = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
+_OPERATORS: Final[dict[type[ast.operator], Callable[[float, float], float]]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A constant, its line (from 1), and its value's span in the source, in characters."""
+
+    name: str
+    value: Value
+    kind: Kind
+    lineno: int
+    span: tuple[int, int]
+
+
+def find(source: str) -> list[Constant]:
+    """The constants in their order in the file; InvalidBundle where the file is not Python."""
+    tree = _parse(source)
+    bound = Counter(name for node in ast.walk(tree) for name in _bound_names(node))
+    starts = [match.start() for match in _LINE.finditer(source)]
+    found: list[Constant] = []
+    for statement in tree.body:
+        if len(found) == MAX_CONSTANTS:
+            break
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=node):
+                pass
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as node):
+                pass
+            case _:
+                continue
+        if not _NAME.fullmatch(name) or bound[name] > 1:
+            continue
+        value = _evaluate(node)
+        span = _span(source, starts, node)
+        if value is not None and span is not None:
+            kind = cast("Kind", type(value).__name__)
+            found.append(Constant(name, value, kind, statement.lineno, span))
+    return found
+
+
+def replace(source: str, values: Mapping[str, Value]) -> str:
+    """`source` with the named constants set; each value has its constant's kind (an int may become a float).
+
+    TrainerError for a name that is not a constant of the file, another kind, or a value that is not finite.
+    """
+    constants = {constant.name: constant for constant in find(source)}
+    edits = []
+    for name, value in values.items():
+        if name not in constants:
+            raise TrainerError(
+                f"Expected a constant of the script, found {name!r}.", f"Choose among {', '.join(constants)}."
+            )
+        constant = constants[name]
+        if constant.kind == "float" and type(value) is int:
+            value = float(value)
+        if type(value).__name__ != constant.kind or (isinstance(value, float) and not math.isfinite(value)):
+            raise TrainerError(
+                f"Expected a finite {constant.kind} for {name}, found {value!r}.",
+                "Give a value of the constant's own kind.",
+            )
+        if value != constant.value:
+            edits.append((constant.span, repr(value)))
+    for (start, end), text in sorted(edits, reverse=True):
+        source = source[:start] + text + source[end:]
+    return source
+
+
+def same_code(a: str, b: str) -> bool:
+    """Whether two scripts differ in comments and formatting at most."""
+    return fingerprint(a) == fingerprint(b)
+
+
+def fingerprint(source: str) -> str:
+    """SHA-256 (hex) of the syntax tree; docstrings count, comments and formatting do not."""
+    tree = _parse(source)
+    try:
+        return sha256(ast.dump(tree).encode(errors="surrogatepass")).hexdigest()
+    except RecursionError:
+        raise _not_python("nested too deeply") from None
+
+
+def _parse(source: str) -> ast.Module:
+    if len(source) > MAX_SOURCE:
+        raise _not_python(f"longer than {MAX_SOURCE} characters")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(source)
+    except SyntaxError as error:
+        raise _not_python(f"line {error.lineno}: {error.msg}") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise _not_python(str(error) or "nested too deeply") from None
+
+
+def _not_python(why: str) -> InvalidBundle:
+    return InvalidBundle(f"Expected a Python script, found one that does not parse ({why}).", "Correct it.")
+
+
+def _bound_names(node: ast.AST) -> list[str]:
+    match node:
+        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+            return [name]
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.arg(arg=name):
+            return [name]
+        case ast.alias(name=name, asname=asname):
+            return [asname or name.split(".")[0]]
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            return [name]
+        case ast.MatchMapping(rest=str(name)):
+            return [name]
+    return []
+
+
+def _evaluate(node: ast.expr) -> Value | None:
+    """The value of a simple literal, or None; strings only as they stand."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, bool | str):
+        return node.value
+    return _number(node, depth=8)
+
+
+def _number(node: ast.expr, depth: int) -> int | float | None:
+    """Arithmetic over literals, at most `depth` deep, every step at most 2**64 in size."""
+    value: float | None = None
+    match node:
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            value = number
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=inner) if depth:
+            operand = _number(inner, depth - 1)
+            if operand is not None:
+                value = -operand if isinstance(sign, ast.USub) else operand
+        case ast.BinOp(left=left, op=kind, right=right) if depth and type(kind) in _OPERATORS:
+            a, b = _number(left, depth - 1), _number(right, depth - 1)
+            if a is not None and b is not None and not (isinstance(kind, ast.Pow) and abs(b) > 64):
+                try:
+                    value = _OPERATORS[type(kind)](a, b)
+                except ArithmeticError:
+                    return None
+    # A negative number to a broken power is complex.
+    return value if isinstance(value, int | float) and abs(value) <= 2**64 else None
+
+
+def _span(source: str, starts: list[int], node: ast.expr) -> tuple[int, int] | None:
+    """The node's text in `source`; None where the text there does not parse to the node."""
+    ends = node.end_lineno or node.lineno, node.end_col_offset or node.col_offset
+    start, end = (_offset(source, starts, *at) for at in ((node.lineno, node.col_offset), ends))
+    try:
+        same = ast.dump(ast.parse(f"({source[start:end]}\n)", mode="eval").body) == ast.dump(node)
+    except (SyntaxError, ValueError):
+        return None
+    return (start, end) if same else None
+
+
+def _offset(source: str, starts: list[int], lineno: int, column: int) -> int:
+    """A character offset from a line and a column, which the syntax tree counts in UTF-8 bytes."""
+    start = starts[lineno - 1]
+    end = starts[lineno] if lineno < len(starts) else len(source)
+    return start + len(source[start:end].encode(errors="surrogatepass")[:column].decode(errors="ignore"))

@@ -1,0 +1,263 @@
+"""A bundle's own locked Python environment, prepared once with uv and used without it.
+
+- `prepare` installs what uv.lock says (`uv sync --frozen`) into `<home>/envs/<key>`, where the key is the
+  first 16 digits of the SHA-256 over uv.lock, pyproject.toml and the extra. Only wheels are installed, so
+  nothing of the bundle runs while it is prepared; the bundle itself is not installed.
+- The marker `complete.json` is written last. A folder without it is built again from the start; one process
+  builds at a time, others wait for its lock.
+- `resolve` turns the protocol's `uv run X.py` into `<env>/bin/python X.py`: the same environment, without uv
+  and so without network, index or cache at run time.
+- Where the bundle has an extra for the machine's NVIDIA driver (`cuda13`, `cuda12`), `choose_extra` picks it.
+
+Every failure is EnvironmentNotReady with the last of uv's own words.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Final
+
+import uv
+
+from trainer.errors import EnvironmentNotReady, InvalidProtocol
+
+MARKER: Final = "complete.json"
+MINUTES: Final = 30
+_CURE: Final = "Check the network connection and the bundle's uv.lock, then run the command again."
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A ready environment; `packages_digest` is the SHA-256 of its packages' `name==version` lines."""
+
+    python: Path
+    prefix: Path
+    key: str
+    packages_digest: str
+
+    @classmethod
+    def running(cls) -> Environment:
+        """The environment of this very process, for bundles that bring no lock of their own."""
+        prefix = Path(sys.prefix)
+        return cls(Path(sys.executable), prefix, "running", packages_digest([Path(p) for p in sys.path if p]))
+
+
+def key(pyproject: bytes, lock: bytes, extra: str | None) -> str:
+    """The environment's folder name."""
+    return sha256(
+        b"".join(sha256(part).digest() for part in (lock, pyproject, (extra or "").encode()))
+    ).hexdigest()[:16]
+
+
+def choose_extra(pyproject: bytes, cuda_major: int | None) -> str | None:
+    """The bundle's extra for a driver of this CUDA major version: `cuda<n>`, the newest that is not newer."""
+    if cuda_major is None:
+        return None
+    try:
+        extras = tomllib.loads(pyproject.decode())["project"]["optional-dependencies"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    fitting = [major for major in (13, 12) if major <= cuda_major and f"cuda{major}" in extras]
+    return f"cuda{fitting[0]}" if fitting else None
+
+
+def resolve(argv: Sequence[str], environment: Environment) -> list[str]:
+    """The protocol's command, run by the environment's interpreter; InvalidProtocol for another form."""
+    rest = list(argv)
+    if rest[:2] == ["uv", "run"]:
+        rest = rest[2:]
+        while rest and rest[0] in ("--frozen", "--locked", "--no-sync", "--offline", "--"):
+            rest = rest[1:]
+        if rest and rest[0].endswith(".py"):
+            return [str(environment.python), *rest]
+    if len(rest) > 1 and rest[0] in ("python", "python3"):
+        return [str(environment.python), *rest[1:]]
+    raise InvalidProtocol(
+        "The protocol's execution.command must be `uv run SCRIPT.py` or `python SCRIPT.py`, "
+        f"found `{' '.join(argv)}`.",
+        "Ask the project's owner for a command of this form.",
+    )
+
+
+def prepare(
+    files: Mapping[str, bytes],
+    home: Path,
+    *,
+    cuda_major: int | None = None,
+    progress: Progress = lambda line: None,
+) -> Environment:
+    """The environment for the bundle `files` (pyproject.toml and uv.lock at its root), built if need be.
+
+    `cuda_major` is the NVIDIA driver's CUDA version (`hardware.cuda_major()`), None for none. `progress` gets
+    one line at a time. Needs the package index only if something is not in uv's cache.
+    """
+    for name in ("pyproject.toml", "uv.lock"):
+        if name not in files:
+            raise EnvironmentNotReady(
+                f"The bundle must hold {name}, it does not.", "Add it with `uv lock` in the project's folder."
+            )
+    extra = choose_extra(files["pyproject.toml"], cuda_major)
+    folder = home / "envs" / key(files["pyproject.toml"], files["uv.lock"], extra)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_suffix(".lock"), progress):
+        return find(folder) or _build(folder, files, extra, progress)
+
+
+def find(folder: Path) -> Environment | None:
+    """The complete environment in `folder`; None if there is none or it was altered since."""
+    try:
+        marker = json.loads((folder / MARKER).read_text())
+    except (OSError, ValueError):
+        return None
+    python, prefix = folder / "venv" / "bin" / "python", folder / "venv"
+    now = packages_digest(prefix.glob("lib/python*/site-packages"))
+    if marker != {"packages": now} or not os.access(python, os.X_OK):
+        return None
+    return Environment(python, prefix, folder.name, now)
+
+
+def packages_digest(paths: Iterator[Path] | Sequence[Path]) -> str:
+    """SHA-256 (hex) over the sorted `name==version` lines of the packages installed in these folders."""
+    names = {
+        f"{package.metadata['Name'].lower().replace('_', '-')}=={package.version}\n"
+        for package in distributions(path=[str(path) for path in paths])
+    }
+    return sha256("".join(sorted(names)).encode()).hexdigest()
+
+
+def find_uv() -> Path:
+    """uv itself: the environment variable UV, the uv package of this environment, or PATH, in this order."""
+    candidates = [os.environ.get("UV")]
+    with contextlib.suppress(FileNotFoundError):
+        candidates.append(uv.find_uv_bin())
+    candidates.append(shutil.which("uv"))
+    for candidate in candidates:
+        if candidate and os.path.isabs(candidate) and os.access(candidate, os.X_OK):
+            return Path(candidate)
+    raise EnvironmentNotReady(
+        "uv is needed and was not found.", "Install it with `python3 -m pip install uv`."
+    )
+
+
+def _build(folder: Path, files: Mapping[str, bytes], extra: str | None, progress: Progress) -> Environment:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name in ("pyproject.toml", "uv.lock"):
+        (folder / name).write_bytes(files[name])
+    command = [
+        str(find_uv()),
+        "sync",
+        "--frozen",
+        "--no-dev",
+        "--no-build",
+        "--no-install-project",
+        "--color=never",
+    ]
+    command += ["--no-progress", "--project", str(folder), *(["--extra", extra] if extra else [])]
+    progress(f"Installing the bundle's locked packages into {folder}")
+    _run(command, folder, progress)
+    digest = packages_digest((folder / "venv").glob("lib/python*/site-packages"))
+    _write(folder / MARKER, json.dumps({"packages": digest}).encode())
+    ready = find(folder)
+    if ready is None:
+        raise EnvironmentNotReady(f"uv left no usable interpreter in {folder}.", _CURE)
+    return ready
+
+
+def _run(command: Sequence[str], folder: Path, progress: Progress) -> None:
+    """uv with its own settings from the environment, but no other project's; its words go to `progress`."""
+    foreign = (
+        "VIRTUAL_ENV",
+        "PYTHONHOME",
+        "PYTHONPATH",
+        "UV_PROJECT",
+        "UV_FROZEN",
+        "UV_LOCKED",
+        "UV_WORKING_DIR",
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    environment["UV_PROJECT_ENVIRONMENT"] = str(folder / "venv")
+    said: deque[str] = deque(maxlen=6)
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+
+    def kill() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    limit = threading.Timer(MINUTES * 60, kill)
+    limit.start()
+    try:
+        assert process.stdout is not None
+        while line := process.stdout.readline(4096):
+            if line.strip():
+                said.append(line.strip())
+                progress(line.rstrip())
+        code = process.wait()
+    finally:
+        limit.cancel()
+        if process.poll() is None:
+            kill()
+            process.wait()
+    if code:
+        why = " / ".join(said) or "it said nothing"
+        raise EnvironmentNotReady(
+            f"uv could not install the bundle's packages (status {code}): {why}.", _CURE
+        )
+
+
+@contextlib.contextmanager
+def _locked(path: Path, progress: Progress) -> Iterator[None]:
+    """Hold the lock file; wait for another process to finish, MINUTES at most."""
+    with path.open("a") as file:
+        deadline, told = time.monotonic() + MINUTES * 60, False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise EnvironmentNotReady(
+                        f"Another process has held {path} for {MINUTES} minutes.", "End it, then try again."
+                    ) from None
+                if not told:
+                    progress("Waiting for another process that prepares the same environment")
+                told = True
+                time.sleep(0.1)
+        yield
+
+
+def _write(path: Path, data: bytes) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(file.name, path)

@@ -1,0 +1,209 @@
+"""What this machine is: the facts that say whether two measurements can be compared, and their class.
+
+The class is one short string: `apple-m4-max-40c` (chip and GPU cores), `nvidia-h200` (the first GPU), or
+`cpu-amd-epyc-2c` (processor family and the cores this process may use). Every fact comes from a parser that
+is a pure function of a tool's output; a tool that is missing, slow or talks nonsense leaves its fact unknown.
+Serial numbers, host names and display identifiers are not read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+Device = Literal["metal", "cuda", "cpu"]
+
+_SECONDS: Final = 15
+_TOOL_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/nvidia/bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """A machine; memory in bytes (the GPU's own where it has some), an unknown core count is None."""
+
+    device: Device
+    chip: str
+    cpu_cores: int
+    gpu: str | None
+    gpu_cores: int | None
+    memory_bytes: int
+    os: str
+    mlx: str
+    python: str
+
+    @property
+    def hardware_class(self) -> str:
+        """The class string, from `hardware_class`."""
+        return hardware_class(self.device, self.chip, self.gpu, self.gpu_cores, self.cpu_cores)
+
+    def as_json(self) -> dict[str, str | int | None]:
+        """The fields and the class, as plain JSON values."""
+        return {**asdict(self), "class": self.hardware_class}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The reverse of `as_json`; ValueError where a field is missing or of another type."""
+        kinds = {"cpu_cores": int, "memory_bytes": int, "gpu": str | None, "gpu_cores": int | None}
+        fields: dict[str, Any] = {name: value.get(name) for name in cls.__slots__}
+        for name, field in fields.items():
+            if not isinstance(field, kinds.get(name, str)) or isinstance(field, bool):
+                raise ValueError(f"the fingerprint's {name} is {field!r}")
+        if fields["device"] not in ("metal", "cuda", "cpu"):
+            raise ValueError(f"the fingerprint's device is {fields['device']!r}")
+        return cls(**fields)
+
+
+def fingerprint() -> Fingerprint:
+    """This machine, as this process's mlx and python see it. Asks system tools; takes up to a few seconds."""
+    system = {"Darwin": f"macOS {platform.mac_ver()[0]}"}.get(platform.system(), platform.system())
+    device = _device()
+    chip, cores, memory = _macos() if platform.system() == "Darwin" else _linux()
+    gpu, gpu_cores = None, None
+    if device == "metal":
+        gpu = chip
+        gpu_cores = gpu_cores_from_ioreg(_run("ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator"))
+        gpu_cores = gpu_cores or gpu_cores_from_profiler(
+            _run("system_profiler", "-json", "SPDisplaysDataType")
+        )
+    elif device == "cuda":
+        query = "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"
+        gpu, gpu_memory = gpu_from_nvidia_smi(_run("nvidia-smi", *query)) or ("NVIDIA GPU", 0)
+        memory = gpu_memory or memory
+    try:
+        mlx = version("mlx")
+    except PackageNotFoundError:
+        mlx = "none"
+    return Fingerprint(
+        device=device,
+        chip=chip,
+        cpu_cores=cores,
+        gpu=gpu,
+        gpu_cores=gpu_cores,
+        memory_bytes=memory,
+        os=f"{system} {platform.machine()}",
+        mlx=mlx,
+        python=platform.python_version(),
+    )
+
+
+def hardware_class(device: Device, chip: str, gpu: str | None, gpu_cores: int | None, cpu_cores: int) -> str:
+    """The class that measurements are comparable within: see the module's docstring."""
+    if device == "metal":
+        return _slug(chip) + (f"-{gpu_cores}c" if gpu_cores else "")
+    if device == "cuda":
+        return _slug(gpu or "nvidia gpu")
+    return f"cpu-{_slug(family(chip))}-{cpu_cores}c"
+
+
+def family(model: str) -> str:
+    """A processor's marketing name without marks, clock speed and core count ("AMD EPYC 7B13")."""
+    name = re.sub(r"\((?:r|tm|c)\)", " ", model, flags=re.IGNORECASE)
+    name = re.sub(r"@.*|\b\d+-core\b|\bprocessor\b|\bcpu\b", " ", name, flags=re.IGNORECASE)
+    return " ".join(name.split())
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:48].strip("-") or "unknown"
+
+
+def cpu_from_proc(cpuinfo: str, machine: str) -> str:
+    """The model name in /proc/cpuinfo; Arm kernels print none, there it is the architecture."""
+    found = re.search(r"^model name[ \t]*:[ \t]*(\S.*)$", cpuinfo, re.MULTILINE)
+    return found[1].strip() if found else machine
+
+
+def memory_from_proc(meminfo: str) -> int:
+    """MemTotal in /proc/meminfo in bytes, 0 if unknown."""
+    found = re.search(r"^MemTotal:[ \t]+(\d{1,15}) kB$", meminfo, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def cpu_from_sysctl(output: str) -> tuple[str, int, int]:
+    """Chip, cores and memory bytes from `sysctl -n machdep.cpu.brand_string hw.ncpu hw.memsize`."""
+    lines = output.splitlines()
+    if len(lines) != 3 or not all(re.fullmatch(r"\d{1,18}", line) for line in lines[1:]):
+        return lines[0] if lines else "unknown", 0, 0
+    return lines[0].strip(), int(lines[1]), int(lines[2])
+
+
+def gpu_cores_from_ioreg(output: str) -> int | None:
+    """The core count in `ioreg -r -d 1 -c IOAccelerator`."""
+    found = re.search(r'"gpu-core-count"\s*=\s*(\d{1,5})\b', output)
+    return int(found[1]) if found else None
+
+
+def gpu_cores_from_profiler(output: str) -> int | None:
+    """The core count in `system_profiler -json SPDisplaysDataType`, which gives it as text."""
+    try:
+        for gpu in json.loads(output)["SPDisplaysDataType"]:
+            if re.fullmatch(r"\d{1,5}", str(gpu.get("sppci_cores", ""))):
+                return int(gpu["sppci_cores"])
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    return None
+
+
+def gpu_from_nvidia_smi(output: str) -> tuple[str, int] | None:
+    """Name and memory bytes of the first GPU in nvidia-smi's `name,memory.total` (MiB) table."""
+    found = re.match(r"([^,\n]{1,100}), *(\d{1,9})\s*$", output, re.MULTILINE)
+    return (found[1].strip(), int(found[2]) * 1024 * 1024) if found else None
+
+
+def cuda_from_nvidia_smi(output: str) -> int | None:
+    """The newest CUDA major version that the driver supports, in the banner of plain `nvidia-smi`."""
+    found = re.search(r"CUDA (?:UMD )?Version: *(\d{1,3})\.", output)
+    return int(found[1]) if found else None
+
+
+def cuda_major() -> int | None:
+    """The CUDA major version of this machine's NVIDIA driver; None without one."""
+    return cuda_from_nvidia_smi(_run("nvidia-smi")) if platform.system() == "Linux" else None
+
+
+def _device() -> Device:
+    """Where MLX computes by default. MLX is imported here, late, because it opens the device."""
+    try:
+        import mlx.core as mx
+    except ImportError:
+        return "cpu"
+    if mx.default_device() == mx.Device(mx.cpu):
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"
+
+
+def _macos() -> tuple[str, int, int]:
+    return cpu_from_sysctl(_run("sysctl", "-n", "machdep.cpu.brand_string", "hw.ncpu", "hw.memsize"))
+
+
+def _linux() -> tuple[str, int, int]:
+    chip = cpu_from_proc(_text("/proc/cpuinfo"), platform.machine())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return chip, cores, memory_from_proc(_text("/proc/meminfo"))
+
+
+def _text(path: str) -> str:
+    try:
+        with Path(path).open(errors="replace") as file:
+            return file.read(1024 * 1024)
+    except OSError:
+        return ""
+
+
+def _run(*command: str) -> str:
+    """A tool's standard output, empty where it is missing, fails or takes too long."""
+    environment = {"PATH": f"{_TOOL_PATH}:{os.environ.get('PATH', '')}", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS, env=environment
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout[: 4 * 1024 * 1024].decode(errors="replace") if done.returncode == 0 else ""

@@ -1,0 +1,144 @@
+"""Jobs in a private folder of the host: what macOS and `NoIsolation` share, and `NoIsolation` itself.
+
+`NoIsolation` is a plain process with the sandbox's interface and as many of its limits as a plain process can
+have. It protects from nothing: it is for a dry check of code one wrote oneself, asked for by its full name,
+and attestations made with it say "none".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.errors import EnvironmentNotReady
+from trainer.sandbox.entry import Entered, SetupFailed, common_limits, enter, order, sources
+from trainer.sandbox.job import SCRATCH_FILES, Job, Limits, Mount, Started, Usage
+from trainer.sandbox.linux import tree_usage
+
+# waits for its stdin to end, which it does however the parent dies, then kills the job's process group
+_WATCHDOG = "import os, signal, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), signal.SIGKILL)"
+
+
+def folder_usage(handle: int) -> tuple[int, int]:
+    """(bytes on disk, files) below an open folder; no link is followed, too deep a tree is excess."""
+    size = files = 0
+    try:
+        for _, folders, names, folder in os.fwalk(".", dir_fd=handle):
+            files += len(folders) + len(names)
+            if files > SCRATCH_FILES:
+                break
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    size += os.stat(name, dir_fd=folder, follow_symlinks=False).st_blocks * 512
+    except (OSError, RecursionError):
+        files = SCRATCH_FILES + 1
+    return size, files
+
+
+def footprint(pid: int) -> int:
+    """A macOS process' memory in bytes, shared GPU memory included: ri_phys_footprint of rusage_info_v0."""
+    buffer = ctypes.create_string_buffer(96)
+    library = ctypes.CDLL("/usr/lib/libproc.dylib", use_errno=True)
+    if library.proc_pid_rusage(pid, 0, buffer) != 0:
+        return 0
+    return int(struct.unpack_from("<Q", buffer.raw, 16 + 7 * 8)[0])
+
+
+@dataclass(slots=True)
+class _Group:
+    """A process group of the host, its private folder, and the watchdog that ends it with the parent."""
+
+    entered: Entered
+    folder: Path
+    watchdog: subprocess.Popen[bytes]
+
+    def go(self) -> None:
+        self.entered.go()
+
+    def poll(self) -> int | None:
+        code = self.entered.process.poll()
+        return code if code is None or code >= 0 else 128 - code
+
+    def usage(self, limits: Limits) -> Usage:
+        pid = self.entered.process.pid
+        memory, tasks = (footprint(pid), 1) if sys.platform == "darwin" else tree_usage(pid, limits)
+        return Usage(memory, tasks, *folder_usage(self.entered.folders[0]))
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.entered.process.pid, signal.SIGKILL)
+        self.entered.process.wait()
+        self.watchdog.kill()
+        self.watchdog.communicate()
+
+    def close(self) -> None:
+        with contextlib.suppress(RecursionError):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def start_in_folder(
+    wrapper: Callable[[Path], Sequence[str]],
+    argv: Sequence[str],
+    limits: Limits,
+    mounts: Sequence[Mount],
+    env: Mapping[str, str] | None,
+    cwd: str,
+) -> Job:
+    """A job whose folder is a fresh private one with links to the inputs; `wrapper(folder)` confines it."""
+
+    def start() -> Started:
+        folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="sandbox-")))
+        try:
+            (folder / "scratch").mkdir(mode=0o700)
+            for source, target in sources(mounts):
+                (folder / target).parent.mkdir(parents=True, exist_ok=True)
+                (folder / target).symlink_to(source)
+            what = order(str(folder), argv, env or {}, cwd, (f"{folder}/scratch",), common_limits(limits))
+            try:
+                entered = enter(wrapper(folder), (), what, session=True)
+            except SetupFailed as failure:
+                raise EnvironmentNotReady(
+                    f"The sandbox could not be set up: {failure}.",
+                    "See that sandbox-exec and this Python work.",
+                ) from None
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        watchdog = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _WATCHDOG, str(entered.process.pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        return Started(_Group(entered, folder, watchdog), entered.output, entered.channel, entered.folders[0])
+
+    return Job(start, limits)
+
+
+@dataclass(frozen=True, slots=True)
+class NoIsolation:
+    """The interface of `trainer.sandbox.Sandbox` without any protection; never for anyone else's code."""
+
+    name: str = "none"
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        limits: Limits,
+        tools: Sequence[Path],
+        mounts: Sequence[Mount] = (),
+        env: Mapping[str, str] | None = None,
+        cwd: str = ".",
+    ) -> Job:
+        """See `trainer.sandbox.Sandbox.start`; `tools` need no binding here."""
+        return start_in_folder(lambda _: (), argv, limits, mounts, env, cwd)

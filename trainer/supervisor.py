@@ -1,0 +1,116 @@
+"""The process between the miner or verifier and a run: when it ends, so does everything the run started.
+
+    python -I -S supervisor.py CONTROL STATUS COMMAND [ARGUMENT ...]
+
+It starts COMMAND in a session of its own and waits until the command ends or the pipe CONTROL is closed from
+the other side, which also happens when the parent dies in whatever way. Then it kills what is left. To the
+descriptor STATUS it writes the command's process id once it runs, and at the end a second word, the command's
+return code as subprocess gives it (negative: the signal), and a third, the number of processes that would not
+die. Nothing at all means that the command could not be started.
+
+On Linux it is the subreaper of all it starts, so a process that daemonises is still its descendant and is
+found in /proc. macOS has no such thing: there the command's session and all descendants that `ps` links to it
+die, and a process that cut both ties is left to the sandbox, which forbids it to be made. Whoever runs under
+the same user and wants to can kill the supervisor itself, and the parent is told by the missing words: this
+keeps order, it is no sandbox.
+
+This file is run by path and imports the standard library only, so that it starts in milliseconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+PR_SET_CHILD_SUBREAPER: Final = 36
+PATIENCE: Final = 10.0  # seconds until a process that will not die is reported
+
+
+def main(control: int, status: int, command: list[str]) -> None:
+    """Run `command`, wait for its end or the parent's word, clean up and report."""
+    for descriptor in (control, status):
+        os.set_inheritable(descriptor, False)
+    # A handler, not SIG_IGN, which the command would inherit.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    wake, wakes = os.pipe()
+    os.set_blocking(wakes, False)
+    signal.set_wakeup_fd(wakes)
+    try:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", flush=True)
+        return
+    os.write(status, b"%d " % child.pid)
+    with selectors.DefaultSelector() as selector:
+        selector.register(control, selectors.EVENT_READ)
+        selector.register(wake, selectors.EVENT_READ)
+        while child.poll() is None:
+            ready = {key.fd for key, _ in selector.select()}
+            if control in ready:
+                break
+            if wake in ready:
+                os.read(wake, 4096)
+    left = kill_tree(os.getpid(), None if sys.platform == "linux" else child.pid)
+    code = -signal.SIGKILL if left else child.wait()
+    os.write(status, b"%d %d" % (code, left))
+
+
+def kill_tree(root: int, session: int | None) -> int:
+    """Kill all descendants of `root` and all of `session`; how many still live when patience ends."""
+    deadline = time.monotonic() + PATIENCE
+    while left := descendants(root, session) - {os.getpid()}:
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):  # gone, or a set-uid program that stays counted
+                continue
+        if time.monotonic() > deadline:
+            return len(left)
+        time.sleep(0.002)
+    return 0
+
+
+def descendants(root: int, session: int | None) -> set[int]:
+    """The living processes below `root` or in `session`, without those dead but not yet collected."""
+    table = {pid: (parent, sid) for pid, parent, sid, dead in _processes() if not dead}
+    found = {pid for pid, (_, sid) in table.items() if sid == session}
+    while more := {pid for pid, (up, _) in table.items() if up in found or up == root} - found:
+        found |= more
+    return found
+
+
+def _processes() -> Iterator[tuple[int, int, int, bool]]:
+    """(pid, parent, session, dead) of every process that can be seen."""
+    if sys.platform == "linux":
+        for entry in os.scandir("/proc"):
+            if entry.name.isdigit():
+                try:
+                    fields = Path(entry.path, "stat").read_text(errors="replace").rpartition(")")[2].split()
+                except OSError:
+                    continue
+                # A process whose first thread has ended looks dead while its other threads live.
+                dead = fields[0] in "ZX" and int(fields[17]) <= 1
+                yield int(entry.name), int(fields[1]), int(fields[3]), dead
+        return
+    # `sess` is a kernel address on macOS; the group equals the session for all that never left it.
+    table = subprocess.run(
+        ["/bin/ps", "-A", "-o", "pid=,ppid=,pgid=,stat="], capture_output=True, text=True, check=False
+    )
+    for line in table.stdout.splitlines():
+        pid, parent, group, state = line.split()[:4]
+        yield int(pid), int(parent), int(group), state.startswith("Z")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

@@ -1,0 +1,76 @@
+"""One trial: candidate against incumbent on this machine, run after run until the answer is clear.
+
+`compare` is the loop around `comparison.decide`: it asks which arm runs next, runs it, and stops at an
+answer. A run without a value (a crash, a time-out) is a failure, never a sample: the trial ends at
+`MAX_FAILURES` of the candidate's, and at as many of the incumbent's, which are this machine's fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from trainer import comparison
+from trainer.comparison import Arm, Decision, NoiseRecord, Policy, Samples
+
+MAX_FAILURES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of one arm's code.
+
+    `val_bpb` is None where `failure` names why (one word) and `detail` says it in a sentence; `seconds` is
+    wall time, `memory_mb` the script's own peak figure where it prints one.
+    """
+
+    arm: Arm
+    val_bpb: float | None
+    failure: str
+    detail: str
+    seconds: float
+    memory_mb: float | None
+    log: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """All runs of a trial, in order, and the comparison's last word (None where failures ended it)."""
+
+    runs: tuple[Run, ...]
+    decision: Decision | None
+
+    def failures(self, arm: Arm) -> list[Run]:
+        """The runs of an arm that gave no value."""
+        return [run for run in self.runs if run.arm is arm and run.val_bpb is None]
+
+    def values(self, arm: Arm) -> list[float]:
+        """The values of an arm, in the order they were measured."""
+        return [run.val_bpb for run in self.runs if run.arm is arm and run.val_bpb is not None]
+
+
+def compare(
+    execute: Callable[[Arm], Run],
+    *,
+    history: Sequence[float],
+    noise: NoiseRecord,
+    policy: Policy,
+    seed: int,
+    done: Sequence[Run] = (),
+) -> Trial:
+    """Run arms until the comparison has an answer or an arm keeps failing.
+
+    `history` holds the incumbent's values from before this trial; `done` the runs of this very trial
+    that an interrupted session made already. `seed` fixes the interleaving. Bounded by the policy's run
+    limit plus MAX_FAILURES an arm.
+    """
+    runs = list(done)
+    while True:
+        trial = Trial(tuple(runs), None)
+        if any(len(trial.failures(arm)) >= MAX_FAILURES for arm in Arm):
+            return trial
+        samples = Samples([*history, *trial.values(Arm.INCUMBENT)], trial.values(Arm.CANDIDATE), len(history))
+        decision = comparison.decide(samples, noise, policy, seed=seed)
+        if decision.next_arm is None:
+            return Trial(tuple(runs), decision)
+        runs.append(execute(decision.next_arm))

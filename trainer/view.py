@@ -1,0 +1,111 @@
+"""What a person sees while long work goes on: lines that stay, and one live line for the current step.
+
+On a terminal the live line shows what runs, how far it is by the clock, elapsed and expected seconds
+and the latest word from the run. Elsewhere (a file, a pipe, CI) each step prints when it starts and
+ends and every 15 seconds between. All of it goes to stderr, so that stdout stays for results.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+Say = Callable[[str], None]
+
+
+class View:
+    """`say` prints a line that stays; `step` shows one piece of work while it lasts."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._quiet = quiet
+        self.status = ""  # shown at the end of every live line, for instance the best value so far
+
+    def say(self, text: str, style: str = "") -> None:
+        """A line that stays."""
+        self._console.print(text, style=style, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def step(self, what: str, expected: float | None = None) -> Iterator[Say]:
+        """Show `what` until the block ends; `expected` is its usual length in seconds, if known.
+
+        Yields a function that shows the latest word from the work.
+        """
+        if self._quiet:
+            yield lambda _: None
+        elif self._console.is_terminal:
+            yield from self._live(what, expected)
+        else:
+            yield from self._plain(what, expected)
+
+    def _live(self, what: str, expected: float | None) -> Iterator[Say]:
+        progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            _Bar(expected),
+            TextColumn("{task.fields[word]}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
+            TextColumn("{task.fields[status]}", markup=False, style="green", table_column=Column(no_wrap=True)),
+            console=self._console,
+            transient=True,
+            refresh_per_second=5,
+            expand=True,
+        )
+        with progress:
+            task = progress.add_task(what, total=None, word="", status=self.status)
+            yield lambda word: progress.update(task, word=" ".join(word.split()))
+
+    def _plain(self, what: str, expected: float | None) -> Iterator[Say]:
+        usual = f" (about {expected:.0f} s)" if expected else ""
+        self.say(f"{what}{usual} ...")
+        done, latest, started = threading.Event(), [""], time.monotonic()
+
+        def remind() -> None:
+            while not done.wait(15):
+                seconds = time.monotonic() - started
+                left = f", about {max(0.0, expected - seconds):.0f} s left" if expected else ""
+                self.say(f"  {seconds:.0f} s{left}  {latest[0]}  {self.status}".rstrip())
+
+        def hear(word: str) -> None:
+            latest[0] = " ".join(word.split())
+
+        thread = threading.Thread(target=remind, daemon=True)
+        thread.start()
+        try:
+            yield hear
+        finally:
+            done.set()
+            thread.join()
+
+
+class _Bar(ProgressColumn):
+    """A bar by the clock, then elapsed and remaining seconds."""
+
+    def __init__(self, expected: float | None) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._expected = expected
+
+    def render(self, task: Task) -> Text:
+        elapsed = task.elapsed or 0.0
+        if not self._expected:
+            return Text(f"{elapsed:.0f} s")
+        share = min(1.0, elapsed / self._expected)
+        filled = round(20 * share)
+        bar = Text("━" * filled, style="cyan").append("━" * (20 - filled), style="dim")
+        return bar.append(f" {elapsed:.0f} s, {max(0.0, self._expected - elapsed):.0f} s left", style="default")
+
+
+def pause_if_interactive(question: str) -> bool:
+    """Ask yes or no on a terminal; False where nobody can answer."""
+    if not sys.stdin.isatty():
+        return False
+    import click
+
+    return click.confirm(question, err=True)

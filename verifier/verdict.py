@@ -1,0 +1,162 @@
+"""The verdict: from what was found and measured to approve, reject or release.
+
+Pure: no file, clock, process or socket. The rules, in the order in which they are applied:
+
+1.  A fault of the proposal that any machine would find in its bytes alone (`Fault.BYTES`: they do not
+    match the hashes on chain, touch what the protocol forbids, or exceed the source caps) is a
+    **reject**. It does not depend on this host.
+2.  Anything that may be this host's fault (`Fault.HOST`: an artifact that could not be fetched, data
+    or environment or sandbox not ready, another hardware class than the miner's, the incumbent
+    itself failing here, a measurement that rests on the candidate's own word) is a **release**.
+3.  A fault of the candidate's behaviour (`Fault.RUN`: a crash, no evaluation, over the time or
+    resource budget, non-causal or non-finite outputs) is a **reject** once it was seen in
+    `policy.repeats` runs of it while the incumbent ran fine, else a **release**: one bad run may be
+    the host's. Proof that outputs read the future is deterministic and counts at once.
+4.  With nothing of that kind, the comparison speaks: shown no better is a **reject**; undecided
+    within the run limit is a **release**; better goes on to 5.
+5.  The gain must hold on fresh data: not measured there is a **release**; undecided there is a
+    **release**; shown to vanish there is a **reject**.
+6.  What is left is an **approve**, provided that the anchored score is above the best on chain after
+    rounding to the chain's six decimals; else it is a **reject** for no improvement.
+
+Release is the answer in doubt: it costs the miner nothing but time. Nothing rests on a single run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Fault(StrEnum):
+    """Whose fault a finding is, and how it can be reproduced."""
+
+    BYTES = "bytes"
+    RUN = "run"
+    HOST = "host"
+
+
+class Reason(StrEnum):
+    """Why; one word per rule, used in attestations and by scripts."""
+
+    IMPROVED = "improved"
+    NO_IMPROVEMENT = "no_improvement"
+    TOO_NOISY = "too_noisy"
+    NOT_ON_FRESH_DATA = "not_on_fresh_data"
+    FRESH_DATA_UNDECIDED = "fresh_data_undecided"
+    FRESH_DATA_UNAVAILABLE = "fresh_data_unavailable"
+    HASH_MISMATCH = "hash_mismatch"
+    MALFORMED_ARCHIVE = "malformed_archive"
+    FORBIDDEN_CHANGE = "forbidden_change"
+    SOURCE_TOO_LARGE = "source_too_large"
+    CRASH = "crash"
+    NO_EVALUATION = "no_evaluation"
+    OVER_BUDGET = "over_budget"
+    OVER_RESOURCES = "over_resources"
+    NON_CAUSAL = "non_causal"
+    NON_FINITE = "non_finite"
+    BAD_OUTPUT = "bad_output"
+    NOT_EXPORTABLE = "not_exportable"
+    ARTIFACT_UNAVAILABLE = "artifact_unavailable"
+    NOT_READY = "not_ready"
+    HARDWARE_DIFFERS = "hardware_differs"
+    DATA_DIFFERS = "data_differs"
+    INCUMBENT_FAILS = "incumbent_fails"
+    SELF_REPORTED = "self_reported"
+    UNCONFIRMED = "unconfirmed"
+
+
+class Kind(StrEnum):
+    """What a verifier does with a proposal."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+    RELEASE = "release"
+
+
+class Outcome(StrEnum):
+    """The answer of a sequential comparison."""
+
+    BETTER = "better"
+    NOT_BETTER = "not_better"
+    UNDECIDED = "undecided"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was found wrong. `conclusive` findings of a run need no repetition."""
+
+    reason: Reason
+    fault: Fault
+    detail: str
+    conclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that the verdict rests on. `improves_chain` says whether the anchored score beats the best on chain."""
+
+    findings: Sequence[Finding] = ()
+    comparison: Outcome = Outcome.MISSING
+    fresh: Outcome = Outcome.MISSING
+    improves_chain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictPolicy:
+    """How often a fault of a run must be seen, and whether the gain must hold on fresh data."""
+
+    repeats: int = 2
+    require_fresh: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do, why in one word, and why in one sentence."""
+
+    kind: Kind
+    reason: Reason
+    explanation: str
+
+
+_OF_COMPARISON = {
+    Outcome.NOT_BETTER: (Kind.REJECT, Reason.NO_IMPROVEMENT, "No improvement over the incumbent was shown."),
+    Outcome.UNDECIDED: (Kind.RELEASE, Reason.TOO_NOISY, "The run limit was reached before the answer was clear."),
+    Outcome.MISSING: (Kind.RELEASE, Reason.NOT_READY, "The comparison was not carried out."),
+}
+_OF_FRESH = {
+    Outcome.NOT_BETTER: (Kind.REJECT, Reason.NOT_ON_FRESH_DATA, "The gain does not hold on fresh data."),
+    Outcome.UNDECIDED: (Kind.RELEASE, Reason.FRESH_DATA_UNDECIDED, "The gain on fresh data is not clear."),
+    Outcome.MISSING: (Kind.RELEASE, Reason.FRESH_DATA_UNAVAILABLE, "No fresh data could be scored."),
+}
+
+
+def decide(evidence: Evidence, policy: VerdictPolicy) -> Verdict:
+    """Apply the rules of this module's docstring, in their order."""
+    by_fault = {fault: [f for f in evidence.findings if f.fault is fault] for fault in Fault}
+    if by_fault[Fault.BYTES]:
+        return _from(Kind.REJECT, by_fault[Fault.BYTES][0])
+    if by_fault[Fault.HOST]:
+        return _from(Kind.RELEASE, by_fault[Fault.HOST][0])
+    runs = by_fault[Fault.RUN]
+    if conclusive := [f for f in runs if f.conclusive]:
+        return _from(Kind.REJECT, conclusive[0])
+    if len(runs) >= policy.repeats:
+        return _from(Kind.REJECT, runs[0])
+    if runs:
+        return Verdict(Kind.RELEASE, Reason.UNCONFIRMED, f"Seen in one run only: {runs[0].detail}")
+    if evidence.comparison is not Outcome.BETTER:
+        return Verdict(*_OF_COMPARISON[evidence.comparison])
+    if policy.require_fresh and evidence.fresh is not Outcome.BETTER:
+        return Verdict(*_OF_FRESH[evidence.fresh])
+    if not evidence.improves_chain:
+        return Verdict(
+            Kind.REJECT, Reason.NO_IMPROVEMENT, "Rounded to six decimals, the score does not beat the chain's best."
+        )
+    return Verdict(Kind.APPROVE, Reason.IMPROVED, "Every check passed and the improvement is significant.")
+
+
+def _from(kind: Kind, finding: Finding) -> Verdict:
+    return Verdict(kind, finding.reason, finding.detail)
