@@ -1,4 +1,4 @@
-"""The harness: data snapshot, tokenizer, dataloader, time budget and metric; train.py imports it, nobody edits it.
+"""The harness: data snapshot, tokenizer, dataloader, time budget, metric. train.py imports it; nobody edits it.
 
     python prepare.py                  ten training shards of the public dataset climbmix-400b-shuffle
     python prepare.py --num-shards 2   fewer of them; -1 is all 6542
@@ -76,8 +76,8 @@ class Constants:
 def read_constants(protocol: Path) -> Constants:
     """The constants of a protocol.json, or the defaults where the file or a field is absent.
 
-    Budget: execution.stopCondition.trainingSecondsBudget. The others: evalTokens, sequenceLength and vocabSize
-    of archetypeExtensions.ml_train. Raises HarnessError, naming the field.
+    Budget: execution.stopCondition.trainingSecondsBudget. The others: evalTokens, sequenceLength and
+    vocabSize of archetypeExtensions.ml_train. Raises HarnessError, naming the field.
     """
     default = Constants()
     try:
@@ -85,17 +85,13 @@ def read_constants(protocol: Path) -> Constants:
     except FileNotFoundError:
         return default
     except (OSError, ValueError, RecursionError) as error:
-        raise HarnessError(
-            f"{protocol} cannot be read as JSON: {error}. Restore it from the bundle."
-        ) from error
+        raise HarnessError(f"{protocol} cannot be read as JSON: {error}. Restore it from the bundle.") from error
 
     def field(path: str, absent: Any, low: int, high: int, kinds: tuple[type, ...] = (int,)) -> Any:
         value = document
         for key in path.split("."):
             if not isinstance(value, dict):
-                raise HarnessError(
-                    f"{protocol}: expected an object above {path}. Restore it from the bundle."
-                )
+                raise HarnessError(f"{protocol}: expected an object above {path}. Restore it from the bundle.")
             if key not in value:
                 return absent
             value = value[key]
@@ -110,9 +106,7 @@ def read_constants(protocol: Path) -> Constants:
     length = field(extension + "sequenceLength", default.sequence_length, 1, 1 << 20)
     return Constants(
         sequence_length=length,
-        time_budget=field(
-            "execution.stopCondition.trainingSecondsBudget", default.time_budget, 1, 10**6, (int, float)
-        ),
+        time_budget=field("execution.stopCondition.trainingSecondsBudget", default.time_budget, 1, 10**6, (int, float)),
         eval_tokens=field(extension + "evalTokens", default.eval_tokens, length, 1 << 40),
         vocab_size=field(extension + "vocabSize", default.vocab_size, 256 + 4 + 1, 1 << 16),
     )
@@ -191,7 +185,7 @@ class Tokenizer:
 
     @classmethod
     def from_directory(cls, tokenizer_dir: str | os.PathLike[str] = TOKENIZER_DIR) -> Tokenizer:
-        """Load tokenizer.json. Raises DataMissing; HarnessError where its vocabulary is not the protocol's."""
+        """Load tokenizer.json. Raises DataMissing; HarnessError for a vocabulary not the protocol's."""
         import tokenizers
 
         path = Path(tokenizer_dir, "tokenizer.json")
@@ -200,9 +194,7 @@ class Tokenizer:
         try:
             enc = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception
-            raise HarnessError(
-                f"{path} is no tokenizer: {error}. Delete it and run prepare.py again."
-            ) from error
+            raise HarnessError(f"{path} is no tokenizer: {error}. Delete it and run prepare.py again.") from error
         return cls(enc)
 
     def get_vocab_size(self) -> int:
@@ -214,7 +206,7 @@ class Tokenizer:
     def encode(self, text: str | list[str], prepend: int | str | None = None, num_threads: int = 8) -> Any:
         """Token ids: list[int] of a str, list[list[int]] of a list; `prepend` (an id or a token) goes first.
 
-        `num_threads` is accepted for compatibility: a list is encoded on RAYON_NUM_THREADS threads (all cores).
+        `num_threads` is accepted for compatibility: a list is encoded on RAYON_NUM_THREADS threads.
         """
         first: list[int] = []
         if prepend is not None:
@@ -225,10 +217,7 @@ class Tokenizer:
         if isinstance(text, str):
             return first + self.enc.encode(text, add_special_tokens=False).ids
         if isinstance(text, list):
-            return [
-                first + encoding.ids
-                for encoding in self.enc.encode_batch_fast(text, add_special_tokens=False)
-            ]
+            return [first + encoding.ids for encoding in self.enc.encode_batch_fast(text, add_special_tokens=False)]
         raise ValueError(f"encode takes a str or a list of str, not {type(text).__name__}")
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -249,9 +238,7 @@ def count_token_bytes(enc: tokenizers.Tokenizer) -> npt.NDArray[np.int32]:
     for token, index in enc.get_vocab(with_added_tokens=True).items():
         if token not in SPECIAL_TOKENS:
             if not alphabet.issuperset(token):
-                raise HarnessError(
-                    f"Token {index} is not spelled in bytes: {token!r}. Delete {TOKENIZER_DIR}."
-                )
+                raise HarnessError(f"Token {index} is not spelled in bytes: {token!r}. Delete {TOKENIZER_DIR}.")
             counts[index] = len(token)
     return counts
 
@@ -293,9 +280,7 @@ class TokenShard:
         except FileNotFoundError as error:
             raise DataMissing(f"There is no tokenized shard {path}. Run prepare.py.") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise HarnessError(
-                f"The tokenized shard {path} is damaged: {error}. Run prepare.py again."
-            ) from error
+            raise HarnessError(f"The tokenized shard {path} is damaged: {error}. Run prepare.py again.") from error
         whole = len(offsets) == sum(row_groups) + 1 and offsets[0] == 0 and offsets[-1] == len(tokens)
         if not whole or min(row_groups, default=0) < 1 or not np.all(offsets[1:] > offsets[:-1]):
             raise HarnessError(f"The tokenized shard {path} is damaged. Run prepare.py again.")
@@ -317,9 +302,9 @@ def pack(
     """Best-fit packing: yields rows, uint16 (batch_size, row_tokens), without padding, and the epoch.
 
     Before each choice the buffer is refilled, a batch of documents at a time, to `buffer_size` or more. The
-    longest document that fits what is left of the row goes there; if none fits, the shortest is cropped to fill
-    it and its rest is dropped. Among equals the one that came first is taken. How the rows are grouped by
-    `batch_size` does not change them.
+    longest document that fits what is left of the row goes there; if none fits, the shortest is cropped to
+    fill it and its rest is dropped. Among equals the one that came first is taken. `batch_size` groups the rows
+    and does not change them.
     """
     # The buffer is one sorted list of integers: length above, then a serial number that counts down, so that
     # the document to take is always the last of its length, and both choices are a bisection.
@@ -413,8 +398,9 @@ def evaluate_bpb(model: Callable[..., mx.array], tokenizer: object, batch_size: 
 
     `model(x, y, reduction="none")` with x, y mx.int32 (b, MAX_SEQ_LEN), b <= batch_size, returns the
     b · MAX_SEQ_LEN cross-entropies in nats; b is such that no float32 logits tensor exceeds LOGITS_BYTES. The
-    rows are always the first EVAL_TOKENS // MAX_SEQ_LEN of the validation shard, whatever the batch size; targets
-    without bytes (special tokens) count in neither sum; sums are float64. Raises DataMissing, HarnessError.
+    rows are always the first EVAL_TOKENS // MAX_SEQ_LEN of the validation shard, whatever the batch size;
+    targets without bytes (special tokens) count in neither sum; sums are float64. Raises DataMissing and
+    HarnessError.
     """
     token_bytes = np.array(get_token_bytes())
     rows = EVAL_TOKENS // MAX_SEQ_LEN
@@ -426,9 +412,7 @@ def evaluate_bpb(model: Callable[..., mx.array], tokenizer: object, batch_size: 
             x, y = x[: rows - done], y[: rows - done]
             losses = np.array(model(x, y, reduction="none").astype(mx.float32)).reshape(-1)
             if losses.size != y.size:
-                raise HarnessError(
-                    f'Expected {y.size} losses from model(x, y, reduction="none"), got {losses.size}.'
-                )
+                raise HarnessError(f'Expected {y.size} losses from model(x, y, reduction="none"), got {losses.size}.')
             bytes_of = token_bytes[np.array(y).reshape(-1)]
             nats += float(losses[bytes_of > 0].sum(dtype=np.float64))
             count += int(bytes_of.sum())
@@ -629,9 +613,7 @@ def exclusive() -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise HarnessError(
-                f"Another prepare.py is at work in {CACHE_DIR}. Wait until it has ended."
-            ) from error
+            raise HarnessError(f"Another prepare.py is at work in {CACHE_DIR}. Wait until it has ended.") from error
         for leftover in Path(CACHE_DIR).rglob(".*.tmp"):
             leftover.unlink()
         yield
@@ -811,9 +793,7 @@ def check_parquet(path: Path, origin: str) -> None:
         good = False
     if not good:
         path.unlink(missing_ok=True)
-        raise HarnessError(
-            f"{origin} is not a Parquet file with a `text` column. Check HF_ENDPOINT and run again."
-        )
+        raise HarnessError(f"{origin} is not a Parquet file with a `text` column. Check HF_ENDPOINT and run again.")
 
 
 # ---------------------------------------------------------------------------
@@ -838,7 +818,7 @@ def collect_text(where: str, max_bytes: int) -> dict[bytes, str]:
     """The different documents under a folder by SHA-256, in the order of the digests: a shuffle for good.
 
     Files are read in sorted order until `max_bytes` is reached; links, hidden folders and files that are not
-    UTF-8 are passed over. "stdlib" is the interpreter's library without its tests, which not every system has.
+    UTF-8 are passed over. "stdlib" is the interpreter's library without its tests, which some systems lack.
     """
     skipped = {"__pycache__", "site-packages", "dist-packages"}
     if where == "stdlib":
@@ -849,9 +829,7 @@ def collect_text(where: str, max_bytes: int) -> dict[bytes, str]:
     else:
         root = Path(where)
     if not root.is_dir():
-        raise HarnessError(
-            f"There is no folder {root}. Give --text a folder of text files, or the word stdlib."
-        )
+        raise HarnessError(f"There is no folder {root}. Give --text a folder of text files, or the word stdlib.")
     found: dict[bytes, str] = {}
     left = max_bytes
     for path in _text_files(root, skipped):
@@ -877,7 +855,7 @@ def _text_files(root: Path, skipped: set[str]) -> Iterator[Path]:
 
 
 def shard_text(documents: Mapping[bytes, str]) -> dict[str, list[str]]:
-    """Documents by shard: one in TEXT_VAL_EVERY, by its digest, is held out; the others fill training shards."""
+    """Documents by shard: one in TEXT_VAL_EVERY, by its digest, is held out; the rest are for training."""
     shards: dict[str, list[str]] = {Path(VAL_FILENAME).stem: []}
     size = TEXT_SHARD_CHARS
     number = -1
@@ -904,9 +882,7 @@ def write_parquet(path: Path, documents: list[str]) -> None:
     # Uncompressed and without the Arrow schema: little of the writer's version shows in the bytes.
     table = pa.table({"text": pa.array(documents, pa.string())})
     with atomic(path) as file:
-        pq.write_table(
-            table, file, row_group_size=1024, compression="none", use_dictionary=False, store_schema=False
-        )
+        pq.write_table(table, file, row_group_size=1024, compression="none", use_dictionary=False, store_schema=False)
 
 
 # ---------------------------------------------------------------------------
@@ -914,9 +890,7 @@ def write_parquet(path: Path, documents: list[str]) -> None:
 # ---------------------------------------------------------------------------
 
 
-def prepare(
-    *, text: str | None = None, num_shards: int = 10, max_bytes: int = TEXT_MAX_BYTES, workers: int = 8
-) -> str:
+def prepare(*, text: str | None = None, num_shards: int = 10, max_bytes: int = TEXT_MAX_BYTES, workers: int = 8) -> str:
     """Make or complete everything under CACHE_DIR; returns the snapshot id. Raises HarnessError, OSError.
 
     What is there and follows from its inputs is kept; what no longer matches the manifest is made again.
@@ -1034,7 +1008,7 @@ def _prepare_tokenizer(train: Sequence[str], hashes: Mapping[str, str]) -> Token
 
 
 def train_tokenizer(train: Sequence[str]) -> tokenizers.Tokenizer:
-    """BPE over the training shards, up to TOKENIZER_CHARS. Raises HarnessError where there is too little text."""
+    """BPE over the training shards, up to TOKENIZER_CHARS. Raises HarnessError for too little text."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -1150,16 +1124,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Prepare the data snapshot and the tokenizer.",
         epilog=f"The data lies in {CACHE_DIR} (AUTORESEARCH_CACHE overrides).",
     )
-    parser.add_argument(
-        "--num-shards", type=_shards, default=10, help="training shards to download (-1: all)"
-    )
+    parser.add_argument("--num-shards", type=_shards, default=10, help="training shards to download (-1: all)")
     parser.add_argument("--download-workers", type=_positive, default=8, help="shards to download at a time")
-    parser.add_argument(
-        "--text", metavar="DIR", help="use local text files, or `stdlib`, instead of the dataset"
-    )
-    parser.add_argument(
-        "--max-bytes", type=_positive, default=TEXT_MAX_BYTES, help="how much local text to read"
-    )
+    parser.add_argument("--text", metavar="DIR", help="use local text files, or `stdlib`, instead of the dataset")
+    parser.add_argument("--max-bytes", type=_positive, default=TEXT_MAX_BYTES, help="how much local text to read")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--verify", action="store_true", help="check the prepared files against the manifest")
     action.add_argument("--snapshot-id", action="store_true", help="print the data snapshot id")

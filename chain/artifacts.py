@@ -40,7 +40,9 @@ def fetch_project(connection: Connection, project: Project) -> ProjectArtifacts:
     creator = project.creator
     return ProjectArtifacts(
         connection.fetch(project.protocol_irys_id, project.protocol_hash, creator, "protocol"),
-        connection.fetch(project.repo_snapshot_irys_id, project.repo_snapshot_hash, creator, "repository snapshot"),
+        connection.fetch(
+            project.repo_snapshot_irys_id, project.repo_snapshot_hash, creator, "repository snapshot"
+        ),
         connection.fetch(project.benchmark_irys_id, project.benchmark_hash, creator, "benchmark"),
         connection.fetch(
             project.baseline_metrics_irys_id, project.baseline_metrics_hash, creator, "baseline metrics"
@@ -54,7 +56,10 @@ def fetch_best_code(connection: Connection, project: Project) -> bytes | None:
     if not any(project.current_best_code_hash):
         return None
     return connection.fetch(
-        project.current_best_code_irys_id, project.current_best_code_hash, project.current_best_miner, "best code"
+        project.current_best_code_irys_id,
+        project.current_best_code_hash,
+        project.current_best_miner,
+        "best code",
     )
 
 
@@ -65,7 +70,9 @@ def publish_project(
     protocol = connection.publish(creator, Role.PROTOCOL, artifacts.protocol, "application/json")
     snapshot = connection.publish(creator, Role.REPO_SNAPSHOT, artifacts.snapshot, "application/x-tar")
     benchmark = connection.publish(creator, Role.BENCHMARK, artifacts.benchmark, "application/json")
-    metrics = connection.publish(creator, Role.BASELINE_METRICS, artifacts.baseline_metrics, "application/json")
+    metrics = connection.publish(
+        creator, Role.BASELINE_METRICS, artifacts.baseline_metrics, "application/json"
+    )
     args = CreateProjectArgs(
         protocol_hash=protocol[0],
         protocol_irys_id=protocol[1],

@@ -24,6 +24,7 @@ from solders.transaction import VersionedTransaction
 from chain import interface
 from chain.errors import ChainError, InsufficientFunds, NotFound, TransactionFailed
 from chain.interface import (
+    ApproveArgs,
     Claimable,
     CreateProjectArgs,
     Event,
@@ -31,8 +32,8 @@ from chain.interface import (
     Pdas,
     Project,
     Proposal,
-    ProposalStatus,
-    VerifierEntry,
+    RejectArgs,
+    SubmitArgs,
 )
 from chain.network import Network, Receipt
 
@@ -157,14 +158,14 @@ class Client:
             if code is not None:
                 raise interface.error_for(code, failure.logs) from failure
             raise
-        return Done(receipt, tuple(interface.parse_events(receipt.logs)))
+        return Done(receipt, tuple(interface.parse_events(receipt.logs, self.network.program_id)))
 
     def landed(self, signature: Signature) -> Done | None:
         """What became of a recorded transaction: done where it landed and succeeded, else None."""
         receipt = self.network.transaction(signature)
         if receipt is None or receipt.error is not None:
             return None
-        return Done(receipt, tuple(interface.parse_events(receipt.logs)))
+        return Done(receipt, tuple(interface.parse_events(receipt.logs, self.network.program_id)))
 
     # --- instructions ---
 
@@ -246,15 +247,8 @@ class Client:
                     self.network.program_id,
                     miner=miner.pubkey(),
                     proposal_id=config.next_proposal_id,
-                    project_id=project.id,
                     mint=project.mint,
-                    code_hash=code[0],
-                    code_irys_id=code[1],
-                    benchmark_log_hash=log[0],
-                    benchmark_log_irys_id=log[1],
-                    claimed_aggregate_score=claimed_score,
-                    stake=stake,
-                    reward_recipient=reward_recipient,
+                    args=SubmitArgs(project.id, *code, *log, claimed_score, stake, reward_recipient),
                 ),
             ],
             miner,
@@ -298,14 +292,9 @@ class Client:
         instruction = interface.approve(
             self.network.program_id,
             verifier=verifier.pubkey(),
-            proposal_id=proposal.id,
-            project_id=project.id,
+            proposal=proposal,
             mint=project.mint,
-            miner=proposal.miner,
-            reward_recipient=proposal.reward_recipient,
-            verified_aggregate_score=verified_score,
-            metrics_hash=metrics[0],
-            metrics_irys_id=metrics[1],
+            args=ApproveArgs(proposal.id, verified_score, *metrics),
         )
         return self.execute([*accounts, instruction], verifier, before_send=before_send)
 
@@ -313,7 +302,6 @@ class Client:
         self,
         verifier: Keypair,
         proposal: Proposal,
-        project: Project,
         *,
         metrics: tuple[bytes, bytes],
         before_send: BeforeSend | None = None,
@@ -322,11 +310,8 @@ class Client:
         instruction = interface.reject(
             self.network.program_id,
             verifier=verifier.pubkey(),
-            proposal_id=proposal.id,
-            project_id=project.id,
-            mint=project.mint,
-            metrics_hash=metrics[0],
-            metrics_irys_id=metrics[1],
+            project_id=proposal.project_id,
+            args=RejectArgs(proposal.id, *metrics),
         )
         return self.execute([instruction], verifier, before_send=before_send)
 
@@ -348,12 +333,6 @@ class Client:
         raise ChainError("Five other transactions took the next id first.", "Run the command again.")
 
 
-def registered(client: Client, key: Pubkey) -> VerifierEntry | None:
-    """A verifier's allowlist entry."""
-    account = client.network.account(client.pdas.verifier_entry(key))
-    return interface.decode_account(VerifierEntry, account.data) if account else None
-
-
 def _refusal(error: str, code: int | None, logs: tuple[str, ...], payer: Pubkey) -> ChainError:
     if code is not None and 6000 <= code < 7000:
         return interface.error_for(code, logs)
@@ -365,6 +344,3 @@ def _refusal(error: str, code: int | None, logs: tuple[str, ...], payer: Pubkey)
             "Fund it (`chain wallet airdrop` on a local network) or buy tokens (`chain token buy`).",
         )
     return TransactionFailed(f"The simulation refused it: {error}.", "Nothing was sent.", logs)
-
-
-__all__ = ["Client", "Done", "Proposal", "ProposalStatus"]

@@ -218,6 +218,8 @@ class Rpc:
         found = self._call(request, responses.GetBlocksResp).value
         if not found:
             return None
+        if min(found) < slot:
+            raise self._nonsense(f"block {min(found)} where those from {slot} on were asked for")
         config = RpcBlockConfig(
             transaction_details=TransactionDetails.None_,
             rewards=False,

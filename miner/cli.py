@@ -11,7 +11,7 @@ import click
 from chain.options import answer, common
 
 if TYPE_CHECKING:
-    from miner.start import Started
+    pass
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,13 +27,27 @@ def main() -> None:
 def _who(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that say which project is mined and with whose key."""
     options = [
-        click.option("--project", type=click.IntRange(min=0), help="Project id. [default: the only one, or the smoke project]"),
-        click.option("--keypair", metavar="NAME|FILE", help="Wallet that stakes. [default: the home's wallet 'miner']"),
-        click.option("--reward-recipient", metavar="ADDRESS", help="Who gets the reward. [default: the wallet]"),
-        click.option("--stake", type=click.IntRange(min=1), default=1, show_default=True, help="Tokens to stake."),
+        click.option(
+            "--project",
+            type=click.IntRange(min=0),
+            help="Project id. [default: the only one, or the smoke project]",
+        ),
+        click.option(
+            "--keypair", metavar="NAME|FILE", help="Wallet that stakes. [default: the home's wallet 'miner']"
+        ),
+        click.option(
+            "--reward-recipient", metavar="ADDRESS", help="Who gets the reward. [default: the wallet]"
+        ),
+        click.option(
+            "--stake", type=click.IntRange(min=1), default=1, show_default=True, help="Tokens to stake."
+        ),
         click.option("--yes", is_flag=True, help="Do not ask before staking on a network that is not local."),
-        click.option("--trust-harness", is_flag=True, help="Let the project's own prepare.py prepare its data here."),
-        click.option("--irys", metavar="URL", envvar="ARMLX_IRYS", help="Irys node, where it is not the network's own."),
+        click.option(
+            "--trust-harness", is_flag=True, help="Let the project's own prepare.py prepare its data here."
+        ),
+        click.option(
+            "--irys", metavar="URL", envvar="ARMLX_IRYS", help="Irys node, where it is not the network's own."
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -44,8 +58,16 @@ def _who(command: Callable[..., Any]) -> Callable[..., Any]:
 @common
 @_who
 @click.option("--max-trials", type=click.IntRange(min=1), help="Stop after this many candidates.")
-@click.option("--max-minutes", type=click.FloatRange(min=0, min_open=True), help="Start no new trial after this long.")
-@click.option("--submissions", type=click.IntRange(min=0), default=1, show_default=True, help="Stop after this many; 0 mines on.")
+@click.option(
+    "--max-minutes", type=click.FloatRange(min=0, min_open=True), help="Start no new trial after this long."
+)
+@click.option(
+    "--submissions",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Stop after this many; 0 mines on.",
+)
 @click.option("--dry-run", is_flag=True, help="Stop at the first improvement without submitting it.")
 def run(
     home: Path,
@@ -76,7 +98,11 @@ def run(
         text = [f"{summary.reason}: {summary.trials} trials, {summary.kept} kept"]
         text += [f"records: {session.folder}"]
         if summary.proposals:
-            text += ["", "next, as a verifier:", f"  {_command('verifier check', summary.proposals[-1], home, network)}"]
+            text += [
+                "",
+                "next, as a verifier:",
+                f"  {_command('verifier check', summary.proposals[-1], home, network)}",
+            ]
         document = {
             "project": session.project.id,
             "network": session.connection.network.name,
@@ -106,7 +132,8 @@ def submit(
             proposal, claimed = start.submit_file(session, file, claim)
         except KeyboardInterrupt:
             raise SystemExit(130) from None
-        text = f"proposal {proposal} claims {claimed:.6f}\n\nnext, as a verifier:\n  {_command('verifier check', proposal, home, network)}"
+        command = _command("verifier check", proposal, home, network)
+        text = f"proposal {proposal} claims {claimed:.6f}\n\nnext, as a verifier:\n  {command}"
         answer(as_json, {"proposal": proposal, "claimed": str(claimed)}, text)
 
 

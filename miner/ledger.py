@@ -92,7 +92,9 @@ class Session:
                     trial = self._trial(event["number"])
                     trial.decision, trial.delta = event["decision"], event["delta"]
                 case "intent":
-                    self.submissions.append(Submission(event["number"], event["code_hash"], event["log_hash"]))
+                    self.submissions.append(
+                        Submission(event["number"], event["code_hash"], event["log_hash"])
+                    )
                 case "sent":
                     self.submissions[-1].signature = event["signature"]
                     self.submissions[-1].last_valid = event["last_valid"]
@@ -167,7 +169,8 @@ def _events(content: bytes, path: Path) -> Iterable[tuple[Event, int]]:
                 raise ValueError("not an object")
         except ValueError as error:
             raise LedgerDamaged(
-                f"{path} does not parse at byte {end}: {error}.", "Move its folder away to start a new session."
+                f"{path} does not parse at byte {end}: {error}.",
+                "Move its folder away to start a new session.",
             ) from error
         end = newline + 1
         yield event, end

@@ -172,7 +172,12 @@ class Miner:
         head = self.workspace.head()
         source = self.workspace.read(head, SCRIPT)
         self.ledger.append(
-            "trial", number=0, hypothesis="baseline", fingerprint=constants.fingerprint(source), commit=head, base=head
+            "trial",
+            number=0,
+            hypothesis="baseline",
+            fingerprint=constants.fingerprint(source),
+            commit=head,
+            base=head,
         )
         for run in runs:
             self._record(self.ledger.session.trials[0], run)
@@ -244,9 +249,9 @@ class Miner:
                 self.workspace.keep(current.commit)
             assert evidence is not None
             self.view.say(
-                f"  {'keep' if kept else 'discard'}: {statistics.fmean(candidate):.6f} val_bpb, delta {evidence.delta:+.6f} "
-                f"[{evidence.low:+.6f}, {evidence.high:+.6f}], {evidence.candidate_runs} runs against "
-                f"{evidence.incumbent_runs}",
+                f"  {'keep' if kept else 'discard'}: {statistics.fmean(candidate):.6f} val_bpb, "
+                f"delta {evidence.delta:+.6f} [{evidence.low:+.6f}, {evidence.high:+.6f}], "
+                f"{evidence.candidate_runs} runs against {evidence.incumbent_runs}",
                 style="green" if kept else "",
             )
             best = sum(t.delta or 0.0 for t in self.ledger.session.trials if t.kept)
@@ -281,7 +286,9 @@ class Miner:
 
     def _execute(self, current: Trial, arm: Arm, files: Mapping[str, bytes]) -> Run:
         number = len(current.runs) + 1
-        with self.view.step(f"trial {current.number}, run {number} ({arm.value})", self._usual_seconds()) as word:
+        with self.view.step(
+            f"trial {current.number}, run {number} ({arm.value})", self._usual_seconds()
+        ) as word:
             run = self.bench.measure(arm, files, word)
         self._record(current, run)
         return run
@@ -344,7 +351,7 @@ class Miner:
         runs = [r for r in won.runs if r["arm"] == Arm.CANDIDATE.value and r["val_bpb"] is not None]
         mean = statistics.fmean(run["val_bpb"] for run in runs)
         typical = min(runs, key=lambda run: abs(run["val_bpb"] - mean))
-        return (self.folder / typical["log"]).read_bytes()
+        return (self.folder / str(typical["log"])).read_bytes()
 
     # --- records ---
 

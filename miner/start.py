@@ -21,10 +21,10 @@ from miner.ledger import Ledger
 from miner.loop import SCRIPT, Goals, Miner, claimed_metric, new_session
 from miner.proposer import Turn
 from trainer import bundle, recipe, task
-from trainer.bench import Bench, Benchmark, open_bench
+from trainer.bench import Bench, open_bench
 from trainer.comparison import Arm, Policy
 from trainer.errors import TrainerError
-from trainer.task import Task
+from trainer.task import Benchmark, Task
 from trainer.trial import Run, compare
 from trainer.view import View
 
@@ -122,7 +122,11 @@ def started(
                 trust_harness=trust_harness,
             )
         view.say(f"this machine: {bench.machine.hardware_class}, data snapshot {bench.data_snapshot[:16]}")
-        folder = home / "work" / f"{connection.network.name}-{project.id}-{str(wallet.pubkey())[:8]}".replace("/", "_")
+        folder = (
+            home
+            / "work"
+            / f"{connection.network.name}-{project.id}-{str(wallet.pubkey())[:8]}".replace("/", "_")
+        )
         ledger = new_session(folder / "session.jsonl", project.id, wallet.pubkey())
         try:
             yield Started(
@@ -145,7 +149,9 @@ def started(
 
 def _say_where(connection: Connection, home: Path, view: View) -> None:
     if connection.network.name == "embedded":
-        view.say(f"embedded local network in {home}: nothing is real and nothing leaves this machine", style="bold")
+        view.say(
+            f"embedded local network in {home}: nothing is real and nothing leaves this machine", style="bold"
+        )
     else:
         view.say(f"network {connection.network.name}, home {home}", style="bold")
 
@@ -171,7 +177,11 @@ def _publish_smoke(connection: Connection, home: Path, view: View) -> tuple[Proj
     chosen = recipe.load(SMOKE)
     with view.step("preparing environment and data", 20) as word:
         bench = open_bench(
-            chosen.files["protocol.json"], chosen.files, home=home, say=word, data_arguments=chosen.data_arguments
+            chosen.files["protocol.json"],
+            chosen.files,
+            home=home,
+            say=word,
+            data_arguments=chosen.data_arguments,
         )
     runs: list[Run] = []
     for number in range(1, chosen.terms.baseline_runs + 1):
@@ -179,7 +189,10 @@ def _publish_smoke(connection: Connection, home: Path, view: View) -> tuple[Proj
         with view.step(f"baseline, run {number} of {chosen.terms.baseline_runs}", expected) as word:
             run = bench.measure(Arm.INCUMBENT, chosen.files, word)
         if run.val_bpb is None:
-            raise TrainerError(f"The smoke project does not run on this machine: {run.detail}", "See the README's requirements.")
+            raise TrainerError(
+                f"The smoke project does not run on this machine: {run.detail}",
+                "See the README's requirements.",
+            )
         view.say(f"  {run.val_bpb:.6f} val_bpb in {run.seconds:.1f} s")
         runs.append(run)
     metrics = task.baseline_document(
@@ -222,7 +235,9 @@ def submit_file(session: Started, file: Path, claim: str | None) -> tuple[int, D
         source = file.read_bytes()
         source.decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise TrainerError(f"{file} is not a readable UTF-8 text file: {error}.", "Name a train.py.") from error
+        raise TrainerError(
+            f"{file} is not a readable UTF-8 text file: {error}.", "Name a train.py."
+        ) from error
     files = bundle.overlay(session.task.files, {SCRIPT: source}, session.task.protocol.surface)
     log = b""
     if claim is None:
@@ -243,7 +258,9 @@ def submit_file(session: Started, file: Path, claim: str | None) -> tuple[int, D
                 "Mend it, or submit it unmeasured with --claim.",
             )
         delta = round(outcome.decision.evidence.delta, 6)
-        log = next(run.log for run in reversed(outcome.runs) if run.arm is Arm.CANDIDATE and run.val_bpb is not None)
+        log = next(
+            run.log for run in reversed(outcome.runs) if run.arm is Arm.CANDIDATE and run.val_bpb is not None
+        )
         metric, claimed = submit.anchored_score(session.project, session.convention, delta)
     else:
         metric = claimed_metric(claim)

@@ -68,7 +68,11 @@ class Workspace:
         return self._run(["archive", "--format=tar", commit], None, {})
 
     def _git(
-        self, *arguments: str, given: str = "", environment: Mapping[str, str] | None = None, strip: bool = True
+        self,
+        *arguments: str,
+        given: str = "",
+        environment: Mapping[str, str] | None = None,
+        strip: bool = True,
     ) -> str:
         out = self._run(list(arguments), given.encode(), environment or {}).decode()
         return out.strip() if strip else out

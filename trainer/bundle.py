@@ -92,9 +92,7 @@ class Archive:
 def read_archive(data: bytes, limits: Limits = Limits()) -> Archive:
     """The files in an archive from outside, or UnsafeArchive. Nothing is written anywhere."""
     if len(data) > limits.archive_bytes:
-        raise UnsafeArchive(
-            Finding.ARCHIVE_TOO_LARGE, detail=f"{len(data)} bytes, at most {limits.archive_bytes}"
-        )
+        raise UnsafeArchive(Finding.ARCHIVE_TOO_LARGE, detail=f"{len(data)} bytes, at most {limits.archive_bytes}")
     if data.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"\x1f\x9d")):
         raise UnsafeArchive(Finding.COMPRESSED)
     if len(data) % BLOCK:
@@ -237,17 +235,13 @@ def check(files: Mapping[str, bytes], limits: Limits = Limits()) -> None:
     for path, content in sorted(files.items()):
         names.add(path)
         if len(content) > limits.file_bytes:
-            raise UnsafeArchive(
-                Finding.FILE_TOO_LARGE, path, f"{len(content)} bytes, at most {limits.file_bytes}"
-            )
+            raise UnsafeArchive(Finding.FILE_TOO_LARGE, path, f"{len(content)} bytes, at most {limits.file_bytes}")
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
     """The tree as a tar, the same bytes for the same tree; UnsafeArchive where it breaks the rules."""
     check(files)
-    parts = [
-        part for path, content in sorted(files.items()) for part in (*_member(path, len(content)), content)
-    ]
+    parts = [part for path, content in sorted(files.items()) for part in (*_member(path, len(content)), content)]
     blocks = b"".join(part + bytes(-len(part) % BLOCK) for part in parts) + bytes(2 * BLOCK)
     return blocks + bytes(-len(blocks) % RECORD)
 
@@ -305,9 +299,7 @@ def write_tree(files: Mapping[str, bytes], folder: Path) -> None:
     """Write the tree into `folder`, absent or empty before and complete after; never half-written."""
     check(files)
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-        raise InvalidBundle(
-            f"Expected an empty folder at {folder}, found something there.", "Choose another folder."
-        )
+        raise InvalidBundle(f"Expected an empty folder at {folder}, found something there.", "Choose another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -360,9 +352,7 @@ def _matches(parts: Sequence[str], glob: Sequence[str]) -> bool:
     return len(parts) in reached
 
 
-def overlay(
-    snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], surface: Surface
-) -> dict[str, bytes]:
+def overlay(snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], surface: Surface) -> dict[str, bytes]:
     """The snapshot with the candidate's mutable files in it; all else of the candidate is left out."""
     mutable = {path: content for path, content in candidate.items() if is_mutable(path, surface)}
     tree = dict(sorted({**snapshot, **mutable}.items()))
@@ -378,6 +368,5 @@ def changed_outside_surface(
     return sorted(
         path
         for path, content in candidate.items()
-        if snapshot.get(path) != content
-        and not (is_mutable(path, surface) and known.get(fold(path), path) == path)
+        if snapshot.get(path) != content and not (is_mutable(path, surface) and known.get(fold(path), path) == path)
     )

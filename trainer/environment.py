@@ -63,9 +63,9 @@ class Environment:
 
 def key(pyproject: bytes, lock: bytes, extra: str | None) -> str:
     """The environment's folder name."""
-    return sha256(
-        b"".join(sha256(part).digest() for part in (lock, pyproject, (extra or "").encode()))
-    ).hexdigest()[:16]
+    return sha256(b"".join(sha256(part).digest() for part in (lock, pyproject, (extra or "").encode()))).hexdigest()[
+        :16
+    ]
 
 
 def choose_extra(pyproject: bytes, cuda_major: int | None) -> str | None:
@@ -92,8 +92,7 @@ def resolve(argv: Sequence[str], environment: Environment) -> list[str]:
     if len(rest) > 1 and rest[0] in ("python", "python3"):
         return [str(environment.python), *rest[1:]]
     raise InvalidProtocol(
-        "The protocol's execution.command must be `uv run SCRIPT.py` or `python SCRIPT.py`, "
-        f"found `{' '.join(argv)}`.",
+        f"The protocol's execution.command must be `uv run SCRIPT.py` or `python SCRIPT.py`, found `{' '.join(argv)}`.",
         "Ask the project's owner for a command of this form.",
     )
 
@@ -153,9 +152,7 @@ def find_uv() -> Path:
     for candidate in candidates:
         if candidate and os.path.isabs(candidate) and os.access(candidate, os.X_OK):
             return Path(candidate)
-    raise EnvironmentNotReady(
-        "uv is needed and was not found.", "Install it with `python3 -m pip install uv`."
-    )
+    raise EnvironmentNotReady("uv is needed and was not found.", "Install it with `python3 -m pip install uv`.")
 
 
 def _build(folder: Path, files: Mapping[str, bytes], extra: str | None, progress: Progress) -> Environment:
@@ -229,9 +226,7 @@ def _run(command: Sequence[str], folder: Path, progress: Progress) -> None:
             process.wait()
     if code:
         why = " / ".join(said) or "it said nothing"
-        raise EnvironmentNotReady(
-            f"uv could not install the bundle's packages (status {code}): {why}.", _CURE
-        )
+        raise EnvironmentNotReady(f"uv could not install the bundle's packages (status {code}): {why}.", _CURE)
 
 
 @contextlib.contextmanager

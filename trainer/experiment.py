@@ -201,9 +201,7 @@ def run_experiment(
     return NoMetric(found, seconds, log) if isinstance(found, Missing) else Ok(found, seconds, log)
 
 
-def scrubbed(
-    outer: Mapping[str, str], env: Environment, *, cache: Path, home: Path, temporary: Path
-) -> dict[str, str]:
+def scrubbed(outer: Mapping[str, str], env: Environment, *, cache: Path, home: Path, temporary: Path) -> dict[str, str]:
     """The run's whole environment: a few variables of `outer`, the rest set here."""
     passed = {name: outer[name] for name in _PASSED if name in outer}
     return passed | {
@@ -371,14 +369,12 @@ def _exit_code(status: Sequence[bytes]) -> int:
                 f"{int(left)} processes of the run would not die.", "End them before the next measurement."
             )
         case [pid]:
-            supervisor.kill_tree(int(pid), int(pid))
+            supervisor.kill_session(int(pid))
             raise TrainerError(
                 "The run killed its own supervisor, so what it left behind is not known.",
                 "Look for its processes, and run this script in a sandbox only.",
             )
-    raise EnvironmentNotReady(
-        "The environment's interpreter could not be started.", "Prepare the environment again."
-    )
+    raise EnvironmentNotReady("The environment's interpreter could not be started.", "Prepare the environment again.")
 
 
 def _remove(folder: Path) -> None:

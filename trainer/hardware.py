@@ -70,9 +70,7 @@ def fingerprint() -> Fingerprint:
     if device == "metal":
         gpu = chip
         gpu_cores = gpu_cores_from_ioreg(_run("ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator"))
-        gpu_cores = gpu_cores or gpu_cores_from_profiler(
-            _run("system_profiler", "-json", "SPDisplaysDataType")
-        )
+        gpu_cores = gpu_cores or gpu_cores_from_profiler(_run("system_profiler", "-json", "SPDisplaysDataType"))
     elif device == "cuda":
         query = "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"
         gpu, gpu_memory = gpu_from_nvidia_smi(_run("nvidia-smi", *query)) or ("NVIDIA GPU", 0)
@@ -201,9 +199,7 @@ def _run(*command: str) -> str:
     """A tool's standard output, empty where it is missing, fails or takes too long."""
     environment = {"PATH": f"{_TOOL_PATH}:{os.environ.get('PATH', '')}", "LC_ALL": "C"}
     try:
-        done = subprocess.run(
-            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS, env=environment
-        )
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS, env=environment)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout[: 4 * 1024 * 1024].decode(errors="replace") if done.returncode == 0 else ""

@@ -19,6 +19,7 @@ This file is run by path and imports the standard library only, so that it start
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import selectors
@@ -47,41 +48,73 @@ def main(control: int, status: int, command: list[str]) -> None:
     os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wakes)
     try:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True).pid
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", flush=True)
         return
-    os.write(status, b"%d " % child.pid)
+    os.write(status, b"%d " % child)
+    codes: dict[int, int] = {}
     with selectors.DefaultSelector() as selector:
         selector.register(control, selectors.EVENT_READ)
         selector.register(wake, selectors.EVENT_READ)
-        while child.poll() is None:
+        while not _collect(codes, child) and child not in codes:
             ready = {key.fd for key, _ in selector.select()}
             if control in ready:
                 break
             if wake in ready:
                 os.read(wake, 4096)
-    left = kill_tree(os.getpid(), None if sys.platform == "linux" else child.pid)
-    code = -signal.SIGKILL if left else child.wait()
-    os.write(status, b"%d %d" % (code, left))
+    left = _end(codes, child)
+    os.write(status, b"%d %d" % (codes.get(child, -signal.SIGKILL), left))
 
 
-def kill_tree(root: int, session: int | None) -> int:
-    """Kill all descendants of `root` and all of `session`; how many still live when patience ends."""
+def _collect(codes: dict[int, int], child: int) -> bool:
+    """Collect the dead, noting the command's return code; whether no child is left, dead or alive."""
+    try:
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return False
+            if pid == child:
+                codes[pid] = os.waitstatus_to_exitcode(status)
+    except ChildProcessError:
+        return True
+
+
+def _end(codes: dict[int, int], child: int) -> int:
+    """Kill until nothing is left, or how many are left when patience ends.
+
+    On Linux that takes no list of all processes, which a quick chain of forks would outrun: who loses its
+    parent becomes our child, so all are gone when we have none.
+    """
     deadline = time.monotonic() + PATIENCE
-    while left := descendants(root, session) - {os.getpid()}:
-        for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):  # gone, or a set-uid program that stays counted
-                continue
-        if time.monotonic() > deadline:
+    own = Path(f"/proc/self/task/{os.getpid()}/children")
+    while True:
+        alone = _collect(codes, child)
+        if sys.platform == "linux":
+            left = {int(pid) for pid in own.read_text().split()}
+        else:
+            left = descendants(os.getpid(), child)
+        if (alone and not left) or time.monotonic() > deadline:
             return len(left)
+        _kill(left)
+        time.sleep(0.0005)
+
+
+def kill_session(session: int) -> None:
+    """Kill a session and all below it that a list of processes shows, for as long as patience lasts."""
+    deadline = time.monotonic() + PATIENCE
+    while (left := descendants(session, session)) and time.monotonic() < deadline:
+        _kill(left)
         time.sleep(0.002)
-    return 0
 
 
-def descendants(root: int, session: int | None) -> set[int]:
+def _kill(pids: set[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # gone, or set-uid: stays counted
+            os.kill(pid, signal.SIGKILL)
+
+
+def descendants(root: int, session: int) -> set[int]:
     """The living processes below `root` or in `session`, without those dead but not yet collected."""
     table = {pid: (parent, sid) for pid, parent, sid, dead in _processes() if not dead}
     found = {pid for pid, (_, sid) in table.items() if sid == session}

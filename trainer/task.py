@@ -85,7 +85,12 @@ class Task:
 
 
 def assemble(
-    *, protocol_bytes: bytes, snapshot: bytes, benchmark: bytes, baseline_metrics: bytes, best_code: bytes | None
+    *,
+    protocol_bytes: bytes,
+    snapshot: bytes,
+    benchmark: bytes,
+    baseline_metrics: bytes,
+    best_code: bytes | None,
 ) -> Task:
     """Parse a project's artifacts; InvalidProtocol or InvalidBundle where one does not fit."""
     spec = protocol.parse(protocol_bytes)

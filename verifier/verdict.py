@@ -123,7 +123,11 @@ class Verdict:
 
 _OF_COMPARISON = {
     Outcome.NOT_BETTER: (Kind.REJECT, Reason.NO_IMPROVEMENT, "No improvement over the incumbent was shown."),
-    Outcome.UNDECIDED: (Kind.RELEASE, Reason.TOO_NOISY, "The run limit was reached before the answer was clear."),
+    Outcome.UNDECIDED: (
+        Kind.RELEASE,
+        Reason.TOO_NOISY,
+        "The run limit was reached before the answer was clear.",
+    ),
     Outcome.MISSING: (Kind.RELEASE, Reason.NOT_READY, "The comparison was not carried out."),
 }
 _OF_FRESH = {
@@ -153,7 +157,9 @@ def decide(evidence: Evidence, policy: VerdictPolicy) -> Verdict:
         return Verdict(*_OF_FRESH[evidence.fresh])
     if not evidence.improves_chain:
         return Verdict(
-            Kind.REJECT, Reason.NO_IMPROVEMENT, "Rounded to six decimals, the score does not beat the chain's best."
+            Kind.REJECT,
+            Reason.NO_IMPROVEMENT,
+            "Rounded to six decimals, the score does not beat the chain's best.",
         )
     return Verdict(Kind.APPROVE, Reason.IMPROVED, "Every check passed and the improvement is significant.")
 

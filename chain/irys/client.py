@@ -392,6 +392,24 @@ class Irys:
             )
         return Artifact(data, item.owner, item.tags, signature_checked=True)
 
+    def signed_item(self, item_id: bytes | str, *, max_bytes: int) -> DataItem:
+        """The item of this id, rebuilt from metadata and content and its signature verified, whatever its hash.
+
+        This is the proof of what an account published under an id. NotFound, NetworkUnreachable or
+        InvalidData where no gateway gives both parts of a signed item of this id.
+        """
+        wanted = ItemId.of(item_id)
+
+        def rebuild(gateway: str) -> DataItem:
+            metadata = self._metadata(gateway, wanted)
+            path = f"/{wanted}" if gateway in self.endpoints.gateways else f"/tx/{wanted}/data"
+            item = metadata.rebuild(self._fetch(gateway, path, max_bytes))
+            if item is None:
+                raise InvalidData(f"What {gateway} gives for item {wanted} does not make a signed item of that id.")
+            return item
+
+        return self._first(rebuild, f"item {wanted}")
+
     def _metadata(self, gateway: str, item_id: ItemId) -> ItemMetadata:
         body = self._fetch(gateway, f"/tx/{item_id}", MAX_REPLY)
         return ItemMetadata.parse(item_id, _Reply(200, body, 0).json(f"The gateway {gateway}"))

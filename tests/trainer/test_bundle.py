@@ -47,9 +47,7 @@ def tar(*members: tuple[str, bytes] | tarfile.TarInfo, format: int = tarfile.UST
     return stream.getvalue()
 
 
-def info(
-    name: str, kind: bytes, link: str = "", pax: dict[str, str] | None = None, size: int = 0
-) -> tarfile.TarInfo:
+def info(name: str, kind: bytes, link: str = "", pax: dict[str, str] | None = None, size: int = 0) -> tarfile.TarInfo:
     """A member of a given type."""
     member = tarfile.TarInfo(name)
     member.type, member.linkname, member.size = kind, link, size
@@ -76,9 +74,7 @@ def test_git_archives_are_read(tmp_path: Path) -> None:
     def git(*words: str) -> bytes:
         who = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main")
         command = ["git", *who, *words]
-        return subprocess.run(
-            command, cwd=tmp_path / "repo", env=quiet, check=True, capture_output=True
-        ).stdout
+        return subprocess.run(command, cwd=tmp_path / "repo", env=quiet, check=True, capture_output=True).stdout
 
     git("init", "-q")
     git("add", ".")
@@ -227,9 +223,7 @@ def test_pax_headers_come_one_at_a_time_and_before_a_member() -> None:
         assert caught.value.finding is finding
 
 
-PART = st.text(
-    st.characters(exclude_categories=["C", "Z"], exclude_characters="/\\"), min_size=1, max_size=30
-)
+PART = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="/\\"), min_size=1, max_size=30)
 PATH = st.lists(PART.filter(lambda part: part not in (".", "..")), min_size=1, max_size=4).map("/".join)
 FILES = st.dictionaries(PATH, st.binary(max_size=1500), max_size=6)
 
@@ -284,11 +278,7 @@ def test_trees_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     bundle.write_tree(TREE, tmp_path / "new")
     (tmp_path / "empty").mkdir()
     bundle.write_tree(TREE, tmp_path / "empty")
-    assert (
-        bundle.read_tree(tmp_path / "new")
-        == bundle.read_tree(tmp_path / "empty")
-        == dict(sorted(TREE.items()))
-    )
+    assert bundle.read_tree(tmp_path / "new") == bundle.read_tree(tmp_path / "empty") == dict(sorted(TREE.items()))
     with pytest.raises(InvalidBundle, match="empty folder"):
         bundle.write_tree(TREE, tmp_path / "new")
     (tmp_path / "link").symlink_to(tmp_path / "empty2")
@@ -309,9 +299,7 @@ def test_trees_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
         (lambda path: path.write_bytes(bytes(2000)), Finding.FILE_TOO_LARGE),
     ],
 )
-def test_folders_with_more_than_plain_files(
-    tmp_path: Path, make: Callable[[Path], object], finding: Finding
-) -> None:
+def test_folders_with_more_than_plain_files(tmp_path: Path, make: Callable[[Path], object], finding: Finding) -> None:
     (tmp_path / "train.py").write_bytes(b"x")
     for ignored in (".git", "__pycache__"):
         (tmp_path / ignored).mkdir()

@@ -26,7 +26,7 @@ IOREG = """\
 PROFILER = json.dumps(
     {"SPDisplaysDataType": [{"_name": "kHW_AppleM4Max", "sppci_model": "Apple M4 Max", "sppci_cores": "40"}]}
 )
-CPUINFO = "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Intel(R) Xeon(R) CPU @ 2.20GHz\nflags\t\t: fpu\n"
+CPUINFO = "processor\t: 0\nmodel\t\t: 79\nmodel name\t: Intel(R) Xeon(R) CPU @ 2.20GHz\nflags\t\t: fpu\n"
 SMI = """\
 +-----------------------------------------------------------------------------------------+
 | NVIDIA-SMI 550.54.15              Driver Version: 550.54.15      CUDA Version: 12.4     |
@@ -58,10 +58,7 @@ def test_nonsense_is_unknown(text: str) -> None:
         assert parse(text) is None
     assert hardware.memory_from_proc(text) == 0
     assert hardware.gpu_cores_from_profiler(json.dumps({"SPDisplaysDataType": text})) is None
-    assert (
-        hardware.gpu_cores_from_profiler(json.dumps({"SPDisplaysDataType": [{"sppci_cores": [text]}]}))
-        is None
-    )
+    assert hardware.gpu_cores_from_profiler(json.dumps({"SPDisplaysDataType": [{"sppci_cores": [text]}]})) is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The module `prepare` as a candidate sees it: the pinned harness, but evaluating freezes the model and ends the run.
+"""The module `prepare` as a candidate sees it: the pinned harness, but to evaluate is to freeze the model.
 
 Mounted beside train.py in the sandbox, where it wins over every other `prepare`. It loads the real harness from
 HARNESS under another name and passes on all its names. What it changes:
@@ -19,6 +19,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NoReturn
 
 import mlx.core as mx
 
@@ -26,8 +29,10 @@ _CHANNEL = 3
 _DETAIL_CHARACTERS = 500
 
 
-def _load(path):
+def _load(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location("pinned_prepare", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules["pinned_prepare"] = module
     spec.loader.exec_module(module)
@@ -41,33 +46,34 @@ _freezing = False
 _checkpoint, _custom_function = mx.checkpoint, mx.custom_function
 
 
-def _checkpoint_unless_freezing(function):
+def _checkpoint_unless_freezing(function: Callable[..., Any]) -> Callable[..., Any]:
     checkpointed = _checkpoint(function)
 
-    def call(*arguments, **named):
+    def call(*arguments: Any, **named: Any) -> Any:
         return (function if _freezing else checkpointed)(*arguments, **named)
 
     return call
 
 
 class _CustomUnlessFreezing:
-    def __init__(self, function):
+    def __init__(self, function: Callable[..., Any]) -> None:
         self._function, self._custom = function, _custom_function(function)
 
-    def __call__(self, *arguments, **named):
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
         return (self._function if _freezing else self._custom)(*arguments, **named)
 
-    def __getattr__(self, name):  # vjp, jvp, vmap
+    def __getattr__(self, name: str) -> Any:  # vjp, jvp, vmap
         return getattr(self._custom, name)
 
 
-mx.checkpoint, mx.custom_function = _checkpoint_unless_freezing, _CustomUnlessFreezing
+setattr(mx, "checkpoint", _checkpoint_unless_freezing)  # noqa: B010
+setattr(mx, "custom_function", _CustomUnlessFreezing)  # noqa: B010
 
 
-def make_dataloader(tokenizer, batch_size, seq_len, split, *more, **named):
+def make_dataloader(tokenizer: Any, batch_size: int, seq_len: int, split: str, *more: Any, **named: Any) -> Any:
     """The harness's own loader; FileNotFoundError for "val"."""
     if split == "val":
-        raise FileNotFoundError(f"{_harness.VAL_FILENAME}: the validation shard is not available to train.py")
+        raise FileNotFoundError(f"{_harness.VAL_FILENAME}: there is no validation shard in training")
     return _harness.make_dataloader(tokenizer, batch_size, seq_len, split, *more, **named)
 
 
@@ -75,21 +81,23 @@ class _Refused(Exception):
     pass
 
 
-def _freeze(model, path):
+def _freeze(model: Callable[[mx.array], Any], path: str) -> None:
     global _freezing
     _freezing = True
     mx.disable_compile()
     shape = (1, _harness.MAX_SEQ_LEN, int(os.environ["VOCABULARY"]))
     x = mx.zeros(shape[:2], mx.int32)
     logits = model(x)
-    found = f"{tuple(logits.shape)} of {logits.dtype}" if isinstance(logits, mx.array) else type(logits).__name__
-    if not isinstance(logits, mx.array) or logits.shape != shape or not mx.issubdtype(logits.dtype, mx.floating):
-        raise _Refused(f"model(x) with x of shape {shape[:2]} must return float logits of shape {shape}, got {found}")
+    wanted = f"model(x) with x of shape {shape[:2]} must return float logits of shape {shape}"
+    if not isinstance(logits, mx.array):
+        raise _Refused(f"{wanted}, got {type(logits).__name__}")
+    if logits.shape != shape or not mx.issubdtype(logits.dtype, mx.floating):
+        raise _Refused(f"{wanted}, got {logits.dtype} of shape {tuple(logits.shape)}")
     mx.eval(logits)
     mx.export_function(path, lambda x: (model(x).astype(mx.float32),), x)
 
 
-def evaluate_bpb(model, *ignored, **also_ignored):
+def evaluate_bpb(model: Callable[[mx.array], Any], *ignored: Any, **also_ignored: Any) -> NoReturn:
     """Freeze `model` for the parent, which measures it elsewhere. Never returns."""
     try:
         _freeze(model, os.path.join(os.environ["SCRATCH"], "graph.mlxfn"))

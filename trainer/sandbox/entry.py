@@ -114,7 +114,7 @@ def common_limits(limits: Limits) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """A sandbox that is set up and waits for the word to go; `folders` are the order's, as open descriptors."""
+    """A sandbox that is set up and waits for the word to go; `folders` are descriptors of the order's."""
 
     process: subprocess.Popen[bytes]
     control: socket.socket

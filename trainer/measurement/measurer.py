@@ -1,0 +1,433 @@
+"""The process around the arithmetic: sandboxes, files and the clock. See the package for the argument."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer import bundle
+from trainer import environment as environments
+from trainer.environment import Environment
+from trainer.errors import TrainerError
+from trainer.measurement import facts as harness
+from trainer.measurement import scoring
+from trainer.measurement.scoring import Losses, Tokens
+from trainer.measurement.values import (
+    Failure,
+    Finding,
+    Measurement,
+    Phase,
+    Policy,
+    Probe,
+    ProbeReport,
+    Progress,
+    Score,
+)
+from trainer.protocol import Protocol
+from trainer.sandbox import Job, Limits, Mount, Outcome, Sandbox, UntrustedResult, interpreter_prefixes
+
+_HERE: Final = Path(__file__).parent
+_GRAPH: Final = "graph.mlxfn"
+_LOOK_SECONDS: Final = 0.25
+_NEGATIVE: Final = -1e-5  # no cross-entropy is below zero, but for the rounding of float32
+
+_EVENTS: Final = {"not_exportable": Failure.NOT_EXPORTABLE, "bad_output": Failure.BAD_OUTPUT}
+_UNSUPPORTED: Final = "This project's harness cannot be stood in for: {}."
+
+
+class MeasurementFailed(TrainerError):
+    """A phase that ended without its result; `finding` says why."""
+
+    def __init__(self, failure: Failure, phase: Phase, detail: str) -> None:
+        super().__init__(f"The {phase} failed ({failure}): {detail}.")
+        self.finding = Finding(failure, phase, detail)
+
+
+@dataclass(slots=True)
+class _Run:
+    """What came out of training, filled in as it goes; `graph` is whole exactly when `finding` is None."""
+
+    train_seconds: float | None = None
+    log: str = ""
+    seconds: float = 0.0
+    graph: bytes = b""
+    finding: Finding | None = None
+
+
+class Measurer:
+    """Measures candidates of one project on this machine.
+
+    `snapshot` is the project's pinned tree: its harness counts whatever a candidate's tree says. `cache` is its
+    prepared data (the folder that holds `data/`), `work` a private folder for graphs and kept facts.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        environment: Environment,
+        snapshot: Mapping[str, bytes],
+        cache: Path,
+        protocol: Protocol,
+        work: Path,
+        *,
+        policy: Policy | None = None,
+    ) -> None:
+        """Finds the harness's facts (seconds, the first time). EnvironmentNotReady without data or sandbox."""
+        self._sandbox, self._environment, self._cache, self._work = sandbox, environment, cache, work
+        self._snapshot, self._protocol, self._policy = dict(snapshot), protocol, policy or Policy()
+        self._argv = environments.resolve(protocol.execution.argv, environment)
+        self._harness = harness.harness_path(self._argv, protocol.execution.cwd)
+        work.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.facts = harness.harness_facts(
+            sandbox, environment, self._snapshot, self._harness, cache, work, self._policy
+        )
+
+    def measure(
+        self,
+        files: Mapping[str, bytes],
+        *,
+        grace: float,
+        incumbent_losses: Losses | None = None,
+        probes: int = 256,
+        progress: Progress | None = None,
+    ) -> Measurement:
+        """Train `files`, freeze the model, claim and prove on the validation rows.
+
+        Of `files` only what the protocol lets a candidate change is taken. The graph must be ready within the
+        harness's budget plus `grace` seconds. `incumbent_losses`: `Measurement.losses` of the best code so far.
+        What a candidate does never raises, and a failure of this machine is a finding as well. TrainerError
+        where the harness is not supported.
+        """
+        self._require_support()
+        report = progress or _silent
+        tree = bundle.overlay(self._snapshot, files, self._protocol.surface)
+        run = self._train(tree, grace, report)
+        graph, score = None, None
+        if run.finding is None:
+            graph = self._keep(run.graph)
+            score = self.score(
+                graph, self.facts.rows, incumbent_losses=incumbent_losses, probes=probes, progress=report
+            )
+        return Measurement(
+            val_bpb=score.val_bpb if score else None,
+            score=score,
+            train_seconds=run.train_seconds,
+            graph=graph,
+            graph_sha256=sha256(run.graph).hexdigest() if graph else None,
+            files_sha256=bundle.digest(tree),
+            log=run.log,
+            findings=score.findings if score else (run.finding,) if run.finding else (),
+            seconds={Phase.TRAINING: run.seconds} | (score.seconds if score else {}),
+        )
+
+    def score(
+        self,
+        graph: Path,
+        rows: Tokens,
+        *,
+        incumbent_losses: Losses | None = None,
+        probes: int = 256,
+        progress: Progress | None = None,
+    ) -> Score:
+        """Claim and prove a graph of `measure` on `rows`, int32 (N, T + 1): the validation rows, or fresh ones.
+
+        Fresh rows are probed like the others: a graph could be honest on known text only.
+        """
+        self._require_support()
+        report, seconds = progress or _silent, dict[Phase, float]()
+        targets = rows[:, 1:]
+        scored = self.facts.token_bytes[targets] > 0
+        if not scored.any() or (incumbent_losses is not None and incumbent_losses.size != targets.size):
+            raise ValueError("score needs targets with bytes, and the incumbent's losses on the same rows")
+        losses = claimed = proof = None
+        try:
+            report(Phase.CLAIM, "")
+            losses = self.claim(graph, rows, seconds)
+            claimed = scoring.bits_per_byte(losses, targets, self.facts.token_bytes)
+            report(Phase.PROBES, "")
+            incumbent = None if incumbent_losses is None else incumbent_losses.reshape(targets.shape)
+            proof = self._prove(graph, rows, losses, incumbent, scored, probes, seconds)
+            finding = judge(proof, self._policy)
+        except MeasurementFailed as failed:
+            finding = failed.finding
+        flat = None if losses is None else losses.reshape(-1)
+        found = (finding,) if finding else ()
+        return Score(None if found else claimed, claimed, flat, proof, found, seconds)
+
+    def claim(self, graph: Path, rows: Tokens, seconds: dict[Phase, float] | None = None) -> Losses:
+        """The graph's cross-entropies on `rows`, float32 (N, T), finite and not negative. Only claimed.
+
+        `seconds` gets the phase's duration. MeasurementFailed.
+        """
+        losses = self._run_graph(Phase.CLAIM, graph, rows, self.facts.length, seconds)
+        if not np.isfinite(losses).all():
+            where = np.argwhere(~np.isfinite(losses))[0]
+            raise MeasurementFailed(
+                Failure.NON_FINITE, Phase.CLAIM, f"the loss at row {where[0]}, position {where[1]} is not finite"
+            )
+        if losses.min() < _NEGATIVE:
+            raise MeasurementFailed(
+                Failure.BAD_OUTPUT, Phase.CLAIM, f"a cross-entropy of {losses.min():.6f} is below zero"
+            )
+        return losses
+
+    def encode(self, texts: Sequence[str]) -> Tokens:
+        """Rows for `score` from other text, int32 (N, T + 1), by the harness's own tokenizer.
+
+        Each text begins with BOS; they are laid end to end and cut, and the rest is dropped.
+        """
+        self._require_support()
+        with tempfile.TemporaryDirectory(prefix="texts-") as folder:
+            file = Path(folder, "texts.json")
+            file.write_text(json.dumps(list(texts)))
+            found = harness.run_harness(
+                self._sandbox,
+                self._environment,
+                self._snapshot,
+                self._harness,
+                self._cache,
+                self._policy,
+                {"rows.i32": 1 << 30},
+                file,
+            )
+        data, width = found.get("rows.i32", b""), self.facts.length + 1
+        return harness.token_rows(data, len(data) // (4 * width), self.facts.length, self.facts.vocabulary)
+
+    def discard(self, measurement: Measurement) -> None:
+        """Remove the measurement's graph."""
+        if measurement.graph is not None:
+            measurement.graph.unlink(missing_ok=True)
+
+    def _require_support(self) -> None:
+        if not harness.supports(self.facts):
+            raise TrainerError(
+                _UNSUPPORTED.format(self.facts.problem), "Take the metric from the run's own output instead."
+            )
+
+    def _train(self, tree: Mapping[str, bytes], grace: float, report: Progress) -> _Run:
+        budget, run = self.facts.budget_seconds + grace, _Run()
+        report(Phase.TRAINING, "")
+        try:
+            with tempfile.TemporaryDirectory(prefix="candidate-") as folder:
+                bundle.write_tree(
+                    {**tree, self._harness: (_HERE / "inside_prepare.py").read_bytes()}, Path(folder, "code")
+                )
+                bundle.write_tree(self._snapshot, Path(folder, "harness"))
+                visible = harness.training_view(harness.cache_files(self._cache), self.facts.val_filename)
+                job = self._sandbox.start(
+                    self._argv,
+                    limits=self._limits(budget),
+                    tools=interpreter_prefixes(self._environment.python),
+                    mounts=[
+                        Mount(Path(folder, "code"), "code"),
+                        Mount(Path(folder, "harness"), "harness"),
+                        *harness.cache_mounts(self._cache, visible),
+                    ],
+                    env={
+                        **harness.harness_environment(self._harness),
+                        "VOCABULARY": str(self.facts.vocabulary),
+                    },
+                    cwd=f"code/{self._protocol.execution.cwd}",
+                )
+                with job:
+                    try:
+                        run.train_seconds = _wait_for_graph(job, report)
+                    finally:
+                        outcome = job.kill()
+                        run.log, run.seconds = _text(outcome.output), outcome.seconds
+                    if run.train_seconds > budget:
+                        raise MeasurementFailed(Failure.OVER_BUDGET, Phase.TRAINING, _late(run.train_seconds, budget))
+                    run.graph = job.result(_GRAPH, self._policy.graph_bytes)
+        except MeasurementFailed as failed:
+            run.finding = failed.finding
+        except UntrustedResult as error:
+            run.finding = Finding(Failure.BAD_OUTPUT, Phase.TRAINING, error.problem)
+        except TrainerError as error:
+            run.finding = Finding(Failure.HOST, Phase.TRAINING, error.problem)
+        return run
+
+    def _prove(
+        self,
+        graph: Path,
+        rows: Tokens,
+        claimed: Losses,
+        incumbent: Losses | None,
+        scored: npt.NDArray[np.bool_],
+        count: int,
+        seconds: dict[Phase, float],
+    ) -> ProbeReport:
+        """Draw the probes, now that the claim is fixed, and compare. MeasurementFailed."""
+        random = np.random.default_rng(secrets.randbits(256))
+        draw = scoring.draw(
+            claimed,
+            incumbent,
+            scored,
+            count,
+            random,
+            uniform_share=self._policy.uniform_share,
+            confidence=self._policy.confidence,
+        )
+        row, cut = draw.positions.T
+        inputs = scoring.conceal(rows, draw.positions, self.facts.vocabulary, random)
+        shown = np.concatenate([cut[:, None].astype(np.int32), inputs], axis=1)
+        logits = self._run_graph(Phase.PROBES, graph, shown, self.facts.vocabulary, seconds)
+        if not np.isfinite(logits).all():
+            raise MeasurementFailed(Failure.NON_FINITE, Phase.PROBES, "a logit is not finite")
+        proven = scoring.cross_entropy(logits, rows[row, cut + 1])
+        said = claimed[row, cut].astype(np.float64)
+        delta = proven - said
+        gain = draw.gain_bound
+        if gain is not None and incumbent is not None:
+            gain /= float(incumbent[scored].sum(dtype=np.float64))
+        probes = zip(row.tolist(), cut.tolist(), said.tolist(), proven.tolist(), strict=True)
+        return ProbeReport(
+            tuple(Probe(*probe) for probe in probes),
+            float(delta.mean()),
+            float(delta[np.abs(delta).argmax()]),
+            gain,
+            draw.share_bound,
+        )
+
+    def _run_graph(
+        self, phase: Phase, graph: Path, inputs: Tokens, columns: int, seconds: dict[Phase, float] | None
+    ) -> Losses:
+        """Run inside_graph.py on int32 (N, T + 1) in a fresh sandbox: float32 (N, columns), of exact size."""
+        script, size = _HERE / "inside_graph.py", 4 * len(inputs) * columns
+        with tempfile.NamedTemporaryFile(prefix="rows-") as file:
+            file.write(inputs.astype("<i4").tobytes())
+            file.flush()
+            sizes = map(str, (len(inputs), self.facts.length, self.facts.vocabulary))
+            files = ["{job}/" + name for name in (script.name, _GRAPH, "rows.i32")]
+            try:
+                with self._sandbox.start(
+                    [str(self._environment.python), "-I", files[0], phase, *files[1:], *sizes],
+                    limits=self._limits(self._policy.evaluation_seconds),
+                    tools=interpreter_prefixes(self._environment.python),
+                    mounts=[
+                        Mount(script, script.name),
+                        Mount(graph, _GRAPH),
+                        Mount(Path(file.name), "rows.i32"),
+                    ],
+                ) as job:
+                    outcome = job.wait()
+                    if seconds is not None:
+                        seconds[phase] = outcome.seconds
+                    for message in job.messages():
+                        _refuse(message.line, phase)
+                    if (outcome.kind, outcome.exit_code) != ("exited", 0):
+                        raise _ended(outcome, phase)
+                    data = job.result("out.f32", size)
+            except MeasurementFailed:
+                raise
+            except UntrustedResult as error:
+                raise MeasurementFailed(Failure.BAD_OUTPUT, phase, error.problem) from error
+            except TrainerError as error:
+                raise MeasurementFailed(Failure.HOST, phase, error.problem) from error
+        if len(data) != size:
+            raise MeasurementFailed(Failure.BAD_OUTPUT, phase, f"{len(data)} bytes of results, not {size}")
+        return np.frombuffer(data, "<f4").reshape(len(inputs), columns).astype(np.float32)
+
+    def _limits(self, wall_seconds: float) -> Limits:
+        policy = self._policy
+        return Limits(
+            wall_seconds,
+            policy.memory_bytes,
+            policy.processes,
+            file_bytes=policy.scratch_bytes,
+            scratch_bytes=policy.scratch_bytes,
+            output_bytes=policy.output_bytes,
+        )
+
+    def _keep(self, graph: bytes) -> Path:
+        folder = self._work / "graphs"
+        folder.mkdir(exist_ok=True, mode=0o700)
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".mlxfn", delete=False) as file:
+            file.write(graph)
+        return Path(file.name)
+
+
+def judge(report: ProbeReport, policy: Policy) -> Finding | None:
+    """Whether the probes agree with the claim: each within the tolerance, their mean within the drift."""
+    wrong = [probe for probe in report.probes if not abs(probe.proven - probe.claimed) <= policy.tolerance]
+    if wrong:
+        worst = max(wrong, key=lambda probe: abs(probe.proven - probe.claimed))
+        detail = (
+            f"{len(wrong)} of {len(report.probes)} claims change when the tokens that follow are replaced; at row "
+            f"{worst.row}, position {worst.cut}, {worst.claimed:.4f} nats were claimed and {worst.proven:.4f} proven"
+        )
+    elif not abs(report.mean) <= policy.drift:
+        detail = f"the claims are off by {report.mean:+.6f} nats on average when the tokens that follow are replaced"
+    else:
+        return None
+    return Finding(Failure.NON_CAUSAL, Phase.PROBES, detail)
+
+
+def _wait_for_graph(job: Job, report: Progress) -> float:
+    """Seconds from the start to the word that the graph is there. MeasurementFailed when none comes."""
+    seen = shown = 0
+    while True:
+        messages = job.messages(seen + 1, _LOOK_SECONDS)
+        output = job.output
+        end = output.rfind(b"\n") + 1
+        for line in output[shown:end].splitlines():
+            report(Phase.TRAINING, _printable(line.decode(errors="replace")))
+        shown = max(shown, end)
+        for message in messages[seen:]:
+            if _refuse(message.line, Phase.TRAINING) == "frozen":
+                return message.seconds
+        seen = len(messages)
+        outcome = job.poll()
+        if outcome is not None and len(job.messages()) == seen:
+            raise _ended(outcome, Phase.TRAINING)
+
+
+def _refuse(line: bytes, phase: Phase) -> str | None:
+    """The event in a channel line; MeasurementFailed when it is a refusal, None for what nobody should send."""
+    try:
+        word = json.loads(line)
+        event, detail = str(word["event"]), str(word.get("detail", ""))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if event in _EVENTS:
+        raise MeasurementFailed(_EVENTS[event], phase, _printable(detail))
+    return event
+
+
+def _ended(outcome: Outcome, phase: Phase) -> MeasurementFailed:
+    """Why a job ended without its result."""
+    if outcome.kind == "killed_wall" and phase is Phase.TRAINING:
+        detail = f"no graph after {outcome.seconds:.1f} s, so it was stopped"
+        return MeasurementFailed(Failure.OVER_BUDGET, phase, detail)
+    if outcome.kind != "exited":
+        detail = f"{outcome.kind.replace('_', ' ')} after {outcome.seconds:.1f} s"
+        return MeasurementFailed(Failure.OVER_RESOURCES, phase, detail)
+    if outcome.exit_code == 0:
+        return MeasurementFailed(Failure.NO_EVALUATION, phase, "it ended without calling evaluate_bpb")
+    last = _text(outcome.output).strip().splitlines()[-1:] or ["no output"]
+    return MeasurementFailed(Failure.CRASH, phase, f"exit status {outcome.exit_code}: {_printable(last[0])}")
+
+
+def _late(seconds: float, budget: float) -> str:
+    return f"the graph came after {seconds:.1f} s, {budget:.1f} s were allowed"
+
+
+def _text(output: bytes) -> str:
+    return output.decode(errors="replace")
+
+
+def _printable(text: str) -> str:
+    """At most 500 characters, none of which a terminal would obey."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text[:500])
+
+
+def _silent(phase: Phase, line: str) -> None:
+    """No progress."""

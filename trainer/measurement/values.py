@@ -1,0 +1,142 @@
+"""What a measurement takes and gives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from trainer.measurement.scoring import Losses
+
+
+class Failure(StrEnum):
+    """Why there is no value. All are the candidate's word or doing except HOST; the caller decides what a CRASH
+    in a worker is, by whether the incumbent's graph crashes there as well."""
+
+    CRASH = "crash"  # train.py, or a worker running its graph, ended with an error
+    NO_EVALUATION = "no_evaluation"  # train.py ended well without calling evaluate_bpb
+    OVER_BUDGET = "over_budget"  # the graph came later than budget plus grace
+    OVER_RESOURCES = "over_resources"  # memory, processes, disk, output, or time in a worker
+    NON_CAUSAL = "non_causal"  # a claimed loss cannot be reproduced without the tokens that follow
+    NON_FINITE = "non_finite"  # a loss or logit is NaN or infinite
+    BAD_OUTPUT = "bad_output"  # a result of the wrong form
+    NOT_EXPORTABLE = "not_exportable"  # the model could not be frozen
+    HOST = "host"  # this machine failed
+
+
+class Phase(StrEnum):
+    """Where a measurement is."""
+
+    TRAINING = "training"
+    CLAIM = "claim"
+    PROBES = "probes"
+
+
+Progress = Callable[[Phase, str], None]
+"""Called with "" when a phase begins, then with each line train.py prints: the candidate's word, control
+characters replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One failure, where it was met, and a sentence on it."""
+
+    failure: Failure
+    phase: Phase
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One probe: the claim at (row, cut) and what the graph gives there without the future, in nats."""
+
+    row: int
+    cut: int
+    claimed: float
+    proven: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReport:
+    """All probes of one claim. `mean` and `worst` are of proven - claimed (worst by size), in nats.
+
+    `gain_bound`: with the policy's confidence, no more of the gain claimed beyond the incumbent is undeserved, as a
+    fraction of the incumbent's total loss; None without an incumbent or a gain. `share_bound`: no larger share
+    of the scored positions is. See `scoring`.
+    """
+
+    probes: tuple[Probe, ...]
+    mean: float
+    worst: float
+    gain_bound: float | None
+    share_bound: float
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A graph on rows. `val_bpb` is there when nothing was found; `claimed_bpb` whenever the claim was whole.
+
+    `losses` float32 (N * T,), nats, row by row; `seconds` by phase, the worker's start included.
+    """
+
+    val_bpb: float | None
+    claimed_bpb: float | None
+    losses: Losses | None
+    probes: ProbeReport | None
+    findings: tuple[Finding, ...]
+    seconds: dict[Phase, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One run of a candidate and its score. `kind` is "measured" exactly when `val_bpb` is there.
+
+    `train_seconds`: from the start of the process to the word that the graph is ready, by the parent's clock; None
+    when no word came. `graph` is the frozen model in the measurer's private folder (`Measurer.discard` removes it):
+    never open it with MLX outside a sandbox. `log` is what train.py printed, its own word.
+    """
+
+    val_bpb: float | None
+    score: Score | None
+    train_seconds: float | None
+    graph: Path | None
+    graph_sha256: str | None
+    files_sha256: str
+    log: str
+    findings: tuple[Finding, ...]
+    seconds: dict[Phase, float]
+
+    @property
+    def kind(self) -> str:
+        return "failed" if self.val_bpb is None else "measured"
+
+    @property
+    def losses(self) -> Losses | None:
+        """float32 (N * T,), nats: what a better candidate is probed against."""
+        return None if self.score is None else self.score.losses
+
+    @property
+    def probes(self) -> ProbeReport | None:
+        return None if self.score is None else self.score.probes
+
+
+def _most_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 8 // 10
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Limits of a measurement. Nats for `tolerance` (one probe) and `drift` (the mean of all)."""
+
+    tolerance: float = 1e-3
+    drift: float = 1e-4
+    confidence: float = 0.95
+    uniform_share: float = 0.25
+    evaluation_seconds: float = 600.0  # of the claim and of the probes, each
+    graph_bytes: int = 512 << 20
+    memory_bytes: int = field(default_factory=_most_memory)
+    scratch_bytes: int = 2 << 30
+    processes: int = 512
+    output_bytes: int = 4 << 20

@@ -1,0 +1,237 @@
+"""Intake: from a proposal on chain to a case that can be measured, with what is wrong with its bytes.
+
+Artifacts are fetched by the ids on chain and verified (signature, owner, SHA-256) before use; the code
+archive is read, never extracted. What is wrong becomes findings:
+
+- a fault of the proposal's bytes only where it is proven: the signed item of that very id holds other
+  bytes than the chain's hash, or the archive with the right hash breaks a rule;
+- anything that a gateway or this host could have caused is the host's, and releases.
+
+The candidate is the project's snapshot with the protocol's mutable files taken from the archive.
+"""
+
+from __future__ import annotations
+
+import ast
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+
+from chain.artifacts import ProjectArtifacts, fetch_project
+from chain.errors import ChainError, InvalidData
+from chain.interface import Project, Proposal
+from chain.session import MAX_ARTIFACT, Connection
+from trainer import bundle, task
+from trainer.errors import InvalidBundle, TrainerError
+from trainer.protocol import Surface
+from trainer.task import Task
+from verifier.verdict import Fault, Finding, Reason
+
+HARDWARE_TAG = "Hardware-Class"
+DATA_TAG = "Data-Snapshot"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCaps:
+    """What a candidate's own source may weigh; an embedded model does not fit, an honest script does easily.
+
+    raw and compressed bytes of all changed files together; the longest literal in characters; the most
+    elements in one literal container. (The upstream script has 19,112 bytes, 5,284 compressed.)
+    """
+
+    raw: int = 131_072
+    compressed: int = 32_768
+    literal: int = 8_192
+    container: int = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A proposal, or a local candidate, ready to be measured unless `findings` say otherwise.
+
+    `miner_class` and `miner_data` are what the miner's signed log says of its machine and data, "" if nothing.
+    """
+
+    project: Project
+    proposal: Proposal | None
+    task: Task
+    candidate: Mapping[str, bytes]
+    code_hash: str
+    log_hash: str
+    miner_class: str
+    miner_data: str
+    findings: tuple[Finding, ...]
+
+
+def local_case(project: Project, parsed: Task, source: bytes, caps: SourceCaps) -> Case:
+    """A case for a train.py that is not on chain."""
+    changed = {"train.py": source}
+    candidate = bundle.overlay(parsed.files, changed, parsed.protocol.surface)
+    findings = check_source(parsed.files, candidate, caps)
+    return Case(
+        project, None, parsed, candidate, sha256(bundle.pack(candidate)).hexdigest(), "", "", "", tuple(findings)
+    )
+
+
+def open_case(connection: Connection, proposal: Proposal, caps: SourceCaps) -> Case:
+    """The case of a proposal. ChainError or TrainerError where the project itself cannot be fetched or read."""
+    project = connection.client.project(proposal.project_id)
+    artifacts = fetch_project(connection, project)
+    parsed = parse(artifacts)
+    findings: list[Finding] = []
+    code = _fetch(connection, proposal, proposal.code_irys_id, proposal.code_hash, "code archive", findings)
+    log = _fetch(
+        connection, proposal, proposal.benchmark_log_irys_id, proposal.benchmark_log_hash, "benchmark log", findings
+    )
+    candidate: Mapping[str, bytes] = parsed.files
+    if code is not None:
+        found, read = read_candidate(code.data, parsed.files, parsed.protocol.surface, caps)
+        findings += found
+        candidate = read or parsed.files
+    tags = dict(log.tags) if log else {}
+    return Case(
+        project,
+        proposal,
+        parsed,
+        candidate,
+        proposal.code_hash.hex(),
+        proposal.benchmark_log_hash.hex(),
+        tags.get(HARDWARE_TAG, ""),
+        tags.get(DATA_TAG, ""),
+        tuple(findings),
+    )
+
+
+def parse(artifacts: ProjectArtifacts) -> Task:
+    """A project's artifacts as values."""
+    return task.assemble(
+        protocol_bytes=artifacts.protocol,
+        snapshot=artifacts.snapshot,
+        benchmark=artifacts.benchmark,
+        baseline_metrics=artifacts.baseline_metrics,
+        best_code=artifacts.best_code,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    data: bytes
+    tags: tuple[tuple[str, str], ...]
+
+
+def _fetch(
+    connection: Connection, proposal: Proposal, item_id: bytes, expected: bytes, what: str, findings: list[Finding]
+) -> _Fetched | None:
+    """One of the miner's artifacts; where it is not what the chain says, a finding says whose fault that is."""
+    try:
+        artifact = connection.irys.fetch_verified(
+            item_id, sha256=expected, owner=bytes(proposal.miner), max_bytes=MAX_ARTIFACT
+        )
+        return _Fetched(artifact.data, artifact.tags)
+    except InvalidData as error:
+        proven = _proven_mismatch(connection, proposal, item_id, expected)
+        if proven:
+            findings.append(Finding(Reason.HASH_MISMATCH, Fault.BYTES, f"The {what}: {proven}"))
+        else:
+            findings.append(Finding(Reason.ARTIFACT_UNAVAILABLE, Fault.HOST, f"The {what}: {error.problem}"))
+    except ChainError as error:
+        findings.append(Finding(Reason.ARTIFACT_UNAVAILABLE, Fault.HOST, f"The {what}: {error.problem}"))
+    return None
+
+
+def _proven_mismatch(connection: Connection, proposal: Proposal, item_id: bytes, expected: bytes) -> str:
+    """Proof that the miner itself published other bytes under this id, as a sentence; "" where there is none."""
+    try:
+        item = connection.irys.signed_item(item_id, max_bytes=MAX_ARTIFACT)
+    except ChainError:
+        return ""
+    if item.owner != bytes(proposal.miner) or item.sha256 == expected:
+        return ""
+    return (
+        f"the miner's signed item holds bytes with SHA-256 {item.sha256.hex()}, "
+        f"the proposal on chain says {expected.hex()}."
+    )
+
+
+_ARCHIVE_REASONS = {
+    bundle.Finding.FILE_TOO_LARGE: Reason.SOURCE_TOO_LARGE,
+}
+
+
+def read_candidate(
+    archive: bytes, snapshot: Mapping[str, bytes], surface: Surface, caps: SourceCaps
+) -> tuple[list[Finding], dict[str, bytes] | None]:
+    """The candidate's tree from its archive, and what is wrong with it. No tree where it cannot be read."""
+    try:
+        files = bundle.read_archive(archive).files
+    except bundle.UnsafeArchive as error:
+        reason = _ARCHIVE_REASONS.get(error.finding, Reason.MALFORMED_ARCHIVE)
+        return [Finding(reason, Fault.BYTES, f"The code archive: {error.problem}")], None
+    changed = bundle.changed_outside_surface(snapshot, files, surface)
+    findings = []
+    if changed:
+        shown = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
+        findings.append(
+            Finding(Reason.FORBIDDEN_CHANGE, Fault.BYTES, f"It changes what the protocol does not allow: {shown}.")
+        )
+    try:
+        candidate = bundle.overlay(snapshot, files, surface)
+    except InvalidBundle as error:
+        return [*findings, Finding(Reason.MALFORMED_ARCHIVE, Fault.BYTES, error.problem)], None
+    return findings + check_source(snapshot, candidate, caps), candidate
+
+
+def check_source(snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], caps: SourceCaps) -> list[Finding]:
+    """Source caps over the files that differ from the snapshot. Sizes only: no word is suspicious."""
+    changed = {path: data for path, data in candidate.items() if snapshot.get(path) != data}
+    everything = b"\0".join(data for _, data in sorted(changed.items()))
+    found: list[str] = []
+    if len(everything) > caps.raw:
+        found.append(f"the changed source has {len(everything):,} bytes, at most {caps.raw:,} are allowed")
+    elif (size := len(zlib.compress(everything, 9))) > caps.compressed:
+        found.append(f"the changed source has {size:,} bytes compressed, at most {caps.compressed:,} are allowed")
+    else:
+        for path, data in sorted(changed.items()):
+            if path.endswith(".py"):
+                found += [f"{path} {problem}" for problem in _literals(data, caps)]
+    return [Finding(Reason.SOURCE_TOO_LARGE, Fault.BYTES, f"{text[:1].upper()}{text[1:]}.") for text in found]
+
+
+def _literals(source: bytes, caps: SourceCaps) -> list[str]:
+    """Literals over their cap; a file that is not Python has none, and fails when it is run."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    documentation = {id(node) for node in _docstrings(tree)}
+    longest = most = 0
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and id(node) not in documentation:
+            longest = max(longest, len(node.value))
+        elif isinstance(node, ast.List | ast.Tuple | ast.Set):
+            most = max(most, len(node.elts))
+        elif isinstance(node, ast.Dict):
+            most = max(most, len(node.values))
+    found = []
+    if longest > caps.literal:
+        found.append(f"holds a literal of {longest:,} characters, at most {caps.literal:,} are allowed")
+    if most > caps.container:
+        found.append(f"holds a literal container of {most:,} elements, at most {caps.container:,} are allowed")
+    return found
+
+
+def _docstrings(tree: ast.Module) -> list[ast.expr]:
+    """Docstrings are documentation as far as caps on literals go; the caps on the whole file bound them."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                found.append(first.value)
+    return found
+
+
+def not_ready(error: TrainerError | ChainError) -> Finding:
+    """A refusal of this machine's own preparation, as a finding that releases."""
+    return Finding(Reason.NOT_READY, Fault.HOST, error.problem)
