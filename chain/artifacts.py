@@ -40,13 +40,9 @@ def fetch_project(connection: Connection, project: Project) -> ProjectArtifacts:
     creator = project.creator
     return ProjectArtifacts(
         connection.fetch(project.protocol_irys_id, project.protocol_hash, creator, "protocol"),
-        connection.fetch(
-            project.repo_snapshot_irys_id, project.repo_snapshot_hash, creator, "repository snapshot"
-        ),
+        connection.fetch(project.repo_snapshot_irys_id, project.repo_snapshot_hash, creator, "repository snapshot"),
         connection.fetch(project.benchmark_irys_id, project.benchmark_hash, creator, "benchmark"),
-        connection.fetch(
-            project.baseline_metrics_irys_id, project.baseline_metrics_hash, creator, "baseline metrics"
-        ),
+        connection.fetch(project.baseline_metrics_irys_id, project.baseline_metrics_hash, creator, "baseline metrics"),
         fetch_best_code(connection, project),
     )
 
@@ -63,16 +59,12 @@ def fetch_best_code(connection: Connection, project: Project) -> bytes | None:
     )
 
 
-def publish_project(
-    connection: Connection, creator: Keypair, artifacts: ProjectArtifacts, terms: ProjectTerms
-) -> Done:
+def publish_project(connection: Connection, creator: Keypair, artifacts: ProjectArtifacts, terms: ProjectTerms) -> Done:
     """Upload a new project's four artifacts and create it on chain."""
     protocol = connection.publish(creator, Role.PROTOCOL, artifacts.protocol, "application/json")
     snapshot = connection.publish(creator, Role.REPO_SNAPSHOT, artifacts.snapshot, "application/x-tar")
     benchmark = connection.publish(creator, Role.BENCHMARK, artifacts.benchmark, "application/json")
-    metrics = connection.publish(
-        creator, Role.BASELINE_METRICS, artifacts.baseline_metrics, "application/json"
-    )
+    metrics = connection.publish(creator, Role.BASELINE_METRICS, artifacts.baseline_metrics, "application/json")
     args = CreateProjectArgs(
         protocol_hash=protocol[0],
         protocol_irys_id=protocol[1],

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.options import answer, common, home_option, json_option, network_option
+from chain.options import answer, common, home_option, json_option
 
 if TYPE_CHECKING:
     from chain.session import Connection
 
 _KEYPAIR = "Wallet by name, or a keypair file."
-irys_option = click.option("--irys", metavar="URL", envvar="ARMLX_IRYS", help="Irys node, where it is not the network's own.")
+irys_option = click.option(
+    "--irys", metavar="URL", envvar="ARMLX_IRYS", help="Irys node, where it is not the network's own."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,7 +44,9 @@ def _connected(network: str, home: Path, irys: str | None = None) -> Iterator[Co
 @main.command()
 @home_option
 @click.option("--port", default=8899, show_default=True, type=click.IntRange(0, 65535), help="Port of the JSON-RPC.")
-@click.option("--irys-port", default=8908, show_default=True, type=click.IntRange(0, 65535), help="Port of the Irys node.")
+@click.option(
+    "--irys-port", default=8908, show_default=True, type=click.IntRange(0, 65535), help="Port of the Irys node."
+)
 def localnet(home: Path, port: int, irys_port: int) -> None:
     """Serve the embedded ledger as JSON-RPC, and the local Irys node, on 127.0.0.1 until Ctrl-C.
 
@@ -83,16 +87,43 @@ def project() -> None:
 @project.command("create")
 @common
 @irys_option
-@click.option("--protocol", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False), help="protocol.json")
-@click.option("--snapshot", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The repository as a tar (git archive --format=tar HEAD).")
-@click.option("--benchmark", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The benchmark artifact.")
-@click.option("--metrics", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The baseline metrics artifact.")
+@click.option(
+    "--protocol", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False), help="protocol.json"
+)
+@click.option(
+    "--snapshot",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The repository as a tar (git archive --format=tar HEAD).",
+)
+@click.option(
+    "--benchmark",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The benchmark artifact.",
+)
+@click.option(
+    "--metrics",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The baseline metrics artifact.",
+)
 @click.option("--baseline", required=True, metavar="METRIC", help="The baseline metric, such as 2.534000.")
 @click.option("--name", required=True, help="The token's name, at most 32 bytes.")
 @click.option("--symbol", required=True, help="The token's symbol, at most 10 bytes.")
-@click.option("--base-price", default=100_000, show_default=True, type=click.IntRange(0), help="Lamports for the first token.")
-@click.option("--slope", default=1_000, show_default=True, type=click.IntRange(0), help="Lamports added per token in existence.")
-@click.option("--miner-pool-cap", default=21_000_000, show_default=True, type=click.IntRange(0), help="Most tokens minted as rewards.")
+@click.option(
+    "--base-price", default=100_000, show_default=True, type=click.IntRange(0), help="Lamports for the first token."
+)
+@click.option(
+    "--slope", default=1_000, show_default=True, type=click.IntRange(0), help="Lamports added per token in existence."
+)
+@click.option(
+    "--miner-pool-cap",
+    default=21_000_000,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Most tokens minted as rewards.",
+)
 @click.option("--keypair", help=_KEYPAIR)
 def project_create(
     home: Path,
@@ -226,7 +257,9 @@ def wallet_show(home: Path, network: str, as_json: bool, name: str | None) -> No
         for entry in [name] if name else wallets.names(home):
             key = wallets.resolve(home, entry).pubkey()
             rows.append({"name": entry, "address": str(key), "lamports": connection.network.balance(key)})
-        text = "\n".join(f"{row['name']:<12} {row['address']:<44} {row['lamports'] / LAMPORTS_PER_SOL:.9f} SOL" for row in rows)  # type: ignore[operator]
+        text = "\n".join(
+            f"{row['name']:<12} {row['address']:<44} {row['lamports'] / LAMPORTS_PER_SOL:.9f} SOL" for row in rows
+        )  # type: ignore[operator]
         answer(as_json, rows, text or "no wallets yet; make one with `chain wallet new NAME`")
 
 
@@ -260,7 +293,9 @@ def token() -> None:
 
 def _trade(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
-        click.option("--project", "project_id", type=click.IntRange(0), default=0, show_default=True, help="Project id."),
+        click.option(
+            "--project", "project_id", type=click.IntRange(0), default=0, show_default=True, help="Project id."
+        ),
         click.option("--keypair", help=_KEYPAIR + " [default: miner]"),
     ]
     for option in reversed(options):
@@ -348,9 +383,7 @@ def verifier_remove(home: Path, network: str, as_json: bool, keypair: str | None
     _change_allowlist(home, network, as_json, keypair, address, add=False)
 
 
-def _change_allowlist(
-    home: Path, network: str, as_json: bool, keypair: str | None, address: str, *, add: bool
-) -> None:
+def _change_allowlist(home: Path, network: str, as_json: bool, keypair: str | None, address: str, *, add: bool) -> None:
     from solders.pubkey import Pubkey
 
     from chain import wallet as wallets

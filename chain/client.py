@@ -256,18 +256,14 @@ class Client:
             before_send,
         )
 
-    def claim_review(
-        self, verifier: Keypair, proposal: Proposal, *, before_send: BeforeSend | None = None
-    ) -> Done:
+    def claim_review(self, verifier: Keypair, proposal: Proposal, *, before_send: BeforeSend | None = None) -> Done:
         """Lock a proposal for review."""
         instruction = interface.claim_review(
             self.network.program_id, verifier=verifier.pubkey(), proposal_id=proposal.id
         )
         return self.execute([instruction], verifier, before_send=before_send)
 
-    def release_review(
-        self, cranker: Keypair, proposal: Proposal, *, before_send: BeforeSend | None = None
-    ) -> Done:
+    def release_review(self, cranker: Keypair, proposal: Proposal, *, before_send: BeforeSend | None = None) -> Done:
         """Give a review back."""
         instruction = interface.release_review(
             self.network.program_id, cranker=cranker.pubkey(), proposal_id=proposal.id

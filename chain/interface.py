@@ -19,15 +19,16 @@ from enum import IntEnum
 from hashlib import sha256
 from typing import TypeVar
 
+from solders import system_program
 from solders.instruction import AccountMeta, Instruction
 from solders.pubkey import Pubkey
-from solders.system_program import ID as SYSTEM_PROGRAM
 
 from chain import codec
 from chain.codec import I64, U8, U64, Hash
 from chain.errors import InvalidData, TransactionFailed
 from chain.network import PROGRAM_ID
 
+SYSTEM_PROGRAM = system_program.ID
 TOKEN_PROGRAM = Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
 ASSOCIATED_TOKEN_PROGRAM = Pubkey.from_string("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL")
 METADATA_PROGRAM = Pubkey.from_string("metaqbxxUerdq28cj1RbAWkYQm3ybzjb6a8bt518x1s")

@@ -153,7 +153,9 @@ def overview(connection: Connection, project_id: int) -> Overview:
         problem = error.problem
     except (ValueError, KeyError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
         problem = f"its artifacts do not say what a score means ({error!r})."
-    return Overview(project, metric_name, convention, problem, client.supply(project), tuple(client.proposals(project_id)))
+    return Overview(
+        project, metric_name, convention, problem, client.supply(project), tuple(client.proposals(project_id))
+    )
 
 
 def when(seconds: int) -> str:

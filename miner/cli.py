@@ -32,19 +32,11 @@ def _who(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.IntRange(min=0),
             help="Project id. [default: the only one, or the smoke project]",
         ),
-        click.option(
-            "--keypair", metavar="NAME|FILE", help="Wallet that stakes. [default: the home's wallet 'miner']"
-        ),
-        click.option(
-            "--reward-recipient", metavar="ADDRESS", help="Who gets the reward. [default: the wallet]"
-        ),
-        click.option(
-            "--stake", type=click.IntRange(min=1), default=1, show_default=True, help="Tokens to stake."
-        ),
+        click.option("--keypair", metavar="NAME|FILE", help="Wallet that stakes. [default: the home's wallet 'miner']"),
+        click.option("--reward-recipient", metavar="ADDRESS", help="Who gets the reward. [default: the wallet]"),
+        click.option("--stake", type=click.IntRange(min=1), default=1, show_default=True, help="Tokens to stake."),
         click.option("--yes", is_flag=True, help="Do not ask before staking on a network that is not local."),
-        click.option(
-            "--trust-harness", is_flag=True, help="Let the project's own prepare.py prepare its data here."
-        ),
+        click.option("--trust-harness", is_flag=True, help="Let the project's own prepare.py prepare its data here."),
         click.option(
             "--irys", metavar="URL", envvar="ARMLX_IRYS", help="Irys node, where it is not the network's own."
         ),
@@ -58,9 +50,7 @@ def _who(command: Callable[..., Any]) -> Callable[..., Any]:
 @common
 @_who
 @click.option("--max-trials", type=click.IntRange(min=1), help="Stop after this many candidates.")
-@click.option(
-    "--max-minutes", type=click.FloatRange(min=0, min_open=True), help="Start no new trial after this long."
-)
+@click.option("--max-minutes", type=click.FloatRange(min=0, min_open=True), help="Start no new trial after this long.")
 @click.option(
     "--submissions",
     type=click.IntRange(min=0),

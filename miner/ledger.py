@@ -92,9 +92,7 @@ class Session:
                     trial = self._trial(event["number"])
                     trial.decision, trial.delta = event["decision"], event["delta"]
                 case "intent":
-                    self.submissions.append(
-                        Submission(event["number"], event["code_hash"], event["log_hash"])
-                    )
+                    self.submissions.append(Submission(event["number"], event["code_hash"], event["log_hash"]))
                 case "sent":
                     self.submissions[-1].signature = event["signature"]
                     self.submissions[-1].last_valid = event["last_valid"]

@@ -286,9 +286,7 @@ class Miner:
 
     def _execute(self, current: Trial, arm: Arm, files: Mapping[str, bytes]) -> Run:
         number = len(current.runs) + 1
-        with self.view.step(
-            f"trial {current.number}, run {number} ({arm.value})", self._usual_seconds()
-        ) as word:
+        with self.view.step(f"trial {current.number}, run {number} ({arm.value})", self._usual_seconds()) as word:
             run = self.bench.measure(arm, files, word)
         self._record(current, run)
         return run
@@ -310,7 +308,7 @@ class Miner:
 
     def _usual_seconds(self) -> float:
         seconds = [run["seconds"] for t in self.ledger.session.trials for run in t.runs if not run["failure"]]
-        return statistics.median(seconds) if seconds else self.bench.protocol.execution.training_seconds * 1.2
+        return statistics.median(seconds) if seconds else self.bench.usual_seconds
 
     # --- submitting ---
 

@@ -121,12 +121,11 @@ def started(
                 expected_snapshot=parsed.benchmark.data_snapshot,
                 trust_harness=trust_harness,
             )
-        view.say(f"this machine: {bench.machine.hardware_class}, data snapshot {bench.data_snapshot[:16]}")
-        folder = (
-            home
-            / "work"
-            / f"{connection.network.name}-{project.id}-{str(wallet.pubkey())[:8]}".replace("/", "_")
+        view.say(
+            f"this machine: {bench.machine.hardware_class}, data snapshot {bench.data_snapshot[:16]}, "
+            f"measurement {bench.method} ({bench.isolation if bench.measurer else bench.why_not})"
         )
+        folder = home / "work" / f"{connection.network.name}-{project.id}-{str(wallet.pubkey())[:8]}".replace("/", "_")
         ledger = new_session(folder / "session.jsonl", project.id, wallet.pubkey())
         try:
             yield Started(
@@ -149,9 +148,7 @@ def started(
 
 def _say_where(connection: Connection, home: Path, view: View) -> None:
     if connection.network.name == "embedded":
-        view.say(
-            f"embedded local network in {home}: nothing is real and nothing leaves this machine", style="bold"
-        )
+        view.say(f"embedded local network in {home}: nothing is real and nothing leaves this machine", style="bold")
     else:
         view.say(f"network {connection.network.name}, home {home}", style="bold")
 
@@ -185,8 +182,7 @@ def _publish_smoke(connection: Connection, home: Path, view: View) -> tuple[Proj
         )
     runs: list[Run] = []
     for number in range(1, chosen.terms.baseline_runs + 1):
-        expected = bench.protocol.execution.training_seconds * 1.2
-        with view.step(f"baseline, run {number} of {chosen.terms.baseline_runs}", expected) as word:
+        with view.step(f"baseline, run {number} of {chosen.terms.baseline_runs}", bench.usual_seconds) as word:
             run = bench.measure(Arm.INCUMBENT, chosen.files, word)
         if run.val_bpb is None:
             raise TrainerError(
@@ -207,9 +203,7 @@ def _publish_smoke(connection: Connection, home: Path, view: View) -> tuple[Proj
     done = publish_project(
         connection,
         connection.wallet(None, AUTHORITY),
-        ProjectArtifacts(
-            chosen.files["protocol.json"], bundle.pack(chosen.files), benchmark.dump(), metrics, None
-        ),
+        ProjectArtifacts(chosen.files["protocol.json"], bundle.pack(chosen.files), benchmark.dump(), metrics, None),
         ProjectTerms(
             # The live project's convention: a positive baseline, scores reflected about it.
             score.scale(task.baseline_metric(metrics)),
@@ -235,17 +229,14 @@ def submit_file(session: Started, file: Path, claim: str | None) -> tuple[int, D
         source = file.read_bytes()
         source.decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise TrainerError(
-            f"{file} is not a readable UTF-8 text file: {error}.", "Name a train.py."
-        ) from error
+        raise TrainerError(f"{file} is not a readable UTF-8 text file: {error}.", "Name a train.py.") from error
     files = bundle.overlay(session.task.files, {SCRIPT: source}, session.task.protocol.surface)
     log = b""
     if claim is None:
         trees = {Arm.INCUMBENT: session.task.incumbent, Arm.CANDIDATE: files}
 
         def execute(arm: Arm) -> Run:
-            expected = session.bench.protocol.execution.training_seconds * 1.2
-            with session.view.step(f"measuring, {arm.value}", expected) as word:
+            with session.view.step(f"measuring, {arm.value}", session.bench.usual_seconds) as word:
                 run = session.bench.measure(arm, trees[arm], word)
             shown = f"{run.val_bpb:.6f} val_bpb" if run.val_bpb is not None else run.detail
             session.view.say(f"  {arm.value}: {shown}")
@@ -258,9 +249,7 @@ def submit_file(session: Started, file: Path, claim: str | None) -> tuple[int, D
                 "Mend it, or submit it unmeasured with --claim.",
             )
         delta = round(outcome.decision.evidence.delta, 6)
-        log = next(
-            run.log for run in reversed(outcome.runs) if run.arm is Arm.CANDIDATE and run.val_bpb is not None
-        )
+        log = next(run.log for run in reversed(outcome.runs) if run.arm is Arm.CANDIDATE and run.val_bpb is not None)
         metric, claimed = submit.anchored_score(session.project, session.convention, delta)
     else:
         metric = claimed_metric(claim)

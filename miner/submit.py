@@ -73,9 +73,7 @@ def submit(
 ) -> int:
     """Upload, buy the stake where it lacks, stake and confirm; the proposal's id."""
     client = connection.client
-    ledger.append(
-        "intent", number=offer.trial, code_hash=offer.code_hash.hex(), log_hash=offer.log_hash.hex()
-    )
+    ledger.append("intent", number=offer.trial, code_hash=offer.code_hash.hex(), log_hash=offer.log_hash.hex())
     tags = [("Hardware-Class", machine.hardware_class), ("Data-Snapshot", data_snapshot)]
     say("uploading the code archive and the run's log")
     code = connection.publish(miner, Role.PROPOSAL_CODE, offer.code, "application/x-tar", tags)

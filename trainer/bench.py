@@ -1,8 +1,13 @@
 """The bench: everything that is needed to measure a source tree of one project on this machine.
 
-`open_bench` turns a project's artifacts (protocol, snapshot, benchmark: plain bytes) into a `Bench`: it
-builds the bundle's locked environment, prepares or checks the data snapshot and fingerprints the
-hardware. `Bench.measure` then runs one tree once. Miner and verifier measure through the same bench.
+`open_bench` builds the bundle's locked environment, prepares or checks the data snapshot, probes the sandbox
+and fingerprints the hardware. `Bench.measure` then runs one tree once. Miner and verifier measure through
+the same bench, in one of two ways:
+
+- **trusted**: trained in the sandbox, frozen, scored and probed by `trainer.measurement`; nothing that the
+  candidate says counts. The only way for a verifier.
+- **self-reported**: run as it is, the metric taken from its log by the protocol's regular expression. For a
+  miner without a sandbox, whose code is its own, and for protocols whose harness cannot be stood in for.
 """
 
 from __future__ import annotations
@@ -10,24 +15,31 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from trainer import comparison, environment, experiment, hardware, protocol, recipe
+from trainer import bundle, comparison, environment, experiment, hardware, metrics, protocol, recipe, sandbox
 from trainer.comparison import Arm, NoiseRecord
 from trainer.environment import Environment
 from trainer.errors import EnvironmentNotReady
+from trainer.measurement import Measurement, Measurer, Phase, supports
+from trainer.measurement.scoring import Losses
 from trainer.protocol import Protocol
 from trainer.trial import Run
 
 Say = Callable[[str], None]
+TRUSTED, SELF_REPORTED = "trusted", "self-reported"
+PROBES = 256
 _PREPARE_SECONDS = 6 * 3600
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A project ready to be measured here. `files` is the pinned snapshot, `cache` its prepared data."""
+    """A project ready to be measured here. `files` is the pinned snapshot, `cache` its prepared data.
+
+    `measurer` is there when measurement is trusted; `why_not` says why where it is not.
+    """
 
     protocol: Protocol
     files: Mapping[str, bytes]
@@ -36,12 +48,25 @@ class Bench:
     data_snapshot: str
     machine: hardware.Fingerprint
     home: Path
+    isolation: str
+    measurer: Measurer | None
+    why_not: str
+
+    @property
+    def method(self) -> str:
+        """How values are found, as attestations say it."""
+        return TRUSTED if self.measurer else SELF_REPORTED
 
     @property
     def noise_key(self) -> str:
-        """What a noise estimate belongs to: machine class, bundle and budget."""
+        """What a noise estimate belongs to: machine class, bundle, budget and method."""
         budget = f"{self.protocol.execution.training_seconds:g}s"
-        return f"{self.machine.hardware_class}/{self.protocol.bundle_id}/{budget}"
+        return f"{self.machine.hardware_class}/{self.protocol.bundle_id}/{budget}/{self.method}"
+
+    @property
+    def usual_seconds(self) -> float:
+        """How long a run takes before any was seen."""
+        return self.protocol.execution.training_seconds * (1.5 if self.measurer else 1.2)
 
     def noise(self) -> NoiseRecord:
         """This machine's run-to-run noise for this project, as far as it is known."""
@@ -54,8 +79,55 @@ class Bench:
         records[self.noise_key] = records.get(self.noise_key, NoiseRecord()).update(groups)
         comparison.save_noise(path, records)
 
-    def measure(self, arm: Arm, files: Mapping[str, bytes], on_line: Say | None = None) -> Run:
-        """Run a tree once. A failing script is a value; TrainerError is for this machine's own faults."""
+    def on_view(self, cache: Path) -> Bench:
+        """The same bench on another folder of prepared data, such as one with text held out."""
+        if self.measurer is None:
+            return replace(self, cache=cache)
+        return replace(self, cache=cache, measurer=self.measurer.on_data(cache))
+
+    def measure(
+        self,
+        arm: Arm,
+        files: Mapping[str, bytes],
+        on_line: Say | None = None,
+        *,
+        incumbent_losses: Losses | None = None,
+        keep_graph: bool = False,
+    ) -> Run:
+        """Run a tree once. A failing script is a value; TrainerError is for this machine's own faults.
+
+        `incumbent_losses` (float32 (N*T,), nats) direct the probes; `keep_graph` leaves the frozen model
+        for a further score, and the caller then discards it.
+        """
+        if self.measurer is None:
+            return self._self_reported(arm, files, on_line)
+
+        def progress(phase: Phase, line: str) -> None:
+            if on_line:
+                on_line(line or str(phase))
+
+        found = self.measurer.measure(
+            files,
+            grace=loose_grace(self.protocol),
+            incumbent_losses=incumbent_losses,
+            probes=PROBES,
+            progress=progress,
+        )
+        if not keep_graph:
+            self.measurer.discard(found)
+        first = found.findings[0] if found.findings else None
+        return Run(
+            arm,
+            found.val_bpb,
+            str(first.failure) if first else "",
+            first.detail if first else "",
+            sum(found.seconds.values()),
+            _memory(found, self.protocol),
+            found.log.encode(),
+            found,
+        )
+
+    def _self_reported(self, arm: Arm, files: Mapping[str, bytes], on_line: Say | None) -> Run:
         result = experiment.run_experiment(
             files,
             self.protocol,
@@ -72,10 +144,24 @@ class Bench:
                 last = trace.strip().splitlines()[-1:] or ["no output"]
                 failure, detail = "crash", f"It ended with status {code}: {last[0]}"
             case experiment.Timeout(limit=limit):
-                failure, detail = "timeout", f"It was killed after {limit:g} seconds."
+                failure, detail = "over_budget", f"It was killed after {limit:g} seconds."
             case experiment.NoMetric(reason=reason):
-                failure, detail = "no_metric", f"It ended without a result: {reason}."
-        return Run(arm, value, failure, detail, result.seconds, memory, result.log.data)
+                failure, detail = "no_evaluation", f"It ended without a result: {reason}."
+        return Run(arm, value, failure, detail, result.seconds, memory, result.log.data, None)
+
+
+def loose_grace(spec: Protocol) -> float:
+    """Seconds over the budget after which a run is ended whatever it is: as long as the budget again, at least 20,
+    within the protocol's hard timeout. Whether a run kept the budget is judged later, against the incumbent's runs.
+    """
+    budget = spec.execution.training_seconds
+    return min(spec.execution.hard_timeout_seconds - budget, max(20.0, budget))
+
+
+def _memory(found: Measurement, spec: Protocol) -> float | None:
+    """The script's own figure of its peak memory in MB, where its log has one; it decides nothing."""
+    logged = metrics.extract(found.log.encode(), spec)
+    return None if isinstance(logged, metrics.Missing) else logged.secondary.get("peak_vram_mb")
 
 
 def data_folder(home: Path, bundle_id: str, arguments: Sequence[str]) -> Path:
@@ -96,41 +182,64 @@ def open_bench(
     data_arguments: Sequence[str],
     expected_snapshot: str | None = None,
     trust_harness: bool = False,
+    require_sandbox: bool = False,
+    isolated: bool = True,
 ) -> Bench:
     """A bench for a project, with its environment and data ready.
 
     `expected_snapshot` is the id the project pins (None while a project is being created). Data is made by
     the snapshot's own prepare.py, which runs here unconfined: only if it is this repository's own file or
-    `trust_harness` says that the user agreed. EnvironmentNotReady otherwise, or where the data differs.
+    `trust_harness` says that the user agreed. With `require_sandbox` a missing sandbox is refused, else it
+    makes the bench self-reported; `isolated` False measures in the trusted way but without a sandbox.
+    EnvironmentNotReady where something is missing or the data differs.
     """
     spec = protocol.parse(protocol_bytes)
     env = environment.prepare(files, home, cuda_major=hardware.cuda_major(), progress=say)
     cache = data_folder(home, spec.bundle_id, data_arguments)
     known = files.get("prepare.py") == (recipe.ROOT / "prepare.py").read_bytes()
-    snapshot = prepare_data(files, env, cache, data_arguments, say, allowed=known or trust_harness)
+    harness = home / "harness" / sha256(files["prepare.py"] + files["protocol.json"]).hexdigest()[:16]
+    snapshot = prepare_data(files, env, harness, cache, data_arguments, say, allowed=known or trust_harness)
     if expected_snapshot and snapshot != expected_snapshot:
         raise EnvironmentNotReady(
             f"The project was measured on the data snapshot {expected_snapshot[:16]}, the data in {cache} is "
             f"{snapshot[:16]}.",
             "Move that folder away to prepare it again; a snapshot depends on the Python version that made it.",
         )
-    return Bench(spec, files, env, cache, snapshot, hardware.fingerprint(), home)
+    machine = hardware.fingerprint()
+    isolation, measurer, why_not = "none", None, ""
+    try:
+        if isolated:
+            say("probing the sandbox")
+            confined = sandbox.choose(cuda=machine.device == "cuda")
+            sandbox.probe(confined, env.python)
+        else:
+            from trainer.sandbox.host import NoIsolation
+
+            confined = NoIsolation()
+        isolation = confined.name
+        say("reading the validation rows")
+        measurer = Measurer(confined, env, files, cache, spec, home / "measurement")
+        if not supports(measurer.facts):
+            why_not, measurer = measurer.facts.problem, None
+    except EnvironmentNotReady as error:
+        if require_sandbox:
+            raise
+        why_not = error.problem
+    return Bench(spec, files, env, cache, snapshot, machine, home, isolation, measurer, why_not)
 
 
 def prepare_data(
     files: Mapping[str, bytes],
     env: Environment,
+    harness: Path,
     cache: Path,
     arguments: Sequence[str],
     say: Say,
     *,
     allowed: bool,
 ) -> str:
-    """Run the harness's own preparation unless it is done; the data snapshot id."""
-    harness = cache / "harness" / sha256(files["prepare.py"] + files["protocol.json"]).hexdigest()[:16]
+    """Run the harness's own preparation unless it is done; the data snapshot id. `harness` is a folder for its copy."""
     if not (harness / "prepare.py").exists():
-        from trainer import bundle
-
         bundle.write_tree({name: files[name] for name in ("prepare.py", "protocol.json")}, harness)
     ready = _harness(env, harness, cache, ["--snapshot-id"], None)
     if ready.returncode == 0:

@@ -98,9 +98,7 @@ def assemble(
     incumbent = files
     if best_code is not None:
         incumbent = bundle.overlay(files, bundle.read_archive(best_code).files, spec.surface)
-    return Task(
-        protocol_bytes, spec, files, incumbent, Benchmark.parse(benchmark), baseline_metric(baseline_metrics)
-    )
+    return Task(protocol_bytes, spec, files, incumbent, Benchmark.parse(benchmark), baseline_metric(baseline_metrics))
 
 
 def baseline_metric(data: bytes) -> Decimal:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from trainer import comparison
 from trainer.comparison import Arm, Decision, NoiseRecord, Policy, Samples
+from trainer.measurement import Measurement
 
 MAX_FAILURES = 2
 
@@ -21,7 +22,8 @@ class Run:
     """One execution of one arm's code.
 
     `val_bpb` is None where `failure` names why (one word) and `detail` says it in a sentence; `seconds` is
-    wall time, `memory_mb` the script's own peak figure where it prints one.
+    wall time, `memory_mb` the script's own peak figure where it prints one. `measurement` is there where the
+    run was measured in the trusted way in this process.
     """
 
     arm: Arm
@@ -31,6 +33,7 @@ class Run:
     seconds: float
     memory_mb: float | None
     log: bytes
+    measurement: Measurement | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,7 @@ class View:
             TextColumn("{task.description}", markup=False),
             _Bar(expected),
             TextColumn("{task.fields[word]}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
-            TextColumn(
-                "{task.fields[status]}", markup=False, style="green", table_column=Column(no_wrap=True)
-            ),
+            TextColumn("{task.fields[status]}", markup=False, style="green", table_column=Column(no_wrap=True)),
             console=self._console,
             transient=True,
             refresh_per_second=5,
@@ -101,9 +99,7 @@ class _Bar(ProgressColumn):
         share = min(1.0, elapsed / self._expected)
         filled = round(20 * share)
         bar = Text("━" * filled, style="cyan").append("━" * (20 - filled), style="dim")
-        return bar.append(
-            f" {elapsed:.0f} s, {max(0.0, self._expected - elapsed):.0f} s left", style="default"
-        )
+        return bar.append(f" {elapsed:.0f} s, {max(0.0, self._expected - elapsed):.0f} s left", style="default")
 
 
 def pause_if_interactive(question: str) -> bool:

@@ -33,9 +33,7 @@ def statement(subjects: Mapping[str, str], predicate: Mapping[str, Any]) -> dict
     """An in-toto Statement; `subjects` maps a file's name to its SHA-256 in hex."""
     return {
         "_type": STATEMENT_TYPE,
-        "subject": [
-            {"name": name, "digest": {"sha256": digest}} for name, digest in sorted(subjects.items())
-        ],
+        "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in sorted(subjects.items())],
         "predicateType": PREDICATE_TYPE,
         "predicate": dict(predicate),
     }

@@ -223,7 +223,7 @@ def _literals(source: bytes, caps: SourceCaps) -> list[str]:
 
 def _docstrings(tree: ast.Module) -> list[ast.expr]:
     """Docstrings are documentation as far as caps on literals go; the caps on the whole file bound them."""
-    found = []
+    found: list[ast.expr] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from trainer import bundle
 from trainer.environment import Environment
-from trainer.errors import EnvironmentNotReady
+from trainer.errors import EnvironmentNotReady, InvalidBundle
 from trainer.measurement.scoring import Tokens
 from trainer.measurement.values import Policy
 from trainer.sandbox import Limits, Mount, Sandbox, UntrustedResult, interpreter_prefixes
@@ -191,7 +192,8 @@ def harness_facts(
             f"The project's harness gave facts that do not fit: {error}.",
             "Check its prepare.py and its data.",
         ) from error
-    bundle.write_tree(found, kept)
+    with contextlib.suppress(InvalidBundle, OSError):  # another process may have been first; else they are found again
+        bundle.write_tree(found, kept)
     return facts
 
 

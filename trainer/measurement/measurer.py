@@ -91,6 +91,18 @@ class Measurer:
             sandbox, environment, self._snapshot, self._harness, cache, work, self._policy
         )
 
+    def on_data(self, cache: Path) -> Measurer:
+        """The same measurer over another folder of prepared data."""
+        return Measurer(
+            self._sandbox,
+            self._environment,
+            self._snapshot,
+            cache,
+            self._protocol,
+            self._work,
+            policy=self._policy,
+        )
+
     def measure(
         self,
         files: Mapping[str, bytes],
@@ -146,8 +158,9 @@ class Measurer:
         report, seconds = progress or _silent, dict[Phase, float]()
         targets = rows[:, 1:]
         scored = self.facts.token_bytes[targets] > 0
-        if not scored.any() or (incumbent_losses is not None and incumbent_losses.size != targets.size):
-            raise ValueError("score needs targets with bytes, and the incumbent's losses on the same rows")
+        same = incumbent_losses is None or incumbent_losses.size == targets.size
+        if targets.shape[1] != self.facts.length or not scored.any() or not same:
+            raise ValueError("score needs rows of T + 1 tokens, some with bytes, and the incumbent's losses on them")
         losses = claimed = proof = None
         try:
             report(Phase.CLAIM, "")

@@ -92,7 +92,9 @@ def options(mounts: Sequence[Mount], tools: Sequence[Path], scratch_bytes: int, 
     found += ["--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm"]
     found += ["--remount-ro", "/proc", "--remount-ro", "/dev"]
     found += ["--size", str(scratch_bytes), "--perms", "0700", "--tmpfs", f"{JOB}/scratch"]
-    return [*found, "--symlink", f"{JOB}/scratch", "/tmp", "--remount-ro", "/"]
+    if not any(Path(name).is_relative_to("/tmp") for _, name in prefixes(tools)):
+        found += ["--symlink", f"{JOB}/scratch", "/tmp"]  # a tool below /tmp has made that folder already
+    return [*found, "--remount-ro", "/"]
 
 
 def resource_limits(limits: Limits, release: str, cuda: bool) -> dict[str, int]:

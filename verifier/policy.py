@@ -1,0 +1,96 @@
+"""The verifier's policy: every number a verdict depends on, recorded in each attestation.
+
+A policy file is TOML with tables [comparison], [verdict], [source], [budget] and [fresh], whose keys are
+the fields below; what it leaves out keeps its default, and what it does not know is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainer import comparison
+from trainer.errors import TrainerError
+from verifier.intake import SourceCaps
+from verifier.verdict import VerdictPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """When a run is over its time budget: later than budget + the incumbent's own overhead here + a grace.
+
+    The grace is the larger of `grace_seconds` and `grace_share` of the budget.
+    """
+
+    grace_seconds: float = 2.0
+    grace_share: float = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """The second score: at most `tokens` of fresh text, `probes` of it; `alpha` is the level of its test.
+
+    The gain counts as vanished when it is shown to be less than `least_share` of the gain on validation.
+    """
+
+    tokens: int = 262_144
+    probes: int = 128
+    alpha: float = 0.05
+    least_share: float = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a verifier goes by. `same_hardware` asks for the miner's hardware class and data snapshot."""
+
+    comparison: comparison.Policy = field(default_factory=comparison.Policy)
+    verdict: VerdictPolicy = field(default_factory=VerdictPolicy)
+    source: SourceCaps = field(default_factory=SourceCaps)
+    budget: Budget = field(default_factory=Budget)
+    fresh: Fresh = field(default_factory=Fresh)
+    same_hardware: bool = True
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return dataclasses.asdict(self)
+
+
+def from_json(document: object) -> Policy:
+    """The inverse of `as_json`; also reads a policy file's tables. TrainerError where it does not fit."""
+    if not isinstance(document, dict):
+        raise TrainerError("A policy is a table of tables.", "See verifier/policy.py for its fields.")
+    values: dict[str, Any] = {}
+    kinds: dict[str, Any] = {
+        "comparison": comparison.Policy,
+        "verdict": VerdictPolicy,
+        "source": SourceCaps,
+        "budget": Budget,
+        "fresh": Fresh,
+    }
+    for name, content in document.items():
+        if name == "same_hardware" and isinstance(content, bool):
+            values[name] = content
+            continue
+        if name not in kinds or not isinstance(content, dict):
+            raise TrainerError(f"A policy has no {name!r}.", f"Its tables are {', '.join(kinds)}.")
+        known = {entry.name: entry for entry in dataclasses.fields(kinds[name])}
+        for key, value in content.items():
+            default = known[key].default if key in known else None
+            fits = isinstance(value, bool) == isinstance(default, bool) and isinstance(value, int | float)
+            if key not in known or not fits or (isinstance(default, int) and not isinstance(value, int)):
+                raise TrainerError(f"The policy's {name}.{key} does not fit: {value!r}.", "Correct the policy.")
+        values[name] = kinds[name](**content)
+    return Policy(**values)
+
+
+def load(path: Path | None) -> Policy:
+    """The policy of a file, or the default one."""
+    if path is None:
+        return Policy()
+    try:
+        return from_json(tomllib.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise TrainerError(f"The policy file {path} cannot be read: {error}.", "Correct it.") from error
