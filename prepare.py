@@ -746,8 +746,10 @@ def transfer(
                 f"{url} could not be fetched: the server answered {status} {response.reason_phrase}. "
                 "Check HF_ENDPOINT, or use --text DIR."
             )
-        limit = DOWNLOAD_MAX_BYTES if total is None else min(total, DOWNLOAD_MAX_BYTES)
-        learn(total or 0)
+        limit = DOWNLOAD_MAX_BYTES if total is None else total
+        if limit > DOWNLOAD_MAX_BYTES:
+            raise HarnessError(f"{url} has {limit} bytes, more than a shard may have. Check HF_ENDPOINT.")
+        learn(limit if total else 0)
         with part.open("ab") as file:
             for chunk in response.iter_raw():
                 have += file.write(chunk)
@@ -760,7 +762,7 @@ def transfer(
                     break
             file.flush()
             os.fsync(file.fileno())
-        if total is not None and have < total:
+        if have < (total or 0):
             raise TransferFailed(f"{have} of {total} bytes arrived")
         if have > limit:
             discard(part, add)
@@ -782,8 +784,8 @@ def discard(part: Path, add: Callable[[int], None]) -> None:
 
 def check_parquet(path: Path, origin: str) -> None:
     """Raises HarnessError, and removes the file, unless it is Parquet with a `text` column of strings."""
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:

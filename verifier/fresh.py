@@ -94,9 +94,7 @@ def fresh_text(
     return _held_out(cache, folder, seed, enough, shards, val_filename)
 
 
-def _downloaded(
-    cache: Path, folder: Path, seed: bytes, enough: int, shards: Sequence[str], say: Say
-) -> FreshText:
+def _downloaded(cache: Path, folder: Path, seed: bytes, enough: int, shards: Sequence[str], say: Say) -> FreshText:
     import pyarrow.parquet as pq
 
     numbers = [int(name.rpartition("_")[2]) for name in shards if name.rpartition("_")[2].isdigit()]
@@ -187,7 +185,7 @@ def _write_view(cache: Path, view: Path, out: dict[str, set[int]], val_filename:
         name = path.relative_to(cache)
         if not path.is_file() or any(part.startswith(".") for part in name.parts):
             continue
-        if path.stem in out and out[path.stem]:
+        if out.get(path.stem):
             continue
         copy = target / name
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -195,13 +193,13 @@ def _write_view(cache: Path, view: Path, out: dict[str, set[int]], val_filename:
             os.link(path, copy)
         except OSError:
             shutil.copyfile(path, copy)
-    for name, groups in out.items():
+    for shard, groups in out.items():
         if not groups:
             continue
-        if (cache / "tokens" / f"{name}.tokens").exists():
-            _cut_tokens(cache / "tokens" / name, target / "tokens" / name, groups)
+        if (cache / "tokens" / f"{shard}.tokens").exists():
+            _cut_tokens(cache / "tokens" / shard, target / "tokens" / shard, groups)
         else:
-            _cut_parquet(cache / "data" / f"{name}.parquet", target / "data" / f"{name}.parquet", groups)
+            _cut_parquet(cache / "data" / f"{shard}.parquet", target / "data" / f"{shard}.parquet", groups)
 
 
 def _cut_tokens(source: Path, target: Path, groups: set[int]) -> None:

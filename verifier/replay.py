@@ -282,7 +282,8 @@ def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: Budge
     """Faults of runs: failures of the candidate, runs over the budget, and an incumbent that fails here."""
     found = []
     failing = [run for run in runs if run.arm == "incumbent" and run.failure]
-    if len(failing) >= trial.MAX_FAILURES:
+    # One disagreement between the incumbent's own claim and proof shows that this host computes unreliably.
+    if len(failing) >= trial.MAX_FAILURES or any(run.failure == Reason.NON_CAUSAL for run in failing):
         found.append(
             Finding(Reason.INCUMBENT_FAILS, Fault.HOST, f"The incumbent fails here as well: {failing[-1].detail}")
         )
@@ -294,7 +295,7 @@ def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: Budge
             found.append(Finding(Reason.NOT_READY, Fault.HOST, run.detail))
         elif run.failure:
             reason = _RUN_REASONS.get(run.failure, Reason.CRASH)
-            found.append(Finding(reason, Fault.RUN, run.detail, conclusive=reason is Reason.NON_CAUSAL))
+            found.append(Finding(reason, Fault.RUN, run.detail))
         elif allowed is not None and run.train_seconds is not None and run.train_seconds > allowed:
             found.append(
                 Finding(

@@ -11,7 +11,7 @@ Pure: no file, clock, process or socket. The rules, in the order in which they a
 3.  A fault of the candidate's behaviour (`Fault.RUN`: a crash, no evaluation, over the time or
     resource budget, non-causal or non-finite outputs) is a **reject** once it was seen in
     `policy.repeats` runs of it while the incumbent ran fine, else a **release**: one bad run may be
-    the host's. Proof that outputs read the future is deterministic and counts at once.
+    the host's.
 4.  With nothing of that kind, the comparison speaks: shown no better is a **reject**; undecided
     within the run limit is a **release**; better goes on to 5.
 5.  The gain must hold on fresh data: not measured there is a **release**; undecided there is a
@@ -86,12 +86,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was found wrong. `conclusive` findings of a run need no repetition."""
+    """One thing that was found wrong."""
 
     reason: Reason
     fault: Fault
     detail: str
-    conclusive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +144,6 @@ def decide(evidence: Evidence, policy: VerdictPolicy) -> Verdict:
     if by_fault[Fault.HOST]:
         return _from(Kind.RELEASE, by_fault[Fault.HOST][0])
     runs = by_fault[Fault.RUN]
-    if conclusive := [f for f in runs if f.conclusive]:
-        return _from(Kind.REJECT, conclusive[0])
     if len(runs) >= policy.repeats:
         return _from(Kind.REJECT, runs[0])
     if runs:

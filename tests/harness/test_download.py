@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import threading
@@ -76,6 +77,14 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the client may leave in the middle of a body
+            super().handle()
+
+    def finish(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            super().finish()
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -131,7 +140,7 @@ def copy(hub: Hub, tmp_path: Path) -> Copy:
 
 @pytest.fixture
 def harness(copy: Copy) -> Any:
-    module = copy.load()
+    module: Any = copy.load()
     module.RETRY_SECONDS = 0.01
     Path(module.DATA_DIR).mkdir(parents=True)
     return module
@@ -145,7 +154,7 @@ def test_prepare_from_the_dataset(hub: Hub, copy: Copy, shards: dict[str, bytes]
     """The whole command; a second run asks for nothing, fewer shards are another snapshot."""
     first = copy.run("--num-shards", "4")
     assert first.returncode == 0, first.stderr
-    assert Counter(name for name, _ in hub.requests) == Counter(shards)
+    assert Counter(name for name, _ in hub.requests) == Counter(shards.keys())
     assert copy.run("--verify").returncode == 0
     assert copy.run("--num-shards", "4").stdout == first.stdout
     fewer = copy.run("--num-shards", "2").stdout
@@ -246,7 +255,7 @@ def test_a_slow_server_is_left(hub: Hub, harness: Any) -> None:
 
 def test_a_file_beyond_the_limit_is_not_stored(hub: Hub, harness: Any) -> None:
     harness.DOWNLOAD_MAX_BYTES = 1000
-    with pytest.raises(harness.HarnessError, match="more than the expected 1000 bytes"):
+    with pytest.raises(harness.HarnessError, match="more than a shard may have"):
         harness.download(["shard_00000"])
     assert arrived(harness) == {}
 

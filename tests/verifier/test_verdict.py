@@ -8,7 +8,7 @@ from verifier.verdict import Evidence, Fault, Finding, Kind, Outcome, Reason, Ve
 
 BYTES = Finding(Reason.FORBIDDEN_CHANGE, Fault.BYTES, "prepare.py differs.")
 CRASH = Finding(Reason.CRASH, Fault.RUN, "It crashed.")
-CAUSAL = Finding(Reason.NON_CAUSAL, Fault.RUN, "It reads the future.", conclusive=True)
+CAUSAL = Finding(Reason.NON_CAUSAL, Fault.RUN, "It reads the future.")
 HARDWARE = Finding(Reason.HARDWARE_DIFFERS, Fault.HOST, "Another class.")
 BETTER, WORSE, UNCLEAR, NONE = Outcome.BETTER, Outcome.NOT_BETTER, Outcome.UNDECIDED, Outcome.MISSING
 
@@ -33,8 +33,9 @@ BETTER, WORSE, UNCLEAR, NONE = Outcome.BETTER, Outcome.NOT_BETTER, Outcome.UNDEC
         # a fault of a run must repeat, unless it is proof
         ([CRASH], BETTER, BETTER, Kind.RELEASE, Reason.UNCONFIRMED),
         ([CRASH, CRASH], NONE, NONE, Kind.REJECT, Reason.CRASH),
-        ([CAUSAL], BETTER, BETTER, Kind.REJECT, Reason.NON_CAUSAL),
-        ([CRASH, CAUSAL], NONE, NONE, Kind.REJECT, Reason.NON_CAUSAL),
+        ([CAUSAL], BETTER, BETTER, Kind.RELEASE, Reason.UNCONFIRMED),
+        ([CAUSAL, CAUSAL], BETTER, BETTER, Kind.REJECT, Reason.NON_CAUSAL),
+        ([CRASH, CAUSAL], NONE, NONE, Kind.REJECT, Reason.CRASH),
     ],
 )
 def test_rules(

@@ -1,0 +1,157 @@
+"""Audit: is an attestation genuine, does it speak of what is on chain, and does its verdict follow?
+
+Each question is one `Point` with an answer: yes, no, or not asked (no network, no file given).
+The verdict is derived again from the attested runs, findings and policy by the same pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any
+
+from solders.pubkey import Pubkey
+
+from chain import score
+from chain.client import Client
+from chain.errors import ChainError, InvalidData
+from trainer.comparison import NoiseRecord
+from trainer.errors import TrainerError
+from verifier import attestation, policy
+from verifier.replay import Judged, ReplayRun, judge
+from verifier.verdict import Evidence, Fault, Finding, Reason, Verdict, decide
+
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One question; `holds` is None where it could not be asked."""
+
+    question: str
+    holds: bool | None
+    detail: str
+
+
+def audit(data: bytes, client: Client | None, files: Mapping[str, bytes]) -> tuple[list[Point], dict[str, Any]]:
+    """All points about an attestation, and its predicate. InvalidData where it is no attestation at all.
+
+    `files` are local copies of artifacts by name (code, log, protocol, snapshot, benchmark).
+    """
+    signer, body = attestation.open_envelope(data)
+    predicate = body["predicate"]
+    points = [Point("the signature is good", True, f"signed by {signer}")]
+    try:
+        points.append(_same("the signer is the verifier it names", str(signer), predicate["verifier"]))
+        points.append(_verdict_follows(predicate))
+        points += _subjects(body, predicate)
+        points += [_file(name, content, predicate) for name, content in sorted(files.items())]
+        points += _on_chain(client, data, signer, predicate)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
+        raise InvalidData(f"The attestation's content does not fit its schema: {error!r}.") from None
+    return points, predicate
+
+
+def rederive(predicate: Mapping[str, Any]) -> tuple[Judged, Verdict]:
+    """Evidence and verdict from an attestation's own numbers."""
+    rules = policy.from_json(predicate["policy"])
+    findings = tuple(
+        Finding(Reason(entry["reason"]), Fault(entry["fault"]), str(entry["detail"])) for entry in predicate["findings"]
+    )
+    names = [field.name for field in fields(ReplayRun)]
+    runs = [ReplayRun(**{name: run[name] for name in names}) for run in predicate["runs"]]
+    baseline = predicate["baseline"]
+    if baseline["metric"] is None:
+        judged = Judged(Evidence(findings), None, None, None, None)
+    else:
+        convention = score.infer(baseline["score"], Decimal(baseline["metric"]), minimize=predicate["minimize"])
+        judged = judge(
+            findings,
+            runs,
+            noise=NoiseRecord.from_json(predicate["noise"]),
+            seed=predicate["orderSeed"],
+            budget_seconds=predicate["budgetSeconds"],
+            method=predicate["method"] or "",
+            best_score=predicate["bestScore"],
+            convention=convention,
+            policy=rules,
+        )
+    return judged, decide(judged.evidence, rules.verdict)
+
+
+def _verdict_follows(predicate: Mapping[str, Any]) -> Point:
+    question = "the verdict follows from the numbers"
+    try:
+        judged, verdict = rederive(predicate)
+    except (ChainError, TrainerError, AssertionError) as error:
+        return Point(question, False, str(error))
+    said = (predicate["verdict"]["kind"], predicate["verdict"]["reason"])
+    found = (verdict.kind.value, verdict.reason.value)
+    if said != found:
+        return Point(question, False, f"it says {' '.join(said)}, the numbers say {' '.join(found)}")
+    if judged.score != predicate["score"]["verified"]:
+        return Point(question, False, f"the score {predicate['score']['verified']} should be {judged.score}")
+    attested = predicate["comparison"]
+    if judged.comparison is not None and not abs(judged.comparison.delta - attested["delta"]) <= _TOLERANCE:
+        return Point(question, False, f"the delta {attested['delta']} should be {judged.comparison.delta}")
+    return Point(question, True, f"{verdict.kind.value} ({verdict.reason.value})")
+
+
+def _subjects(body: Mapping[str, Any], predicate: Mapping[str, Any]) -> list[Point]:
+    digests = {entry["name"]: entry["digest"]["sha256"] for entry in body["subject"]}
+    if "code.tar" not in digests:
+        return []
+    return [_same("the subject is the code it judged", digests["code.tar"], predicate["artifacts"]["code"])]
+
+
+def _file(name: str, content: bytes, predicate: Mapping[str, Any]) -> Point:
+    return _same(f"the given {name} is the attested one", sha256(content).hexdigest(), predicate["artifacts"].get(name))
+
+
+def _on_chain(client: Client | None, data: bytes, signer: Pubkey, predicate: Mapping[str, Any]) -> list[Point]:
+    if client is None:
+        return [Point("it agrees with the chain", None, "offline")]
+    try:
+        project = client.project(int(predicate["project"]))
+        points = [
+            _same(f"the {name} on chain is the attested one", on_chain.hex(), predicate["artifacts"][name])
+            for name, on_chain in (
+                ("protocol", project.protocol_hash),
+                ("snapshot", project.repo_snapshot_hash),
+                ("benchmark", project.benchmark_hash),
+            )
+        ]
+        registered = client.is_verifier(signer)
+        points.append(Point("the signer is a registered verifier", registered, str(signer)))
+        if predicate["proposal"] is None:
+            return points
+        proposal = client.proposal(int(predicate["proposal"]))
+        points.append(
+            _same("the proposal's code is the attested one", proposal.code_hash.hex(), predicate["artifacts"]["code"])
+        )
+        if any(proposal.metrics_hash):
+            points.append(
+                _same("the proposal was settled with this attestation", proposal.metrics_hash.hex(), _hash(data))
+            )
+        else:
+            points.append(Point("the proposal was settled with this attestation", None, "it is not settled"))
+    except ChainError as error:
+        return [Point("it agrees with the chain", None, error.problem)]
+    return points
+
+
+def _same(question: str, found: object, expected: object) -> Point:
+    if found == expected:
+        return Point(question, True, str(found))
+    return Point(question, False, f"found {found}, expected {expected}")
+
+
+def _hash(data: bytes) -> str:
+    return sha256(data).hexdigest()
+
+
+def passed(points: Sequence[Point]) -> bool:
+    """Whether nothing that could be asked was answered with no."""
+    return all(point.holds is not False for point in points)

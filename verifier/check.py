@@ -1,0 +1,303 @@
+"""One check, from a proposal or a local train.py to a signed attestation.
+
+The record of a check, `<home>/verify/<network>-<proposal>/`, holds what was decided before it is acted
+on, so that a settlement can be resumed (see `settle`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from solders.keypair import Keypair
+
+from chain import score
+from chain.artifacts import fetch_project
+from chain.client import Client
+from chain.errors import ChainError
+from chain.interface import Project, Proposal
+from chain.irys.store import write_atomic
+from chain.session import Connection
+from trainer.comparison import NoiseRecord
+from trainer.errors import TrainerError
+from trainer.view import View
+from verifier import attestation, fresh
+from verifier.intake import Case, local_case, open_case, parse
+from verifier.policy import Policy
+from verifier.replay import Judged, Replay, judge, replay
+from verifier.verdict import Evidence, Fault, Finding, Reason, Verdict, decide
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A finished check: the case, what was measured, the verdict and its signed attestation."""
+
+    case: Case | None
+    project: Project
+    proposal: Proposal | None
+    replay: Replay
+    judged: Judged
+    verdict: Verdict
+    attestation: bytes
+
+    @property
+    def digest(self) -> bytes:
+        """The attestation's SHA-256, which settles on chain."""
+        return sha256(self.attestation).digest()
+
+
+def folder_of(home: Path, network: str, name: str) -> Path:
+    """Where a check keeps its record."""
+    return home / "verify" / f"{network}-{name}".replace("/", "_").replace(":", "_")
+
+
+def check_proposal(
+    connection: Connection,
+    proposal: Proposal,
+    key: Keypair,
+    policy: Policy,
+    view: View,
+    *,
+    isolated: bool = True,
+    trust_harness: bool = False,
+) -> Checked:
+    """Check a proposal on chain. Nothing that the miner or a gateway does raises; it becomes a verdict."""
+    project = connection.client.project(proposal.project_id)
+    folder = folder_of(connection.home, connection.network.name, str(proposal.id))
+    try:
+        with view.step("fetching and verifying artifacts"):
+            case = open_case(connection, proposal, policy.source)
+            seed = fresh.seed_of(submission_hash(connection.client, proposal), proposal.id)
+    except (ChainError, TrainerError) as error:
+        finding = Finding(Reason.ARTIFACT_UNAVAILABLE, Fault.HOST, error.problem)
+        return _conclude(connection, project, proposal, None, _nothing((finding,)), key, policy, folder, None)
+    return _check(connection, case, key, policy, view, folder, seed, isolated=isolated, trust_harness=trust_harness)
+
+
+def check_candidate(
+    connection: Connection,
+    project: Project,
+    source: bytes,
+    key: Keypair,
+    policy: Policy,
+    view: View,
+    *,
+    isolated: bool = True,
+    trust_harness: bool = False,
+) -> Checked:
+    """Check a local train.py as if it were proposed; its fresh text is drawn by chance."""
+    with view.step("fetching and verifying artifacts"):
+        parsed = parse(fetch_project(connection, project))
+    case = local_case(project, parsed, source, policy.source)
+    folder = folder_of(connection.home, connection.network.name, f"local-{case.code_hash[:16]}")
+    return _check(
+        connection,
+        case,
+        key,
+        policy,
+        view,
+        folder,
+        secrets.token_bytes(32),
+        isolated=isolated,
+        trust_harness=trust_harness,
+    )
+
+
+def submission_hash(client: Client, proposal: Proposal) -> bytes:
+    """The hash of the block that the proposal was submitted in: fixed after its code was."""
+    address = client.pdas.proposal(proposal.id)
+    before = None
+    for _ in range(1000):
+        page = client.network.signatures(address, limit=1000, before=before)
+        if not page:
+            break
+        before = page[-1]
+        if len(page) < 1000:
+            break
+    receipt = client.network.transaction(before) if before else None
+    found = client.network.block_hash(receipt.slot) if receipt else None
+    if found is None:
+        raise ChainError(
+            f"The block in which proposal {proposal.id} was submitted is not known to {client.network.name}.",
+            "Use an RPC node that keeps its history.",
+        )
+    return bytes(found)
+
+
+def _check(
+    connection: Connection,
+    case: Case,
+    key: Keypair,
+    policy: Policy,
+    view: View,
+    folder: Path,
+    seed: bytes,
+    *,
+    isolated: bool,
+    trust_harness: bool,
+) -> Checked:
+    if any(finding.fault is Fault.BYTES for finding in case.findings):
+        measured = _nothing(())
+    else:
+        measured = replay(
+            case,
+            policy,
+            home=connection.home,
+            folder=folder,
+            fresh_seed=seed,
+            order_seed=secrets.randbits(32),
+            view=view,
+            isolated=isolated,
+            trust_harness=trust_harness,
+        )
+    return _conclude(connection, case.project, case.proposal, case, measured, key, policy, folder, (seed, isolated))
+
+
+def _nothing(findings: tuple[Finding, ...]) -> Replay:
+    return Replay(None, (), NoiseRecord(), 0, "", "", findings)
+
+
+def _conclude(
+    connection: Connection,
+    project: Project,
+    proposal: Proposal | None,
+    case: Case | None,
+    measured: Replay,
+    key: Keypair,
+    policy: Policy,
+    folder: Path,
+    how: tuple[bytes, bool] | None,
+) -> Checked:
+    findings = (*(case.findings if case else ()), *measured.findings)
+    bench = measured.bench
+    if case is None:
+        judged = Judged(Evidence(findings), None, None, None, None)
+    else:
+        convention = score.infer(project.baseline_aggregate_score, case.task.baseline, minimize=case.task.minimize)
+        judged = judge(
+            findings,
+            measured.runs,
+            noise=measured.noise,
+            seed=measured.seed,
+            budget_seconds=case.task.protocol.execution.training_seconds,
+            method=bench.method if bench else "",
+            best_score=project.current_best_aggregate_score,
+            convention=convention,
+            policy=policy,
+        )
+    verdict = decide(judged.evidence, policy.verdict)
+    predicate = _predicate(connection, project, proposal, case, measured, judged, verdict, policy, how)
+    predicate["verifier"] = str(key.pubkey())
+    subjects = {}
+    if case is not None:
+        subjects = {"code.tar": case.code_hash}
+        if "train.py" in case.candidate:
+            subjects["train.py"] = sha256(case.candidate["train.py"]).hexdigest()
+    sealed = attestation.seal(attestation.statement(subjects, predicate), key)
+    write_atomic(folder / "attestation.json", sealed)
+    return Checked(case, project, proposal, measured, judged, verdict, sealed)
+
+
+def _predicate(
+    connection: Connection,
+    project: Project,
+    proposal: Proposal | None,
+    case: Case | None,
+    measured: Replay,
+    judged: Judged,
+    verdict: Verdict,
+    policy: Policy,
+    how: tuple[bytes, bool] | None,
+) -> dict[str, Any]:
+    """Everything the verdict rests on. Hashes are hex; times seconds; bpb values absolute on this machine."""
+    bench = measured.bench
+    compared, second = judged.comparison, judged.fresh
+    return {
+        "schemaVersion": "1",
+        "createdAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "client": version("openresearch-miner"),
+        "network": connection.network.name,
+        "programId": str(connection.network.program_id),
+        "project": project.id,
+        "proposal": proposal.id if proposal else None,
+        "artifacts": {
+            "protocol": project.protocol_hash.hex(),
+            "snapshot": project.repo_snapshot_hash.hex(),
+            "benchmark": project.benchmark_hash.hex(),
+            "baselineMetrics": project.baseline_metrics_hash.hex(),
+            "incumbentCode": project.current_best_code_hash.hex() if any(project.current_best_code_hash) else None,
+            "code": case.code_hash if case else proposal.code_hash.hex() if proposal else None,
+            "log": case.log_hash if case else None,
+        },
+        "harness": {
+            path: sha256(case.task.files[path]).hexdigest()
+            for path in sorted(case.task.files)
+            if case and path in (*case.task.protocol.surface.harness, "prepare.py")
+        }
+        if case
+        else {},
+        "data": {
+            "snapshotId": bench.data_snapshot if bench else None,
+            "validationRows": bench.measurer.facts.rows_sha256 if bench and bench.measurer else None,
+            "tokenBytes": bench.measurer.facts.token_bytes_sha256 if bench and bench.measurer else None,
+            "fresh": {
+                "seed": how[0].hex() if how else None,
+                "source": measured.fresh_source,
+                "sha256": measured.fresh_sha256,
+            },
+        },
+        "machine": bench.machine.as_json() if bench else None,
+        "environment": bench.environment.packages_digest if bench else None,
+        "isolation": bench.isolation if bench else None,
+        "method": bench.method if bench else None,
+        "budgetSeconds": case.task.protocol.execution.training_seconds if case else None,
+        "minimize": case.task.minimize if case else True,
+        "baseline": {
+            "score": project.baseline_aggregate_score,
+            "metric": str(case.task.baseline) if case else None,
+        },
+        "bestScore": project.current_best_aggregate_score,
+        "orderSeed": measured.seed,
+        "noise": measured.noise.to_json(),
+        "runs": [run.as_json() for run in measured.runs],
+        "comparison": {
+            "outcome": judged.evidence.comparison.value,
+            "delta": compared.delta,
+            "interval": [_finite(compared.low), _finite(compared.high)],
+            "p": compared.p,
+            "confidence": compared.confidence,
+            "sigma": compared.sigma,
+            "degreesOfFreedom": compared.df,
+            "noisier": compared.noisier,
+        }
+        if compared
+        else None,
+        "freshComparison": {
+            "outcome": second.outcome.value,
+            "delta": second.delta,
+            "interval": [second.low, second.high],
+        }
+        if second
+        else None,
+        "findings": [
+            {"reason": f.reason.value, "fault": f.fault.value, "detail": f.detail[:1000]}
+            for f in (*(case.findings if case else ()), *measured.findings)
+        ],
+        "score": {"verified": judged.score, "metric": str(judged.metric) if judged.metric is not None else None},
+        "policy": policy.as_json(),
+        "verdict": {
+            "kind": verdict.kind.value,
+            "reason": verdict.reason.value,
+            "explanation": verdict.explanation[:1000],
+        },
+    }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinities; an open limit is null."""
+    return value if abs(value) != float("inf") else None

@@ -1,0 +1,79 @@
+"""The unattended loop over a project's proposals: bounded tries for each, and one that fails stops no other."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from solders.keypair import Keypair
+
+from chain.errors import ChainError
+from chain.interface import ProposalStatus
+from chain.session import Connection
+from trainer.errors import TrainerError
+from trainer.view import View
+from verifier import check, settle
+from verifier.policy import Policy
+
+
+def serve(
+    connection: Connection,
+    project_id: int,
+    key: Keypair,
+    policy: Policy,
+    view: View,
+    *,
+    once: bool,
+    every: float,
+    retries: int,
+    trust_harness: bool,
+) -> list[dict[str, Any]]:
+    """Settle what is pending or held by us, oldest first; what a proposal came to, in order.
+
+    A proposal that raises is tried `retries` times in all and then left alone, as is one that was
+    released: the same machine would only release it again.
+    """
+    tries: dict[int, int] = {}
+    results: list[dict[str, Any]] = []
+    connection.client.project(project_id)
+    while True:
+        worked = False
+        for proposal in _candidates(connection, project_id):
+            if tries.get(proposal, 0) >= retries:
+                continue
+            worked = True
+            tries[proposal] = tries.get(proposal, 0) + 1
+            view.say(f"proposal {proposal}", style="bold")
+            folder = check.folder_of(connection.home, connection.network.name, str(proposal))
+            try:
+                done = settle.settle(
+                    connection,
+                    proposal,
+                    key,
+                    folder,
+                    lambda current: check.check_proposal(
+                        connection, current, key, policy, view, trust_harness=trust_harness
+                    ),
+                    view.say,
+                )
+            except (ChainError, TrainerError) as error:
+                view.say(f"  {error.problem} {error.cure}", style="yellow")
+                results.append({"proposal": proposal, "status": "failed", "note": error.problem})
+                continue
+            if done.status in (ProposalStatus.PENDING, ProposalStatus.IN_REVIEW):
+                tries[proposal] = retries
+            view.say(f"  {done.note}")
+            results.append({"proposal": proposal, "status": done.status.name.lower(), "note": done.note})
+        if once and not worked:
+            return results
+        if not worked:
+            time.sleep(every)
+
+
+def _candidates(connection: Connection, project_id: int) -> list[int]:
+    """Ids of what may be for us; empty where the network does not answer just now."""
+    try:
+        found = connection.client.proposals(project_id)
+    except ChainError:
+        return []
+    return [p.id for p in found if p.status in (ProposalStatus.PENDING, ProposalStatus.IN_REVIEW)]

@@ -1,0 +1,211 @@
+"""Settlement: claim, check, then approve, reject or release, safely.
+
+- The review is claimed before anything is measured; a live claim of our own is adopted.
+- Just before approving the project is read again: where the best moved, the check is made again.
+- Every step is in `settlement.jsonl` beside the attestation: an intent with its signature before it is
+  sent, the result once it is known. A send that failed is never recorded as done; what an interrupted
+  settlement sent is looked up before anything else is sent.
+- LockActive on a release is recorded and the lock left to lapse: the stake is safe either way.
+
+`next_step` decides, as a pure function; the rest does what it says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+
+from chain.client import Client, Done
+from chain.errors import ChainError, InvalidData, TransactionFailed
+from chain.interface import LockActive, Project, Proposal, ProposalStatus
+from chain.irys.client import Role
+from chain.session import Connection
+from verifier.check import Checked
+from verifier.verdict import Kind
+
+MAX_CHECKS = 3
+LOCK_MARGIN = 120  # seconds of the review lock within which nothing new is begun
+
+Check = Callable[[Proposal], Checked]
+Say = Callable[[str], None]
+
+
+class Step(StrEnum):
+    """What to do about a proposal."""
+
+    CLAIM = "claim"
+    CHECK = "check"
+    WAIT = "wait"
+    DONE = "done"
+
+
+class NotOurs(ChainError):
+    """A proposal that somebody else is reviewing or has settled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How a proposal was left: the verdict's kind, the status on chain now, and our transaction, if any."""
+
+    checked: Checked | None
+    status: ProposalStatus
+    signature: str
+    note: str
+
+
+def next_step(proposal: Proposal, us: Pubkey, now: int) -> Step:
+    """Claim what is pending or whose lock has lapsed, check what we hold, wait for what others hold."""
+    if proposal.status is ProposalStatus.PENDING:
+        return Step.CLAIM
+    if proposal.status is not ProposalStatus.IN_REVIEW:
+        return Step.DONE
+    if now > proposal.review_lock_until - (LOCK_MARGIN if proposal.reviewer == us else 0):
+        return Step.CLAIM if now > proposal.review_lock_until else Step.WAIT
+    return Step.CHECK if proposal.reviewer == us else Step.WAIT
+
+
+def frontier_moved(checked: Checked, now: Project) -> bool:
+    """Whether another proposal was approved since the check began."""
+    then = checked.project
+    return (then.current_best_aggregate_score, then.current_best_code_hash) != (
+        now.current_best_aggregate_score,
+        now.current_best_code_hash,
+    )
+
+
+class Record:
+    """The append-only record of one settlement."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self.open: dict[str, Any] | None = None
+        content = path.read_bytes() if path.exists() else b""
+        complete = content[: content.rfind(b"\n") + 1]
+        if complete != content:
+            with path.open("r+b") as file:
+                file.truncate(len(complete))
+        for line in complete.splitlines():
+            try:
+                self._fold(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise InvalidData(f"{path} does not parse: {error}.", "Move it away to begin again.") from None
+
+    def append(self, event: str, **fields: Any) -> None:
+        """On disk before this returns."""
+        entry = {"event": event, **fields}
+        with self._path.open("ab") as file:
+            file.write(json.dumps(entry, sort_keys=True).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._fold(entry)
+
+    def sending(self, action: str) -> Callable[[Signature, int], None]:
+        """What `Client.execute` calls before it sends."""
+        return lambda signature, last_valid: self.append(
+            "sent", action=action, signature=str(signature), last_valid=last_valid
+        )
+
+    def _fold(self, entry: dict[str, Any]) -> None:
+        """`open` is the transaction that was sent and whose end is not known."""
+        if entry["event"] == "sent":
+            self.open = {key: entry[key] for key in ("action", "signature", "last_valid")}
+        elif entry["event"] in ("landed", "dead"):
+            self.open = None
+
+
+def settle(connection: Connection, proposal_id: int, key: Keypair, folder: Path, check: Check, say: Say) -> Settled:
+    """Bring one proposal to an end, or as far as it goes now. NotOurs where it is not for us."""
+    client, record = connection.client, Record(folder / "settlement.jsonl")
+    if not client.is_verifier(key.pubkey()):
+        from chain.interface import NotVerifier, error_for
+
+        raise error_for(NotVerifier.code)
+    _resume(client, record, say)
+    for _ in range(MAX_CHECKS):
+        proposal = client.proposal(proposal_id)
+        step = next_step(proposal, key.pubkey(), client.network.clock().unix_timestamp)
+        if step is Step.DONE:
+            return Settled(None, proposal.status, "", f"proposal {proposal_id} is {proposal.status.name.lower()}")
+        if step is Step.WAIT:
+            raise NotOurs(
+                f"Proposal {proposal_id} is in review by {proposal.reviewer} until {proposal.review_lock_until}.",
+                "Try again once that lock has lapsed.",
+            )
+        if step is Step.CLAIM:
+            say("claiming the review")
+            _landed(record, client.claim_review(key, proposal, before_send=record.sending("claim")))
+            proposal = client.proposal(proposal_id)
+        else:
+            say("adopting our own claim")
+        checked = check(proposal)
+        if checked.verdict.kind is Kind.APPROVE and frontier_moved(checked, client.project(proposal.project_id)):
+            say("the best moved while this was checked: checking again against the new one")
+            continue
+        return _conclude(connection, proposal, key, checked, record, say)
+    return _release(connection, client.proposal(proposal_id), key, None, record, "the best kept moving")
+
+
+def _conclude(
+    connection: Connection, proposal: Proposal, key: Keypair, checked: Checked, record: Record, say: Say
+) -> Settled:
+    client, kind = connection.client, checked.verdict.kind
+    if kind is Kind.RELEASE:
+        return _release(connection, proposal, key, checked, record, checked.verdict.explanation)
+    role = Role.VERIFIER_METRICS if kind is Kind.APPROVE else Role.VERIFIER_REJECT_EVIDENCE
+    record.append("verdict", kind=kind.value, attestation=checked.digest.hex())
+    say("uploading the attestation")
+    metrics = connection.publish(key, role, checked.attestation, "application/json")
+    say(f"settling: {kind.value}")
+    before = record.sending(kind.value)
+    if kind is Kind.APPROVE:
+        assert checked.judged.score is not None
+        done = client.approve(
+            key, proposal, checked.project, verified_score=checked.judged.score, metrics=metrics, before_send=before
+        )
+    else:
+        done = client.reject(key, proposal, metrics=metrics, before_send=before)
+    _landed(record, done)
+    return Settled(checked, client.proposal(proposal.id).status, str(done.receipt.signature), kind.value)
+
+
+def _release(
+    connection: Connection, proposal: Proposal, key: Keypair, checked: Checked | None, record: Record, why: str
+) -> Settled:
+    client = connection.client
+    record.append("verdict", kind=Kind.RELEASE.value, attestation=checked.digest.hex() if checked else None)
+    try:
+        done = client.release_review(key, proposal, before_send=record.sending("release"))
+    except LockActive:
+        record.append("left_to_lapse", until=proposal.review_lock_until)
+        note = f"released by letting the lock lapse: {why}"
+        return Settled(checked, client.proposal(proposal.id).status, "", note)
+    _landed(record, done)
+    return Settled(checked, client.proposal(proposal.id).status, str(done.receipt.signature), f"released: {why}")
+
+
+def _resume(client: Client, record: Record, say: Say) -> None:
+    """Find out what became of a transaction that an interrupted settlement had sent."""
+    sent = record.open
+    if sent is None:
+        return
+    say(f"looking up the {sent['action']} that was sent before the interruption")
+    try:
+        client.network.confirm(Signature.from_string(sent["signature"]), sent["last_valid"])
+    except TransactionFailed:
+        record.append("dead", signature=sent["signature"])
+    else:
+        record.append("landed", signature=sent["signature"])
+
+
+def _landed(record: Record, done: Done) -> None:
+    record.append("landed", signature=str(done.receipt.signature), slot=done.receipt.slot)
