@@ -643,15 +643,13 @@ def download(names: Sequence[str], workers: int = 8) -> None:
         )
     stop = threading.Event()
     sizes: dict[str, int] = {}
-    with (
-        Progress(f"Downloading {len(missing)} shards", 0, "B") as progress,
-        httpx.Client(
-            follow_redirects=True,
-            timeout=httpx.Timeout(30, connect=15, pool=None),
-            headers={"Accept-Encoding": "identity", "User-Agent": "autoresearch-prepare"},
-        ) as client,
-        ThreadPoolExecutor(max(1, min(workers, len(missing)))) as pool,
-    ):
+    client = httpx.Client(
+        follow_redirects=True,
+        timeout=httpx.Timeout(30, connect=15, pool=None),
+        headers={"Accept-Encoding": "identity", "User-Agent": "autoresearch-prepare"},
+    )
+    pool = ThreadPoolExecutor(max(1, min(workers, len(missing))))
+    with Progress(f"Downloading {len(missing)} shards", 0, "B") as progress:
 
         def learn(name: str, size: int) -> None:
             sizes[name] = size
@@ -662,9 +660,12 @@ def download(names: Sequence[str], workers: int = 8) -> None:
             for future in as_completed(futures):
                 future.result()
         except BaseException:
+            # Not waiting: a transfer may be reading from a server that is silent. It writes nothing more.
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    pool.shutdown()
+    client.close()
 
 
 def fetch(
@@ -750,17 +751,16 @@ def transfer(
         if limit > DOWNLOAD_MAX_BYTES:
             raise HarnessError(f"{url} has {limit} bytes, more than a shard may have. Check HF_ENDPOINT.")
         learn(limit if total else 0)
-        with part.open("ab") as file:
+        with part.open("ab", buffering=0) as file:
             for chunk in response.iter_raw():
+                if stop.is_set():
+                    return
                 have += file.write(chunk)
                 add(len(chunk))
                 if time.monotonic() > deadline:
                     raise TransferFailed(f"it took longer than {DOWNLOAD_SECONDS:.0f} s")
-                if stop.is_set():
-                    return
                 if have > limit:
                     break
-            file.flush()
             os.fsync(file.fileno())
         if have < (total or 0):
             raise TransferFailed(f"{have} of {total} bytes arrived")
@@ -1157,4 +1157,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # without waiting for a transfer that was given up

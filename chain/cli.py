@@ -253,14 +253,13 @@ def wallet_show(home: Path, network: str, as_json: bool, name: str | None) -> No
     from chain.network import LAMPORTS_PER_SOL
 
     with _connected(network, home) as connection:
-        rows = []
+        rows, lines = [], []
         for entry in [name] if name else wallets.names(home):
             key = wallets.resolve(home, entry).pubkey()
-            rows.append({"name": entry, "address": str(key), "lamports": connection.network.balance(key)})
-        text = "\n".join(
-            f"{row['name']:<12} {row['address']:<44} {row['lamports'] / LAMPORTS_PER_SOL:.9f} SOL" for row in rows
-        )  # type: ignore[operator]
-        answer(as_json, rows, text or "no wallets yet; make one with `chain wallet new NAME`")
+            lamports = connection.network.balance(key)
+            rows.append({"name": entry, "address": str(key), "lamports": lamports})
+            lines.append(f"{entry:<12} {key!s:<44} {lamports / LAMPORTS_PER_SOL:.9f} SOL")
+        answer(as_json, rows, "\n".join(lines) or "no wallets yet; make one with `chain wallet new NAME`")
 
 
 @wallet.command("airdrop")

@@ -84,6 +84,7 @@ class Miner:
         self.convention, self.proposer, self.goals, self.view = convention, proposer, goals, view
         self.folder, self.ledger = folder, ledger
         self.wallet, self.reward_recipient = wallet, reward_recipient
+        self._first_best = project.current_best_code_hash
         self.workspace = Workspace.open(folder / "tree", ledger.session.tag, task.incumbent)
 
     # --- the session ---
@@ -318,11 +319,21 @@ class Miner:
         gain = self._gain(won)
         metric, claimed = submit.anchored_score(self.project, self.convention, gain)
         self.view.say(f"submitting trial {won.number}: claimed {metric:.6f} val_bpb, {gain:+.6f} better")
-        log = self._best_log(won)
+        tree = self._tree(won.commit)
+        with self.view.step(
+            "one run by the protocol's own command, for the benchmark log", self._usual_seconds()
+        ) as word:
+            plain = self.bench.plain_run(tree, word)
+        if plain.val_bpb is None:
+            raise EnvironmentNotReady(
+                f"The winning train.py does not run by the protocol's own command: {plain.detail}",
+                f"It is commit {won.commit[:12]} in {self.workspace.path}; nothing was submitted.",
+            )
+        self.view.say(f"  its own log says {plain.val_bpb:.6f} val_bpb")
         offer = submit.Offer(
             won.number,
             self.workspace.archive(won.commit),
-            log,
+            plain.log,
             claimed,
             self.goals.stake,
             self.reward_recipient,
@@ -340,16 +351,18 @@ class Miner:
         self.view.say(f"proposal {proposal} is on chain", style="green")
 
     def _gain(self, won: Trial) -> float:
-        """What was measured since the chain's best: the deltas of every trial kept since the last approval."""
-        kept = [t.delta or 0.0 for t in self.ledger.session.trials if t.kept and t.number <= won.number]
-        return round(sum(kept), 6)
+        """What was measured since the chain's best code, over all trials kept since.
 
-    def _best_log(self, won: Trial) -> bytes:
-        """The log of the candidate's run nearest to its mean: a typical one, not the luckiest."""
-        runs = [r for r in won.runs if r["arm"] == Arm.CANDIDATE.value and r["val_bpb"] is not None]
-        mean = statistics.fmean(run["val_bpb"] for run in runs)
-        typical = min(runs, key=lambda run: abs(run["val_bpb"] - mean))
-        return (self.folder / str(typical["log"])).read_bytes()
+        EnvironmentNotReady where that code is not of this session: somebody else's was approved meanwhile.
+        """
+        best, session = self.project.current_best_code_hash.hex(), self.ledger.session
+        since = next((s.trial for s in reversed(session.submissions) if s.code_hash == best), 0)
+        if not since and self.project.current_best_code_hash != self._first_best:
+            raise EnvironmentNotReady(
+                "The best code on chain is somebody else's by now, so this gain was measured against an older one.",
+                "Run the command again: it starts from the new best.",
+            )
+        return round(sum(t.delta or 0.0 for t in session.trials if t.kept and since < t.number <= won.number), 6)
 
     # --- records ---
 

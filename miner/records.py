@@ -23,8 +23,8 @@ def results_tsv(trials: Sequence[Trial]) -> str:
     for trial in trials:
         if not trial.decision:
             continue
-        values = candidate_values(trial)
-        memory = max((run.get("memory_mb") or 0.0 for run in _candidate_runs(trial)), default=0.0) / 1024
+        values = own_values(trial)
+        memory = max((run.get("memory_mb") or 0.0 for run in _own_runs(trial)), default=0.0) / 1024
         ok = trial.decision != "crash" and bool(values)
         lines.append(
             "\t".join(
@@ -46,8 +46,8 @@ def trials_jsonl(trials: Sequence[Trial], *, bundle_id: str, metric: str, direct
     for trial in trials:
         if not trial.decision:
             continue
-        values = candidate_values(trial)
-        runs = _candidate_runs(trial)
+        values = own_values(trial)
+        runs = _own_runs(trial)
         failed = next((run for run in reversed(runs) if run.get("failure")), None)
         record: dict[str, Any] = {
             "schemaVersion": "1",
@@ -73,10 +73,12 @@ def trials_jsonl(trials: Sequence[Trial], *, bundle_id: str, metric: str, direct
     return "".join(line + "\n" for line in lines)
 
 
-def candidate_values(trial: Trial) -> list[float]:
-    """val_bpb of the candidate's runs that gave one."""
-    return [run["val_bpb"] for run in _candidate_runs(trial) if run.get("val_bpb") is not None]
+def own_values(trial: Trial) -> list[float]:
+    """val_bpb of the trial's own runs that gave one."""
+    return [run["val_bpb"] for run in _own_runs(trial) if run.get("val_bpb") is not None]
 
 
-def _candidate_runs(trial: Trial) -> list[dict[str, Any]]:
-    return [run for run in trial.runs if run["arm"] == "candidate"]
+def _own_runs(trial: Trial) -> list[dict[str, Any]]:
+    """The runs of the code that the trial is about: the candidate's, and the incumbent's for the baseline."""
+    arm = "candidate" if trial.number else "incumbent"
+    return [run for run in trial.runs if run["arm"] == arm]

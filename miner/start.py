@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from miner import submit
 from miner.ledger import Ledger
 from miner.loop import SCRIPT, Goals, Miner, claimed_metric, new_session
 from miner.proposer import Turn
-from trainer import bundle, recipe, task
+from trainer import bundle, constants, recipe, task
 from trainer.bench import Bench, open_bench
 from trainer.comparison import Arm, Policy
 from trainer.errors import TrainerError
@@ -125,8 +126,9 @@ def started(
             f"this machine: {bench.machine.hardware_class}, data snapshot {bench.data_snapshot[:16]}, "
             f"measurement {bench.method} ({bench.isolation if bench.measurer else bench.why_not})"
         )
-        folder = home / "work" / f"{connection.network.name}-{project.id}-{str(wallet.pubkey())[:8]}".replace("/", "_")
-        ledger = new_session(folder / "session.jsonl", project.id, wallet.pubkey())
+        name = f"{connection.network.name}-{project.id}-{str(wallet.pubkey())[:8]}"
+        folder = home / "work" / re.sub(r"[^A-Za-z0-9.-]+", "_", name)
+        ledger = _open_session(folder, project, parsed, wallet.pubkey(), view)
         try:
             yield Started(
                 connection,
@@ -144,6 +146,19 @@ def started(
             )
         finally:
             ledger.close()
+
+
+def _open_session(folder: Path, project: Project, parsed: Task, miner: Pubkey, view: View) -> Ledger:
+    """The session to continue, or a new one where the code to beat is not one that the old session knows."""
+    ledger = new_session(folder / "session.jsonl", project.id, miner)
+    known = {trial.fingerprint for trial in ledger.session.trials if trial.kept}
+    if not known or constants.fingerprint(parsed.incumbent[SCRIPT].decode()) in known:
+        return ledger
+    ledger.close()
+    aside = folder.with_name(f"{folder.name}-until-{ledger.session.tag}")
+    folder.rename(aside)
+    view.say(f"the code to beat is new: starting a new session, the old one is in {aside}")
+    return new_session(folder / "session.jsonl", project.id, miner)
 
 
 def _say_where(connection: Connection, home: Path, view: View) -> None:
@@ -249,7 +264,8 @@ def submit_file(session: Started, file: Path, claim: str | None) -> tuple[int, D
                 "Mend it, or submit it unmeasured with --claim.",
             )
         delta = round(outcome.decision.evidence.delta, 6)
-        log = next(run.log for run in reversed(outcome.runs) if run.arm is Arm.CANDIDATE and run.val_bpb is not None)
+        with session.view.step("one run by the protocol's own command", session.bench.usual_seconds) as word:
+            log = session.bench.plain_run(files, word).log
         metric, claimed = submit.anchored_score(session.project, session.convention, delta)
     else:
         metric = claimed_metric(claim)

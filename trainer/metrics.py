@@ -47,10 +47,10 @@ def extract(log: bytes, protocol: Protocol) -> Metrics | Missing:
     block = summary(log)
     if isinstance(block, Missing):
         return block
-    primary = _value(block, protocol.primary)
+    primary = value(block, protocol.primary)
     if isinstance(primary, Missing):
         return primary
-    values = {metric.name: _value(block, metric) for metric in protocol.secondary}
+    values = {metric.name: value(block, metric) for metric in protocol.secondary}
     return Metrics(primary, {name: value for name, value in values.items() if isinstance(value, float)})
 
 
@@ -65,12 +65,13 @@ def summary(log: bytes) -> list[str] | Missing:
     return [line.decode(errors="replace") for line in lines]
 
 
-def _value(block: Sequence[str], metric: Metric) -> float | Missing:
+def value(block: Sequence[str], metric: Metric) -> float | Missing:
+    """One metric in the lines of a summary block, or why it is missing."""
     found = [match for line in block if len(line) <= MAX_LINE and (match := metric.pattern.search(line))]
     if len(found) != 1:
         return Missing.SEVERAL if found else Missing.NO_MATCH
     try:
-        value = float(found[0][1])
+        number = float(found[0][1])
     except (TypeError, ValueError):
         return Missing.NOT_FINITE
-    return value if math.isfinite(value) else Missing.NOT_FINITE
+    return number if math.isfinite(number) else Missing.NOT_FINITE

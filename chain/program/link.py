@@ -282,7 +282,7 @@ class _Sections:
         name: str,
         kind: int,
         flags: int,
-        data: bytes,
+        data: bytes | bytearray,
         align: int = 8,
         link: int = 0,
         info: int = 0,
@@ -328,16 +328,16 @@ def _write_v0(program: _Program) -> bytes:
 
     file = _Sections(code_at)
     file.put(".text", _PROGBITS, _ALLOC | _EXEC, program.code)
-    file.put(".rodata", _PROGBITS, _ALLOC, program.data, align=16)
+    if program.data:  # the loader refuses empty sections
+        file.put(".rodata", _PROGBITS, _ALLOC, program.data, align=16)
     first = len(file.heads)  # the number .dynsym gets
     symbols_at = file.put(".dynsym", _DYNSYM, _ALLOC, symbols, link=first + 1, info=1, entry=24)
     strings_at = file.put(".dynstr", _STRTAB, _ALLOC, strings.blob, align=1)
-    relocations_at = file.put(".rel.dyn", _REL, _ALLOC, relocations, link=first, entry=16)
-    table = [  # DT_SYMTAB, SYMENT, STRTAB, STRSZ, REL, RELSZ, RELENT, NULL
-        *((6, symbols_at), (11, 24), (5, strings_at), (10, len(strings.blob))),
-        *((17, relocations_at), (18, len(relocations)), (19, 16), (0, 0)),
-    ]
-    dynamic = b"".join(struct.pack("<QQ", *pair) for pair in table)
+    table = [(6, symbols_at), (11, 24), (5, strings_at), (10, len(strings.blob))]  # DT_SYMTAB, SYMENT, STRTAB, STRSZ
+    if relocations:
+        relocations_at = file.put(".rel.dyn", _REL, _ALLOC, relocations, link=first, entry=16)
+        table += [(17, relocations_at), (18, len(relocations)), (19, 16)]  # DT_REL, RELSZ, RELENT
+    dynamic = b"".join(struct.pack("<QQ", *pair) for pair in [*table, (0, 0)])
     dynamic_at = file.put(".dynamic", _DYNAMIC, _ALLOC, dynamic, link=first + 1, entry=16)
     file.put_names()
     _pad(file.out, 8)

@@ -653,7 +653,9 @@ static noinline u64 read_project_args(const Input *in, ProjectArgs *out) {
   if (!is_utf8(&out->name) || !is_utf8(&out->symbol)) return fail(InstructionDidNotDeserialize);
   out->research = (const Research *)research.ptr;
   out->curve = (const CurveArgs *)curve.ptr;
-  return out->curve->base_price || out->curve->slope ? 0 : fail(InvalidCurve);
+  u64 second_price;
+  if (!add64(&second_price, out->curve->base_price, out->curve->slope)) return fail(MathOverflow);
+  return second_price ? 0 : fail(InvalidCurve);
 }
 
 static noinline u8 *write(u8 *to, const void *from, u64 len) {

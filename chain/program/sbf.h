@@ -16,6 +16,7 @@ typedef _Bool bool;
 #define STR(text) (const u8 *)(text), sizeof(text) - 1 /* two arguments: where it is and how long */
 #define PACKED __attribute__((packed))
 #define noinline __attribute__((noinline))
+#define unused __attribute__((unused)) /* of what a program may leave out */
 #define inl static inline __attribute__((always_inline))
 /* Hand an error on; everything that can fail returns 0 or the error's code. */
 #define TRY(x) do { u64 error_ = (x); if (error_) return error_; } while (0)
@@ -78,7 +79,7 @@ typedef struct {
   const Pubkey *program;
 } Input;
 
-static void parse(u8 *p, Input *in) {
+unused static void parse(u8 *p, Input *in) {
   u64 n = rd64(p);
   in->n = n < MAX_ACCOUNTS ? n : MAX_ACCOUNTS;
   p += 8;
@@ -116,7 +117,7 @@ inl u64 data_len(const Account *a) { return rd64(a->data - 8); }
 
 inl bool add64(u64 *out, u64 a, u64 b) { *out = a + b; return *out >= a; }
 
-static noinline bool mul64(u64 *out, u64 a, u64 b) {
+unused static noinline bool mul64(u64 *out, u64 a, u64 b) {
   u64 al = (u32)a, ah = a >> 32, bl = (u32)b, bh = b >> 32;
   u64 ll = al * bl, lh = al * bh, hl = ah * bl;
   u64 middle = (ll >> 32) + (u32)lh + (u32)hl;

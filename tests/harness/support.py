@@ -66,6 +66,15 @@ class Copy:
             timeout=120,
         )
 
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(self.folder / "prepare.py"), *arguments],
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
 
 def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
     """Exit code 1 and, at the end, one line on stderr that says these words."""

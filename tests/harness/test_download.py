@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
+import signal
 import threading
 import time
 from collections import Counter, defaultdict
@@ -258,6 +259,29 @@ def test_a_file_beyond_the_limit_is_not_stored(hub: Hub, harness: Any) -> None:
     with pytest.raises(harness.HarnessError, match="more than a shard may have"):
         harness.download(["shard_00000"])
     assert arrived(harness) == {}
+
+
+def test_an_interrupt_ends_it_at_once_and_keeps_what_arrived(hub: Hub, copy: Copy, shards: dict[str, bytes]) -> None:
+    """Even while the server is silent in the middle of a body."""
+    half = len(shards["shard_00000"]) // 2
+    silent = threading.Event()
+
+    def stall(handler: Handler, data: bytes) -> None:
+        handler.answer(200, data[:half], {"Content-Length": str(len(data))})
+        silent.wait(60)
+
+    hub.plans["shard_00000"] = [stall]
+    part = copy.cache / "data" / "shard_00000.parquet.part"
+    with copy.start("--num-shards", "1") as process:
+        while process.poll() is None and not (part.exists() and part.stat().st_size == half):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=10)
+    silent.set()
+    assert process.returncode == 130
+    assert error.splitlines()[-1] == "prepare.py: stopped. What is done is kept; run it again to continue."
+    assert copy.run("--num-shards", "1").returncode == 0
+    assert hub.ranges("shard_00000") == [None, f"bytes={half}-"]
 
 
 def test_a_missing_file_stops_everything_at_once(hub: Hub, copy: Copy) -> None:

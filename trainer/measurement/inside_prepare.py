@@ -105,7 +105,7 @@ def evaluate_bpb(model: Callable[[mx.array], Any], *ignored: Any, **also_ignored
     except Exception as error:
         reason = str(error) if isinstance(error, _Refused) else f"{type(error).__name__}: {error}"
         word = {"event": "not_exportable", "detail": reason[:_DETAIL_CHARACTERS]}
-    sys.stdout.flush()
+    print(f"---\npeak_vram_mb:     {mx.get_peak_memory() / 2**20:.1f}", flush=True)
     os.write(_CHANNEL, json.dumps(word).encode() + b"\n")
     while True:
         time.sleep(60)
