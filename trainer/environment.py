@@ -34,8 +34,6 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Final
 
-import uv
-
 from trainer.errors import EnvironmentNotReady, InvalidProtocol
 
 MARKER: Final = "complete.json"
@@ -146,8 +144,10 @@ def packages_digest(paths: Iterator[Path] | Sequence[Path]) -> str:
 def find_uv() -> Path:
     """uv itself: the environment variable UV, the uv package of this environment, or PATH, in this order."""
     candidates = [os.environ.get("UV")]
-    with contextlib.suppress(FileNotFoundError):
-        candidates.append(uv.find_uv_bin())
+    with contextlib.suppress(ImportError, FileNotFoundError):
+        from uv import find_uv_bin
+
+        candidates.append(find_uv_bin())
     candidates.append(shutil.which("uv"))
     for candidate in candidates:
         if candidate and os.path.isabs(candidate) and os.access(candidate, os.X_OK):

@@ -258,7 +258,6 @@ EVENT(VerifierAdded, 0x4e604035a1848371ul,
 EVENT(VerifierRemoved, 0x633383972f080057ul,
       Pubkey verifier;);
 
-
 static noinline void emit(const void *event, u64 len) {
   Slice data = {event, len};
   sol_log_data(&data, 1);
@@ -388,8 +387,8 @@ static noinline u64 open_project(Ctx *c, u64 at, u64 id) {
   TRY(pda_of_id(c, at + 1, &s, STR("mint"), id));
   const Account *mint = account(c, at + 1);
   if (!key_eq(mint->owner, &TOKEN)) return fail_at(c, at + 1, AccountOwnedByWrongProgram);
-  return mint->len == MINT_SPACE && ((const Mint *)mint->data)->initialized ? 0
-                                                                            : fail_at(c, at + 1, AccountNotInitialized);
+  bool ready = mint->len == MINT_SPACE && ((const Mint *)mint->data)->initialized;
+  return ready ? 0 : fail_at(c, at + 1, AccountNotInitialized);
 }
 
 /* The project at `at`, its mint and its mint authority in a row; `authority` signs for the last. */
@@ -911,7 +910,8 @@ inl bool is_locked(const Proposal *proposal) {
   return proposal->status == IN_REVIEW && now() <= proposal->review_lock_until;
 }
 
-/* Refuse anything but a proposal that nobody has settled and nobody is reviewing. */
+/* Refuse anything but a proposal that nobody has settled and nobody is reviewing.
+ * CHOICE: one under review is LockActive, a settled one WrongStatus. */
 static noinline u64 check_free(const Proposal *proposal) {
   if (proposal->status != PENDING && proposal->status != IN_REVIEW) return fail(WrongStatus);
   return is_locked(proposal) ? fail(LockActive) : 0;
@@ -1000,6 +1000,7 @@ static noinline u64 approve(Ctx *c) {
        args->metrics_irys_id);
   EMIT(BestUpdated, proposal->project_id, proposal->miner, args->verified_aggregate_score, proposal->code_hash,
        proposal->code_irys_id, args->metrics_hash, args->metrics_irys_id);
+  /* CHOICE: the event names the miner, who need not be the recipient. */
   EMIT(MinerRewardMinted, proposal->project_id, proposal->miner, REWARD_TOKENS);
   return 0;
 }
@@ -1020,8 +1021,8 @@ static noinline u64 open_slash(Ctx *c, u64 at, u64 id, SlashSeeds *s) {
   return check_kind(c, at + TO_CLAIMABLE, Claimable_DISC, sizeof(Claimable), AccountNotInitialized);
 }
 
-/* Half of the stake to the pool, claimable by account 0, the rest burned: of an odd stake the burn takes
- * the larger half. The stake is what counts, not the escrow's balance, which anybody can add to. */
+/* Half of the stake to the pool, claimable by account 0, the rest burned. CHOICE: of an odd stake the burn
+ * takes the larger half. The stake is what counts, not the escrow's balance, which anybody can add to. */
 static noinline u64 slash(Ctx *c, u64 at, const SlashSeeds *s) {
   const Proposal *proposal = (const Proposal *)account(c, at)->data;
   u64 to_pool = proposal->stake / SLASH_BASIS * SLASH_TO_POOL +

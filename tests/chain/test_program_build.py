@@ -24,7 +24,7 @@ from solders.transaction_metadata import FailedTransactionMetadata, TransactionM
 
 from chain import interface
 from chain.interface import METADATA_PROGRAM, GlobalConfig, Pdas
-from chain.network import CLOCK_SYSVAR
+from chain.network import CLOCK_SYSVAR, PROGRAM_ID
 from chain.program import build, image
 from chain.program.link import LinkError, Version, link, murmur3
 from tests.chain.svm import World, key, place
@@ -151,6 +151,20 @@ def test_the_loader_takes_the_image(number: int, features: str) -> None:
     account = svm.get_account(Pdas(program).config())
     assert account is not None
     assert interface.decode_account(GlobalConfig, account.data).authority == PAYER.pubkey()
+
+
+@pytest.mark.parametrize(("number", "features"), [(0, "mainnet"), (3, "mainnet"), (0, "all"), (3, "all")])
+def test_a_whole_life_with_these_features(number: int, features: str) -> None:
+    """v0 still runs where it can no longer be deployed."""
+    world = World(version=number, svm=machine(features)).ready().submitted()
+    world.run(world.claim_review(), world.approve())
+    world.run(world.submit(4, number=1), world.claim_review(1))
+    world.run(world.reject(1))
+    world.run(world.token_account(world.verifier), world.claim_reward(), world.sell(3))
+    authority, verifier = world.authority.pubkey(), world.verifier.pubkey()
+    world.run(interface.remove_verifier(PROGRAM_ID, authority=authority, verifier=verifier))
+    assert world.tokens(world.verifier) == 2
+    assert not world.exists(world.pdas.verifier_entry(verifier))
 
 
 def test_the_loader_refuses_v0_with_all_features() -> None:

@@ -1,0 +1,129 @@
+"""A project small enough to be judged end to end in seconds, published on an embedded ledger of its own.
+
+The path is the real one: the bundle's locked environment, prepare.py, the sandbox, a baseline measured here and
+artifacts on a local Irys. Only sizes differ from the smoke project, and three things make checks quick:
+
+- the baseline's learning rates are far too low, so that `BETTER` beats it by many times its run-to-run noise;
+- the hard timeout leaves a hanging script few seconds;
+- the home begins with a noise record of `NOISE_DF` degrees, as a machine has that has judged before.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from chain import score
+from chain.artifacts import ProjectArtifacts, ProjectTerms, publish_project
+from chain.interface import ProjectCreated
+from chain.session import AUTHORITY, Connection
+from trainer import bundle, comparison, constants, recipe, task
+from trainer.bench import Bench, open_bench
+from trainer.comparison import Arm, NoiseRecord
+from trainer.task import Benchmark
+
+SMOKE = "smoke"
+BUDGET, HARD_TIMEOUT, LENGTH, VOCABULARY, EVAL_TOKENS = 1, 8, 32, 320, 4096
+DATA = ("--text", "stdlib", "--max-bytes", "1500000")
+NOISE_DF = 20.0
+LEAST_SIGMA = 0.02  # bpb; what the record says at least, since three baseline runs may agree by chance
+_MODEL: Mapping[str, int | float] = {"BATCH_SIZE": 8, "DEPTH": 1, "HEAD_DIM": 16, "MODEL_DIM": 32}
+_WORSE: Mapping[str, int | float] = {"EMBED_LR": 0.002, "HEAD_LR": 0.0005, "MATRIX_LR": 0.002}
+_BETTER: Mapping[str, int | float] = {"EMBED_LR": 0.02, "HEAD_LR": 0.01, "MATRIX_LR": 0.02}
+
+
+@dataclass(frozen=True, slots=True)
+class TinyHome:
+    """A home folder with the published project in it.
+
+    `baseline` is the project's train.py, `better` one that clearly improves on it, both UTF-8 source; `files` the
+    snapshot; `metric` the baseline's mean val_bpb and `sigma` the run-to-run noise that noise.json was given, in bpb.
+    """
+
+    path: Path
+    project: int
+    baseline: str
+    better: str
+    files: Mapping[str, bytes]
+    metric: float
+    sigma: float
+
+    @property
+    def claim(self) -> str:
+        """A val_bpb below the baseline's, as `miner submit --claim` takes it; what it says decides nothing."""
+        return f"{0.9 * self.metric:.6f}"
+
+
+def snapshot() -> dict[str, bytes]:
+    """The project's files: the smoke recipe's, smaller, with learning rates that leave much to find."""
+    files = dict(recipe.load(SMOKE).files)
+    protocol = json.loads(files["protocol.json"])
+    protocol["meta"]["protocolBundleId"] = "armlx-tiny-1"
+    protocol["execution"]["stopCondition"]["trainingSecondsBudget"] = BUDGET
+    protocol["execution"]["hardTimeoutSeconds"] = HARD_TIMEOUT
+    protocol["archetypeExtensions"]["ml_train"] |= {
+        "evalTokens": EVAL_TOKENS,
+        "sequenceLength": LENGTH,
+        "vocabSize": VOCABULARY,
+    }
+    files["protocol.json"] = json.dumps(protocol, indent=2).encode()
+    files["train.py"] = constants.replace(files["train.py"].decode(), {**_MODEL, **_WORSE}).encode()
+    return files
+
+
+def publish(home: Path, *, baseline_runs: int = 3) -> TinyHome:
+    """Prepare, measure and publish the tiny project in `home`, as `miner run` does with the smoke project."""
+    files, terms = snapshot(), recipe.load(SMOKE).terms
+    bench = open_bench(
+        files["protocol.json"], files, home=home, say=lambda _: None, data_arguments=DATA, require_sandbox=True
+    )
+    runs = [bench.measure(Arm.INCUMBENT, files) for _ in range(baseline_runs)]
+    values = [run.val_bpb for run in runs if run.val_bpb is not None]
+    assert len(values) == baseline_runs, [run.detail for run in runs]
+    metrics = task.baseline_document(
+        bench.protocol.primary.name,
+        values,
+        [run.seconds for run in runs],
+        hardware=bench.machine.as_json(),
+        data_snapshot=bench.data_snapshot,
+    )
+    artifacts = ProjectArtifacts(
+        files["protocol.json"],
+        bundle.pack(files),
+        Benchmark(bench.protocol.bundle_id, DATA, bench.data_snapshot).dump(),
+        metrics,
+        None,
+    )
+    with Connection("embedded", home) as connection:
+        done = publish_project(
+            connection,
+            connection.wallet(None, AUTHORITY),
+            artifacts,
+            ProjectTerms(
+                score.scale(task.baseline_metric(metrics)),
+                terms.token_name,
+                terms.token_symbol,
+                terms.base_price,
+                terms.slope,
+                terms.miner_pool_cap,
+            ),
+        )
+    sigma = max(LEAST_SIGMA, statistics.stdev(values))
+    _remember_noise(bench, sigma)
+    baseline = files["train.py"].decode()
+    return TinyHome(
+        home,
+        done.event(ProjectCreated).project_id,
+        baseline,
+        constants.replace(baseline, _BETTER),
+        files,
+        statistics.fmean(values),
+        sigma,
+    )
+
+
+def _remember_noise(bench: Bench, sigma: float) -> None:
+    comparison.save_noise(bench.home / "noise.json", {bench.noise_key: NoiseRecord(sigma**2 * NOISE_DF, NOISE_DF)})

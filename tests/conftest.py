@@ -1,0 +1,25 @@
+"""Fixtures that several packages' tests share."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.attacks import tiny
+from tests.attacks.tiny import TinyHome
+from tests.support import require
+
+
+@pytest.fixture(scope="session")
+def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyHome]:
+    """A home with the tiny project published in it (`tests.attacks.tiny`), made once per session in about 15 s.
+
+    Tests share its ledger: use new proposals, and `shutil.copytree` it where a test settles or changes the best.
+    """
+    require(sys.platform != "linux" or shutil.which("bwrap") is not None, "bubblewrap (apt-get install bubblewrap)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("AUTORESEARCH_CACHE", raising=False)  # the user's data is not the tiny project's
+        yield tiny.publish(tmp_path_factory.mktemp("tiny"))

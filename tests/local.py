@@ -1,0 +1,158 @@
+"""A small project on an embedded ledger with its Irys: a real chain for tests that need no training."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.transaction import VersionedTransaction
+
+from chain import score
+from chain.artifacts import ProjectArtifacts, ProjectTerms, publish_project
+from chain.client import Client
+from chain.interface import Project, Proposal, ProposalSubmitted
+from chain.irys.client import Role
+from chain.ledger import Ledger
+from chain.network import Receipt, Simulation
+from chain.session import AUTHORITY, MINER, VERIFIER, Connection
+from trainer import bundle, recipe, task
+from trainer.task import Benchmark
+
+SMOKE = recipe.load("smoke")
+TRAIN = SMOKE.files["train.py"]
+PROTOCOL = SMOKE.files["protocol.json"]
+BASELINE = Decimal("2.500000")
+DATA_SNAPSHOT = "5a" * 32
+BASE_PRICE, SLOPE = 1_000, 10
+STAKE = 4
+
+
+def artifacts() -> ProjectArtifacts:
+    """The smoke bundle with a baseline of 2.5, measured nowhere."""
+    metrics = task.baseline_document("val_bpb", [2.5], [6.0], hardware={}, data_snapshot=DATA_SNAPSHOT)
+    benchmark = Benchmark("armlx-smoke-1", ("--text", "stdlib"), DATA_SNAPSHOT).dump()
+    return ProjectArtifacts(PROTOCOL, bundle.pack(SMOKE.files), benchmark, metrics, None)
+
+
+@cache
+def _template() -> Path:
+    """A home whose ledger holds project 0; made once in a process."""
+    folder = Path(tempfile.mkdtemp(prefix="armlx-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with Connection("embedded", folder) as connection:
+        terms = ProjectTerms(score.scale(BASELINE), "Test", "TST", BASE_PRICE, SLOPE, 1_000)
+        publish_project(connection, connection.wallet(None, AUTHORITY), artifacts(), terms)
+    return folder
+
+
+def home_with_project(folder: Path) -> Path:
+    """`folder`, made a home whose embedded ledger holds project 0."""
+    shutil.copytree(_template(), folder, dirs_exist_ok=True)
+    return folder
+
+
+def ledger_of(connection: Connection) -> Ledger:
+    """The embedded ledger, which can warp time."""
+    assert isinstance(connection.network, Ledger)
+    return connection.network
+
+
+def miner_of(connection: Connection) -> Keypair:
+    return connection.wallet(None, MINER)
+
+
+def verifier_of(connection: Connection) -> Keypair:
+    return connection.wallet(None, VERIFIER)
+
+
+def stranger(connection: Connection, lamports: int = 10**9) -> Keypair:
+    """A new key with money."""
+    key = Keypair()
+    connection.network.airdrop(key.pubkey(), lamports)
+    return key
+
+
+def archive(source: bytes = TRAIN + b"# changed\n") -> bytes:
+    """The smoke bundle with another train.py, as a miner packs it."""
+    return bundle.pack({**SMOKE.files, "train.py": source})
+
+
+def propose(
+    connection: Connection,
+    *,
+    code: bytes | None = None,
+    log: bytes = b"---\nval_bpb: 2.4\n",
+    metric: str = "2.400000",
+    stake: int = STAKE,
+    miner: Keypair | None = None,
+    tags: Sequence[tuple[str, str]] = (),
+) -> Proposal:
+    """A proposal on chain with artifacts that can be fetched."""
+    client, project = connection.client, connection.client.project(0)
+    miner = miner or miner_of(connection)
+    client.buy(miner, project, cost(client.supply(project), stake))
+    done = client.submit(
+        miner,
+        project,
+        code=connection.publish(miner, Role.PROPOSAL_CODE, archive() if code is None else code, "application/x-tar"),
+        log=connection.publish(miner, Role.BENCHMARK_LOG, log, "text/plain", tags),
+        claimed_score=convention(project).to_score(Decimal(metric)),
+        stake=stake,
+        reward_recipient=miner.pubkey(),
+    )
+    return client.proposal(done.event(ProposalSubmitted).id)
+
+
+def cost(supply: int, tokens: int) -> int:
+    """Lamports for the next tokens, by the curve's definition."""
+    return sum(BASE_PRICE + SLOPE * (supply + k) for k in range(tokens))
+
+
+def convention(project: Project) -> score.Convention:
+    return score.infer(project.baseline_aggregate_score, BASELINE, minimize=True)
+
+
+class Watched:
+    """A network that notes what is asked of it, and calls `before[name]` once, just before the first `name`."""
+
+    def __init__(self, ledger: Ledger, **before: Any) -> None:
+        self._ledger, self._before = ledger, before
+        self.calls: list[str] = []
+        self.simulated: list[VersionedTransaction] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    def _note(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self._before:
+            self._before.pop(name)()
+
+    def simulate(self, tx: VersionedTransaction, *, watch: Sequence[Pubkey] = ()) -> Simulation:
+        self._note("simulate")
+        self.simulated.append(tx)
+        return self._ledger.simulate(tx, watch=watch)
+
+    def send(self, tx: VersionedTransaction) -> Signature:
+        self._note("send")
+        return self._ledger.send(tx)
+
+    def confirm(self, signature: Signature, last_valid_block_height: int, *, timeout: float = 60) -> Receipt:
+        self._note("confirm")
+        return self._ledger.confirm(signature, last_valid_block_height, timeout=timeout)
+
+
+def watched(connection: Connection, **before: Any) -> tuple[Client, Watched]:
+    """A client whose network is watched; it also becomes the connection's."""
+    network = Watched(ledger_of(connection), **before)
+    connection.client = Client(network)
+    return connection.client, network
