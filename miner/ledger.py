@@ -7,6 +7,7 @@ one and is dropped; anything else that does not parse is refused.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,7 @@ from miner.proposer import Tried
 from trainer.errors import TrainerError
 
 Event = Mapping[str, Any]
+_RUN_FIELDS = ("at", "number", "arm", "val_bpb", "failure", "detail", "seconds", "memory_mb", "log")
 
 
 class LedgerDamaged(TrainerError):
@@ -87,7 +89,8 @@ class Session:
                         )
                     )
                 case "run":
-                    self._trial(event["number"]).runs.append(dict(event))
+                    run = {name: event[name] for name in _RUN_FIELDS}
+                    self._trial(event["number"]).runs.append(run)
                 case "decision":
                     trial = self._trial(event["number"])
                     trial.decision, trial.delta = event["decision"], event["delta"]
@@ -101,7 +104,7 @@ class Session:
                 case "abandoned":
                     self.submissions[-1].abandoned = True
                 case other:
-                    raise LedgerDamaged(f"The session ledger holds an unknown event {other!r}.")
+                    raise KeyError(f"unknown event {other!r}")
         except (KeyError, TypeError, IndexError) as error:
             raise LedgerDamaged(
                 f"The session ledger holds an event that does not fit: {error!r}.",
@@ -129,21 +132,40 @@ class Session:
         return [Tried(t.fingerprint, t.hypothesis, t.kept, t.delta) for t in self.trials if t.decision]
 
 
+class SessionBusy(TrainerError):
+    """A session that another process is running."""
+
+
 class Ledger:
-    """The file. `append` returns once the event is on disk and folded into `session`."""
+    """The file, held by one process at a time. `append` returns once the event is on disk and in `session`.
+
+    Raises SessionBusy where another process has it open, LedgerDamaged where it does not parse.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.session = Session()
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = 0
-        content = path.read_bytes() if path.exists() else b""
-        for event, end in _events(content, path):
-            self.session.apply(event)
-            kept = end
         self._file = path.open("ab")
-        if kept < len(content):
-            self._file.truncate(kept)
+        try:
+            self._hold()
+            kept, content = 0, path.read_bytes()
+            for event, end in _events(content, path):
+                self.session.apply(event)
+                kept = end
+            if kept < len(content):
+                self._file.truncate(kept)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _hold(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SessionBusy(
+                f"Another process is mining in {self.path.parent}.", "Wait for it, or use another wallet or --home."
+            ) from None
 
     def append(self, kind: str, **fields: Any) -> None:
         """Write one event: durable first, then visible in `session`."""

@@ -86,12 +86,15 @@ class Miner:
         self.wallet, self.reward_recipient = wallet, reward_recipient
         self._first_best = project.current_best_code_hash
         self.workspace = Workspace.open(folder / "tree", ledger.session.tag, task.incumbent)
+        self._submitted_before = 0
 
     # --- the session ---
 
     def run(self) -> Summary:
         """Mine until a goal is reached; KeyboardInterrupt passes through with everything on disk."""
         started = time.monotonic()
+        self._submitted_before = self._submitted()
+        self._restore_incumbent()
         landed = submit.reconcile(self.connection.client, self.wallet.pubkey(), self.project, self.ledger)
         if landed is not None:
             self.view.say(f"proposal {landed.id} of the interrupted session did reach the chain")
@@ -120,8 +123,17 @@ class Miner:
             tuple(s.proposal for s in self.ledger.session.submissions if s.proposal is not None),
         )
 
+    def _restore_incumbent(self) -> None:
+        """See to it that the branch is at what was kept last, where a kill came between ledger and branch."""
+        kept = [t for t in self.ledger.session.trials if t.kept]
+        if kept and self.workspace.head() != kept[-1].commit:
+            self.workspace.keep(kept[-1].commit)
+
+    def _submitted(self) -> int:
+        return sum(s.proposal is not None for s in self.ledger.session.submissions)
+
     def _limit(self, done: int, seconds: float) -> str:
-        submitted = sum(s.proposal is not None for s in self.ledger.session.submissions)
+        submitted = self._submitted() - self._submitted_before
         if self.goals.dry_run and any(t.kept and t.number for t in self.ledger.session.trials):
             return "found an improvement (dry run, nothing is submitted)"
         if 0 < self.goals.submissions <= submitted:

@@ -271,6 +271,7 @@ def submit_file(session: Started, file: Path, claim: str | None) -> tuple[int, D
         metric = claimed_metric(claim)
         claimed = session.convention.to_score(metric)
         log = f"unmeasured claim\n---\n{session.task.protocol.primary.name}: {metric}\n".encode()
+    submit.reconcile(session.connection.client, session.wallet.pubkey(), session.project, session.ledger)
     offer = submit.Offer(-1, bundle.pack(files), log, claimed, session.stake, session.reward_recipient)
     proposal = submit.submit(
         session.connection,

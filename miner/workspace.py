@@ -7,6 +7,7 @@ reachable under `refs/experiments/`, so that nothing that was tried is lost.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,11 +29,23 @@ class Workspace:
     def open(cls, path: Path, tag: str, snapshot: Mapping[str, bytes]) -> Workspace:
         """Open the work tree, creating it from the snapshot's files where there is none."""
         workspace = cls(path, tag)
-        if not (path / ".git").exists():
-            bundle.write_tree(dict(snapshot), path)
-            workspace._git("init", "--quiet", "--initial-branch", workspace.branch)
-            workspace._git("add", "--all")
-            workspace._git("commit", "--quiet", "--message", "snapshot of the project")
+        if (path / ".git").exists():
+            # A session has its tree to itself, so these are what a killed git left.
+            for lock in (path / ".git").rglob("*.lock"):
+                lock.unlink(missing_ok=True)
+            return workspace
+        new = cls(path.with_name(f".{path.name}.new"), tag)
+        shutil.rmtree(new.path, ignore_errors=True)
+        bundle.write_tree(dict(snapshot), new.path)
+        new._git("init", "--quiet", "--initial-branch", new.branch)
+        new._git("add", "--all")
+        new._git("commit", "--quiet", "--message", "snapshot of the project")
+        try:
+            new.path.replace(path)
+        except OSError as error:
+            raise EnvironmentNotReady(
+                f"The work tree {path} cannot be made: {error.strerror}.", "Move that folder away."
+            ) from error
         return workspace
 
     def head(self) -> str:

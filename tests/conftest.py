@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.attacks import tiny
-from tests.attacks.tiny import TinyHome
 from tests.support import require
+
+if TYPE_CHECKING:
+    from tests.attacks.tiny import TinyHome
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +21,8 @@ def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyHome]:
 
     Tests share its ledger: use new proposals, and `shutil.copytree` it where a test settles or changes the best.
     """
+    from tests.attacks import tiny
+
     require(sys.platform != "linux" or shutil.which("bwrap") is not None, "bubblewrap (apt-get install bubblewrap)")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("AUTORESEARCH_CACHE", raising=False)  # the user's data is not the tiny project's

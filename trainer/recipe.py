@@ -51,13 +51,13 @@ def load(name: str) -> Recipe:
     folder = CONFIGS / name
     if name not in names():
         raise InvalidBundle(f"There is no bundle named {name!r}.", f"Use one of: {', '.join(names())}.")
-    document: dict[str, Any] = tomllib.loads((folder / "bundle.toml").read_text())
     try:
+        document: dict[str, Any] = tomllib.loads((folder / "bundle.toml").read_text())
         files = {path: _source(folder, source) for path, source in document["files"].items()}
         train = constants.replace(files["train.py"].decode(), document["constants"])
         files["train.py"] = train.encode()
         return Recipe(name, files, tuple(document["data"]["arguments"]), Terms(**document["project"]))
-    except (KeyError, TypeError, OSError) as error:
+    except (KeyError, TypeError, ValueError, OSError) as error:
         raise InvalidBundle(
             f"{folder / 'bundle.toml'} does not fit: {error!r}.", "Restore it from the repository."
         ) from error

@@ -23,8 +23,8 @@ from prepare import MAX_SEQ_LEN, TIME_BUDGET, Tokenizer, evaluate_bpb, make_data
 
 # --- what a search can turn -------------------------------------------------------------------
 
-DEPTH = 4  # transformer blocks
-MODEL_DIM = 256  # width of the residual stream
+DEPTH = 5  # transformer blocks
+MODEL_DIM = 320  # width of the residual stream
 HEAD_DIM = 64  # width of one attention head; divides MODEL_DIM
 MLP_RATIO = 4  # hidden width of the feed-forward layer, in multiples of MODEL_DIM
 ROPE_BASE = 10000.0  # wavelength base of the rotary position embedding

@@ -6,6 +6,7 @@ The verdict is derived again from the attested runs, findings and policy by the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
@@ -87,16 +88,21 @@ def _verdict_follows(predicate: Mapping[str, Any]) -> Point:
         judged, verdict = rederive(predicate)
     except (ChainError, TrainerError, AssertionError) as error:
         return Point(question, False, str(error))
-    said = (predicate["verdict"]["kind"], predicate["verdict"]["reason"])
-    found = (verdict.kind.value, verdict.reason.value)
-    if said != found:
-        return Point(question, False, f"it says {' '.join(said)}, the numbers say {' '.join(found)}")
-    if judged.score != predicate["score"]["verified"]:
-        return Point(question, False, f"the score {predicate['score']['verified']} should be {judged.score}")
-    attested = predicate["comparison"]
-    if judged.comparison is not None and not abs(judged.comparison.delta - attested["delta"]) <= _TOLERANCE:
-        return Point(question, False, f"the delta {attested['delta']} should be {judged.comparison.delta}")
+    for name, derived in {"verdict": verdict.as_json(), **judged.as_json()}.items():
+        if not _agree(predicate[name], derived):
+            return Point(question, False, f"its {name} is {predicate[name]}, the numbers give {derived}")
     return Point(question, True, f"{verdict.kind.value} ({verdict.reason.value})")
+
+
+def _agree(said: object, derived: object) -> bool:
+    """Whether two JSON values are equal, floats up to the last digits, in which machines may differ."""
+    if isinstance(said, dict) and isinstance(derived, dict):
+        return said.keys() == derived.keys() and all(_agree(said[key], derived[key]) for key in said)
+    if isinstance(said, list) and isinstance(derived, list):
+        return len(said) == len(derived) and all(map(_agree, said, derived))
+    if isinstance(said, float) and isinstance(derived, float):
+        return math.isclose(said, derived, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    return type(said) is type(derived) and said == derived
 
 
 def _subjects(body: Mapping[str, Any], predicate: Mapping[str, Any]) -> list[Point]:

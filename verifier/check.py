@@ -216,7 +216,6 @@ def _predicate(
 ) -> dict[str, Any]:
     """Everything the verdict rests on. Hashes are hex; times seconds; bpb values absolute on this machine."""
     bench = measured.bench
-    compared, second = judged.comparison, judged.fresh
     return {
         "schemaVersion": "1",
         "createdAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -265,39 +264,11 @@ def _predicate(
         "orderSeed": measured.seed,
         "noise": measured.noise.to_json(),
         "runs": [run.as_json() for run in measured.runs],
-        "comparison": {
-            "outcome": judged.evidence.comparison.value,
-            "delta": compared.delta,
-            "interval": [_finite(compared.low), _finite(compared.high)],
-            "p": compared.p,
-            "confidence": compared.confidence,
-            "sigma": compared.sigma,
-            "degreesOfFreedom": compared.df,
-            "noisier": compared.noisier,
-        }
-        if compared
-        else None,
-        "freshComparison": {
-            "outcome": second.outcome.value,
-            "delta": second.delta,
-            "interval": [second.low, second.high],
-        }
-        if second
-        else None,
+        **judged.as_json(),
         "findings": [
             {"reason": f.reason.value, "fault": f.fault.value, "detail": f.detail[:1000]}
             for f in (*(case.findings if case else ()), *measured.findings)
         ],
-        "score": {"verified": judged.score, "metric": str(judged.metric) if judged.metric is not None else None},
         "policy": policy.as_json(),
-        "verdict": {
-            "kind": verdict.kind.value,
-            "reason": verdict.reason.value,
-            "explanation": verdict.explanation[:1000],
-        },
+        "verdict": verdict.as_json(),
     }
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no infinities; an open limit is null."""
-    return value if abs(value) != float("inf") else None

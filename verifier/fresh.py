@@ -18,6 +18,7 @@ import json
 import os
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -58,16 +59,20 @@ def draw_shard(seed: bytes, local: Sequence[int]) -> int:
 def draw_groups(seed: bytes, groups: Sequence[tuple[str, int, int]], enough: int) -> list[tuple[str, int]]:
     """Row groups to hold out: (shard, index) drawn from (shard, index, bytes of text), `enough` bytes together.
 
-    At most half of all groups, so that there is something left to train on.
+    At most half of all groups and never all of a shard, so that there is something left to train on.
     """
     order = sorted(groups)
+    left = Counter(shard for shard, _, _ in order)
     random.Random(seed).shuffle(order)
-    drawn, total = [], 0
-    for shard, index, size in order[: len(order) // 2]:
-        if total >= enough:
+    drawn: list[tuple[str, int]] = []
+    total = 0
+    for shard, index, size in order:
+        if total >= enough or len(drawn) == len(order) // 2:
             break
-        drawn.append((shard, index))
-        total += size
+        if left[shard] > 1:
+            left[shard] -= 1
+            drawn.append((shard, index))
+            total += size
     if total < enough:
         raise EnvironmentNotReady(
             f"The local training shards hold too little text to hold {enough:,} bytes out of it, drawn were {total:,}.",
@@ -91,7 +96,7 @@ def fresh_text(
             return _downloaded(cache, folder, seed, enough, shards, say)
         except EnvironmentNotReady as error:
             say(f"no shard could be downloaded ({error.problem}): holding out local text")
-    return _held_out(cache, folder, seed, enough, shards, val_filename)
+    return _held_out(cache, folder, seed, enough, shards)
 
 
 def _downloaded(cache: Path, folder: Path, seed: bytes, enough: int, shards: Sequence[str], say: Say) -> FreshText:
@@ -147,9 +152,7 @@ def _download(url: str, path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _held_out(
-    cache: Path, folder: Path, seed: bytes, enough: int, shards: Sequence[str], val_filename: str
-) -> FreshText:
+def _held_out(cache: Path, folder: Path, seed: bytes, enough: int, shards: Sequence[str]) -> FreshText:
     """Row groups of the local training shards, and a view of the data without them."""
     import pyarrow.parquet as pq
 
@@ -165,16 +168,17 @@ def _held_out(
         for name, index in drawn
         for text in opened[name].read_row_group(index, columns=["text"]).column("text").to_pylist()
     ]
-    view = folder / "data-view"
-    if not (view / "complete").exists():
+    view, digest = folder / "data-view", _digest(texts)
+    complete = view / "complete"  # names the text that is held out: another draw needs another view
+    if not complete.exists() or complete.read_text() != digest:
         shutil.rmtree(view, ignore_errors=True)
-        _write_view(cache, view, {name: {i for n, i in drawn if n == name} for name in shards}, val_filename)
-        (view / "complete").touch()
+        _write_view(cache, view, {name: {i for n, i in drawn if n == name} for name in shards})
+        complete.write_text(digest)
     source = "held out: " + ", ".join(f"{name} group {index}" for name, index in drawn[:8])
-    return FreshText(source, tuple(texts), view / "cache", _digest(texts))
+    return FreshText(source, tuple(texts), view / "cache", digest)
 
 
-def _write_view(cache: Path, view: Path, out: dict[str, set[int]], val_filename: str) -> None:
+def _write_view(cache: Path, view: Path, out: dict[str, set[int]]) -> None:
     """A copy of the prepared data (by links where possible) in which the drawn row groups are missing.
 
     Tokenized shards are cut; a harness that has them does not read the parquet files in training, so those

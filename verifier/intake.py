@@ -126,7 +126,7 @@ def _fetch(
     """One of the miner's artifacts; where it is not what the chain says, a finding says whose fault that is."""
     try:
         artifact = connection.irys.fetch_verified(
-            item_id, sha256=expected, owner=bytes(proposal.miner), max_bytes=MAX_ARTIFACT
+            item_id, sha256=expected, owner=bytes(proposal.miner), max_bytes=MAX_ARTIFACT, require_signature=True
         )
         return _Fetched(artifact.data, artifact.tags)
     except InvalidData as error:

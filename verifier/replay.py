@@ -2,7 +2,7 @@
 
 Both arms run interleaved in random order, each run in a fresh sandbox, until the comparison has an answer.
 Every run is scored twice: on the validation rows and on fresh rows drawn by the submission's slot hash.
-The functions that judge (`budget_findings`, `fresh_outcome`, `evidence_of`) are pure.
+The functions that judge (`run_findings`, `compared`, `fresh_outcome`, `judge`) are pure.
 """
 
 from __future__ import annotations
@@ -379,6 +379,32 @@ class Judged:
     fresh: FreshResult | None
     score: int | None
     metric: Decimal | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The numbers as an attestation holds them; an open limit of an interval is null."""
+        first, second = self.comparison, self.fresh
+        return {
+            "comparison": {
+                "outcome": self.evidence.comparison.value,
+                "delta": first.delta,
+                "interval": [value if math.isfinite(value) else None for value in (first.low, first.high)],
+                "p": first.p,
+                "confidence": first.confidence,
+                "sigma": first.sigma,
+                "degreesOfFreedom": first.df,
+                "noisier": first.noisier,
+            }
+            if first
+            else None,
+            "freshComparison": {
+                "outcome": second.outcome.value,
+                "delta": second.delta,
+                "interval": [second.low, second.high],
+            }
+            if second
+            else None,
+            "score": {"verified": self.score, "metric": str(self.metric) if self.metric is not None else None},
+        }
 
 
 def judge(

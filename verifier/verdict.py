@@ -119,6 +119,10 @@ class Verdict:
     reason: Reason
     explanation: str
 
+    def as_json(self) -> dict[str, str]:
+        """The fields as an attestation holds them."""
+        return {"kind": self.kind.value, "reason": self.reason.value, "explanation": self.explanation[:1000]}
+
 
 _OF_COMPARISON = {
     Outcome.NOT_BETTER: (Kind.REJECT, Reason.NO_IMPROVEMENT, "No improvement over the incumbent was shown."),

@@ -26,12 +26,12 @@ from trainer.comparison import Arm, NoiseRecord
 from trainer.task import Benchmark
 
 SMOKE = "smoke"
-BUDGET, HARD_TIMEOUT, LENGTH, VOCABULARY, EVAL_TOKENS = 1, 8, 32, 320, 4096
+BUDGET, HARD_TIMEOUT, LENGTH, VOCABULARY, EVAL_TOKENS = 1, 6, 32, 320, 4096
 DATA = ("--text", "stdlib", "--max-bytes", "1500000")
 NOISE_DF = 20.0
 LEAST_SIGMA = 0.02  # bpb; what the record says at least, since three baseline runs may agree by chance
 _MODEL: Mapping[str, int | float] = {"BATCH_SIZE": 8, "DEPTH": 1, "HEAD_DIM": 16, "MODEL_DIM": 32}
-_WORSE: Mapping[str, int | float] = {"EMBED_LR": 0.002, "HEAD_LR": 0.0005, "MATRIX_LR": 0.002}
+_WORSE: Mapping[str, int | float] = {"EMBED_LR": 0.004, "HEAD_LR": 0.003, "MATRIX_LR": 0.004}
 _BETTER: Mapping[str, int | float] = {"EMBED_LR": 0.02, "HEAD_LR": 0.01, "MATRIX_LR": 0.02}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner.ledger import Ledger, LedgerDamaged, Session
+from miner.ledger import Ledger, LedgerDamaged, Session, SessionBusy
 
 COMMITS = st.text("0123456789abcdef", min_size=40, max_size=40)
 
@@ -81,13 +82,13 @@ def sessions(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 def written(path: Path, events: list[dict[str, Any]]) -> tuple[bytes, list[Session]]:
     """The file after all events, and the state after each prefix of them."""
-    states = []
     ledger = Ledger(path)
+    states = [deepcopy(ledger.session)]
     for event in events:
-        states.append(reopened(path))
         ledger.append(event["event"], **{key: value for key, value in event.items() if key != "event"})
+        states.append(deepcopy(ledger.session))
     ledger.close()
-    states.append(reopened(path))
+    assert reopened(path) == states[-1]
     return path.read_bytes(), states
 
 
@@ -165,7 +166,7 @@ def test_an_event_is_on_disk_before_append_returns(tmp_path: Path) -> None:
         '{"no": "event"}',
         '{"event": "trial", "number": 1}',
         '{"event": "run", "number": 5, "arm": "candidate", "val_bpb": 2.0}',
-        '{"event": "run", "number": 1}',
+        '{"event": "run", "number": 1, "arm": "candidate", "val_bpb": 2.0}',
         '{"event": "decision", "number": 0, "decision": "keep", "delta": null}',
         '{"event": "sent", "signature": "s", "last_valid": 1}',
         '{"event": "submitted", "proposal": 1}',
@@ -181,9 +182,18 @@ def test_an_event_is_on_disk_before_append_returns(tmp_path: Path) -> None:
 def test_what_is_not_ours_is_refused_and_left_alone(tmp_path: Path, line: str) -> None:
     path = tmp_path / "session.jsonl"
     content = b"".join(json.dumps(e).encode() + b"\n" for e in [SESSION | {"at": "t"}, trial(1)])
-    content += line.encode(errors="surrogateescape") + b"\n" + b'{"event": "abandoned"}\n'
+    content += line.encode(errors="surrogateescape") + b"\n"
     path.write_bytes(content)
     with pytest.raises(LedgerDamaged) as refusal:
         Ledger(path)
     assert refusal.value.cure.startswith("Move its folder away")
     assert path.read_bytes() == content
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "session.jsonl")
+    with pytest.raises(SessionBusy, match="Another process"):
+        Ledger(tmp_path / "session.jsonl")
+    ledger.append("session", seed=1, tag="t")
+    ledger.close()
+    assert reopened(tmp_path / "session.jsonl").tag == "t"

@@ -1,0 +1,330 @@
+"""Every attack as a proposal on chain, and what `verifier check` says of it: real sandbox, real MLX, no mocks.
+
+Proposals are submitted as a miner does and checked by the command itself, two at a time. No attack may be approved,
+an honest improvement must be, before and after all of them, and the verifier's home must be as it was.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from solders.keypair import Keypair
+
+from chain.interface import ProposalSubmitted
+from chain.irys.client import Role
+from miner import start, submit
+from tests.attacks import cases
+from tests.attacks.cases import NO_GAIN, Attack, rejected
+from tests.attacks.tiny import TinyHome
+from trainer import bench as benches
+from trainer import bundle, comparison
+from trainer.measurement import facts
+from verifier.verdict import Kind, Reason
+
+pytestmark = pytest.mark.timeout(300)
+
+Verdict = tuple[Kind, Reason]
+APPROVED = {(Kind.APPROVE, Reason.IMPROVED)}
+# Fewer runs than by default where the answer is far from doubtful: one look after one candidate run can reject.
+POLICY = """\
+[comparison]
+first_rejection = 1
+[budget]
+grace_seconds = 1.0
+[fresh]
+tokens = 4096
+"""
+ROOT = Path(__file__).resolve().parents[2]
+
+
+# --- archives by hand -----------------------------------------------------------------------------
+
+
+def member(name: str, **fields: Any) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info
+
+
+def tar(files: Mapping[str, bytes], *odd: tarfile.TarInfo, more: Collection[tuple[str, bytes]] = ()) -> bytes:
+    """A POSIX tar of `files`, then `more` files, then members without content."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in (*files.items(), *more):
+            archive.addfile(member(name, size=len(data)), io.BytesIO(data))
+        for info in odd:
+            archive.addfile(info)
+    return out.getvalue()
+
+
+MALFORMED, FORBIDDEN = rejected(Reason.MALFORMED_ARCHIVE), rejected(Reason.FORBIDDEN_CHANGE)
+
+
+def without(files: dict[str, bytes], name: str) -> dict[str, bytes]:
+    return {path: data for path, data in files.items() if path != name}
+
+
+# By name: how it is made of the snapshot's files with the honest better train.py, and what is right for it.
+ARCHIVES: dict[str, tuple[Callable[[dict[str, bytes]], bytes], Collection[Verdict]]] = {
+    "symlink": (
+        lambda f: tar(without(f, "train.py"), member("train.py", type=tarfile.SYMTYPE, linkname="/etc/passwd")),
+        MALFORMED,
+    ),
+    "hardlink": (lambda f: tar(f, member("x", type=tarfile.LNKTYPE, linkname="train.py")), MALFORMED),
+    "dot_dot": (lambda f: tar(f, more=[("../../wallets/verifier.json", b"[]")]), MALFORMED),
+    "absolute": (lambda f: tar(f, more=[("/tmp/owned", b"x")]), MALFORMED),
+    "case_collision": (lambda f: tar(f, more=[("TRAIN.PY", f["train.py"])]), MALFORMED),
+    "twice": (lambda f: tar(f, more=[("train.py", b"print()\n")]), MALFORMED),
+    "device": (lambda f: tar(f, member("null", type=tarfile.CHRTYPE, devmajor=1, devminor=3)), MALFORMED),
+    "compressed": (lambda f: gzip.compress(tar(f)), MALFORMED),
+    "trailing_data": (lambda f: tar(f) + b"x" * 512, MALFORMED),
+    "no_archive": (lambda f: os.urandom(4096), MALFORMED),
+    "large_member": (lambda f: tar(f, more=[("blob", bytes(17 << 20))]), rejected(Reason.SOURCE_TOO_LARGE)),
+    "21_shadow_prepare": (
+        lambda f: tar(f | {"prepare.py": f["prepare.py"].replace(b"def evaluate_bpb(", b"def evaluate_bpb_(")}),
+        FORBIDDEN,
+    ),
+    "longer_budget": (
+        lambda f: tar(f | {"protocol.json": f["protocol.json"].replace(b'SecondsBudget": 1', b'SecondsBudget": 9')}),
+        FORBIDDEN,
+    ),
+    "own_packages": (lambda f: tar(f | {"pyproject.toml": f["pyproject.toml"] + b"\n# mine\n"}), FORBIDDEN),
+    "sitecustomize": (lambda f: tar(f | {"sitecustomize.py": b"import os\n"}), FORBIDDEN),
+    "missing_harness": (lambda f: tar(without(f, "prepare.py")), {*FORBIDDEN, *APPROVED}),
+}
+
+
+# --- proposals -----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Court:
+    """Submits proposals in one home and has them checked."""
+
+    home: TinyHome
+    session: start.Started
+    policy: Path
+    pool: ThreadPoolExecutor
+    proposals: dict[str, int] = field(default_factory=dict)
+    checks: dict[str, Future[dict[str, Any]]] = field(default_factory=dict)
+
+    def accuse(self, name: str) -> Future[dict[str, Any]]:
+        """Submit the trick of that name and have it checked, once."""
+        if name not in self.checks:
+            self.proposals[name] = TRICKS[name].propose(self)
+            self.checks[name] = self.pool.submit(self.check, self.proposals[name])
+        return self.checks[name]
+
+    def check(self, proposal: int) -> dict[str, Any]:
+        """`verifier check PROPOSAL --json`, with its exit status."""
+        command = [sys.executable, "-m", "verifier.cli", "check", str(proposal), "--json"]
+        done = subprocess.run(
+            [*command, "--home", str(self.home.path), "--policy", str(self.policy)],
+            cwd=ROOT,
+            env={**os.environ, "CANARY": "alive"},
+            capture_output=True,
+            text=True,
+            timeout=150,
+            check=False,
+        )
+        assert done.stdout, done.stderr
+        return {**json.loads(done.stdout), "exit": done.returncode}
+
+    def propose_script(self, source: str) -> int:
+        """What `miner submit FILE --claim` does."""
+        file = self.session.folder / "candidate.py"
+        file.write_text(source)
+        return start.submit_file(self.session, file, self.home.claim)[0]
+
+    def propose_archive(self, code: bytes) -> int:
+        """A miner with a client of its own."""
+        score = self.session.convention.to_score(start.claimed_metric(self.home.claim))
+        log = b"---\nval_bpb: 1.0\n"
+        offer = submit.Offer(-1, code, log, score, 1, self.session.reward_recipient)
+        bench = self.session.bench
+        return submit.submit(
+            self.session.connection,
+            self.session.wallet,
+            self.session.project,
+            offer,
+            self.session.ledger,
+            machine=bench.machine,
+            data_snapshot=bench.data_snapshot,
+            say=lambda _: None,
+        )
+
+    def propose_ids(self, code: tuple[bytes, bytes], log: tuple[bytes, bytes]) -> int:
+        """A proposal of these (SHA-256, Irys id), whatever lies there."""
+        session = self.session
+        submit.ensure_stake(session.connection.client, session.wallet, session.project, 1, lambda _: None)
+        done = session.connection.client.submit(
+            session.wallet,
+            session.project,
+            code=code,
+            log=log,
+            claimed_score=session.project.current_best_aggregate_score + 1,
+            stake=1,
+            reward_recipient=session.reward_recipient,
+        )
+        return done.event(ProposalSubmitted).id
+
+    def publish(self, role: Role, data: bytes, *, key: Keypair | None = None) -> tuple[bytes, bytes]:
+        bench = self.session.bench
+        tags = [("Hardware-Class", bench.machine.hardware_class), ("Data-Snapshot", bench.data_snapshot)]
+        return self.session.connection.publish(key or self.session.wallet, role, data, "application/x-tar", tags)
+
+    def better(self) -> dict[str, bytes]:
+        """The snapshot with the honest better train.py."""
+        return {**self.home.files, "train.py": self.home.better.encode()}
+
+
+def wrong_hash(court: Court) -> int:
+    code, item = court.publish(Role.PROPOSAL_CODE, bundle.pack(court.better()))
+    return court.propose_ids((sha256(code).digest(), item), court.publish(Role.BENCHMARK_LOG, b"log"))
+
+
+def wrong_log_hash(court: Court) -> int:
+    log, item = court.publish(Role.BENCHMARK_LOG, b"another log")
+    return court.propose_ids(
+        court.publish(Role.PROPOSAL_CODE, bundle.pack(court.better())), (sha256(log).digest(), item)
+    )
+
+
+def stolen_item(court: Court) -> int:
+    code = court.publish(Role.PROPOSAL_CODE, bundle.pack(court.better()), key=Keypair())
+    return court.propose_ids(code, court.publish(Role.BENCHMARK_LOG, b"log"))
+
+
+def no_item(court: Court) -> int:
+    nowhere = (os.urandom(32), os.urandom(32))
+    return court.propose_ids(nowhere, court.publish(Role.BENCHMARK_LOG, b"log"))
+
+
+def unknown_machine(court: Court) -> int:
+    session = court.session
+    code = court.publish(Role.PROPOSAL_CODE, bundle.pack(court.better()))
+    log = session.connection.publish(session.wallet, Role.BENCHMARK_LOG, b"log", "text/plain")
+    return court.propose_ids(code, log)
+
+
+FORGED: dict[str, tuple[Callable[[Court], int], Collection[Verdict]]] = {
+    # The signed item of that id holds other bytes than the chain says: proven, and nobody else's fault.
+    "wrong_hash": (wrong_hash, rejected(Reason.HASH_MISMATCH)),
+    "wrong_log_hash": (wrong_log_hash, rejected(Reason.HASH_MISMATCH)),
+    # Nobody signed what this miner says it published; a gateway could have caused that too.
+    "stolen_item": (stolen_item, {(Kind.RELEASE, Reason.ARTIFACT_UNAVAILABLE)}),
+    "no_item": (no_item, {(Kind.RELEASE, Reason.ARTIFACT_UNAVAILABLE)}),
+    "unknown_machine": (unknown_machine, {(Kind.RELEASE, Reason.HARDWARE_DIFFERS)}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Trick:
+    """A proposal, what `verifier check` may say of it, and words that its explanation holds."""
+
+    propose: Callable[[Court], int]
+    expected: Collection[Verdict]
+    says: str = ""
+
+
+def script(attack: Attack) -> Trick:
+    return Trick(lambda court: court.propose_script(attack.source), attack.expected, attack.says)
+
+
+def archive(make: Callable[[dict[str, bytes]], bytes], expected: Collection[Verdict]) -> Trick:
+    return Trick(lambda court: court.propose_archive(make(court.better())), expected)
+
+
+def remember_validation(court: Court) -> int:
+    measurer = court.session.bench.measurer
+    assert measurer is not None
+    return court.propose_script(cases.memorised(measurer.facts.rows))
+
+
+TRICKS: dict[str, Trick] = {
+    "00_honest": script(Attack("", cases.MODEL + "train(model, loader, TIME_BUDGET)\n" + cases.EVALUATE, APPROVED)),
+    **{f"archive_{name}": archive(*made) for name, made in ARCHIVES.items()},
+    **{name: Trick(*forged) for name, forged in FORGED.items()},
+    **{attack.name: script(attack) for attack in (*cases.EMBEDDED, *cases.KNOWN, *cases.OWN)},
+    "memorised_validation": Trick(remember_validation, rejected(Reason.NOT_ON_FRESH_DATA)),
+    # Nothing changes but a comment; by luck it may look different, but not by so much.
+    "no_change": Trick(
+        lambda court: court.propose_script(court.home.baseline + "# better\n"),
+        {*NO_GAIN, (Kind.RELEASE, Reason.TOO_NOISY)},
+    ),
+}
+AFTERWARDS = "honest_afterwards"
+TRICKS[AFTERWARDS] = Trick(lambda court: court.propose_script(court.home.better), APPROVED)
+
+
+def own_files(home: Path) -> dict[str, str]:
+    """What no check may change in a verifier's home: by path its size, time and mode, and of small files the content."""
+    found = {}
+    for folder in ("wallets", "data", "envs", "harness", "irys"):
+        for path in sorted((home / folder).rglob("*")):
+            stat = path.lstat()
+            content = sha256(path.read_bytes()).hexdigest() if folder != "envs" and path.is_file() else ""
+            found[str(path.relative_to(home))] = f"{stat.st_mode} {stat.st_size} {stat.st_mtime_ns} {content}"
+    return found
+
+
+def processes() -> set[str]:
+    return {path.read_text().strip() for path in Path("/proc").glob("[0-9]*/comm") if path.exists()}
+
+
+@pytest.fixture(scope="module")
+def court(
+    tiny_home: TinyHome, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Court]:
+    """The selected proposals are all submitted and queued at once, two checks at a time; under xdist when asked for."""
+    policy = tmp_path_factory.mktemp("policy") / "policy.toml"
+    policy.write_text(POLICY)
+    who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True, "irys": None}
+    with (
+        start.started(tiny_home.path, "embedded", tiny_home.project, quiet=True, trust_harness=False, **who) as session,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        court = Court(tiny_home, session, policy, pool)
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            for item in request.session.items:
+                called = getattr(item, "callspec", None)
+                if called and item.path == request.path:
+                    court.accuse(called.params["name"])
+        yield court
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("name", [name for name in TRICKS if name != AFTERWARDS])
+def test_the_verdict_is_right(court: Court, name: str) -> None:
+    found = court.accuse(name).result()
+    verdict = Kind(found["verdict"]), Reason(found["reason"])
+    shown = json.dumps({key: found[key] for key in ("explanation", "delta", "fresh_delta", "findings")}, indent=1)
+    assert verdict in TRICKS[name].expected, f"{verdict}\n{shown}"
+    assert found["exit"] == {Kind.APPROVE: 0, Kind.REJECT: 3, Kind.RELEASE: 4}[verdict[0]]
+    assert TRICKS[name].says in found["explanation"], shown
+
+
+def test_nothing_is_left_behind(court: Court) -> None:
+    """After all attacks the home is as it was, no process is left, the noise is known as well, and honest work wins."""
+    for check in court.checks.values():
+        check.result()
+    home = court.home.path
+    court.accuse(AFTERWARDS)
+    before = own_files(home)
+    found = court.accuse(AFTERWARDS).result()
+    assert (Kind(found["verdict"]), Reason(found["reason"])) in APPROVED, found["explanation"]

@@ -1,0 +1,117 @@
+"""How often a verifier is right about honest proposals: no-ops and real improvements through the whole path.
+
+    python -m tests.benchmarks.bench_verdicts --home DIR [--each 20] [--workers 1] [--here]
+
+Publishes the smoke project on the embedded network under DIR if there is none, submits `--each` no-ops (only the
+seed differs) and `--each` real improvements (one better learning rate), checks every proposal without settling, and
+prints the verdicts of both kinds with the mean number of runs. Nothing is approved on chain, so all meet the same
+incumbent. `--workers` checks at once, which makes the machine louder; `--here` measures with this interpreter's own
+packages where uv cannot build the bundle's environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+NO_OP = "SEED"
+IMPROVEMENT = {"EMBED_LR": 0.03}
+
+
+def one(home: Path, proposal: int) -> dict[str, Any]:
+    """Check one proposal in a process of its own; what `verifier check --json` prints."""
+    import json
+
+    command = [sys.executable, "-m", "tests.benchmarks.bench_verdicts", "--home", str(home), "--only", str(proposal)]
+    command += ["--here"] if HERE else []
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
+    if done.returncode != 0:
+        return {"verdict": "failed", "reason": done.stderr.strip()[-300:], "runs": []}
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+HERE = False
+
+
+def use_this_environment() -> None:
+    """Measure with the packages of this interpreter instead of the bundle's locked ones."""
+    from trainer import environment
+
+    environment.prepare = lambda *_, **__: environment.Environment.running()
+
+
+def submit_all(home: Path, each: int) -> dict[int, str]:
+    """The proposals, by id: what kind each is."""
+    from miner import start
+    from trainer import constants
+
+    kinds: dict[int, str] = {}
+    options: dict[str, Any] = dict.fromkeys(("keypair", "reward_recipient", "irys"))
+    options |= {"stake": 1, "yes": True, "trust_harness": False, "quiet": True}
+    with start.started(home, "embedded", None, **options) as session:
+        source = session.task.incumbent["train.py"].decode()
+        claim = str(session.task.baseline - Decimal("0.05"))
+        for number in range(each):
+            for kind in ("no-op", "improvement"):
+                changes = {NO_OP: 1000 + number} | (IMPROVEMENT if kind == "improvement" else {})
+                file = home / "candidate.py"
+                file.write_text(constants.replace(source, changes))
+                proposal, _ = start.submit_file(session, file, claim)
+                kinds[proposal] = kind
+    return kinds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--each", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--here", action="store_true")
+    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    global HERE
+    HERE = options.here
+    if HERE:
+        use_this_environment()
+    home = options.home.absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    if options.only is not None:
+        from verifier.cli import main as verifier
+
+        try:
+            verifier(["check", str(options.only), "--home", str(home), "--json"])
+        except SystemExit as left:
+            sys.exit(0 if left.code in (0, 3, 4) else 1)
+    started = time.monotonic()
+    kinds = submit_all(home, options.each)
+    with ThreadPoolExecutor(options.workers) as pool:
+        found = dict(zip(kinds, pool.map(lambda proposal: one(home, proposal), kinds), strict=True))
+    for kind in ("no-op", "improvement"):
+        mine = [found[proposal] for proposal in kinds if kinds[proposal] == kind]
+        verdicts = collections.Counter(f"{result['verdict']} ({result['reason']})" for result in mine)
+        arms = [[run["arm"] for run in result["runs"]] for result in mine if result["runs"]]
+        deltas = [result["delta"] for result in mine if result.get("delta") is not None]
+        print(f"{kind:<12} {len(mine)} proposals: " + ", ".join(f"{n} {v}" for v, n in verdicts.most_common()))
+        if arms and deltas:
+            print(
+                f"{'':<12} mean runs: candidate {statistics.fmean(a.count('candidate') for a in arms):.1f}, "
+                f"incumbent {statistics.fmean(a.count('incumbent') for a in arms):.1f}; "
+                f"delta mean {statistics.fmean(deltas):+.4f}, standard deviation {statistics.pstdev(deltas):.4f} bpb"
+            )
+    sigmas = [result["sigma"] for result in found.values() if result.get("sigma")]
+    if sigmas:
+        print(f"sigma of one run as estimated: median {statistics.median(sigmas):.4f} bpb")
+    print(f"{time.monotonic() - started:.0f} s with {options.workers} workers")
+
+
+if __name__ == "__main__":
+    main()
