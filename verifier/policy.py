@@ -44,7 +44,11 @@ class Fresh:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a verifier goes by. `same_hardware` asks for the miner's hardware class and data snapshot."""
+    """What a verifier goes by.
+
+    `same_hardware` asks for the miner's hardware class and data snapshot. `suggestive` is a one-sided level: a
+    gain that is not shown, but would be at this level, is no ground to slash a stake.
+    """
 
     comparison: comparison.Policy = field(default_factory=comparison.Policy)
     verdict: VerdictPolicy = field(default_factory=VerdictPolicy)
@@ -52,6 +56,7 @@ class Policy:
     budget: Budget = field(default_factory=Budget)
     fresh: Fresh = field(default_factory=Fresh)
     same_hardware: bool = True
+    suggestive: float = 0.1
 
     def as_json(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
@@ -72,6 +77,9 @@ def from_json(document: object) -> Policy:
     }
     for name, content in document.items():
         if name == "same_hardware" and isinstance(content, bool):
+            values[name] = content
+            continue
+        if name == "suggestive" and isinstance(content, float) and 0 < content < 0.5:
             values[name] = content
             continue
         if name not in kinds or not isinstance(content, dict):

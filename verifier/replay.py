@@ -144,8 +144,7 @@ def _measure(
         return replace(failed, measurement=None)
 
     trial.compare(execute, history=[], noise=noise, policy=policy.comparison, seed=order_seed)
-    groups = [[run.val_bpb for run in runs if run.arm == arm.value and run.val_bpb is not None] for arm in Arm]
-    bench.learn_noise(groups)
+    bench.learn_noise([values(runs, Arm.INCUMBENT)])  # never from a candidate, whose author could make it say anything
     return Replay(bench, tuple(runs), noise, order_seed, source, digest, ())
 
 
@@ -313,8 +312,14 @@ def values(runs: Sequence[ReplayRun], arm: Arm, *, on_fresh: bool = False) -> li
     return [value for value in found if value is not None]
 
 
+def suggested(evidence: comparison.Evidence, level: float) -> bool:
+    """Whether a single one-sided t test at `level` would call the gain positive."""
+    reach = comparison.approval_point(evidence.df, level) * evidence.sigma
+    return evidence.delta > reach * math.sqrt(1 / evidence.incumbent_runs + 1 / evidence.candidate_runs)
+
+
 def compared(
-    runs: Sequence[ReplayRun], noise: NoiseRecord, policy: comparison.Policy, seed: int
+    runs: Sequence[ReplayRun], noise: NoiseRecord, policy: comparison.Policy, seed: int, suggestive: float
 ) -> tuple[Outcome, comparison.Evidence | None]:
     """The sequential comparison's answer on these runs, the same for everybody who has them."""
     incumbent, candidate = values(runs, Arm.INCUMBENT), values(runs, Arm.CANDIDATE)
@@ -327,8 +332,10 @@ def compared(
         comparison.Kind.UNDECIDED: Outcome.UNDECIDED,
         comparison.Kind.CONTINUE: Outcome.MISSING,
     }[decision.kind]
-    # Louder runs than this machine's record knows may hide a true gain: that is no miner's fault.
-    if outcome is Outcome.NOT_BETTER and decision.evidence is not None and decision.evidence.noisier:
+    # Louder runs than this machine's record knows, or a gain that is at least suggested, may be a true gain that
+    # this machine cannot show: that is no miner's fault.
+    seen = decision.evidence
+    if outcome is Outcome.NOT_BETTER and seen is not None and (seen.noisier or suggested(seen, suggestive)):
         outcome = Outcome.UNDECIDED
     return outcome, decision.evidence
 
@@ -346,9 +353,9 @@ class FreshResult:
 def fresh_outcome(runs: Sequence[ReplayRun], gain: float, noise: NoiseRecord, policy: Fresh) -> FreshResult | None:
     """Whether the gain holds on fresh text. None where no run was scored on any.
 
-    Better: the lower limit of the fresh gain is above zero. Vanished: its upper limit is below
-    `least_share` of the gain on validation. Limits are Student's, one-sided at `alpha`, with the variance
-    pooled from both arms and the machine's record.
+    Vanished: the upper limit of the fresh gain is below `least_share` of the gain on validation, so that a small
+    true gain cannot carry a memorised one. Else better: its lower limit is above zero. Limits are Student's,
+    one-sided at `alpha`, with the variance pooled from both arms and the machine's record.
     """
     incumbent = values(runs, Arm.INCUMBENT, on_fresh=True)
     candidate = values(runs, Arm.CANDIDATE, on_fresh=True)
@@ -361,10 +368,10 @@ def fresh_outcome(runs: Sequence[ReplayRun], gain: float, noise: NoiseRecord, po
     reach = comparison.approval_point(float(freedom), policy.alpha) * sigma
     reach *= math.sqrt(1 / len(incumbent) + 1 / len(candidate))
     low, high = delta - reach, delta + reach
-    if low > 0:
-        outcome = Outcome.BETTER
-    elif high < policy.least_share * gain:
+    if high < policy.least_share * gain:
         outcome = Outcome.NOT_BETTER
+    elif low > 0:
+        outcome = Outcome.BETTER
     else:
         outcome = Outcome.UNDECIDED
     return FreshResult(outcome, delta, low, high)
@@ -424,7 +431,7 @@ def judge(
     The score is anchored: the best metric on chain, moved by the gain measured here.
     """
     found = [*findings, *run_findings(runs, budget_seconds, policy.budget)]
-    outcome, evidence = compared(runs, noise, policy.comparison, seed)
+    outcome, evidence = compared(runs, noise, policy.comparison, seed, policy.suggestive)
     second, anchored, metric, improves = None, None, None, True
     if evidence is not None:
         second = fresh_outcome(runs, evidence.delta, noise, policy.fresh)

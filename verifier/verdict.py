@@ -12,8 +12,9 @@ Pure: no file, clock, process or socket. The rules, in the order in which they a
     resource budget, non-causal or non-finite outputs) is a **reject** once it was seen in
     `policy.repeats` runs of it while the incumbent ran fine, else a **release**: one bad run may be
     the host's.
-4.  With nothing of that kind, the comparison speaks: shown no better is a **reject**; undecided
-    within the run limit is a **release**; better goes on to 5.
+4.  With nothing of that kind, the comparison speaks: shown no better is a **reject**; undecided is a
+    **release** (the run limit was reached, this machine was louder than its record, or the gain was suggested
+    though not shown); better goes on to 5.
 5.  The gain must hold on fresh data: not measured there is a **release**; undecided there is a
     **release**; shown to vanish there is a **reject**.
 6.  What is left is an **approve**, provided that the anchored score is above the best on chain after
@@ -129,7 +130,7 @@ _OF_COMPARISON = {
     Outcome.UNDECIDED: (
         Kind.RELEASE,
         Reason.TOO_NOISY,
-        "The run limit was reached before the answer was clear.",
+        "Whether it is better could not be made clear on this machine.",
     ),
     Outcome.MISSING: (Kind.RELEASE, Reason.NOT_READY, "The comparison was not carried out."),
 }

@@ -10,7 +10,6 @@ import gzip
 import io
 import json
 import os
-import re
 import subprocess
 import sys
 import tarfile
@@ -27,18 +26,18 @@ from solders.keypair import Keypair
 from chain.interface import ProposalSubmitted
 from chain.irys.client import Role
 from miner import start, submit
+from miner.loop import claimed_metric
 from tests.attacks import cases
 from tests.attacks.cases import NO_GAIN, Attack, rejected
 from tests.attacks.tiny import TinyHome
-from trainer import bench as benches
-from trainer import bundle, comparison
-from trainer.measurement import facts
+from trainer import bundle
 from verifier.verdict import Kind, Reason
 
 pytestmark = pytest.mark.timeout(300)
 
 Verdict = tuple[Kind, Reason]
 APPROVED = {(Kind.APPROVE, Reason.IMPROVED)}
+UNDECIDED = {*NO_GAIN, (Kind.RELEASE, Reason.TOO_NOISY)}
 # Fewer runs than by default where the answer is far from doubtful: one look after one candidate run can reject.
 POLICY = """\
 [comparison]
@@ -54,10 +53,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # --- archives by hand -----------------------------------------------------------------------------
 
 
-def member(name: str, **fields: Any) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    for field, value in fields.items():
-        setattr(info, field, value)
+def member(path: str, **fields: Any) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(path)
+    for name, value in fields.items():
+        setattr(info, name, value)
     return info
 
 
@@ -105,7 +104,6 @@ ARCHIVES: dict[str, tuple[Callable[[dict[str, bytes]], bytes], Collection[Verdic
     ),
     "own_packages": (lambda f: tar(f | {"pyproject.toml": f["pyproject.toml"] + b"\n# mine\n"}), FORBIDDEN),
     "sitecustomize": (lambda f: tar(f | {"sitecustomize.py": b"import os\n"}), FORBIDDEN),
-    "missing_harness": (lambda f: tar(without(f, "prepare.py")), {*FORBIDDEN, *APPROVED}),
 }
 
 
@@ -120,13 +118,13 @@ class Court:
     session: start.Started
     policy: Path
     pool: ThreadPoolExecutor
-    proposals: dict[str, int] = field(default_factory=dict)
+    proposals: Mapping[str, int] = field(default_factory=dict)
+    before: Mapping[str, str] = field(default_factory=dict)
     checks: dict[str, Future[dict[str, Any]]] = field(default_factory=dict)
 
     def accuse(self, name: str) -> Future[dict[str, Any]]:
-        """Submit the trick of that name and have it checked, once."""
+        """The check of the proposal of that name, begun now if it was not."""
         if name not in self.checks:
-            self.proposals[name] = TRICKS[name].propose(self)
             self.checks[name] = self.pool.submit(self.check, self.proposals[name])
         return self.checks[name]
 
@@ -148,12 +146,12 @@ class Court:
     def propose_script(self, source: str) -> int:
         """What `miner submit FILE --claim` does."""
         file = self.session.folder / "candidate.py"
-        file.write_text(source)
+        file.write_text(source.replace("@HOME@", str(self.home.path)).replace("@USER@", str(Path.home())))
         return start.submit_file(self.session, file, self.home.claim)[0]
 
     def propose_archive(self, code: bytes) -> int:
         """A miner with a client of its own."""
-        score = self.session.convention.to_score(start.claimed_metric(self.home.claim))
+        score = self.session.convention.to_score(claimed_metric(self.home.claim))
         log = b"---\nval_bpb: 1.0\n"
         offer = submit.Offer(-1, code, log, score, 1, self.session.reward_recipient)
         bench = self.session.bench
@@ -253,7 +251,7 @@ def archive(make: Callable[[dict[str, bytes]], bytes], expected: Collection[Verd
 def remember_validation(court: Court) -> int:
     measurer = court.session.bench.measurer
     assert measurer is not None
-    return court.propose_script(cases.memorised(measurer.facts.rows))
+    return court.propose_script(cases.memorised(measurer.facts.rows[:80]).source)
 
 
 TRICKS: dict[str, Trick] = {
@@ -262,25 +260,37 @@ TRICKS: dict[str, Trick] = {
     **{name: Trick(*forged) for name, forged in FORGED.items()},
     **{attack.name: script(attack) for attack in (*cases.EMBEDDED, *cases.KNOWN, *cases.OWN)},
     "memorised_validation": Trick(remember_validation, rejected(Reason.NOT_ON_FRESH_DATA)),
-    # Nothing changes but a comment; by luck it may look different, but not by so much.
-    "no_change": Trick(
-        lambda court: court.propose_script(court.home.baseline + "# better\n"),
-        {*NO_GAIN, (Kind.RELEASE, Reason.TOO_NOISY)},
+    # Nothing changes but a comment; a busy machine may need more runs than are allowed to see it.
+    "no_change": Trick(lambda court: court.propose_script(court.home.baseline + "# better\n"), UNDECIDED),
+    # Every other run is wild and none is better: a record of noise that learned from them would hide others' gains.
+    "noise_poison": Trick(
+        lambda court: court.propose_script(
+            court.home.baseline.replace(
+                "    val_bpb = evaluate_bpb(",
+                "    import os\n    model.head.weight = model.head.weight * (1 + 40 * (os.urandom(1)[0] % 2))\n"
+                "    val_bpb = evaluate_bpb(",
+            )
+        ),
+        UNDECIDED,
     ),
 }
 AFTERWARDS = "honest_afterwards"
 TRICKS[AFTERWARDS] = Trick(lambda court: court.propose_script(court.home.better), APPROVED)
 
 
-def own_files(home: Path) -> dict[str, str]:
-    """What no check may change in a verifier's home: by path its size, time and mode, and of small files the content."""
-    found = {}
+def own(court: Court) -> dict[str, str]:
+    """What no check may change: each file of the home by mode, size, time and content (sizes will do for packages),
+    and the chain's accounts.
+    """
+    home, found = court.home.path, {}
     for folder in ("wallets", "data", "envs", "harness", "irys"):
         for path in sorted((home / folder).rglob("*")):
             stat = path.lstat()
             content = sha256(path.read_bytes()).hexdigest() if folder != "envs" and path.is_file() else ""
             found[str(path.relative_to(home))] = f"{stat.st_mode} {stat.st_size} {stat.st_mtime_ns} {content}"
-    return found
+    client = court.session.connection.client
+    found |= {f"project {project.id}": repr(project) for project in client.projects()}
+    return found | {f"proposal {each.id}": repr(each) for each in client.proposals(court.home.project)}
 
 
 def processes() -> set[str]:
@@ -291,7 +301,7 @@ def processes() -> set[str]:
 def court(
     tiny_home: TinyHome, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Court]:
-    """The selected proposals are all submitted and queued at once, two checks at a time; under xdist when asked for."""
+    """The selected proposals submitted, and checks of all of them queued, two at a time; under xdist when asked for."""
     policy = tmp_path_factory.mktemp("policy") / "policy.toml"
     policy.write_text(POLICY)
     who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True, "irys": None}
@@ -300,13 +310,17 @@ def court(
         ThreadPoolExecutor(2) as pool,
     ):
         court = Court(tiny_home, session, policy, pool)
-        if "PYTEST_XDIST_WORKER" not in os.environ:
-            for item in request.session.items:
-                called = getattr(item, "callspec", None)
-                if called and item.path == request.path:
-                    court.accuse(called.params["name"])
-        yield court
-        pool.shutdown(cancel_futures=True)
+        called = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
+        names = [*(call.params["name"] for call in called if call), AFTERWARDS]
+        court.proposals = {name: TRICKS[name].propose(court) for name in names}
+        court.before = own(court)
+        try:
+            if "PYTEST_XDIST_WORKER" not in os.environ:
+                for name in names[:-1]:
+                    court.accuse(name)
+            yield court
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize("name", [name for name in TRICKS if name != AFTERWARDS])
@@ -317,14 +331,22 @@ def test_the_verdict_is_right(court: Court, name: str) -> None:
     assert verdict in TRICKS[name].expected, f"{verdict}\n{shown}"
     assert found["exit"] == {Kind.APPROVE: 0, Kind.REJECT: 3, Kind.RELEASE: 4}[verdict[0]]
     assert TRICKS[name].says in found["explanation"], shown
+    if TRICKS[name].expected == NO_GAIN:  # the number itself is the honest one, of a model that knows hardly anything
+        assert all(run["val_bpb"] > 4 for run in found["runs"] if run["arm"] == "candidate"), found["runs"]
 
 
 def test_nothing_is_left_behind(court: Court) -> None:
-    """After all attacks the home is as it was, no process is left, the noise is known as well, and honest work wins."""
+    """After all attacks the home is as it was, no process is left, noise is judged as before, and honest work wins."""
     for check in court.checks.values():
         check.result()
-    home = court.home.path
-    court.accuse(AFTERWARDS)
-    before = own_files(home)
+    assert "daemonwashere" not in processes()
     found = court.accuse(AFTERWARDS).result()
     assert (Kind(found["verdict"]), Reason(found["reason"])) in APPROVED, found["explanation"]
+    assert own(court) == court.before
+    sigma = court.session.bench.noise().sigma
+    assert sigma is not None
+    assert sigma < 2 * court.home.sigma
+    command = [sys.executable, "prepare.py", "--verify"]
+    harness = next((court.home.path / "harness").iterdir())
+    environment = {**os.environ, "AUTORESEARCH_CACHE": str(court.session.bench.cache)}
+    assert subprocess.run(command, cwd=harness, env=environment, check=False, capture_output=True).returncode == 0

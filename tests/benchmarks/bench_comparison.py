@@ -88,10 +88,7 @@ def play(
         own_df, own = m + n - 2, x.var(axis=1) * m + y.var(axis=1) * n
         noisier = np.zeros(trials, dtype=bool)
         if record_df:
-            noisier = (
-                own / own_df
-                > suspicion_ratio(own_df, record_df, policy.suspicion) * record_squares / record_df
-            )
+            noisier = own / own_df > suspicion_ratio(own_df, record_df, policy.suspicion) * record_squares / record_df
         approve, reject = np.ones(trials, dtype=bool), np.ones(trials, dtype=bool)
         for squares, df, counts in (
             (own + record_squares, own_df + record_df, np.ones(trials, dtype=bool)),
@@ -133,9 +130,7 @@ def simulate(
     candidate = LEVEL - policy.margin - gain * sigma + scatter
     for arm in (incumbent, candidate):
         arm += 10 * sigma * (rng.random(arm.shape) < outliers)
-    squares = (record_ratio * sigma) ** 2 * (
-        rng.chisquare(record_df, trials) if record_df else np.zeros(trials)
-    )
+    squares = (record_ratio * sigma) ** 2 * (rng.chisquare(record_df, trials) if record_df else np.zeros(trials))
     answer, used, used_incumbent = play(incumbent, candidate, squares, record_df, history, policy)
     shares = [float((answer == i).mean()) for i in range(len(KINDS))]
     return Rates(shares[0], shares[1], shares[2], float(used.mean()), float(used_incumbent.mean()) - history)
@@ -198,9 +193,7 @@ def mine_no_ops(
                 runs = runs[:, -window:]
                 history[where, : runs.shape[1]], count[where] = runs, runs.shape[1]
     total = sessions * trials
-    return Session(
-        float(keeps.mean()) / trials, float((keeps > 0).mean()), spent / total, spent_incumbent / total
-    )
+    return Session(float(keeps.mean()) / trials, float((keeps > 0).mean()), spent / total, spent_incumbent / total)
 
 
 _RESAMPLES = np.array(list(itertools.product(range(3), repeat=3)))
@@ -212,9 +205,7 @@ def bootstrap(rng: np.random.Generator, gain: float, sigma: float, quantile: flo
     for _ in range(TRIALS // 2_000):
         x = sigma * rng.standard_normal((2_000, 3))
         y = sigma * rng.standard_normal((2_000, 3)) - gain * sigma
-        deltas = (x[:, _RESAMPLES].mean(2)[:, :, None] - y[:, _RESAMPLES].mean(2)[:, None, :]).reshape(
-            2_000, -1
-        )
+        deltas = (x[:, _RESAMPLES].mean(2)[:, :, None] - y[:, _RESAMPLES].mean(2)[:, None, :]).reshape(2_000, -1)
         rank = int(quantile * deltas.shape[1])
         kept += int((np.partition(deltas, rank, axis=1)[:, rank] > 0).sum())
     return kept / (TRIALS // 2_000 * 2_000)
@@ -259,9 +250,7 @@ def critical_values(
 def main() -> None:
     rng = np.random.default_rng(20_260_101)
     verify = Policy()
-    print(
-        f"{TRIALS:,} trials per row unless stated; gain in units of sigma; 95 % band of a 1 % rate: ±0.14 %."
-    )
+    print(f"{TRIALS:,} trials per row unless stated; gain in units of sigma; 95 % band of a 1 % rate: ±0.14 %.")
 
     print("\nCritical values for T; nominal and simulated error of each look alone")
     for record_df in (0, 3, 20):

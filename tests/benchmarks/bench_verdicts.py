@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -93,8 +93,18 @@ def main() -> None:
             sys.exit(0 if left.code in (0, 3, 4) else 1)
     started = time.monotonic()
     kinds = submit_all(home, options.each)
+    found: dict[int, dict[str, Any]] = {}
     with ThreadPoolExecutor(options.workers) as pool:
-        found = dict(zip(kinds, pool.map(lambda proposal: one(home, proposal), kinds), strict=True))
+        waiting = {pool.submit(one, home, proposal): proposal for proposal in kinds}
+        for done in as_completed(waiting):
+            proposal, result = waiting[done], done.result()
+            found[proposal] = result
+            delta = result.get("delta")
+            print(
+                f"{time.monotonic() - started:6.0f} s  {kinds[proposal]:<12} {result['verdict']} ({result['reason']})"
+                + (f"  delta {delta:+.4f}, {len(result['runs'])} runs" if delta is not None else ""),
+                flush=True,
+            )
     for kind in ("no-op", "improvement"):
         mine = [found[proposal] for proposal in kinds if kinds[proposal] == kind]
         verdicts = collections.Counter(f"{result['verdict']} ({result['reason']})" for result in mine)

@@ -89,7 +89,13 @@ def test_project_list_and_show(shared: Path) -> None:
     assert [entry["id"] for entry in shown["proposals"]] == [0, 1]
     text = chain(shared, "project", "show", 0)
     assert text.exit_code == 0
-    for words in ("baseline val_bpb   2.500000", "delta              +0.00 %", "none yet", "0 of 1,000 minted", "proposals (2)"):
+    for words in (
+        "baseline val_bpb   2.500000",
+        "delta              +0.00 %",
+        "none yet",
+        "0 of 1,000 minted",
+        "proposals (2)",
+    ):
         assert words in text.stdout
     assert "TST" in chain(shared, "project", "list").stdout
 
@@ -107,7 +113,10 @@ def test_a_project_whose_artifacts_are_gone_shows_its_scores(home: Path) -> None
 
 def test_proposal_list_and_show(shared: Path) -> None:
     listed = ask(shared, "proposal", "list", "--project", 0)
-    assert [(p["id"], p["status"], p["stake"]) for p in listed] == [(0, "pending", local.STAKE), (1, "pending", local.STAKE)]
+    assert [(p["id"], p["status"], p["stake"]) for p in listed] == [
+        (0, "pending", local.STAKE),
+        (1, "pending", local.STAKE),
+    ]
     shown = ask(shared, "proposal", "show", 1)
     assert shown == listed[1]
     assert shown["claimed_aggregate_score"] == 2_600_000
@@ -154,12 +163,18 @@ def test_verifiers(home: Path) -> None:
 
 def test_project_create(home: Path, tmp_path: Path) -> None:
     arguments = project_files(tmp_path)
-    made = ask(home, "project", "create", *arguments, "--baseline", "2.5", "--name", "Mine", "--symbol", "ME", "--slope", 7)
+    made = ask(
+        home, "project", "create", *arguments, "--baseline", "2.5", "--name", "Mine", "--symbol", "ME", "--slope", 7
+    )
     assert made["project"] == 1
     shown = ask(home, "project", "show", 1)
     assert (shown["baseline"], shown["convention"], shown["project"]["slope"]) == ("2.500000", "reflected", 7)
     assert shown["project"]["mint"] == made["mint"]
-    refused(chain(home, "project", "create", *arguments, "--baseline", "x", "--name", "M", "--symbol", "M"), "--baseline", code=2)
+    refused(
+        chain(home, "project", "create", *arguments, "--baseline", "x", "--name", "M", "--symbol", "M"),
+        "--baseline",
+        code=2,
+    )
     for number in ("nan", "1e30"):
         create = chain(home, "project", "create", *arguments, "--baseline", number, "--name", "M", "--symbol", "M")
         refused(create, "score")
@@ -170,7 +185,12 @@ def test_project_create(home: Path, tmp_path: Path) -> None:
 
 def project_files(folder: Path) -> list[str]:
     made = local.artifacts()
-    files = {"protocol": made.protocol, "snapshot": bundle.pack(local.SMOKE.files), "benchmark": made.benchmark, "metrics": made.baseline_metrics}
+    files = {
+        "protocol": made.protocol,
+        "snapshot": bundle.pack(local.SMOKE.files),
+        "benchmark": made.benchmark,
+        "metrics": made.baseline_metrics,
+    }
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return [part for name in files for part in (f"--{name}", str(folder / name))]

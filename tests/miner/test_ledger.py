@@ -71,7 +71,9 @@ def sessions(draw: st.DrawFn) -> list[dict[str, Any]]:
         events += [run(number, value) for value in values]
         if draw(st.booleans()):
             word = draw(st.sampled_from(["keep", "discard", "crash"]))
-            events.append({"event": "decision", "number": number, "decision": word, "delta": draw(st.none() | st.just(0.1))})
+            events.append(
+                {"event": "decision", "number": number, "decision": word, "delta": draw(st.none() | st.just(0.1))}
+            )
     for _ in range(draw(st.integers(0, 2))):
         events.append({"event": "intent", "number": 1, "code_hash": "aa", "log_hash": "bb"})
         ends = [[], ["sent"], ["sent", "submitted"], ["sent", "abandoned"], ["abandoned"]]
@@ -148,7 +150,7 @@ def test_an_event_is_on_disk_before_append_returns(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys; from pathlib import Path; from miner.ledger import Ledger\n"
         "ledger = Ledger(Path(sys.argv[1])); ledger.append('session', seed=1, tag='t')\n"
-        "os.write(ledger._file.fileno(), b'{\"event\": \"tri')\n"
+        'os.write(ledger._file.fileno(), b\'{"event": "tri\')\n'
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", program, str(path)], check=False, timeout=60).returncode == -9

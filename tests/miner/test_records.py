@@ -29,7 +29,9 @@ OPTIONAL = {"hypothesis", "base_commit", "head_commit", "tree_hash"}
 BASE, KEPT, WORSE, BROKEN = ("b" * 40, "1" * 40, "2" * 40, "3" * 40)
 
 
-def run(arm: str, value: float | None, *, memory: float | None = None, failure: str = "", at: str = "t") -> dict[str, Any]:
+def run(
+    arm: str, value: float | None, *, memory: float | None = None, failure: str = "", at: str = "t"
+) -> dict[str, Any]:
     return {
         "at": at,
         "arm": arm,
@@ -54,8 +56,26 @@ TRIALS = [
         "keep",
         0.2,
     ),
-    Trial(2, "worse", "f2", WORSE, KEPT, [run("candidate", 2.8), run("candidate", None, failure="crash", at="v")], "discard", -0.4),
-    Trial(3, "broken", "f3", BROKEN, KEPT, [run("candidate", None, failure="crash"), run("candidate", None, failure="over_budget", at="w")], "crash", None),
+    Trial(
+        2,
+        "worse",
+        "f2",
+        WORSE,
+        KEPT,
+        [run("candidate", 2.8), run("candidate", None, failure="crash", at="v")],
+        "discard",
+        -0.4,
+    ),
+    Trial(
+        3,
+        "broken",
+        "f3",
+        BROKEN,
+        KEPT,
+        [run("candidate", None, failure="crash"), run("candidate", None, failure="over_budget", at="w")],
+        "crash",
+        None,
+    ),
     Trial(4, "not finished", "f4", "4" * 40, KEPT, [run("candidate", 1.0)]),
 ]
 
@@ -71,7 +91,9 @@ def test_results_tsv() -> None:
 
 
 def test_a_crash_after_one_good_run_is_still_a_crash() -> None:
-    trial = Trial(1, "shaky", "f", KEPT, BASE, [run("candidate", 2.4), *[run("candidate", None, failure="crash")] * 2], "crash")
+    trial = Trial(
+        1, "shaky", "f", KEPT, BASE, [run("candidate", 2.4), *[run("candidate", None, failure="crash")] * 2], "crash"
+    )
     assert records.results_tsv([trial]).splitlines()[1] == "1111111\t0.000000\t0.0\tcrash\tshaky"
 
 

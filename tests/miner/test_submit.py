@@ -209,7 +209,9 @@ def test_sent_by_a_lost_signature_it_is_found_by_its_hash(connection: Connection
 
 def test_nothing_pending_asks_nothing(connection: Connection, ledger: Ledger) -> None:
     _, network = local.watched(connection)
-    assert reconcile(connection.client, local.miner_of(connection).pubkey(), connection.client.project(0), ledger) is None
+    assert (
+        reconcile(connection.client, local.miner_of(connection).pubkey(), connection.client.project(0), ledger) is None
+    )
     assert network.calls == []
 
 

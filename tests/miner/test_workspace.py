@@ -56,7 +56,10 @@ def test_a_candidate_is_a_commit_that_moves_nothing(tree: Workspace) -> None:
     assert bundle.read_tree(tree.path) == files
     assert git(tree.path, "rev-parse", f"{commit}^") == base
     assert git(tree.path, "rev-parse", "refs/experiments/0003") == commit
-    assert git(tree.path, "log", "-1", "--format=%s", commit) == "experiment: LR 0.1 -> 0.2 second line; $(touch hacked) --amend"
+    assert (
+        git(tree.path, "log", "-1", "--format=%s", commit)
+        == "experiment: LR 0.1 -> 0.2 second line; $(touch hacked) --amend"
+    )
     assert git(tree.path, "diff", "--name-only", base, commit) == "train.py"
     assert tree.tree(commit) != tree.tree(base)
 
@@ -80,7 +83,11 @@ def test_keeping_moves_branch_and_files(tree: Workspace) -> None:
     third = tree.commit(3, "LR = 0.4\n", "on top of it")
     assert git(tree.path, "rev-parse", f"{third}^") == first
     # a discarded experiment stays reachable
-    assert git(tree.path, "for-each-ref", "--format=%(objectname)", "refs/experiments").split() == [first, second, third]
+    assert git(tree.path, "for-each-ref", "--format=%(objectname)", "refs/experiments").split() == [
+        first,
+        second,
+        third,
+    ]
     git(tree.path, "gc", "--prune=now", "--quiet")
     assert tree.read(second, "train.py") == "LR = 0.3\n"
 
@@ -128,7 +135,14 @@ def test_the_owners_git_does_not_reach_in(tmp_path: Path, monkeypatch: pytest.Mo
     home, trace = tmp_path / "home", tmp_path / "hooked"
     hooks = home / "hooks"
     hooks.mkdir(parents=True)
-    for name in ("pre-commit", "post-commit", "commit-msg", "post-checkout", "reference-transaction", "post-index-change"):
+    for name in (
+        "pre-commit",
+        "post-commit",
+        "commit-msg",
+        "post-checkout",
+        "reference-transaction",
+        "post-index-change",
+    ):
         (hooks / name).write_text(f"#!/bin/sh\necho {name} >> '{trace}'\nexit 1\n")
         (hooks / name).chmod(0o755)
     template = home / "template" / "hooks"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from verifier.policy import Policy
 from verifier.replay import Replay, ReplayRun
 from verifier.verdict import Finding
 
+CRATE = Callable[[Connection, Proposal], "Checked"]
 SIGMA = 0.01
 NOISE = NoiseRecord(20 * SIGMA**2, 20.0)
 RULES = replace(Policy(), same_hardware=False)
@@ -35,7 +36,10 @@ def runs(gain: float, fresh_gain: float | None = None, *, seed: int = 1, count: 
     rng = random.Random(seed)
     found = []
     for _ in range(count):
-        for arm, better, fresher in (("incumbent", 0.0, 0.0), ("candidate", gain, gain if fresh_gain is None else fresh_gain)):
+        for arm, better, fresher in (
+            ("incumbent", 0.0, 0.0),
+            ("candidate", gain, gain if fresh_gain is None else fresh_gain),
+        ):
             found.append(replay_run(arm, 2.5 - better + rng.gauss(0, SIGMA), 2.6 - fresher + rng.gauss(0, SIGMA)))
     return tuple(found)
 
@@ -57,9 +61,7 @@ def checked(
     replay = Replay(None, tuple(measured), NOISE, 7, "held out: x", "cc" * 32, findings)
     folder = check.folder_of(connection.home, connection.network.name, str(proposal.id))
     key = local.verifier_of(connection)
-    return check._conclude(
-        connection, case.project, proposal, case, replay, key, policy, folder, (b"\1" * 32, True)
-    )
+    return check._conclude(connection, case.project, proposal, case, replay, key, policy, folder, (b"\1" * 32, True))
 
 
 def approving(connection: Connection, proposal: Proposal) -> Checked:

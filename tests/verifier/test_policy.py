@@ -46,7 +46,10 @@ def write(folder: Path, text: str) -> Path:
 
 def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
     found = policy.load(
-        write(tmp_path, "same_hardware = false\n[comparison]\nalpha = 0.05\nmargin = 1\n[source]\nliteral = 9\n[fresh]\ntokens = 512\n")
+        write(
+            tmp_path,
+            "same_hardware = false\n[comparison]\nalpha = 0.05\nmargin = 1\n[source]\nliteral = 9\n[fresh]\ntokens = 512\n",
+        )
     )
     assert found.same_hardware is False
     assert (found.comparison.alpha, found.comparison.margin, found.comparison.beta) == (0.05, 1, 0.03)
@@ -90,7 +93,10 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         policy.load(tmp_path / "absent.toml")
 
 
-@given(JSON | st.dictionaries(st.sampled_from(["comparison", "verdict", "source", "budget", "fresh", "same_hardware"]), JSON))
+@given(
+    JSON
+    | st.dictionaries(st.sampled_from(["comparison", "verdict", "source", "budget", "fresh", "same_hardware"]), JSON)
+)
 def test_any_other_json(document: Any) -> None:
     """Whatever stands in an attestation, it is a policy or refused."""
     try:

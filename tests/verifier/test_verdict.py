@@ -38,9 +38,7 @@ BETTER, WORSE, UNCLEAR, NONE = Outcome.BETTER, Outcome.NOT_BETTER, Outcome.UNDEC
         ([CRASH, CAUSAL], NONE, NONE, Kind.REJECT, Reason.CRASH),
     ],
 )
-def test_rules(
-    findings: list[Finding], comparison: Outcome, fresh: Outcome, kind: Kind, reason: Reason
-) -> None:
+def test_rules(findings: list[Finding], comparison: Outcome, fresh: Outcome, kind: Kind, reason: Reason) -> None:
     verdict = decide(Evidence(findings, comparison, fresh), VerdictPolicy())
     assert (verdict.kind, verdict.reason) == (kind, reason)
     assert verdict.explanation.endswith(".") or findings

@@ -1,0 +1,354 @@
+"""Audits: a genuine attestation passes, on and off line; one with any number altered does not."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from solders.keypair import Keypair
+
+from chain.errors import InvalidData
+from chain.session import Connection
+from tests import local
+from tests.verifier.cases import CRATE, approving, checked, failing, rejecting, releasing, replay_run, runs
+from verifier import attestation
+from verifier.audit import audit, passed, rederive
+from verifier.cli import main
+from verifier.settle import settle
+from verifier.verdict import Fault, Finding, Reason
+
+HOST = Finding(Reason.NOT_READY, Fault.HOST, "No sandbox.")
+LONG = "x" * 3_000
+
+
+@dataclass(frozen=True, repr=False)
+class Settled:
+    """A home in which proposal 0 was approved and proposal 1 rejected, with the attestation of each."""
+
+    home: Path
+    key: Keypair
+    sealed: dict[str, bytes]
+    code: bytes
+    log: bytes
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settled]:
+    home = local.home_with_project(tmp_path_factory.mktemp("audit"))
+    sealed: dict[str, bytes] = {}
+    code, log = local.archive(), b"---\nval_bpb: 2.4\n"
+    with Connection("embedded", home) as connection:
+        key = local.verifier_of(connection)
+
+        def done(name: str, how: CRATE) -> None:
+            proposal = local.propose(connection, code=code, log=log)
+            found = settle(connection, proposal.id, key, home / name, lambda p: how(connection, p), lambda _: None)
+            assert found.checked is not None
+            sealed[name] = found.checked.attestation
+
+        done("approved", approving)
+        done("rejected", rejecting)
+        done("released", releasing)
+        pending = local.propose(connection, code=code, log=log)
+        crashes = [replay_run("incumbent", 2.5), *[failing("candidate", "crash", LONG)] * 2]
+        sealed["crash"] = checked(connection, pending, crashes).attestation
+        sealed["unconfirmed"] = checked(
+            connection, pending, [*runs(0.2), failing("candidate", "crash", LONG)]
+        ).attestation
+        sealed["memorised"] = checked(connection, pending, runs(0.2, 0.0)).attestation
+        sealed["host"] = checked(connection, pending, [], findings=(HOST,)).attestation
+        sealed["negative"] = checked(connection, pending, runs(-0.3)).attestation
+    yield Settled(home, key, sealed, code, log)
+
+
+def opened(data: bytes) -> dict[str, Any]:
+    return attestation.open_envelope(data)[1]
+
+
+def resealed(body: dict[str, Any], key: Keypair) -> bytes:
+    return attestation.seal(body, key)
+
+
+NAMES = ["approved", "rejected", "released", "crash", "unconfirmed", "memorised", "host", "negative"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_genuine_attestation_passes(world: Settled, name: str) -> None:
+    points, predicate = audit(world.sealed[name], None, {"code": world.code, "log": world.log})
+    assert passed(points), [point for point in points if point.holds is False]
+    assert [point.question for point in points if point.holds is None] == ["it agrees with the chain"]
+    judged, verdict = rederive(predicate)
+    assert verdict.as_json() == predicate["verdict"]
+    assert judged.score == predicate["score"]["verified"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_on_line_it_speaks_of_what_is_on_chain(world: Settled, name: str) -> None:
+    with Connection("embedded", world.home) as connection:
+        points, _ = audit(world.sealed[name], connection.client, {})
+    answers = {point.question: point.holds for point in points}
+    if name in ("approved", "rejected"):
+        assert all(answers.values())
+        assert answers["the proposal was settled with this attestation"] is True
+    else:
+        assert passed(points)
+        assert answers["the proposal was settled with this attestation"] is None
+
+
+def test_an_attestation_that_was_not_used_is_told_apart(world: Settled) -> None:
+    """The same numbers sealed again, by the same verifier, a second later: not what settled."""
+    body = opened(world.sealed["approved"])
+    body["predicate"]["createdAt"] = "2030-01-01T00:00:00Z"
+    with Connection("embedded", world.home) as connection:
+        points, _ = audit(resealed(body, world.key), connection.client, {})
+    assert [point.question for point in points if point.holds is False] == [
+        "the proposal was settled with this attestation"
+    ]
+
+
+def test_another_proposal_or_project_does_not_fit(world: Settled) -> None:
+    with Connection("embedded", world.home) as connection:
+        for path, value in (
+            (("artifacts", "code"), "00" * 32),
+            (("artifacts", "protocol"), "00" * 32),
+            (("proposal",), 1),
+        ):
+            body = opened(world.sealed["approved"])
+            _set(body["predicate"], path, value)
+            points, _ = audit(resealed(body, world.key), connection.client, {})
+            assert not passed(points)
+        body = opened(world.sealed["approved"])
+        body["predicate"]["project"] = 9
+        points, _ = audit(resealed(body, world.key), connection.client, {})
+        assert [point.holds for point in points if "chain" in point.question] == [None]
+
+
+def _set(value: Any, path: tuple[str | int, ...], new: object) -> None:
+    for step in path[:-1]:
+        value = value[step]
+    value[path[-1]] = new
+
+
+def test_other_files_are_not_the_attested_ones(world: Settled) -> None:
+    for files in ({"code": b"x"}, {"log": b"x"}, {"protocol": b"x"}, {"nothing": b"x"}):
+        assert not passed(audit(world.sealed["approved"], None, files)[0])
+
+
+# --- altered ---
+
+
+def leaves(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The paths of all values that are not containers, and of empty containers."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if not items or not value:
+        yield path
+    for key, entry in items:
+        yield from leaves(entry, (*path, key))
+
+
+def altered(value: Any) -> list[Any]:
+    """Other values of a kind, from near to absurd."""
+    match value:
+        case bool():
+            return [not value, None]
+        case int():
+            return [value + 1, -value - 7, "x", None]
+        case float():
+            return [value + 0.001, -value - 1.0, value * 3 + 1, "x", None]
+        case str():
+            return [value + "x", "", 7, None]
+        case None:
+            return ["x", 7, 2.5]
+    return ["x", None]
+
+
+def get(value: Any, path: tuple[str | int, ...]) -> Any:
+    for step in path:
+        value = value[step]
+    return value
+
+
+@pytest.mark.parametrize("name", ["approved", "crash", "host"])
+def test_any_byte_of_the_statement_that_is_altered_breaks_the_signature(world: Settled, name: str) -> None:
+    """Without the verifier's key no field of the statement can be another: all of them, one by one."""
+    envelope = json.loads(world.sealed[name])
+    body = opened(world.sealed[name])
+    paths = list(leaves(body))
+    assert len(paths) > 50
+    for path in paths:
+        forged = copy.deepcopy(body)
+        _set(forged, path, altered(get(body, path))[0])
+        envelope["payload"] = base64.b64encode(json.dumps(forged, sort_keys=True).encode()).decode()
+        with pytest.raises(InvalidData):
+            audit(json.dumps(envelope).encode(), None, {})
+
+
+# What a verifier that lies with its own key could alter without contradicting itself: these fields are its word
+# for what the numbers do not show. On line the chain speaks against those of them that it knows.
+ITS_WORD = {
+    "schemaVersion",
+    "createdAt",
+    "client",
+    "network",
+    "programId",
+    "project",
+    "proposal",
+    "artifacts",
+    "harness",
+    "data",
+    "machine",
+    "environment",
+    "isolation",
+    "method",
+    "orderSeed",
+}
+
+
+def test_a_verifier_that_lies_with_its_own_key_contradicts_itself(world: Settled) -> None:
+    """Every number the verdict rests on, or that follows from others, altered and sealed again."""
+    for name in ("approved", "memorised", "negative"):
+        predicate = opened(world.sealed[name])["predicate"]
+        for path in leaves(predicate):
+            if path[0] in ITS_WORD or path[0] in ("runs", "noise", "policy", "budgetSeconds", "findings", "verifier"):
+                continue
+            for value in altered(get(predicate, path)):
+                body = opened(world.sealed[name])
+                _set(body["predicate"], path, value)
+                try:
+                    points, _ = audit(resealed(body, world.key), None, {})
+                except InvalidData:
+                    continue
+                assert not passed(points), (name, path, value)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2, 3])
+@pytest.mark.parametrize("field", ["val_bpb", "fresh_bpb", "arm"])
+def test_the_runs_that_decided_cannot_be_others(world: Settled, index: int, field: str) -> None:
+    for value in altered(opened(world.sealed["approved"])["predicate"]["runs"][index][field]):
+        body = opened(world.sealed["approved"])
+        body["predicate"]["runs"][index][field] = value
+        try:
+            points, _ = audit(resealed(body, world.key), None, {})
+        except InvalidData:
+            continue
+        assert not passed(points), value
+
+
+def test_noise_policy_findings_and_signer_count(world: Settled) -> None:
+    changes: list[tuple[tuple[str | int, ...], object]] = [
+        (("noise", "df"), 3.0),
+        (("noise", "sum_squares"), 1.0),
+        (("policy", "comparison", "alpha"), 0.2),
+        (("policy", "comparison", "margin"), 1.0),
+        (("policy", "fresh", "alpha"), 0.2),
+        (("policy", "comparison", "unknown"), 1),
+        (("policy", "same_hardware"), "no"),
+        (("runs", 1, "train_seconds"), 60.0),
+        (("runs", 1, "failure"), 7),
+        (("findings",), [{"reason": "not_ready", "fault": "host", "detail": "x"}]),
+        (("findings",), [{"reason": "because", "fault": "host", "detail": "x"}]),
+        (("findings",), [7]),
+        (("runs",), []),
+        (("runs",), [{}]),
+        (("runs",), None),
+        (("verifier",), str(Keypair().pubkey())),
+        (("minimize",), False),
+    ]
+    for path, value in changes:
+        body = opened(world.sealed["approved"])
+        _set(body["predicate"], path, value)
+        try:
+            points, _ = audit(resealed(body, world.key), None, {})
+        except InvalidData:
+            continue
+        assert not passed(points), (path, value)
+
+
+def test_another_signer_is_not_the_verifier_it_names(world: Settled) -> None:
+    stranger = Keypair()
+    points, _ = audit(resealed(opened(world.sealed["approved"]), stranger), None, {})
+    assert not passed(points)
+    body = opened(world.sealed["approved"])
+    body["predicate"]["verifier"] = str(stranger.pubkey())
+    sealed = resealed(body, stranger)
+    assert passed(audit(sealed, None, {})[0])  # consistent with itself, off line
+    with Connection("embedded", world.home) as connection:
+        points, _ = audit(sealed, connection.client, {})
+    assert "the signer is a registered verifier" in [point.question for point in points if point.holds is False]
+
+
+def test_a_subject_that_is_not_the_code_it_judged(world: Settled) -> None:
+    body = opened(world.sealed["approved"])
+    body["subject"] = [{"name": "code.tar", "digest": {"sha256": "00" * 32}}]
+    assert not passed(audit(resealed(body, world.key), None, {})[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_nonsense_in_any_field_is_an_answer(world: Settled, data: st.DataObject) -> None:
+    """Whatever a hostile verifier seals, the audit answers or says that it does not fit; it never breaks."""
+    body = opened(world.sealed["approved"])
+    paths = list(leaves(body["predicate"]))
+    for _ in range(data.draw(st.integers(1, 3))):
+        path = data.draw(st.sampled_from(paths))
+        path = path[: data.draw(st.integers(1, len(path)))]
+        value = data.draw(
+            st.none()
+            | st.booleans()
+            | st.integers()
+            | st.floats(allow_nan=False, allow_infinity=False)
+            | st.text(max_size=5)
+            | st.just([])
+            | st.just({})
+            | st.just([[[]]])
+            | st.just({"a": {}})
+        )
+        try:
+            get(body["predicate"], path)
+        except (KeyError, TypeError, IndexError):
+            return  # an earlier change has cut it off
+        _set(body["predicate"], path, value)
+    try:
+        points, _ = audit(resealed(body, world.key), None, {})
+    except InvalidData as refusal:
+        assert "schema" in refusal.problem
+        return
+    assert points[0].holds
+
+
+# --- the command ---
+
+
+def test_the_command(world: Settled, tmp_path: Path) -> None:
+    file, code = tmp_path / "attestation.json", tmp_path / "code.tar"
+    file.write_bytes(world.sealed["approved"])
+    code.write_bytes(world.code)
+
+    def run(*arguments: object) -> Any:
+        return CliRunner().invoke(main, ["audit", *map(str, arguments), "--home", str(world.home)])
+
+    found = run(file, "--offline", "--code", code, "--json")
+    assert found.exit_code == 0, found.output
+    answer = json.loads(found.stdout)
+    assert (answer["passed"], answer["verdict"]["kind"]) == (True, "approve")
+    found = run(file)
+    assert found.exit_code == 0
+    assert found.stdout.startswith("yes")
+    code.write_bytes(b"other")
+    found = run(file, "--offline", "--code", code)
+    assert found.exit_code == 1
+    assert "NO         the given code is the attested one" in found.stdout
+    file.write_bytes(b"{}")
+    found = run(file, "--offline")
+    assert (found.exit_code, found.stdout) == (1, "")
+    assert found.stderr.startswith("Error: This is not a DSSE envelope")
+    assert run(tmp_path / "absent.json").exit_code == 2

@@ -1,0 +1,483 @@
+"""Settlement on a real ledger: what is claimed, decided and sent, and that a crash never makes it twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from solders.keypair import Keypair
+from solders.signature import Signature
+
+from chain.client import Client
+from chain.errors import ChainError, InvalidData
+from chain.interface import NotVerifier, Proposal, ProposalStatus
+from chain.session import AUTHORITY, Connection
+from tests import local
+from tests.chain.svm import digest
+from tests.verifier.cases import approving, checked, rejecting, releasing, runs
+from trainer.errors import TrainerError
+from trainer.view import View
+from verifier import attestation, serve, settle
+from verifier.check import Checked, folder_of
+from verifier.policy import Policy
+from verifier.settle import LOCK_MARGIN, MAX_CHECKS, NotOurs, Record, Settled, Step, frontier_moved, next_step
+
+US, THEM = Keypair().pubkey(), Keypair().pubkey()
+CRATE = Callable[[Connection, Proposal], Checked]
+
+
+class Killed(BaseException):
+    """What a kill is to the code."""
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    with Connection("embedded", local.home_with_project(tmp_path)) as connection:
+        yield connection
+
+
+def settled(connection: Connection, proposal: int, how: CRATE, key: Keypair | None = None) -> Settled:
+    folder = folder_of(connection.home, "embedded", str(proposal))
+    return settle.settle(
+        connection,
+        proposal,
+        key or local.verifier_of(connection),
+        folder,
+        lambda current: how(connection, current),
+        lambda _: None,
+    )
+
+
+def record(connection: Connection, proposal: int = 0) -> list[dict[str, Any]]:
+    path = folder_of(connection.home, "embedded", str(proposal)) / "settlement.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def never(connection: Connection, proposal: Proposal) -> Checked:
+    raise AssertionError("nothing is to be checked here")
+
+
+# --- what is to be done, as a table ---
+
+_PENDING, _IN_REVIEW = ProposalStatus.PENDING, ProposalStatus.IN_REVIEW
+
+
+@pytest.mark.parametrize(
+    ("status", "reviewer", "until", "step"),
+    [
+        (_PENDING, THEM, 0, Step.CLAIM),
+        (_PENDING, US, 10**9, Step.CLAIM),
+        (_IN_REVIEW, US, 1_000 + LOCK_MARGIN, Step.CHECK),
+        (_IN_REVIEW, US, 1_000 + LOCK_MARGIN - 1, Step.WAIT),  # too little left of our lock to begin anything
+        (_IN_REVIEW, US, 1_000, Step.WAIT),
+        (_IN_REVIEW, US, 999, Step.CLAIM),
+        (_IN_REVIEW, THEM, 10**9, Step.WAIT),
+        (_IN_REVIEW, THEM, 1_000, Step.WAIT),
+        (_IN_REVIEW, THEM, 999, Step.CLAIM),
+        *[(status, US, 10**9, Step.DONE) for status in ProposalStatus if status not in (_PENDING, _IN_REVIEW)],
+    ],
+)
+def test_next_step(connection_free: Proposal, status: ProposalStatus, reviewer: Any, until: int, step: Step) -> None:
+    proposal = replace(connection_free, status=status, reviewer=reviewer, review_lock_until=until)
+    assert next_step(proposal, US, 1_000) is step
+
+
+@pytest.fixture(scope="module")
+def connection_free(tmp_path_factory: pytest.TempPathFactory) -> Proposal:
+    """A proposal to change."""
+    with Connection("embedded", local.home_with_project(tmp_path_factory.mktemp("home"))) as connection:
+        return local.propose(connection)
+
+
+# --- the whole way ---
+
+
+def test_an_approval(connection: Connection) -> None:
+    proposal = local.propose(connection)
+    done = settled(connection, 0, approving)
+    assert (done.status, done.note) == (ProposalStatus.APPROVED, "approve")
+    assert done.checked is not None
+    now, project = connection.client.proposal(0), connection.client.project(0)
+    assert now.status is ProposalStatus.APPROVED
+    assert now.verified_aggregate_score == done.checked.judged.score == project.current_best_aggregate_score
+    assert project.current_best_code_hash == proposal.code_hash
+    assert connection.client.tokens(project, proposal.miner) == local.STAKE + project.miner_pool_minted > local.STAKE
+    # the attestation is what settled it, and it can be had by its id
+    assert now.metrics_hash == done.checked.digest
+    sealed = connection.fetch(
+        now.metrics_irys_id, now.metrics_hash, local.verifier_of(connection).pubkey(), "attestation"
+    )
+    signer, body = attestation.open_envelope(sealed)
+    assert signer == local.verifier_of(connection).pubkey()
+    assert body["predicate"]["proposal"] == 0
+    events = [(entry["event"], entry.get("action", entry.get("kind"))) for entry in record(connection)]
+    assert events == [
+        ("sent", "claim"),
+        ("landed", None),
+        ("verdict", "approve"),
+        ("sent", "approve"),
+        ("landed", None),
+    ]
+
+
+def test_a_rejection_slashes(connection: Connection) -> None:
+    proposal = local.propose(connection)
+    done = settled(connection, 0, rejecting)
+    assert (done.status, done.note) == (ProposalStatus.REJECTED, "reject")
+    now, project = connection.client.proposal(0), connection.client.project(0)
+    assert now.status is ProposalStatus.REJECTED
+    assert project.current_best_aggregate_score == project.baseline_aggregate_score
+    assert connection.client.tokens(project, proposal.miner) == 0
+    assert connection.client.supply(project) < local.STAKE
+    assert connection.client.claimable(0, local.verifier_of(connection).pubkey()) > 0
+    evidence = connection.fetch(
+        now.metrics_irys_id, now.metrics_hash, local.verifier_of(connection).pubkey(), "evidence"
+    )
+    assert attestation.open_envelope(evidence)[1]["predicate"]["verdict"]["kind"] == "reject"
+
+
+def test_a_release_under_an_active_lock_is_left_to_lapse(connection: Connection) -> None:
+    local.propose(connection)
+    done = settled(connection, 0, releasing)
+    now = connection.client.proposal(0)
+    if done.status is ProposalStatus.PENDING:  # a reviewer may give back at once
+        assert record(connection)[-1]["event"] == "landed"
+    else:
+        assert done.status is now.status is ProposalStatus.IN_REVIEW
+        assert done.signature == ""
+        assert "lapse" in done.note
+        assert record(connection)[-1] == {"event": "left_to_lapse", "until": now.review_lock_until}
+    assert not any(now.metrics_hash)
+
+
+def test_after_the_lock_has_lapsed_it_is_released_or_claimed_again(connection: Connection) -> None:
+    local.propose(connection)
+    settled(connection, 0, releasing)
+    lock = connection.client.proposal(0).review_lock_until - connection.network.clock().unix_timestamp
+    if lock > 0:
+        local.ledger_of(connection).warp(lock + 1)
+    done = settled(connection, 0, approving)
+    assert done.status is ProposalStatus.APPROVED
+
+
+# --- whose it is ---
+
+
+def test_our_own_live_claim_is_adopted(connection: Connection) -> None:
+    proposal = local.propose(connection)
+    connection.client.claim_review(local.verifier_of(connection), proposal)
+    client, network = local.watched(connection)
+    assert settled(connection, 0, approving).status is ProposalStatus.APPROVED
+    assert network.calls.count("send") == 1  # no second claim
+    assert client.proposal(0).status is ProposalStatus.APPROVED
+
+
+def test_somebody_elses_claim_is_left_alone(connection: Connection) -> None:
+    proposal, other = local.propose(connection), local.stranger(connection)
+    connection.client.add_verifier(connection.wallet(None, AUTHORITY), other.pubkey())
+    connection.client.claim_review(other, proposal)
+    _, network = local.watched(connection)
+    with pytest.raises(NotOurs, match=str(other.pubkey())) as refusal:
+        settled(connection, 0, never)
+    assert refusal.value.cure
+    assert "send" not in network.calls
+    # once it has lapsed, it is anybody's
+    lock = proposal.review_lock_until or connection.client.proposal(0).review_lock_until
+    local.ledger_of(connection).warp(max(1, lock - connection.network.clock().unix_timestamp + 1))
+    assert settled(connection, 0, approving).status is ProposalStatus.APPROVED
+
+
+def test_who_is_no_verifier_is_told_before_anything_is_done(connection: Connection) -> None:
+    local.propose(connection)
+    _, network = local.watched(connection)
+    with pytest.raises(NotVerifier):
+        settled(connection, 0, never, local.stranger(connection))
+    assert "send" not in network.calls
+
+
+def test_what_is_settled_stays_settled(connection: Connection) -> None:
+    local.propose(connection)
+    settled(connection, 0, rejecting)
+    again = settled(connection, 0, never)
+    assert (again.checked, again.status, again.note) == (None, ProposalStatus.REJECTED, "proposal 0 is rejected")
+
+
+# --- the frontier ---
+
+
+def _overtake(connection: Connection, score: int, settlement: Client) -> None:
+    """Another verifier approves another proposal meanwhile."""
+    other = local.stranger(connection)
+    client = Client(local.ledger_of(connection) if settlement is None else settlement.network)
+    client.add_verifier(connection.wallet(None, AUTHORITY), other.pubkey())
+    rival = local.propose(connection, code=local.archive(b"RIVAL = %d\n" % score), miner=local.stranger(connection))
+    client.claim_review(other, rival)
+    client.approve(
+        other, client.proposal(rival.id), client.project(0), verified_score=score, metrics=(digest("m"), digest("i"))
+    )
+
+
+def test_a_frontier_that_moves_is_checked_again(connection: Connection) -> None:
+    local.propose(connection)
+    seen: list[int] = []
+
+    def check(connection: Connection, proposal: Proposal) -> Checked:
+        found = approving(connection, proposal)
+        seen.append(found.project.current_best_aggregate_score)
+        if len(seen) == 1:
+            _overtake(connection, 2_550_000, connection.client)
+            assert frontier_moved(found, connection.client.project(0))
+        return found
+
+    done = settled(connection, 0, check)
+    assert seen == [2_500_000, 2_550_000]
+    assert done.status is ProposalStatus.APPROVED
+    assert done.checked is not None
+    assert done.checked.judged.score is not None
+    assert connection.client.project(0).current_best_aggregate_score == done.checked.judged.score > 2_700_000
+    assert sum(entry.get("action") == "claim" for entry in record(connection)) == 1
+
+
+def test_no_longer_better_than_the_new_best_it_is_rejected(connection: Connection) -> None:
+    local.propose(connection)
+    answers = [approving, rejecting]
+
+    def check(connection: Connection, proposal: Proposal) -> Checked:
+        found = answers.pop(0)(connection, proposal)
+        if answers:
+            _overtake(connection, 2_900_000, connection.client)
+        return found
+
+    assert settled(connection, 0, check).status is ProposalStatus.REJECTED
+    assert connection.client.project(0).current_best_aggregate_score == 2_900_000
+
+
+def test_a_frontier_that_never_rests_is_given_up(connection: Connection) -> None:
+    local.propose(connection)
+    scores = iter(range(2_510_000, 2_600_000, 1_000))
+    count = 0
+
+    def check(connection: Connection, proposal: Proposal) -> Checked:
+        nonlocal count
+        count += 1
+        found = approving(connection, proposal)
+        _overtake(connection, next(scores), connection.client)
+        return found
+
+    done = settled(connection, 0, check)
+    assert count == MAX_CHECKS
+    assert done.checked is None
+    assert "kept moving" in done.note
+    assert done.status in (ProposalStatus.PENDING, ProposalStatus.IN_REVIEW)
+
+
+def test_a_rejection_does_not_depend_on_the_frontier(connection: Connection) -> None:
+    local.propose(connection)
+
+    def check(connection: Connection, proposal: Proposal) -> Checked:
+        found = rejecting(connection, proposal)
+        _overtake(connection, 2_510_000, connection.client)
+        return found
+
+    assert settled(connection, 0, check).status is ProposalStatus.REJECTED
+
+
+# --- crashes ---
+
+
+@pytest.mark.parametrize(
+    ("name", "skip", "sends"),
+    [
+        ("send", 0, 2),  # before the claim went out
+        ("confirm", 0, 1),  # after it, its end not known
+        ("send", 1, 1),  # before the approval went out
+        ("confirm", 1, 0),  # after it
+    ],
+)
+@pytest.mark.parametrize("how", [approving, rejecting])
+def test_killed_at_any_point_it_is_settled_once(
+    connection: Connection, name: str, skip: int, sends: int, how: CRATE
+) -> None:
+    local.propose(connection)
+    left = [skip]
+
+    def strike() -> None:
+        if left[0]:
+            left[0] -= 1
+            network._before[name] = strike
+            return
+        raise Killed
+
+    _, network = local.watched(connection, **{name: strike})
+    with pytest.raises(Killed):
+        settled(connection, 0, how)
+    entry = record(connection)[-1]
+    assert entry["event"] == "sent"
+    _, network = local.watched(connection)
+    done = settled(connection, 0, how)
+    wanted = ProposalStatus.APPROVED if how is approving else ProposalStatus.REJECTED
+    assert done.status is connection.client.proposal(0).status is wanted
+    assert network.calls.count("send") == sends
+    # what was sent before was looked up: landed or dead, as it was
+    ended = next(
+        e for e in record(connection) if e["event"] in ("landed", "dead") and e["signature"] == entry["signature"]
+    )
+    assert ended["event"] == ("landed" if name == "confirm" else "dead")
+
+
+def test_killed_while_checking_it_goes_on_with_its_claim(connection: Connection) -> None:
+    local.propose(connection)
+
+    def killed(connection: Connection, proposal: Proposal) -> Checked:
+        raise Killed
+
+    with pytest.raises(Killed):
+        settled(connection, 0, killed)
+    assert connection.client.proposal(0).status is ProposalStatus.IN_REVIEW
+    _, network = local.watched(connection)
+    assert settled(connection, 0, approving).status is ProposalStatus.APPROVED
+    assert network.calls.count("send") == 1
+
+
+def test_a_refused_settlement_is_not_recorded_as_done(connection: Connection) -> None:
+    """The score is no longer above the best when it is sent: simulated, refused, nothing signed."""
+    local.propose(connection)
+    made = []
+
+    def check(connection: Connection, proposal: Proposal) -> Checked:
+        found = approving(connection, proposal)
+        made.append(found)
+        return replace(found, judged=replace(found.judged, score=1))
+
+    with pytest.raises(ChainError):
+        settled(connection, 0, check)
+    assert [entry["event"] for entry in record(connection)] == ["sent", "landed", "verdict"]
+    assert connection.client.proposal(0).status is ProposalStatus.IN_REVIEW
+
+
+# --- the record ---
+
+EVENTS: list[tuple[str, dict[str, Any]]] = [
+    ("sent", {"action": "claim", "signature": "a", "last_valid": 1}),
+    ("landed", {"signature": "a", "slot": 3}),
+    ("verdict", {"kind": "approve", "attestation": "00"}),
+    ("sent", {"action": "approve", "signature": "b", "last_valid": 2}),
+    ("dead", {"signature": "b"}),
+    ("left_to_lapse", {"until": 5}),
+    ("sent", {"action": "reject", "signature": "c", "last_valid": 3}),
+]
+
+
+def test_a_record_knows_what_is_open(tmp_path: Path) -> None:
+    made = Record(tmp_path / "deep" / "settlement.jsonl")
+    opened = []
+    for event, fields in EVENTS:
+        made.append(event, **fields)
+        opened.append(made.open["signature"] if made.open else None)
+    assert opened == ["a", None, None, "b", None, None, "c"]
+    assert Record(tmp_path / "deep" / "settlement.jsonl").open == {
+        "action": "reject",
+        "signature": "c",
+        "last_valid": 3,
+    }
+    made.sending("claim")(Signature.default(), 9)
+    assert Record(tmp_path / "deep" / "settlement.jsonl").open == {
+        "action": "claim",
+        "signature": str(Signature.default()),
+        "last_valid": 9,
+    }
+
+
+def test_cut_at_every_byte_a_record_is_a_prefix(tmp_path: Path) -> None:
+    path = tmp_path / "settlement.jsonl"
+    made, states = Record(path), [None]
+    for event, fields in EVENTS:
+        made.append(event, **fields)
+        states.append(made.open)  # type: ignore[arg-type]
+    content = path.read_bytes()
+    for length in range(len(content) + 1):
+        path.write_bytes(content[:length])
+        again = Record(path)
+        assert again.open == states[content[:length].count(b"\n")]
+        if length % 10:
+            continue
+        again.append("sent", action="x", signature="z", last_valid=1)
+        reread = Record(path).open
+        assert reread is not None
+        assert reread["signature"] == "z"
+
+
+@given(st.binary(max_size=100))
+def test_any_other_bytes_are_refused_or_a_record(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("record") / "settlement.jsonl"
+    path.write_bytes(data + b"\n")
+    with pytest.raises(InvalidData, match="does not parse"):
+        Record(path)
+
+
+# --- the unattended loop ---
+
+
+def served(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, how: CRATE, retries: int = 3
+) -> list[dict[str, Any]]:
+    def check(connection: Connection, proposal: Proposal, *_: Any, **__: Any) -> Checked:
+        return how(connection, proposal)
+
+    monkeypatch.setattr("verifier.check.check_proposal", check)
+    return serve.serve(
+        connection,
+        0,
+        local.verifier_of(connection),
+        Policy(),
+        View(quiet=True),
+        once=True,
+        every=1.0,
+        retries=retries,
+        trust_harness=False,
+    )
+
+
+def test_the_loop_settles_all_and_one_bad_one_stops_no_other(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(4):
+        local.propose(connection)
+    tries: dict[int, int] = {}
+
+    def how(connection: Connection, proposal: Proposal) -> Checked:
+        tries[proposal.id] = tries.get(proposal.id, 0) + 1
+        if proposal.id == 1:
+            raise TrainerError("This one cannot be checked.", "Never.")
+        if proposal.id == 2:
+            return releasing(connection, proposal)
+        return checked(connection, proposal, runs(0.2 if proposal.id == 0 else 0.0))
+
+    results = served(connection, monkeypatch, how)
+    assert tries == {0: 1, 1: 3, 2: 1, 3: 1}
+    statuses = [proposal.status for proposal in connection.client.proposals(0)]
+    assert (statuses[0], statuses[3]) == (ProposalStatus.APPROVED, ProposalStatus.REJECTED)
+    said = [(result["proposal"], result["status"]) for result in results]
+    assert said[:4] == [(0, "approved"), (1, "failed"), (2, statuses[2].name.lower()), (3, "rejected")]
+    assert said[4:] == [(1, "failed"), (1, "failed")]
+
+
+def test_the_loop_waits_for_nobody_elses_review(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    other, proposal = local.stranger(connection), local.propose(connection)
+    connection.client.add_verifier(connection.wallet(None, AUTHORITY), other.pubkey())
+    connection.client.claim_review(other, proposal)
+    results = served(connection, monkeypatch, never, retries=2)
+    assert [result["status"] for result in results] == ["failed", "failed"]
+    assert all("in review by" in result["note"] for result in results)
+    assert sha256(b"").digest() != connection.client.proposal(0).metrics_hash
+
+
+def test_nothing_pending(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert served(connection, monkeypatch, never) == []
