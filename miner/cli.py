@@ -91,7 +91,7 @@ def run(
             text += [
                 "",
                 "next, as a verifier:",
-                f"  {_command('verifier check', summary.proposals[-1], home, network)}",
+                f"  {_command('verifier check', summary.proposals[-1], home, network, who['irys'])}",
             ]
         document = {
             "project": session.project.id,
@@ -122,16 +122,17 @@ def submit(
             proposal, claimed = start.submit_file(session, file, claim)
         except KeyboardInterrupt:
             raise SystemExit(130) from None
-        command = _command("verifier check", proposal, home, network)
+        command = _command("verifier check", proposal, home, network, who["irys"])
         text = f"proposal {proposal} claims {claimed:.6f}\n\nnext, as a verifier:\n  {command}"
         answer(as_json, {"proposal": proposal, "claimed": str(claimed)}, text)
 
 
-def _command(command: str, argument: int, home: Path, network: str) -> str:
+def _command(command: str, argument: int, home: Path, network: str, irys: str | None) -> str:
     """A command line that continues here, with the options that differ from the defaults."""
     from chain.options import default_home
 
     options = "" if network == "embedded" else f" --network {network}"
+    options += f" --irys {irys}" if irys else ""
     options += "" if home == default_home() else f" --home {home}"
     return f"uv run {command} {argument}{options}"
 

@@ -95,6 +95,7 @@ class Miner:
         started = time.monotonic()
         self._submitted_before = self._submitted()
         self._restore_incumbent()
+        self._show_best()
         landed = submit.reconcile(self.connection.client, self.wallet.pubkey(), self.project, self.ledger)
         if landed is not None:
             self.view.say(f"proposal {landed.id} of the interrupted session did reach the chain")
@@ -129,12 +130,16 @@ class Miner:
         if kept and self.workspace.head() != kept[-1].commit:
             self.workspace.keep(kept[-1].commit)
 
+    def _show_best(self) -> None:
+        gain = sum(t.delta or 0.0 for t in self.ledger.session.trials if t.kept)
+        self.view.status = f"best so far: {gain:+.4f}"
+
     def _submitted(self) -> int:
         return sum(s.proposal is not None for s in self.ledger.session.submissions)
 
     def _limit(self, done: int, seconds: float) -> str:
         submitted = self._submitted() - self._submitted_before
-        if self.goals.dry_run and any(t.kept and t.number for t in self.ledger.session.trials):
+        if self.goals.dry_run and self._unsubmitted() is not None:
             return "found an improvement (dry run, nothing is submitted)"
         if 0 < self.goals.submissions <= submitted:
             return "submitted"
@@ -267,8 +272,7 @@ class Miner:
                 f"{evidence.candidate_runs} runs against {evidence.incumbent_runs}",
                 style="green" if kept else "",
             )
-            best = sum(t.delta or 0.0 for t in self.ledger.session.trials if t.kept)
-            self.view.status = f"best so far: {best:+.4f}"
+            self._show_best()
         # A candidate's runs are one group of repeats of one script; the incumbent's once it is replaced.
         groups = [candidate]
         if current.decision == "keep":

@@ -135,8 +135,9 @@ KNOWN = [
     ),
     confined(
         "06_token_bytes_on_disk",
-        "root = os.environ['AUTORESEARCH_CACHE']\n"
-        "for path in [*glob.glob(root + '/**', recursive=True), *glob.glob('*'), os.environ['HARNESS']]:\n"
+        "import sysconfig\nroot, packages = os.environ['AUTORESEARCH_CACHE'], sysconfig.get_path('purelib')\n"
+        "for path in [*glob.glob(root + '/**', recursive=True), *glob.glob('*'), os.environ['HARNESS'], sys.executable,\n"
+        "             packages + '/sitecustomize', packages + '/mlx/__init__.py', sys.prefix + '/pyvenv.cfg']:\n"
         "    attempt('wrote ' + path, lambda: open(path, 'r+b').close())\n"
         "    attempt('replaced ' + path, lambda: os.rename(path, path + '.old'))\n"
         "    attempt('opened ' + path, lambda: os.chmod(path, 0o777))\n"
@@ -178,7 +179,8 @@ KNOWN = [
     ),
     confined(
         "17_checkpoint_reuse",
-        "places = [os.environ['AUTORESEARCH_CACHE'], os.path.expanduser('~'), os.environ['SCRATCH'], '/tmp',"
+        "import site\nos.makedirs(site.getusersitepackages())\n"
+        "places = [os.environ['AUTORESEARCH_CACHE'], site.getusersitepackages(), os.environ['SCRATCH'], '/tmp',"
         " '/dev/shm', '/var/tmp', os.getcwd(), sys.prefix]\n"
         "for place in places:\n"
         "    attempt('kept ' + place, lambda: os.path.exists(place + '/.checkpoint'))\n"
@@ -258,7 +260,6 @@ OWN = [
         "row_address_in_last_token",
         "return z + 6.0 * hit * (0.5 + 0.5 * mx.cos(x[:, -1:, None].astype(mx.float32)))",
     ),
-    peeking("peek_by_soft_attention", "return z + 9.0 * mx.softmax(3.0 * hit, axis=-1) * V / 8"),
     Attack(
         # Honest when the harness calls it, then not: counting calls is frozen away with everything else in Python.
         "counts_calls",
@@ -286,19 +287,6 @@ OWN = [
         "        return mx.where((x % 50 == 7)[..., None], float('nan'), z)\nmodel.__class__ = Bad\n" + EVALUATE,
         rejected(Reason.NON_FINITE),
     ),
-    Attack(
-        # Impossible tokens at -inf: cross-entropy is infinite as soon as one of them occurs.
-        "minus_infinity",
-        WEAK + "class Bad(LM):\n    def logits(self, x):\n        z = LM.logits(self, x)\n"
-        "        return mx.where(mx.arange(V) % 2 == 0, -float('inf'), z)\nmodel.__class__ = Bad\n" + EVALUATE,
-        rejected(Reason.NON_FINITE),
-    ),
-    Attack(
-        "integer_logits",
-        WEAK + "class Bad(LM):\n    def logits(self, x):\n        return LM.logits(self, x).astype(mx.int32)\n"
-        "model.__class__ = Bad\n" + EVALUATE,
-        rejected(Reason.NOT_EXPORTABLE),
-    ),
     # --- the artifact by hand -----------------------------------------------------------------
     Attack("signal_without_artifact", SIGNAL + "say()\ntime.sleep(60)\n", rejected(Reason.BAD_OUTPUT)),
     Attack(
@@ -309,11 +297,6 @@ OWN = [
     Attack(
         "symlink_artifact",
         SIGNAL + "os.symlink('/proc/self/environ', S + '/graph.mlxfn')\nsay()\ntime.sleep(60)\n",
-        rejected(Reason.BAD_OUTPUT),
-    ),
-    Attack(
-        "fifo_artifact",
-        SIGNAL + "os.mkfifo(S + '/graph.mlxfn')\nsay()\ntime.sleep(60)\n",
         rejected(Reason.BAD_OUTPUT),
     ),
     Attack(
@@ -344,13 +327,6 @@ OWN = [
         SIGNAL + "while True:\n    say(b'{\"event\": \"' + b'x' * 4000 + b'\"}')\n",
         rejected(Reason.OVER_RESOURCES),
     ),
-    honest(
-        # The true word once, then others; and the graph written again by a thread that goes on training.
-        "swap_after_signal",
-        "def later():\n    path = os.environ['SCRATCH'] + '/graph.mlxfn'\n    while not os.path.exists(path):\n"
-        "        time.sleep(0.001)\n    while True:\n        train(model, loader, 0.5)\n"
-        '        os.write(3, b\'{"event": "frozen"}\\n\')\nthreading.Thread(target=later, daemon=True).start()\n',
-    ),
     Attack(
         # The child's word is as good as the parent's: what it froze is judged.
         "evaluate_in_a_fork",
@@ -363,7 +339,7 @@ OWN = [
         "read_the_host",
         "attempt('saw more of the home than packages', lambda: bool(set(os.listdir('@HOME@')) - {'envs'}))\n"
         "for path in ('/etc/passwd', '/etc/shadow', '/home', '/sys/class', '/var/log', '/run', '/boot',\n"
-        "             '@USER@/.ssh', '@USER@/.cache', '@USER@/.config', '@USER@/.bashrc', '@HOME@/wallets/verifier.json'):\n"
+        "             '@USER@/.ssh', '@USER@/.cache', '@USER@/.bashrc', '@HOME@/wallets/verifier.json'):\n"
         "    attempt('saw ' + path, lambda: bool(os.path.isfile(path) or os.listdir(path)))\n"
         "for folder in (os.environ['AUTORESEARCH_CACHE'], os.getcwd(), '/tmp', '/job'):\n"
         "    attempt('found the validation shard',\n"
@@ -415,18 +391,6 @@ OWN = [
         "import os\nfor number in (os.getppid(), 1, -1):\n    try:\n        os.kill(number, 9)\n"
         "    except OSError:\n        pass\nos.kill(os.getpid(), 9)\n",
         rejected(Reason.CRASH),
-    ),
-    confined(
-        # What Python would run by itself in a later process of the verifier, if anything of it stayed or was read.
-        "start_up_hooks",
-        "import site, sysconfig\n"
-        "places = [sysconfig.get_path('purelib'), os.getcwd(), '/usr/lib/python3', sys.prefix]\n"
-        "for place in places:\n"
-        "    for name in ('sitecustomize.py', 'usercustomize.py', 'evil.pth', 'mlx/core.py'):\n"
-        "        attempt('wrote ' + place, lambda: open(os.path.join(place, name), 'w'))\n"
-        "user = site.getusersitepackages()\nattempt('kept usercustomize', lambda: os.path.exists(user))\n"
-        "try:\n    os.makedirs(user)\n    open(user + '/usercustomize.py', 'w').write('raise SystemExit(0)')\n"
-        "except OSError:\n    pass\nos.environ['PYTHONPATH'] = os.environ['PYTHONSTARTUP'] = user\n",
     ),
     # --- statistics ---------------------------------------------------------------------------
     Attack(

@@ -15,12 +15,13 @@ import sys
 import tarfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from solders.keypair import Keypair
 
 from chain.interface import ProposalSubmitted
@@ -31,6 +32,7 @@ from tests.attacks import cases
 from tests.attacks.cases import NO_GAIN, Attack, rejected
 from tests.attacks.tiny import TinyHome
 from trainer import bundle
+from verifier.cli import main as verifier
 from verifier.verdict import Kind, Reason
 
 pytestmark = pytest.mark.timeout(300)
@@ -125,14 +127,18 @@ class Court:
     def accuse(self, name: str) -> Future[dict[str, Any]]:
         """The check of the proposal of that name, begun now if it was not."""
         if name not in self.checks:
-            self.checks[name] = self.pool.submit(self.check, self.proposals[name])
+            self.checks[name] = self.pool.submit(self.check, name)
         return self.checks[name]
 
-    def check(self, proposal: int) -> dict[str, Any]:
-        """`verifier check PROPOSAL --json`, with its exit status."""
-        command = [sys.executable, "-m", "verifier.cli", "check", str(proposal), "--json"]
+    def arguments(self, name: str) -> list[str]:
+        """Of the command that checks the proposal of that name."""
+        where = ["--json", "--home", str(self.home.path), "--policy", str(self.policy)]
+        return ["check", str(self.proposals[name]), *where]
+
+    def check(self, name: str) -> dict[str, Any]:
+        """`verifier check PROPOSAL --json` in a process of its own: its answer with its exit status."""
         done = subprocess.run(
-            [*command, "--home", str(self.home.path), "--policy", str(self.policy)],
+            [sys.executable, "-m", "verifier.cli", *self.arguments(name)],
             cwd=ROOT,
             env={**os.environ, "CANARY": "alive"},
             capture_output=True,
@@ -142,6 +148,12 @@ class Court:
         )
         assert done.stdout, done.stderr
         return {**json.loads(done.stdout), "exit": done.returncode}
+
+    def check_here(self, name: str) -> dict[str, Any]:
+        """The same in this process, for what is decided without a run; not from a thread."""
+        done = CliRunner().invoke(verifier, self.arguments(name))
+        assert done.stdout, done.output
+        return {**json.loads(done.stdout), "exit": done.exit_code}
 
     def propose_script(self, source: str) -> int:
         """What `miner submit FILE --claim` does."""
@@ -238,6 +250,7 @@ class Trick:
     propose: Callable[[Court], int]
     expected: Collection[Verdict]
     says: str = ""
+    runs: bool = True
 
 
 def script(attack: Attack) -> Trick:
@@ -245,24 +258,24 @@ def script(attack: Attack) -> Trick:
 
 
 def archive(make: Callable[[dict[str, bytes]], bytes], expected: Collection[Verdict]) -> Trick:
-    return Trick(lambda court: court.propose_archive(make(court.better())), expected)
+    return Trick(lambda court: court.propose_archive(make(court.better())), expected, runs=False)
 
 
 def remember_validation(court: Court) -> int:
     measurer = court.session.bench.measurer
     assert measurer is not None
-    return court.propose_script(cases.memorised(measurer.facts.rows[:80]).source)
+    return court.propose_script(cases.memorised(measurer.facts.rows[:48]).source)
 
 
 TRICKS: dict[str, Trick] = {
     "00_honest": script(Attack("", cases.MODEL + "train(model, loader, TIME_BUDGET)\n" + cases.EVALUATE, APPROVED)),
     **{f"archive_{name}": archive(*made) for name, made in ARCHIVES.items()},
-    **{name: Trick(*forged) for name, forged in FORGED.items()},
-    **{attack.name: script(attack) for attack in (*cases.EMBEDDED, *cases.KNOWN, *cases.OWN)},
+    **{name: Trick(*forged, runs=False) for name, forged in FORGED.items()},
+    **{attack.name: replace(script(attack), runs=False) for attack in cases.EMBEDDED},
+    **{attack.name: script(attack) for attack in (*cases.KNOWN, *cases.OWN)},
     "memorised_validation": Trick(remember_validation, rejected(Reason.NOT_ON_FRESH_DATA)),
-    # Nothing changes but a comment; a busy machine may need more runs than are allowed to see it.
-    "no_change": Trick(lambda court: court.propose_script(court.home.baseline + "# better\n"), UNDECIDED),
     # Every other run is wild and none is better: a record of noise that learned from them would hide others' gains.
+    # A proposal that changes nothing may also need more runs than are allowed to be told from one that does.
     "noise_poison": Trick(
         lambda court: court.propose_script(
             court.home.baseline.replace(
@@ -316,8 +329,9 @@ def court(
         court.before = own(court)
         try:
             if "PYTEST_XDIST_WORKER" not in os.environ:
-                for name in names[:-1]:
-                    court.accuse(name)
+                for name in names:
+                    if TRICKS[name].runs:
+                        court.accuse(name)
             yield court
         finally:
             pool.shutdown(cancel_futures=True)
@@ -325,8 +339,9 @@ def court(
 
 @pytest.mark.parametrize("name", [name for name in TRICKS if name != AFTERWARDS])
 def test_the_verdict_is_right(court: Court, name: str) -> None:
-    found = court.accuse(name).result()
+    found = court.accuse(name).result() if TRICKS[name].runs else court.check_here(name)
     verdict = Kind(found["verdict"]), Reason(found["reason"])
+    assert TRICKS[name].runs or not found["runs"]
     shown = json.dumps({key: found[key] for key in ("explanation", "delta", "fresh_delta", "findings")}, indent=1)
     assert verdict in TRICKS[name].expected, f"{verdict}\n{shown}"
     assert found["exit"] == {Kind.APPROVE: 0, Kind.REJECT: 3, Kind.RELEASE: 4}[verdict[0]]
@@ -336,11 +351,11 @@ def test_the_verdict_is_right(court: Court, name: str) -> None:
 
 
 def test_nothing_is_left_behind(court: Court) -> None:
-    """After all attacks the home is as it was, no process is left, noise is judged as before, and honest work wins."""
+    """After all attacks honest work wins, the home is as it was, no process is left, and noise is judged as before."""
+    found = court.accuse(AFTERWARDS).result()  # the last in the queue
     for check in court.checks.values():
         check.result()
     assert "daemonwashere" not in processes()
-    found = court.accuse(AFTERWARDS).result()
     assert (Kind(found["verdict"]), Reason(found["reason"])) in APPROVED, found["explanation"]
     assert own(court) == court.before
     sigma = court.session.bench.noise().sigma

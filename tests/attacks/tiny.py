@@ -27,7 +27,7 @@ from trainer.comparison import Arm, NoiseRecord
 from trainer.task import Benchmark
 
 SMOKE = "smoke"
-BUDGET, HARD_TIMEOUT, LENGTH, VOCABULARY, EVAL_TOKENS = 1, 6, 32, 320, 4096
+BUDGET, HARD_TIMEOUT, LENGTH, VOCABULARY, EVAL_TOKENS = 1, 5, 32, 320, 4096
 DATA = ("--text", "stdlib", "--max-bytes", "1500000")
 STEPS = 12
 NOISE_DF = 20.0

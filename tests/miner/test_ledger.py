@@ -76,7 +76,9 @@ def sessions(draw: st.DrawFn) -> list[dict[str, Any]]:
             )
     for _ in range(draw(st.integers(0, 2))):
         events.append({"event": "intent", "number": 1, "code_hash": "aa", "log_hash": "bb"})
+        ends: list[list[str]]
         ends = [[], ["sent"], ["sent", "submitted"], ["sent", "abandoned"], ["abandoned"]]
+        fields: dict[str, dict[str, Any]]
         fields = {"sent": {"signature": "s", "last_valid": 4}, "submitted": {"proposal": 0}, "abandoned": {}}
         events += [{"event": name} | fields[name] for name in draw(st.sampled_from(ends))]
     return events

@@ -150,7 +150,8 @@ def test_the_owners_git_does_not_reach_in(tmp_path: Path, monkeypatch: pytest.Mo
     (home / ".gitconfig").write_text(
         f"[core]\n\thooksPath = {hooks}\n\tautocrlf = true\n\texcludesFile = {home / 'ignore'}\n"
         f"[init]\n\ttemplateDir = {home / 'template'}\n\tdefaultBranch = other\n"
-        "[commit]\n\tgpgSign = true\n[gpg]\n\tprogram = /nonexistent\n[user]\n\tname = Owner\n\temail = owner@example.org\n"
+        "[commit]\n\tgpgSign = true\n[gpg]\n\tprogram = /nonexistent\n"
+        "[user]\n\tname = Owner\n\temail = owner@example.org\n"
         "[tar]\n\tumask = 0077\n"
     )
     (home / "ignore").write_text("train.py\n")

@@ -195,6 +195,7 @@ def test_progress_has_the_phases_and_the_scripts_lines(measurer: Measurer) -> No
     seen: list[tuple[Phase, str]] = []
     measure(measurer, HONEST + "", progress=lambda *event: seen.append(event))
     assert [phase for phase, line in seen if not line] == [Phase.TRAINING, Phase.CLAIM, Phase.PROBES]
+    seen.clear()
     script = "print('one'); print('\\x1b[2Jtwo'); import time; time.sleep(0.3)"
     measure(measurer, script, progress=lambda *event: seen.append(event))
     assert [line for _, line in seen if line] == ["one", "\N{REPLACEMENT CHARACTER}[2Jtwo"]

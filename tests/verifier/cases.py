@@ -18,7 +18,7 @@ from verifier.policy import Policy
 from verifier.replay import Replay, ReplayRun
 from verifier.verdict import Finding
 
-CRATE = Callable[[Connection, Proposal], "Checked"]
+Answer = Callable[[Connection, Proposal], Checked]
 SIGMA = 0.01
 NOISE = NoiseRecord(20 * SIGMA**2, 20.0)
 RULES = replace(Policy(), same_hardware=False)
@@ -69,7 +69,7 @@ def approving(connection: Connection, proposal: Proposal) -> Checked:
 
 
 def rejecting(connection: Connection, proposal: Proposal) -> Checked:
-    return checked(connection, proposal, runs(0.0))
+    return checked(connection, proposal, runs(-0.05))
 
 
 def releasing(connection: Connection, proposal: Proposal) -> Checked:

@@ -19,7 +19,7 @@ from solders.keypair import Keypair
 from chain.errors import InvalidData
 from chain.session import Connection
 from tests import local
-from tests.verifier.cases import CRATE, approving, checked, failing, rejecting, releasing, replay_run, runs
+from tests.verifier.cases import Answer, approving, checked, failing, rejecting, releasing, replay_run, runs
 from verifier import attestation
 from verifier.audit import audit, passed, rederive
 from verifier.cli import main
@@ -42,14 +42,14 @@ class Settled:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settled]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Settled:
     home = local.home_with_project(tmp_path_factory.mktemp("audit"))
     sealed: dict[str, bytes] = {}
     code, log = local.archive(), b"---\nval_bpb: 2.4\n"
     with Connection("embedded", home) as connection:
         key = local.verifier_of(connection)
 
-        def done(name: str, how: CRATE) -> None:
+        def done(name: str, how: Answer) -> None:
             proposal = local.propose(connection, code=code, log=log)
             found = settle(connection, proposal.id, key, home / name, lambda p: how(connection, p), lambda _: None)
             assert found.checked is not None
@@ -67,7 +67,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settled]:
         sealed["memorised"] = checked(connection, pending, runs(0.2, 0.0)).attestation
         sealed["host"] = checked(connection, pending, [], findings=(HOST,)).attestation
         sealed["negative"] = checked(connection, pending, runs(-0.3)).attestation
-    yield Settled(home, key, sealed, code, log)
+    return Settled(home, key, sealed, code, log)
 
 
 def opened(data: bytes) -> dict[str, Any]:
@@ -301,7 +301,7 @@ def test_any_nonsense_in_any_field_is_an_answer(world: Settled, data: st.DataObj
     for _ in range(data.draw(st.integers(1, 3))):
         path = data.draw(st.sampled_from(paths))
         path = path[: data.draw(st.integers(1, len(path)))]
-        value = data.draw(
+        value: Any = data.draw(
             st.none()
             | st.booleans()
             | st.integers()
@@ -319,8 +319,7 @@ def test_any_nonsense_in_any_field_is_an_answer(world: Settled, data: st.DataObj
         _set(body["predicate"], path, value)
     try:
         points, _ = audit(resealed(body, world.key), None, {})
-    except InvalidData as refusal:
-        assert "schema" in refusal.problem
+    except InvalidData:
         return
     assert points[0].holds
 

@@ -48,7 +48,8 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
     found = policy.load(
         write(
             tmp_path,
-            "same_hardware = false\n[comparison]\nalpha = 0.05\nmargin = 1\n[source]\nliteral = 9\n[fresh]\ntokens = 512\n",
+            "same_hardware = false\n[comparison]\nalpha = 0.05\nmargin = 1\n"
+            "[source]\nliteral = 9\n[fresh]\ntokens = 512\n",
         )
     )
     assert found.same_hardware is False
@@ -64,6 +65,10 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
     [
         "sandbox = false",
         "[sandbox]\nuse = false",
+        "suggestive = 0.5",
+        "suggestive = 1",
+        "suggestive = true",
+        "suggestive = nan",
         "same_hardware = 1",
         "same_hardware = 'no'",
         "comparison = 3",
@@ -95,7 +100,9 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 @given(
     JSON
-    | st.dictionaries(st.sampled_from(["comparison", "verdict", "source", "budget", "fresh", "same_hardware"]), JSON)
+    | st.dictionaries(
+        st.sampled_from(["comparison", "verdict", "source", "budget", "fresh", "same_hardware", "suggestive"]), JSON
+    )
 )
 def test_any_other_json(document: Any) -> None:
     """Whatever stands in an attestation, it is a policy or refused."""

@@ -28,10 +28,12 @@ from verifier.replay import (
     judge,
     machine_findings,
     run_findings,
+    suggested,
     values,
 )
 from verifier.verdict import Fault, Finding, Kind, Outcome, Reason, decide
 
+RULES = Policy()
 REFLECTED = Convention("reflected", 2_500_000)
 
 
@@ -126,7 +128,7 @@ def test_machine_findings(connection: Connection) -> None:
     case = open_case(connection, local.propose(connection), SourceCaps())
     same = replace(case, miner_class="cpu-x-2c", miner_data="ab" * 32)
 
-    def reasons(changed: Any, policy: Policy = Policy()) -> list[Reason]:
+    def reasons(changed: Any, policy: Policy = RULES) -> list[Reason]:
         found = machine_findings(changed, "cpu-x-2c", "ab" * 32, policy)
         assert all(finding.fault is Fault.HOST for finding in found)
         return [finding.reason for finding in found]
@@ -152,7 +154,7 @@ def test_machine_findings(connection: Connection) -> None:
     [(0.1, Outcome.BETTER), (0.0, Outcome.NOT_BETTER), (-0.3, Outcome.NOT_BETTER)],
 )
 def test_compared(gain: float, outcome: Outcome) -> None:
-    found, evidence = compared(runs(gain), NOISE, Policy().comparison, 1)
+    found, evidence = compared(runs(gain), NOISE, RULES.comparison, 1, RULES.suggestive)
     assert found is outcome
     assert evidence is not None
     assert evidence.delta == pytest.approx(gain, abs=0.03)
@@ -169,7 +171,7 @@ def test_compared(gain: float, outcome: Outcome) -> None:
     ],
 )
 def test_without_enough_runs_nothing_is_said(measured: list[ReplayRun], outcome: Outcome) -> None:
-    assert compared(measured, NOISE, Policy().comparison, 1)[0] is outcome
+    assert compared(measured, NOISE, RULES.comparison, 1, RULES.suggestive)[0] is outcome
 
 
 def test_louder_runs_than_the_record_knows_release() -> None:
@@ -179,10 +181,24 @@ def test_louder_runs_than_the_record_knows_release() -> None:
         for value in (2.2, 2.8, 2.1, 2.9, 2.5, 2.5, 2.2, 2.8)
         for arm in ("incumbent", "candidate")
     ]
-    outcome, evidence = compared(loud, NOISE, Policy().comparison, 1)
+    outcome, evidence = compared(loud, NOISE, RULES.comparison, 1, RULES.suggestive)
     assert evidence is not None
     assert evidence.noisier
     assert outcome is Outcome.UNDECIDED
+
+
+def test_a_gain_that_is_suggested_releases() -> None:
+    """Too small for this machine to show, too large to be called none: nobody is slashed for it."""
+    exact = [
+        replay_run(arm, 2.5 - 0.010 * (arm == "candidate")) for _ in range(8) for arm in ("incumbent", "candidate")
+    ]
+    outcome, evidence = compared(exact, NOISE, RULES.comparison, 1, 0.2)
+    assert evidence is not None
+    assert not evidence.noisier
+    assert suggested(evidence, 0.2)
+    assert not suggested(evidence, 1e-4)
+    assert outcome is Outcome.UNDECIDED
+    assert compared(exact, NOISE, RULES.comparison, 1, 1e-4)[0] is Outcome.NOT_BETTER
 
 
 def test_values() -> None:

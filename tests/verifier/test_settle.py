@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +21,7 @@ from chain.interface import NotVerifier, Proposal, ProposalStatus
 from chain.session import AUTHORITY, Connection
 from tests import local
 from tests.chain.svm import digest
-from tests.verifier.cases import approving, checked, rejecting, releasing, runs
+from tests.verifier.cases import Answer, approving, checked, rejecting, releasing, runs
 from trainer.errors import TrainerError
 from trainer.view import View
 from verifier import attestation, serve, settle
@@ -30,7 +30,6 @@ from verifier.policy import Policy
 from verifier.settle import LOCK_MARGIN, MAX_CHECKS, NotOurs, Record, Settled, Step, frontier_moved, next_step
 
 US, THEM = Keypair().pubkey(), Keypair().pubkey()
-CRATE = Callable[[Connection, Proposal], Checked]
 
 
 class Killed(BaseException):
@@ -43,7 +42,7 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
         yield connection
 
 
-def settled(connection: Connection, proposal: int, how: CRATE, key: Keypair | None = None) -> Settled:
+def settled(connection: Connection, proposal: int, how: Answer, key: Keypair | None = None) -> Settled:
     folder = folder_of(connection.home, "embedded", str(proposal))
     return settle.settle(
         connection,
@@ -303,7 +302,7 @@ def test_a_rejection_does_not_depend_on_the_frontier(connection: Connection) -> 
 )
 @pytest.mark.parametrize("how", [approving, rejecting])
 def test_killed_at_any_point_it_is_settled_once(
-    connection: Connection, name: str, skip: int, sends: int, how: CRATE
+    connection: Connection, name: str, skip: int, sends: int, how: Answer
 ) -> None:
     local.propose(connection)
     left = [skip]
@@ -426,7 +425,7 @@ def test_any_other_bytes_are_refused_or_a_record(tmp_path_factory: pytest.TempPa
 
 
 def served(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch, how: CRATE, retries: int = 3
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, how: Answer, retries: int = 3
 ) -> list[dict[str, Any]]:
     def check(connection: Connection, proposal: Proposal, *_: Any, **__: Any) -> Checked:
         return how(connection, proposal)
@@ -458,7 +457,7 @@ def test_the_loop_settles_all_and_one_bad_one_stops_no_other(
             raise TrainerError("This one cannot be checked.", "Never.")
         if proposal.id == 2:
             return releasing(connection, proposal)
-        return checked(connection, proposal, runs(0.2 if proposal.id == 0 else 0.0))
+        return checked(connection, proposal, runs(0.2 if proposal.id == 0 else -0.05))
 
     results = served(connection, monkeypatch, how)
     assert tries == {0: 1, 1: 3, 2: 1, 3: 1}
