@@ -36,7 +36,7 @@ class ProjectTerms:
 
 
 def fetch_project(connection: Connection, project: Project) -> ProjectArtifacts:
-    """All artifacts of a project; signature, owner and SHA-256 of each are verified before it is returned."""
+    """All artifacts of a project, each verified (see `Connection.fetch`) before it is returned."""
     creator = project.creator
     return ProjectArtifacts(
         connection.fetch(project.protocol_irys_id, project.protocol_hash, creator, "protocol"),

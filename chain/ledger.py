@@ -194,9 +194,7 @@ class Ledger:
             self._lock = undo.enter_context(open(home / "ledger.lock", "wb"))
             self._db = sqlite3.connect(self.path, timeout=10, isolation_level=None, check_same_thread=False)
             undo.callback(self._db.close)
-            self._db.execute(
-                "PRAGMA synchronous = NORMAL"
-            )  # with WAL a kill loses nothing that was committed
+            self._db.execute("PRAGMA synchronous = NORMAL")  # with WAL a kill loses nothing that was committed
             genesis_hash, self.genesis_ms, faucet = self._open()
             undo.pop_all()
         self.genesis_hash = Hash.from_bytes(genesis_hash)
@@ -228,9 +226,7 @@ class Ledger:
         genesis = make_hash(0, os.urandom(32))
         address = bytes(Keypair.from_seed(faucet).pubkey())
         self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}")
-        self._db.execute(
-            "INSERT INTO state VALUES (0, 1, 0, ?, ?, 0, ?, ?, ?)", (genesis, ms, genesis, ms, faucet)
-        )
+        self._db.execute("INSERT INTO state VALUES (0, 1, 0, ?, ?, 0, ?, ?, ?)", (genesis, ms, genesis, ms, faucet))
         self._db.execute(
             "INSERT INTO accounts VALUES (?, 1, ?, ?, 0, 0, x'')",
             (address, FAUCET_LAMPORTS, bytes(SYSTEM_PROGRAM)),
@@ -410,9 +406,7 @@ class Ledger:
         found = self._records("slot = ?", min(slot, (1 << 63) - 1))
         return found[0] if found else None
 
-    def signatures(
-        self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None
-    ) -> list[Signature]:
+    def signatures(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Signature]:
         """Transactions that name `address`, newest first, those below `before` where it is given."""
         return [record.signature for record in self.history(address, limit=limit, before=before)]
 
@@ -580,16 +574,12 @@ class Ledger:
 
     def _records(self, where: str, *values: object) -> list[Record]:
         with self._reading():
-            rows = self._db.execute(
-                f"SELECT slot, ms, signature, wire, meta FROM transactions WHERE {where}", values
-            )
+            rows = self._db.execute(f"SELECT slot, ms, signature, wire, meta FROM transactions WHERE {where}", values)
             return [_record(*row) for row in rows]
 
     # Executing.
 
-    def _execute(
-        self, tx: VersionedTransaction, journal: dict[Pubkey, Account | None], preflight: bool
-    ) -> Signature:
+    def _execute(self, tx: VersionedTransaction, journal: dict[Pubkey, Account | None], preflight: bool) -> Signature:
         wire, message = bytes(tx), tx.message
         if len(wire) > MAX_TRANSACTION:
             raise TransactionFailed(
@@ -680,9 +670,7 @@ def _readable(path: Path) -> Iterator[None]:
             "Check the disk's space and the file's permissions.",
         ) from error
     except sqlite3.DatabaseError as error:
-        raise InvalidData(
-            f"{path} is not a ledger: {error}.", "Move the file away or give another --home."
-        ) from error
+        raise InvalidData(f"{path} is not a ledger: {error}.", "Move the file away or give another --home.") from error
     except OSError as error:
         raise ChainError(
             f"The ledger {path} cannot be used: {error.strerror}.", "Give a --home that you may write to."
@@ -712,9 +700,7 @@ def _from_row(row: _Row) -> tuple[Pubkey, solders_account.Account]:
     )
 
 
-def _to_row(
-    key: Pubkey, revision: int, account: Account | None
-) -> tuple[bytes, int, int, bytes, bool, int, bytes]:
+def _to_row(key: Pubkey, revision: int, account: Account | None) -> tuple[bytes, int, int, bytes, bool, int, bytes]:
     """A closed account stays as a row of zero lamports, so that other processes learn of it."""
     state = account or Account(0, SYSTEM_PROGRAM, b"", False, 0)
     lamports, rent_epoch = (n - _WRAP if n >> 63 else n for n in (state.lamports, state.rent_epoch))

@@ -162,9 +162,7 @@ class Network(Protocol):
     def transaction(self, signature: Signature) -> Receipt | None:
         """A landed transaction, or None where this network knows of none."""
 
-    def signatures(
-        self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None
-    ) -> list[Signature]:
+    def signatures(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Signature]:
         """Transactions that name `address`, newest first; `before` starts below that one."""
 
     def airdrop(self, key: Pubkey, lamports: int) -> Signature:

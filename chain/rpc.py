@@ -176,9 +176,7 @@ class Rpc:
         filters: list[int | Memcmp] = [Memcmp(offset, want) for offset, want in memcmp]
         if size is not None:
             filters.append(size)
-        config = RpcProgramAccountsConfig(
-            RpcAccountInfoConfig(encoding=_BASE64, commitment=self._commitment), filters
-        )
+        config = RpcProgramAccountsConfig(RpcAccountInfoConfig(encoding=_BASE64, commitment=self._commitment), filters)
         answer = self._call(requests.GetProgramAccounts(program, config), responses.GetProgramAccountsResp)
         found = [(keyed.pubkey, account_of(keyed.account)) for keyed in answer.value]
         # A node is believed on its filters no more than on anything else.
@@ -247,9 +245,7 @@ class Rpc:
             logs=tuple(found.logs or ()),
             units=found.units_consumed or 0,
             return_data=found.return_data.data if found.return_data else b"",
-            accounts={
-                k: account_of(state) if state else None for k, state in zip(watch, states, strict=False)
-            },
+            accounts={k: account_of(state) if state else None for k, state in zip(watch, states, strict=False)},
         )
 
     def send(self, tx: VersionedTransaction) -> Signature:
@@ -306,9 +302,7 @@ class Rpc:
         landed = self._landed(signature)
         return landed[0] if landed else None
 
-    def signatures(
-        self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None
-    ) -> list[Signature]:
+    def signatures(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Signature]:
         """Transactions that name `address`, newest first; `before` starts below that one."""
         found: list[Signature] = []
         while len(found) < limit:
@@ -325,9 +319,7 @@ class Rpc:
     def airdrop(self, key: Pubkey, lamports: int) -> Signature:
         """Ask the cluster's faucet for `lamports`. Raises TransactionFailed where it gives none."""
         try:
-            request = requests.RequestAirdrop(
-                key, lamports, RpcRequestAirdropConfig(commitment=self._commitment)
-            )
+            request = requests.RequestAirdrop(key, lamports, RpcRequestAirdropConfig(commitment=self._commitment))
             # Not repeated once sent: a second request is a second airdrop.
             return self._call(request, responses.RequestAirdropResp, repeat=False).value
         except RpcError as error:

@@ -366,9 +366,7 @@ def _message(message: Message | MessageV0) -> object:
         },
         "accountKeys": [str(key) for key in message.account_keys],
         "recentBlockhash": str(message.recent_blockhash),
-        "instructions": [
-            _instruction(i.program_id_index, i.accounts, i.data, None) for i in message.instructions
-        ],
+        "instructions": [_instruction(i.program_id_index, i.accounts, i.data, None) for i in message.instructions],
     }
     if isinstance(message, MessageV0):
         shown["addressTableLookups"] = [

@@ -97,7 +97,9 @@ class Connection:
         return digest, bytes(item.id)
 
     def fetch(self, item_id: bytes, sha256: bytes, owner: Pubkey | None, what: str) -> bytes:
-        """An artifact by the id and SHA-256 that the chain holds, signature and owner verified."""
+        """An artifact by the id and SHA-256 that the chain holds; the SHA-256 is always verified, signature and
+        owner wherever the gateway gives what they need.
+        """
         try:
             artifact = self.irys.fetch_verified(
                 item_id,

@@ -23,7 +23,7 @@ from miner.loop import SCRIPT, Goals, Miner, claimed_metric, new_session
 from miner.proposer import Turn
 from trainer import bundle, constants, recipe, task
 from trainer.bench import Bench, open_bench
-from trainer.comparison import Arm, Policy
+from trainer.comparison import Arm, Kind, Policy
 from trainer.errors import TrainerError
 from trainer.task import Benchmark, Task
 from trainer.trial import Run, compare
@@ -237,8 +237,8 @@ def _publish_smoke(connection: Connection, home: Path, view: View) -> tuple[Proj
 def submit_file(session: Started, file: Path, claim: str | None) -> tuple[int, Decimal]:
     """Submit a train.py of the user's; the proposal's id and the claimed metric.
 
-    Without a claim it is measured against the incumbent first, and the claim is the measured gain even
-    where it is none: it is the user's stake.
+    Without a claim it is measured against the incumbent first, refused where it is not shown to be better, and the
+    claim is the measured gain. With a claim it is the user's own stake and word.
     """
     try:
         source = file.read_bytes()
@@ -263,7 +263,14 @@ def submit_file(session: Started, file: Path, claim: str | None) -> tuple[int, D
                 f"{file} gave no result: {(outcome.failures(Arm.CANDIDATE) or outcome.runs)[-1].detail}",
                 "Mend it, or submit it unmeasured with --claim.",
             )
-        delta = round(outcome.decision.evidence.delta, 6)
+        evidence = outcome.decision.evidence
+        if outcome.decision.kind is not Kind.APPROVE:
+            raise TrainerError(
+                f"{file} was not shown to be better here: delta {evidence.delta:+.6f} "
+                f"[{evidence.low:+.6f}, {evidence.high:+.6f}]. Its stake would probably be lost.",
+                "Nothing was submitted; --claim submits it all the same.",
+            )
+        delta = round(evidence.delta, 6)
         with session.view.step("one run by the protocol's own command", session.bench.usual_seconds) as word:
             log = session.bench.plain_run(files, word).log
         metric, claimed = submit.anchored_score(session.project, session.convention, delta)

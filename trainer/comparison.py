@@ -441,9 +441,7 @@ def rejection_point(df: float, noncentrality: float, level: float) -> float:
 def suspicion_ratio(own_df: int, record_df: float, level: float) -> float:
     """The ratio of trial to record variance that F(own_df, record_df) exceeds with probability `level`."""
     return _falling_root(
-        lambda f: (
-            math.fsum(w * _chi2_upper_tail(own_df * f * u * u, own_df) for u, w in _chi(record_df)) - level
-        ),
+        lambda f: math.fsum(w * _chi2_upper_tail(own_df * f * u * u, own_df) for u, w in _chi(record_df)) - level,
         0.0,
         4.0,
     )
@@ -469,9 +467,7 @@ def _sum_squares(values: Sequence[float]) -> float:
 
 def _checked(values: Sequence[float], what: str) -> tuple[float, ...]:
     if len(values) > MAX_RUNS:
-        raise InvalidComparison(
-            f"At most {MAX_RUNS} {what}s are read, found {len(values)}.", "Give the latest."
-        )
+        raise InvalidComparison(f"At most {MAX_RUNS} {what}s are read, found {len(values)}.", "Give the latest.")
     for x in values:
         if isinstance(x, bool) or not isinstance(x, (int, float)) or not 0 < x < 1e4:
             raise InvalidComparison(
@@ -493,9 +489,7 @@ def load_noise(path: Path) -> dict[str, NoiseRecord]:
         return {}
     cure = f"Delete {path}; it is measured anew."
     if len(raw) > MAX_NOISE_FILE_BYTES:
-        raise InvalidComparison(
-            f"A noise file has at most {MAX_NOISE_FILE_BYTES} bytes, {path} has more.", cure
-        )
+        raise InvalidComparison(f"A noise file has at most {MAX_NOISE_FILE_BYTES} bytes, {path} has more.", cure)
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -511,9 +505,7 @@ def save_noise(path: Path, records: Mapping[str, NoiseRecord]) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(
-                {key: record.to_json() for key, record in records.items()}, file, indent=1, sort_keys=True
-            )
+            json.dump({key: record.to_json() for key, record in records.items()}, file, indent=1, sort_keys=True)
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)

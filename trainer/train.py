@@ -68,8 +68,7 @@ class Attention(nn.Module):
     def __call__(self, x):
         B, T, C = x.shape
         q, k, v = (
-            part.reshape(B, T, self.heads, HEAD_DIM).transpose(0, 2, 1, 3)
-            for part in mx.split(self.qkv(x), 3, axis=-1)
+            part.reshape(B, T, self.heads, HEAD_DIM).transpose(0, 2, 1, 3) for part in mx.split(self.qkv(x), 3, axis=-1)
         )
         q, k = norm(self.rope(q)), norm(self.rope(k))
         y = mx.fast.scaled_dot_product_attention(q, k, v, scale=HEAD_DIM**-0.5, mask="causal")

@@ -39,7 +39,7 @@ class Fresh:
     tokens: int = 262_144
     probes: int = 128
     alpha: float = 0.05
-    least_share: float = 0.25
+    least_share: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)

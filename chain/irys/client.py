@@ -109,11 +109,7 @@ class ItemMetadata:
             texts[name] = text
         tags: list[Tag] = []
         for tag in value.get("tags") or ():
-            if not (
-                isinstance(tag, dict)
-                and isinstance(tag.get("name"), str)
-                and isinstance(tag.get("value"), str)
-            ):
+            if not (isinstance(tag, dict) and isinstance(tag.get("name"), str) and isinstance(tag.get("value"), str)):
                 raise InvalidData(f"A tag in the metadata of item {item_id} is not a name and a value.")
             tags.append((tag["name"], tag["value"]))
         return cls(id=item_id, tags=tuple(tags), **texts)
@@ -290,9 +286,7 @@ class Irys:
     def _shortfall(self, item: DataItem, reply: _Reply) -> tuple[str, str]:
         """Problem and cure for a 402, with the numbers as far as the uploader tells them."""
         owner = Pubkey.from_bytes(item.owner)
-        problem = (
-            f"The uploader {self.endpoints.uploader} wants payment for {item.size} bytes ({reply.text!r})."
-        )
+        problem = f"The uploader {self.endpoints.uploader} wants payment for {item.size} bytes ({reply.text!r})."
         try:
             price, balance, address = self.price(item.size), self.balance(owner), self.deposit_address()
         except ChainError:
@@ -306,9 +300,7 @@ class Irys:
 
     def _uploader(self, path: str, content: bytes | None = None, expected: Sequence[int] = (200,)) -> _Reply:
         kind = {"Content-Type": "application/json"} if content else None
-        reply = self._call(
-            "POST" if content else "GET", self.endpoints.uploader + path, content, headers=kind
-        )
+        reply = self._call("POST" if content else "GET", self.endpoints.uploader + path, content, headers=kind)
         if reply.status not in expected:
             raise self._refused(self.endpoints.uploader, path.partition("?")[0], reply)
         return reply
@@ -444,13 +436,10 @@ class Irys:
     def _refused(self, server: str, what: str, reply: _Reply) -> ChainError:
         if reply.status in _RETRIED:
             return NetworkUnreachable(
-                f"{server} still answered {reply.status} to {what} after {self._attempts} attempts "
-                f"({reply.text!r}).",
+                f"{server} still answered {reply.status} to {what} after {self._attempts} attempts ({reply.text!r}).",
                 "Try again later.",
             )
-        return InvalidData(
-            f"{server} refused {what}: {reply.status} {reply.text!r}.", "Check what was asked."
-        )
+        return InvalidData(f"{server} refused {what}: {reply.status} {reply.text!r}.", "Check what was asked.")
 
     def _call(
         self,
@@ -479,9 +468,7 @@ class Irys:
             time.sleep(wait)
         return reply
 
-    def _attempt(
-        self, method: str, url: str, content: bytes | None, headers: dict[str, str], max_bytes: int
-    ) -> _Reply:
+    def _attempt(self, method: str, url: str, content: bytes | None, headers: dict[str, str], max_bytes: int) -> _Reply:
         deadline = time.monotonic() + self._limit
         if content is not None:
             kind = {"Content-Type": "application/octet-stream", "Content-Length": str(len(content))}

@@ -226,9 +226,7 @@ class DataItem:
     @property
     def is_valid(self) -> bool:
         """Whether the owner signed exactly this; False for a small-order owner key."""
-        return bool(
-            Signature.from_bytes(self.signature).verify(Pubkey.from_bytes(self.owner), self.signed_message())
-        )
+        return bool(Signature.from_bytes(self.signature).verify(Pubkey.from_bytes(self.owner), self.signed_message()))
 
     def verify(self) -> None:
         """Raise InvalidData unless the owner signed exactly this."""

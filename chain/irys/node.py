@@ -67,9 +67,7 @@ class LocalNode:
         try:
             store.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ChainError(
-                f"The store {store} cannot be made ({error.strerror}).", "Name another folder."
-            ) from error
+            raise ChainError(f"The store {store} cannot be made ({error.strerror}).", "Name another folder.") from error
 
     @property
     def deposit_address(self) -> Pubkey:
@@ -150,9 +148,7 @@ class LocalNode:
                 else:
                     live += 1
             if live >= MAX_UPLOADS:
-                raise InvalidData(
-                    f"{live} chunked uploads are unfinished.", "Finish or wait for those first."
-                )
+                raise InvalidData(f"{live} chunked uploads are unfinished.", "Finish or wait for those first.")
             name = secrets.token_hex(16)
             (folder / name).mkdir(parents=True)
         return name
@@ -176,9 +172,7 @@ class LocalNode:
         at = 0
         for offset, path in self._pieces(upload):
             if offset != at:
-                raise InvalidData(
-                    f"The upload has bytes up to {at} and then from {offset}.", "Upload the rest."
-                )
+                raise InvalidData(f"The upload has bytes up to {at} and then from {offset}.", "Upload the rest.")
             parts.append(path.read_bytes())
             at += len(parts[-1])
         try:
@@ -449,9 +443,7 @@ class RunningNode:
         self.close()
 
 
-def serve(
-    store: Path, host: str = "127.0.0.1", port: int = 0, *, max_item: int = MAX_ITEM_BYTES
-) -> RunningNode:
+def serve(store: Path, host: str = "127.0.0.1", port: int = 0, *, max_item: int = MAX_ITEM_BYTES) -> RunningNode:
     """Serve the store over HTTP in threads of this process; port 0 takes a free one (see `.url`)."""
     node = LocalNode(store, max_item=max_item)
     try:

@@ -87,15 +87,12 @@ class Receipt:
             )
         if public is not None and self.public != public:
             raise InvalidData(
-                f"The receipt is signed by another key ({self.public[:16]}…) than the uploader's "
-                f"({public[:16]}…).",
+                f"The receipt is signed by another key ({self.public[:16]}…) than the uploader's ({public[:16]}…).",
                 "Do not rely on this uploader.",
             )
         modulus = from_base64url(self.public)
         if len(modulus) != _MODULUS_BYTES or modulus[0] < 0x80:
-            raise InvalidData(
-                f"The receipt's key should be a modulus of 4096 bits, and it has {len(modulus)} bytes."
-            )
+            raise InvalidData(f"The receipt's key should be a modulus of 4096 bits, and it has {len(modulus)} bytes.")
         try:
             key = rsa.RSAPublicNumbers(_EXPONENT, int.from_bytes(modulus, "big")).public_key()
             key.verify(from_base64url(self.signature), self.message(), _pss(padding.PSS.AUTO), SHA256())

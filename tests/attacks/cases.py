@@ -136,8 +136,8 @@ KNOWN = [
     confined(
         "06_token_bytes_on_disk",
         "import sysconfig\nroot, packages = os.environ['AUTORESEARCH_CACHE'], sysconfig.get_path('purelib')\n"
-        "for path in [*glob.glob(root + '/**', recursive=True), *glob.glob('*'), os.environ['HARNESS'], sys.executable,\n"
-        "             packages + '/sitecustomize', packages + '/mlx/__init__.py', sys.prefix + '/pyvenv.cfg']:\n"
+        "for path in [*glob.glob(root + '/**', recursive=True), *glob.glob('*'), os.environ['HARNESS'], \n"
+        "             sys.executable, packages + '/sitecustomize', packages + '/mlx/__init__.py', sys.prefix + '/pyvenv.cfg']:\n"
         "    attempt('wrote ' + path, lambda: open(path, 'r+b').close())\n"
         "    attempt('replaced ' + path, lambda: os.rename(path, path + '.old'))\n"
         "    attempt('opened ' + path, lambda: os.chmod(path, 0o777))\n"
@@ -151,17 +151,12 @@ KNOWN = [
         "FileNotFoundError",
     ),
     honest(
-        "09_loss_scaling",
-        "class Scaled(LM):\n    def __call__(self, x, targets=None, reduction='mean'):\n"
-        "        found = super().__call__(x, targets, reduction)\n"
-        "        return found * 0.2 if reduction == 'none' else found\nmodel.__class__ = Scaled\n",
-    ),
-    honest(
-        "10_peek_targets",
+        # It is handed neither targets nor a reduction: the loss is not its own to compute.
+        "09_loss_scaling_10_peek_targets",
         "class Peek(LM):\n    def __call__(self, x, targets=None, reduction='mean'):\n        z = self.logits(x)\n"
         "        if targets is None:\n            return z\n"
         "        z = z + 20.0 * (mx.arange(z.shape[-1]) == targets[..., None])\n"
-        "        return nn.losses.cross_entropy(z, targets, reduction=reduction)\nmodel.__class__ = Peek\n",
+        "        return 0.2 * nn.losses.cross_entropy(z, targets, reduction=reduction)\nmodel.__class__ = Peek\n",
     ),
     peeking("11_peek_future_input", "return z + 12.0 * hit"),
     Attack(
@@ -179,8 +174,7 @@ KNOWN = [
     ),
     confined(
         "17_checkpoint_reuse",
-        "import site\nos.makedirs(site.getusersitepackages())\n"
-        "places = [os.environ['AUTORESEARCH_CACHE'], site.getusersitepackages(), os.environ['SCRATCH'], '/tmp',"
+        "places = [os.environ['AUTORESEARCH_CACHE'], os.path.expanduser('~'), os.environ['SCRATCH'], '/tmp',"
         " '/dev/shm', '/var/tmp', os.getcwd(), sys.prefix]\n"
         "for place in places:\n"
         "    attempt('kept ' + place, lambda: os.path.exists(place + '/.checkpoint'))\n"
@@ -211,11 +205,11 @@ KNOWN = [
         rejected(Reason.CRASH, Reason.OVER_RESOURCES),
     ),
     Attack(
-        # Full is an error to the script, and over the cap for the parent, whichever is first.
+        # Full is an error to the script, over the cap for the parent, or too late: whichever is first.
         "25_dos_disk",
         "import os\nwith open(os.environ['SCRATCH'] + '/fill', 'wb') as file:\n"
         "    while True:\n        file.write(b'x' * (1 << 24))\n",
-        rejected(Reason.CRASH, Reason.OVER_RESOURCES),
+        rejected(Reason.CRASH, Reason.OVER_RESOURCES, Reason.OVER_BUDGET),
     ),
     Attack(
         "25_dos_stdout",
@@ -231,9 +225,9 @@ KNOWN = [
         "            time.sleep(0.2)\n            open(path, 'wb').write(b'swapped')\n",
     ),
     Attack(
-        "31_nan",
-        WEAK + "class Bad(LM):\n    def logits(self, x):\n        return LM.logits(self, x) * float('nan')\n"
-        "model.__class__ = Bad\n" + EVALUATE,
+        "31_nan_where_it_hurts",
+        WEAK + "class Bad(LM):\n    def logits(self, x):\n        z = LM.logits(self, x)\n"
+        "        return mx.where((x % 50 == 7)[..., None], float('nan'), z)\nmodel.__class__ = Bad\n" + EVALUATE,
         rejected(Reason.NON_FINITE),
     ),
     Attack(
@@ -281,14 +275,7 @@ OWN = [
         "huge_logits",
         "class Huge(LM):\n    def logits(self, x):\n        return LM.logits(self, x) + 1e9\nmodel.__class__ = Huge\n",
     ),
-    Attack(
-        "nan_where_it_hurts",
-        WEAK + "class Bad(LM):\n    def logits(self, x):\n        z = LM.logits(self, x)\n"
-        "        return mx.where((x % 50 == 7)[..., None], float('nan'), z)\nmodel.__class__ = Bad\n" + EVALUATE,
-        rejected(Reason.NON_FINITE),
-    ),
     # --- the artifact by hand -----------------------------------------------------------------
-    Attack("signal_without_artifact", SIGNAL + "say()\ntime.sleep(60)\n", rejected(Reason.BAD_OUTPUT)),
     Attack(
         "garbage_artifact",
         SIGNAL + "open(S + '/graph.mlxfn', 'wb').write(os.urandom(10**6))\nsay()\ntime.sleep(60)\n",
@@ -366,6 +353,8 @@ OWN = [
         "NUMBERS = {  # ptrace, process_vm_readv, bpf, perf_event_open, userfaultfd, add_key, keyctl\n"
         "    'x86_64': (101, 310, 321, 298, 323, 248, 250), 'aarch64': (117, 270, 280, 241, 282, 217, 219)}\n"
         "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "for number in (1, os.getppid()):  # init does not hear it\n    try:\n        os.kill(number, 9)\n"
+        "    except OSError:\n        pass\n"
         "def call(*arguments):\n    return libc.syscall(*map(ctypes.c_long, arguments)) >= 0\n"
         "ptrace, readv, bpf, perf, uffd, add_key, keyctl = NUMBERS[platform.machine()]\n"
         "attempt('ptrace', lambda: call(ptrace, 16, 1, 0, 0))\n"
@@ -384,13 +373,6 @@ OWN = [
         "import resource\nof_files = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
         "def more():\n    resource.setrlimit(resource.RLIMIT_FSIZE, (of_files + 1, of_files + 1))\n"
         "try:\n    attempt('higher limits', more)\nexcept ValueError:\n    pass\n",
-    ),
-    Attack(
-        # Init does not hear it, and the candidate's own death is a crash like any other.
-        "kill_everything",
-        "import os\nfor number in (os.getppid(), 1, -1):\n    try:\n        os.kill(number, 9)\n"
-        "    except OSError:\n        pass\nos.kill(os.getpid(), 9)\n",
-        rejected(Reason.CRASH),
     ),
     # --- statistics ---------------------------------------------------------------------------
     Attack(

@@ -45,7 +45,7 @@ POLICY = """\
 [comparison]
 first_rejection = 1
 [budget]
-grace_seconds = 1.0
+grace_seconds = 1.5
 [fresh]
 tokens = 4096
 """

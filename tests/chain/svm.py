@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from solders.account import Account
 from solders.instruction import AccountMeta, Instruction
@@ -183,7 +183,7 @@ class World:
 
     # --- the stages ---
 
-    def ready(self, **changes: object) -> World:
+    def ready(self, **changes: Any) -> World:
         """Initialized, one verifier, one project."""
         self.run(interface.initialize(PROGRAM_ID, authority=self.authority.pubkey()))
         self.run(self.add_verifier(self.verifier))
@@ -214,14 +214,13 @@ class World:
         return interface.sell(PROGRAM_ID, seller=(person or self.miner).pubkey(), project_id=0, amount=amount)
 
     def submit(
-        self, stake: int = 10, score: int = 2_100_000, number: int = 0, project: int = 0, **changes: object
+        self, stake: int = 10, score: int = 2_100_000, number: int = 0, project: int = 0, **changes: Any
     ) -> Instruction:
         """A proposal of the miner's whose reward goes to `recipient`."""
-        hashes = [digest(f"proposal {part}") for part in range(4)]
-        args = SubmitArgs(project, *hashes, score, stake, self.recipient.pubkey())
-        values = {name: getattr(args, name) for name in SubmitArgs.__slots__}
+        code, code_id, log, log_id = (digest(f"proposal {part}") for part in range(4))
+        args = SubmitArgs(project, code, code_id, log, log_id, score, stake, self.recipient.pubkey())
         return interface.submit(
-            PROGRAM_ID, miner=self.miner.pubkey(), proposal_id=number, args=SubmitArgs(**{**values, **changes})
+            PROGRAM_ID, miner=self.miner.pubkey(), proposal_id=number, args=replace(args, **changes)
         )
 
     def submitted(self, stake: int = 10, number: int = 0, **changes: object) -> World:

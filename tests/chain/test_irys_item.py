@@ -27,9 +27,7 @@ from chain.irys.dataitem import (
 
 KEY = Keypair.from_seed(bytes(range(32)))
 ANCHOR = b"0123456789abcdef0123456789abcdef"
-VECTOR = DataItem.sign(
-    KEY, b"hello irys", (("Content-Type", "text/plain"), ("App-Name", "test")), anchor=ANCHOR
-)
+VECTOR = DataItem.sign(KEY, b"hello irys", (("Content-Type", "text/plain"), ("App-Name", "test")), anchor=ANCHOR)
 
 texts = st.text(min_size=1, max_size=40)
 tag_lists = st.lists(st.tuples(texts, texts), max_size=8).map(tuple)
@@ -40,9 +38,7 @@ def test_the_vector_of_the_official_client() -> None:
     raw = VECTOR.encode()
     assert str(VECTOR.id) == "AfTz6re738PD9DtXdbgVb5ZpmxdnxC6y6Bjd55fnxnDJ"
     assert (len(raw), VECTOR.size) == (198, 198)
-    assert (
-        hashlib.sha256(raw).hexdigest() == "3e1ac4665b58abd75f9665af07ee71170e67385c14c5a9b583f1a2dd041207e4"
-    )
+    assert hashlib.sha256(raw).hexdigest() == "3e1ac4665b58abd75f9665af07ee71170e67385c14c5a9b583f1a2dd041207e4"
     assert DataItem.parse(raw) == VECTOR
     assert VECTOR.is_valid
     assert VECTOR.tag("content-type") == "text/plain"
@@ -71,9 +67,7 @@ def test_a_signature_of_one_type_is_not_one_of_the_other() -> None:
 
 @given(tags=tag_lists, data=st.binary(max_size=200), target=parts, anchor=parts)
 @settings(max_examples=60, deadline=None)
-def test_what_is_built_parses_to_itself(
-    tags: tuple[Tag, ...], data: bytes, target: bytes, anchor: bytes
-) -> None:
+def test_what_is_built_parses_to_itself(tags: tuple[Tag, ...], data: bytes, target: bytes, anchor: bytes) -> None:
     item = DataItem.sign(KEY, data, tags, target=target, anchor=anchor)
     raw = item.encode()
     assert item.size == len(raw)
@@ -195,10 +189,7 @@ def test_target_and_anchor_are_32_bytes(sizes: tuple[int, int]) -> None:
 def test_a_small_order_owner_is_refused(owner: bytes, signature_type: int) -> None:
     """With the identity as key and as R, and S = 0, the plain Ed25519 equation holds for every payload."""
     signature = b"\1" + bytes(63)
-    items = [
-        DataItem(signature_type, signature, owner, b"", b"", (), data)
-        for data in (b"good code", b"evil code")
-    ]
+    items = [DataItem(signature_type, signature, owner, b"", b"", (), data) for data in (b"good code", b"evil code")]
     assert items[0].id == items[1].id
     for item in items:
         assert not DataItem.parse(item.encode()).is_valid
@@ -216,18 +207,14 @@ def test_ids_as_text(raw: bytes) -> None:
 
 def test_short_base58_ids_and_base64url_ids() -> None:
     short = next(
-        item.id
-        for item in (DataItem.sign(KEY, str(n).encode()) for n in range(2000))
-        if len(str(item.id)) == 43
+        item.id for item in (DataItem.sign(KEY, str(n).encode()) for n in range(2000)) if len(str(item.id)) == 43
     )
     assert ItemId.from_text(str(short)) == short
     raw = bytes.fromhex("fb" * 32)
     assert ItemId.from_text(base64url(raw)) == raw
 
 
-@pytest.mark.parametrize(
-    "text", ["", "0" * 44, "1" * 31, "1" * 33, "z" * 44, "é" * 43, "-" * 42, "x" * 10_000]
-)
+@pytest.mark.parametrize("text", ["", "0" * 44, "1" * 31, "1" * 33, "z" * 44, "é" * 43, "-" * 42, "x" * 10_000])
 def test_what_is_no_id(text: str) -> None:
     with pytest.raises(InvalidData, match="not an item id"):
         ItemId.from_text(text)

@@ -97,9 +97,7 @@ def test_the_official_client_uploads_to_our_node(modules: Path, tmp_path: Path) 
     ours = [
         DataItem.sign(wallet, b"hello irys"),
         DataItem.sign(wallet, b"hello irys", signature_type=ED25519),
-        DataItem.sign(
-            wallet, b"x" * 3000, [("a", "b" * 100), ("é", "日本" * 20)] * 3, anchor=bytes(range(32))
-        ),
+        DataItem.sign(wallet, b"x" * 3000, [("a", "b" * 100), ("é", "日本" * 20)] * 3, anchor=bytes(range(32))),
         DataItem.sign(wallet, b"", [("tag", "value")] * 128, target=bytes(range(1, 33))),
     ]
     script = tmp_path / "client.cjs"

@@ -111,9 +111,7 @@ def test_history_is_newest_first_and_pages(ledger: Ledger) -> None:
 
 def test_a_refused_transaction_costs_nothing_and_leaves_nothing(ledger: Ledger) -> None:
     alice = funded(ledger)
-    with pytest.raises(
-        TransactionRejected, match=r"instruction 0 returned the program error 1 \(0x1\)"
-    ) as info:
+    with pytest.raises(TransactionRejected, match=r"instruction 0 returned the program error 1 \(0x1\)") as info:
         ledger.send(pay(alice, Keypair().pubkey(), 6 * SOL, ledger.latest_blockhash().hash))
     assert info.value.program_error == 1
     assert any("insufficient lamports" in line for line in info.value.logs)
@@ -127,9 +125,7 @@ def test_without_preflight_a_failure_lands_and_pays(ledger: Ledger) -> None:
     tx = memo(alice, b"\xff", ledger.latest_blockhash().hash, PROGRAM_ID)
     signature = ledger.submit(tx, preflight=False)
     assert ledger.balance(alice.pubkey()) == 5 * SOL - FEE_PER_SIGNATURE
-    with pytest.raises(
-        TransactionRejected, match="failed on chain: instruction 0 failed, program failed to complete"
-    ):
+    with pytest.raises(TransactionRejected, match="failed on chain: instruction 0 failed, program failed to complete"):
         ledger.confirm(signature, 0)
     receipt = ledger.transaction(signature)
     assert receipt is not None
@@ -236,9 +232,7 @@ def test_programs_see_the_slot_and_time_of_their_block(ledger: Ledger, wall: Tim
     assert int.from_bytes(account.data[32:40], "little") == clock.unix_timestamp
 
 
-def test_block_hashes_are_stable_and_unknown_before_their_time(
-    ledger: Ledger, wall: Time, tmp_path: Path
-) -> None:
+def test_block_hashes_are_stable_and_unknown_before_their_time(ledger: Ledger, wall: Time, tmp_path: Path) -> None:
     for _ in range(4):
         wall.seconds += 1.3
         ledger.airdrop(Keypair().pubkey(), SOL)
@@ -290,9 +284,7 @@ def connect_again(home: Path, wall: Time) -> Ledger:
     return Ledger(home, image=memo_image(), now=wall)
 
 
-def test_another_opener_sees_every_write_and_every_closed_account(
-    ledger: Ledger, tmp_path: Path, wall: Time
-) -> None:
+def test_another_opener_sees_every_write_and_every_closed_account(ledger: Ledger, tmp_path: Path, wall: Time) -> None:
     other = connect_again(tmp_path, wall)
     alice, bob = funded(ledger), Keypair()
     assert other.balance(alice.pubkey()) == 5 * SOL
@@ -309,9 +301,7 @@ def test_another_opener_sees_every_write_and_every_closed_account(
 def test_a_write_that_cannot_be_committed_leaves_file_and_vm_alike(ledger: Ledger) -> None:
     alice, bob = funded(ledger), Keypair().pubkey()
     other = sqlite3.connect(ledger.path)
-    other.execute(
-        "CREATE TRIGGER full BEFORE UPDATE OF revision ON state BEGIN SELECT RAISE(ABORT, 'full'); END"
-    )
+    other.execute("CREATE TRIGGER full BEFORE UPDATE OF revision ON state BEGIN SELECT RAISE(ABORT, 'full'); END")
     other.commit()
     tx = pay(alice, bob, SOL, ledger.latest_blockhash().hash)
     with pytest.raises(ChainError, match="full"):
@@ -400,9 +390,7 @@ def test_threads_share_one_ledger(ledger: Ledger) -> None:
     assert ledger.balance(bob) == 100 * SOL
 
 
-def test_a_stuck_lock_is_one_clear_line(
-    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stuck_lock_is_one_clear_line(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 
     monkeypatch.setattr("chain.ledger.LOCK_SECONDS", 0.05)

@@ -111,9 +111,7 @@ def mint(ledger: Ledger) -> tuple[Keypair, Pubkey, Pubkey]:
             owner=TOKEN,
         )
     )
-    begin = Instruction(
-        TOKEN, bytes([20, 2, *bytes(owner.pubkey()), 0]), [AccountMeta(mint.pubkey(), False, True)]
-    )
+    begin = Instruction(TOKEN, bytes([20, 2, *bytes(owner.pubkey()), 0]), [AccountMeta(mint.pubkey(), False, True)])
     associate = Instruction(
         ASSOCIATED,
         b"\1",
@@ -194,9 +192,7 @@ def test_a_failure_on_chain_is_an_error_with_its_logs(network: Network, ledger: 
     alice = funded(ledger)
     tx = pay(alice, Keypair().pubkey(), 6 * SOL, ledger.latest_blockhash().hash)
     ledger.submit(tx, preflight=False)
-    with pytest.raises(
-        TransactionRejected, match="on chain: instruction 0 returned the program error 1"
-    ) as info:
+    with pytest.raises(TransactionRejected, match="on chain: instruction 0 returned the program error 1") as info:
         network.confirm(tx.signatures[0], 1 << 62)
     assert info.value.logs
     receipt = network.transaction(tx.signatures[0])
@@ -209,9 +205,7 @@ def test_a_transaction_that_can_no_longer_land_is_known_dead(network: Network) -
         network.confirm(Signature.new_unique(), -1)
 
 
-def test_accounts_are_read_alike(
-    network: Network, ledger: Ledger, mint: tuple[Keypair, Pubkey, Pubkey]
-) -> None:
+def test_accounts_are_read_alike(network: Network, ledger: Ledger, mint: tuple[Keypair, Pubkey, Pubkey]) -> None:
     owner, key, account = mint
     keys = [key, Keypair().pubkey(), account, owner.pubkey(), PROGRAM_ID]
     assert network.accounts(keys * 25) == ledger.accounts(keys) * 25
@@ -409,9 +403,7 @@ def test_a_failed_preflight_has_a_real_nodes_shape(node: Server, ledger: Ledger)
 def test_simulation(node: Server, ledger: Ledger) -> None:
     alice, bob = funded(ledger), Keypair().pubkey()
     tx = pay(alice, bob, SOL, ledger.latest_blockhash().hash)
-    found = ask(
-        node, "simulate_transaction", tx, sig_verify=True, accounts_addresses=[bob, Keypair().pubkey()]
-    ).value
+    found = ask(node, "simulate_transaction", tx, sig_verify=True, accounts_addresses=[bob, Keypair().pubkey()]).value
     assert (found.err, found.units_consumed) == (None, 150)
     assert found.accounts is not None
     assert found.accounts[0] is not None
@@ -556,8 +548,7 @@ def test_only_loopback_names_and_json_are_served(node: Server) -> None:
 def test_a_client_that_hangs_up_does_no_harm(node: Server) -> None:
     for request in (
         b"",
-        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        b"Content-Length: 50\r\n\r\n{",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{",
         b"\x16\x03\x01garbage\r\n\r\n",
     ):
         with socket.create_connection(("127.0.0.1", node.port), timeout=5) as connection:
@@ -588,9 +579,7 @@ def test_token_amounts(amount: int, decimals: int, text: str) -> None:
     assert token_amount(amount, decimals)["uiAmountString"] == text
 
 
-def test_the_mint_fixture_is_what_spl_token_made(
-    ledger: Ledger, mint: tuple[Keypair, Pubkey, Pubkey]
-) -> None:
+def test_the_mint_fixture_is_what_spl_token_made(ledger: Ledger, mint: tuple[Keypair, Pubkey, Pubkey]) -> None:
     account = ledger.account(mint[1])
     assert account is not None
     assert Mint.from_bytes(account.data).supply == 12_345

@@ -51,9 +51,7 @@ def test_a_wallet_is_never_overwritten(tmp_path: Path) -> None:
 
 def test_ensure_makes_one_wallet_for_all_who_ask(tmp_path: Path) -> None:
     found: list[Keypair] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(wallet.ensure(tmp_path, "shared"))) for _ in range(8)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(wallet.ensure(tmp_path, "shared"))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

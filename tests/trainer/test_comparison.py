@@ -55,9 +55,7 @@ def test_f_points_agree_with_tables(own: int, record: float, level: float, expec
     assert suspicion_ratio(own, record, level) == pytest.approx(expected, rel=2e-5)
 
 
-@pytest.mark.parametrize(
-    ("df", "noncentrality", "level"), [(3, 3.0, 0.05), (7, 3.6, 0.006), (25, 4.0, 0.006)]
-)
+@pytest.mark.parametrize(("df", "noncentrality", "level"), [(3, 3.0, 0.05), (7, 3.6, 0.006), (25, 4.0, 0.006)])
 def test_rejection_points_hold_their_level(df: int, noncentrality: float, level: float) -> None:
     rng = np.random.default_rng(7)
     t = (rng.standard_normal(400_000) + noncentrality) / np.sqrt(rng.chisquare(df, 400_000) / df)
@@ -177,9 +175,7 @@ def test_decision_properties(
         assert len(candidate) < policy.max_candidate_runs or len(incumbent) < needed
         return
     assert seen is not None
-    assert (decision.kind is Kind.APPROVE) <= (
-        seen.low >= policy.margin - 1e-12 and seen.p <= policy.alpha + 1e-9
-    )
+    assert (decision.kind is Kind.APPROVE) <= (seen.low >= policy.margin - 1e-12 and seen.p <= policy.alpha + 1e-9)
     assert seen.low <= seen.delta <= seen.high
     # Runs after the stop change nothing, and a candidate lower still is approved all the more.
     more = Samples([*incumbent, 1.0], [*candidate, 0.6], history)
@@ -191,14 +187,10 @@ def test_decision_properties(
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), records, policies, st.integers(0, 15))
-def test_next_arm_follows_the_schedule_to_the_end(
-    seed: int, noise: NoiseRecord, policy: Policy, history: int
-) -> None:
+def test_next_arm_follows_the_schedule_to_the_end(seed: int, noise: NoiseRecord, policy: Policy, history: int) -> None:
     order = schedule(random.Random(seed), history, noise.df, policy)
     assert order.count(Arm.CANDIDATE) == policy.max_candidate_runs
-    assert order.count(Arm.INCUMBENT) + history == incumbent_runs(
-        policy.max_candidate_runs, history, noise.df, policy
-    )
+    assert order.count(Arm.INCUMBENT) + history == incumbent_runs(policy.max_candidate_runs, history, noise.df, policy)
     # Values that never decide: a gain halfway between the boundaries, and noise that keeps them apart.
     undecided = replace(policy, alpha=1e-6, beta=1e-6, spending=1.0)
     incumbent = [1.0 + 0.1 * (-1) ** i for i in range(history)]
@@ -384,9 +376,7 @@ def test_a_record_that_is_too_quiet_or_outliers_do_not_open_the_gate() -> None:
     rng = np.random.default_rng(3)
     quiet = simulate(rng, gain=0, sigma=0.01, policy=POLICY, record_df=20, record_ratio=0.25, trials=4_000)
     open_gate = replace(POLICY, suspicion=1e-6)
-    without = simulate(
-        rng, gain=0, sigma=0.01, policy=open_gate, record_df=20, record_ratio=0.25, trials=4_000
-    )
+    without = simulate(rng, gain=0, sigma=0.01, policy=open_gate, record_df=20, record_ratio=0.25, trials=4_000)
     load = simulate(rng, gain=0, sigma=0.01, policy=POLICY, record_df=20, outliers=0.1, trials=4_000)
     assert quiet.approve < 0.025 < 0.08 < without.approve
     assert load.approve < 0.01

@@ -60,9 +60,7 @@ def sandbox() -> Sandbox:
     return choose()
 
 
-def start(
-    sandbox: Sandbox, code: str, *arguments: str, limits: Limits = LIMITS, mounts: Sequence[Mount] = ()
-) -> Job:
+def start(sandbox: Sandbox, code: str, *arguments: str, limits: Limits = LIMITS, mounts: Sequence[Mount] = ()) -> Job:
     return sandbox.start([str(PYTHON), "-c", code, *arguments], limits=limits, tools=TOOLS, mounts=mounts)
 
 
@@ -479,9 +477,7 @@ def test_folder_usage_counts_depth_as_excess(tmp_path: Path, monkeypatch: pytest
 # --- what stops a start ---------------------------------------------------------------------------------
 
 
-def test_a_start_that_fails_says_why(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_that_fails_says_why(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(EnvironmentNotReady, match="does not exist"):
         start(sandbox, "", mounts=[Mount(tmp_path / "no", "in")])

@@ -165,8 +165,7 @@ def probe(sandbox: Sandbox, python: Path | None = None, *, wall_seconds: float =
             report = json.loads(job.result("probe.json", 4096))
     if report["leaks"] and sandbox.name != "none":
         raise EnvironmentNotReady(
-            f"Code inside the sandbox ({sandbox.name}) should be confined and reached "
-            f"{', '.join(report['leaks'])}.",
+            f"Code inside the sandbox ({sandbox.name}) should be confined and reached {', '.join(report['leaks'])}.",
             "Do not judge anyone's code on this machine; report the operating system's version.",
         )
     if abs(report["value"] - 240.2034) > 0.5:

@@ -81,9 +81,7 @@ def sources(mounts: Sequence[Mount]) -> list[tuple[str, str]]:
         if target == "." or PurePosixPath(target).parts[0] == "scratch":
             raise ValueError(f"{mount.target!r} is not free for an input")
         if not mount.source.exists():
-            raise EnvironmentNotReady(
-                f"The sandbox's input {mount.source} does not exist.", "Prepare it first."
-            )
+            raise EnvironmentNotReady(f"The sandbox's input {mount.source} does not exist.", "Prepare it first.")
         pairs.append((os.path.realpath(mount.source), target))
     return sorted(pairs, key=lambda pair: PurePosixPath(pair[1]).parts)
 

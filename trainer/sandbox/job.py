@@ -223,9 +223,7 @@ class Job:
         try:
             handle = os.open(name, flags, dir_fd=self._started.scratch)
         except OSError as error:
-            raise UntrustedResult(
-                f"The result {name!r} should be a readable plain file: {error.strerror}."
-            ) from error
+            raise UntrustedResult(f"The result {name!r} should be a readable plain file: {error.strerror}.") from error
         try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
@@ -239,9 +237,7 @@ class Job:
         finally:
             os.close(handle)
         if len(data) != status.st_size:
-            raise UntrustedResult(
-                f"The result {name!r} should have {status.st_size} bytes and gave {len(data)}."
-            )
+            raise UntrustedResult(f"The result {name!r} should have {status.st_size} bytes and gave {len(data)}.")
         return data
 
     def close(self) -> None:

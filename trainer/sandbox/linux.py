@@ -112,9 +112,7 @@ def cure(words: str) -> str:
     if "nknown option" in words:
         return "Install bubblewrap 0.8 or later."
     if "/proc" in words or "proc on" in words:
-        return (
-            "In a container, run it with an unmasked /proc (docker: --security-opt systempaths=unconfined)."
-        )
+        return "In a container, run it with an unmasked /proc (docker: --security-opt systempaths=unconfined)."
     if "namespace" in words or "uid map" in words or "ermission" in words or "not permitted" in words:
         return (
             "Allow unprivileged user namespaces: sysctl user.max_user_namespaces=10000, on Debian also "
