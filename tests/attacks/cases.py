@@ -136,8 +136,8 @@ KNOWN = [
     confined(
         "06_token_bytes_on_disk",
         "import sysconfig\nroot, packages = os.environ['AUTORESEARCH_CACHE'], sysconfig.get_path('purelib')\n"
-        "for path in [*glob.glob(root + '/**', recursive=True), *glob.glob('*'), os.environ['HARNESS'], \n"
-        "             sys.executable, packages + '/sitecustomize', packages + '/mlx/__init__.py', sys.prefix + '/pyvenv.cfg']:\n"
+        "for path in [*glob.glob(root + '/**', recursive=True), *glob.glob('*'), os.environ['HARNESS'],\n"
+        "             sys.executable, packages + '/sitecustomize', packages + '/mlx/__init__.py']:\n"
         "    attempt('wrote ' + path, lambda: open(path, 'r+b').close())\n"
         "    attempt('replaced ' + path, lambda: os.rename(path, path + '.old'))\n"
         "    attempt('opened ' + path, lambda: os.chmod(path, 0o777))\n"
