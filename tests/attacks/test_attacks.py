@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -315,6 +316,10 @@ def court(
     tiny_home: TinyHome, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Court]:
     """The selected proposals submitted, and checks of all of them queued, two at a time; under xdist when asked for."""
+    # Proposals and noise of hostile scripts stay in a copy: other tests use the same home.
+    copy = tmp_path_factory.mktemp("court") / "home"
+    shutil.copytree(tiny_home.path, copy, symlinks=True)
+    tiny_home = replace(tiny_home, path=copy)
     policy = tmp_path_factory.mktemp("policy") / "policy.toml"
     policy.write_text(POLICY)
     who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True, "irys": None}

@@ -72,6 +72,11 @@ def options(mounts: Sequence[Mount], tools: Sequence[Path], scratch_bytes: int, 
     """bubblewrap's options for a job, reading only which of the host's folders exist."""
     found = ["--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL", "--new-session"]
     found += ["--die-with-parent", "--clearenv", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox"]
+    scratch, link = f"{JOB}/scratch", "/tmp"
+    if any(Path(name).is_relative_to("/tmp") for _, name in prefixes(tools)):
+        # A tool below /tmp is mounted in that folder, which therefore has to be the scratch itself.
+        scratch, link = link, scratch
+    found += ["--size", str(scratch_bytes), "--perms", "0700", "--tmpfs", scratch]
     for path in _SYSTEM_FILES:
         found += ["--ro-bind-try", path, path]
     for path in _SYSTEM_LINKS:
@@ -91,10 +96,7 @@ def options(mounts: Sequence[Mount], tools: Sequence[Path], scratch_bytes: int, 
         found += ["--ro-bind", source, f"{JOB}/{target}"]
     found += ["--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm"]
     found += ["--remount-ro", "/proc", "--remount-ro", "/dev"]
-    found += ["--size", str(scratch_bytes), "--perms", "0700", "--tmpfs", f"{JOB}/scratch"]
-    if not any(Path(name).is_relative_to("/tmp") for _, name in prefixes(tools)):
-        found += ["--symlink", f"{JOB}/scratch", "/tmp"]  # a tool below /tmp has made that folder already
-    return [*found, "--remount-ro", "/"]
+    return [*found, "--symlink", scratch, link, "--remount-ro", "/"]
 
 
 def resource_limits(limits: Limits, release: str, cuda: bool) -> dict[str, int]:
