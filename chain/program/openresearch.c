@@ -910,10 +910,15 @@ inl bool is_locked(const Proposal *proposal) {
   return proposal->status == IN_REVIEW && now() <= proposal->review_lock_until;
 }
 
+/* Refuse a proposal that was settled. */
+static noinline u64 check_open(const Proposal *proposal) {
+  return proposal->status == PENDING || proposal->status == IN_REVIEW ? 0 : fail(WrongStatus);
+}
+
 /* Refuse anything but a proposal that nobody has settled and nobody is reviewing.
  * CHOICE: one under review is LockActive, a settled one WrongStatus. */
 static noinline u64 check_free(const Proposal *proposal) {
-  if (proposal->status != PENDING && proposal->status != IN_REVIEW) return fail(WrongStatus);
+  TRY(check_open(proposal));
   return is_locked(proposal) ? fail(LockActive) : 0;
 }
 
@@ -1077,7 +1082,7 @@ static noinline u64 expire(Ctx *c) {
   SlashSeeds s;
   TRY(open_slash(c, PROPOSAL, args->id, &s));
   Proposal *proposal = (Proposal *)account(c, PROPOSAL)->data;
-  TRY(check_free(proposal));
+  TRY(check_open(proposal)); /* whatever its lock: a verifier who claims again and again cannot put this off */
   i64 due;
   if (!later(&due, proposal->submitted_at, EXPIRY_WINDOW_SECONDS)) return fail(MathOverflow);
   if (now() < due) return fail(ExpiryNotReached);
