@@ -37,7 +37,7 @@ ZERO_KEY = Pubkey.default()
 
 REVIEW_LOCK_SECONDS = 86_400
 EXPIRY_WINDOW_SECONDS = 604_800
-SLASH_BURN_BPS = 5_000  # of 10,000; the rest becomes claimable
+SLASH_BURN_BPS = 5_000  # of 10,000, rounded up to a whole token; the rest becomes claimable
 MAX_TOKEN_NAME = 32  # bytes; Metaplex' own limits
 MAX_TOKEN_SYMBOL = 10
 
