@@ -159,19 +159,9 @@ class Miner:
 
     def _baseline(self) -> None:
         """Measure the incumbent as trial 0, unless this session has already."""
-        session = self.ledger.session
-        if not session.trials:
-            head = self.workspace.head()
-            source = self.workspace.read(head, SCRIPT)
-            self.ledger.append(
-                "trial",
-                number=0,
-                hypothesis="baseline",
-                fingerprint=constants.fingerprint(source),
-                commit=head,
-                base=head,
-            )
-        baseline = session.trials[0]
+        if not self.ledger.session.trials:
+            self._append_trial(0, "baseline", self.workspace.head())
+        baseline = self.ledger.session.trials[0]
         if baseline.decision:
             return
         while len(self._values(baseline, Arm.INCUMBENT)) < BASELINE_RUNS:
@@ -187,41 +177,33 @@ class Miner:
 
     def adopt_baseline(self, runs: list[Run]) -> None:
         """Take over the baseline runs that this very process just made to publish the project."""
-        head = self.workspace.head()
-        source = self.workspace.read(head, SCRIPT)
-        self.ledger.append(
-            "trial",
-            number=0,
-            hypothesis="baseline",
-            fingerprint=constants.fingerprint(source),
-            commit=head,
-            base=head,
-        )
+        self._append_trial(0, "baseline", self.workspace.head())
         for run in runs:
             self._record(self.ledger.session.trials[0], run)
+
+    def _append_trial(self, number: int, hypothesis: str, commit: str) -> None:
+        """Begin a trial of a commit against the branch's head."""
+        self.ledger.append(
+            "trial",
+            number=number,
+            hypothesis=hypothesis,
+            fingerprint=constants.fingerprint(self.workspace.read(commit, SCRIPT)),
+            commit=commit,
+            base=self.workspace.head(),
+        )
 
     def _trial(self) -> bool:
         """One candidate, judged; False where the proposer has none."""
         session = self.ledger.session
-        unfinished = session.unfinished
-        head = self.workspace.head()
-        incumbent_source = self.workspace.read(head, SCRIPT)
-        if unfinished is None:
-            candidate = self.proposer.propose(incumbent_source, session.history())
+        if session.unfinished is None:
+            source = self.workspace.read(self.workspace.head(), SCRIPT)
+            candidate = self.proposer.propose(source, session.history())
             if candidate is None:
                 return False
             number = session.trials[-1].number + 1
             commit = self.workspace.commit(number, candidate.source, candidate.hypothesis, name=SCRIPT)
-            self.ledger.append(
-                "trial",
-                number=number,
-                hypothesis=candidate.hypothesis,
-                fingerprint=constants.fingerprint(candidate.source),
-                commit=commit,
-                base=head,
-            )
-            unfinished = session.trials[-1]
-        current = unfinished
+            self._append_trial(number, candidate.hypothesis, commit)
+        current = session.trials[-1]
         self.view.say(f"trial {current.number}: {current.hypothesis}")
         trees = {
             Arm.INCUMBENT: self._tree(current.base),
