@@ -4,8 +4,8 @@ Rules for money:
 
 - Nothing is signed that was not simulated against the network's present state.
 - A transaction is on record before it is sent: `execute` hands its signature to `before_send` first.
-- Nothing is sent twice: after a crash, `settled` tells from the recorded signature whether it landed,
-  is known dead, or is still open, and only a dead one may be made again.
+- Nothing is sent twice: after a crash, `Network.confirm` tells from the recorded signature whether it
+  landed, is known dead, or is still open, and only a dead one may be made again.
 """
 
 from __future__ import annotations
