@@ -21,6 +21,7 @@ from trainer.errors import TrainerError
 
 Event = Mapping[str, Any]
 _RUN_FIELDS = ("at", "number", "arm", "val_bpb", "failure", "detail", "seconds", "memory_mb", "log")
+_LATER_RUN_FIELDS: Mapping[str, Any] = {"fresh_bpb": None, "tokens_per_second": None, "curve": [], "conditions": []}
 
 
 class LedgerDamaged(TrainerError):
@@ -29,16 +30,31 @@ class LedgerDamaged(TrainerError):
 
 @dataclass(slots=True)
 class Trial:
-    """One candidate being judged, or judged: its source, why, its runs and what became of it."""
+    """One candidate being judged, or judged: its source, why, its runs and what became of it.
+
+    `commit` is the candidate's, `base` the incumbent's it is measured against. A run is a mapping of its ledger
+    fields: arm, val_bpb and fresh_bpb (None without a value), failure ("" or one word: "stopped" by its loss curve,
+    "unfit" for this machine's state, else what went wrong), detail, seconds, memory_mb, tokens_per_second, curve
+    (a list of [seconds, loss in nats], what the script printed) and conditions (words on the machine's state).
+    `decision` is "" while it is open, then keep, discard or crash; `delta`, `low`, `high` in bpb and `p` are those
+    of the comparison's last look, `reason` says in words what decided.
+    """
 
     number: int
     hypothesis: str
     fingerprint: str
     commit: str
     base: str
+    proposer: str = ""
+    at: str = ""
     runs: list[dict[str, Any]] = field(default_factory=list)
     decision: str = ""
     delta: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    reason: str = ""
+    decided: str = ""
 
     @property
     def kept(self) -> bool:
@@ -56,21 +72,49 @@ class Submission:
     last_valid: int = 0
     proposal: int | None = None
     abandoned: bool = False
+    status: str = ""  # the proposal's last known status on chain
 
     @property
     def open(self) -> bool:
         return self.proposal is None and not self.abandoned
 
 
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """The chain's best when the session looked: `commit` is its code here, `metric` the value on chain."""
+
+    at: str
+    trial: int  # the number of the last trial before it
+    commit: str
+    code_hash: str
+    metric: str
+    miner: str
+    own: bool
+
+
+@dataclass(slots=True)
+class Segment:
+    """One life of the miner's process, from `begin` to `end` ("" where it was killed); `seconds` it ran."""
+
+    begin: str
+    end: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+
+
 @dataclass(slots=True)
 class Session:
-    """What a ledger adds up to."""
+    """What a ledger adds up to. `spent` is in lamports, `staked` in tokens; both only of what landed on chain."""
 
     seed: int = 0
     tag: str = ""
     started: str = ""
     trials: list[Trial] = field(default_factory=list)
     submissions: list[Submission] = field(default_factory=list)
+    frontiers: list[Frontier] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    spent: int = 0
+    staked: int = 0
 
     def apply(self, event: Event) -> None:
         """Fold one event in; an unknown kind or a missing field raises LedgerDamaged."""
@@ -86,14 +130,19 @@ class Session:
                             event["fingerprint"],
                             event["commit"],
                             event["base"],
+                            event.get("proposer", ""),
+                            event["at"],
                         )
                     )
                 case "run":
                     run = {name: event[name] for name in _RUN_FIELDS}
+                    run |= {name: event.get(name, default) for name, default in _LATER_RUN_FIELDS.items()}
                     self._trial(event["number"]).runs.append(run)
                 case "decision":
                     trial = self._trial(event["number"])
-                    trial.decision, trial.delta = event["decision"], event["delta"]
+                    trial.decision, trial.delta, trial.decided = event["decision"], event["delta"], event["at"]
+                    trial.low, trial.high, trial.p = event.get("low"), event.get("high"), event.get("p")
+                    trial.reason = event.get("reason", "")
                 case "intent":
                     self.submissions.append(Submission(event["number"], event["code_hash"], event["log_hash"]))
                 case "sent":
@@ -103,9 +152,23 @@ class Session:
                     self.submissions[-1].proposal = event["proposal"]
                 case "abandoned":
                     self.submissions[-1].abandoned = True
+                case "status":
+                    of = next(s for s in self.submissions if s.proposal == event["proposal"])
+                    of.status = event["status"]
+                case "frontier":
+                    names = ("at", "trial", "commit", "code_hash", "metric", "miner", "own")
+                    self.frontiers.append(Frontier(*(event[name] for name in names)))
+                case "spent":
+                    self.spent += event["lamports"]
+                    self.staked += event["stake"]
+                case "begin":
+                    self.segments.append(Segment(event["at"]))
+                case "end":
+                    segment = self.segments[-1]
+                    segment.end, segment.reason, segment.seconds = event["at"], event["reason"], event["seconds"]
                 case other:
                     raise KeyError(f"unknown event {other!r}")
-        except (KeyError, TypeError, IndexError) as error:
+        except (KeyError, TypeError, IndexError, StopIteration) as error:
             raise LedgerDamaged(
                 f"The session ledger holds an event that does not fit: {error!r}.",
                 "Move its folder away to start a new session.",
