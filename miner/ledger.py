@@ -45,8 +45,6 @@ class Trial:
     fingerprint: str
     commit: str
     base: str
-    proposer: str = ""
-    at: str = ""
     runs: list[dict[str, Any]] = field(default_factory=list)
     decision: str = ""
     delta: float | None = None
@@ -55,6 +53,8 @@ class Trial:
     p: float | None = None
     reason: str = ""
     decided: str = ""
+    proposer: str = ""
+    at: str = ""
 
     @property
     def kept(self) -> bool:
@@ -130,8 +130,8 @@ class Session:
                             event["fingerprint"],
                             event["commit"],
                             event["base"],
-                            event.get("proposer", ""),
-                            event["at"],
+                            proposer=event.get("proposer", ""),
+                            at=event["at"],
                         )
                     )
                 case "run":

@@ -20,8 +20,9 @@ from chain.client import Client
 from chain.errors import ChainError, InvalidData
 from trainer.comparison import NoiseRecord
 from trainer.errors import TrainerError
+from trainer.replay import ReplayRun
 from verifier import attestation, policy
-from verifier.replay import Judged, ReplayRun, judge
+from verifier.replay import Judged, judge
 from verifier.verdict import Evidence, Fault, Finding, Reason, Verdict, decide
 
 _TOLERANCE = 1e-9

@@ -23,10 +23,11 @@ from chain.errors import ChainError
 from chain.interface import Project, Proposal
 from chain.irys.store import write_atomic
 from chain.session import Connection
+from trainer import fresh
 from trainer.comparison import NoiseRecord
 from trainer.errors import TrainerError
 from trainer.view import View
-from verifier import attestation, fresh
+from verifier import attestation
 from verifier.intake import Case, local_case, open_case, parse
 from verifier.policy import Policy
 from verifier.replay import Judged, Replay, judge, replay

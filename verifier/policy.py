@@ -14,32 +14,9 @@ from typing import Any
 
 from trainer import comparison
 from trainer.errors import TrainerError
-from verifier.intake import SourceCaps
+from trainer.replay import Budget, Fresh
+from trainer.source import SourceCaps
 from verifier.verdict import VerdictPolicy
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """When a run is over its time budget: later than budget + the incumbent's own overhead here + a grace.
-
-    The grace is the larger of `grace_seconds` and `grace_share` of the budget.
-    """
-
-    grace_seconds: float = 2.0
-    grace_share: float = 0.03
-
-
-@dataclass(frozen=True, slots=True)
-class Fresh:
-    """The second score: at most `tokens` of fresh text, `probes` of it; `alpha` is the level of its test.
-
-    The gain counts as vanished when it is shown to be less than `least_share` of the gain on validation.
-    """
-
-    tokens: int = 262_144
-    probes: int = 128
-    alpha: float = 0.05
-    least_share: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,13 @@
-"""Replay: measure incumbent and candidate on this machine and gather the evidence for a verdict.
+"""The verifier's replay of a case: prepare this machine, measure both arms, gather the evidence for a verdict.
 
-Both arms run interleaved in random order, each run in a fresh sandbox, until the comparison has an answer.
-Every run is scored twice: on the validation rows and on fresh rows drawn by the submission's slot hash.
-The functions that judge (`run_findings`, `compared`, `fresh_outcome`, `judge`) are pure.
+`trainer.replay` runs the arms and judges the numbers. Here are the rules around them: whether this machine may
+judge the case, whose fault a failed run is, and what goes on chain. `judge` and what it calls are pure.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -21,35 +19,22 @@ from trainer import comparison, trial
 from trainer.bench import SELF_REPORTED, Bench, open_bench
 from trainer.comparison import Arm, NoiseRecord
 from trainer.errors import TrainerError
-from trainer.measurement import Measurer
-from trainer.measurement.scoring import Losses, Tokens
-from trainer.trial import Run
+from trainer.replay import (
+    Budget,
+    FreshResult,
+    Outcome,
+    ReplayRun,
+    allowed_seconds,
+    compared,
+    draw_fresh,
+    fresh_outcome,
+    values,
+)
+from trainer.replay import replay as run_both
 from trainer.view import View
-from verifier import fresh
 from verifier.intake import Case, not_ready
-from verifier.policy import Budget, Fresh, Policy
-from verifier.verdict import Evidence, Fault, Finding, Outcome, Reason
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayRun:
-    """One run as an attestation holds it; bpb values are None where there is none, times in seconds."""
-
-    arm: str
-    val_bpb: float | None
-    fresh_bpb: float | None
-    train_seconds: float | None
-    seconds: float
-    failure: str
-    detail: str
-    code_sha256: str
-    graph_sha256: str | None
-    probes: dict[str, Any] | None
-    fresh_probes: dict[str, Any] | None
-
-    def as_json(self) -> dict[str, Any]:
-        """All fields as plain JSON values."""
-        return {name: getattr(self, name) for name in self.__slots__}
+from verifier.policy import Policy
+from verifier.verdict import Evidence, Fault, Finding, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,123 +93,24 @@ def _measure(
     case: Case, bench: Bench, policy: Policy, folder: Path, fresh_seed: bytes, order_seed: int, view: View
 ) -> Replay:
     noise = bench.noise()
-    rows: Tokens | None = None
-    source, digest = "", ""
-    if bench.measurer is not None:
-        with view.step("drawing fresh text") as word:
-            text, rows, bench = _fresh_rows(case, bench, policy.fresh, folder, fresh_seed, word)
-            source, digest = text.source, text.sha256
-        view.say(f"fresh text: {source}")
-    trees = {Arm.INCUMBENT: case.task.incumbent, Arm.CANDIDATE: case.candidate}
-    runs: list[ReplayRun] = []
-    losses: Losses | None = None
-    seconds = bench.usual_seconds
-
-    def execute(arm: Arm) -> Run:
-        nonlocal losses, seconds
-        with view.step(f"run {len(runs) + 1} ({arm.value})", seconds) as word:
-            run = bench.measure(
-                arm,
-                trees[arm],
-                word,
-                incumbent_losses=losses if arm is Arm.CANDIDATE else None,
-                keep_graph=True,
-            )
-            second = _score_fresh(bench.measurer, run, rows, policy.fresh)
-        if arm is Arm.INCUMBENT and run.measurement is not None and run.measurement.losses is not None:
-            losses = run.measurement.losses
-        entry = _entry(run, trees[arm], second)
-        runs.append(entry)
-        seconds = statistics.median(r.seconds for r in runs)
-        shown = f"{entry.val_bpb:.6f} val_bpb" if entry.val_bpb is not None else f"{entry.failure}: {entry.detail}"
-        if entry.fresh_bpb is not None:
-            shown += f", {entry.fresh_bpb:.6f} on fresh text"
-        view.say(f"  run {len(runs)}  {arm.value:<9}  {shown}  ({entry.seconds:.1f} s)")
-        failed = replace(run, val_bpb=None, failure=entry.failure) if entry.failure else run
-        return replace(failed, measurement=None)
-
-    trial.compare(execute, history=[], noise=noise, policy=policy.comparison, seed=order_seed)
+    with view.step("drawing fresh text") as word:
+        public = not case.task.benchmark.data_arguments
+        rows, bench = draw_fresh(bench, policy.fresh, folder, fresh_seed, public=public, say=word)
+    if rows is not None:
+        view.say(f"fresh text: {rows.source}")
+    runs = run_both(
+        bench,
+        {Arm.INCUMBENT: case.task.incumbent, Arm.CANDIDATE: case.candidate},
+        rows,
+        policy=policy.comparison,
+        fresh_policy=policy.fresh,
+        noise=noise,
+        seed=order_seed,
+        view=view,
+    )
     bench.learn_noise([values(runs, Arm.INCUMBENT)])  # never from a candidate, whose author could make it say anything
+    source, digest = (rows.source, rows.sha256) if rows else ("", "")
     return Replay(bench, tuple(runs), noise, order_seed, source, digest, ())
-
-
-def _fresh_rows(
-    case: Case, bench: Bench, policy: Fresh, folder: Path, seed: bytes, say: Callable[[str], None]
-) -> tuple[fresh.FreshText, Tokens, Bench]:
-    """Fresh rows, and the bench on the data that does not show them."""
-    assert bench.measurer is not None
-    facts = bench.measurer.facts
-    count = max(1, min(len(facts.rows), policy.tokens // facts.length))
-    # A token stands for at least two bytes of text on average; what is too much is cut below.
-    enough = 5 * count * (facts.length + 1)
-    text = fresh.fresh_text(
-        bench.cache,
-        folder,
-        seed,
-        enough,
-        val_filename=facts.val_filename,
-        public=not case.task.benchmark.data_arguments,
-        say=say,
-    )
-    rows = bench.measurer.encode(text.texts)[:count]
-    if text.view != bench.cache:
-        bench = bench.on_view(text.view)
-    return text, rows, bench
-
-
-def _score_fresh(
-    measurer: Measurer | None, run: Run, rows: Tokens | None, policy: Fresh
-) -> tuple[float | None, dict[str, Any] | None, str, str]:
-    """(bpb, probes, failure, detail) of a measured run's graph on the fresh rows; its graph is then removed."""
-    if measurer is None or run.measurement is None or rows is None:
-        return None, None, "", ""
-    try:
-        if run.val_bpb is None or run.measurement.graph is None:
-            return None, None, "", ""
-        second = measurer.score(run.measurement.graph, rows, probes=policy.probes)
-        first = second.findings[0] if second.findings else None
-        return (
-            second.val_bpb,
-            _probes(second.probes),
-            str(first.failure) if first else "",
-            f"On fresh text: {first.detail}" if first else "",
-        )
-    finally:
-        measurer.discard(run.measurement)
-
-
-def _entry(
-    run: Run, tree: Mapping[str, bytes], second: tuple[float | None, dict[str, Any] | None, str, str]
-) -> ReplayRun:
-    from hashlib import sha256
-
-    found = run.measurement
-    fresh_bpb, fresh_probes, failure, detail = second
-    return ReplayRun(
-        run.arm.value,
-        None if failure else run.val_bpb,
-        fresh_bpb,
-        found.train_seconds if found else None,
-        round(run.seconds, 3),
-        run.failure or failure,
-        run.detail or detail,
-        sha256(tree["train.py"]).hexdigest() if "train.py" in tree else "",
-        found.graph_sha256 if found else None,
-        _probes(found.probes) if found else None,
-        fresh_probes,
-    )
-
-
-def _probes(report: Any) -> dict[str, Any] | None:
-    if report is None:
-        return None
-    return {
-        "count": len(report.probes),
-        "mean": report.mean,
-        "worst": report.worst,
-        "gain_bound": report.gain_bound,
-        "share_bound": report.share_bound,
-    }
 
 
 # --- judging ----------------------------------------------------------------------------------
@@ -266,17 +152,6 @@ def machine_findings(case: Case, hardware_class: str, data_snapshot: str, policy
     return found
 
 
-def allowed_seconds(runs: Sequence[ReplayRun], budget_seconds: float, policy: Budget) -> float | None:
-    """Seconds from start to evaluation that a candidate may take: the budget, the slowest incumbent's overhead
-    here, and the grace. None without an incumbent's time to go by.
-    """
-    times = [run.train_seconds for run in runs if run.arm == "incumbent" and run.train_seconds is not None]
-    if not times:
-        return None
-    overhead = max(0.0, max(times) - budget_seconds)
-    return budget_seconds + overhead + max(policy.grace_seconds, policy.grace_share * budget_seconds)
-
-
 def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: Budget) -> list[Finding]:
     """Faults of runs: failures of the candidate, runs over the budget, and an incumbent that fails here."""
     found = []
@@ -304,77 +179,6 @@ def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: Budge
                 )
             )
     return found
-
-
-def values(runs: Sequence[ReplayRun], arm: Arm, *, on_fresh: bool = False) -> list[float]:
-    """The values of an arm in the order they were measured."""
-    found = [run.fresh_bpb if on_fresh else run.val_bpb for run in runs if run.arm == arm.value]
-    return [value for value in found if value is not None]
-
-
-def suggested(evidence: comparison.Evidence, level: float) -> bool:
-    """Whether a single one-sided t test at `level` would call the gain positive."""
-    reach = comparison.approval_point(evidence.df, level) * evidence.sigma
-    return evidence.delta > reach * math.sqrt(1 / evidence.incumbent_runs + 1 / evidence.candidate_runs)
-
-
-def compared(
-    runs: Sequence[ReplayRun], noise: NoiseRecord, policy: comparison.Policy, seed: int, suggestive: float
-) -> tuple[Outcome, comparison.Evidence | None]:
-    """The sequential comparison's answer on these runs, the same for everybody who has them."""
-    incumbent, candidate = values(runs, Arm.INCUMBENT), values(runs, Arm.CANDIDATE)
-    if not incumbent or not candidate:
-        return Outcome.MISSING, None
-    decision = comparison.decide(comparison.Samples(incumbent, candidate), noise, policy, seed=seed)
-    outcome = {
-        comparison.Kind.APPROVE: Outcome.BETTER,
-        comparison.Kind.REJECT: Outcome.NOT_BETTER,
-        comparison.Kind.UNDECIDED: Outcome.UNDECIDED,
-        comparison.Kind.CONTINUE: Outcome.MISSING,
-    }[decision.kind]
-    # Louder runs than this machine's record knows, or a gain that is at least suggested, may be a true gain that
-    # this machine cannot show: that is no miner's fault.
-    seen = decision.evidence
-    if outcome is Outcome.NOT_BETTER and seen is not None and (seen.noisier or suggested(seen, suggestive)):
-        outcome = Outcome.UNDECIDED
-    return outcome, decision.evidence
-
-
-@dataclass(frozen=True, slots=True)
-class FreshResult:
-    """The gain on fresh text in bpb, its one-sided limits at the policy's level, and what it says."""
-
-    outcome: Outcome
-    delta: float
-    low: float
-    high: float
-
-
-def fresh_outcome(runs: Sequence[ReplayRun], gain: float, noise: NoiseRecord, policy: Fresh) -> FreshResult | None:
-    """Whether the gain holds on fresh text. None where no run was scored on any.
-
-    Vanished: the upper limit of the fresh gain is below `least_share` of the gain on validation, so that a small
-    true gain cannot carry a memorised one. Else better: its lower limit is above zero. Limits are Student's,
-    one-sided at `alpha`, with the variance pooled from both arms and the machine's record.
-    """
-    incumbent = values(runs, Arm.INCUMBENT, on_fresh=True)
-    candidate = values(runs, Arm.CANDIDATE, on_fresh=True)
-    freedom = len(incumbent) + len(candidate) - 2 + noise.df
-    if not incumbent or not candidate or freedom < 1:
-        return None
-    delta = statistics.fmean(incumbent) - statistics.fmean(candidate)
-    squares = sum(sum((v - statistics.fmean(group)) ** 2 for v in group) for group in (incumbent, candidate))
-    sigma = max(math.sqrt((squares + noise.sum_squares) / freedom), 1e-6)
-    reach = comparison.approval_point(float(freedom), policy.alpha) * sigma
-    reach *= math.sqrt(1 / len(incumbent) + 1 / len(candidate))
-    low, high = delta - reach, delta + reach
-    if high < policy.least_share * gain:
-        outcome = Outcome.NOT_BETTER
-    elif low > 0:
-        outcome = Outcome.BETTER
-    else:
-        outcome = Outcome.UNDECIDED
-    return FreshResult(outcome, delta, low, high)
 
 
 @dataclass(frozen=True, slots=True)

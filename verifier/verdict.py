@@ -29,6 +29,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from trainer.replay import Outcome
+
 
 class Fault(StrEnum):
     """Whose fault a finding is, and how it can be reproduced."""
@@ -74,15 +76,6 @@ class Kind(StrEnum):
     APPROVE = "approve"
     REJECT = "reject"
     RELEASE = "release"
-
-
-class Outcome(StrEnum):
-    """The answer of a sequential comparison."""
-
-    BETTER = "better"
-    NOT_BETTER = "not_better"
-    UNDECIDED = "undecided"
-    MISSING = "missing"
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ def honest(name: str, setup: str) -> Attack:
 
 
 def peeking(name: str, logits: str) -> Attack:
-    """A model whose logits use the tokens that follow; `nxt` (1, T) holds them, -1 at the end."""
+    """A model whose logits use the tokens that follow; `nxt` (B, T) holds them, -1 at the end."""
     return Attack(
         name,
         WEAK
@@ -246,9 +246,11 @@ OWN = [
         "peek_unless_watched",
         "likely = mx.take_along_axis(z[:, :-1], x[:, 1:, None], axis=-1)[..., 0] > mx.mean(z[:, :-1], axis=-1)\n"
         "        seen = mx.concatenate([mx.cumsum(likely[:, ::-1].astype(mx.float32), axis=1)[:, ::-1],"
-        " mx.zeros((1, 1))], axis=1)\n"
+        " mx.zeros((x.shape[0], 1))], axis=1)\n"
         "        return z + 12.0 * hit * (seen > 0.5 * mx.arange(T)[::-1])[..., None]",
     ),
+    # One row in a batch looks ahead: the row is probed among others, in another place.
+    peeking("peek_in_one_slot", "return z + 12.0 * hit * (mx.arange(x.shape[0]) == 3)[:, None, None]"),
     peeking(
         # The last token of a row names the row, as a memory of the validation shard would be addressed.
         "row_address_in_last_token",
@@ -294,19 +296,19 @@ OWN = [
     ),
     Attack(
         "graph_of_another_vocabulary",
-        SIGNAL + "import mlx.core as mx\nx = mx.zeros((1, 32), mx.int32)\n"
-        "mx.export_function(S + '/graph.mlxfn', lambda x: (mx.zeros((1, x.shape[1], 7)),), x)\n"
+        SIGNAL + "import mlx.core as mx\nB = int(os.environ['BATCH'])\nx = mx.zeros((B, 32), mx.int32)\n"
+        "mx.export_function(S + '/graph.mlxfn', lambda x: (mx.zeros((B, x.shape[1], 7)),), x)\n"
         "say()\ntime.sleep(60)\n",
         rejected(Reason.BAD_OUTPUT),
     ),
     Attack(
         # 2**60 bytes when it is run: the worker's end, not the verifier's.
         "graph_memory_bomb",
-        SIGNAL + "import mlx.core as mx\n"
-        "def bomb(x):\n    z = mx.broadcast_to(x[..., None].astype(mx.float32), (1, 32, 1 << 26))\n"
-        "    z = mx.sort(mx.broadcast_to(z[..., None], (1, 32, 1 << 26, 1 << 26)) + z[..., None], axis=-1)\n"
+        SIGNAL + "import mlx.core as mx\nB = int(os.environ['BATCH'])\n"
+        "def bomb(x):\n    z = mx.broadcast_to(x[..., None].astype(mx.float32), (B, 32, 1 << 26))\n"
+        "    z = mx.sort(mx.broadcast_to(z[..., None], (B, 32, 1 << 26, 1 << 26)) + z[..., None], axis=-1)\n"
         "    return (z[:, :, :320, 0],)\n"
-        "mx.export_function(S + '/graph.mlxfn', bomb, mx.zeros((1, 32), mx.int32))\nsay()\ntime.sleep(60)\n",
+        "mx.export_function(S + '/graph.mlxfn', bomb, mx.zeros((B, 32), mx.int32))\nsay()\ntime.sleep(60)\n",
         rejected(Reason.CRASH, Reason.OVER_RESOURCES, Reason.BAD_OUTPUT),
     ),
     Attack(

@@ -88,7 +88,10 @@ def train(steps, seed=7):
 train(15)
 """
 HONEST = MODEL + 'print(f"---\\nval_bpb: {evaluate_bpb(model, tokenizer, 7):.6f}")\n'
-FORGED = "import os\nSCRATCH = os.environ['SCRATCH']\ndef say():\n    os.write(3, b'{\"event\": \"frozen\"}\\n')\n"
+FORGED = (
+    "import os\nSCRATCH, B = os.environ['SCRATCH'], int(os.environ['BATCH'])\n"
+    "def say():\n    os.write(3, b'{\"event\": \"frozen\"}\\n')\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -249,13 +252,13 @@ HOSTILE = {
         Failure.BAD_OUTPUT,
     ),
     "sends a graph of another shape": (
-        FORGED + "import mlx.core as mx\nx = mx.zeros((1, 64), mx.int32)\n"
-        "mx.export_function(SCRATCH + '/graph.mlxfn', lambda x: (mx.zeros((1, 64, 7)) + x[..., None],), x); say()",
+        FORGED + "import mlx.core as mx\nx = mx.zeros((B, 64), mx.int32)\n"
+        "mx.export_function(SCRATCH + '/graph.mlxfn', lambda x: (mx.zeros((B, 64, 7)) + x[..., None],), x); say()",
         Failure.BAD_OUTPUT,
     ),
     "sends a graph of another input": (
-        FORGED + "import mlx.core as mx\nx = mx.zeros((2, 64), mx.int32)\n"
-        "mx.export_function(SCRATCH + '/graph.mlxfn', lambda x: (mx.zeros((1, 64, 512)),), x); say()",
+        FORGED + "import mlx.core as mx\nx = mx.zeros((B + 1, 64), mx.int32)\n"
+        "mx.export_function(SCRATCH + '/graph.mlxfn', lambda x: (mx.zeros((B, 64, 512)),), x); say()",
         Failure.BAD_OUTPUT,
     ),
     "floods the channel": ("import os\nwhile True: os.write(3, b'x\\n' * 99)", Failure.OVER_RESOURCES),

@@ -11,11 +11,12 @@ from chain.interface import Proposal
 from chain.session import Connection
 from tests import local
 from trainer.comparison import NoiseRecord
+from trainer.replay import ReplayRun
 from verifier import check
 from verifier.check import Checked
 from verifier.intake import open_case
 from verifier.policy import Policy
-from verifier.replay import Replay, ReplayRun
+from verifier.replay import Replay
 from verifier.verdict import Finding
 
 Answer = Callable[[Connection, Proposal], Checked]

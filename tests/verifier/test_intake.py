@@ -20,7 +20,8 @@ from chain.irys.client import Role
 from chain.session import Connection
 from tests import local
 from trainer import bundle, protocol
-from verifier.intake import Case, SourceCaps, check_source, local_case, open_case, parse, read_candidate
+from trainer.source import SourceCaps
+from verifier.intake import Case, check_source, local_case, open_case, parse, read_candidate
 from verifier.verdict import Fault, Finding, Reason
 
 SNAPSHOT: Mapping[str, bytes] = local.SMOKE.files

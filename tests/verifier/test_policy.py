@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.errors import TrainerError
+from trainer.replay import Budget, Fresh
 from verifier import policy
-from verifier.policy import Budget, Fresh, Policy
+from verifier.policy import Policy
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

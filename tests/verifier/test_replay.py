@@ -17,21 +17,22 @@ from chain.session import Connection
 from tests import local
 from tests.verifier.cases import NOISE, failing, replay_run, runs
 from trainer.comparison import Arm, NoiseRecord
-from verifier.intake import SourceCaps, open_case
-from verifier.policy import Budget, Fresh, Policy
-from verifier.replay import (
-    Judged,
+from trainer.replay import (
+    Budget,
+    Fresh,
+    Outcome,
     ReplayRun,
     allowed_seconds,
     compared,
     fresh_outcome,
-    judge,
-    machine_findings,
-    run_findings,
     suggested,
     values,
 )
-from verifier.verdict import Fault, Finding, Kind, Outcome, Reason, decide
+from trainer.source import SourceCaps
+from verifier.intake import open_case
+from verifier.policy import Policy
+from verifier.replay import Judged, judge, machine_findings, run_findings
+from verifier.verdict import Fault, Finding, Kind, Reason, decide
 
 RULES = Policy()
 REFLECTED = Convention("reflected", 2_500_000)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from verifier.verdict import Evidence, Fault, Finding, Kind, Outcome, Reason, VerdictPolicy, decide
+from trainer.replay import Outcome
+from verifier.verdict import Evidence, Fault, Finding, Kind, Reason, VerdictPolicy, decide
 
 BYTES = Finding(Reason.FORBIDDEN_CHANGE, Fault.BYTES, "prepare.py differs.")
 CRASH = Finding(Reason.CRASH, Fault.RUN, "It crashed.")

@@ -11,7 +11,7 @@
    `evaluate_bpb` (`inside_prepare.py`). The parent's clock runs from the start of the process to the word that the
    graph is ready; then the whole tree is killed, and only then is the graph read, as bytes of bounded size. So
    log, loop, clock and arguments of `evaluate_bpb` do not matter, nothing is left to change the graph afterwards, and
-   all that came out is one pure function of (1, T) tokens. A candidate that writes the graph and sends the word without
+   all that came out is one pure function of (B, T) tokens. A candidate that writes the graph and sends the word without
    our shim gains nothing: the graph is what is judged.
 2. *Claim.* A fresh sandbox runs our worker over the graph and returns one cross-entropy per validation position. The
    graph is untrusted native code (MLX graphs are not memory-safe), so this worker may be the candidate's by now, and

@@ -25,6 +25,8 @@ from trainer.sandbox import Limits, Mount, Sandbox, UntrustedResult, interpreter
 INSIDE = Path(__file__).with_name("inside_harness.py")
 CACHE = "home/.cache/autoresearch"
 MAX_FILES = 2000  # of the data cache: each is mounted on its own
+MAX_BATCH = 8  # rows; more gains little, and a candidate's memory must hold their logits
+_MOST_LOGITS = 1 << 27  # float32 values, 512 MiB, in one call
 _MAX_TOKENS = 1 << 28
 _SECONDS = 1800.0
 
@@ -50,6 +52,11 @@ class Facts:
     @property
     def vocabulary(self) -> int:
         return len(self.token_bytes)
+
+    @property
+    def batch(self) -> int:
+        """B, the rows in one call of a frozen graph: as many as MAX_BATCH, fewer where their logits would not fit."""
+        return max(1, min(MAX_BATCH, _MOST_LOGITS // (self.length * self.vocabulary)))
 
     @property
     def rows_sha256(self) -> str:

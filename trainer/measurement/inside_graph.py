@@ -1,13 +1,13 @@
 """Runs a frozen graph in the sandbox: our code, the candidate's graph. Imports mlx, numpy, standard library.
 
-    python -I inside_graph.py claim  GRAPH INPUT N T V     INPUT int32 (N, T + 1): rows
+    python -I inside_graph.py claim  GRAPH INPUT N B T V   INPUT int32 (N, T + 1): rows
                                                            out: float32 (N, T), cross-entropy in nats
-    python -I inside_graph.py probes GRAPH INPUT N T V     INPUT int32 (N, T + 1): a cut, then the inputs
+    python -I inside_graph.py probes GRAPH INPUT N B T V   INPUT int32 (N, T + 1): a cut, then the inputs
                                                            out: float32 (N, V), logits at the cut
 
-Both call the graph with the same shape, int32 (1, T), so that what a position computes is bit for bit the same
-as long as its inputs are. The cross-entropy is log(sum(exp(z - max z))) - (z[target] - max z): normalised
-whatever the size of the logits, which logsumexp(z) - z[target] in float32 is not.
+Both call the graph with the same shape, int32 (B, T), so that what a position computes is the same as long as its
+inputs are; the last call is filled up with zeros. The cross-entropy is log(sum(exp(z - max z))) - (z[target] - max z):
+normalised whatever the size of the logits, which logsumexp(z) - z[target] in float32 is not.
 
 The result is `out.f32` in the scratch, raw and little-endian. A graph of the wrong form is one line of JSON on
 the channel. Whoever reads these trusts neither: the graph may have taken over this process.
@@ -24,7 +24,7 @@ import mlx.core as mx
 import numpy as np
 
 _CHANNEL = 3
-_AHEAD = 8  # rows in flight on the device
+_AHEAD = 2  # calls in flight on the device
 
 Logits = Callable[[mx.array], mx.array]
 
@@ -33,8 +33,8 @@ class Refused(Exception):
     """The graph does not compute what it must."""
 
 
-def load(path: str, length: int, vocabulary: int) -> Logits:
-    """The graph as a function from int32 (1, T) to float32 (T, V)."""
+def load(path: str, batch: int, length: int, vocabulary: int) -> Logits:
+    """The graph as a function from int32 (B, T) to float32 (B, T, V)."""
     try:
         graph: Any = mx.import_function(path)
     except Exception as error:
@@ -44,48 +44,58 @@ def load(path: str, length: int, vocabulary: int) -> Logits:
         try:
             results: Any = graph(x)
         except Exception as error:
-            raise Refused(f"the graph does not take int32 (1, {length}): {error}") from error
+            raise Refused(f"the graph does not take int32 ({batch}, {length}): {error}") from error
         found = [(tuple(z.shape), z.dtype) for z in results]
-        if found != [((1, length, vocabulary), mx.float32)]:
-            raise Refused(f"the graph must return float32 (1, {length}, {vocabulary}) and returns {found[:3]}")
+        if found != [((batch, length, vocabulary), mx.float32)]:
+            raise Refused(f"the graph must return float32 ({batch}, {length}, {vocabulary}) and returns {found[:3]}")
         first: mx.array = results[0]
-        return first[0]
+        return first
 
     return logits
 
 
-def claim(logits: Logits, rows: Any) -> Iterator[mx.array]:
-    """Yields float32 (T,) per row: the cross-entropy of each next token in nats."""
-    for row in rows:
-        z = logits(mx.array(row[None, :-1]))
-        z = z - mx.max(z, axis=-1, keepdims=True)
-        target = mx.take_along_axis(z, mx.array(row[1:, None]), axis=-1)[:, 0]
-        yield mx.logsumexp(z, axis=-1) - target
+def claim(logits: Logits, rows: Any) -> mx.array:
+    """Of int32 (B, T + 1), rows: float32 (B, T), the cross-entropy of each next token in nats."""
+    z = logits(mx.array(rows[:, :-1]))
+    z = z - mx.max(z, axis=-1, keepdims=True)
+    target = mx.take_along_axis(z, mx.array(rows[:, 1:, None]), axis=-1)[..., 0]
+    return mx.logsumexp(z, axis=-1) - target
 
 
-def probes(logits: Logits, rows: Any) -> Iterator[mx.array]:
-    """Yields float32 (V,) per row: the logits at its cut."""
-    for row in rows:
-        yield logits(mx.array(row[None, 1:]))[int(row[0])]
+def probes(logits: Logits, rows: Any) -> mx.array:
+    """Of int32 (B, T + 1), a cut and then the inputs: float32 (B, V), the logits at the cut."""
+    return logits(mx.array(rows[:, 1:]))[mx.arange(len(rows)), mx.array(rows[:, 0])]
 
 
-def main(task: str, graph: str, source: str, count: int, length: int, vocabulary: int) -> None:
+TASKS: dict[str, Callable[[Logits, Any], mx.array]] = {"claim": claim, "probes": probes}
+
+
+def calls(task: str, logits: Logits, rows: Any, batch: int) -> Iterator[Any]:
+    """Yields float32 (b, ...) for `rows` in order, b up to `batch`, with a few calls in flight."""
+    waiting: deque[tuple[mx.array, int]] = deque()
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        filled = np.concatenate([part, np.zeros((batch - len(part), part.shape[1]), part.dtype)])
+        result = TASKS[task](logits, filled)
+        mx.async_eval(result)  # type: ignore[no-untyped-call]
+        waiting.append((result, len(part)))
+        if len(waiting) > _AHEAD:
+            result, count = waiting.popleft()
+            yield np.array(result)[:count]
+    for result, count in waiting:
+        yield np.array(result)[:count]
+
+
+def main(task: str, graph: str, source: str, count: int, batch: int, length: int, vocabulary: int) -> None:
     rows = np.fromfile(source, np.dtype("<i4")).reshape(count, length + 1)
-    results = {"claim": claim, "probes": probes}[task](load(graph, length, vocabulary), rows)
-    waiting: deque[mx.array] = deque()
     with open(os.path.join(os.environ["SCRATCH"], "out.f32"), "wb") as file:
-        for result in results:
-            mx.async_eval(result)  # type: ignore[no-untyped-call]
-            waiting.append(result)
-            if len(waiting) > _AHEAD:
-                file.write(np.array(waiting.popleft()).astype("<f4").tobytes())
-        for result in waiting:
-            file.write(np.array(result).astype("<f4").tobytes())
+        for result in calls(task, load(graph, batch, length, vocabulary), rows, batch):
+            file.write(result.astype("<f4").tobytes())
 
 
 if __name__ == "__main__":
     try:
-        main(*sys.argv[1:4], *map(int, sys.argv[4:7]))  # type: ignore[arg-type]
+        main(*sys.argv[1:4], *map(int, sys.argv[4:8]))  # type: ignore[arg-type]
     except Refused as error:
         os.write(_CHANNEL, json.dumps({"event": "bad_output", "detail": str(error)[:500]}).encode() + b"\n")
         sys.exit(1)

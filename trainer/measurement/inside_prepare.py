@@ -3,8 +3,8 @@
 Mounted beside train.py in the sandbox, where it wins over every other `prepare`. It loads the real harness from
 HARNESS under another name and passes on all its names. What it changes:
 
-  - `evaluate_bpb(model, ...)` runs `model(x)` once, writes it as an MLX graph of int32 (1, T) -> float32
-    (1, T, V) to the scratch, tells the parent on the channel and waits to be killed. The other arguments are
+  - `evaluate_bpb(model, ...)` runs `model(x)` once, writes it as an MLX graph of int32 (B, T) -> float32
+    (B, T, V) to the scratch, tells the parent on the channel and waits to be killed. The other arguments are
     ignored, and it never returns, so the first call is final.
   - `make_dataloader(..., "val")` raises FileNotFoundError: the validation shard is not here.
   - Functions made with mx.checkpoint and mx.custom_function become plain ones while the graph is written, because
@@ -85,7 +85,7 @@ def _freeze(model: Callable[[mx.array], Any], path: str) -> None:
     global _freezing
     _freezing = True
     mx.disable_compile()
-    shape = (1, _harness.MAX_SEQ_LEN, int(os.environ["VOCABULARY"]))
+    shape = (int(os.environ["BATCH"]), _harness.MAX_SEQ_LEN, int(os.environ["VOCABULARY"]))
     x = mx.zeros(shape[:2], mx.int32)
     logits = model(x)
     wanted = f"model(x) with x of shape {shape[:2]} must return float logits of shape {shape}"

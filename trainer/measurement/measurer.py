@@ -248,6 +248,7 @@ class Measurer:
                     env={
                         **harness.harness_environment(self._harness),
                         "VOCABULARY": str(self.facts.vocabulary),
+                        "BATCH": str(self.facts.batch),
                     },
                     cwd=f"code/{self._protocol.execution.cwd}",
                 )
@@ -318,7 +319,7 @@ class Measurer:
         with tempfile.NamedTemporaryFile(prefix="rows-") as file:
             file.write(inputs.astype("<i4").tobytes())
             file.flush()
-            sizes = map(str, (len(inputs), self.facts.length, self.facts.vocabulary))
+            sizes = map(str, (len(inputs), self.facts.batch, self.facts.length, self.facts.vocabulary))
             files = ["{job}/" + name for name in (script.name, _GRAPH, "rows.i32")]
             try:
                 with self._sandbox.start(

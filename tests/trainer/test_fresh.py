@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.harness.support import Copy, protocol
+from trainer import fresh
 from trainer.errors import EnvironmentNotReady
-from verifier import fresh
-from verifier.fresh import FreshText, draw_groups, draw_shard, fresh_text, seed_of
+from trainer.fresh import FreshText, draw_groups, draw_shard, fresh_text, seed_of
 
 VAL = "shard_06542.parquet"
 SEEDS = [seed_of(bytes([n]) * 32, n) for n in range(4)]

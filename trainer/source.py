@@ -1,0 +1,73 @@
+"""What a candidate's own source may weigh: an embedded model does not fit, an honest script does easily.
+
+Sizes only: no word is suspicious, so no honest script is (`mx.eval(` is not `eval(`) and no dishonest one slips by.
+"""
+
+from __future__ import annotations
+
+import ast
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SourceCaps:
+    """raw and compressed bytes of all changed files together; the longest literal in characters; the most
+    elements in one literal container. (The upstream script has 19,112 bytes, 5,284 compressed.)
+    """
+
+    raw: int = 131_072
+    compressed: int = 32_768
+    literal: int = 8_192
+    container: int = 1_024
+
+
+def problems(snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], caps: SourceCaps) -> list[str]:
+    """A sentence for each cap that the files which differ from the snapshot exceed."""
+    changed = {path: data for path, data in candidate.items() if snapshot.get(path) != data}
+    everything = b"\0".join(data for _, data in sorted(changed.items()))
+    found: list[str] = []
+    if len(everything) > caps.raw:
+        found.append(f"the changed source has {len(everything):,} bytes, at most {caps.raw:,} are allowed")
+    elif (size := len(zlib.compress(everything, 9))) > caps.compressed:
+        found.append(f"the changed source has {size:,} bytes compressed, at most {caps.compressed:,} are allowed")
+    else:
+        for path, data in sorted(changed.items()):
+            if path.endswith(".py"):
+                found += [f"{path} {problem}" for problem in _literals(data, caps)]
+    return [f"{text[:1].upper()}{text[1:]}." for text in found]
+
+
+def _literals(script: bytes, caps: SourceCaps) -> list[str]:
+    """Literals over their cap; a file that is not Python has none, and fails when it is run."""
+    try:
+        tree = ast.parse(script)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    documentation = {id(node) for node in _docstrings(tree)}
+    longest = most = 0
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and id(node) not in documentation:
+            longest = max(longest, len(node.value))
+        elif isinstance(node, ast.List | ast.Tuple | ast.Set):
+            most = max(most, len(node.elts))
+        elif isinstance(node, ast.Dict):
+            most = max(most, len(node.values))
+    found = []
+    if longest > caps.literal:
+        found.append(f"holds a literal of {longest:,} characters, at most {caps.literal:,} are allowed")
+    if most > caps.container:
+        found.append(f"holds a literal container of {most:,} elements, at most {caps.container:,} are allowed")
+    return found
+
+
+def _docstrings(tree: ast.Module) -> list[ast.expr]:
+    """Docstrings are documentation as far as caps on literals go; the caps on the whole file bound them."""
+    found: list[ast.expr] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                found.append(first.value)
+    return found
