@@ -81,7 +81,11 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """The chain's best when the session looked: `commit` is its code here, `metric` the value on chain."""
+    """The chain's best when the session looked: `commit` is its code here, `metric` the value on chain.
+
+    `own`: our approved proposal. `carry`: the commit that was the head and had not been submitted when somebody
+    else's code became the head, or "".
+    """
 
     at: str
     trial: int  # the number of the last trial before it
@@ -90,6 +94,33 @@ class Frontier:
     metric: str
     miner: str
     own: bool
+    carry: str = ""
+
+
+@dataclass(slots=True)
+class Confirmation:
+    """The test before a stake: the code of `commit` against the chain's best, `against`, with fresh runs of both.
+
+    `seed` draws the order, `fresh_seed` (hex) the fresh text; `noise` is the machine's record when it began. `runs`
+    are those of `trainer.replay.ReplayRun`, as JSON. `passed` is None while it is open; then `reason` says what
+    decided, and the numbers are those of the comparison's last look in bpb.
+    """
+
+    trial: int
+    commit: str
+    against: str
+    seed: int
+    fresh_seed: str
+    noise: dict[str, float]
+    at: str
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    passed: bool | None = None
+    reason: str = ""
+    delta: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    fresh_delta: float | None = None
 
 
 @dataclass(slots=True)
@@ -104,13 +135,15 @@ class Segment:
 
 @dataclass(slots=True)
 class Session:
-    """What a ledger adds up to. `spent` is in lamports, `staked` in tokens; both only of what landed on chain."""
+    """What a ledger adds up to. `head` is the commit of the incumbent; `spent` is in lamports, `staked` in tokens; both only of what landed on chain."""
 
     seed: int = 0
     tag: str = ""
     started: str = ""
+    head: str = ""
     trials: list[Trial] = field(default_factory=list)
     submissions: list[Submission] = field(default_factory=list)
+    confirmations: list[Confirmation] = field(default_factory=list)
     frontiers: list[Frontier] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
     spent: int = 0
@@ -134,6 +167,7 @@ class Session:
                             at=event["at"],
                         )
                     )
+                    self.head = self.head or event["commit"]
                 case "run":
                     run = {name: event[name] for name in _RUN_FIELDS}
                     run |= {name: event.get(name, default) for name, default in _LATER_RUN_FIELDS.items()}
@@ -143,6 +177,24 @@ class Session:
                     trial.decision, trial.delta, trial.decided = event["decision"], event["delta"], event["at"]
                     trial.low, trial.high, trial.p = event.get("low"), event.get("high"), event.get("p")
                     trial.reason = event.get("reason", "")
+                    if trial.kept:
+                        self.head = trial.commit
+                case "head":
+                    self.head = event["commit"]
+                case "confirming":
+                    names = ("trial", "commit", "against", "seed", "fresh_seed", "noise", "at")
+                    self.confirmations.append(Confirmation(**{name: event[name] for name in names}))
+                case "confirming_run":
+                    self.confirmations[-1].runs.append(dict(event["run"]))
+                case "confirmed":
+                    last = self.confirmations[-1]
+                    last.passed, last.reason = event["passed"], event["reason"]
+                    last.delta, last.low, last.high = event["delta"], event["low"], event["high"]
+                    last.p, last.fresh_delta = event["p"], event["fresh_delta"]
+                case "held":
+                    for done in self.confirmations:
+                        if (done.commit, done.against) == (event["commit"], event["against"]):
+                            done.passed, done.reason = False, event["reason"]
                 case "intent":
                     self.submissions.append(Submission(event["number"], event["code_hash"], event["log_hash"]))
                 case "sent":
@@ -156,8 +208,10 @@ class Session:
                     of = next(s for s in self.submissions if s.proposal == event["proposal"])
                     of.status = event["status"]
                 case "frontier":
-                    names = ("at", "trial", "commit", "code_hash", "metric", "miner", "own")
-                    self.frontiers.append(Frontier(*(event[name] for name in names)))
+                    names = ("at", "trial", "commit", "code_hash", "metric", "miner", "own", "carry")
+                    self.frontiers.append(Frontier(**{name: event[name] for name in names}))
+                    if event["adopted"]:
+                        self.head = event["commit"]
                 case "spent":
                     self.spent += event["lamports"]
                     self.staked += event["stake"]
@@ -184,6 +238,15 @@ class Session:
     def unfinished(self) -> Trial | None:
         """The trial that was being judged when the session ended, if any."""
         return self.trials[-1] if self.trials and not self.trials[-1].decision else None
+
+    @property
+    def carried(self) -> str:
+        """The commit that is to be measured against somebody else's best before anything else, or ""."""
+        last = self.frontiers[-1] if self.frontiers else None
+        if last is None or not last.carry:
+            return ""
+        done = any(t.commit == last.carry and t.base == last.commit for t in self.trials)
+        return "" if done or self.head != last.commit else last.carry
 
     @property
     def pending(self) -> Submission | None:

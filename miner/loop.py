@@ -1,17 +1,18 @@
-"""The mining session: propose, measure against the incumbent, keep or discard, submit what wins.
+"""The mining session: propose, measure against the incumbent, keep or discard, confirm and submit what wins.
 
-Each experiment is a commit; each run and decision is in the ledger before the next step. A session that
-is interrupted continues where it was: the trial that was being measured keeps its finished runs, and
-at most the run in flight is repeated. A candidate is kept by the sequential test of
-`trainer.comparison` alone, never by one number.
+Each experiment is a commit; each run and decision is in the ledger before the next step. A session that is
+interrupted continues where it was: the trial that was being measured keeps its finished runs, and at most the run
+in flight is repeated. A candidate is kept by the sequential test of `trainer.comparison` alone, never by one number,
+and staked on only after the confirming test of `miner.confirm`. Between trials the session looks at the chain.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
@@ -20,34 +21,31 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from chain import score
-from chain.interface import Project
+from chain.errors import ChainError
+from chain.interface import Project, ProposalStatus
 from chain.irys.store import write_atomic
+from chain.network import FEE_PER_SIGNATURE
 from chain.session import Connection
-from miner import records, submit
-from miner.ledger import Ledger, Trial
-from miner.proposer import Proposer
+from miner import confirm, frontier, goals, records, stake, submit
+from miner.frontier import SCRIPT, Best
+from miner.goals import Done, Goals
+from miner.ledger import Confirmation, Ledger, Trial
+from miner.proposers import context
+from miner.proposers.base import Proposer
+from miner.racer import Racer, pairs, seconds_of
 from miner.workspace import Workspace
-from trainer import bundle, constants, trial
+from trainer import bundle, constants, curve, machine, racing, trial
 from trainer.bench import Bench
-from trainer.comparison import Arm, Kind, Policy
+from trainer.comparison import Arm, Kind, Policy, usable_history
 from trainer.errors import EnvironmentNotReady, TrainerError
 from trainer.task import Task
-from trainer.trial import Run
+from trainer.trial import UNFIT, Run
 from trainer.view import View
 
-SCRIPT = "train.py"
 BASELINE_RUNS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Goals:
-    """When a session ends and how it submits. None is no limit; `submissions` 0 keeps mining for ever."""
-
-    max_trials: int | None = None
-    max_minutes: float | None = None
-    submissions: int = 1
-    stake: int = 1
-    dry_run: bool = False
+SETTLED = (ProposalStatus.APPROVED, ProposalStatus.REJECTED, ProposalStatus.EXPIRED)
+_CALM_SECONDS = 120.0  # that a busy machine is waited for, before a run goes ahead all the same
+_CALM_LOOK = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,99 +77,146 @@ class Miner:
         reward_recipient: Pubkey,
         goals: Goals,
         view: View,
+        race: bool = True,
     ) -> None:
         self.connection, self.project, self.task, self.bench = connection, project, task, bench
         self.convention, self.proposer, self.goals, self.view = convention, proposer, goals, view
-        self.folder, self.ledger = folder, ledger
+        self.folder, self.ledger, self.race = folder, ledger, race
         self.wallet, self.reward_recipient = wallet, reward_recipient
-        self._first_best = project.current_best_code_hash
         self.workspace = Workspace.open(folder / "tree", ledger.session.tag, task.incumbent)
-        self._submitted_before = 0
+        self._started = time.monotonic()
+        self._trials = self._rejections = 0
+        self._submitted_before = self._submitted()
+        self._last_run = (0.0, -math.inf)  # seconds that our last run took, and when it ended
 
     # --- the session ---
 
     def run(self) -> Summary:
         """Mine until a goal is reached; KeyboardInterrupt passes through with everything on disk."""
-        started = time.monotonic()
-        self._submitted_before = self._submitted()
-        self._restore_incumbent()
-        self._show_best()
+        reason = "interrupted"
+        self.ledger.append("begin")
+        try:
+            reason = self._run()
+        except (TrainerError, ChainError) as error:
+            reason = error.problem
+            raise
+        finally:
+            self.ledger.append("end", reason=reason, seconds=round(time.monotonic() - self._started, 3))
+        self._write_records()
+        session = self.ledger.session
+        finished = [t for t in session.trials if t.decision and t.number]
+        kept = [t for t in finished if t.kept]
+        return Summary(
+            reason,
+            len(finished),
+            len(kept),
+            max((t.delta for t in kept if t.delta is not None), default=None),
+            tuple(s.proposal for s in session.submissions if s.proposal is not None),
+        )
+
+    def _run(self) -> str:
+        session = self.ledger.session
+        if session.head and self.workspace.head() != session.head:  # a kill came between ledger and branch
+            self.workspace.keep(session.head)
         landed = submit.reconcile(self.connection.client, self.wallet.pubkey(), self.project, self.ledger)
         if landed is not None:
             self.view.say(f"proposal {landed.id} of the interrupted session did reach the chain")
+        if not session.trials:
+            self._append_trial(0, "baseline", self.workspace.head())
+        self._look_at_chain()
         self._baseline()
-        done = 0
         while True:
-            reason = self._limit(done, time.monotonic() - started)
+            self._show_best()
+            won = self._unsubmitted()
+            if won is not None and self.goals.dry_run:
+                return "found an improvement (dry run, nothing is submitted)"
+            reason = goals.reached(self.goals, self.bench.protocol.mining_loop, self._done())
             if reason:
-                break
-            unsubmitted = self._unsubmitted()
-            if unsubmitted is not None and not self.goals.dry_run:
-                self._submit(unsubmitted)
-                continue
-            if not self._trial():
-                reason = "the proposer has nothing left to try"
-                break
-            done += 1
-        self._write_records()
-        finished = [t for t in self.ledger.session.trials if t.decision]
-        kept = [t for t in finished if t.kept and t.number]
-        return Summary(
-            reason,
-            len([t for t in finished if t.number]),
-            len(kept),
-            max((t.delta for t in kept if t.delta is not None), default=None),
-            tuple(s.proposal for s in self.ledger.session.submissions if s.proposal is not None),
+                return reason
+            if won is not None:
+                self._submit(won)
+            elif not self._trial():
+                return "the proposer has nothing left to try"
+            self._look_at_chain()
+
+    def _done(self) -> Done:
+        """What the goals are compared with."""
+        session, seconds = self.ledger.session, time.monotonic() - self._started
+        finished = [t for t in session.trials if t.decision and t.number]
+        kept = [place for place, t in enumerate(finished, 1) if t.kept]
+        return Done(
+            trials=self._trials,
+            seconds=seconds,
+            submissions=self._submitted() - self._submitted_before,
+            all_trials=len(finished),
+            all_seconds=seconds + sum(segment.seconds for segment in session.segments),
+            since_kept=len(finished) - max(kept, default=0),
+            spent=session.spent,
+            staked=session.staked,
         )
 
-    def _restore_incumbent(self) -> None:
-        """See to it that the branch is at what was kept last, where a kill came between ledger and branch."""
-        kept = [t for t in self.ledger.session.trials if t.kept]
-        if kept and self.workspace.head() != kept[-1].commit:
-            self.workspace.keep(kept[-1].commit)
+    def _submitted(self) -> int:
+        return sum(s.proposal is not None for s in self.ledger.session.submissions)
 
     def _show_best(self) -> None:
         gain = sum(t.delta or 0.0 for t in self.ledger.session.trials if t.kept)
         self.view.status = f"best so far: {gain:+.4f}"
 
-    def _submitted(self) -> int:
-        return sum(s.proposal is not None for s in self.ledger.session.submissions)
+    # --- the chain ---
 
-    def _limit(self, done: int, seconds: float) -> str:
-        submitted = self._submitted() - self._submitted_before
-        if self.goals.dry_run and self._unsubmitted() is not None:
-            return "found an improvement (dry run, nothing is submitted)"
-        if 0 < self.goals.submissions <= submitted:
-            return "submitted"
-        if self.goals.max_trials is not None and done >= self.goals.max_trials:
-            return f"reached --max-trials {self.goals.max_trials}"
-        if self.goals.max_minutes is not None and seconds >= 60 * self.goals.max_minutes:
-            return f"reached --max-minutes {self.goals.max_minutes:g}"
-        return ""
+    def _look_at_chain(self) -> None:
+        """Take note of what became of our proposals and of a new best. A network that does not answer is no reason
+        to stop mining; the next look is after the next trial."""
+        try:
+            self._note_statuses()
+            self.project = self.connection.client.project(self.project.id)
+            if frontier.moved(self.ledger.session, self.project.current_best_code_hash.hex()) is frontier.Moved.SAME:
+                return
+            best = frontier.fetch(self.connection, self.project, self.task, self.convention)
+        except (ChainError, TrainerError) as error:
+            if not self.ledger.session.frontiers:
+                raise
+            self.view.say(f"the chain could not be read ({error.problem}): mining on, looking again later")
+            return
+        self._adopt(best)
 
-    def _unsubmitted(self) -> Trial | None:
-        """The newest kept trial, unless it or a later one was submitted."""
-        kept = [t for t in self.ledger.session.trials if t.kept and t.number]
-        done = {s.trial for s in self.ledger.session.submissions if s.proposal is not None}
-        return kept[-1] if kept and kept[-1].number not in done else None
+    def _adopt(self, best: Best) -> None:
+        moved = frontier.adopt(self.ledger, self.workspace, best)
+        latest = self.ledger.session.frontiers[-1]
+        if moved:
+            self.view.say(f"the best on chain is new: {best.metric} by {best.miner}; searching on from it", "bold")
+            if latest.carry:
+                self.view.say("what this session had kept is measured against it first")
+        elif latest.own:
+            self.view.say(f"the best on chain is ours now: {best.metric}", "green")
+
+    def _note_statuses(self) -> None:
+        for sent in self.ledger.session.submissions:
+            if sent.proposal is None or sent.status in [status.name.lower() for status in SETTLED]:
+                continue
+            status = self.connection.client.proposal(sent.proposal).status
+            word = status.name.lower()
+            if word != sent.status:
+                self.ledger.append("status", proposal=sent.proposal, status=word)
+                style = {ProposalStatus.APPROVED: "green", ProposalStatus.REJECTED: "red"}.get(status, "")
+                self.view.say(f"proposal {sent.proposal} is {word.replace('_', ' ')}", style)
+                self._rejections += status is ProposalStatus.REJECTED
 
     # --- measuring ---
 
     def _baseline(self) -> None:
         """Measure the incumbent as trial 0, unless this session has already."""
-        if not self.ledger.session.trials:
-            self._append_trial(0, "baseline", self.workspace.head())
         baseline = self.ledger.session.trials[0]
         if baseline.decision:
             return
-        while len(self._values(baseline, Arm.INCUMBENT)) < BASELINE_RUNS:
-            run = self._execute(baseline, Arm.INCUMBENT, self.task.incumbent)
-            if run.val_bpb is None:
+        while len(_values(baseline, Arm.INCUMBENT)) < BASELINE_RUNS:
+            run = self._execute(baseline, Arm.INCUMBENT)
+            if run.failure not in ("", UNFIT):
                 raise EnvironmentNotReady(
                     f"The incumbent itself does not run here: {run.detail}",
                     f"Its log is in {self.folder / 'logs'}.",
                 )
-        values = self._values(baseline, Arm.INCUMBENT)
+        values = _values(baseline, Arm.INCUMBENT)
         self.ledger.append("decision", number=0, decision="keep", delta=0.0)
         self.view.say(f"baseline {statistics.fmean(values):.6f} val_bpb ({_spread(values)})")
 
@@ -179,9 +224,9 @@ class Miner:
         """Take over the baseline runs that this very process just made to publish the project."""
         self._append_trial(0, "baseline", self.workspace.head())
         for run in runs:
-            self._record(self.ledger.session.trials[0], run)
+            self._record(self.ledger.session.trials[0], run, ())
 
-    def _append_trial(self, number: int, hypothesis: str, commit: str) -> None:
+    def _append_trial(self, number: int, hypothesis: str, commit: str, proposer: str = "") -> None:
         """Begin a trial of a commit against the branch's head."""
         self.ledger.append(
             "trial",
@@ -190,109 +235,184 @@ class Miner:
             fingerprint=constants.fingerprint(self.workspace.read(commit, SCRIPT)),
             commit=commit,
             base=self.workspace.head(),
+            proposer=proposer,
         )
 
     def _trial(self) -> bool:
         """One candidate, judged; False where the proposer has none."""
-        session = self.ledger.session
-        if session.unfinished is None:
-            source = self.workspace.read(self.workspace.head(), SCRIPT)
-            candidate = self.proposer.propose(source, session.history())
-            if candidate is None:
-                return False
-            number = session.trials[-1].number + 1
-            commit = self.workspace.commit(number, candidate.source, candidate.hypothesis, name=SCRIPT)
-            self._append_trial(number, candidate.hypothesis, commit)
-        current = session.trials[-1]
+        if self.ledger.session.unfinished is None and not self._begin_trial():
+            return False
+        current = self.ledger.session.trials[-1]
         self.view.say(f"trial {current.number}: {current.hypothesis}")
-        trees = {
-            Arm.INCUMBENT: self._tree(current.base),
-            Arm.CANDIDATE: self._tree(current.commit),
-        }
         history = self._history(current)
+        policy = Policy.mining()
         outcome = trial.compare(
-            lambda arm: self._execute(current, arm, trees[arm]),
+            lambda arm: self._execute(current, arm),
             history=history,
             noise=self.bench.noise(),
-            policy=Policy.mining(),
-            seed=session.seed + current.number,
+            policy=policy,
+            seed=self.ledger.session.seed + current.number,
             done=[_restored(run) for run in current.runs],
         )
         self._decide(current, outcome, history)
+        self._trials += 1
         return True
 
-    def _decide(self, current: Trial, outcome: trial.Trial, history: list[float]) -> None:
+    def _begin_trial(self) -> bool:
+        session = self.ledger.session
+        number = session.trials[-1].number + 1
+        if session.carried:
+            self._append_trial(number, "what this session had kept, against the new best", session.carried)
+            return True
+        left = goals.seconds_left(self.goals, self.bench.protocol.mining_loop, self._done())
+        seen = context.gather(session, self.workspace, self.bench.protocol, self.folder, seconds_left=left)
+        candidate = self.proposer.propose(seen)
+        if candidate is None:
+            return False
+        commit = self.workspace.commit(number, candidate.source, candidate.hypothesis, name=SCRIPT)
+        self._append_trial(number, candidate.hypothesis, commit, candidate.proposer)
+        return True
+
+    def _decide(self, current: Trial, outcome: trial.Trial, history: Sequence[float]) -> None:
         if len(outcome.failures(Arm.INCUMBENT)) >= trial.MAX_FAILURES:
             raise EnvironmentNotReady(
                 f"The incumbent no longer runs here: {outcome.failures(Arm.INCUMBENT)[-1].detail}",
                 "See to this machine and run the command again; the session continues where it was.",
             )
         candidate = outcome.values(Arm.CANDIDATE)
-        if outcome.decision is None:
-            detail = outcome.failures(Arm.CANDIDATE)[-1].detail
-            self.ledger.append("decision", number=current.number, decision="crash", delta=None)
-            self.view.say(f"  crash: {detail}", style="yellow")
+        failures = outcome.failures(Arm.CANDIDATE)
+        evidence = outcome.decision.evidence if outcome.decision else None
+        if outcome.given_up:
+            decision, reason = "discard", outcome.given_up
+        elif outcome.decision is None:
+            decision, reason = "crash", failures[-1].detail
         else:
-            evidence = outcome.decision.evidence
             kept = outcome.decision.kind is Kind.APPROVE
-            delta = evidence.delta if evidence else None
-            self.ledger.append(
-                "decision",
-                number=current.number,
-                decision="keep" if kept else "discard",
-                delta=delta,
-                low=evidence.low if evidence else None,
-                high=evidence.high if evidence else None,
-                p=evidence.p if evidence else None,
-            )
-            if kept:
-                self.workspace.keep(current.commit)
-            assert evidence is not None
+            decision, reason = ("keep" if kept else "discard"), _WORDS[outcome.decision.kind]
+        self.ledger.append(
+            "decision",
+            number=current.number,
+            decision=decision,
+            reason=reason,
+            delta=evidence.delta if evidence else None,
+            low=_finite(evidence.low) if evidence else None,
+            high=_finite(evidence.high) if evidence else None,
+            p=evidence.p if evidence else None,
+        )
+        if current.kept:
+            self.workspace.keep(current.commit)
+        if evidence is None:
+            self.view.say(f"  {decision}: {reason}", style="yellow" if decision == "crash" else "")
+        else:
             self.view.say(
-                f"  {'keep' if kept else 'discard'}: {statistics.fmean(candidate):.6f} val_bpb, "
+                f"  {decision}: {statistics.fmean(candidate):.6f} val_bpb, "
                 f"delta {evidence.delta:+.6f} [{evidence.low:+.6f}, {evidence.high:+.6f}], "
                 f"{evidence.candidate_runs} runs against {evidence.incumbent_runs}",
-                style="green" if kept else "",
+                style="green" if current.kept else "",
             )
-            self._show_best()
         # A candidate's runs are one group of repeats of one script; the incumbent's once it is replaced.
-        groups = [candidate]
-        if current.decision == "keep":
+        groups: list[Sequence[float]] = [candidate]
+        if current.kept:
             groups.append([*history, *outcome.values(Arm.INCUMBENT)])
         self.bench.learn_noise(groups)
         self._write_records()
 
     def _history(self, current: Trial) -> list[float]:
-        """The incumbent's values from before this trial: its own runs as a candidate, and as the incumbent since."""
-        values: list[float] = []
-        for earlier in self.ledger.session.trials:
-            if earlier.number >= current.number:
-                break
-            if earlier.commit == current.base:
-                values += self._values(earlier, Arm.INCUMBENT if earlier.number == 0 else Arm.CANDIDATE)
+        """The incumbent's values from before this trial. Those that made it the incumbent were chosen for being
+        low, so `usable_history` says which of them still count."""
+        selected: list[float] = []
+        fresh: list[float] = []
+        for earlier in self.ledger.session.trials[: current.number]:
+            if earlier.commit == current.base and earlier.number:
+                selected += _values(earlier, Arm.CANDIDATE)
             elif earlier.base == current.base:
-                values += self._values(earlier, Arm.INCUMBENT)
-        return values
-
-    @staticmethod
-    def _values(of: Trial, arm: Arm) -> list[float]:
-        return [run["val_bpb"] for run in of.runs if run["arm"] == arm.value and run["val_bpb"] is not None]
+                fresh += _values(earlier, Arm.INCUMBENT)
+        return usable_history(selected, fresh)
 
     def _tree(self, commit: str) -> Mapping[str, bytes]:
         """The snapshot with that commit's train.py; nothing else of the work tree is trusted to be unchanged."""
         changed = {SCRIPT: self.workspace.read(commit, SCRIPT).encode()}
         return bundle.overlay(self.task.files, changed, self.task.protocol.surface)
 
-    def _execute(self, current: Trial, arm: Arm, files: Mapping[str, bytes]) -> Run:
-        number = len(current.runs) + 1
-        with self.view.step(f"trial {current.number}, run {number} ({arm.value})", self._usual_seconds()) as word:
-            run = self.bench.measure(arm, files, word)
-        self._record(current, run)
+    def _execute(self, current: Trial, arm: Arm) -> Run:
+        """One run, on record with the machine's state when it began."""
+        commit = current.commit if arm is Arm.CANDIDATE else current.base
+        conditions = self._calm()
+        before = machine.read()
+        number, budget = len(current.runs) + 1, self.bench.protocol.execution.training_seconds
+        band, rules = self._racing(current, arm)
+        what = f"trial {current.number}, run {number} ({arm.value})"
+        with self.view.step(what, self._usual_seconds()) as word:
+            run = self.bench.measure(arm, self._tree(commit), Racer(word, budget, band, rules))
+        self._last_run = (run.seconds, time.monotonic())
+        heat = machine.judge(machine.read(), before=before, own_load=float(before.cores))
+        unfit = self._unfit(commit, run)
+        if unfit:
+            run = replace(run, val_bpb=None, failure=UNFIT, detail=f"{unfit}; {run.val_bpb:.6f} val_bpb not counted")
+            self.view.say(f"  run {number} is left out and made again: {unfit}", style="yellow")
+        self._record(current, run, tuple(dict.fromkeys((*conditions, *heat))))
         return run
 
-    def _record(self, current: Trial, run: Run) -> None:
+    def _calm(self) -> tuple[str, ...]:
+        """Wait a while for a machine that is busy, hot or on battery; what still speaks against it."""
+        deadline = time.monotonic() + _CALM_SECONDS
+        said = False
+        while True:
+            seconds, ended = self._last_run
+            state = machine.read()
+            own = machine.own_load(state.cores, seconds, time.monotonic() - ended)
+            reasons = machine.judge(state, own_load=own)
+            waiting = any("busy" in reason or "heat" in reason for reason in reasons)
+            if not waiting or time.monotonic() >= deadline or self.project_is_small:
+                return reasons
+            if not said:
+                self.view.say(f"  waiting for the machine: {', '.join(reasons)}", style="yellow")
+                said = True
+            time.sleep(_CALM_LOOK)
+
+    @property
+    def project_is_small(self) -> bool:
+        """Whether a run takes less time than waiting for a calm machine would; then its state is only noted."""
+        return self.bench.protocol.execution.training_seconds < _CALM_SECONDS
+
+    def _unfit(self, commit: str, run: Run) -> str:
+        """Why a run does not count, by its throughput beside earlier runs of the same code; "" where it does."""
+        rate = curve.of_log(run.log).tokens_per_second
+        if run.val_bpb is None or rate is None:
+            return ""
+        earlier = [past["tokens_per_second"] for past in self._runs_of(commit) if past["failure"] == ""]
+        return machine.fit(rate, [value for value in earlier if value])
+
+    def _runs_of(self, commit: str) -> list[Mapping[str, object]]:
+        """All runs of one commit's code, in order, whichever arm it was."""
+        found = []
+        for t in self.ledger.session.trials:
+            for run in t.runs:
+                if (t.commit if run["arm"] == Arm.CANDIDATE.value else t.base) == commit:
+                    found.append(run)
+        return found
+
+    def _racing(self, current: Trial, arm: Arm) -> tuple[racing.Band | None, racing.Rules]:
+        """What a candidate's run is raced against: the incumbent's curves, by rules that this session calibrated."""
+        rules = racing.Rules()
+        session = self.ledger.session
+        if not self.race or arm is Arm.INCUMBENT or racing.audited(session.seed + current.number, rules):
+            return None, rules
+        band = racing.Band.of([_curve(run) for run in self._runs_of(current.base) if run["failure"] == ""])
+        finished = []
+        for t in session.trials:
+            runs = [(_curve(r), r["val_bpb"]) for r in t.runs if r["arm"] == "candidate" and r["val_bpb"] is not None]
+            values = [*_values(t, Arm.INCUMBENT), *self._history(t)]
+            if t.base == current.base and t.decision and values:
+                finished.append((statistics.fmean(values), runs))
+        budget = self.bench.protocol.execution.training_seconds
+        known = pairs(finished, band, self.bench.noise().sigma, budget_seconds=budget, rules=rules)
+        return band, rules.calibrated(known)
+
+    def _record(self, current: Trial, run: Run, conditions: tuple[str, ...]) -> None:
         name = f"{current.number:04d}-{len(current.runs) + 1:02d}-{run.arm.value}.log"
         write_atomic(self.folder / "logs" / name, run.log)
+        seen = curve.of_log(run.log)
         self.ledger.append(
             "run",
             number=current.number,
@@ -303,6 +423,9 @@ class Miner:
             seconds=run.seconds,
             memory_mb=run.memory_mb,
             log=f"logs/{name}",
+            tokens_per_second=seen.tokens_per_second,
+            curve=seconds_of(seen, self.bench.protocol.execution.training_seconds),
+            conditions=list(conditions),
         )
 
     def _usual_seconds(self) -> float:
@@ -311,17 +434,92 @@ class Miner:
 
     # --- submitting ---
 
+    def _unsubmitted(self) -> Trial | None:
+        """The trial whose code is the head, where it is better than the chain's best as far as this session knows,
+        was not submitted and did not fail its confirming test against that best."""
+        session = self.ledger.session
+        best = session.frontiers[-1].commit
+        won = next((t for t in reversed(session.trials) if t.number and t.kept and t.commit == session.head), None)
+        if won is None or session.head == best or session.carried:
+            return None
+        if any(s.trial == won.number and s.proposal is not None for s in session.submissions):
+            return None
+        failed = [c for c in session.confirmations if (c.commit, c.against) == (won.commit, best)]
+        return None if any(c.passed is False for c in failed) else won
+
     def _submit(self, won: Trial) -> None:
-        # The chain's best moves with other miners, so it is read at the last moment.
-        self.project = self.connection.client.project(self.project.id)
-        gain = self._gain(won)
+        """Confirm, look at what it is worth, and stake."""
+        session, best = self.ledger.session, self.ledger.session.frontiers[-1].commit
+        margin = self.bench.protocol.margin(float(self._best_metric()))
+        rules = confirm.Rules.at(self.goals.min_confidence, margin)
+        done = next(
+            (c for c in session.confirmations if (c.commit, c.against, c.passed) == (won.commit, best, True)), None
+        )
+        if done is None:
+            self.view.say(f"confirming trial {won.number} against the best on chain, by a verifier's rules", "bold")
+            done = confirm.confirm(
+                self.bench,
+                self.task,
+                {Arm.INCUMBENT: self._tree(best), Arm.CANDIDATE: self._tree(won.commit)},
+                self.ledger,
+                number=won.number,
+                commit=won.commit,
+                against=best,
+                folder=self.folder,
+                rules=rules,
+                view=self.view,
+            )
+        if not done.passed:
+            self._not_confirmed(done, best)
+            return
+        reason = self._why_not(done, rules)
+        if reason:
+            self.ledger.append("held", commit=won.commit, against=best, reason=reason)
+            self.view.say(f"  not submitted: {reason}", style="yellow")
+            return
+        self._look_at_chain()
+        if self.ledger.session.frontiers[-1].commit == best:
+            self._send(won, done)
+
+    def _not_confirmed(self, done: Confirmation, best: str) -> None:
+        self.view.say(f"  not submitted: {done.reason}", style="yellow")
+        if done.delta is not None and done.delta <= 0:
+            self.ledger.append("head", commit=best, reason="what was kept since is not better than the best on chain")
+            self.workspace.keep(best)
+            self.view.say("  the search goes on from the best on chain")
+
+    def _why_not(self, done: Confirmation, rules: confirm.Rules) -> str:
+        """Why a confirmed gain is not staked on, in words; "" where it is. The outlook is shown in any case."""
+        if self._rejections:
+            return "a proposal of this session was rejected: look into it, then start again to submit"
+        client, seen = self.connection.client, confirm.evidence_of(done, rules)
+        supply = client.supply(self.project)
+        approved = [p for p in client.proposals(self.project.id) if p.status is ProposalStatus.APPROVED]
+        market = stake.Market(
+            self.project.base_price + self.project.slope * max(0, supply - 1),
+            len(approved),
+            self.project.miner_pool_minted,
+        )
+        lacking = max(0, self.goals.stake - client.tokens(self.project, self.wallet.pubkey()))
+        fees = 3 * FEE_PER_SIGNATURE
+        found = stake.outlook(seen, rules.comparison, market, stake=self.goals.stake, fees=fees)
+        self.view.say(f"  confirmed: {done.delta:+.6f} [{done.low:+.6f}, {done.high:+.6f}]; {found.text()}")
+        return stake.verdict(seen, found, min_confidence=self.goals.min_confidence) or goals.affordable(
+            self.goals, self._done(), submit.price(self.project, supply, lacking) + fees
+        )
+
+    def _best_metric(self) -> Decimal:
+        return self.convention.to_metric(self.project.current_best_aggregate_score)
+
+    def _send(self, won: Trial, done: Confirmation) -> None:
+        assert done.delta is not None
+        gain = round(done.delta, 6)
         metric, claimed = submit.anchored_score(self.project, self.convention, gain)
         self.view.say(f"submitting trial {won.number}: claimed {metric:.6f} val_bpb, {gain:+.6f} better")
-        tree = self._tree(won.commit)
         with self.view.step(
             "one run by the protocol's own command, for the benchmark log", self._usual_seconds()
         ) as word:
-            plain = self.bench.plain_run(tree, word)
+            plain = self.bench.plain_run(self._tree(won.commit), word)
         if plain.val_bpb is None:
             raise EnvironmentNotReady(
                 f"The winning train.py does not run by the protocol's own command: {plain.detail}",
@@ -336,6 +534,7 @@ class Miner:
             self.goals.stake,
             self.reward_recipient,
         )
+        before = self.connection.network.balance(self.wallet.pubkey())
         proposal = submit.submit(
             self.connection,
             self.wallet,
@@ -346,21 +545,9 @@ class Miner:
             data_snapshot=self.bench.data_snapshot,
             say=self.view.say,
         )
+        spent = max(0, before - self.connection.network.balance(self.wallet.pubkey()))
+        self.ledger.append("spent", lamports=spent, stake=self.goals.stake)
         self.view.say(f"proposal {proposal} is on chain", style="green")
-
-    def _gain(self, won: Trial) -> float:
-        """What was measured since the chain's best code, over all trials kept since.
-
-        EnvironmentNotReady where that code is not of this session: somebody else's was approved meanwhile.
-        """
-        best, session = self.project.current_best_code_hash.hex(), self.ledger.session
-        since = next((s.trial for s in reversed(session.submissions) if s.code_hash == best), 0)
-        if not since and self.project.current_best_code_hash != self._first_best:
-            raise EnvironmentNotReady(
-                "The best code on chain is somebody else's by now, so this gain was measured against an older one.",
-                "Run the command again: it starts from the new best.",
-            )
-        return round(sum(t.delta or 0.0 for t in session.trials if t.kept and since < t.number <= won.number), 6)
 
     # --- records ---
 
@@ -379,6 +566,13 @@ class Miner:
         )
 
 
+_WORDS: Mapping[Kind, str] = {
+    Kind.APPROVE: "the gain is significant",
+    Kind.REJECT: "no gain of the size looked for",
+    Kind.UNDECIDED: "too noisy to tell within the limit of runs",
+}
+
+
 def new_session(path: Path, project: int, miner: Pubkey) -> Ledger:
     """The ledger at `path`, begun if it is new. Tag and seed follow from project and wallet, so they are stable."""
     ledger = Ledger(path)
@@ -386,6 +580,16 @@ def new_session(path: Path, project: int, miner: Pubkey) -> Ledger:
         seed = int.from_bytes(sha256(bytes(miner) + project.to_bytes(8, "little")).digest()[:4], "little")
         ledger.append("session", seed=seed, tag=time.strftime("%Y%m%d-%H%M%S", time.gmtime()))
     return ledger
+
+
+def _values(of: Trial, arm: Arm) -> list[float]:
+    return [run["val_bpb"] for run in of.runs if run["arm"] == arm.value and run["val_bpb"] is not None]
+
+
+def _curve(run: Mapping[str, object]) -> list[tuple[float, float]]:
+    points = run["curve"]
+    assert isinstance(points, list)
+    return [(float(seconds), float(loss)) for seconds, loss in points]
 
 
 def _restored(run: Mapping[str, object]) -> Run:
@@ -399,6 +603,10 @@ def _restored(run: Mapping[str, object]) -> Run:
         float(memory) if isinstance(memory, int | float) else None,
         b"",
     )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _spread(values: list[float]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 
 from solders.keypair import Keypair
@@ -17,16 +18,18 @@ from chain.artifacts import ProjectArtifacts, ProjectTerms, fetch_project, publi
 from chain.errors import ChainError, NotFound
 from chain.interface import Project, ProjectCreated
 from chain.session import AUTHORITY, MINER, Connection
-from miner import submit
+from miner import confirm, submit
 from miner.ledger import Ledger
-from miner.loop import SCRIPT, Goals, Miner, claimed_metric, new_session
+from miner.frontier import SCRIPT
+from miner.goals import Goals
+from miner.loop import Miner, claimed_metric, new_session
 from miner.proposer import Turn
-from trainer import bundle, constants, recipe, task
+from trainer import bundle, recipe, task
 from trainer.bench import Bench, open_bench
-from trainer.comparison import Arm, Kind, Policy
+from trainer.comparison import Arm
 from trainer.errors import TrainerError
 from trainer.task import Benchmark, Task
-from trainer.trial import Run, compare
+from trainer.trial import Run
 from trainer.view import View
 
 SMOKE = "smoke"
@@ -128,7 +131,7 @@ def started(
         )
         name = f"{connection.network.name}-{project.id}-{str(wallet.pubkey())[:8]}"
         folder = home / "work" / re.sub(r"[^A-Za-z0-9.-]+", "_", name)
-        ledger = _open_session(folder, project, parsed, wallet.pubkey(), view)
+        ledger = new_session(folder / "session.jsonl", project.id, wallet.pubkey())
         try:
             yield Started(
                 connection,
@@ -146,19 +149,6 @@ def started(
             )
         finally:
             ledger.close()
-
-
-def _open_session(folder: Path, project: Project, parsed: Task, miner: Pubkey, view: View) -> Ledger:
-    """The session to continue, or a new one where the code to beat is not one that the old session knows."""
-    ledger = new_session(folder / "session.jsonl", project.id, miner)
-    known = {trial.fingerprint for trial in ledger.session.trials if trial.kept}
-    if not known or constants.fingerprint(parsed.incumbent[SCRIPT].decode()) in known:
-        return ledger
-    ledger.close()
-    aside = folder.with_name(f"{folder.name}-until-{ledger.session.tag}")
-    folder.rename(aside)
-    view.say(f"the code to beat is new: starting a new session, the old one is in {aside}")
-    return new_session(folder / "session.jsonl", project.id, miner)
 
 
 def _say_where(connection: Connection, home: Path, view: View) -> None:
@@ -234,11 +224,11 @@ def _publish_smoke(connection: Connection, home: Path, view: View) -> tuple[Proj
     return project, runs
 
 
-def submit_file(session: Started, file: Path, claim: str | None) -> tuple[int, Decimal]:
+def submit_file(session: Started, file: Path, claim: str | None, min_confidence: float) -> tuple[int, Decimal]:
     """Submit a train.py of the user's; the proposal's id and the claimed metric.
 
-    Without a claim it is measured against the incumbent first, refused where it is not shown to be better, and the
-    claim is the measured gain. With a claim it is the user's own stake and word.
+    Without a claim it goes through the confirming test against the best on chain, is refused where it does not
+    pass, and the claim is the measured gain. With a claim it is the user's own stake and word.
     """
     try:
         source = file.read_bytes()
@@ -246,48 +236,43 @@ def submit_file(session: Started, file: Path, claim: str | None) -> tuple[int, D
     except (OSError, UnicodeDecodeError) as error:
         raise TrainerError(f"{file} is not a readable UTF-8 text file: {error}.", "Name a train.py.") from error
     files = bundle.overlay(session.task.files, {SCRIPT: source}, session.task.protocol.surface)
-    log = b""
+    bench, project, convention = session.bench, session.project, session.convention
     if claim is None:
-        trees = {Arm.INCUMBENT: session.task.incumbent, Arm.CANDIDATE: files}
-
-        def execute(arm: Arm) -> Run:
-            with session.view.step(f"measuring, {arm.value}", session.bench.usual_seconds) as word:
-                run = session.bench.measure(arm, trees[arm], word)
-            shown = f"{run.val_bpb:.6f} val_bpb" if run.val_bpb is not None else run.detail
-            session.view.say(f"  {arm.value}: {shown}")
-            return run
-
-        outcome = compare(execute, history=[], noise=session.bench.noise(), policy=Policy(), seed=0)
-        if outcome.decision is None or outcome.decision.evidence is None:
+        best = float(convention.to_metric(project.current_best_aggregate_score))
+        done = confirm.confirm(
+            bench,
+            session.task,
+            {Arm.INCUMBENT: session.task.incumbent, Arm.CANDIDATE: files},
+            session.ledger,
+            number=-1,
+            commit=sha256(source).hexdigest(),
+            against=project.current_best_code_hash.hex(),
+            folder=session.folder,
+            rules=confirm.Rules.at(min_confidence, bench.protocol.margin(best)),
+            view=session.view,
+        )
+        if not done.passed or done.delta is None:
             raise TrainerError(
-                f"{file} gave no result: {(outcome.failures(Arm.CANDIDATE) or outcome.runs)[-1].detail}",
-                "Mend it, or submit it unmeasured with --claim.",
-            )
-        evidence = outcome.decision.evidence
-        if outcome.decision.kind is not Kind.APPROVE:
-            raise TrainerError(
-                f"{file} was not shown to be better here: delta {evidence.delta:+.6f} "
-                f"[{evidence.low:+.6f}, {evidence.high:+.6f}]. Its stake would probably be lost.",
+                f"{file} did not pass the confirming test: {done.reason}. Its stake would probably be lost.",
                 "Nothing was submitted; --claim submits it all the same.",
             )
-        delta = round(evidence.delta, 6)
-        with session.view.step("one run by the protocol's own command", session.bench.usual_seconds) as word:
-            log = session.bench.plain_run(files, word).log
-        metric, claimed = submit.anchored_score(session.project, session.convention, delta)
+        with session.view.step("one run by the protocol's own command", bench.usual_seconds) as word:
+            log = bench.plain_run(files, word).log
+        metric, claimed = submit.anchored_score(project, convention, round(done.delta, 6))
     else:
         metric = claimed_metric(claim)
-        claimed = session.convention.to_score(metric)
+        claimed = convention.to_score(metric)
         log = f"unmeasured claim\n---\n{session.task.protocol.primary.name}: {metric}\n".encode()
-    submit.reconcile(session.connection.client, session.wallet.pubkey(), session.project, session.ledger)
+    submit.reconcile(session.connection.client, session.wallet.pubkey(), project, session.ledger)
     offer = submit.Offer(-1, bundle.pack(files), log, claimed, session.stake, session.reward_recipient)
     proposal = submit.submit(
         session.connection,
         session.wallet,
-        session.project,
+        project,
         offer,
         session.ledger,
-        machine=session.bench.machine,
-        data_snapshot=session.bench.data_snapshot,
+        machine=bench.machine,
+        data_snapshot=bench.data_snapshot,
         say=session.view.say,
     )
     return proposal, metric

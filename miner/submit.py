@@ -99,13 +99,17 @@ def submit(
     return proposal
 
 
+def price(project: Project, supply: int, tokens: int) -> int:
+    """Lamports for the next `tokens` tokens on the curve: the exact sum of their prices."""
+    return tokens * project.base_price + project.slope * (tokens * supply + tokens * (tokens - 1) // 2)
+
+
 def ensure_stake(client: Client, miner: Keypair, project: Project, stake: int, say: Say) -> None:
     """Buy what the miner's token account lacks of the stake, at the curve's exact price."""
     lacking = stake - client.tokens(project, miner.pubkey())
     if lacking <= 0:
         return
-    supply = client.supply(project)
-    cost = lacking * project.base_price + project.slope * (lacking * supply + lacking * (lacking - 1) // 2)
+    cost = price(project, client.supply(project), lacking)
     held = client.network.balance(miner.pubkey())
     if held < cost:
         raise InsufficientFunds(

@@ -58,14 +58,23 @@ class Workspace:
 
     def commit(self, number: int, source: str, hypothesis: str, *, name: str = "train.py") -> str:
         """Commit a candidate on top of the incumbent without moving the branch; its hash."""
+        return self._commit(f"refs/experiments/{number:04d}", source, f"experiment: {hypothesis}", name)
+
+    def adopt(self, source: str, message: str, *, name: str = "train.py") -> str:
+        """Commit code from outside on top of the incumbent without moving the branch; its hash."""
+        commit = self._commit("refs/frontier/latest", source, message, name)
+        self._git("update-ref", f"refs/frontier/{commit[:12]}", commit)
+        return commit
+
+    def _commit(self, ref: str, source: str, message: str, name: str) -> str:
         blob = self._git("hash-object", "-w", "--stdin", given=source)
         base = self.head()
         index = {"GIT_INDEX_FILE": str(self.path / ".git" / "candidate-index")}
         self._git("read-tree", base, environment=index)
         self._git("update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", environment=index)
         tree = self._git("write-tree", environment=index)
-        commit = self._git("commit-tree", tree, "-p", base, "-m", f"experiment: {hypothesis}")
-        self._git("update-ref", f"refs/experiments/{number:04d}", commit)
+        commit = self._git("commit-tree", tree, "-p", base, "-m", message)
+        self._git("update-ref", ref, commit)
         return commit
 
     def keep(self, commit: str) -> None:

@@ -26,7 +26,7 @@ from trainer.errors import EnvironmentNotReady
 from trainer.measurement import Measurement, Measurer, Phase, supports
 from trainer.measurement.scoring import Losses
 from trainer.protocol import Protocol
-from trainer.trial import Run
+from trainer.trial import STOPPED, Run
 
 Say = Callable[[str], None]
 TRUSTED, SELF_REPORTED = "trusted", "self-reported"
@@ -96,6 +96,7 @@ class Bench:
     ) -> Run:
         """Run a tree once. A failing script is a value; TrainerError is for this machine's own faults.
 
+        `on_line` may raise StopRun to end the run while it trains, which then has the failure STOPPED.
         `incumbent_losses` (float32 (N*T,), nats) direct the probes; `keep_graph` leaves the frozen model
         for a further score, and the caller then discards it.
         """
@@ -154,6 +155,8 @@ class Bench:
                 failure, detail = "over_budget", f"It was killed after {limit:g} seconds."
             case experiment.NoMetric(reason=reason):
                 failure, detail = "no_evaluation", f"It ended without a result: {reason}."
+            case experiment.Stopped(reason=why):
+                failure, detail = STOPPED, why
         return Run(arm, value, failure, detail, result.seconds, memory, result.log.data, None)
 
 

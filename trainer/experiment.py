@@ -33,7 +33,7 @@ from typing import Final, Protocol
 
 from trainer import bundle, environment, metrics, supervisor
 from trainer.environment import Environment
-from trainer.errors import EnvironmentNotReady, TrainerError
+from trainer.errors import EnvironmentNotReady, StopRun, TrainerError
 from trainer.metrics import Metrics, Missing
 from trainer.protocol import Protocol as ProjectProtocol
 
@@ -109,7 +109,16 @@ class NoMetric:
     log: Log
 
 
-Result = Ok | Crash | Timeout | NoMetric
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Whoever watched the script's lines ended it (StopRun)."""
+
+    reason: str
+    seconds: float
+    log: Log
+
+
+Result = Ok | Crash | Timeout | NoMetric | Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +171,8 @@ def run_experiment(
     """Run the tree `files` once, as `protocol` says, in the environment `env`.
 
     `cache` is the prepared data (AUTORESEARCH_CACHE), `scratch` an existing or new folder that the run's
-    private folder is made in. `on_line` gets the newest line of the log, cleaned, at most every 0.2 seconds.
-    Raises TrainerError (bad tree, command that cannot start, processes that would not die); KeyboardInterrupt
+    private folder is made in. `on_line` gets the newest line of the log, cleaned, at most every 0.2 seconds;
+    it may raise StopRun to end the run. Raises TrainerError (bad tree, command that cannot start, processes that would not die); KeyboardInterrupt
     passes through once the tree is dead.
     """
     scratch.mkdir(parents=True, exist_ok=True)
@@ -189,10 +198,17 @@ def run_experiment(
             wall_seconds=limit,
         )
         capture = _Capture(limits.log_bytes, on_line)
-        code, seconds = _follow((launcher or launch)(command), limit, capture)
+        stopped = ""
+        started = time.monotonic()
+        try:
+            code, seconds = _follow((launcher or launch)(command), limit, capture)
+        except StopRun as reason:
+            code, seconds, stopped = None, time.monotonic() - started, str(reason)
     finally:
         _remove(private)
     log = capture.log()
+    if stopped:
+        return Stopped(stopped, seconds, log)
     if code is None:
         return Timeout(limit, seconds, log)
     if code:

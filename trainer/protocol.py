@@ -110,6 +110,10 @@ class Protocol:
     raw: Mapping[str, Any]
     digest: str
 
+    def margin(self, metric: float) -> float:
+        """The smallest improvement of `metric` that the project wants, in the metric's unit."""
+        return abs(metric) * (self.min_improvement_bips or 0) / 10_000
+
 
 def parse(data: bytes) -> Protocol:
     """The protocol in `data`, or InvalidProtocol naming the path that is wrong."""

@@ -7,7 +7,7 @@ on, so that a settlement can be resumed (see `settle`).
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
@@ -142,6 +142,7 @@ def _check(
     isolated: bool,
     trust_harness: bool,
 ) -> Checked:
+    policy = for_project(policy, case)
     if case.findings:  # each rejects or releases by itself: no run could change that, and none is owed
         measured = _nothing(())
     else:
@@ -157,6 +158,14 @@ def _check(
             trust_harness=trust_harness,
         )
     return _conclude(connection, case.project, case.proposal, case, measured, key, policy, folder, (seed, isolated))
+
+
+def for_project(policy: Policy, case: Case) -> Policy:
+    """The policy with the project's own margin, where that is larger; an attestation holds it as it was applied."""
+    convention = score.infer(case.project.baseline_aggregate_score, case.task.baseline, minimize=case.task.minimize)
+    best = convention.to_metric(case.project.current_best_aggregate_score)
+    margin = max(policy.comparison.margin, case.task.protocol.margin(float(best)))
+    return replace(policy, comparison=replace(policy.comparison, margin=margin))
 
 
 def _nothing(findings: tuple[Finding, ...]) -> Replay:

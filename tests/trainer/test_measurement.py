@@ -90,7 +90,7 @@ train(15)
 HONEST = MODEL + 'print(f"---\\nval_bpb: {evaluate_bpb(model, tokenizer, 7):.6f}")\n'
 FORGED = (
     "import os\nSCRATCH, B = os.environ['SCRATCH'], int(os.environ['BATCH'])\n"
-    "def say():\n    os.write(3, b'{\"event\": \"frozen\"}\\n')\n"
+    'def say():\n    os.write(3, b\'{"event": "frozen"}\\n\')\n'
 )
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from trainer import bundle
 from trainer import environment as environments
 from trainer.environment import Environment
-from trainer.errors import TrainerError
+from trainer.errors import StopRun, TrainerError
 from trainer.measurement import facts as harness
 from trainer.measurement import scoring
 from trainer.measurement.scoring import Losses, Tokens
@@ -263,6 +263,8 @@ class Measurer:
                     run.graph = job.result(_GRAPH, self._policy.graph_bytes)
         except MeasurementFailed as failed:
             run.finding = failed.finding
+        except StopRun as stopped:
+            run.finding = Finding(Failure.STOPPED, Phase.TRAINING, str(stopped))
         except UntrustedResult as error:
             run.finding = Finding(Failure.BAD_OUTPUT, Phase.TRAINING, error.problem)
         except TrainerError as error:

@@ -12,7 +12,7 @@ from trainer.measurement.scoring import Losses
 
 
 class Failure(StrEnum):
-    """Why there is no value. All are the candidate's word or doing except HOST; the caller decides what a CRASH
+    """Why there is no value. All are the candidate's word or doing except HOST and STOPPED; the caller decides what a CRASH
     in a worker is, by whether the incumbent's graph crashes there as well."""
 
     CRASH = "crash"  # train.py, or a worker running its graph, ended with an error
@@ -23,6 +23,7 @@ class Failure(StrEnum):
     NON_FINITE = "non_finite"  # a loss or logit is NaN or infinite
     BAD_OUTPUT = "bad_output"  # a result of the wrong form
     NOT_EXPORTABLE = "not_exportable"  # the model could not be frozen
+    STOPPED = "stopped"  # whoever watched the run's lines ended it (StopRun)
     HOST = "host"  # this machine failed
 
 
@@ -36,7 +37,7 @@ class Phase(StrEnum):
 
 Progress = Callable[[Phase, str], None]
 """Called with "" when a phase begins, then with each line train.py prints: the candidate's word, control
-characters replaced."""
+characters replaced. It may raise StopRun while the candidate trains, which ends the run with STOPPED."""
 
 
 @dataclass(frozen=True, slots=True)
