@@ -52,6 +52,9 @@ class Parameters:
         return self.n & (self.n - 1) == 0 and 128 * self.n * self.r * self.p <= _MAX_MEMORY
 
 
+USUAL = Parameters()
+
+
 @dataclass(frozen=True, slots=True)
 class Keystore:
     """A parsed document; `ciphertext` ends with the tag."""
@@ -109,9 +112,11 @@ class Keystore:
         return _canonical(self._header())
 
 
-def seal(keypair: Keypair, passphrase: bytes | bytearray, parameters: Parameters = Parameters()) -> Keystore:
-    """Encrypt a key, with fresh salt and nonce."""
+def seal(keypair: Keypair, passphrase: bytes | bytearray, parameters: Parameters | None = None) -> Keystore:
+    """Encrypt a key, with fresh salt and nonce. [parameters: USUAL]"""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    parameters = parameters or USUAL
 
     salt, nonce = secrets.token_bytes(_SALT), secrets.token_bytes(_NONCE)
     associated = Keystore(keypair.pubkey(), parameters, salt, nonce, b"")._associated()
