@@ -3,6 +3,12 @@
 Never the environment, which every child process would inherit, and never the command line, which every user of
 the machine can list. The options that name a file are in `chain.options`; they leave it in the command's click
 context, where `current` finds it, so that everything that takes --keypair opens encrypted wallets too.
+
+What this protects: a stolen disk, backup or copied file is useless without the passphrase, and neither it nor an
+unlocked key is in the environment, the descriptors or the command line of any process that is started. A
+sandboxed candidate sees no file of the user at all. A script that runs unsandboxed is the same user: it can read
+plain wallets and passphrase files, and the memory of this process where the system lets it debug its parent. With
+a keychain or the prompt there is at least no file for it to read.
 """
 
 from __future__ import annotations
