@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.options import answer, common, home_option, json_option
+from chain import wallet_commands
+from chain.options import answer, common, home_option
 
 if TYPE_CHECKING:
     from chain.session import Connection
@@ -228,37 +229,29 @@ def proposal_show(home: Path, network: str, as_json: bool, proposal_id: int) -> 
 
 @main.group()
 def wallet() -> None:
-    """Make and look at wallets: standard Solana keypair files under the home."""
+    """Make, guard and look at wallets: Solana keypair files under the home, plain or encrypted."""
 
 
-@wallet.command("new")
-@home_option
-@json_option
-@click.argument("name")
-def wallet_new(home: Path, as_json: bool, name: str) -> None:
-    """Make a wallet file; an existing one is never overwritten."""
-    from chain import wallet as wallets
-
-    key = wallets.new(home, name).pubkey()
-    path = wallets.path_of(home, name)
-    answer(as_json, {"name": name, "address": str(key), "file": str(path)}, f"{key}\n{path}")
+for _command in wallet_commands.COMMANDS:
+    wallet.add_command(_command)
 
 
 @wallet.command("show")
 @common
 @click.argument("name", required=False)
 def wallet_show(home: Path, network: str, as_json: bool, name: str | None) -> None:
-    """Addresses and balances, of one wallet or of all in the home."""
+    """Addresses, kinds and balances, of one wallet or of all in the home."""
     from chain import wallet as wallets
     from chain.network import LAMPORTS_PER_SOL
 
     with _connected(network, home) as connection:
         rows, lines = [], []
         for entry in [name] if name else wallets.names(home):
-            key = wallets.resolve(home, entry).pubkey()
-            lamports = connection.network.balance(key)
-            rows.append({"name": entry, "address": str(key), "lamports": lamports})
-            lines.append(f"{entry:<12} {key!s:<44} {lamports / LAMPORTS_PER_SOL:.9f} SOL")
+            found = wallets.look(wallets.locate(home, entry))
+            kind = "encrypted" if found.encrypted else "plain"
+            lamports = connection.network.balance(found.address)
+            rows.append({"name": entry, "address": str(found.address), "kind": kind, "lamports": lamports})
+            lines.append(f"{entry:<12} {found.address!s:<44} {kind:<9} {lamports / LAMPORTS_PER_SOL:.9f} SOL")
         answer(as_json, rows, "\n".join(lines) or "no wallets yet; make one with `chain wallet new NAME`")
 
 
@@ -272,7 +265,7 @@ def wallet_airdrop(home: Path, network: str, as_json: bool, name: str, sol: floa
     from chain.network import LAMPORTS_PER_SOL
 
     with _connected(network, home) as connection:
-        key = wallets.resolve(home, name).pubkey()
+        key = wallets.look(wallets.locate(home, name)).address
         signature = connection.network.airdrop(key, round(sol * LAMPORTS_PER_SOL))
         lamports = connection.network.balance(key)
         answer(
@@ -392,7 +385,7 @@ def _change_allowlist(home: Path, network: str, as_json: bool, keypair: str | No
         try:
             key = Pubkey.from_string(address)
         except ValueError:
-            key = wallets.resolve(home, address).pubkey()
+            key = wallets.look(wallets.locate(home, address)).address
         authority = connection.wallet(keypair, AUTHORITY)
         change = connection.client.add_verifier if add else connection.client.remove_verifier
         done = change(authority, key)

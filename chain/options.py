@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import click
 
+PASSPHRASE_FILE = "chain.passphrase_file"  # of a click context's `meta`, where `chain.passphrase.current` looks
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -54,9 +56,23 @@ network_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
 
+def _passphrase_file(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+    context.meta[PASSPHRASE_FILE] = value
+
+
+passphrase_option = click.option(
+    "--passphrase-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    callback=_passphrase_file,
+    expose_value=False,
+    help="Passphrase of the encrypted wallet that is used. [default: the OS keychain, else asked for]",
+)
+
+
 def common(command: Command) -> Command:
-    """--home, --network and --json."""
-    return home_option(network_option(json_option(command)))
+    """--home, --network, --json and --passphrase-file."""
+    return home_option(network_option(json_option(passphrase_option(command))))
 
 
 def answer(as_json: bool, document: Mapping[str, Any] | list[Any], text: str) -> None:

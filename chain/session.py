@@ -73,7 +73,9 @@ class Connection:
         if given:
             return wallet.resolve(self.home, given)
         if self.network.is_local:
-            return fund(self.network, wallet.ensure(self.home, role))
+            key = wallet.ensure(self.home, role)
+            fund(self.network, key.pubkey())
+            return key
         try:
             return wallet.load(wallet.path_of(self.home, role))
         except NotFound:
@@ -121,24 +123,25 @@ def _endpoints(network: Network) -> Endpoints:
 
 def bootstrap(client: Client, home: Path) -> None:
     """Make a new local ledger usable: funded wallets, the program initialized, a registered verifier."""
-    authority = wallet.ensure(home, AUTHORITY)
-    verifier = wallet.ensure(home, VERIFIER)
-    for key in (authority, verifier, wallet.ensure(home, MINER)):
+    # By address: an encrypted wallet is opened only to sign.
+    authority, verifier, miner = (
+        wallet.look(wallet.ensure_file(home, role)).address for role in (AUTHORITY, VERIFIER, MINER)
+    )
+    for key in (authority, verifier, miner):
         fund(client.network, key)
     try:
         config = client.config()
     except NotFound:
-        client.initialize(authority)
+        client.initialize(wallet.ensure(home, AUTHORITY))
         config = client.config()
-    if config.authority == authority.pubkey() and not client.is_verifier(verifier.pubkey()):
-        client.add_verifier(authority, verifier.pubkey())
+    if config.authority == authority and not client.is_verifier(verifier):
+        client.add_verifier(wallet.ensure(home, AUTHORITY), verifier)
 
 
-def fund(network: Network, key: Keypair) -> Keypair:
-    """See to it that a wallet on a local network can pay; returns it."""
-    if network.balance(key.pubkey()) < _LOCAL_FUNDS // 10:
-        network.airdrop(key.pubkey(), _LOCAL_FUNDS)
-    return key
+def fund(network: Network, key: Pubkey) -> None:
+    """See to it that a wallet on a local network can pay."""
+    if network.balance(key) < _LOCAL_FUNDS // 10:
+        network.airdrop(key, _LOCAL_FUNDS)
 
 
 def ensure_funds(network: Network, key: Pubkey, lamports: int) -> None:

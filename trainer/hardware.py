@@ -69,11 +69,11 @@ def fingerprint() -> Fingerprint:
     gpu, gpu_cores = None, None
     if device == "metal":
         gpu = chip
-        gpu_cores = gpu_cores_from_ioreg(_run("ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator"))
-        gpu_cores = gpu_cores or gpu_cores_from_profiler(_run("system_profiler", "-json", "SPDisplaysDataType"))
+        gpu_cores = gpu_cores_from_ioreg(run_tool("ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator"))
+        gpu_cores = gpu_cores or gpu_cores_from_profiler(run_tool("system_profiler", "-json", "SPDisplaysDataType"))
     elif device == "cuda":
         query = "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"
-        gpu, gpu_memory = gpu_from_nvidia_smi(_run("nvidia-smi", *query)) or ("NVIDIA GPU", 0)
+        gpu, gpu_memory = gpu_from_nvidia_smi(run_tool("nvidia-smi", *query)) or ("NVIDIA GPU", 0)
         memory = gpu_memory or memory
     try:
         mlx = version("mlx")
@@ -163,7 +163,7 @@ def cuda_from_nvidia_smi(output: str) -> int | None:
 
 def cuda_major() -> int | None:
     """The CUDA major version of this machine's NVIDIA driver; None without one."""
-    return cuda_from_nvidia_smi(_run("nvidia-smi")) if platform.system() == "Linux" else None
+    return cuda_from_nvidia_smi(run_tool("nvidia-smi")) if platform.system() == "Linux" else None
 
 
 def _device() -> Device:
@@ -178,16 +178,17 @@ def _device() -> Device:
 
 
 def _macos() -> tuple[str, int, int]:
-    return cpu_from_sysctl(_run("sysctl", "-n", "machdep.cpu.brand_string", "hw.ncpu", "hw.memsize"))
+    return cpu_from_sysctl(run_tool("sysctl", "-n", "machdep.cpu.brand_string", "hw.ncpu", "hw.memsize"))
 
 
 def _linux() -> tuple[str, int, int]:
-    chip = cpu_from_proc(_text("/proc/cpuinfo"), platform.machine())
+    chip = cpu_from_proc(read_text("/proc/cpuinfo"), platform.machine())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return chip, cores, memory_from_proc(_text("/proc/meminfo"))
+    return chip, cores, memory_from_proc(read_text("/proc/meminfo"))
 
 
-def _text(path: str) -> str:
+def read_text(path: str) -> str:
+    """A system file, at most 1 Mi characters of it, empty where it cannot be read."""
     try:
         with Path(path).open(errors="replace") as file:
             return file.read(1024 * 1024)
@@ -195,11 +196,11 @@ def _text(path: str) -> str:
         return ""
 
 
-def _run(*command: str) -> str:
-    """A tool's standard output, empty where it is missing, fails or takes too long."""
+def run_tool(*command: str, seconds: float = _SECONDS) -> str:
+    """A tool's standard output, empty where it is missing, fails or takes longer than `seconds`."""
     environment = {"PATH": f"{_TOOL_PATH}:{os.environ.get('PATH', '')}", "LC_ALL": "C"}
     try:
-        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_SECONDS, env=environment)
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=seconds, env=environment)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout[: 4 * 1024 * 1024].decode(errors="replace") if done.returncode == 0 else ""

@@ -48,10 +48,12 @@ def main(control: int, status: int, command: list[str]) -> None:
     os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wakes)
     try:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True).pid
+        # Held to the end: when it goes, a Popen collects a child that has ended already, and its code is lost.
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", flush=True)
         return
+    child = process.pid
     os.write(status, b"%d " % child)
     codes: dict[int, int] = {}
     with selectors.DefaultSelector() as selector:

@@ -131,7 +131,9 @@ def test_wallets(home: Path) -> None:
     made = ask(home, "wallet", "new", "savings")
     assert oct(os.stat(made["file"]).st_mode & 0o777) == "0o600"
     assert made["address"] == str(wallet.load(Path(made["file"])).pubkey())
-    assert ask(home, "wallet", "show", "savings") == [{"name": "savings", "address": made["address"], "lamports": 0}]
+    assert ask(home, "wallet", "show", "savings") == [
+        {"name": "savings", "address": made["address"], "kind": "plain", "lamports": 0}
+    ]
     given = ask(home, "wallet", "airdrop", "savings", 1.5)
     assert (given["address"], given["lamports"]) == (made["address"], 1_500_000_000)
     rows = {row["name"]: row["lamports"] for row in ask(home, "wallet", "show")}

@@ -73,7 +73,6 @@ def test_a_file_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
     "text",
     [
         "",
-        "{}",
         "[]",
         "null",
         json.dumps(SECRET[:63]),

@@ -121,6 +121,17 @@ def test_crash_keeps_the_end_of_the_trace(tmp_path: Path) -> None:
     assert "\x1b" not in found.trace
 
 
+def test_a_command_that_ends_at_once_keeps_its_exit_code(tmp_path: Path) -> None:
+    for _ in range(25):
+        command = experiment.Command(("/bin/sh", "-c", "exit 7"), tmp_path, {}, tmp_path, (), 20)
+        process = experiment.launch(command)
+        while not process.ended():
+            time.sleep(0.002)
+        code = process.stop()
+        os.close(process.output)
+        assert code == 7
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_a_signal_is_a_crash(tmp_path: Path, number: signal.Signals) -> None:
     found = run(tmp_path, f"import os\nos.kill(os.getpid(), {int(number)})\n")

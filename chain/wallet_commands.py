@@ -1,0 +1,177 @@
+"""The commands of `chain wallet` that make keys and guard them: new, import, encrypt, unlock, forget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chain.options import answer, home_option, json_option, passphrase_option
+
+if TYPE_CHECKING:
+    from solders.pubkey import Pubkey
+
+_encrypted_option = click.option(
+    "--encrypted", is_flag=True, help="Encrypt the file: --passphrase-file's passphrase, or asked for."
+)
+_keychain_option = click.option(
+    "--keychain", is_flag=True, help="Encrypt the file, and keep its passphrase in the OS keychain."
+)
+
+
+def _local(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of commands that touch no network."""
+    return home_option(json_option(passphrase_option(command)))
+
+
+@click.command("new")
+@_local
+@_encrypted_option
+@_keychain_option
+@click.argument("name")
+def new(home: Path, as_json: bool, encrypted: bool, keychain: bool, name: str) -> None:
+    """Make a wallet file; an existing one is never overwritten.
+
+    A plain file is a standard Solana keypair. An encrypted one opens with its passphrase only, wherever a
+    command takes --keypair NAME. There is no way back from a lost passphrase: keep a copy of it elsewhere.
+    """
+    from chain import wallet as wallets
+
+    path = wallets.path_of(home, name)
+    with _new_passphrase(path, encrypted, keychain) as secret:
+        key = wallets.new(home, name, secret).pubkey()
+        _keep(key, secret, keychain)
+    _made(as_json, name, key, path, secret is not None)
+
+
+@click.command("import")
+@_local
+@_encrypted_option
+@_keychain_option
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path))
+def import_(home: Path, as_json: bool, encrypted: bool, keychain: bool, name: str, file: Path) -> None:
+    """Make the wallet NAME from a keypair FILE (Solana's, or encrypted by this client), which stays as it is.
+
+    An encrypted FILE stays encrypted: it is opened once and kept under the same passphrase.
+    """
+    from chain import passphrase
+    from chain import wallet as wallets
+    from chain.keystore import wiped
+
+    path = wallets.path_of(home, name)
+    entry = wallets.look(file)
+    if entry.encrypted:
+        if keychain:
+            passphrase.need_keychain()
+        secret, origin = passphrase.current().find(entry.address)
+        with wiped(secret):
+            wallets.save(path, wallets.sealed(file).unlock(secret, origin), secret)
+            _keep(entry.address, secret, keychain)
+    else:
+        with _new_passphrase(path, encrypted, keychain) as chosen:
+            wallets.save(path, wallets.load(file), chosen)
+            _keep(entry.address, chosen, keychain)
+            entry = wallets.look(path)
+    _made(as_json, name, entry.address, path, entry.encrypted)
+
+
+@click.command()
+@_local
+@_keychain_option
+@click.argument("name")
+def encrypt(home: Path, as_json: bool, keychain: bool, name: str) -> None:
+    """Turn the plain wallet NAME (or keypair file) into an encrypted one, in its place.
+
+    The plain file goes once the encrypted one was read back and unlocked. Copies of it elsewhere, such as
+    backups, stay plain.
+    """
+    from chain import wallet as wallets
+    from chain.errors import ChainError
+
+    path = wallets.locate(home, name)
+    if wallets.look(path).encrypted:
+        raise ChainError(f"The wallet {name} is encrypted already.", "Nothing was changed.")
+    with _new_passphrase(path, True, keychain) as secret:
+        assert secret is not None
+        key = wallets.encrypt(path, secret)
+        _keep(key, secret, keychain)
+    _made(as_json, name, key, path, True)
+
+
+@click.command()
+@_local
+@click.argument("name")
+def unlock(home: Path, as_json: bool, name: str) -> None:
+    """Keep the passphrase of the encrypted wallet NAME in the OS keychain, so that it is not asked for again.
+
+    The passphrase is tried first. Whoever is logged in as you can then use the wallet; `forget` ends that.
+    """
+    from chain import passphrase
+    from chain import wallet as wallets
+    from chain.keystore import wiped
+
+    passphrase.need_keychain()
+    store = wallets.sealed(wallets.locate(home, name))
+    secret, origin = passphrase.current().typed_or_file(store.address)
+    with wiped(secret):
+        store.unlock(secret, origin)
+        passphrase.remember(store.address, secret)
+    answer(as_json, {"name": name, "address": str(store.address), "keychain": True}, f"{store.address} opens by itself")
+
+
+@click.command()
+@home_option
+@json_option
+@click.argument("name")
+def forget(home: Path, as_json: bool, name: str) -> None:
+    """Take the passphrase of the encrypted wallet NAME out of the OS keychain."""
+    from chain import passphrase
+    from chain import wallet as wallets
+
+    address = wallets.sealed(wallets.locate(home, name)).address
+    removed = passphrase.forget(address)
+    words = "was taken out of the keychain" if removed else "was not in the keychain"
+    answer(
+        as_json,
+        {"name": name, "address": str(address), "removed": removed},
+        f"the passphrase of {address} {words}",
+    )
+
+
+COMMANDS = (new, import_, encrypt, unlock, forget)
+
+
+@contextmanager
+def _new_passphrase(path: Path, encrypted: bool, keychain: bool) -> Iterator[bytearray | None]:
+    """A new wallet's passphrase, wiped at the end; None for a plain one. What is missing is refused first."""
+    from chain import passphrase
+    from chain.keystore import wiped
+
+    source = passphrase.current()
+    if not (encrypted or keychain):
+        if source.file is not None:
+            raise click.UsageError("--passphrase-file encrypts only with --encrypted or --keychain.")
+        yield None
+        return
+    if keychain:
+        passphrase.need_keychain()
+    with wiped(source.choose(f"the wallet {path.stem}")) as secret:
+        yield secret
+
+
+def _keep(address: Pubkey, secret: bytearray | None, keychain: bool) -> None:
+    """Put the passphrase into the keychain where that was asked for; the wallet is on disk already."""
+    from chain import passphrase
+
+    if keychain and secret is not None:
+        passphrase.remember(address, secret)
+
+
+def _made(as_json: bool, name: str, address: Pubkey, path: Path, encrypted: bool) -> None:
+    kind = "encrypted" if encrypted else "plain"
+    document = {"name": name, "address": str(address), "file": str(path), "kind": kind}
+    answer(as_json, document, f"{address}\n{path} ({kind})")
