@@ -34,16 +34,16 @@ TRACEBACK = (
 
 # hypothesis, changes to constants, true gain in bpb (None: it crashes)
 IDEAS: list[tuple[str, Mapping[str, int | float], float | None]] = [
-    ("EMBED_LR 0.6 -> 0.9: embeddings see few updates in a short run", {"EMBED_LR": 0.9}, 0.004),
-    ("MATRIX_LR 0.04 -> 0.06", {"MATRIX_LR": 0.06}, 0.031),
-    ("DEPTH 2 -> 3: more layers within the same budget", {"DEPTH": 3}, -0.046),
+    ("EMBED_LR 0.01 -> 0.015: embeddings see few updates in a short run", {"EMBED_LR": 0.015}, 0.004),
+    ("MATRIX_LR 0.01 -> 0.02", {"MATRIX_LR": 0.02}, 0.031),
+    ("DEPTH 1 -> 2: more layers within the same budget", {"DEPTH": 2}, -0.046),
     ("WARMDOWN_FRACTION 0.5 -> 0.7: a longer decay", {"WARMDOWN_FRACTION": 0.7}, 0.024),
     ("BATCH_SIZE 8 -> 16", {"BATCH_SIZE": 16}, -0.118),
     ("BATCH_SIZE 8 -> 4: twice the steps", {"BATCH_SIZE": 4}, 0.052),
-    ("HEAD_LR 0.004 -> 0.008", {"HEAD_LR": 0.008}, 0.001),
-    ("WEIGHT_DECAY 0 -> 0.1", {"WEIGHT_DECAY": 0.1}, -0.003),
-    ("MODEL_DIM 64 -> 96", {"MODEL_DIM": 96}, None),
-    ("ADAM_BETA2 0.95 -> 0.98", {"ADAM_BETA2": 0.98}, -0.008),
+    ("HEAD_LR 0.001 -> 0.002, EMBED_LR 0.01 -> 0.012", {"HEAD_LR": 0.002, "EMBED_LR": 0.012}, 0.001),
+    ("WEIGHT_DECAY 0.01 -> 0.1", {"WEIGHT_DECAY": 0.1}, -0.003),
+    ("MODEL_DIM 32 -> 40", {"MODEL_DIM": 40}, None),
+    ("ADAM_BETA2 0.95 -> 0.96", {"ADAM_BETA2": 0.96}, -0.008),
 ]
 
 
@@ -202,7 +202,10 @@ def _judge(night: Night, number: int, base: str, *, last: bool) -> str:
     rng = night.rng
     hypothesis, changes, gain = IDEAS[(number - 1) % len(IDEAS)]
     if number > len(IDEAS):
-        changes = {name: value * (1 + 0.01 * number) for name, value in changes.items()}
+        changes = {
+            name: value + number if isinstance(value, int) else round(value * (1 + number / 1000), 6)
+            for name, value in changes.items()
+        }
         gain = None if gain is None else rng.choice([gain / 3, gain / 6, -abs(gain), -0.011, -0.034])
         hypothesis = f"{hypothesis.split(':')[0]}, {'half' if number % 2 else 'a third'} as far"
     if number == 13:
