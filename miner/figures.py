@@ -131,9 +131,10 @@ def point(trial: Trial) -> Point:
     values = tuple(value for value in records.own_values(trial) if math.isfinite(value))
     mean = statistics.fmean(values) if values else None
     low = high = None
-    if mean is not None and trial.number and trial.delta is not None and trial.low is not None:
-        if trial.high is not None and all(map(math.isfinite, (trial.delta, trial.low, trial.high))):
-            low, high = mean - (trial.high - trial.delta), mean + (trial.delta - trial.low)
+    ends = [end for end in (trial.delta, trial.low, trial.high) if end is not None and math.isfinite(end)]
+    if mean is not None and trial.number and len(ends) == 3:
+        delta, least, most = ends
+        low, high = mean - (most - delta), mean + (delta - least)
     return Point(trial.number, trial.decision, mean, low, high, values)
 
 
@@ -182,6 +183,11 @@ def time_split(session: Session, budget: float | None = None) -> Time:
             sums["unsplit"] += seconds
     idle, away = _outside(session)
     return Time(**sums, idle=idle, away=away)
+
+
+def last_moment(session: Session) -> float | None:
+    """Unix seconds of the last trial, run or decision; None where there is none."""
+    return max((moment for moment in _moments(session) if moment is not None), default=None)
 
 
 def seconds_of(at: str) -> float | None:

@@ -31,8 +31,10 @@ def value_range(figures: Figures) -> tuple[float, float]:
     span = max(max(levels) - min(levels), 6 * (figures.noise or 0.0), 1e-6 * max(map(abs, levels)), 1e-9)
     kept = [end for p in figures.points if p.decision == "keep" for end in (p.value, p.low, p.high) if end is not None]
     near = [value for value in [*means, *kept] if min(levels) - 2 * span <= value <= max(levels) + 0.55 * span]
-    low, high = min([*levels, *near]), max([*levels, *near])
-    pad = 0.06 * max(high - low, span)
+    ends = [e for p in figures.points if p.value in near for e in (p.low, p.high) if e is not None]
+    ends = [end for end in ends if min(levels) - span <= end <= max(levels) + span]
+    low, high = min([*levels, *near, *ends]), max([*levels, *near, *ends])
+    pad = 0.04 * max(high - low, span)
     return low - pad, high + pad
 
 
@@ -46,16 +48,16 @@ def progress(figures: Figures, *, narrow: bool = False) -> str:
     places = max(2, decimals(levels))
     parts = frame.axes([(n, f"{n:.0f}") for n in numbers], [(v, f"{v:.{places}f}") for v in levels])
     parts.append(text(width - frame.right, height - 8, "trial", class_="tick", text_anchor="end"))
-    parts += [_run_dots(frame, point) for point in figures.points]
+    parts += [_run_dots(frame, point, aside=3.2 if narrow else 6.5) for point in figures.points]
     parts += _incumbent(frame, figures, last)
     ordered = sorted(figures.points, key=lambda point: point.decision == "keep")
     parts += [_mark(frame, point, radius=3.2 if narrow else 4.2) for point in ordered]
     return svg(width, height, "val_bpb of every trial", *parts, class_="narrow" if narrow else "wide")
 
 
-def _run_dots(frame: Frame, point: Point) -> str:
+def _run_dots(frame: Frame, point: Point, aside: float) -> str:
     return "".join(
-        element("circle", cx=frame.x(point.number), cy=frame.y(value), r=1.6, class_="run")
+        element("circle", cx=frame.x(point.number) - aside, cy=frame.y(value), r=1.6, class_="run")
         for value in point.runs
         if frame.holds(value)
     )
@@ -83,7 +85,9 @@ def _mark(frame: Frame, point: Point, radius: float) -> str:
         if not point.decision:
             return ""
         mark = "×" if point.decision == "crash" else "–"
-        shape = text(x, frame.floor + 1, mark, class_="crash" if point.decision == "crash" else "none", text_anchor="middle")
+        shape = text(
+            x, frame.floor + 1, mark, class_="crash" if point.decision == "crash" else "none", text_anchor="middle"
+        )
     elif not frame.holds(point.value):
         up = point.value > frame.y_range[1]
         y, tip = (frame.top, -7) if up else (frame.floor, 7)
@@ -120,10 +124,11 @@ class Best:
     words: str
 
 
-def track(baseline: float | None, bests: Sequence[Best], until: float) -> str:
-    """The chain's best over time against its baseline; "" where there is nothing to draw."""
+def track(baseline: float | None, bests: Sequence[Best], until: float | None) -> str:
+    """The chain's best over time, up to `until` at least, against its baseline; "" where there is nothing to draw."""
     if not bests:
         return ""
+    until = max([best.at + 1800 for best in bests] + ([] if until is None else [until]))
     values = [best.metric for best in bests] + ([baseline] if baseline is not None else [])
     pad = 0.12 * ((max(values) - min(values)) or 1e-3)
     begin = bests[0].at - 0.06 * max(until - bests[0].at, 3600)
@@ -148,8 +153,14 @@ def track(baseline: float | None, bests: Sequence[Best], until: float) -> str:
 
 
 def _dates(begin: float, until: float) -> list[tuple[float, str]]:
-    form = "%m-%d" if until - begin > 3 * 86400 else "%H:%M"
-    return [(t, datetime.fromtimestamp(t, UTC).strftime(form)) for t in ticks(begin, until, 4)]
+    """Round times of UTC, at most six."""
+    day = 86400
+    steps = [60, 300, 900, 1800, 3600, 7200, 4 * 3600, 6 * 3600, day // 2, *(day * n for n in (1, 2, 7, 28, 91, 365))]
+    step = next((step for step in steps if (until - begin) / step <= 5), (until - begin) / 5)
+    form = "%H:%M" if step < day // 2 else "%m-%d %Hh" if step < day else "%Y-%m-%d" if step > 91 * day else "%m-%d"
+    first = math.ceil(begin / step)
+    times = [k * step for k in range(first, first + 7) if k * step <= until]
+    return [(t, datetime.fromtimestamp(t, UTC).strftime(form)) for t in times]
 
 
 def losses(own: Sequence[Sequence[Sequence[float]]], incumbent: Sequence[Sequence[Sequence[float]]]) -> str:
@@ -160,8 +171,8 @@ def losses(own: Sequence[Sequence[Sequence[float]]], incumbent: Sequence[Sequenc
     if not any(len(curve) > 1 for curve in drawn[len(incumbent) :]):
         return ""
     end = max(curve[-1][0] for curve in shown)
-    # The first steps fall so far that the rest would be a flat line: the range begins after a tenth of the time.
-    late = [loss for curve in shown for t, loss in curve if t >= 0.1 * end] or [loss for c in shown for _, loss in c]
+    # The first steps fall so far that the rest would be a flat line: the range begins after a quarter of the time.
+    late = [loss for curve in shown for t, loss in curve if t >= 0.25 * end] or [loss for c in shown for _, loss in c]
     low, high = min(late), max(late)
     pad = 0.06 * ((high - low) or 1e-3)
     frame = Frame(520, 230, 46, 14, 12, 40, (0.0, end), (low - pad, high + pad))

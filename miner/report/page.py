@@ -73,7 +73,7 @@ def _header(material: Material) -> str:
         ("Hardware class", about.hardware_class),
         ("Machine", machine.replace("None", "").strip(", ")),
         ("Measurement", f"{about.method}, isolation {about.isolation}" if about.method else ""),
-        ("Data snapshot", about.data_snapshot),
+        ("Data snapshot", about.data_snapshot[:16] + ("…" if about.data_snapshot[16:] else "")),
         ("Budget", budget),
         ("Noise", noise),
         ("Packages", ", ".join(f"{name} {version}" for name, version in about.versions.items())),
@@ -126,8 +126,7 @@ def _progress(material: Material) -> str:
 
 def _record(material: Material) -> str:
     chain, session = material.chain, material.session
-    ends = [t for t in (figures.seconds_of(material.made), *(b.at for b in chain.bests)) if t is not None]
-    drawn = chart.track(chain.baseline, chain.bests, max(ends)) if ends else ""
+    drawn = chart.track(chain.baseline, chain.bests, figures.last_moment(session))
     rows = [("baseline", _value(chain.baseline, 6), "")]
     previous = chain.baseline
     for best in chain.bests[-30:]:
@@ -150,7 +149,7 @@ def _record(material: Material) -> str:
     if session.submissions:
         heads = ("trial", "proposal", "state", "code", "transaction")
         rows_ = [_submission(entry, material) for entry in session.submissions[-100:]]
-        out += f"<h2>Submissions</h2><div class='scroll'>{_table(heads, rows_, 'rrlll')}</div>"
+        out += f"<h2>Submissions</h2><div class='scroll'>{_table(heads, rows_, 'lllll')}</div>"
     return out
 
 
@@ -201,14 +200,19 @@ def _trials(material: Material) -> str:
     ends = sorted(abs(t.delta) for t in trials if t.delta is not None and math.isfinite(t.delta) and t.number)
     reach = 1.6 * ends[int(0.85 * (len(ends) - 1))] if ends else 0.0
     counts = Counter(trial.decision for trial in trials)
-    choices = [("all", "all", len(trials)), *((kind, WORDS[kind], counts[kind]) for kind in ("keep", "discard", "crash"))]
+    choices = [
+        ("all", "all", len(trials)),
+        *((kind, WORDS[kind], counts[kind]) for kind in ("keep", "discard", "crash")),
+    ]
     filters = "".join(
         f"<label><input type='radio' name='show' id='show-{kind}'{' checked' if kind == 'all' else ''}>"
         f"{words} {count}</label>"
         for kind, words, count in choices
     )
     rows = "\n".join(_trial(trial, material, reach) for trial in reversed(trials))
-    heads = "".join(f"<span>{name}</span>" for name in ("#", "hypothesis", "runs", "val_bpb", "", "delta [interval]", ""))
+    heads = "".join(
+        f"<span>{name}</span>" for name in ("#", "hypothesis", "runs", "val_bpb", "", "delta [interval]", "")
+    )
     bound = f" Diffs and logs of the last {MAX_DETAILED} and of all kept ones." if len(trials) > MAX_DETAILED else ""
     return (
         f"<h2>Trials</h2><p class='note'>Newest first; a row opens.{bound}</p>"
@@ -242,7 +246,10 @@ def _trial(trial: Trial, material: Material, reach: float) -> str:
 
 def _inside_trial(trial: Trial, exhibit: Exhibit, material: Material) -> str:
     said = [f"{WORDS.get(trial.decision, '') or 'open'}: {trial.reason}" if trial.reason else ""]
-    said += [f"p = {trial.p:.2g}" if trial.p is not None else "", f"proposed by {trial.proposer}" if trial.proposer else ""]
+    said += [
+        f"p = {trial.p:.2g}" if trial.p is not None else "",
+        f"proposed by {trial.proposer}" if trial.proposer else "",
+    ]
     said += [f"begun {trial.at}" if trial.at else "", f"decided {trial.decided}" if trial.decided else ""]
     facts = _say("; ".join(part for part in said if part), 600)
     out = f"<p class='full'>{facts}<br>commit {_code(_say(trial.commit[:12]))} on {_code(_say(trial.base[:12]))}</p>"

@@ -25,7 +25,7 @@ NAME = "embedded-0-MadeUpTe"
 TAG = "20261124-211503"
 BUDGET = 300.0
 SIGMA = 0.006
-START = 1_795_000_000.0
+START = 1_795_554_903.0  # 2026-11-24T21:15:03Z
 HOSTILE = "try <script>document.title='owned'</script> \x1b[31mred\x1b[0m \u202eevil & \"quoted\""
 TRACEBACK = (
     'Traceback (most recent call last):\n  File "train.py", line 212, in <module>\n    main()\n'
@@ -83,7 +83,9 @@ class Night:
         name = f"{number:04d}-{len(trial.runs) + 1:02d}-{arm}.log"
         value = None if failure else round(end, 6)
         if log is None:
-            lines = [f"step {20 * k:05d} | loss: {loss:.4f} | tok/sec: {rate:,.0f}" for k, (_, loss) in enumerate(curve)]
+            lines = [
+                f"step {20 * k:05d} | loss: {loss:.4f} | tok/sec: {rate:,.0f}" for k, (_, loss) in enumerate(curve)
+            ]
             if value is not None:
                 lines += ["---", f"val_bpb:          {value:.6f}", f"training_seconds: {BUDGET:.1f}", "num_steps: 1214"]
             log = "\n".join(lines) + "\n"
