@@ -10,15 +10,18 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chain.irys.store import write_atomic
 from miner.ledger import now
-from trainer.hardware import Fingerprint
-from trainer.task import Task
+
+if TYPE_CHECKING:
+    from chain.interface import Project
+    from chain.score import Convention
+    from trainer.bench import Bench
+    from trainer.task import Task
 
 NAME = "about.json"
 _MAX_BYTES = 256 * 1024
@@ -52,35 +55,25 @@ class About:
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
-def describe(
-    *,
-    network: str,
-    project: int,
-    token: tuple[str, str],
-    task: Task,
-    best: Decimal,
-    machine: Fingerprint,
-    data_snapshot: str,
-    method: str,
-    isolation: str,
-) -> About:
-    """The facts of a session that starts now; `token` is the project token's name and symbol."""
+def describe(network: str, project: Project, task: Task, convention: Convention, bench: Bench) -> About:
+    """The facts of a session that starts now."""
+    machine = bench.machine
     return About(
         at=now(),
         network=network,
-        project=project,
-        token_name=token[0],
-        token_symbol=token[1],
+        project=project.id,
+        token_name=project.token_name,
+        token_symbol=project.token_symbol,
         bundle_id=task.protocol.bundle_id,
         metric=task.protocol.primary.name,
         direction=task.protocol.primary.direction,
         baseline=str(task.baseline),
-        best=str(best),
+        best=str(convention.to_metric(project.current_best_aggregate_score)),
         budget=task.protocol.execution.training_seconds,
         hardware_class=machine.hardware_class,
-        data_snapshot=data_snapshot,
-        method=method,
-        isolation=isolation,
+        data_snapshot=bench.data_snapshot,
+        method=bench.method,
+        isolation=bench.isolation,
         machine=machine.as_json(),
         versions={
             "openresearch-miner": version("openresearch-miner"),

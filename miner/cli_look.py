@@ -137,16 +137,16 @@ def export(
     network_state.json holds the chain's best of now; --offline leaves it out.
     """
     from chain.errors import ChainError
-    from chain.session import Connection
     from miner import sessions
     from miner.export import export as write
     from miner.export import network_state
+    from miner.report.onchain import connect
 
     found = sessions.choose(home, network=network, project=project, session=session)
     state = None
     if not offline:
         try:
-            with Connection(_network(found, network), home, irys=irys) as connection:
+            with connect(home, _network(found, network), irys) as connection:
                 state = network_state(connection, found.project)
         except ChainError as error:
             raise ChainError(error.problem, f"{error.cure} --offline exports without network_state.json.") from error

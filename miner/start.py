@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from chain.artifacts import ProjectArtifacts, ProjectTerms, fetch_project, publi
 from chain.errors import ChainError, NotFound
 from chain.interface import Project, ProjectCreated
 from chain.session import AUTHORITY, MINER, Connection
-from miner import submit
+from miner import about, sessions, submit
 from miner.ledger import Ledger
 from miner.loop import SCRIPT, Goals, Miner, claimed_metric, new_session
 from miner.proposer import Turn
@@ -126,9 +125,9 @@ def started(
             f"this machine: {bench.machine.hardware_class}, data snapshot {bench.data_snapshot[:16]}, "
             f"measurement {bench.method} ({bench.isolation if bench.measurer else bench.why_not})"
         )
-        name = f"{connection.network.name}-{project.id}-{str(wallet.pubkey())[:8]}"
-        folder = home / "work" / re.sub(r"[^A-Za-z0-9.-]+", "_", name)
+        folder = home / "work" / sessions.folder_name(connection.network.name, project.id, str(wallet.pubkey()))
         ledger = _open_session(folder, project, parsed, wallet.pubkey(), view)
+        about.save(folder, about.describe(connection.network.name, project, parsed, convention, bench))
         try:
             yield Started(
                 connection,

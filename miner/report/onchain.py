@@ -12,11 +12,16 @@ from miner.report.chart import Best
 from miner.report.material import OnChain
 
 
-def read(home: Path, network: str, project: int, wallet: str, *, irys: str | None = None) -> OnChain:
-    """Ask the chain. `wallet` is the first characters of the miner's address. Raises ChainError where it cannot."""
+def connect(home: Path, network: str, irys: str | None) -> Connection:
+    """A connection to look through; ChainError where it would have to make an embedded ledger first."""
     if network == "embedded" and not (home / "ledger.sqlite").exists():
         raise ChainError(f"There is no embedded ledger in {home}.", "Check --home.")
-    with Connection(network, home, irys=irys) as connection:
+    return Connection(network, home, irys=irys)
+
+
+def read(home: Path, network: str, project: int, wallet: str, *, irys: str | None = None) -> OnChain:
+    """Ask the chain. `wallet` is the first characters of the miner's address. Raises ChainError where it cannot."""
+    with connect(home, network, irys) as connection:
         seen = show.overview(connection, project)
     bests = []
     for proposal in seen.proposals:

@@ -216,7 +216,8 @@ def _trials(material: Material) -> str:
     bound = f" Diffs and logs of the last {MAX_DETAILED} and of all kept ones." if len(trials) > MAX_DETAILED else ""
     return (
         f"<h2>Trials</h2><p class='note'>Newest first; a row opens.{bound}</p>"
-        f"<fieldset class='filters'>{filters}</fieldset><div class='trials'><div class='heads'>{heads}</div>{rows}</div>"
+        f"<fieldset class='filters'>{filters}</fieldset>"
+        f"<div class='trials'><div class='heads'>{heads}</div>{rows}</div>"
     )
 
 
