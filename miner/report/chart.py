@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
+from itertools import zip_longest
 
 from miner.figures import Figures, Point, Time
 from miner.report.svg import Frame, decimals, element, line, svg, text, ticks
@@ -66,7 +67,7 @@ def _run_dots(frame: Frame, point: Point, aside: float) -> str:
 def _incumbent(frame: Frame, figures: Figures, last: int) -> list[str]:
     path: list[tuple[float, float]] = []
     parts = []
-    for step, following in zip(figures.steps, [*figures.steps[1:], None], strict=True):
+    for step, following in zip_longest(figures.steps, figures.steps[1:]):
         end = following.since if following else last + 0.7
         path += [(frame.x(step.since), frame.y(step.level)), (frame.x(end), frame.y(step.level))]
         if step.since != int(step.since):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import zip_longest
 
 from miner.figures import Figures
 from miner.report.chart import value_range
@@ -38,7 +39,7 @@ def progress(figures: Figures, title: str) -> bytes:
         axes.plot(
             point.number, point.value, "o", color=color, markerfacecolor=face, markersize=6 if kept else 5, zorder=4
         )
-    for step, following in zip(figures.steps, [*figures.steps[1:], None], strict=True):
+    for step, following in zip_longest(figures.steps, figures.steps[1:]):
         begin, end = max(step.since, -0.7) if step.since else -0.7, following.since if following else last + 0.7
         axes.hlines(step.level, begin, end, color=_KEEP, linewidth=1.6, zorder=2)
         if following:

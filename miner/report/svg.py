@@ -90,7 +90,7 @@ def ticks(low: float, high: float, about: int) -> list[float]:
         return []
     rough = (high - low) / max(1, about)
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= 0.7 * rough)
     first = math.ceil(low / step - 1e-9)
     return [round(k * step, 12) for k in range(first, first + 50) if k * step <= high + step * 1e-9]
 
