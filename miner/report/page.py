@@ -174,7 +174,7 @@ def _time(material: Material) -> str:
     total = math.fsum(seconds for _, _, seconds in parts)
     entries = "".join(
         f"<li>{svg(12, 12, '', element('rect', width=12, height=12, rx=2, class_=f'time-{kind}'))}"
-        f"{words} {_hours(seconds)} ({100 * seconds / total:.0f} %)</li>"
+        f"{words} {_hours(seconds)} ({_share(seconds / total)})</li>"
         for kind, words, seconds in parts
     )
     notes = []
@@ -320,6 +320,10 @@ def _signed(value: float, places: int = 4) -> str:
 def _hours(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{seconds / 60:.1f} min"
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.005 else "under 1 %"
 
 
 def _inside(value: float, found: figures.Figures) -> bool:

@@ -140,9 +140,9 @@ def test_the_installed_command_opens_the_page_in_the_browser(night: Path, tmp_pa
     browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
     browser.chmod(0o755)
     page = tmp_path / "page.html"
-    command = ["report", "--offline", "--open", "--output", page, "--home", night]
+    command = ["report", "--offline", "--open", "--output", str(page), "--home", str(night)]
     done = subprocess.run(
-        [Path(sys.executable).parent / "miner", *command],
+        [str(Path(sys.executable).parent / "miner"), *command],
         env=os.environ | {"BROWSER": f"{browser} %s"},
         capture_output=True,
         text=True,
