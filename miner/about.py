@@ -33,7 +33,7 @@ class About:
     """Facts of a session as of its last start; "" or None is unknown.
 
     `budget` is the training time in seconds, `baseline` and `best` are the chain's metrics as decimal text, `machine`
-    the fingerprint's fields, `versions` those of the packages that matter.
+    the fingerprint's known fields as text, `versions` those of the packages that matter.
     """
 
     at: str = ""
@@ -51,7 +51,7 @@ class About:
     data_snapshot: str = ""
     method: str = ""
     isolation: str = ""
-    machine: Mapping[str, Any] = field(default_factory=dict)
+    machine: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -74,7 +74,7 @@ def describe(network: str, project: Project, task: Task, convention: Convention,
         data_snapshot=bench.data_snapshot,
         method=bench.method,
         isolation=bench.isolation,
-        machine=machine.as_json(),
+        machine={name: str(value) for name, value in machine.as_json().items() if value is not None},
         versions={
             "openresearch-miner": version("openresearch-miner"),
             "python": machine.python,
@@ -119,7 +119,8 @@ def load(folder: Path) -> About:
                 good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e7
             case "machine" | "versions":
                 good = isinstance(value, dict) and len(value) <= 64
-                value = {str(k)[:64]: str(v)[:_MAX_TEXT] for k, v in value.items()} if isinstance(value, dict) else None
+                if good:
+                    value = {k[:64]: str(v)[:_MAX_TEXT] for k, v in value.items() if v is not None}
             case _:
                 good = isinstance(value, str) and len(value) <= _MAX_TEXT
         if good:

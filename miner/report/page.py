@@ -64,14 +64,14 @@ def _header(material: Material) -> str:
     ]
     project = f"{about.token_name} ({about.token_symbol}), project {about.project}" if about.token_name else ""
     budget = "" if about.budget is None else f"{about.budget:g} s of training a run"
-    machine = ", ".join(str(about.machine[key]) for key in ("chip", "gpu", "os") if about.machine.get(key))
+    machine = ", ".join(about.machine[key] for key in ("chip", "gpu", "os") if key in about.machine)
     noise = "" if found.noise is None else f"{found.noise:.4f} {about.metric} (one run, standard deviation)"
     facts = [
         ("Project", project),
         ("Network", about.network),
         ("Protocol bundle", about.bundle_id),
         ("Hardware class", about.hardware_class),
-        ("Machine", machine.replace("None", "").strip(", ")),
+        ("Machine", machine),
         ("Measurement", f"{about.method}, isolation {about.isolation}" if about.method else ""),
         ("Data snapshot", about.data_snapshot[:16] + ("…" if about.data_snapshot[16:] else "")),
         ("Budget", budget),
