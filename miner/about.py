@@ -119,7 +119,7 @@ def load(folder: Path) -> About:
                 good = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e7
             case "machine" | "versions":
                 good = isinstance(value, dict) and len(value) <= 64
-                if good:
+                if isinstance(value, dict):
                     value = {k[:64]: str(v)[:_MAX_TEXT] for k, v in value.items() if v is not None}
             case _:
                 good = isinstance(value, str) and len(value) <= _MAX_TEXT

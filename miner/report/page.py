@@ -140,6 +140,8 @@ def _record(material: Material) -> str:
     if chain.baseline is not None and chain.best is not None:
         share = 100 * (chain.baseline - chain.best) / abs(chain.baseline) if chain.baseline else 0.0
         gap = f"The best on chain is {chain.baseline - chain.best:.6f} below the baseline ({share:.2f} %). "
+        if chain.baseline == chain.best:
+            gap = "Nothing better than the baseline is on chain. "
     out = (
         "<h2>Track record</h2>"
         f"<p class='note'>{gap}{_say(chain.note, 400)} Values on chain are anchored to its baseline and "
@@ -197,9 +199,10 @@ def _time(material: Material) -> str:
 
 def _trials(material: Material) -> str:
     trials = material.session.trials
-    ends = sorted(abs(t.delta) for t in trials if t.delta is not None and math.isfinite(t.delta) and t.number)
-    reach = 1.6 * ends[int(0.85 * (len(ends) - 1))] if ends else 0.0
-    counts = Counter(trial.decision for trial in trials)
+    found = [end for t in trials if t.number for end in (t.delta, t.low, t.high) if end is not None]
+    ends = sorted(abs(end) for end in found if math.isfinite(end))
+    reach = 1.1 * ends[int(0.9 * (len(ends) - 1))] if ends else 0.0
+    counts = Counter(trial.decision for trial in trials if trial.number)
     choices = [
         ("all", "all", len(trials)),
         *((kind, WORDS[kind], counts[kind]) for kind in ("keep", "discard", "crash")),
@@ -238,11 +241,11 @@ def _trial(trial: Trial, material: Material, reach: float) -> str:
         f"<span class='word'>{_say(word)}</span></summary>"
     )
     exhibit = material.exhibits.get(trial.number, Exhibit())
-    kind = trial.decision if trial.decision in WORDS else ""
-    return (
-        f"<details class='trial {kind or 'open'}'>{summary}<div class='inside' id='t{trial.number}'>"
-        f"{_inside_trial(trial, exhibit, material)}</div></details>"
+    kind = (
+        "baseline" if not trial.number else trial.decision if trial.decision in ("keep", "discard", "crash") else "open"
     )
+    inside = f"<div class='inside' id='t{trial.number}'>{_inside_trial(trial, exhibit, material)}</div>"
+    return f"<details class='trial {kind}'>{summary}{inside}</details>"
 
 
 def _inside_trial(trial: Trial, exhibit: Exhibit, material: Material) -> str:

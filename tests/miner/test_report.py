@@ -72,8 +72,8 @@ def test_it_says_what_the_ledger_says(gathered: Material, html: str) -> None:
         assert words in read.text
     trials = [attrs for tag, attrs in read.tags if tag == "details" and "trial" in (attrs["class"] or "")]
     assert len(trials) == len(gathered.session.trials)
-    kept = sum(trial.kept for trial in gathered.session.trials)
-    assert sum(attrs["class"] == "trial keep" for attrs in trials) == kept
+    assert sum(attrs["class"] == "trial keep" for attrs in trials) == found.kept
+    assert sum(attrs["class"] == "trial baseline" for attrs in trials) == 1
     ids = {attrs["id"] for _, attrs in read.tags if "id" in attrs}
     links = {attrs["href"] for tag, attrs in read.tags if tag == "a"}
     assert links == {f"#t{trial.number}" for trial in gathered.session.trials if trial.runs}
