@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -286,12 +287,18 @@ class Ledger:
             raise
 
     def _hold(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SessionBusy(
-                f"Another process is mining in {self.path.parent}.", "Wait for it, or use another wallet or --home."
-            ) from None
+        for last in (False, True):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if last:
+                    raise SessionBusy(
+                        f"Another process is mining in {self.path.parent}.",
+                        "Wait for it, or use another wallet or --home.",
+                    ) from None
+                time.sleep(0.1)  # `is_held` holds it for an instant
+            else:
+                return
 
     def append(self, kind: str, **fields: Any) -> None:
         """Write one event: durable first, then visible in `session`."""
@@ -304,6 +311,33 @@ class Ledger:
     def close(self) -> None:
         """Close the file; every event is on disk already."""
         self._file.close()
+
+
+def read(path: Path) -> Session:
+    """The session in a ledger that another process may be writing: no lock, nothing changed, half a last line dropped.
+
+    Raises LedgerDamaged where it cannot be read or does not parse.
+    """
+    session = Session()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise LedgerDamaged(f"{path} cannot be read: {error.strerror}.", "Name another session.") from error
+    for event, _ in _events(content, path):
+        session.apply(event)
+    return session
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process has the ledger open for writing, that is, is mining in its folder now."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _events(content: bytes, path: Path) -> Iterable[tuple[Event, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,10 +17,10 @@ from chain.artifacts import ProjectArtifacts, ProjectTerms, fetch_project, publi
 from chain.errors import ChainError, NotFound
 from chain.interface import Project, ProjectCreated
 from chain.session import AUTHORITY, MINER, Connection
-from miner import confirm, submit
-from miner.ledger import Ledger
+from miner import about, confirm, sessions, submit
 from miner.frontier import SCRIPT
 from miner.goals import Goals
+from miner.ledger import Ledger
 from miner.loop import Miner, claimed_metric, new_session
 from miner.proposer import Turn
 from trainer import bundle, recipe, task
@@ -129,9 +128,9 @@ def started(
             f"this machine: {bench.machine.hardware_class}, data snapshot {bench.data_snapshot[:16]}, "
             f"measurement {bench.method} ({bench.isolation if bench.measurer else bench.why_not})"
         )
-        name = f"{connection.network.name}-{project.id}-{str(wallet.pubkey())[:8]}"
-        folder = home / "work" / re.sub(r"[^A-Za-z0-9.-]+", "_", name)
+        folder = home / "work" / sessions.folder_name(connection.network.name, project.id, str(wallet.pubkey()))
         ledger = new_session(folder / "session.jsonl", project.id, wallet.pubkey())
+        about.save(folder, about.describe(connection.network.name, project, parsed, convention, bench))
         try:
             yield Started(
                 connection,

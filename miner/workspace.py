@@ -85,6 +85,11 @@ class Workspace:
         """The hash of a commit's tree."""
         return self._git("rev-parse", f"{commit}^{{tree}}")
 
+    def diff(self, base: str, commit: str) -> str:
+        """What changed between two commits, as a unified diff; nothing that the tree says is run or applied."""
+        plain = ["--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--end-of-options"]
+        return self._run(["diff", *plain, base, commit, "--"], None, {}).decode(errors="replace")
+
     def archive(self, commit: str) -> bytes:
         """The whole tree as other clients pack it: `git archive --format=tar`, no prefix."""
         return self._run(["archive", "--format=tar", commit], None, {})

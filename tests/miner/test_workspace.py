@@ -73,6 +73,23 @@ def test_an_archive_holds_the_commit_and_reads_back(tree: Workspace) -> None:
     assert tree.read(commit, "train.py") == source
 
 
+def test_a_diff_shows_the_change_and_applies_nothing_of_the_tree(tree: Workspace, tmp_path: Path) -> None:
+    base = tree.head()
+    commit = tree.commit(1, "LR = 0.2\nprint('café')\n", "x")
+    assert tree.diff(base, base) == ""
+    shown = tree.diff(base, commit).splitlines()
+    assert shown[0] == "diff --git a/train.py b/train.py"
+    assert shown[-3:] == ["-LR = 0.1", "+LR = 0.2", " print('café')"]
+    # neither an attribute in the tree nor a driver in its configuration makes git run a program
+    (tree.path / ".gitattributes").write_text("*.py diff=evil\n")
+    for key in ("command", "textconv"):
+        git(tree.path, "config", f"diff.evil.{key}", f"touch {tmp_path / 'ran'};")
+    assert tree.diff(base, commit).splitlines() == shown
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(EnvironmentNotReady, match="git diff failed"):
+        tree.diff(base, "--output=somewhere")
+
+
 def test_keeping_moves_branch_and_files(tree: Workspace) -> None:
     first = tree.commit(1, "LR = 0.2\n", "better")
     second = tree.commit(2, "LR = 0.3\n", "worse")

@@ -1,0 +1,70 @@
+"""Export: a session's records and the chain's best as the files that other OpenResearch clients read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chain import score
+from chain.artifacts import fetch_project
+from chain.irys.store import write_atomic
+from chain.session import Connection
+from miner import about, ledger, records
+from miner.interop import network_state_json
+from miner.sessions import Found
+from trainer import task
+from trainer.errors import TrainerError
+
+RESULTS, TRIALS, STATE = "results.tsv", "trials.jsonl", "network_state.json"
+
+
+def export(found: Found, directory: Path, state: str | None) -> list[Path]:
+    """Write the files into `directory`; `state` is the text of network_state.json, None leaves it out."""
+    session, facts = ledger.read(found.ledger), about.load(found.folder)
+    if not facts.bundle_id:
+        raise TrainerError(
+            f"The session {found.name} is of an older version and does not say which protocol bundle it is of.",
+            "Run `miner run` once more on it, then export.",
+        )
+    texts = {
+        RESULTS: records.results_tsv(session.trials),
+        TRIALS: records.trials_jsonl(
+            session.trials, bundle_id=facts.bundle_id, metric=facts.metric, direction=facts.direction
+        ),
+    }
+    if state is not None:
+        texts[STATE] = state
+    try:
+        for name, text in texts.items():
+            write_atomic(directory / name, text.encode())
+    except OSError as error:
+        raise TrainerError(f"{directory} cannot be written: {error.strerror}.", "Name another folder.") from error
+    return [directory / name for name in texts]
+
+
+def network_state(connection: Connection, project_id: int) -> str:
+    """The text of network_state.json from the chain; ChainError or TrainerError where its artifacts do not fit."""
+    project = connection.client.project(project_id)
+    artifacts = fetch_project(connection, project)
+    parsed = task.assemble(
+        protocol_bytes=artifacts.protocol,
+        snapshot=artifacts.snapshot,
+        benchmark=artifacts.benchmark,
+        baseline_metrics=artifacts.baseline_metrics,
+        best_code=artifacts.best_code,
+    )
+    convention = score.infer(project.baseline_aggregate_score, parsed.baseline, minimize=parsed.minimize)
+    best = project.current_best_aggregate_score
+    return network_state_json(
+        source="solana",
+        bundle_id=parsed.protocol.bundle_id,
+        project_id=project.id,
+        cluster=connection.network.name,
+        program_id=str(connection.network.program_id),
+        network_best_metric=f"{convention.to_metric(best):.6f}",
+        aggregate_score=best,
+        metric_scale=score.SCALE,
+        metric_name=parsed.protocol.primary.name,
+        direction=parsed.protocol.primary.direction,
+        updated_at=ledger.now(),
+        code_origin="currentBestCode" if any(project.current_best_code_hash) else "repoSnapshot",
+    )

@@ -1,0 +1,256 @@
+"""The report's charts as SVG, pure functions of figures and runs.
+
+Colours come from the page's style sheet by class; every mark has a title that a pointer shows. What lies outside
+a chart's range is drawn at its edge as an arrow, never left out silently.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from html import escape
+from itertools import zip_longest
+
+from miner.figures import Figures, Point, Time
+from miner.report.svg import Frame, decimals, element, line, svg, text, ticks
+
+MAX_CURVE = 90  # points of one loss curve
+MAX_CURVES = 4  # of one script
+WIDE, NARROW = (1080, 400), (400, 320)
+
+
+def value_range(figures: Figures) -> tuple[float, float]:
+    """The range of val_bpb to draw: all incumbents, what was kept, and what is not far above the worst incumbent."""
+    levels = [step.level for step in figures.steps]
+    means = [point.value for point in figures.points if point.value is not None]
+    if not levels and not means:
+        return 0.0, 1.0
+    levels = levels or [statistics.median(means)]
+    span = max(max(levels) - min(levels), 6 * (figures.noise or 0.0), 1e-6 * max(map(abs, levels)), 1e-9)
+    kept = [end for p in figures.points if p.decision == "keep" for end in (p.value, p.low, p.high) if end is not None]
+    near = [value for value in [*means, *kept] if min(levels) - 2 * span <= value <= max(levels) + 0.55 * span]
+    ends = [e for p in figures.points if p.value in near for e in (p.low, p.high) if e is not None]
+    ends = [end for end in ends if min(levels) - span <= end <= max(levels) + span]
+    low, high = min([*levels, *near, *ends]), max([*levels, *near, *ends])
+    pad = 0.04 * max(high - low, span)
+    return low - pad, high + pad
+
+
+def progress(figures: Figures, *, narrow: bool = False) -> str:
+    """val_bpb over trials: the incumbent as a step line, kept trials with intervals, single runs as faint dots."""
+    width, height = NARROW if narrow else WIDE
+    last = max((point.number for point in figures.points), default=0)
+    frame = Frame(width, height, 52 if narrow else 62, 14, 18, 52, (-0.7, last + 0.7), value_range(figures))
+    levels = ticks(*frame.y_range, 4 if narrow else 6)
+    numbers = [tick for tick in ticks(0, max(last, 1), 5 if narrow else 12) if tick == int(tick)]
+    places = max(2, decimals(levels))
+    parts = frame.axes([(n, f"{n:.0f}") for n in numbers], [(v, f"{v:.{places}f}") for v in levels])
+    parts.append(text(width - frame.right, height - 8, "trial", class_="tick", text_anchor="end"))
+    parts += [_run_dots(frame, point, aside=3.2 if narrow else 6.5) for point in figures.points]
+    parts += _incumbent(frame, figures, last)
+    ordered = sorted(figures.points, key=lambda point: point.decision == "keep")
+    parts += [_mark(frame, point, radius=3.2 if narrow else 4.2) for point in ordered]
+    return svg(width, height, "val_bpb of every trial", *parts, class_="narrow" if narrow else "wide")
+
+
+def _run_dots(frame: Frame, point: Point, aside: float) -> str:
+    return "".join(
+        element("circle", cx=frame.x(point.number) - aside, cy=frame.y(value), r=1.6, class_="run")
+        for value in point.runs
+        if frame.holds(value)
+    )
+
+
+def _incumbent(frame: Frame, figures: Figures, last: int) -> list[str]:
+    path: list[tuple[float, float]] = []
+    parts = []
+    for step, following in zip_longest(figures.steps, figures.steps[1:]):
+        end = following.since if following else last + 0.7
+        path += [(frame.x(step.since), frame.y(step.level)), (frame.x(end), frame.y(step.level))]
+        if step.since != int(step.since):
+            x = frame.x(step.since)
+            parts.append(element("line", x1=x, x2=x, y1=frame.top, y2=frame.floor, class_="theirs"))
+            parts.append(text(x + 5, frame.top + 8, "another miner’s", class_="theirs-label"))
+    if path:
+        path[0] = (frame.x(-0.7), path[0][1]) if figures.steps[0].since == 0 else path[0]
+        parts.append(line(path, class_="incumbent"))
+    return parts
+
+
+def _mark(frame: Frame, point: Point, radius: float) -> str:
+    x = frame.x(point.number)
+    if point.value is None:
+        if not point.decision:
+            return ""
+        mark = "×" if point.decision == "crash" else "–"
+        shape = text(
+            x, frame.floor + 1, mark, class_="crash" if point.decision == "crash" else "none", text_anchor="middle"
+        )
+    elif not frame.holds(point.value):
+        up = point.value > frame.y_range[1]
+        y, tip = (frame.top, -7) if up else (frame.floor, 7)
+        d = f"M{x - 4:.1f} {y:.1f}L{x + 4:.1f} {y:.1f}L{x:.1f} {y + tip:.1f}Z"
+        shape = element("path", d=d, class_="off")
+    else:
+        shape = ""
+        if point.low is not None and point.high is not None:
+            low, high = (min(max(end, frame.y_range[0]), frame.y_range[1]) for end in (point.low, point.high))
+            shape += element("line", x1=x, x2=x, y1=frame.y(low), y2=frame.y(high), class_="interval")
+        shape += element("circle", cx=x, cy=frame.y(point.value), r=radius, class_="mean")
+        if point.decision == "keep" and point.number:
+            below = frame.y(min(point.low if point.low is not None else point.value, point.value))
+            at = min(below + 14, frame.floor - 2)
+            shape += text(x, at, str(point.number), class_="number", text_anchor="middle")
+    words = _words(point)
+    group = element("g", element("title", escape(words)), shape, class_=f"trial-mark {point.decision or 'open'}")
+    return element("a", group, href=f"#t{point.number}")
+
+
+def _words(point: Point) -> str:
+    value = "no value" if point.value is None else f"{point.value:.6f} val_bpb"
+    interval = "" if point.low is None or point.high is None else f" [{point.low:.6f}, {point.high:.6f}]"
+    return f"trial {point.number}: {value}{interval}, {point.decision or 'being judged'}, {len(point.runs)} runs"
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The chain's best from `at` (Unix seconds) on; `own` says whose it is."""
+
+    at: float
+    metric: float
+    own: bool
+    words: str
+
+
+def track(baseline: float | None, bests: Sequence[Best], until: float | None) -> str:
+    """The chain's best over time, up to `until` at least, against its baseline; "" where there is nothing to draw."""
+    if not bests:
+        return ""
+    until = max([best.at + 1800 for best in bests] + ([] if until is None else [until]))
+    values = [best.metric for best in bests] + ([baseline] if baseline is not None else [])
+    pad = 0.12 * ((max(values) - min(values)) or 1e-3)
+    begin = bests[0].at - 0.06 * max(until - bests[0].at, 3600)
+    frame = Frame(520, 220, 62, 16, 16, 34, (begin, until), (min(values) - pad, max(values) + pad))
+    levels = ticks(*frame.y_range, 4)
+    places = max(2, decimals(levels))
+    parts = frame.axes(_dates(begin, until), [(v, f"{v:.{places}f}") for v in levels])
+    path: list[tuple[float, float]] = []
+    if baseline is not None:
+        y = frame.y(baseline)
+        parts.append(element("line", x1=frame.left, x2=frame.width - frame.right, y1=y, y2=y, class_="baseline"))
+        parts.append(text(frame.width - frame.right, y - 5, "baseline", class_="tick", text_anchor="end"))
+        path = [(frame.x(begin), y), (frame.x(bests[0].at), y)]
+    for best, end in zip(bests, [*(b.at for b in bests[1:]), until], strict=True):
+        path += [(frame.x(best.at), frame.y(best.metric)), (frame.x(end), frame.y(best.metric))]
+    parts.append(line(path, class_="incumbent"))
+    for best in bests:
+        title = element("title", escape(best.words))
+        kind = "dot-own" if best.own else "dot-theirs"
+        parts.append(element("circle", title, cx=frame.x(best.at), cy=frame.y(best.metric), r=4.5, class_=kind))
+    return svg(frame.width, frame.height, "the chain’s best over time", *parts)
+
+
+def _dates(begin: float, until: float) -> list[tuple[float, str]]:
+    """Round times of UTC, at most six."""
+    day = 86400
+    steps = [60, 300, 900, 1800, 3600, 7200, 4 * 3600, 6 * 3600, day // 2, *(day * n for n in (1, 2, 7, 28, 91, 365))]
+    step = next((step for step in steps if (until - begin) / step <= 5), (until - begin) / 5)
+    form = "%H:%M" if step < day // 2 else "%m-%d %Hh" if step < day else "%Y-%m-%d" if step > 91 * day else "%m-%d"
+    first = math.ceil(begin / step)
+    times = [k * step for k in range(first, first + 7) if k * step <= until]
+    return [(t, datetime.fromtimestamp(t, UTC).strftime(form)) for t in times]
+
+
+def losses(own: Sequence[Sequence[Sequence[float]]], incumbent: Sequence[Sequence[Sequence[float]]]) -> str:
+    """Training loss over time of a trial's runs, over those of its incumbent; "" where no run left a curve."""
+    own, incumbent = own[:MAX_CURVES], incumbent[-MAX_CURVES:]
+    drawn = [_sound(curve) for curve in [*incumbent, *own]]
+    shown = [curve for curve in drawn if len(curve) > 1]
+    if not any(len(curve) > 1 for curve in drawn[len(incumbent) :]):
+        return ""
+    end = max(curve[-1][0] for curve in shown)
+    # The first steps fall so far that the rest would be a flat line: the range begins after a quarter of the time.
+    late = [loss for curve in shown for t, loss in curve if t >= 0.25 * end] or [loss for c in shown for _, loss in c]
+    low, high = min(late), max(late)
+    pad = 0.06 * ((high - low) or 1e-3)
+    frame = Frame(520, 230, 46, 14, 12, 40, (0.0, end), (low - pad, high + pad))
+    levels = ticks(*frame.y_range, 4)
+    places = max(1, decimals(levels))
+    parts = frame.axes([(t, f"{t:g}") for t in ticks(0, end, 5)], [(v, f"{v:.{places}f}") for v in levels])
+    parts.append(text(frame.width - frame.right, frame.height - 6, "seconds", class_="tick", text_anchor="end"))
+    parts.append(text(frame.left, frame.height - 6, "training loss, nats", class_="tick"))
+    for number, curve in enumerate(drawn):
+        inside = [(frame.x(t), frame.y(loss)) for t, loss in curve if frame.holds(loss)]
+        if len(inside) > 1:
+            parts.append(line(inside, class_="loss-incumbent" if number < len(incumbent) else "loss-own"))
+            if number >= len(incumbent) and curve[-1][0] < 0.9 * end:
+                parts.append(element("circle", cx=inside[-1][0], cy=inside[-1][1], r=3.5, class_="loss-end"))
+    return svg(frame.width, frame.height, "training loss over time", *parts)
+
+
+def _sound(curve: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    """Finite points in order of time, thinned to MAX_CURVE."""
+    points = [(float(p[0]), float(p[1])) for p in curve if len(p) == 2 and all(math.isfinite(v) for v in p)]
+    points.sort()
+    every = max(1, math.ceil(len(points) / MAX_CURVE))
+    return [*points[:-1:every], *points[-1:]]
+
+
+def forest(delta: float | None, low: float | None, high: float | None, reach: float) -> str:
+    """A trial's delta and interval against zero, on the scale that all rows share: `reach` at either edge."""
+    if delta is None or not math.isfinite(delta) or reach <= 0:
+        return ""
+
+    def x(value: float) -> float:
+        return 60 + 56 * max(-1.0, min(1.0, value / reach))
+
+    parts = [element("line", x1=60, x2=60, y1=1, y2=15, class_="zero")]
+    if low is not None and high is not None and math.isfinite(low) and math.isfinite(high):
+        parts.append(element("line", x1=x(low), x2=x(high), y1=8, y2=8, class_="interval"))
+    parts.append(element("circle", cx=x(delta), cy=8, r=3, class_="mean"))
+    return svg(120, 16, f"delta {delta:+.6f}", *parts, class_="forest")
+
+
+TIME_PARTS: Mapping[str, str] = {
+    "training": "training",
+    "evaluation": "start and evaluation",
+    "unsplit": "runs, not told apart",
+    "stopped": "stopped early",
+    "unfit": "unfit machine",
+    "failed": "failed",
+    "idle": "idle between runs",
+    "away": "not running",
+}
+
+
+def time_parts(time: Time) -> list[tuple[str, str, float]]:
+    """Class, words and seconds of each part that took time."""
+    known: Iterable[tuple[str, str, float | None]] = ((k, words, getattr(time, k)) for k, words in TIME_PARTS.items())
+    return [(kind, words, seconds) for kind, words, seconds in known if seconds]
+
+
+def time_bar(time: Time) -> str:
+    """One bar of the whole time, part by part."""
+    parts = time_parts(time)
+    total = math.fsum(seconds for _, _, seconds in parts)
+    if not total:
+        return ""
+    drawn, x = [], 0.0
+    for kind, words, seconds in parts:
+        width = 1000 * seconds / total
+        title = element("title", f"{escape(words)}: {seconds / 3600:.2f} h")
+        drawn.append(element("rect", title, x=x, y=0, width=max(0.0, width - 1.5), height=22, class_=f"time-{kind}"))
+        x += width
+    return element(
+        "svg",
+        *drawn,
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox="0 0 1000 22",
+        preserveAspectRatio="none",
+        role="img",
+        aria_label="time by kind",
+        class_="timebar",
+    )

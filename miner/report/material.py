@@ -1,0 +1,137 @@
+"""What a report is made of, gathered from a session's folder and its chain; all that touches files is here.
+
+Everything is bounded: the newest trials and all kept ones get their diff and the tail of a log, and of each only so
+many lines. What could not be read is said in words, not left out.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from miner import about, figures, ledger
+from miner.about import About
+from miner.figures import Figures
+from miner.ledger import Session, Trial, now
+from miner.report.chart import Best
+from miner.sessions import Found
+from miner.workspace import Workspace
+from trainer.errors import TrainerError
+from trainer.view import printable
+
+MAX_DETAILED = 400  # trials with diff and log, besides the kept ones
+MAX_DIFF_LINES, MAX_LOG_LINES = 400, 40
+MAX_LINE = 300  # characters
+_TAIL = 16 * 1024  # bytes of a log
+
+
+@dataclass(frozen=True, slots=True)
+class Exhibit:
+    """A trial's diff and the tail of its last own run's log, as safe lines; empty with the reason in `missing`."""
+
+    diff: Sequence[str] = ()
+    log: Sequence[str] = ()
+    log_name: str = ""
+    missing: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OnChain:
+    """The project as the chain has it. `note` says how it is known, or why it is not."""
+
+    note: str
+    baseline: float | None = None
+    best: float | None = None
+    bests: Sequence[Best] = ()
+    statuses: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Everything a page says, as values. `running` tells that a process mines in the folder, `made` is the time."""
+
+    name: str
+    session: Session
+    about: About
+    figures: Figures
+    chain: OnChain
+    running: bool = False
+    made: str = ""
+    exhibits: Mapping[int, Exhibit] = field(default_factory=dict)
+
+
+def gather(found: Found, chain: OnChain | None) -> Material:
+    """Read a session's folder; LedgerDamaged where its ledger does not parse."""
+    session, facts = ledger.read(found.ledger), about.load(found.folder)
+    running = ledger.is_held(found.ledger)
+    detailed = {trial.number for trial in session.trials[-MAX_DETAILED:]}
+    detailed |= {trial.number for trial in session.trials if trial.kept}
+    tree = Workspace(found.folder / "tree", session.tag)
+    return Material(
+        found.name,
+        session,
+        facts,
+        figures.figures(session, budget=facts.budget, running=running),
+        chain or recorded(session, facts),
+        running,
+        now(),
+        {t.number: _exhibit(found.folder, tree, t) for t in session.trials if t.number in detailed},
+    )
+
+
+def recorded(session: Session, facts: About, why: str = "") -> OnChain:
+    """The chain's state as the session itself wrote it down."""
+    bests = []
+    for frontier in session.frontiers:
+        at, metric = figures.seconds_of(frontier.at), _number(frontier.metric)
+        if at is not None and metric is not None:
+            whose = "this miner" if frontier.own else f"miner {printable(frontier.miner, 12)}"
+            bests.append(Best(at, metric, frontier.own, f"{metric:.6f} by {whose}, seen {frontier.at}"))
+    best = bests[-1].metric if bests else _number(facts.best)
+    note = "As this session saw it; the chain was not asked now." if facts.at or bests else "Not on record."
+    return OnChain(f"{note} {why}".strip(), _number(facts.baseline), best, bests)
+
+
+def _exhibit(folder: Path, tree: Workspace, trial: Trial) -> Exhibit:
+    missing, diff = "", ""
+    if trial.commit != trial.base:
+        try:
+            diff = tree.diff(trial.base, trial.commit)
+        except TrainerError as error:
+            missing = f"The diff cannot be shown: {error.problem}"
+    arm = "candidate" if trial.number else "incumbent"
+    logs = [run["log"] for run in trial.runs if run["arm"] == arm and run.get("log")]
+    name = Path(str(logs[-1])).name if logs else ""
+    return Exhibit(_lines(diff, MAX_DIFF_LINES), _tail(folder / "logs" / name) if name else (), name, missing)
+
+
+def _lines(text: str, most: int) -> list[str]:
+    lines = text.split("\n", most + 1)[: most + 1]
+    shown = [printable(line, MAX_LINE, spaces=True) for line in lines[:most]]
+    while shown and not shown[-1]:
+        shown.pop()
+    return [*shown, f"… more than {most} lines"] if len(lines) > most else shown
+
+
+def _tail(path: Path) -> list[str]:
+    """The last lines of a log; a link is not followed."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - _TAIL))
+            data = file.read(_TAIL)
+    except OSError:
+        return []
+    lines = re.split(r"[\r\n]+", data.decode(errors="replace").strip())
+    return [printable(line, MAX_LINE, spaces=True) for line in lines[-MAX_LOG_LINES:]]
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if abs(value) < 1e12 else None

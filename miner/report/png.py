@@ -1,0 +1,63 @@
+"""The main chart as a PNG, by matplotlib without a display; the same figures and rules as `chart.progress`."""
+
+from __future__ import annotations
+
+import io
+from itertools import zip_longest
+
+from miner.figures import Figures
+from miner.report.chart import value_range
+
+_KEEP, _MARK, _RUN, _CRASH, _THEIRS = "#0a7560", "#9a9ca3", "#c3c4c9", "#b23a2e", "#a1620a"
+
+
+def progress(figures: Figures, title: str) -> bytes:
+    """A PNG of 1600 x 800 pixels: val_bpb over trials."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    picture = Figure(figsize=(10, 5), dpi=160, layout="constrained")
+    FigureCanvasAgg(picture)
+    axes = picture.add_subplot()
+    low, high = value_range(figures)
+    last = max((point.number for point in figures.points), default=0)
+    for point in figures.points:
+        kept = point.decision == "keep"
+        axes.plot([point.number - 0.22] * len(point.runs), point.runs, ".", color=_RUN, markersize=3, zorder=1)
+        if point.decision == "crash":
+            axes.plot(point.number, low, "x", color=_CRASH, markersize=6, clip_on=False, zorder=4)
+        if point.value is None:
+            continue
+        if point.value > high or point.value < low:
+            up = point.value > high
+            axes.plot(point.number, high if up else low, "^" if up else "v", color=_MARK, markersize=5, clip_on=False)
+            continue
+        color = _KEEP if kept else _MARK
+        if point.low is not None and point.high is not None:
+            axes.vlines(point.number, point.low, point.high, color=color, linewidth=1.4 if kept else 0.9, zorder=3)
+        face = color if kept else "white"
+        axes.plot(
+            point.number, point.value, "o", color=color, markerfacecolor=face, markersize=6 if kept else 5, zorder=4
+        )
+    for step, following in zip_longest(figures.steps, figures.steps[1:]):
+        begin, end = max(step.since, -0.7) if step.since else -0.7, following.since if following else last + 0.7
+        axes.hlines(step.level, begin, end, color=_KEEP, linewidth=1.6, zorder=2)
+        if following:
+            axes.vlines(following.since, following.level, step.level, color=_KEEP, linewidth=1.6, zorder=2)
+        if step.since != int(step.since):
+            axes.axvline(step.since, color=_THEIRS, linewidth=0.9, linestyle="--", zorder=1)
+            axes.text(step.since + 0.15, high, "another miner's", color=_THEIRS, fontsize=8, va="top")
+    axes.set(xlim=(-0.7, last + 0.7), ylim=(low, high), xlabel="trial", ylabel="val_bpb (lower is better)")
+    axes.set_title(_plain(title), loc="left", fontsize=11)
+    axes.grid(axis="y", color="#e4e3de", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(colors="#5d6067", length=0, labelsize=9)
+    out = io.BytesIO()
+    picture.savefig(out, format="png")
+    return out.getvalue()
+
+
+def _plain(text: str) -> str:
+    """No mathematics: a dollar sign would start it."""
+    return text.replace("\\", "/").replace("$", "\\$")

@@ -1,0 +1,76 @@
+"""Finding the sessions of a home: one folder each under `work`, named by network, project and wallet."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.errors import TrainerError
+
+LEDGER = "session.jsonl"
+_NAME = re.compile(r"(?P<network>.+)-(?P<project>\d{1,20})-(?P<wallet>[1-9A-HJ-NP-Za-km-z]{8})(?:-until-(?P<tag>.+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A session's folder; `network` as in its name, `until` is set where a newer session took its place."""
+
+    folder: Path
+    network: str
+    project: int
+    wallet: str
+    until: str
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def ledger(self) -> Path:
+        return self.folder / LEDGER
+
+
+class NoSession(TrainerError):
+    """No session, or more than one, where a command needs one."""
+
+
+def folder_name(network: str, project: int, wallet: str) -> str:
+    """The name of a session's folder: no character of it needs quoting."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", f"{network}-{project}-{wallet[:8]}")
+
+
+def find(home: Path, *, network: str | None = None, project: int | None = None) -> list[Found]:
+    """The sessions of a home by name, those on one network and of one project where given."""
+    found = []
+    for path in sorted((home / "work").glob(f"*/{LEDGER}")):
+        match = _NAME.fullmatch(path.parent.name)
+        if match is None:
+            continue
+        entry = Found(path.parent, match["network"], int(match["project"]), match["wallet"], match["tag"] or "")
+        if project is not None and entry.project != project:
+            continue
+        if network is not None and entry.network != re.sub(r"[^A-Za-z0-9.-]+", "_", network):
+            continue
+        found.append(entry)
+    return found
+
+
+def choose(home: Path, *, network: str | None = None, project: int | None = None, session: str | None = None) -> Found:
+    """The session asked for, or the only one that no newer one took the place of; NoSession otherwise."""
+    found = find(home, network=network, project=project)
+    if session is not None:
+        named = [entry for entry in found if entry.name == session]
+        if named:
+            return named[0]
+        raise NoSession(f"There is no session {session!r}{_listed(found)}.", "Name one of them with --session.")
+    if not found:
+        raise NoSession(f"There is no session under {home / 'work'}.", "Begin one with `miner run`, or check --home.")
+    current = [entry for entry in found if not entry.until] or found
+    if len(current) > 1:
+        raise NoSession(f"There are {len(current)} sessions{_listed(current)}.", "Name one with --session.")
+    return current[0]
+
+
+def _listed(found: list[Found]) -> str:
+    return ": " + ", ".join(entry.name for entry in found[:20]) if found else ""

@@ -1,0 +1,268 @@
+"""The report: numbers and words on the page, hostile text, old ledgers, and the page in a real browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from miner import figures, ledger
+from miner.about import About
+from miner.ledger import Session
+from miner.report import chart, material, page, png
+from miner.report.material import Exhibit, Material, OnChain
+from miner.report.svg import decimals, ticks
+from miner.sessions import choose
+from tests.miner import sessions
+from tests.support import require
+from trainer.view import printable
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+VOID = {"meta", "link", "input", "br", "line", "circle", "path", "rect"}
+
+
+@pytest.fixture(scope="module")
+def gathered(night: Path) -> Material:
+    return material.gather(choose(night), None)
+
+
+@pytest.fixture(scope="module")
+def html(gathered: Material) -> str:
+    return page.build(gathered)
+
+
+class Strict(HTMLParser):
+    """Collects tags and refuses what is not nested; the page's words are in `text`."""
+
+    def __init__(self, document: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(document)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_it_says_what_the_ledger_says(gathered: Material, html: str) -> None:
+    read = Strict(html)
+    found = gathered.figures
+    assert f"{found.best:.4f}" in read.text
+    assert f"+{found.gain:.4f}" in read.text
+    for words in ("Made-up project of the tests", "made-up-machine-16c", "mlx 0.32.0", "300 s of training a run"):
+        assert words in read.text
+    trials = [attrs for tag, attrs in read.tags if tag == "details" and "trial" in (attrs["class"] or "")]
+    assert len(trials) == len(gathered.session.trials)
+    assert sum(attrs["class"] == "trial keep" for attrs in trials) == found.kept
+    assert sum(attrs["class"] == "trial baseline" for attrs in trials) == 1
+    ids = {attrs["id"] for _, attrs in read.tags if "id" in attrs}
+    links = {attrs["href"] for tag, attrs in read.tags if tag == "a"}
+    assert links == {f"#t{trial.number}" for trial in gathered.session.trials if trial.runs}
+    assert {link[1:] for link in links if link} <= ids
+    assert "+DEPTH" in read.text  # a diff
+    assert "AssertionError: MODEL_DIM" in read.text  # a log
+    assert "another miner" in read.text
+    assert "given up" in read.text
+
+
+def test_nothing_in_it_acts_or_loads(html: str) -> None:
+    read = Strict(html)
+    assert {"script", "iframe", "img", "object", "form"}.isdisjoint(tag for tag, _ in read.tags)
+    for _, attributes in read.tags:
+        assert not any(name.startswith("on") or name in ("style", "src") for name in attributes)
+        assert (attributes.get("href") or "#").startswith(("#", "data:"))
+    assert "url(" not in html
+    assert "@import" not in html
+    policy = next(a["content"] for _, a in read.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202a-\u202e]", html)
+    assert "try <script>document.title='owned'</script>" in read.text
+
+
+def test_it_is_bounded_and_says_so(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_bytes(b"first\n" + b"\xff\x1b[31m" + b"A" * 100_000 + b"\r\nlast\r\n")
+    shown = material._tail(log)
+    assert shown[-1] == "last"
+    assert max(map(len, shown)) <= material.MAX_LINE
+    assert material._lines("x\n" * 9_999, 400)[-1] == "… more than 400 lines"
+    (tmp_path / "link.log").symlink_to(log)
+    assert material._tail(tmp_path / "link.log") == []
+    assert material._tail(tmp_path / "absent.log") == []
+
+
+def test_a_log_outside_the_folder_is_not_shown(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("a key")
+    folder = sessions.make(tmp_path, trials=1)
+    path = folder / "session.jsonl"
+    path.write_text(path.read_text().replace("logs/0000-03-incumbent.log", str(secret)))
+    document = page.build(material.gather(choose(tmp_path), None))
+    assert "a key" not in document
+
+
+def test_an_old_ledger_has_unknowns(night: Path) -> None:
+    """Neither facts nor curves nor intervals, no tree and no logs: everything else is there."""
+    session = ledger.read(night / "work" / sessions.NAME / "session.jsonl")
+    for trial in session.trials:
+        trial.low = trial.high = trial.p = None
+        for run in trial.runs:
+            run |= {"curve": [], "tokens_per_second": None, "conditions": []}
+    session.segments, session.frontiers = [], []
+    old = Material("old", session, About(), figures.figures(session), material.recorded(session, About()))
+    read = Strict(page.build(old))
+    assert read.text.count("unknown") >= 8
+    assert "Not on record." in read.text
+    assert "idle time is unknown" in read.text
+
+
+@pytest.mark.parametrize("trials", [0, 1])
+def test_a_session_that_just_began(trials: int) -> None:
+    session = Session(tag="t")
+    if trials:
+        fields = {"number": 0, "hypothesis": "baseline", "fingerprint": "f", "commit": "c", "base": "c", "at": ""}
+        session.apply({"event": "trial", **fields})
+    new = Material("new", session, About(), figures.figures(session), OnChain("Not on record."))
+    assert "new" in Strict(page.build(new)).text
+
+
+def test_what_git_cannot_show_is_said(gathered: Material) -> None:
+    exhibits = {5: Exhibit(missing="The diff cannot be shown: git diff failed.")}
+    other = Material("x", gathered.session, gathered.about, gathered.figures, gathered.chain, exhibits=exhibits)
+    assert "The diff cannot be shown: git diff failed." in page.build(other)
+
+
+def test_the_range_of_the_chart_is_not_spoilt_by_one_that_diverged(gathered: Material) -> None:
+    low, high = chart.value_range(gathered.figures)
+    assert max(point.value or 0 for point in gathered.figures.points) > 5 > high
+    assert all(low < step.level < high for step in gathered.figures.steps)
+    kept = [point for point in gathered.figures.points if point.decision == "keep"]
+    assert all(point.value is not None and low < point.value < high for point in kept)
+    assert chart.progress(gathered.figures).count('class="off"') == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "about", "expected"),
+    [
+        (0, 10, 5, [0, 2, 4, 6, 8, 10]),
+        (2.34, 2.56, 4, [2.35, 2.4, 2.45, 2.5, 2.55]),
+        (-0.3, 0.3, 3, [-0.2, 0.0, 0.2]),
+        (1, 1, 4, []),
+        (float("nan"), 1, 4, []),
+    ],
+)
+def test_ticks(low: float, high: float, about: int, expected: list[float]) -> None:
+    assert ticks(low, high, about) == pytest.approx(expected)
+
+
+def test_decimals() -> None:
+    assert [decimals(v) for v in ([], [1.0], [2.35, 2.4], [1e-12])] == [0, 0, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\x1b[31mb\tc\nd", "a [31mb c d"),
+        ("\u202eevil\u200b", "evil"),
+        ("\ud800x\ue000", "x"),
+        ("ab" * 20, "ababababa…"),
+    ],
+)
+def test_printable(text: str, expected: str) -> None:
+    assert printable(text, 10 if len(text) > 30 else 200) == expected
+
+
+def test_the_chart_as_png(gathered: Material) -> None:
+    drawn = png.progress(gathered.figures, "costs $5 and $\\frac{1}{$")
+    assert drawn.startswith(b"\x89PNG\r\n\x1a\n")
+    assert struct.unpack(">II", drawn[16:24]) == (1600, 800)
+
+
+# --- in a real browser ---
+
+
+def browse(target: Path, profile: Path, *options: str) -> tuple[str, list[str]]:
+    """The page's DOM once loaded, and the console's lines."""
+    require(CHROMIUM is not None, "chromium (apt-get install chromium)")
+    assert CHROMIUM is not None
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--enable-logging=stderr",
+            f"--user-data-dir={profile}",
+            *options,
+            "--dump-dom",
+            target.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_a_browser_opens_it_without_a_complaint(html: str, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(html, encoding="utf-8")
+    dom, console = browse(tmp_path / "report.html", tmp_path / "profile")
+    assert console == []
+    assert "Made-up project of the tests: mining report</title>" in dom
+    assert dom.count("<details") == html.count("<details")
+
+
+OUTER = """<!DOCTYPE html><title>outer</title><body><script>
+function look(frame) {
+  const page = frame.contentDocument, root = page.documentElement;
+  page.querySelectorAll("details").forEach(part => part.open = true);
+  const inside = box => box.closest("pre, .scroll") !== null;
+  const over = [...page.querySelectorAll("body *")].filter(
+    box => !inside(box) && box.getBoundingClientRect().right > root.clientWidth + 0.5 && box.getClientRects().length);
+  const style = page.defaultView.getComputedStyle(page.querySelector(".headline"));
+  frame.replaceWith(`[${frame.width}: ${root.scrollWidth} of ${root.clientWidth}, ` +
+    `over ${over.map(box => box.tagName + "." + box.getAttribute("class")).join(" ")}; ` +
+    `${page.title}; ${style.display}; ${page.scripts.length} scripts]`);
+}
+</script>
+<iframe width="400" height="800" src="report.html" onload="look(this)"></iframe>
+<iframe width="1200" height="800" src="report.html" onload="look(this)"></iframe></body>
+"""
+
+
+def test_nothing_overflows_at_400_and_at_1200_pixels(html: str, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(html, encoding="utf-8")
+    (tmp_path / "outer.html").write_text(OUTER)
+    dom, console = browse(tmp_path / "outer.html", tmp_path / "profile", "--allow-file-access-from-files")
+    assert console == []
+    found = re.findall(r"\[(\d+): (\d+) of (\d+), over (.*?); (.*?); (.*?); (\d+) scripts\]", dom.split("</script>")[1])
+    assert [int(width) for width, *_ in found] == [400, 1200]
+    for _, scroll, client, over, title, display, scripts in found:
+        assert (scroll, over) == (client, "")
+        assert (title, display, scripts) == ("Made-up project of the tests: mining report", "grid", "0")
