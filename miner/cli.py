@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.options import answer, common
+from miner.proposers.options import Proposing, proposing
 from miner import cli_look
 
 if TYPE_CHECKING:
@@ -50,19 +51,56 @@ def _who(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _confidence(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--min-confidence",
+        type=click.FloatRange(0.5, 0.999999),
+        default=0.99,
+        show_default=True,
+        help="Stake only on a gain that the confirming test is this sure of; below 0.99 a verifier's 0.99 counts.",
+    )(command)
+
+
+def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that say when a session ends and what it may risk."""
+    options = [
+        click.option("--max-trials", type=click.IntRange(min=1), help="Stop after this many candidates."),
+        click.option(
+            "--max-minutes", type=click.FloatRange(min=0, min_open=True), help="Start no new trial after this long."
+        ),
+        click.option(
+            "--stagnation", type=click.IntRange(min=1), help="Stop after this many trials in a row without a gain."
+        ),
+        click.option(
+            "--submissions",
+            type=click.IntRange(min=0),
+            default=1,
+            show_default=True,
+            help="Stop after this many; 0 mines on.",
+        ),
+        click.option("--max-stake", type=click.IntRange(min=1), help="Most tokens to stake in this session."),
+        click.option(
+            "--max-spend-lamports", "max_spend", type=click.IntRange(min=0), help="Most lamports to spend in it."
+        ),
+        click.option("--dry-run", is_flag=True, help="Stop at the first improvement without submitting it."),
+        click.option(
+            "--race/--no-race",
+            default=True,
+            show_default=True,
+            help="Stop a run early whose loss curve is hopeless beside the incumbent's.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @main.command()
 @common
 @_who
-@click.option("--max-trials", type=click.IntRange(min=1), help="Stop after this many candidates.")
-@click.option("--max-minutes", type=click.FloatRange(min=0, min_open=True), help="Start no new trial after this long.")
-@click.option(
-    "--submissions",
-    type=click.IntRange(min=0),
-    default=1,
-    show_default=True,
-    help="Stop after this many; 0 mines on.",
-)
-@click.option("--dry-run", is_flag=True, help="Stop at the first improvement without submitting it.")
+@_limits
+@_confidence
+@proposing
 def run(
     home: Path,
     network: str,
@@ -70,22 +108,41 @@ def run(
     project: int | None,
     max_trials: int | None,
     max_minutes: float | None,
+    stagnation: int | None,
     submissions: int,
+    max_stake: int | None,
+    max_spend: int | None,
     dry_run: bool,
+    race: bool,
+    min_confidence: float,
+    proposing: Proposing,
     **who: Any,
 ) -> None:
-    """Mine until a candidate beats the incumbent significantly, then submit it.
+    """Mine until a candidate beats the incumbent significantly, confirm it, then submit it.
 
-    Each candidate is measured against the incumbent in repeated, interleaved runs, and kept only if a
-    sequential test says that it is better. Ctrl-C stops at any time; the same command continues.
+    Each candidate is measured against the incumbent in repeated, interleaved runs, and kept only if a sequential
+    test says that it is better. Before anything is staked, what was kept is measured once more against the best on
+    chain, by a verifier's own rules. Ctrl-C stops at any time; the same command continues.
     """
     from miner import start
-    from miner.loop import Goals
+    from miner.goals import Goals
 
-    goals = Goals(max_trials, max_minutes, submissions, who["stake"], dry_run)
+    proposing.check()
+    goals = Goals(
+        max_trials=max_trials,
+        max_minutes=max_minutes,
+        stagnation=stagnation,
+        submissions=submissions,
+        stake=who["stake"],
+        max_stake=max_stake,
+        max_spend=max_spend,
+        min_confidence=min_confidence,
+        dry_run=dry_run,
+    )
     with start.started(home, network, project, quiet=as_json, **who) as session:
         try:
-            summary = session.miner(goals).run()
+            with session.view:
+                summary = session.miner(goals, proposing, race=race).run()
         except KeyboardInterrupt:
             session.view.say("\nstopped; the same command continues from here")
             raise SystemExit(130) from None
@@ -115,15 +172,23 @@ def run(
 @_who
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--claim", metavar="VAL_BPB", help="Claim this value instead of measuring.")
+@_confidence
 def submit(
-    home: Path, network: str, as_json: bool, project: int | None, file: Path, claim: str | None, **who: Any
+    home: Path,
+    network: str,
+    as_json: bool,
+    project: int | None,
+    file: Path,
+    claim: str | None,
+    min_confidence: float,
+    **who: Any,
 ) -> None:
-    """Submit FILE as the proposal's train.py, measured first unless --claim is given."""
+    """Submit FILE as the proposal's train.py, put through the confirming test first unless --claim is given."""
     from miner import start
 
     with start.started(home, network, project, quiet=as_json, **who) as session:
         try:
-            proposal, claimed = start.submit_file(session, file, claim)
+            proposal, claimed = start.submit_file(session, file, claim, min_confidence)
         except KeyboardInterrupt:
             raise SystemExit(130) from None
         command = _command("verifier check", proposal, home, network, who["irys"])

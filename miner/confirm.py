@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,10 @@ from trainer.view import View
 class Rules:
     """A verifier's default policy as far as it concerns a miner; see verifier/policy.py for the words."""
 
-    comparison: comparison.Policy = comparison.Policy()
-    source: SourceCaps = SourceCaps()
-    budget: Budget = Budget()
-    fresh: Fresh = Fresh()
+    comparison: comparison.Policy
+    source: SourceCaps = field(default_factory=SourceCaps)
+    budget: Budget = field(default_factory=Budget)
+    fresh: Fresh = field(default_factory=Fresh)
     suggestive: float = 0.1
 
     @classmethod

@@ -136,7 +136,9 @@ class Segment:
 
 @dataclass(slots=True)
 class Session:
-    """What a ledger adds up to. `head` is the commit of the incumbent; `spent` is in lamports, `staked` in tokens; both only of what landed on chain."""
+    """What a ledger adds up to. `head` is the commit of the incumbent; `spent` is in lamports, `staked` in tokens,
+    both only of what landed on chain.
+    """
 
     seed: int = 0
     tag: str = ""

@@ -278,7 +278,7 @@ class Live(View):
 
     def __init__(self, *, quiet: bool = False, title: str = "mining", reader: Reader | None = None) -> None:
         super().__init__(quiet=quiet)
-        self._reader = reader
+        self.reader = reader
         self._lock = threading.RLock()
         self._screen: Screen | None = None
         self._kept: deque[tuple[str, str]] = deque(maxlen=5000)
@@ -363,7 +363,7 @@ class Live(View):
 
     def line(self, text: str) -> None:
         """The latest line of the run's log."""
-        sample = self._reader(text) if self._reader else None
+        sample = self.reader(text) if self.reader else None
         with self._lock:
             run = self.state.running
             if run is None:

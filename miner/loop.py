@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
@@ -30,6 +31,7 @@ from miner import confirm, frontier, goals, records, stake, submit
 from miner.frontier import SCRIPT, Best
 from miner.goals import Done, Goals
 from miner.ledger import Confirmation, Ledger, Trial
+from miner.live import Live
 from miner.proposers import context
 from miner.proposers.base import Proposer
 from miner.racer import Racer, pairs, seconds_of
@@ -40,7 +42,6 @@ from trainer.comparison import Arm, Kind, Policy, usable_history
 from trainer.errors import EnvironmentNotReady, TrainerError
 from trainer.task import Task
 from trainer.trial import UNFIT, Run
-from trainer.view import View
 
 BASELINE_RUNS = 3
 SETTLED = (ProposalStatus.APPROVED, ProposalStatus.REJECTED, ProposalStatus.EXPIRED)
@@ -76,7 +77,7 @@ class Miner:
         wallet: Keypair,
         reward_recipient: Pubkey,
         goals: Goals,
-        view: View,
+        view: Live,
         race: bool = True,
     ) -> None:
         self.connection, self.project, self.task, self.bench = connection, project, task, bench
@@ -161,6 +162,7 @@ class Miner:
     def _show_best(self) -> None:
         gain = sum(t.delta or 0.0 for t in self.ledger.session.trials if t.kept)
         self.view.status = f"best so far: {gain:+.4f}"
+        self.view.observe(self.ledger.session)
 
     # --- the chain ---
 
@@ -341,8 +343,11 @@ class Miner:
         before = machine.read()
         number, budget = len(current.runs) + 1, self.bench.protocol.execution.training_seconds
         band, rules = self._racing(current, arm)
-        what = f"trial {current.number}, run {number} ({arm.value})"
-        with self.view.step(what, self._usual_seconds()) as word:
+        past = [run for run in self._runs_of(current.base) if not run["failure"]]
+        shown = _curve(past[-1]) if past else []
+        rates = [rate for run in past if (rate := run["tokens_per_second"])]
+        usual = statistics.median(rates) if rates else None
+        with self.view.run(current, arm.value, self._usual_seconds(), shown, usual) as word:
             run = self.bench.measure(arm, self._tree(commit), Racer(word, budget, band, rules))
         self._last_run = (run.seconds, time.monotonic())
         heat = machine.judge(machine.read(), before=before, own_load=float(before.cores))
@@ -383,14 +388,14 @@ class Miner:
         earlier = [past["tokens_per_second"] for past in self._runs_of(commit) if past["failure"] == ""]
         return machine.fit(rate, [value for value in earlier if value])
 
-    def _runs_of(self, commit: str) -> list[Mapping[str, object]]:
+    def _runs_of(self, commit: str) -> list[dict[str, Any]]:
         """All runs of one commit's code, in order, whichever arm it was."""
-        found = []
-        for t in self.ledger.session.trials:
-            for run in t.runs:
-                if (t.commit if run["arm"] == Arm.CANDIDATE.value else t.base) == commit:
-                    found.append(run)
-        return found
+        return [
+            run
+            for t in self.ledger.session.trials
+            for run in t.runs
+            if (t.commit if run["arm"] == Arm.CANDIDATE.value else t.base) == commit
+        ]
 
     def _racing(self, current: Trial, arm: Arm) -> tuple[racing.Band | None, racing.Rules]:
         """What a candidate's run is raced against: the incumbent's curves, by rules that this session calibrated."""
@@ -427,6 +432,7 @@ class Miner:
             curve=seconds_of(seen, self.bench.protocol.execution.training_seconds),
             conditions=list(conditions),
         )
+        self.view.observe(self.ledger.session)
 
     def _usual_seconds(self) -> float:
         seconds = [run["seconds"] for t in self.ledger.session.trials for run in t.runs if not run["failure"]]
@@ -586,10 +592,8 @@ def _values(of: Trial, arm: Arm) -> list[float]:
     return [run["val_bpb"] for run in of.runs if run["arm"] == arm.value and run["val_bpb"] is not None]
 
 
-def _curve(run: Mapping[str, object]) -> list[tuple[float, float]]:
-    points = run["curve"]
-    assert isinstance(points, list)
-    return [(float(seconds), float(loss)) for seconds, loss in points]
+def _curve(run: Mapping[str, Any]) -> list[tuple[float, float]]:
+    return [(float(seconds), float(loss)) for seconds, loss in run["curve"]]
 
 
 def _restored(run: Mapping[str, object]) -> Run:

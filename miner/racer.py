@@ -24,7 +24,7 @@ class Racer:
     show: Callable[[str], None]
     budget_seconds: float
     band: racing.Band | None = None
-    rules: racing.Rules = racing.Rules()
+    rules: racing.Rules = field(default_factory=racing.Rules)
     points: list[tuple[float, float]] = field(default_factory=list)
 
     def __call__(self, line: str) -> None:

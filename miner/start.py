@@ -22,8 +22,9 @@ from miner.frontier import SCRIPT
 from miner.goals import Goals
 from miner.ledger import Ledger
 from miner.loop import Miner, claimed_metric, new_session
-from miner.proposer import Turn
-from trainer import bundle, recipe, task
+from miner.live import Live, Sample
+from miner.proposers.options import Proposing
+from trainer import bundle, curve, recipe, task
 from trainer.bench import Bench, open_bench
 from trainer.comparison import Arm
 from trainer.errors import TrainerError
@@ -48,10 +49,10 @@ class Started:
     stake: int
     folder: Path
     ledger: Ledger
-    view: View
+    view: Live
     published_runs: list[Run] = field(default_factory=list)
 
-    def miner(self, goals: Goals) -> Miner:
+    def miner(self, goals: Goals, proposing: Proposing, *, race: bool = True) -> Miner:
         """The mining session; baseline runs that published the project count as its own."""
         miner = Miner(
             self.connection,
@@ -59,13 +60,14 @@ class Started:
             self.task,
             self.bench,
             self.convention,
-            Turn(self.ledger.session.seed),
+            proposing.build(seed=self.ledger.session.seed, files=self.task.files, say=self.view.say),
             folder=self.folder,
             ledger=self.ledger,
             wallet=self.wallet,
             reward_recipient=self.reward_recipient,
             goals=goals,
             view=self.view,
+            race=race,
         )
         if self.published_runs and not self.ledger.session.trials:
             miner.adopt_baseline(self.published_runs)
@@ -87,7 +89,7 @@ def started(
     irys: str | None,
 ) -> Iterator[Started]:
     """Open everything, say where we are, and close it at the end."""
-    view = View(quiet=quiet)
+    view = Live(quiet=quiet)
     recipient = _address(reward_recipient) if reward_recipient else None
     with Connection(network, home, irys=irys) as connection:
         _say_where(connection, home, view)
@@ -131,6 +133,9 @@ def started(
         folder = home / "work" / sessions.folder_name(connection.network.name, project.id, str(wallet.pubkey()))
         ledger = new_session(folder / "session.jsonl", project.id, wallet.pubkey())
         about.save(folder, about.describe(connection.network.name, project, parsed, convention, bench))
+        budget = bench.protocol.execution.training_seconds
+        view.state.title = f"mining {project.token_symbol} (project {project.id}) on {connection.network.name}"
+        view.reader = lambda line: _sample(line, budget)
         try:
             yield Started(
                 connection,
@@ -148,6 +153,12 @@ def started(
             )
         finally:
             ledger.close()
+
+
+def _sample(line: str, budget: float) -> Sample | None:
+    """Loss and throughput in a line of a run's log, for the view."""
+    point = curve.read(line)
+    return None if point is None else Sample(point.progress * budget, point.loss, point.rate)
 
 
 def _say_where(connection: Connection, home: Path, view: View) -> None:
