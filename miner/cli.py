@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.options import answer, common
+from miner.proposers.options import Proposing, proposing
 
 if TYPE_CHECKING:
     pass
@@ -59,6 +60,7 @@ def _who(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Stop after this many; 0 mines on.",
 )
 @click.option("--dry-run", is_flag=True, help="Stop at the first improvement without submitting it.")
+@proposing
 def run(
     home: Path,
     network: str,
@@ -68,6 +70,7 @@ def run(
     max_minutes: float | None,
     submissions: int,
     dry_run: bool,
+    proposing: Proposing,
     **who: Any,
 ) -> None:
     """Mine until a candidate beats the incumbent significantly, then submit it.
@@ -78,10 +81,11 @@ def run(
     from miner import start
     from miner.loop import Goals
 
+    proposing.check()
     goals = Goals(max_trials, max_minutes, submissions, who["stake"], dry_run)
     with start.started(home, network, project, quiet=as_json, **who) as session:
         try:
-            summary = session.miner(goals).run()
+            summary = session.miner(goals, proposing).run()
         except KeyboardInterrupt:
             session.view.say("\nstopped; the same command continues from here")
             raise SystemExit(130) from None

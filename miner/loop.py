@@ -8,6 +8,7 @@ at most the run in flight is repeated. A candidate is kept by the sequential tes
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -25,7 +26,8 @@ from chain.irys.store import write_atomic
 from chain.session import Connection
 from miner import records, submit
 from miner.ledger import Ledger, Trial
-from miner.proposer import Proposer
+from miner.proposers import context
+from miner.proposers.base import Proposer
 from miner.workspace import Workspace
 from trainer import bundle, constants, trial
 from trainer.bench import Bench
@@ -87,12 +89,15 @@ class Miner:
         self._first_best = project.current_best_code_hash
         self.workspace = Workspace.open(folder / "tree", ledger.session.tag, task.incumbent)
         self._submitted_before = 0
+        self._deadline = math.inf
 
     # --- the session ---
 
     def run(self) -> Summary:
         """Mine until a goal is reached; KeyboardInterrupt passes through with everything on disk."""
         started = time.monotonic()
+        if self.goals.max_minutes is not None:
+            self._deadline = started + 60 * self.goals.max_minutes
         self._submitted_before = self._submitted()
         self._restore_incumbent()
         self._show_best()
@@ -181,7 +186,7 @@ class Miner:
         for run in runs:
             self._record(self.ledger.session.trials[0], run)
 
-    def _append_trial(self, number: int, hypothesis: str, commit: str) -> None:
+    def _append_trial(self, number: int, hypothesis: str, commit: str, proposer: str = "") -> None:
         """Begin a trial of a commit against the branch's head."""
         self.ledger.append(
             "trial",
@@ -190,19 +195,26 @@ class Miner:
             fingerprint=constants.fingerprint(self.workspace.read(commit, SCRIPT)),
             commit=commit,
             base=self.workspace.head(),
+            proposer=proposer,
         )
 
     def _trial(self) -> bool:
         """One candidate, judged; False where the proposer has none."""
         session = self.ledger.session
         if session.unfinished is None:
-            source = self.workspace.read(self.workspace.head(), SCRIPT)
-            candidate = self.proposer.propose(source, session.history())
+            left = self._deadline - time.monotonic()
+            seen = context.gather(
+                session,
+                self.workspace,
+                self.bench.protocol,
+                self.folder,
+                seconds_left=max(0.0, left) if math.isfinite(left) else None,
+            )
+            candidate = self.proposer.propose(seen)
             if candidate is None:
                 return False
-            number = session.trials[-1].number + 1
-            commit = self.workspace.commit(number, candidate.source, candidate.hypothesis, name=SCRIPT)
-            self._append_trial(number, candidate.hypothesis, commit)
+            commit = self.workspace.commit(seen.number, candidate.source, candidate.hypothesis, name=SCRIPT)
+            self._append_trial(seen.number, candidate.hypothesis, commit, candidate.proposer)
         current = session.trials[-1]
         self.view.say(f"trial {current.number}: {current.hypothesis}")
         trees = {

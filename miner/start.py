@@ -20,7 +20,7 @@ from chain.session import AUTHORITY, MINER, Connection
 from miner import submit
 from miner.ledger import Ledger
 from miner.loop import SCRIPT, Goals, Miner, claimed_metric, new_session
-from miner.proposer import Turn
+from miner.proposers.options import Proposing
 from trainer import bundle, constants, recipe, task
 from trainer.bench import Bench, open_bench
 from trainer.comparison import Arm, Kind, Policy
@@ -49,7 +49,7 @@ class Started:
     view: View
     published_runs: list[Run] = field(default_factory=list)
 
-    def miner(self, goals: Goals) -> Miner:
+    def miner(self, goals: Goals, proposing: Proposing) -> Miner:
         """The mining session; baseline runs that published the project count as its own."""
         miner = Miner(
             self.connection,
@@ -57,7 +57,7 @@ class Started:
             self.task,
             self.bench,
             self.convention,
-            Turn(self.ledger.session.seed),
+            proposing.build(seed=self.ledger.session.seed, files=self.task.files, say=self.view.say),
             folder=self.folder,
             ledger=self.ledger,
             wallet=self.wallet,

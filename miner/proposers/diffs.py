@@ -38,7 +38,9 @@ def apply(source: str, diff: str) -> str:
         script = Path(scratch, SCRIPT)
         script.write_bytes(source.encode())
         _git_apply(Path(scratch), strip, text)
-        left = [entry for entry in os.scandir(scratch) if entry.name != SCRIPT or not entry.is_file(follow_symlinks=False)]
+        left = [
+            entry for entry in os.scandir(scratch) if entry.name != SCRIPT or not entry.is_file(follow_symlinks=False)
+        ]
         if left or not script.is_file():
             raise ProposerFailed(f"The diff changes more than {SCRIPT}.", f"Leave everything but {SCRIPT} as it is.")
         try:
@@ -60,7 +62,13 @@ def _git_apply(folder: Path, strip: int, diff: str) -> None:
     command = ["git", "apply", "--recount", "--whitespace=nowarn", f"-p{strip}", "-"]
     try:
         done = subprocess.run(
-            command, cwd=folder, input=diff.encode(), capture_output=True, env=environment, timeout=_TIMEOUT, check=False
+            command,
+            cwd=folder,
+            input=diff.encode(),
+            capture_output=True,
+            env=environment,
+            timeout=_TIMEOUT,
+            check=False,
         )
     except FileNotFoundError:
         raise EnvironmentNotReady("There is no git on this machine.", "Install git.") from None

@@ -17,6 +17,8 @@ from trainer import constants
 from trainer.constants import Value
 from trainer.errors import InvalidBundle
 
+_FAMILIES = (("BATCH", "ACCUM"), ("DIM", "HEAD", "WIDTH", "EMBD", "LAYER", "DEPTH"))
+
 Point = tuple[float, ...]
 Values = Mapping[str, Value]
 
@@ -61,8 +63,10 @@ def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> Evid
             levels.setdefault(trial.fingerprint, level)
         if trial.decision != "crash":
             ran.append(at)
-        if before is None or trial.fingerprint == trial.base or not _constants_alone(
-            trial.source, trial.fingerprint, texts[trial.base]
+        if (
+            before is None
+            or trial.fingerprint == trial.base
+            or not _constants_alone(trial.source, trial.fingerprint, texts[trial.base])
         ):
             continue
         if trial.decision == "crash":
@@ -116,8 +120,16 @@ def _relations(ran: Sequence[Values]) -> list[tuple[str, str]]:
     """The pairs (A, B) of integer constants, A % B == 0 in everything that ran."""
     first = ran[0]
     names = [name for name, value in first.items() if type(value) is int and value > 0]
-    pairs = [(a, b) for a in names for b in names if a != b and first[b] != 1]
+    pairs = [(a, b) for a in names for b in names if a != b and first[b] != 1 and _related(a, b)]
     return [pair for pair in pairs if all(_divides(values, pair) for values in ran)]
+
+
+def _related(first: str, second: str) -> bool:
+    """Whether one may have to divide the other: a batch has to do with batches, a width with the model's shape."""
+    families = {
+        next((n for n, words in enumerate(_FAMILIES) if any(w in name for w in words)), -1) for name in (first, second)
+    }
+    return len(families) == 1 or -1 in families
 
 
 def _divides(values: Values, pair: tuple[str, str]) -> bool:
@@ -129,6 +141,10 @@ def _as_far(before: Value | None, crashed: Value, candidate: Value | None) -> bo
     """Whether `candidate` lies at `crashed` or beyond it as seen from `before`."""
     if candidate == crashed:
         return True
-    if isinstance(before, bool | str | None) or isinstance(crashed, bool | str) or isinstance(candidate, bool | str | None):
+    if (
+        isinstance(before, bool | str | None)
+        or isinstance(crashed, bool | str)
+        or isinstance(candidate, bool | str | None)
+    ):
         return False
     return candidate >= crashed if crashed > before else candidate <= crashed

@@ -4,8 +4,8 @@ Every number has a coordinate in which a step of one is a doubling, so that lear
 be searched alike:
 
 - `log`: log2 of the value; floats and small integers.
-- `power`: the same over powers of two; batch sizes, widths that are powers of two, what is spelt `2**n`.
-- `multiple`: the same over multiples of the largest power of two that divides the value, such as 320 = 5 * 64.
+- `power`: the same over powers of two; batch sizes, head widths, what is spelt `2**n`.
+- `multiple`: the same over multiples of a power of two that divides the value, 64 for 320; larger integers.
 - `complement`: -log2(1 - value); momenta and betas, for which 0.9 -> 0.95 is one step.
 - `share`: log2(1 + value / 0.05); shares that may be zero, such as a warm-up.
 - `choice`: no order; true or false, and window patterns of short (S) and long (L) attention.
@@ -69,7 +69,7 @@ class Dimension:
             return None
         number = float(value)
         if self.scale == "share":
-            return math.log2(1 + number / _SHARE_UNIT) if 0 <= number else None
+            return math.log2(1 + number / _SHARE_UNIT) if number >= 0 else None
         if self.scale == "complement":
             return -math.log2(1 - number) if 0 < number < 1 else None
         return math.log2(number) if number > 0 else None
@@ -88,7 +88,7 @@ class Dimension:
         if isinstance(self.value, float):
             return _rounded(min(2.0**coordinate, self.most))
         if self.scale == "power":
-            return int(2 ** max(0, round(coordinate)))
+            return 1 << max(0, round(coordinate))
         return self.unit * max(1, round(2.0**coordinate / self.unit))
 
 
@@ -141,9 +141,11 @@ def _whole(name: str, value: int, weight: float, scale: Scale | None, text: str)
     if value == 0:
         return Dimension(name, value, weight, "choice", choices=(0, 1))
     even = value & -value  # the largest power of two that divides it
-    if even == value and (scale == "power" or value >= _SMALL or "**" in text):
+    if even == value and (scale == "power" or "**" in text):
         return Dimension(name, value, weight, "power")
-    return Dimension(name, value, weight, "multiple", unit=even) if value >= _SMALL else Dimension(name, value, weight, "log")
+    if value < _SMALL:
+        return Dimension(name, value, weight, "log")
+    return Dimension(name, value, weight, "multiple", unit=min(even, 64, value // 2))
 
 
 def _rounded(value: float) -> float:

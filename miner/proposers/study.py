@@ -28,9 +28,7 @@ EDGE = 0.5  # how near an edge the incumbent may be before the range widens
 JOURNAL = "tune.journal"
 
 
-def ask(
-    context: Context, dims: list[Dimension], origin: Point, found: Evidence, *, few: int, seed: int
-) -> list[Value]:
+def ask(context: Context, dims: list[Dimension], origin: Point, found: Evidence, *, few: int, seed: int) -> list[Value]:
     """Values for all dimensions: `few` of them, by weight, drawn jointly, the others the incumbent's."""
     path = context.folder / JOURNAL
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,13 +64,13 @@ def _ask(path: Path, dims: list[Dimension], origin: Point, found: Evidence, few:
         storage = JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
         sampler = optuna.samplers.PartialFixedSampler(
             {d.name: _inside(at, ranges[d.name]) for d, at in zip(dims, origin, strict=True) if d.name not in free},
-            optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=0),
+            optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=0, constant_liar=False),
         )
         study = optuna.create_study(
             storage=storage, sampler=sampler, study_name=name, direction="maximize", load_if_exists=True
         )
         distributions = {d.name: _distribution(d, ranges[d.name]) for d in dims}
-        _tell(study, moves, dims, distributions)
+        _tell(study, moves, dims, ranges, distributions)
         asked = study.ask(distributions)
         drawn = {d.name: float(asked.params[d.name]) for d in dims}
         values = [
@@ -85,7 +83,11 @@ def _ask(path: Path, dims: list[Dimension], origin: Point, found: Evidence, few:
 
 
 def _tell(
-    study: optuna.Study, moves: list[Move], dims: list[Dimension], distributions: dict[str, BaseDistribution]
+    study: optuna.Study,
+    moves: list[Move],
+    dims: list[Dimension],
+    ranges: dict[str, tuple[float, float]],
+    distributions: dict[str, BaseDistribution],
 ) -> None:
     """Add the trials that the study does not know yet."""
     import optuna
@@ -93,7 +95,7 @@ def _tell(
 
     told = {trial.user_attrs.get("fingerprint") for trial in study.get_trials(deepcopy=False)}
     for move in moves:
-        inside = all(distributions[d.name]._contains(at) for d, at in zip(dims, move.end, strict=True))
+        inside = all(ranges[d.name][0] <= at <= ranges[d.name][1] for d, at in zip(dims, move.end, strict=True))
         if move.fingerprint in told or not inside:
             continue
         params: dict[str, Any] = {d.name: at for d, at in zip(dims, move.end, strict=True)}

@@ -70,7 +70,9 @@ def fit(dims: Sequence[Dimension], origin: Point, moves: Sequence[Move]) -> Surf
     assert best is not None
     _, mean, covariance = best
     floor = 1e-9 * max(float(np.trace(covariance)) / len(mean), 1e-12)
-    return Surface(dims, origin, mean, np.linalg.cholesky(covariance + floor * np.eye(len(mean))))
+    return Surface(
+        dims, origin, mean, np.asarray(np.linalg.cholesky(covariance + floor * np.eye(len(mean))), np.float64)
+    )
 
 
 def _features(dims: Sequence[Dimension], origin: Point, at: Point) -> Vector:

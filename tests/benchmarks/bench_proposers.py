@@ -122,10 +122,8 @@ def _grid(name: str, value: Value) -> list[Value]:
     assert isinstance(value, float)
     if name.startswith(("ADAM", "MUON")):
         return [1 - (1 - value) * 2 ** (n / 8) for n in range(-32, 33) if (1 - value) * 2 ** (n / 8) < 1]
-    share = name.endswith("FRACTION")
-    return [v for n in range(-32, 33) if (v := (value or 0.05) * 2 ** (n / 8)) <= (1.0 if share else 1e9)] + (
-        [0.0] if share else []
-    )
+    most, zero = (1.0, [0.0]) if name.endswith("FRACTION") else (1e9, [])
+    return [*zero, *(v for n in range(-32, 33) if (v := (value or 0.05) * 2 ** (n / 8)) <= most)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,9 +221,7 @@ class Turn:
 
 def run(make: Callable[[int], Proposer], landscapes: int, trials: int, seed: int, steep: bool) -> list[Course]:
     """One session per landscape."""
-    return [
-        session(Landscape(seed + n, steep), make(seed + n), trials, seed + n) for n in range(landscapes)
-    ]
+    return [session(Landscape(seed + n, steep), make(seed + n), trials, seed + n) for n in range(landscapes)]
 
 
 def compare(landscapes: int, trials: int, seed: int, steep: bool) -> tuple[list[Course], list[Course]]:
