@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.options import answer, common
-from miner.proposers.options import Proposing, proposing
 from miner import cli_look
+from miner.proposers.options import Proposing, proposing
 
 if TYPE_CHECKING:
     pass

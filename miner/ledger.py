@@ -11,13 +11,14 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from miner.proposer import Tried
+from miner.proposers.base import Tried, decision
+from trainer import constants
 from trainer.errors import TrainerError
 
 Event = Mapping[str, Any]
@@ -60,6 +61,11 @@ class Trial:
     @property
     def kept(self) -> bool:
         return self.decision == "keep"
+
+    @property
+    def last_failure(self) -> str:
+        """The last words of its last run that failed, or ""."""
+        return next((str(run["detail"]) for run in reversed(self.runs) if run["failure"]), "")
 
 
 @dataclass(slots=True)
@@ -256,9 +262,24 @@ class Session:
         """The submission that may or may not have reached the chain, if any."""
         return self.submissions[-1] if self.submissions and self.submissions[-1].open else None
 
-    def history(self) -> list[Tried]:
-        """The finished trials as a proposer sees them."""
-        return [Tried(t.fingerprint, t.hypothesis, t.kept, t.delta) for t in self.trials if t.decision]
+    def history(self, read: Callable[[str], str]) -> list[Tried]:
+        """The finished trials as a proposer sees them; `read` gives the script at a commit."""
+        known = {trial.commit: trial.fingerprint for trial in self.trials}
+        return [
+            Tried(
+                trial.number,
+                trial.fingerprint,
+                trial.hypothesis,
+                decision(trial.decision),
+                trial.delta,
+                read(trial.commit),
+                known.get(trial.base) or constants.fingerprint(read(trial.base)),
+                trial.last_failure if trial.decision == "crash" else "",
+                trial.proposer,
+            )
+            for trial in self.trials
+            if trial.decision
+        ]
 
 
 class SessionBusy(TrainerError):

@@ -21,8 +21,8 @@ from miner import about, confirm, sessions, submit
 from miner.frontier import SCRIPT
 from miner.goals import Goals
 from miner.ledger import Ledger
-from miner.loop import Miner, claimed_metric, new_session
 from miner.live import Live, Sample
+from miner.loop import Miner, claimed_metric, new_session
 from miner.proposers.options import Proposing
 from trainer import bundle, curve, recipe, task
 from trainer.bench import Bench, open_bench

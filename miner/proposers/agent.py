@@ -1,0 +1,218 @@
+"""`agent`: candidates from any command-line coding agent, run in a work tree made for it.
+
+The work tree is a fresh git repository that holds the files which the protocol names: those that may change and
+those that are fixed, to read. The agent gets the prompt in the place of `{prompt}` in its command, or on stdin
+where there is no such place, and edits train.py. Only that file is taken, and only if every other file is as it
+was: none changed, none new, none gone, no link.
+
+It runs under `trainer.supervisor`, so that it and all it started is dead when its time is over, at Ctrl-C, and
+when this process dies. It is the user's own program and inherits the user's environment, since it needs its own
+keys and settings, without the variables of this project. This is no sandbox: the agent could reach whatever its user
+can.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from chain.irys.store import write_atomic
+from miner.proposers import prompt
+from miner.proposers.base import SCRIPT, Candidate, Context, ProposerFailed, one_line
+from trainer import bundle, experiment
+from trainer.errors import EnvironmentNotReady, InvalidBundle, TrainerError
+from trainer.experiment import Command
+from trainer.protocol import Surface
+
+MAX_LOG = 1024 * 1024  # bytes of output that are kept, the last ones
+_PLACE = "{prompt}"
+_MAX_ARGUMENT = 100_000  # bytes; Linux takes 131,072 in one argument
+_OURS = ("ARMLX_", "AUTORESEARCH_", "OPENRESEARCH_", "SOLANA_")
+_WALLET_WORDS = ("keypair", "wallet", "keystore")
+_ANSWER = (
+    f"Edit {SCRIPT} in the current folder, nothing else: no other file may change or appear. Do not run it, the"
+    " harness does. When the edit is done, stop."
+)
+
+
+class Agent:
+    """`command` is a template such as `claude -p {prompt}`; `files` the project's snapshot; `minutes` a time limit."""
+
+    name = "agent"
+
+    def __init__(self, command: str, files: Mapping[str, bytes], minutes: float) -> None:
+        self._argv = template(command)
+        self._files, self._seconds = dict(files), 60 * minutes
+
+    def propose(self, context: Context) -> Candidate | None:
+        """The agent's edit; ProposerFailed where it made none, or touched anything else, or took too long."""
+        folder = context.folder / "agent"
+        tree = folder / f"{context.number:04d}"
+        shutil.rmtree(tree, ignore_errors=True)
+        given = {**visible(self._files, context.protocol.surface), SCRIPT: context.source.encode()}
+        bundle.write_tree(given, tree)
+        _git(tree, "init", "--quiet", "--initial-branch", "main")
+        _git(tree, "add", "--all")
+        _git(tree, "commit", "--quiet", "--message", "the best so far")
+        try:
+            output = self._run(context, tree, folder)
+            source = edited(tree, given)
+        finally:
+            shutil.rmtree(tree, ignore_errors=True)
+        return Candidate(source, prompt.hypothesis(_last_message(output)))
+
+    def _run(self, context: Context, tree: Path, folder: Path) -> str:
+        """Run the agent to its end; its output, which is kept beside the tree."""
+        text = prompt.build(context, _ANSWER, with_source=False)
+        text = text.encode()[:_MAX_ARGUMENT].decode(errors="ignore")
+        if any(_PLACE in part for part in self._argv):
+            argv = [part.replace(_PLACE, text) for part in self._argv]
+            source = os.devnull
+        else:
+            argv = self._argv
+            source = str(folder / f"{context.number:04d}.prompt")
+            write_atomic(Path(source), text.encode())
+        left = context.seconds_left
+        limit = self._seconds if left is None else min(self._seconds, max(1.0, left))
+        command = Command(
+            # The supervisor gives no stdin, so a shell opens it; "$@" is passed on as it is.
+            argv=("/bin/sh", "-c", 'exec "$@" <"$0"', source, *argv),
+            cwd=tree,
+            env=inherited(os.environ),
+            scratch=tree,
+            readable=(),
+            wall_seconds=limit,
+        )
+        code, output = _follow(command, limit, context)
+        write_atomic(folder / f"{context.number:04d}.log", output)
+        shown = one_line(experiment.tail(output, 1))
+        if code is None:
+            raise ProposerFailed(
+                f"The agent was stopped after {limit:.0f} seconds.", "Allow more with --agent-minutes."
+            )
+        if code:
+            raise ProposerFailed(f"The agent ended with status {code}: {shown}", "Try --agent-command by hand.")
+        return output.decode(errors="replace")
+
+
+def template(command: str) -> list[str]:
+    """The command's arguments; TrainerError where it cannot be split, is not installed or names a wallet."""
+    try:
+        argv = shlex.split(command)
+    except ValueError as error:
+        raise TrainerError(f"--agent-command cannot be split: {error}.", "Check its quotes.") from None
+    if not argv or sum(part.count(_PLACE) for part in argv) > 1 or _PLACE in argv[0]:
+        raise TrainerError(
+            f"--agent-command {command!r} is no template.", "Write for instance 'claude -p {prompt}', once {prompt}."
+        )
+    if any(_is_wallet(part) for part in argv):
+        raise TrainerError("--agent-command names a wallet, and an agent must never have one.", "Take it out.")
+    if shutil.which(argv[0]) is None:
+        raise TrainerError(f"There is no program {argv[0]!r} for --agent-command.", "Install it or correct its name.")
+    return argv
+
+
+def _is_wallet(argument: str) -> bool:
+    """Whether an argument names a wallet by its words, or a file that holds a key as solana-keygen writes it."""
+    if any(word in argument.lower() for word in _WALLET_WORDS):
+        return True
+    try:
+        path = Path(argument.rpartition("=")[2]).expanduser()
+        content = json.loads(path.read_bytes()) if path.is_file() and path.stat().st_size <= 4096 else None
+    except (OSError, ValueError, RuntimeError):
+        return False
+    return isinstance(content, list) and len(content) == 64
+
+
+def visible(files: Mapping[str, bytes], surface: Surface) -> dict[str, bytes]:
+    """The files that the protocol names: what may change, and what is fixed and may be read."""
+    named = Surface((*surface.allowed, *surface.forbidden, *surface.harness), (), ())
+    return {path: content for path, content in files.items() if bundle.is_mutable(path, named)}
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """The user's environment without this project's variables."""
+    return {name: value for name, value in environment.items() if not name.upper().startswith(_OURS)}
+
+
+def edited(tree: Path, given: Mapping[str, bytes]) -> str:
+    """The new train.py, where everything else in the tree is as it was given; else ProposerFailed."""
+    try:
+        found = bundle.read_tree(tree)
+        source = found.get(SCRIPT, b"").decode()
+    except (InvalidBundle, OSError) as error:
+        raise ProposerFailed(f"The agent left a tree that cannot be used: {error}") from None
+    except UnicodeDecodeError:
+        raise ProposerFailed(f"The agent left {SCRIPT} without valid UTF-8.") from None
+    paths = sorted(
+        path for path in found.keys() | given.keys() if path != SCRIPT and found.get(path) != given.get(path)
+    )
+    if paths:
+        shown = one_line(", ".join(paths[:5]))
+        raise ProposerFailed(f"The agent changed more than {SCRIPT}: {shown}.", "Its edit was thrown away.")
+    if not source.strip() or found[SCRIPT] == given[SCRIPT]:
+        raise ProposerFailed(f"The agent did not change {SCRIPT}.", "Its output is in the session's folder.")
+    return source
+
+
+def _follow(command: Command, limit: float, context: Context) -> tuple[int | None, bytes]:
+    """Run until the end, the limit or the session's stop: the exit code (None: stopped) and the last output."""
+    process = experiment.launch(command)
+    output, end, code = bytearray(), time.monotonic() + limit, None
+    os.set_blocking(process.output, False)
+
+    def drain() -> bool:
+        try:
+            data = os.read(process.output, 65536)
+        except BlockingIOError:
+            return False
+        output.extend(data)
+        del output[:-MAX_LOG]
+        return bool(data)
+
+    late = False
+    try:
+        while not process.ended():
+            late = time.monotonic() > end or context.stop()
+            if late:
+                break
+            if not drain():
+                time.sleep(0.02)
+    finally:
+        try:
+            code = process.stop()
+            while drain():
+                continue
+        finally:
+            os.close(process.output)
+    return None if late else code, bytes(output)
+
+
+def _last_message(output: str) -> str:
+    """What the agent said last: the text after the last empty line that is followed by any."""
+    paragraphs = [part for part in output.replace("\r", "\n").split("\n\n") if part.strip()]
+    return output if "HYPOTHESIS:" in output.upper() else (paragraphs[-1] if paragraphs else "")
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=miner", "-c", "user.email=miner@localhost", "-c", "commit.gpgsign=false"]
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(folder),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+    }
+    try:
+        subprocess.run(
+            ["git", *identity, *arguments], cwd=folder, env=environment, capture_output=True, timeout=60, check=True
+        )
+    except FileNotFoundError:
+        raise EnvironmentNotReady("There is no git on this machine.", "Install git.") from None
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        raise EnvironmentNotReady(f"git {arguments[0]} failed in {folder}: {error}.", "Check the disk.") from None

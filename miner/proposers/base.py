@@ -1,0 +1,115 @@
+"""The one interface of everything that invents candidates.
+
+A proposer takes the incumbent's source and the history of trials and gives a candidate source with a one-line
+hypothesis. It learns outcomes from the history alone: files in `Context.folder` are caches that it checks against
+the history, so a session that is killed at any moment and starts again loses nothing.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, cast
+
+from trainer import constants, protocol
+from trainer.errors import TrainerError
+
+Decision = Literal["keep", "discard", "crash"]
+
+SCRIPT = "train.py"
+MAX_HYPOTHESIS = 200  # characters
+
+
+class ProposerFailed(TrainerError):
+    """A proposer that could not give a candidate this time: no answer, a bad one, a patch that does not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A changed train.py and why it might be better; `proposer` is who made it, where several are mixed."""
+
+    source: str
+    hypothesis: str
+    proposer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One finished trial, as a proposer sees it.
+
+    `delta` is in val_bpb, positive is better, None after a crash. `base` is the fingerprint of the incumbent's
+    source that it was measured against. `detail` is the last word of a crash, or "".
+    """
+
+    number: int
+    fingerprint: str
+    hypothesis: str
+    decision: Decision
+    delta: float | None
+    source: str
+    base: str
+    detail: str = ""
+    proposer: str = ""
+
+    @property
+    def kept(self) -> bool:
+        return self.decision == "keep"
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that a proposer may go by.
+
+    `source` is the incumbent's train.py, `log` the tail of its last log, `number` that of the next trial, `folder`
+    this session's folder for proposers' files. `seconds_left` of the session is None without a limit. `stop` says
+    whether the session is to end, for work that takes long.
+    """
+
+    source: str
+    protocol: protocol.Protocol
+    history: Sequence[Tried]
+    log: str
+    number: int
+    folder: Path
+    seconds_left: float | None = None
+    stop: Callable[[], bool] = _never
+
+    def known(self) -> set[str]:
+        """The fingerprints of everything that was tried, the incumbent's included."""
+        return {trial.fingerprint for trial in self.history} | {constants.fingerprint(self.source)}
+
+
+class Proposer(Protocol):
+    """What `miner run --proposer` chooses."""
+
+    @property
+    def name(self) -> str:
+        """One word, as the specification and the ledger have it."""
+
+    def propose(self, context: Context) -> Candidate | None:
+        """The next candidate, or None where nothing is left to try; ProposerFailed where this attempt failed."""
+
+
+def plain(text: str) -> str:
+    """Text from outside without control, format and unpaired characters; tabs and line feeds stay."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
+
+
+def one_line(text: str, most: int = MAX_HYPOTHESIS) -> str:
+    """Text from outside as one printable line of at most `most` characters."""
+    line = " ".join(plain(text).split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def decision(word: str) -> Decision:
+    """A ledger's word for how a trial ended."""
+    if word not in ("keep", "discard", "crash"):
+        raise TrainerError(f"Expected keep, discard or crash, found {word!r}.", "Move the session's folder away.")
+    return cast("Decision", word)

@@ -1,0 +1,289 @@
+"""`llm`: candidates from a chat endpoint of the OpenAI kind: mlx_lm.server, Ollama, vLLM or a hosted one.
+
+The model answers with a unified diff or the whole train.py in one fenced block. An answer that does not fit is
+said back to it, a few times. Busy and failing servers are asked again with growing, random pauses. What was
+spent, in calls and tokens, is on disk before and after each call and ends the proposer at its cap. The key comes
+from the environment, goes to the endpoint over TLS or to this machine only, and is in no file, log or message.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from chain.irys.store import write_atomic
+from miner.proposers import diffs, prompt
+from miner.proposers.base import SCRIPT, Candidate, Context, ProposerFailed, one_line, plain
+from trainer import constants
+from trainer.errors import InvalidBundle, TrainerError
+
+if TYPE_CHECKING:
+    import httpx
+
+KEYS = ("ARMLX_LLM_KEY", "OPENAI_API_KEY")
+MAX_RESPONSE = 4 * 1024 * 1024  # bytes
+MAX_ANSWER_TOKENS = 16_384  # asked for in one answer, at most
+ANSWERS = 3  # answers to one trial until it fails
+TRIES = 5  # requests for one answer
+_LONGEST_PAUSE = 60.0  # seconds
+_BLOCK = re.compile(r"^(?P<fence>`{3,}|~{3,})[^\n]*\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.DOTALL | re.MULTILINE)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_ANSWER = (
+    f"Answer with exactly one fenced code block that holds either a unified diff of {SCRIPT} (its hunks with exact"
+    f" context lines) or the whole new {SCRIPT}. No other code block."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """The most that all sessions in one folder may spend together; None is no limit."""
+
+    calls: int | None = None
+    tokens: int | None = None
+
+
+@dataclass(slots=True)
+class Usage:
+    """What was spent. A call counts once it is about to be sent, its tokens when they are known."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Llm:
+    """`url` is the API's base such as http://127.0.0.1:8080/v1; `pause` the first wait after a failure, seconds."""
+
+    name = "llm"
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        caps: Caps,
+        say: Callable[[str], None],
+        *,
+        environment: Mapping[str, str] | None = None,
+        pause: float = 2.0,
+        seconds: float = 600.0,
+    ) -> None:
+        self._url = _endpoint(url)
+        self._model, self._caps, self._say, self._pause, self._seconds = model, caps, say, pause, seconds
+        variables = os.environ if environment is None else environment
+        self._key = next((key for name in KEYS if (key := variables.get(name, "").strip())), "")
+        parts = urlsplit(self._url)
+        if self._key and parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+            raise TrainerError(
+                f"{one_line(url)} would get the key in {' or '.join(KEYS)} unencrypted.", "Use https, or unset it."
+            )
+
+    def propose(self, context: Context) -> Candidate | None:
+        """A candidate from the model, or None once a cap is reached; ProposerFailed without a usable answer."""
+        usage_file = context.folder / "llm-usage.json"
+        usage = _read_usage(usage_file)
+        messages = [{"role": "user", "content": prompt.build(context, _ANSWER, with_source=True)}]
+        why = ""
+        for _ in range(ANSWERS):
+            if context.stop():
+                return None
+            room = self._room(usage, messages)
+            if room is None:
+                return None
+            text = self._ask(messages, room, usage, usage_file, context)
+            try:
+                source = read_answer(text, context)
+                return Candidate(source, prompt.hypothesis(_without_blocks(text)))
+            except ProposerFailed as failure:
+                why = failure.problem
+            again = f"That cannot be used: {why} Answer again. {_ANSWER}"
+            messages = [
+                messages[0],
+                {"role": "assistant", "content": text[-40_000:]},
+                {"role": "user", "content": again},
+            ]
+        raise ProposerFailed(f"No usable answer of {ANSWERS}; the last: {why}", "Try another --llm-model.")
+
+    def _room(self, usage: Usage, messages: list[dict[str, str]]) -> int | None:
+        """Tokens that the next answer may have, or None where a cap forbids the call."""
+        if self._caps.calls is not None and usage.calls >= self._caps.calls:
+            self._say(f"  llm: reached --llm-max-calls {self._caps.calls}")
+            return None
+        if self._caps.tokens is None:
+            return MAX_ANSWER_TOKENS
+        room = self._caps.tokens - usage.tokens - _estimate(messages)
+        if room < 256:
+            self._say(f"  llm: {usage.tokens} tokens are spent, too near --llm-max-tokens {self._caps.tokens}")
+            return None
+        return min(room, MAX_ANSWER_TOKENS)
+
+    def _ask(self, messages: list[dict[str, str]], room: int, usage: Usage, usage_file: Path, context: Context) -> str:
+        """One answer's text, asking again where the server is busy or failing; ProposerFailed where it stays so."""
+        import httpx
+
+        body = {"model": self._model, "messages": messages, "max_tokens": room, "stream": False}
+        rng, why = random.Random(), ""
+        for attempt in range(TRIES):
+            if attempt and (self._caps.calls is not None and usage.calls >= self._caps.calls):
+                break
+            usage.calls += 1
+            _write_usage(usage_file, usage)
+            wait: float | None = None
+            try:
+                status, headers, content = self._post(body, context)
+            except httpx.TimeoutException:
+                why = "no answer in time"
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                why = f"no connection: {one_line(str(error)) or type(error).__name__}"
+            else:
+                if status == 200:
+                    return self._read(content, usage, usage_file, messages)
+                why = f"HTTP {status}: {self._shown(content)}"
+                if status not in (408, 409, 425, 429) and status < 500:
+                    raise ProposerFailed(
+                        f"{self._url} refused: {why}.", f"Check --llm-url, --llm-model and {' or '.join(KEYS)}."
+                    )
+                wait = _retry_after(headers.get("retry-after", ""))
+            if attempt + 1 < TRIES:
+                backoff = self._pause * 2**attempt * rng.uniform(0.5, 1.5)
+                if not _sleep(min(_LONGEST_PAUSE, max(backoff, wait or 0.0)), context.stop):
+                    break
+        raise ProposerFailed(f"{self._url}: {why}.", "Check that the endpoint is up, and its limits.")
+
+    def _post(self, body: Mapping[str, Any], context: Context) -> tuple[int, httpx.Headers, bytes]:
+        """Status, headers and bounded body of one request, within the time limit as a whole."""
+        import httpx
+
+        seconds = min(self._seconds, max(5.0, context.seconds_left or self._seconds))
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        deadline, content = time.monotonic() + seconds, bytearray()
+        with (
+            httpx.Client(timeout=httpx.Timeout(seconds, connect=min(15.0, seconds))) as client,
+            client.stream("POST", self._url, json=body, headers=headers) as response,
+        ):
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > MAX_RESPONSE:
+                    raise ProposerFailed(f"{self._url} answered with more than {MAX_RESPONSE} bytes.")
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout("the answer as a whole took too long")
+            return response.status_code, response.headers, bytes(content)
+
+    def _read(self, content: bytes, usage: Usage, usage_file: Path, messages: list[dict[str, str]]) -> str:
+        """The answer's text; its tokens are counted, by estimate where the server does not say."""
+        try:
+            document = json.loads(content)
+            choice = document["choices"][0]
+            text, reason = choice["message"]["content"], choice.get("finish_reason")
+            if not isinstance(text, str):
+                raise TypeError("no text")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            usage.prompt_tokens += _estimate(messages)
+            _write_usage(usage_file, usage)
+            raise ProposerFailed(
+                f"{self._url} did not answer as a chat endpoint: {self._shown(content)}.", "Check --llm-url."
+            ) from None
+        said = document.get("usage")
+        usage.prompt_tokens += _count(said, "prompt_tokens", _estimate(messages))
+        usage.completion_tokens += _count(said, "completion_tokens", _tokens(text))
+        _write_usage(usage_file, usage)
+        # A truncated block has no end, so it is refused as an answer without one; this says why.
+        return text if reason != "length" else f"{text}\n[the answer was cut off here: it was too long]"
+
+    def _shown(self, content: bytes) -> str:
+        text = content[:2000].decode(errors="replace")
+        return one_line(text.replace(self._key, "***") if self._key else text)
+
+
+def read_answer(text: str, context: Context) -> str:
+    """The new train.py in an answer; ProposerFailed where there is none, or it changes nothing or was tried."""
+    blocks = [match["body"] for match in _BLOCK.finditer(_visible(text))]
+    if len(blocks) != 1:
+        raise ProposerFailed(f"The answer has {len(blocks)} complete fenced code blocks, expected one.")
+    body = blocks[0]
+    source = diffs.apply(context.source, body) if diffs.is_diff(body) else body
+    try:
+        fingerprint = constants.fingerprint(source)
+    except InvalidBundle as error:
+        raise ProposerFailed(f"The new {SCRIPT} is no Python script: {error.problem}") from None
+    if fingerprint == constants.fingerprint(context.source):
+        raise ProposerFailed("The answer changes nothing but comments or formatting.")
+    if fingerprint in context.known():
+        raise ProposerFailed("That very change was tried before.")
+    return source
+
+
+def _visible(text: str) -> str:
+    """The answer after its thinking, for models that think aloud; line ends as \\n."""
+    return text.rpartition("</think>")[2].replace("\r\n", "\n")
+
+
+def _without_blocks(text: str) -> str:
+    return _BLOCK.sub("", _visible(plain(text)))
+
+
+def _endpoint(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise TrainerError(
+            f"--llm-url {one_line(url)!r} is not the base of an API.", "Write for instance http://127.0.0.1:8080/v1."
+        )
+    base = url.rstrip("/")
+    return base if base.endswith("/chat/completions") else f"{base}/chat/completions"
+
+
+def _tokens(text: str) -> int:
+    """An estimate from above: three characters a token is few for code."""
+    return len(text) // 3 + 1
+
+
+def _estimate(messages: list[dict[str, str]]) -> int:
+    return sum(_tokens(message["content"]) + 8 for message in messages)
+
+
+def _count(said: object, name: str, otherwise: int) -> int:
+    value = said.get(name) if isinstance(said, dict) else None
+    return value if type(value) is int and 0 <= value <= 10**8 else otherwise
+
+
+def _retry_after(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text.strip(), re.ASCII) else None
+
+
+def _sleep(seconds: float, stop: Callable[[], bool]) -> bool:
+    """Sleep unless told to stop; whether it slept through."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if stop():
+            return False
+        time.sleep(min(0.2, left))
+    return not stop()
+
+
+def _read_usage(path: Path) -> Usage:
+    try:
+        found = json.loads(path.read_bytes())
+        usage = Usage(**found)
+        if not all(type(value) is int and value >= 0 for value in asdict(usage).values()):
+            raise ValueError("not counts")
+    except FileNotFoundError:
+        return Usage()
+    except (OSError, ValueError, TypeError) as error:
+        # Starting from nothing again would lift the caps.
+        raise ProposerFailed(f"{path} does not tell what was spent: {error}.", "Restore or delete it.") from None
+    return usage
+
+
+def _write_usage(path: Path, usage: Usage) -> None:
+    write_atomic(path, json.dumps(asdict(usage), sort_keys=True).encode() + b"\n")

@@ -1,0 +1,101 @@
+"""What is learnt from history: moves, levels, and what crashes speak against."""
+
+from __future__ import annotations
+
+import pytest
+
+from miner.proposers import evidence, space
+from miner.proposers.base import Candidate, Tried
+from miner.proposers.evidence import Evidence
+from tests.miner.proposers.support import baseline, tried
+from trainer.constants import Value
+
+SCRIPT = "LR = 0.02\nMODEL_DIM = 32\nHEAD_DIM = 16\nBATCH_SIZE = 8\n"
+
+
+def changed(*pairs: tuple[str, str], source: str = SCRIPT) -> Candidate:
+    for old, new in pairs:
+        assert old in source
+        source = source.replace(old, new)
+    return Candidate(source, "")
+
+
+def gathered(source: str, history: list[Tried]) -> Evidence:
+    return evidence.gather(source, history, space.dimensions(source))
+
+
+def test_moves_and_levels_follow_what_was_kept() -> None:
+    better = changed(("LR = 0.02", "LR = 0.04"))
+    both = changed(("BATCH_SIZE = 8", "BATCH_SIZE = 16"), source=better.source)
+    code = Candidate(better.source + "def f():\n    pass\n", "")
+    history = [
+        baseline(SCRIPT),
+        tried(1, better, SCRIPT, 0.05, "keep"),
+        tried(2, both, better.source, -0.01),
+        tried(3, code, better.source, 0.02, "keep"),
+        tried(4, changed(("LR = 0.04", "LR = 0.08"), source=code.source), code.source, None),
+    ]
+    found = gathered(code.source, history)
+    assert [(move.number, move.gain, move.kept) for move in found.moves] == [
+        (1, 0.05, True),
+        (2, -0.01, False),
+        (4, None, False),
+    ]
+    assert [move.level for move in found.moves] == [pytest.approx(0.05), pytest.approx(0.04), None]
+    assert [b - a for a, b in zip(found.moves[1].start, found.moves[1].end, strict=True)] == [0, 0, 0, 1]
+    assert len(found.crashed) == 1
+
+
+def test_a_base_from_elsewhere_has_no_level() -> None:
+    theirs = "LR = 0.5\nMODEL_DIM = 64\nHEAD_DIM = 16\nBATCH_SIZE = 4\n"
+    mine = changed(("LR = 0.5", "LR = 0.25"), source=theirs)
+    found = gathered(theirs, [baseline(SCRIPT), tried(1, mine, theirs, -0.1)])
+    assert [(move.gain, move.level) for move in found.moves] == [(-0.1, None)]
+
+
+def values(**given: Value) -> dict[str, Value]:
+    return {"LR": 0.02, "MODEL_DIM": 32, "HEAD_DIM": 16, "BATCH_SIZE": 8, **given}
+
+
+@pytest.mark.parametrize(
+    ("candidate", "expected"),
+    [
+        ({"HEAD_DIM": 64}, False),  # the same again
+        ({"HEAD_DIM": 128}, False),  # does not divide either
+        ({"MODEL_DIM": 48, "HEAD_DIM": 32}, False),
+        ({"MODEL_DIM": 64, "HEAD_DIM": 64}, True),  # what broke is whole again
+        ({"MODEL_DIM": 64, "HEAD_DIM": 32}, True),
+        ({"LR": 0.1}, True),
+        ({"BATCH_SIZE": 1024}, True),
+    ],
+)
+def test_a_relation_that_a_crash_broke_is_kept(candidate: dict[str, Value], expected: bool) -> None:
+    found = Evidence((), (values(), values(BATCH_SIZE=4)), ((values(), values(HEAD_DIM=64)),))
+    assert evidence.allowed(values(**candidate), found) is expected
+
+
+@pytest.mark.parametrize(
+    ("candidate", "expected"),
+    [
+        ({"BATCH_SIZE": 512}, False),
+        ({"BATCH_SIZE": 1024, "LR": 0.5}, False),
+        ({"BATCH_SIZE": 256}, True),
+        ({"BATCH_SIZE": 4}, True),
+    ],
+)
+def test_a_crash_without_a_relation_is_not_passed(candidate: dict[str, Value], expected: bool) -> None:
+    found = Evidence((), (values(), values(BATCH_SIZE=9)), ((values(), values(BATCH_SIZE=512)),))
+    assert evidence.allowed(values(**candidate), found) is expected
+
+
+def test_a_crash_of_two_constants_forbids_both_together_only() -> None:
+    found = Evidence((), (values(),), ((values(), values(BATCH_SIZE=64, LR=0.08)),))
+    assert evidence.allowed(values(BATCH_SIZE=64), found)
+    assert evidence.allowed(values(LR=0.16), found)
+    assert not evidence.allowed(values(BATCH_SIZE=128, LR=0.08), found)
+
+
+def test_a_relation_that_something_running_breaks_is_none() -> None:
+    found = Evidence((), (values(), values(HEAD_DIM=24)), ((values(), values(HEAD_DIM=64)),))
+    assert evidence.allowed(values(MODEL_DIM=40, HEAD_DIM=32), found)
+    assert not evidence.allowed(values(HEAD_DIM=64), found)  # as far as what crashed
