@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 
 import click
 
-PASSPHRASE_FILE = "chain.passphrase_file"  # of a click context's `meta`, where `chain.passphrase.current` looks
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -39,6 +37,22 @@ def _home(_: click.Context, __: click.Parameter, value: Path | None) -> Path:
     return home
 
 
+PASSPHRASE_FILE = "chain.passphrase_file"  # of a click context's `meta`, where `chain.passphrase.current` looks
+
+
+def _passphrase_file(context: click.Context, _: click.Parameter, value: Path | None) -> None:
+    context.meta[PASSPHRASE_FILE] = value
+
+
+passphrase_option = click.option(
+    "--passphrase-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    callback=_passphrase_file,
+    expose_value=False,
+    help="Passphrase of the encrypted wallet that is used. [default: the OS keychain, else asked for]",
+)
+
 home_option = click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False),
@@ -54,20 +68,6 @@ network_option = click.option(
     help="embedded (inside this process; nothing leaves the machine), localnet, devnet, mainnet or an RPC URL.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-
-
-def _passphrase_file(context: click.Context, _: click.Parameter, value: Path | None) -> None:
-    context.meta[PASSPHRASE_FILE] = value
-
-
-passphrase_option = click.option(
-    "--passphrase-file",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    callback=_passphrase_file,
-    expose_value=False,
-    help="Passphrase of the encrypted wallet that is used. [default: the OS keychain, else asked for]",
-)
 
 
 def common(command: Command) -> Command:

@@ -73,9 +73,7 @@ class Connection:
         if given:
             return wallet.resolve(self.home, given)
         if self.network.is_local:
-            key = wallet.ensure(self.home, role)
-            fund(self.network, key.pubkey())
-            return key
+            return fund(self.network, wallet.ensure(self.home, role))
         try:
             return wallet.load(wallet.path_of(self.home, role))
         except NotFound:
@@ -128,7 +126,7 @@ def bootstrap(client: Client, home: Path) -> None:
         wallet.look(wallet.ensure_file(home, role)).address for role in (AUTHORITY, VERIFIER, MINER)
     )
     for key in (authority, verifier, miner):
-        fund(client.network, key)
+        _top_up(client.network, key)
     try:
         config = client.config()
     except NotFound:
@@ -138,8 +136,13 @@ def bootstrap(client: Client, home: Path) -> None:
         client.add_verifier(wallet.ensure(home, AUTHORITY), verifier)
 
 
-def fund(network: Network, key: Pubkey) -> None:
-    """See to it that a wallet on a local network can pay."""
+def fund(network: Network, key: Keypair) -> Keypair:
+    """See to it that a wallet on a local network can pay; returns it."""
+    _top_up(network, key.pubkey())
+    return key
+
+
+def _top_up(network: Network, key: Pubkey) -> None:
     if network.balance(key) < _LOCAL_FUNDS // 10:
         network.airdrop(key, _LOCAL_FUNDS)
 
