@@ -191,8 +191,8 @@ class Session:
                 case "head":
                     self.head = event["commit"]
                 case "confirming":
-                    names = ("trial", "commit", "against", "seed", "fresh_seed", "noise", "at")
-                    self.confirmations.append(Confirmation(**{name: event[name] for name in names}))
+                    about = ("trial", "commit", "against", "seed", "fresh_seed", "noise", "at")
+                    self.confirmations.append(Confirmation(**{name: event[name] for name in about}))
                 case "confirming_run":
                     self.confirmations[-1].runs.append(dict(event["run"]))
                 case "confirmed":

@@ -38,7 +38,7 @@ from miner.racer import Racer, pairs, seconds_of
 from miner.workspace import Workspace
 from trainer import bundle, constants, curve, machine, racing, trial
 from trainer.bench import Bench
-from trainer.comparison import Arm, Kind, Policy, usable_history
+from trainer.comparison import STALE_TRIALS, Arm, Kind, Policy, usable_history
 from trainer.errors import EnvironmentNotReady, TrainerError
 from trainer.task import Task
 from trainer.trial import UNFIT, Run
@@ -247,7 +247,7 @@ class Miner:
         current = self.ledger.session.trials[-1]
         self.view.say(f"trial {current.number}: {current.hypothesis}")
         history = self._history(current)
-        policy = Policy.mining()
+        policy = Policy.mining(stale=self._stale(current))
         outcome = trial.compare(
             lambda arm: self._execute(current, arm),
             history=history,
@@ -259,6 +259,11 @@ class Miner:
         self._decide(current, outcome, history)
         self._trials += 1
         return True
+
+    def _stale(self, current: Trial) -> bool:
+        """Whether the last trials told nothing of the incumbent, so that a run of it comes first."""
+        last = self.ledger.session.trials[max(0, current.number - STALE_TRIALS) : current.number]
+        return len(last) == STALE_TRIALS and not any(_values(t, Arm.INCUMBENT) for t in last)
 
     def _begin_trial(self) -> bool:
         session = self.ledger.session

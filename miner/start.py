@@ -234,7 +234,7 @@ def _publish_smoke(connection: Connection, home: Path, view: View) -> tuple[Proj
     return project, runs
 
 
-def submit_file(session: Started, file: Path, claim: str | None, min_confidence: float) -> tuple[int, Decimal]:
+def submit_file(session: Started, file: Path, claim: str | None, min_confidence: float = 0.99) -> tuple[int, Decimal]:
     """Submit a train.py of the user's; the proposal's id and the claimed metric.
 
     Without a claim it goes through the confirming test against the best on chain, is refused where it does not

@@ -35,5 +35,5 @@ class EnvironmentNotReady(TrainerError):
     """The locked environment, the data snapshot or the sandbox is missing or altered."""
 
 
-class StopRun(Exception):  # noqa: N818 - not an error: whoever watches a run's lines raises it to end the run
+class StopRun(Exception):
     """Ends the run whose lines are being watched; the text says why. No refusal, so no TrainerError."""

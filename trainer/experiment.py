@@ -171,9 +171,9 @@ def run_experiment(
     """Run the tree `files` once, as `protocol` says, in the environment `env`.
 
     `cache` is the prepared data (AUTORESEARCH_CACHE), `scratch` an existing or new folder that the run's
-    private folder is made in. `on_line` gets the newest line of the log, cleaned, at most every 0.2 seconds;
-    it may raise StopRun to end the run. Raises TrainerError (bad tree, command that cannot start, processes that would not die); KeyboardInterrupt
-    passes through once the tree is dead.
+    private folder is made in. `on_line` gets the newest line of the log, cleaned, at most every 0.2
+    seconds; it may raise StopRun to end the run. Raises TrainerError (bad tree, command that cannot start,
+    processes that would not die); KeyboardInterrupt passes through once the tree is dead.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     private = Path(tempfile.mkdtemp(prefix="run-", dir=scratch.resolve()))

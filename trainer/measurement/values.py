@@ -12,8 +12,8 @@ from trainer.measurement.scoring import Losses
 
 
 class Failure(StrEnum):
-    """Why there is no value. All are the candidate's word or doing except HOST and STOPPED; the caller decides what a CRASH
-    in a worker is, by whether the incumbent's graph crashes there as well."""
+    """Why there is no value. All are the candidate's word or doing except HOST and STOPPED; the caller decides what
+    a CRASH in a worker is, by whether the incumbent's graph crashes there as well."""
 
     CRASH = "crash"  # train.py, or a worker running its graph, ended with an error
     NO_EVALUATION = "no_evaluation"  # train.py ended well without calling evaluate_bpb
