@@ -243,6 +243,21 @@ class Ledger:
         self._file.close()
 
 
+def read(path: Path) -> Session:
+    """The session in a ledger that another process may be writing: no lock, nothing changed, half a last line dropped.
+
+    Raises LedgerDamaged where it cannot be read or does not parse.
+    """
+    session = Session()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise LedgerDamaged(f"{path} cannot be read: {error.strerror}.", "Name another session.") from error
+    for event, _ in _events(content, path):
+        session.apply(event)
+    return session
+
+
 def _events(content: bytes, path: Path) -> Iterable[tuple[Event, int]]:
     end = 0
     while (newline := content.find(b"\n", end)) >= 0:
