@@ -68,6 +68,15 @@ from trainer.errors import TrainerError
 MAX_RUNS = 1000
 """Most values per arm that are looked at; a trial needs fewer than twenty."""
 
+STALE_TRIALS = 5
+"""Trials in a row without an incumbent run after which history no longer says what the machine does now."""
+
+HISTORY_WINDOW = 16
+"""Most values of history that are used, the latest: more hardly steady the mean, and age."""
+
+FRESH_ENOUGH = 4
+"""Fresh incumbent runs from which on those that the incumbent was chosen by are left out of history."""
+
 MAX_NOISE_DF = 1e4
 MAX_NOISE_FILE_BYTES = 1 << 18
 _NODES = 160
@@ -101,8 +110,9 @@ class Policy:
     the margin. margin: smallest gain worth approving, in bpb. effect: in units of run-to-run sigma.
     first_approval and first_rejection: fewest candidate runs for each answer. spending: ratio of the error
     allowed at one look to that at the look before. suspicion: level of the F test against the noise record.
-    refresh: fresh incumbent runs per trial even when history would do. resolution: floor of sigma, in bpb, so
-    that values printed with six decimals cannot look noiseless.
+    refresh: fresh incumbent runs before a trial may approve even when history would do; early_refresh: of these,
+    how many before its very first look. resolution: floor of sigma, in bpb, so that values printed with six
+    decimals cannot look noiseless.
     """
 
     alpha: float = 0.01
@@ -115,6 +125,7 @@ class Policy:
     spending: float = 0.7
     suspicion: float = 0.1
     refresh: int = 0
+    early_refresh: int = 0
     resolution: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -130,8 +141,9 @@ class Policy:
             "first_approval": (2, self.max_candidate_runs),
             "first_rejection": (1, self.max_candidate_runs),
             "refresh": (0, 50),
+            "early_refresh": (0, self.refresh),
         }
-        whole = {"max_candidate_runs", "first_approval", "first_rejection", "refresh"}
+        whole = {"max_candidate_runs", "first_approval", "first_rejection", "refresh", "early_refresh"}
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             kinds = (int,) if name in whole else (int, float)
@@ -143,9 +155,22 @@ class Policy:
                 )
 
     @classmethod
-    def mining(cls, margin: float = 0.0) -> Policy:
-        """For a session whose incumbent has history: clear losers may stop after a single run."""
-        return cls(margin=margin, first_rejection=1, refresh=1)
+    def mining(cls, margin: float = 0.0, *, stale: bool = False) -> Policy:
+        """For a session whose incumbent has history: losers stop after a single run, without one of the incumbent.
+
+        `stale` asks for the fresh incumbent run at once: after `STALE_TRIALS` trials without any, history says
+        little about the machine as it is now.
+        """
+        return cls(
+            margin=margin,
+            effect=2.5,
+            beta=0.25,
+            max_candidate_runs=4,
+            spending=1.0,
+            first_rejection=1,
+            refresh=1,
+            early_refresh=int(stale),
+        )
 
     @property
     def first_look(self) -> int:
@@ -353,7 +378,15 @@ def incumbent_lead(noise_df: float) -> int:
 
 def incumbent_runs(n: int, history: int, noise_df: float, policy: Policy) -> int:
     """Incumbent runs, history included, at the look after `n` candidate runs."""
-    return max(n + incumbent_lead(noise_df), history + policy.refresh)
+    refresh = policy.refresh if n >= policy.first_approval else policy.early_refresh
+    return max(n + incumbent_lead(noise_df), history + refresh)
+
+
+def usable_history(selected: Sequence[float], fresh: Sequence[float]) -> list[float]:
+    """What of an incumbent's earlier values a mining trial uses as its history."""
+    if len(fresh) >= FRESH_ENOUGH:
+        return list(fresh[-HISTORY_WINDOW:])
+    return [*selected, *fresh][-HISTORY_WINDOW:]
 
 
 def schedule(rng: random.Random, history: int, noise_df: float, policy: Policy) -> tuple[Arm, ...]:
