@@ -88,7 +88,7 @@ class Dimension:
         if isinstance(self.value, float):
             return _rounded(min(2.0**coordinate, self.most))
         if self.scale == "power":
-            return 1 << max(0, round(coordinate))
+            return int(2 ** max(0, round(coordinate)))
         return self.unit * max(1, round(2.0**coordinate / self.unit))
 
 
