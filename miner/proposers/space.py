@@ -80,16 +80,16 @@ class Dimension:
             return self.choices[min(max(round(coordinate), 0), len(self.choices) - 1)]
         coordinate = min(max(coordinate, -60.0), 60.0)
         if self.scale == "share":
-            number = _SHARE_UNIT * (2**coordinate - 1)
+            number = _SHARE_UNIT * (math.exp2(coordinate) - 1)
             return 0.0 if number < 0.002 else _rounded(min(number, self.most))
         if self.scale == "complement":
-            rest = float(f"{2.0**-coordinate:.2g}")
+            rest = float(f"{math.exp2(-coordinate):.2g}")
             return round(1 - min(max(rest, 1e-6), 0.999), 8)
         if isinstance(self.value, float):
-            return _rounded(min(2.0**coordinate, self.most))
+            return _rounded(min(math.exp2(coordinate), self.most))
         if self.scale == "power":
-            return int(1 << max(0, round(coordinate)))
-        return self.unit * max(1, round(2.0**coordinate / self.unit))
+            return 1 << max(0, round(coordinate))
+        return self.unit * max(1, round(math.exp2(coordinate) / self.unit))
 
 
 def dimensions(source: str) -> list[Dimension]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner.proposers.base import Candidate, Tried
+from miner.proposers import study
+from miner.proposers.base import Candidate, Context, Tried
 from miner.proposers.tune import EARLY, Tune
 from tests.benchmarks import bench_proposers
 from tests.miner.proposers.support import SOURCE, baseline, context, tried
 from trainer import constants
+from trainer.constants import Value
 
 
 def proposals(folder: Path, source: str, seed: int, count: int) -> list[Candidate]:
@@ -43,10 +46,10 @@ def changes(source: str, candidate: Candidate) -> dict[str, tuple[object, object
 
 
 def test_a_long_session_on_the_smoke_project(tmp_path: Path) -> None:
-    found = proposals(tmp_path, SOURCE, 5, 30)
-    assert len(found) == 30
+    found = proposals(tmp_path, SOURCE, 5, 24)
+    assert len(found) == 24
     prints = [constants.fingerprint(candidate.source) for candidate in found]
-    assert len({constants.fingerprint(SOURCE), *prints}) == 31
+    assert len({constants.fingerprint(SOURCE), *prints}) == 25
     for number, candidate in enumerate(found):
         moved = changes(SOURCE, candidate)
         assert moved
@@ -62,22 +65,32 @@ def test_a_long_session_on_the_smoke_project(tmp_path: Path) -> None:
 
 
 def test_the_same_seed_and_history_give_the_same_candidates(tmp_path: Path) -> None:
-    first = proposals(tmp_path / "a", SOURCE, 11, 24)
-    assert proposals(tmp_path / "b", SOURCE, 11, 24) == first
+    first = proposals(tmp_path / "a", SOURCE, 11, 12)
+    assert proposals(tmp_path / "b", SOURCE, 11, 12) == first
     assert proposals(tmp_path / "c", SOURCE, 12, 5) != first[:5]
 
 
-def test_a_restarted_session_proposes_what_it_was_running_whatever_became_of_the_journal(tmp_path: Path) -> None:
-    found = proposals(tmp_path, SOURCE, 3, 26)
-    journal = tmp_path / "tune.journal"
+def test_a_restarted_session_proposes_what_it_was_running_whatever_became_of_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joint: list[int] = []
+    ask = study.ask
+
+    def noted(at: Context, *given: Any, **named: Any) -> list[Value]:
+        joint.append(at.number)
+        return ask(at, *given, **named)
+
+    monkeypatch.setattr(study, "ask", noted)
+    found = proposals(tmp_path, SOURCE, 4, 22)
+    asked, journal = joint[-1], tmp_path / study.JOURNAL
     whole = journal.read_bytes()
     history = [baseline()]
     history += [tried(n, c, SOURCE, None if n % 3 == 0 else -0.01 / n) for n, c in enumerate(found, 1)]
     for damage in (whole, whole[: len(whole) // 2], b"", b"\xff not a journal\n" * 3, whole + b'{"op_code": 0'):
-        for number in range(EARLY + 8, 26):
-            journal.write_bytes(damage)
-            journal.with_name("tune.journal.lock").touch()
-            assert Tune(3).propose(context(tmp_path, history[: number + 1])) == found[number]
+        journal.write_bytes(damage)
+        journal.with_name(f"{study.JOURNAL}.lock").touch()
+        assert Tune(4).propose(context(tmp_path, history[:asked])) == found[asked - 1]
+    assert Tune(4).propose(context(tmp_path / "new", history[:5])) == found[4]
 
 
 def test_what_won_is_tried_further_first(tmp_path: Path) -> None:
@@ -160,7 +173,7 @@ def test_any_script(tmp_path_factory: pytest.TempPathFactory, values: list[str],
 
 
 def test_it_needs_fewer_trials_than_the_reference() -> None:
-    tune, turn = bench_proposers.compare(4, 50, 100, steep=False)
+    tune, turn = bench_proposers.compare(3, 40, 100, steep=False)
     assert bench_proposers.ratio(tune, turn, 0.5) > 1.5
     assert sum(c.shares[-1] for c in tune) > 1.3 * sum(c.shares[-1] for c in turn)
 

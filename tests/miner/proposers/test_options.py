@@ -1,0 +1,87 @@
+"""The options on the command line, and a proposer's view of a real session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from miner.cli import main
+from miner.ledger import Ledger
+from miner.proposers.context import gather
+from miner.workspace import Workspace
+from tests.miner.proposers.support import FILES, PROTOCOL, SOURCE
+from trainer import constants
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--proposer", "magic"], "There is no proposer 'magic'"),
+        (["--proposer", "tune:0"], "positive number"),
+        (["--proposer", "llm"], "--llm-url"),
+        (["--proposer", "llm", "--llm-url", "http://127.0.0.1:1/v1"], "--llm-model"),
+        (["--proposer", "tune,agent"], "--agent-command"),
+        (["--proposer", "agent", "--agent-command", "no-such-program {prompt}"], "no-such-program"),
+        (["--proposer", "patches"], "--patches"),
+        (["--patches", "no-such-folder"], "no-such-folder"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_any_work(tmp_path: Path, arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(main, ["run", "--home", str(tmp_path), *arguments])
+    assert result.exit_code in (1, 2)
+    assert words in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_teaches_the_proposers() -> None:
+    text = CliRunner().invoke(main, ["run", "--help"]).output
+    for word in (
+        "--proposer",
+        "tune:3,llm:1",
+        "--agent-command",
+        "{prompt}",
+        "--llm-url",
+        "OPENAI_API_KEY",
+        "--patches",
+    ):
+        assert word in text
+
+
+def test_a_session_as_a_proposer_sees_it(tmp_path: Path) -> None:
+    workspace = Workspace.open(tmp_path / "tree", "x", FILES)
+    ledger = Ledger(tmp_path / "session.jsonl")
+    ledger.append("session", seed=1, tag="x")
+
+    def trial(number: int, source: str, decision: str, delta: float | None, detail: str = "") -> str:
+        commit = workspace.commit(number, source, f"idea {number}") if number else workspace.head()
+        mark, arm = constants.fingerprint(source), "candidate" if number else "incumbent"
+        fields = {"hypothesis": f"idea {number}", "fingerprint": mark, "commit": commit, "base": workspace.head()}
+        ledger.append("trial", number=number, proposer="tune" if number else "", **fields)
+        log = f"logs/{number}.log"
+        (tmp_path / "logs").mkdir(exist_ok=True)
+        (tmp_path / log).write_text(f"log of {number}\n")
+        run = {"arm": arm, "val_bpb": None if detail else 2.0, "failure": "crash" if detail else "", "detail": detail}
+        ledger.append("run", number=number, seconds=1.0, memory_mb=None, log=log, **run)
+        ledger.append("decision", number=number, decision=decision, delta=delta)
+        return commit
+
+    better = SOURCE.replace("DEPTH = 1 ", "DEPTH = 2 ")
+    worse = better.replace("DEPTH = 2 ", "DEPTH = 3 ")
+    trial(0, SOURCE, "keep", 0.0)
+    workspace.keep(trial(1, better, "keep", 0.1))
+    trial(2, worse, "crash", None, "out of memory")
+    seen = gather(ledger.session, workspace, PROTOCOL, tmp_path, seconds_left=60.0)
+    ledger.close()
+    assert seen.source == better
+    assert seen.number == 3
+    assert seen.log == "log of 1\n"
+    assert seen.folder == tmp_path / "proposers"
+    assert [(t.number, t.decision, t.delta, t.detail, t.proposer) for t in seen.history] == [
+        (0, "keep", 0.0, "", ""),
+        (1, "keep", 0.1, "", "tune"),
+        (2, "crash", None, "out of memory", "tune"),
+    ]
+    assert [t.source for t in seen.history] == [SOURCE, better, worse]
+    assert [t.base for t in seen.history] == [constants.fingerprint(s) for s in (SOURCE, SOURCE, better)]
