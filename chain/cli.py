@@ -1,9 +1,10 @@
-"""The `chain` command: the local network, projects, proposals, wallets, tokens and verifiers."""
+"""The `chain` command: local network, administration, projects, proposals, wallets, tokens and verifiers."""
 
 from __future__ import annotations
 
 import click
 
+from chain.commands.admin import admin
 from chain.commands.localnet import localnet
 from chain.commands.project import project
 from chain.commands.proposal import proposal
@@ -21,7 +22,7 @@ def main() -> None:
     """
 
 
-for _command in (localnet, project, proposal, wallet, token, verifier):
+for _command in (admin, localnet, project, proposal, wallet, token, verifier):
     main.add_command(_command)
 
 

@@ -38,7 +38,7 @@ from chain.interface import (
     RejectArgs,
     SubmitArgs,
 )
-from chain.network import Blockhash, Network, Receipt, Simulation
+from chain.network import FEE_PER_SIGNATURE, Blockhash, Network, Receipt, Simulation
 from chain.spending import Budget
 
 BeforeSend = Callable[[Signature, int], None]
@@ -204,6 +204,12 @@ class Client:
         """The events that a transaction would give now; nothing is signed. Raises as `execute` does."""
         _, simulation = self._simulate(instructions, payer, self.network.latest_blockhash())
         return tuple(interface.parse_events(simulation.logs, self.network.program_id))
+
+    def fee_bound(self, instructions: Sequence[Instruction], payer: Pubkey) -> int:
+        """Lamports that a transaction of one signature costs at most in fees, with a guard added to its steps."""
+        message, simulation = self._simulate(instructions, payer, self.network.latest_blockhash())
+        units = unit_limit(simulation.units + 2_000)
+        return FEE_PER_SIGNATURE + -(-units * self._price(message) // 1_000_000)
 
     def _simulate(
         self, instructions: Sequence[Instruction], payer: Pubkey, blockhash: Blockhash

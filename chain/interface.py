@@ -1017,3 +1017,13 @@ def create_associated_token_account(payer: Pubkey, owner: Pubkey, mint: Pubkey) 
             AccountMeta(TOKEN_PROGRAM, False, False),
         ],
     )
+
+
+def transfer_to_self(owner: Pubkey, mint: Pubkey, amount: int) -> Instruction:
+    """Move tokens from the owner's associated token account to itself: it fails where there are fewer."""
+    account = associated_token_account(owner, mint)
+    return Instruction(
+        TOKEN_PROGRAM,
+        bytes([3]) + struct.pack("<Q", amount),  # Transfer
+        [AccountMeta(account, False, True), AccountMeta(account, False, True), AccountMeta(owner, True, False)],
+    )

@@ -1,4 +1,4 @@
-"""`chain proposal`: list and show proposals."""
+"""`chain proposal`: list and show proposals; the steps of a review are in `review`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from chain.commands import connected
+from chain.commands import connected, review
 from chain.options import answer, common
 
 
 @click.group()
 def proposal() -> None:
-    """List and show proposals."""
+    """List and show proposals, and review them by hand."""
 
 
 @proposal.command("list")
@@ -38,3 +38,7 @@ def proposal_show(home: Path, network: str, as_json: bool, proposal_id: int) -> 
     with connected(network, home) as connection:
         found = connection.client.proposal(proposal_id)
         answer(as_json, show.as_json(found), show.fields_text(found))
+
+
+for _command in (review.claim, review.release, review.approve, review.reject, review.expire):
+    proposal.add_command(_command)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from chain.commands import KEYPAIR, connected
+from chain.commands import address_of, connected, keypair_option
 from chain.options import answer, common
 
 
@@ -17,36 +17,29 @@ def verifier() -> None:
     """The program's allowlist of verifiers; only its authority may change it."""
 
 
-def allowlist(command: Callable[..., Any]) -> Callable[..., Any]:
-    command = click.argument("address")(command)
-    return common(click.option("--keypair", help=KEYPAIR + " [default: authority]")(command))
+def _allowlist(command: Callable[..., Any]) -> Callable[..., Any]:
+    return common(keypair_option("authority")(click.argument("address")(command)))
 
 
 @verifier.command("add")
-@allowlist
+@_allowlist
 def verifier_add(home: Path, network: str, as_json: bool, keypair: str | None, address: str) -> None:
     """Register ADDRESS (or a wallet's name) as a verifier."""
-    _changeallowlist(home, network, as_json, keypair, address, add=True)
+    _change_allowlist(home, network, as_json, keypair, address, add=True)
 
 
 @verifier.command("remove")
-@allowlist
+@_allowlist
 def verifier_remove(home: Path, network: str, as_json: bool, keypair: str | None, address: str) -> None:
     """Take ADDRESS (or a wallet's name) off the allowlist."""
-    _changeallowlist(home, network, as_json, keypair, address, add=False)
+    _change_allowlist(home, network, as_json, keypair, address, add=False)
 
 
-def _changeallowlist(home: Path, network: str, as_json: bool, keypair: str | None, address: str, *, add: bool) -> None:
-    from solders.pubkey import Pubkey
-
-    from chain import wallet as wallets
+def _change_allowlist(home: Path, network: str, as_json: bool, keypair: str | None, address: str, *, add: bool) -> None:
     from chain.session import AUTHORITY
 
     with connected(network, home) as connection:
-        try:
-            key = Pubkey.from_string(address)
-        except ValueError:
-            key = wallets.resolve(home, address).pubkey()
+        key = address_of(home, address)
         authority = connection.wallet(keypair, AUTHORITY)
         change = connection.client.add_verifier if add else connection.client.remove_verifier
         done = change(authority, key)
