@@ -33,6 +33,7 @@ from urllib.parse import urlsplit
 import click
 
 from chain.errors import ChainError, InvalidData
+from chain.network import without_key
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PROJECT_FILE = "armlx.toml"
@@ -100,7 +101,7 @@ def _lamports(value: object) -> int:
     try:
         if type(value) in (str, int, Decimal) and len(str(value)) <= 40:
             exact = Decimal(str(value)) * LAMPORTS
-            if exact == int(exact) and 0 <= exact < 2**63:
+            if 0 <= exact < 2**63 and exact == int(exact):  # in this order: an exponent can be huge
                 return int(exact)
     except (ArithmeticError, ValueError):
         pass
@@ -187,10 +188,7 @@ def shown(name: str, value: Any) -> Any:
     if isinstance(value, tuple):
         return [shown(name, entry) for entry in value]
     if name in ("rpc_url", "network", "irys", "irys_uploader", "irys_gateways") and "://" in str(value):
-        parts = urlsplit(value)
-        host = parts.netloc.rpartition("@")[2]
-        secret = parts.query or "@" in parts.netloc or len(parts.path) > 16
-        return f"{parts.scheme}://{host}/..." if secret else value
+        return without_key(value)
     return value
 
 

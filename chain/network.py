@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from solders import account as solders_account
 from solders.hash import Hash
@@ -203,6 +204,14 @@ def connect(
     from chain.rpc import Rpc
 
     return Rpc(url, program_id=program, name=name, commitment=commitment, is_local=is_local)
+
+
+def without_key(url: str) -> str:
+    """A node's URL for messages: without what may be the key of a paid service (user, query, long path)."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    secret = parts.query or host != parts.netloc or len(parts.path) > 16
+    return f"{parts.scheme}://{host}/..." if secret else url
 
 
 def account_of(state: solders_account.Account) -> Account:

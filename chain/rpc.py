@@ -69,6 +69,7 @@ from chain.network import (
     error_text,
     matches,
     program_error_of,
+    without_key,
 )
 
 CALL_SECONDS = 30.0
@@ -144,7 +145,8 @@ class Rpc:
         if not usable:
             raise NetworkUnreachable(f"{url} is not a usable URL.", "Give one such as http://127.0.0.1:8899.")
         self.url = url
-        self.name = name or url
+        self.name = without_key(name or url)
+        self._shown = without_key(url)
         self.program_id = program_id
         here = parts.hostname in ("127.0.0.1", "::1", "localhost")
         self.is_local = here if is_local is None else is_local
@@ -317,7 +319,7 @@ class Rpc:
                         self._broadcast(self._sent[signature], skip_preflight=True)
             time.sleep(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
         raise NetworkUnreachable(
-            f"After {timeout:.0f} s {self.url} has not confirmed {signature}, which may still land.",
+            f"After {timeout:.0f} s {self._shown} has not confirmed {signature}, which may still land.",
             "Look that transaction up before sending anything again.",
         )
 
@@ -369,7 +371,7 @@ class Rpc:
             return self._call(request, responses.RequestAirdropResp, repeat=False).value
         except RpcError as error:
             raise TransactionFailed(
-                f"The faucet of {self.url} gave nothing: {error.problem}",
+                f"The faucet of {self._shown} gave nothing: {error.problem}",
                 "Ask for less, try later, or use https://faucet.solana.com on devnet.",
             ) from None
 
@@ -452,7 +454,7 @@ class Rpc:
                 pause = busy.after or _PAUSE_SECONDS * 2**attempt
                 time.sleep(min(pause * random.uniform(0.75, 1.25), max(0.0, deadline - time.monotonic())))
         silence = _Silent(
-            f"The RPC node {self.url} does not answer: {trouble}.",
+            f"The RPC node {self._shown} does not answer: {trouble}.",
             "Start it with `chain localnet`, or use --network embedded."
             if self.is_local
             else "Check the connection, or use another node with --rpc-url URL.",
@@ -476,18 +478,18 @@ class Rpc:
                     wait = float(after) if after.isdecimal() and len(after) < 4 else 0.0
                     raise _Busy(f"HTTP status {status}", wait, maybe_done=status != 429) from None
                 raise NetworkUnreachable(
-                    f"{self.url} answers with HTTP status {status}, not as a Solana RPC node.",
+                    f"{self._shown} answers with HTTP status {status}, not as a Solana RPC node.",
                     "Check the URL, and that it carries the key your provider gave you.",
                 ) from None
             refused = isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
             words = "connection refused or impossible" if refused else type(cause).__name__
             if isinstance(cause, httpx2.UnsupportedProtocol | httpx2.InvalidURL | _TooLarge):
                 raise NetworkUnreachable(
-                    f"{self.url} cannot be used: {cause}.", "Check the URL, or ask another node."
+                    f"{self._shown} cannot be used: {cause}.", "Check the URL, or ask another node."
                 ) from None
             raise _Busy(words, maybe_done=not refused) from None
         except (httpx2.InvalidURL, UnicodeError) as error:
-            raise NetworkUnreachable(f"{self.url} is not a usable URL: {error}.", "Correct it.") from None
+            raise NetworkUnreachable(f"{self._shown} is not a usable URL: {error}.", "Correct it.") from None
         return self._parse(raw, parser)
 
     def _parse(self, raw: str, parser: type[T]) -> T:
@@ -502,7 +504,7 @@ class Rpc:
             case {"code": int(code), "message": str(message), **more}:
                 if code in _BUSY_CODES:
                     raise _Busy(message[:200].rstrip("."), maybe_done=False)
-                raise RpcError(self.url, code, message, more.get("data"))
+                raise RpcError(self._shown, code, message, more.get("data"))
             case None:
                 pass
             case _:
@@ -517,7 +519,7 @@ class Rpc:
 
     def _nonsense(self, what: str) -> NetworkUnreachable:
         return NetworkUnreachable(
-            f"{self.url} does not answer as a Solana RPC node: {what}.",
+            f"{self._shown} does not answer as a Solana RPC node: {what}.",
             "Check the URL, or use another node with --rpc-url URL.",
         )
 

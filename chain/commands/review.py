@@ -82,13 +82,14 @@ def approve(
     score: int | None,
 ) -> None:
     """Approve a proposal that you hold in review: the stake goes back, the reward is minted."""
+    from chain import packing
     from chain.interface import MinerRewardMinted, ScoreNotImproved, error_for
     from chain.irys.client import Role
     from chain.session import VERIFIER
 
     if (verified is None) == (score is None):
         raise click.UsageError("Give the verified value, as --verified METRIC or as --score.")
-    data = _metrics(metrics)
+    data = packing.read(metrics, _MAX_METRICS)
     with connected(network, home, irys) as connection:
         client, key = connection.client, connection.wallet(keypair, VERIFIER)
         found = client.proposal(proposal_id)
@@ -119,11 +120,12 @@ def reject(
     home: Path, network: str, as_json: bool, keypair: str | None, proposal_id: int, irys: str | None, metrics: Path
 ) -> None:
     """Reject a proposal that you hold in review: its stake is slashed, half of it becomes claimable by you."""
+    from chain import packing
     from chain.interface import StakeSlashed
     from chain.irys.client import Role
     from chain.session import VERIFIER
 
-    data = _metrics(metrics)
+    data = packing.read(metrics, _MAX_METRICS)
     with connected(network, home, irys) as connection:
         key, found = connection.wallet(keypair, VERIFIER), connection.client.proposal(proposal_id)
         _ours(found, key.pubkey())
@@ -221,16 +223,6 @@ def _ours(proposal: Proposal, key: Pubkey) -> None:
         raise error_for(WrongStatus.code)
     if proposal.reviewer != key:
         raise error_for(WrongReviewer.code)
-
-
-def _metrics(path: Path) -> bytes:
-    from chain.errors import InvalidData
-
-    with path.open("rb") as file:
-        data = file.read(_MAX_METRICS + 1)
-    if not 0 < len(data) <= _MAX_METRICS:
-        raise InvalidData(f"{path} has no bytes or over {_MAX_METRICS >> 20} MiB.", "Name the file with the metrics.")
-    return data
 
 
 def _decimal(text: str | None) -> Decimal:

@@ -28,7 +28,7 @@ def _number(context: click.Context, parameter: click.Parameter, value: str | Non
         return None
     try:
         number = Decimal(value)
-        fits = 0 <= number <= 10**12
+        fits = number == 0 or Decimal("1e-9") <= number <= 10**12
     except ArithmeticError:
         fits = False
     if not fits:

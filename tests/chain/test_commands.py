@@ -162,7 +162,7 @@ def test_a_rejection_and_its_reward(home: Path, proposals: list[Proposal], metri
     assert chain(home, "token", "claim-reward", "--keypair", "verifier").exit_code == 1
     empty = metrics.with_name("empty.json")
     empty.write_bytes(b"")
-    refused(chain(home, "proposal", "reject", 1, "--metrics", empty), "no bytes")
+    refused(chain(home, "proposal", "reject", 1, "--metrics", empty), "is empty")
 
 
 # --- expiry ---

@@ -350,3 +350,22 @@ def test_a_proxy_of_the_environment_does_not_see_a_local_node(
     rpc = Rpc(chain[1])
     assert rpc.clock().slot >= 0
     rpc.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://127.0.0.1:9", "http://127.0.0.1:9"),
+        ("http://127.0.0.1:9/?api-key=SECRET", "http://127.0.0.1:9/..."),
+        ("http://me:SECRET@127.0.0.1:9", "http://127.0.0.1:9/..."),
+        ("http://127.0.0.1:9/v2/SECRETSECRETSECRET", "http://127.0.0.1:9/..."),
+    ],
+)
+def test_the_key_of_a_paid_service_is_in_no_message(url: str, shown: str) -> None:
+    rpc = Rpc(url, call_seconds=0.2)
+    assert rpc.name == shown
+    with pytest.raises(NetworkUnreachable) as info:
+        rpc.balance(KEY)
+    assert shown in info.value.message
+    assert "SECRET" not in info.value.message
+    rpc.close()
