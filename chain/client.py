@@ -79,12 +79,15 @@ def unit_limit(used: int) -> int:
 
 
 class Client:
-    """One program on one network; `budget` is what may be spent there."""
+    """One program on one network; `budget` is what may be spent there. `note_send`, where it is set, is told of
+    every transaction just before it is sent, whoever sends it.
+    """
 
     def __init__(self, network: Network, *, budget: Budget | None = None, priority_fee: PriorityFee = 0) -> None:
         self.network = network
         self.budget = budget or Budget()
         self.priority_fee: PriorityFee = priority_fee
+        self.note_send: BeforeSend | None = None
         self.pdas = Pdas(network.program_id)
 
     # --- reading ---
@@ -161,10 +164,12 @@ class Client:
         *,
         before_send: BeforeSend | None = None,
     ) -> Done:
-        """Simulate, sign, record, send and confirm one transaction paid by `payer`.
+        """Simulate, sign, record, send and confirm one transaction paid by `payer`, at the network's commitment.
 
-        Raises the program's own error as a typed exception, InsufficientFunds or TransactionFailed.
-        `before_send` gets the signature and the last block height at which it can land.
+        With a priority fee two instructions for it come first, with a limit of units from the simulation, and the
+        whole is simulated again. Raises the program's own error as a typed exception, InsufficientFunds,
+        SpendingRefused or TransactionFailed; NetworkUnreachable where it may still land. `before_send` gets the
+        signature and the last block height at which it can land.
         """
         self.budget.authorize(self.network)
         key, blockhash = payer.pubkey(), self.network.latest_blockhash()
@@ -177,8 +182,9 @@ class Client:
         reserved = self.budget.reserve(held - (after.lamports if after else 0))
         transaction = VersionedTransaction(message, [payer])
         signature = transaction.signatures[0]
-        if before_send:
-            before_send(signature, blockhash.last_valid_block_height)
+        for note in (before_send, self.note_send):
+            if note:
+                note(signature, blockhash.last_valid_block_height)
         try:
             self.network.send(transaction)
             receipt = self.network.confirm(signature, blockhash.last_valid_block_height)

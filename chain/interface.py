@@ -455,7 +455,8 @@ class ProgramError(TransactionFailed):
     advice: str = ""
 
     def __init__(self, code: int, message: str, cure: str = "", logs: tuple[str, ...] = ()) -> None:
-        super().__init__(f"The program refused it: {message.rstrip('.')} (error {code}).", cure, logs)
+        name = "" if type(self) is ProgramError else f"{type(self).__name__}, "
+        super().__init__(f"The program refused it: {message.rstrip('.')} ({name}error {code}).", cure, logs)
         self.code = code
         self.text = message
 

@@ -31,6 +31,8 @@ def connected(network: str, home: Path, irys: str | None = None) -> Iterator[Con
     from chain.session import Connection
 
     with Connection(network, home, irys=irys) as connection:
+        if network != "embedded":  # where it takes a while, and Ctrl-C does not call it back
+            connection.client.note_send = lambda signature, _: click.echo(f"sending {signature}", err=True)
         yield connection
 
 
