@@ -4,16 +4,19 @@ Rules for money:
 
 - Nothing is signed that was not simulated against the network's present state.
 - A transaction is on record before it is sent: `execute` hands its signature to `before_send` first.
-- Nothing is sent twice: after a crash, `Network.confirm` tells from the recorded signature whether it
-  landed, is known dead, or is still open, and only a dead one may be made again.
+- Nothing is sent twice: the same signed bytes are repeated until they have landed or their blockhash has
+  expired. After a crash `outcome` tells from the recorded signature whether it landed, is known dead, or is
+  still open, and only a dead one may be made again.
+- Nothing is spent beyond what was agreed to (`chain.spending`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
+from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
 from solders.instruction import Instruction
 from solders.keypair import Keypair
 from solders.message import MessageV0
@@ -35,9 +38,14 @@ from chain.interface import (
     RejectArgs,
     SubmitArgs,
 )
-from chain.network import Network, Receipt
+from chain.network import FEE_PER_SIGNATURE, Blockhash, Network, Receipt, Simulation
+from chain.spending import Budget
 
 BeforeSend = Callable[[Signature, int], None]
+PriorityFee = int | Literal["auto"]
+"""Micro-lamports per compute unit; "auto": what recent transactions on the same accounts paid."""
+MAX_UNITS = 1_400_000  # compute units of a transaction, a cluster's own limit
+MAX_AUTO_FEE = 1_000_000  # micro-lamports per unit: 0.0014 SOL for the largest transaction
 _Account = TypeVar("_Account")
 
 
@@ -59,11 +67,27 @@ class Done:
         )
 
 
-class Client:
-    """One program on one network."""
+def auto_fee(recent: Sequence[int]) -> int:
+    """The fee that three of four recent blocks asked no more than, up to MAX_AUTO_FEE."""
+    ordered = sorted(recent)
+    return min(MAX_AUTO_FEE, ordered[len(ordered) * 3 // 4]) if ordered else 0
 
-    def __init__(self, network: Network) -> None:
+
+def unit_limit(used: int) -> int:
+    """Compute units to ask for where a simulation took `used`: a fifth more, for a state that has moved on."""
+    return min(MAX_UNITS, used + used // 5 + 1_000)
+
+
+class Client:
+    """One program on one network; `budget` is what may be spent there. `note_send`, where it is set, is told of
+    every transaction just before it is sent, whoever sends it.
+    """
+
+    def __init__(self, network: Network, *, budget: Budget | None = None, priority_fee: PriorityFee = 0) -> None:
         self.network = network
+        self.budget = budget or Budget()
+        self.priority_fee: PriorityFee = priority_fee
+        self.note_send: BeforeSend | None = None
         self.pdas = Pdas(network.program_id)
 
     # --- reading ---
@@ -93,6 +117,10 @@ class Client:
         offset = interface.offset_of(Proposal, "project_id")
         found = self._all(Proposal, (offset, project_id.to_bytes(8, "little")))
         return sorted(found, key=lambda proposal: proposal.id)
+
+    def all_proposals(self) -> list[Proposal]:
+        """The proposals of all projects, by id."""
+        return sorted(self._all(Proposal), key=lambda proposal: proposal.id)
 
     def is_verifier(self, key: Pubkey) -> bool:
         """Whether a key is on the program's allowlist of verifiers."""
@@ -136,35 +164,81 @@ class Client:
         *,
         before_send: BeforeSend | None = None,
     ) -> Done:
-        """Simulate, sign, record, send and confirm one transaction paid by `payer`.
+        """Simulate, sign, record, send and confirm one transaction paid by `payer`, at the network's commitment.
 
-        Raises the program's own error as a typed exception, InsufficientFunds or TransactionFailed.
-        `before_send` gets the signature and the last block height at which it can land.
+        With a priority fee two instructions for it come first, with a limit of units from the simulation, and the
+        whole is simulated again. Raises the program's own error as a typed exception, InsufficientFunds,
+        SpendingRefused or TransactionFailed; NetworkUnreachable where it may still land. `before_send` gets the
+        signature and the last block height at which it can land.
         """
-        blockhash = self.network.latest_blockhash()
-        message = MessageV0.try_compile(payer.pubkey(), list(instructions), [], blockhash.hash)
-        simulation = self.network.simulate(VersionedTransaction.populate(message, [Signature.default()]))
-        if simulation.error is not None:
-            raise _refusal(simulation.error, simulation.program_error, simulation.logs, payer.pubkey())
+        self.budget.authorize(self.network)
+        key, blockhash = payer.pubkey(), self.network.latest_blockhash()
+        held = self.network.balance(key) if self.budget.capped else 0
+        message, simulation = self._simulate(instructions, key, blockhash)
+        if price := self._price(message):
+            priced = [set_compute_unit_limit(unit_limit(simulation.units)), set_compute_unit_price(price)]
+            message, simulation = self._simulate([*priced, *instructions], key, blockhash)
+        after = simulation.accounts.get(key)
+        reserved = self.budget.reserve(held - (after.lamports if after else 0))
         transaction = VersionedTransaction(message, [payer])
         signature = transaction.signatures[0]
-        if before_send:
-            before_send(signature, blockhash.last_valid_block_height)
+        for note in (before_send, self.note_send):
+            if note:
+                note(signature, blockhash.last_valid_block_height)
         try:
             self.network.send(transaction)
             receipt = self.network.confirm(signature, blockhash.last_valid_block_height)
         except TransactionFailed as failure:
+            self._settle(reserved, self.network.transaction(signature) if reserved else None)
             code = getattr(failure, "program_error", None)
             if code is not None:
                 raise interface.error_for(code, failure.logs) from failure
             raise
-        return Done(receipt, tuple(interface.parse_events(receipt.logs, self.network.program_id)))
+        self._settle(reserved, receipt)
+        return self._done(receipt)
 
-    def landed(self, signature: Signature) -> Done | None:
-        """What became of a recorded transaction: done where it landed and succeeded, else None."""
-        receipt = self.network.transaction(signature)
-        if receipt is None or receipt.error is not None:
+    def outcome(self, signature: Signature, last_valid_block_height: int) -> Done | None:
+        """What became of a recorded transaction: done where it landed and succeeded, None where it failed or is
+        known never to land. Waits for either; NetworkUnreachable where it is still open after that.
+        """
+        try:
+            return self._done(self.network.confirm(signature, last_valid_block_height))
+        except TransactionFailed:
             return None
+
+    def preview(self, instructions: Sequence[Instruction], payer: Pubkey) -> tuple[Event, ...]:
+        """The events that a transaction would give now; nothing is signed. Raises as `execute` does."""
+        _, simulation = self._simulate(instructions, payer, self.network.latest_blockhash())
+        return tuple(interface.parse_events(simulation.logs, self.network.program_id))
+
+    def fee_bound(self, instructions: Sequence[Instruction], payer: Pubkey) -> int:
+        """Lamports that a transaction of one signature costs at most in fees, with a guard added to its steps."""
+        message, simulation = self._simulate(instructions, payer, self.network.latest_blockhash())
+        units = unit_limit(simulation.units + 2_000)
+        return FEE_PER_SIGNATURE + -(-units * self._price(message) // 1_000_000)
+
+    def _simulate(
+        self, instructions: Sequence[Instruction], payer: Pubkey, blockhash: Blockhash
+    ) -> tuple[MessageV0, Simulation]:
+        message = MessageV0.try_compile(payer, list(instructions), [], blockhash.hash)
+        unsigned = VersionedTransaction.populate(message, [Signature.default()])
+        simulation = self.network.simulate(unsigned, watch=[payer] if self.budget.capped else ())
+        if simulation.error is not None:
+            raise _refusal(simulation.error, simulation.program_error, simulation.logs, payer)
+        return message, simulation
+
+    def _price(self, message: MessageV0) -> int:
+        """Micro-lamports per compute unit to offer for this message."""
+        if self.priority_fee != "auto":
+            return self.priority_fee
+        keys = [key for index, key in enumerate(message.account_keys) if message.is_maybe_writable(index)]
+        return auto_fee(self.network.priority_fees(keys))
+
+    def _settle(self, reserved: int, receipt: Receipt | None) -> None:
+        if self.budget.capped:
+            self.budget.settle(reserved, receipt.paid if receipt else 0)
+
+    def _done(self, receipt: Receipt) -> Done:
         return Done(receipt, tuple(interface.parse_events(receipt.logs, self.network.program_id)))
 
     # --- instructions ---
@@ -185,6 +259,17 @@ class Client:
         program = self.network.program_id
         instruction = interface.remove_verifier(program, authority=authority.pubkey(), verifier=verifier)
         return self.execute([instruction], authority)
+
+    def transfer_authority(self, authority: Keypair, new_authority: Pubkey) -> Done:
+        """Hand the program's authority to another key."""
+        program = self.network.program_id
+        instruction = interface.transfer_authority(program, authority=authority.pubkey(), new_authority=new_authority)
+        return self.execute([instruction], authority)
+
+    def renounce_authority(self, authority: Keypair) -> Done:
+        """Give the program's authority up for good."""
+        program = self.network.program_id
+        return self.execute([interface.renounce_authority(program, authority=authority.pubkey())], authority)
 
     def create_project(self, creator: Keypair, args: CreateProjectArgs) -> Done:
         """Create a project under the next free id, trying again where another creator took it first."""
@@ -310,6 +395,24 @@ class Client:
             args=RejectArgs(proposal.id, *metrics),
         )
         return self.execute([instruction], verifier, before_send=before_send)
+
+    def expire(self, cranker: Keypair, proposal: Proposal) -> Done:
+        """Slash a proposal that nobody settled within the expiry window; half becomes claimable by the caller."""
+        instruction = interface.expire(
+            self.network.program_id,
+            cranker=cranker.pubkey(),
+            proposal_id=proposal.id,
+            project_id=proposal.project_id,
+        )
+        return self.execute([instruction], cranker)
+
+    def claim_reward(self, claimer: Keypair, project: Project) -> Done:
+        """Take out what is claimable, into the claimer's token account, made where it is missing."""
+        instruction = interface.claim_reward(
+            self.network.program_id, claimer=claimer.pubkey(), project_id=project.id, mint=project.mint
+        )
+        account = interface.create_associated_token_account(claimer.pubkey(), claimer.pubkey(), project.mint)
+        return self.execute([account, instruction], claimer)
 
     def _with_next_id(
         self,

@@ -455,7 +455,8 @@ class ProgramError(TransactionFailed):
     advice: str = ""
 
     def __init__(self, code: int, message: str, cure: str = "", logs: tuple[str, ...] = ()) -> None:
-        super().__init__(f"The program refused it: {message.rstrip('.')} (error {code}).", cure, logs)
+        name = "" if type(self) is ProgramError else f"{type(self).__name__}, "
+        super().__init__(f"The program refused it: {message.rstrip('.')} ({name}error {code}).", cure, logs)
         self.code = code
         self.text = message
 
@@ -1016,4 +1017,14 @@ def create_associated_token_account(payer: Pubkey, owner: Pubkey, mint: Pubkey) 
             AccountMeta(SYSTEM_PROGRAM, False, False),
             AccountMeta(TOKEN_PROGRAM, False, False),
         ],
+    )
+
+
+def transfer_to_self(owner: Pubkey, mint: Pubkey, amount: int) -> Instruction:
+    """Move tokens from the owner's associated token account to itself: it fails where there are fewer."""
+    account = associated_token_account(owner, mint)
+    return Instruction(
+        TOKEN_PROGRAM,
+        bytes([3]) + struct.pack("<Q", amount),  # Transfer
+        [AccountMeta(account, False, True), AccountMeta(account, False, True), AccountMeta(owner, True, False)],
     )

@@ -47,6 +47,7 @@ from chain.errors import ChainError, InvalidData, TransactionFailed
 from chain.network import (
     BLOCKHASH_AGE,
     CLOCK_SYSVAR,
+    CONFIRM_SECONDS,
     LAMPORTS_PER_SOL,
     MAX_TRANSACTION,
     PROGRAM_ID,
@@ -139,6 +140,7 @@ class Record:
             slot=self.slot,
             block_time=self.block_time,
             fee=self.fee,
+            paid=self.pre[0] - self.post[0],
             error=None if self.error is None else error_text(self.error),
             program_error=program_error_of(self.error),
             logs=self.logs,
@@ -318,6 +320,10 @@ class Ledger:
             age = self._height(self._now_ms()) - self._height(block.ms) if block else 0
             return block is not None and block.hash == raw and age <= BLOCKHASH_AGE
 
+    def priority_fees(self, keys: Sequence[Pubkey]) -> list[int]:
+        """None: every transaction has a block to itself."""
+        return []
+
     def simulate(self, tx: VersionedTransaction, *, watch: Sequence[Pubkey] = ()) -> Simulation:
         """Run `tx` on the state of now and keep nothing; neither signatures nor blockhash are checked."""
         outcome = self.run(tx, watch=watch)
@@ -376,7 +382,9 @@ class Ledger:
         with self._writing() as journal:
             return self._execute(tx, journal, preflight)
 
-    def confirm(self, signature: Signature, last_valid_block_height: int, *, timeout: float = 60) -> Receipt:
+    def confirm(
+        self, signature: Signature, last_valid_block_height: int, *, timeout: float = CONFIRM_SECONDS
+    ) -> Receipt:
         """The receipt; at once, for `send` returns only when a transaction has landed.
 
         Raises TransactionRejected where it failed on chain, TransactionFailed where it never landed.

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from solders import account as solders_account
 from solders.hash import Hash
@@ -26,15 +27,10 @@ from chain.errors import ChainError, TransactionFailed
 
 PROGRAM_ID = Pubkey.from_string("ACfzPQJkUJ74bdnmvV6FmB8Me3s1cPA3ayWjt2vHRsv3")
 CLOCK_SYSVAR = Pubkey.from_string("SysvarC1ock11111111111111111111111111111111")
-LOCALNET_URL = "http://127.0.0.1:8899"
-CLUSTERS: Mapping[str, str] = {
-    "localnet": LOCALNET_URL,
-    "devnet": "https://api.devnet.solana.com",
-    "mainnet": "https://api.mainnet-beta.solana.com",
-}
 LAMPORTS_PER_SOL = 1_000_000_000
 FEE_PER_SIGNATURE = 5_000  # lamports
 BLOCKHASH_AGE = 150  # blocks for which a blockhash stays valid, as on a cluster
+CONFIRM_SECONDS = 180.0  # a blockhash lives for a minute or two, a final block comes half a minute later
 MAX_TRANSACTION = 1_232  # bytes on the wire: one IPv6 packet
 
 
@@ -84,13 +80,15 @@ class Simulation:
 class Receipt:
     """A transaction that landed, whether it succeeded (`error` None) or only paid its `fee` (lamports).
 
-    `transaction` is its wire form, whose first signature is `signature`.
+    `paid` is what its fee payer lost in all, fee included (below 0 for a gain), in lamports; `transaction` its
+    wire form, whose first signature is `signature`.
     """
 
     signature: Signature
     slot: int
     block_time: int | None
     fee: int
+    paid: int
     error: str | None
     program_error: int | None
     logs: tuple[str, ...]
@@ -122,6 +120,10 @@ class Network(Protocol):
     program_id: Pubkey
     is_local: bool
 
+    @property
+    def genesis_hash(self) -> Hash:
+        """What tells this network from every other."""
+
     def account(self, key: Pubkey) -> Account | None:
         """The account, or None where there is none."""
 
@@ -148,13 +150,18 @@ class Network(Protocol):
     def block_hash(self, slot: int) -> Hash | None:
         """The blockhash of the first block at or after `slot`; None while there is no such block yet."""
 
+    def priority_fees(self, keys: Sequence[Pubkey]) -> list[int]:
+        """Micro-lamports per compute unit that recent transactions writing `keys` paid at least, per block."""
+
     def simulate(self, tx: VersionedTransaction, *, watch: Sequence[Pubkey] = ()) -> Simulation:
         """Run `tx` on the state of now, unsigned and with any blockhash if need be, and keep nothing."""
 
     def send(self, tx: VersionedTransaction) -> Signature:
         """Submit only. Raises TransactionRejected where the preflight refuses it (nothing was charged)."""
 
-    def confirm(self, signature: Signature, last_valid_block_height: int, *, timeout: float = 60) -> Receipt:
+    def confirm(
+        self, signature: Signature, last_valid_block_height: int, *, timeout: float = CONFIRM_SECONDS
+    ) -> Receipt:
         """Wait until it has landed. Raises TransactionRejected where it failed on chain, TransactionFailed
         where it is known never to land, NetworkUnreachable where `timeout` seconds left that open.
         """
@@ -172,23 +179,39 @@ class Network(Protocol):
         """Give up files and sockets; closing twice is harmless."""
 
 
-def connect(network: str, home: Path, *, program_id: Pubkey | None = None) -> Network:
-    """Open "embedded" (the ledger under `home`), "localnet", "devnet", "mainnet" or an http(s) URL.
+def connect(
+    name: str,
+    home: Path,
+    *,
+    url: str = "",
+    program_id: Pubkey | None = None,
+    commitment: str = "confirmed",
+    is_local: bool | None = None,
+) -> Network:
+    """Open "embedded" (the ledger under `home`), or the cluster behind `url`, by default `name` itself.
 
-    Raises ChainError for any other name. An RPC node is first contacted by the first call.
+    `is_local` says whether wallets may be made and funded there on their own, by default on this machine.
+    Raises ChainError where there is no http(s) URL. An RPC node is first contacted by the first call.
     """
     program = program_id or PROGRAM_ID
-    if network == "embedded":
+    if name == "embedded":
         from chain.ledger import Ledger
 
         return Ledger(home, program_id=program)
-    url = CLUSTERS.get(network, network)
+    url = url or name
     if not re.match(r"https?://[^/\s]", url):
-        known = ", ".join(["embedded", *CLUSTERS])
-        raise ChainError(f"There is no network named {network!r}.", f"Use one of {known}, or an http(s) URL.")
+        raise ChainError(f"There is no network named {name!r}.", "Use embedded, or an http(s) URL.")
     from chain.rpc import Rpc
 
-    return Rpc(url, program_id=program, name=network)
+    return Rpc(url, program_id=program, name=name, commitment=commitment, is_local=is_local)
+
+
+def without_key(url: str) -> str:
+    """A node's URL for messages: without what may be the key of a paid service (user, query, long path)."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    secret = parts.query or host != parts.netloc or len(parts.path) > 16
+    return f"{parts.scheme}://{host}/..." if secret else url
 
 
 def account_of(state: solders_account.Account) -> Account:

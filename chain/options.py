@@ -6,15 +6,20 @@ and refusals go to stderr. Exit status: 0 done, 1 refused, 2 wrong usage, 130 in
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from chain.config import Settings
+
+Command = Callable[..., Any]
 
 
 def default_home() -> Path:
@@ -25,6 +30,10 @@ def default_home() -> Path:
 
 
 def _home(_: click.Context, __: click.Parameter, value: Path | None) -> Path:
+    if value is None:
+        from chain import config
+
+        value = config.home()
     home = (value or default_home()).expanduser().absolute()
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -60,19 +69,84 @@ home_option = click.option(
     callback=_home,
     help="Folder of ledger, wallets, data and work trees. [env: ARMLX_HOME; default: your data folder]",
 )
-network_option = click.option(
-    "--network",
-    default="embedded",
-    show_default=True,
-    envvar="ARMLX_NETWORK",
-    help="embedded (inside this process; nothing leaves the machine), localnet, devnet, mainnet or an RPC URL.",
-)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
 
+def _showing(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    # Then nothing else has to be given.
+    context.resilient_parsing |= value
+    return value
+
+
+_NETWORK_OPTIONS = (
+    click.option(
+        "--network",
+        metavar="NAME|URL",
+        help="embedded (inside this process; nothing leaves the machine), localnet, devnet, mainnet, a network of "
+        "your armlx.toml, or an RPC URL. [env: ARMLX_NETWORK; default: embedded]",
+    ),
+    click.option("--rpc-url", metavar="URL", help="Another RPC node of that network. [env: ARMLX_RPC_URL]"),
+    click.option(
+        "--commitment",
+        type=click.Choice(["processed", "confirmed", "finalized"]),
+        help="How settled a transaction and what is read must be. [env: ARMLX_COMMITMENT; default: confirmed]",
+    ),
+    click.option(
+        "--priority-fee",
+        metavar="MICROLAMPORTS|auto",
+        help="Offered per compute unit; auto: what others paid lately. [env: ARMLX_PRIORITY_FEE; default: 0]",
+    ),
+    click.option(
+        "--max-spend",
+        metavar="SOL",
+        help="Most that all transactions of this command may take from the wallet, fees and rent included; needed on "
+        "mainnet. [env: ARMLX_MAX_SPEND]",
+    ),
+    click.option(
+        "--show-config",
+        is_flag=True,
+        is_eager=True,
+        callback=_showing,
+        help="Print every value in force and where it comes from, and do nothing else.",
+    ),
+)
+_OWN = ("rpc_url", "commitment", "priority_fee", "max_spend")  # of use to the connection alone
+
+
 def common(command: Command) -> Command:
-    """--home, --network, --json and --passphrase-file."""
-    return home_option(network_option(json_option(passphrase_option(command))))
+    """--home, --network with what belongs to it, --passphrase-file and --json; the command gets `home`, `network`, `as_json`.
+
+    `chain.config` decides between flags, environment and files; `Connection` finds what it decided.
+    """
+
+    @functools.wraps(command)
+    def run(*, show_config: bool, **values: Any) -> Any:
+        from chain import config
+
+        context = click.get_current_context()
+        settings = context.meta[config.META] = _settings(context)
+        if show_config:
+            return answer(values["as_json"], settings.as_json(), settings.text())
+        kept = {name: value for name, value in values.items() if name not in _OWN}
+        return command(**kept | {"network": settings.network})
+
+    for option in reversed((home_option, *_NETWORK_OPTIONS, passphrase_option, json_option)):
+        run = option(run)
+    return run
+
+
+def _settings(context: click.Context) -> Settings:
+    from chain import config
+
+    names = ("network", "irys", "keypair", *_OWN)
+    typed = {name: context.params.get(name) for name in (*names, "home") if _typed(context, name)}
+    settings = config.load({**typed, "home": str(typed["home"]) if "home" in typed else None})
+    home = config.Found(str(context.params["home"]), settings.found["home"].origin)
+    return config.Settings({**settings.found, "home": home})
+
+
+def _typed(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def answer(as_json: bool, document: Mapping[str, Any] | list[Any], text: str) -> None:

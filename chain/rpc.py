@@ -2,7 +2,8 @@
 
 Rules: every call ends within CALL_SECONDS, retries and waits included; a busy or broken connection (429, 5xx,
 dropped, silent) is tried again after a growing, jittered pause, anything else is not; what was sent is
-repeated byte for byte, so that it can land once only; an answer has a bounded size and is believed only where
+repeated byte for byte, so that it can land once only; it is dead only once a node that has seen a final block
+past its blockhash's last one knows nothing of it; an answer has a bounded size and is believed only where
 it parses as the type asked for. A local node is reached directly, whatever proxy the environment names.
 """
 
@@ -55,6 +56,7 @@ from solders.transaction_status import (
 from chain.errors import ChainError, NetworkUnreachable, TransactionFailed
 from chain.network import (
     CLOCK_SYSVAR,
+    CONFIRM_SECONDS,
     PROGRAM_ID,
     Account,
     Blockhash,
@@ -67,6 +69,7 @@ from chain.network import (
     error_text,
     matches,
     program_error_of,
+    without_key,
 )
 
 CALL_SECONDS = 30.0
@@ -74,6 +77,7 @@ TRIES = 5
 MAX_ANSWER = 64 << 20  # bytes
 _PAUSE_SECONDS, _POLL_SECONDS, _REBROADCAST_SECONDS = 0.25, 0.4, 2.0
 _MAX_ACCOUNTS = 100  # per getMultipleAccounts
+_MAX_FEE_KEYS = 128  # per getRecentPrioritizationFees
 _COMMITMENTS = {
     "processed": CommitmentLevel.Processed,
     "confirmed": CommitmentLevel.Confirmed,
@@ -102,17 +106,24 @@ class RpcError(ChainError):
     def __init__(self, url: str, code: int, message: str, data: object) -> None:
         super().__init__(
             f"The RPC node {url} refused: {message[:300].rstrip('.')} (code {code}).",
-            "Correct the request, or use another node with --network URL.",
+            "Correct the request, or use another node with --rpc-url URL.",
         )
         self.code = code
         self.data = data
+        self.doubted = False  # whether an earlier try of the same request may have reached the node
+
+
+class _Silent(NetworkUnreachable):
+    """No answer within the time limit; `maybe_done` where the request may have reached the node all the same."""
+
+    maybe_done = True
 
 
 class Rpc:
     """A cluster behind `url`. Threads may share one; their calls go out one at a time.
 
     `commitment` ("processed", "confirmed" or "finalized") holds for every read and for `confirm`.
-    `call_seconds` bounds one call with its retries.
+    `is_local` is by default whether `url` is on this machine. `call_seconds` bounds one call with its retries.
     """
 
     def __init__(
@@ -122,6 +133,7 @@ class Rpc:
         program_id: Pubkey = PROGRAM_ID,
         name: str | None = None,
         commitment: str = "confirmed",
+        is_local: bool | None = None,
         call_seconds: float = CALL_SECONDS,
     ) -> None:
         try:
@@ -133,9 +145,11 @@ class Rpc:
         if not usable:
             raise NetworkUnreachable(f"{url} is not a usable URL.", "Give one such as http://127.0.0.1:8899.")
         self.url = url
-        self.name = name or url
+        self.name = without_key(name or url)
+        self._shown = without_key(url)
         self.program_id = program_id
-        self.is_local = parts.hostname in ("127.0.0.1", "::1", "localhost")
+        here = parts.hostname in ("127.0.0.1", "::1", "localhost")
+        self.is_local = here if is_local is None else is_local
         self._commitment = _COMMITMENTS[commitment]
         # Blocks and their transactions are not to be had below "confirmed".
         self._settled = _COMMITMENTS["confirmed" if commitment == "processed" else commitment]
@@ -148,10 +162,18 @@ class Rpc:
             timeout=call_seconds,
             headers={"Accept-Encoding": "identity"},  # a compressed answer's size is not known before
             event_hooks={"response": [_bound]},
-            trust_env=not self.is_local,
+            trust_env=not here,
         )
+        self._genesis: Hash | None = None
         self._rent: dict[int, int] = {}
         self._sent: dict[Signature, bytes] = {}
+
+    @property
+    def genesis_hash(self) -> Hash:
+        """What tells this cluster from every other; asked once."""
+        if self._genesis is None:
+            self._genesis = self._call(requests.GetGenesisHash(), responses.GetGenesisHashResp).value
+        return self._genesis
 
     def account(self, key: Pubkey) -> Account | None:
         """The account, or None where there is none."""
@@ -227,6 +249,12 @@ class Rpc:
         block = self._call(requests.GetBlock(min(found), config), responses.GetBlockResp).value
         return None if block is None else block.blockhash
 
+    def priority_fees(self, keys: Sequence[Pubkey]) -> list[int]:
+        """Micro-lamports per compute unit that recent transactions writing `keys` paid at least, per block."""
+        request = requests.GetRecentPrioritizationFees(list(keys)[:_MAX_FEE_KEYS])
+        answer = self._call(request, responses.GetRecentPrioritizationFeesResp)
+        return [entry.prioritization_fee for entry in answer.value]
+
     def simulate(self, tx: VersionedTransaction, *, watch: Sequence[Pubkey] = ()) -> Simulation:
         """Run `tx` on the state of now and keep nothing; neither signatures nor blockhash are checked."""
         accounts = RpcSimulateTransactionAccountsConfig(list(watch), _BASE64) if watch else None
@@ -249,53 +277,72 @@ class Rpc:
         )
 
     def send(self, tx: VersionedTransaction) -> Signature:
-        """Submit only. Raises TransactionRejected where the preflight refuses it (nothing was charged)."""
+        """Submit only. Raises TransactionRejected where the preflight refuses it (nothing was charged).
+
+        Where an answer was lost the node may have taken it: that is no failure, and `confirm` tells.
+        """
         signature = tx.signatures[0]
         self._sent[signature] = bytes(tx)
         try:
             self._broadcast(bytes(tx), skip_preflight=False)
         except RpcError as error:
             rejected = _rejected(error)
-            # A try whose answer was lost may have landed; then this very transaction is the one processed.
-            if rejected is None or rejected.error != "AlreadyProcessed":
+            # A try whose answer was lost may have landed or still land, whatever this one is refused for.
+            if not error.doubted and (rejected is None or rejected.error != "AlreadyProcessed"):
                 del self._sent[signature]
                 raise (rejected or TransactionFailed(error.problem, error.cure)) from None
+        except _Silent as silence:
+            if not silence.maybe_done:
+                del self._sent[signature]
+                raise
         return signature
 
-    def confirm(self, signature: Signature, last_valid_block_height: int, *, timeout: float = 60) -> Receipt:
-        """Wait until it has landed, sending the same bytes again now and then.
+    def confirm(
+        self, signature: Signature, last_valid_block_height: int, *, timeout: float = CONFIRM_SECONDS
+    ) -> Receipt:
+        """Wait until it has landed at the commitment, sending the same bytes again now and then.
 
         Raises TransactionRejected where it failed on chain, TransactionFailed where its blockhash has expired
-        without it (it can never land), NetworkUnreachable where `timeout` seconds left that open.
+        without it (it can never land), NetworkUnreachable where `timeout` seconds left that open. A node that
+        falls silent meanwhile is asked again until then.
         """
         deadline = time.monotonic() + timeout
         again = time.monotonic() + _REBROADCAST_SECONDS
         while time.monotonic() < deadline:
-            # The height first: were it read last, the transaction could land in between.
-            height = self._height()
-            status = self._status(signature)
-            if status is None and height > last_valid_block_height:
-                self._sent.pop(signature, None)
-                raise TransactionFailed(
-                    f"The transaction {signature} did not land before its blockhash expired; it never will.",
-                    "Sign it again with a fresh blockhash and send it.",
-                )
-            if status is not None and status.confirmation_status in self._reached:
-                receipt, error = self._landed(signature) or (None, None)
+            with suppress(_Silent):
+                receipt, known = self._look(signature, last_valid_block_height)
                 if receipt is not None:
-                    self._sent.pop(signature, None)
-                    if error is not None:
-                        raise TransactionRejected(error, receipt.logs, where="on chain")
                     return receipt
-            if status is None and time.monotonic() > again and signature in self._sent:
-                with suppress(RpcError):  # the status decides, not what a node thinks of a repetition
-                    self._broadcast(self._sent[signature], skip_preflight=True)
-                again = time.monotonic() + _REBROADCAST_SECONDS
+                if not known and time.monotonic() > again and signature in self._sent:
+                    again = time.monotonic() + _REBROADCAST_SECONDS
+                    with suppress(RpcError):  # the status decides, not what a node thinks of a repetition
+                        self._broadcast(self._sent[signature], skip_preflight=True)
             time.sleep(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
         raise NetworkUnreachable(
-            f"After {timeout:.0f} s {self.url} has not confirmed {signature}, which may still land.",
+            f"After {timeout:.0f} s {self._shown} has not confirmed {signature}, which may still land.",
             "Look that transaction up before sending anything again.",
         )
+
+    def _look(self, signature: Signature, last_valid_block_height: int) -> tuple[Receipt | None, bool]:
+        """The receipt, if it has landed by now, and whether any node knows of the transaction."""
+        # The height first: were it read last, the transaction could land in between.
+        slot, height = self._final()
+        seen, status = self._status(signature)
+        # Only a node that has come as far as that height was read at can say that there is nothing.
+        if status is None and height > last_valid_block_height and seen >= slot:
+            self._sent.pop(signature, None)
+            raise TransactionFailed(
+                f"The transaction {signature} did not land before its blockhash expired; it never will.",
+                "Sign it again with a fresh blockhash and send it.",
+            )
+        if status is None or status.confirmation_status not in self._reached:
+            return None, status is not None
+        receipt, error = self._landed(signature) or (None, None)
+        if receipt is not None:
+            self._sent.pop(signature, None)
+        if receipt is not None and error is not None:
+            raise TransactionRejected(error, receipt.logs, where="on chain")
+        return receipt, True
 
     def transaction(self, signature: Signature) -> Receipt | None:
         """A landed transaction, or None where this node knows of none."""
@@ -324,7 +371,7 @@ class Rpc:
             return self._call(request, responses.RequestAirdropResp, repeat=False).value
         except RpcError as error:
             raise TransactionFailed(
-                f"The faucet of {self.url} gave nothing: {error.problem}",
+                f"The faucet of {self._shown} gave nothing: {error.problem}",
                 "Ask for less, try later, or use https://faucet.solana.com on devnet.",
             ) from None
 
@@ -335,17 +382,20 @@ class Rpc:
                 self._runner.run(self._provider.close())
                 self._runner.close()
 
-    def _height(self) -> int:
-        request = requests.GetBlockHeight(RpcContextConfig(self._commitment))
-        return self._call(request, responses.GetBlockHeightResp).value
+    def _final(self) -> tuple[int, int]:
+        """Slot and height of the newest final block, as one node knows them."""
+        request = requests.GetEpochInfo(RpcContextConfig(CommitmentLevel.Finalized))
+        found = self._call(request, responses.GetEpochInfoResp).value
+        return found.absolute_slot, found.block_height
 
-    def _status(self, signature: Signature) -> TransactionStatus | None:
+    def _status(self, signature: Signature) -> tuple[int, TransactionStatus | None]:
+        """The slot that the answering node has come to, and what it knows."""
         config = RpcSignatureStatusConfig(search_transaction_history=True)
         request = requests.GetSignatureStatuses([signature], config)
-        found = self._call(request, responses.GetSignatureStatusesResp).value
-        if len(found) != 1:
-            raise self._nonsense(f"{len(found)} statuses for one signature")
-        return found[0]
+        answer = self._call(request, responses.GetSignatureStatusesResp)
+        if len(answer.value) != 1:
+            raise self._nonsense(f"{len(answer.value)} statuses for one signature")
+        return answer.context.slot, answer.value[0]
 
     def _landed(self, signature: Signature) -> tuple[Receipt, object] | None:
         """A landed transaction's receipt and JSON error."""
@@ -356,12 +406,15 @@ class Rpc:
         tx, meta = found.transaction.transaction, found.transaction.meta
         if not isinstance(tx, VersionedTransaction) or meta is None or tx.signatures[:1] != [signature]:
             raise self._nonsense("another transaction than the one asked for")
+        if not meta.pre_balances or not meta.post_balances:
+            raise self._nonsense("a transaction that nobody paid for")
         error = None if meta.err is None else error_json(meta.err)
         return Receipt(
             signature=signature,
             slot=found.slot,
             block_time=found.block_time,
             fee=meta.fee,
+            paid=meta.pre_balances[0] - meta.post_balances[0],
             error=None if error is None else error_text(error),
             program_error=program_error_of(error),
             logs=tuple(meta.log_messages or ()),
@@ -383,24 +436,31 @@ class Rpc:
         """
         deadline = time.monotonic() + self._call_seconds
         trouble = "no answer"
+        doubt = False
         for attempt in range(TRIES):
             left = deadline - time.monotonic()
             if left <= 0:
                 break
             try:
                 return self._ask(request, parser, left)
+            except RpcError as error:
+                error.doubted = doubt
+                raise
             except _Busy as busy:
                 trouble = str(busy)
+                doubt |= busy.maybe_done
                 if not repeat and busy.maybe_done:
                     break
                 pause = busy.after or _PAUSE_SECONDS * 2**attempt
                 time.sleep(min(pause * random.uniform(0.75, 1.25), max(0.0, deadline - time.monotonic())))
-        raise NetworkUnreachable(
-            f"The RPC node {self.url} does not answer: {trouble}.",
+        silence = _Silent(
+            f"The RPC node {self._shown} does not answer: {trouble}.",
             "Start it with `chain localnet`, or use --network embedded."
             if self.is_local
-            else "Check the connection, or use another node with --network URL.",
+            else "Check the connection, or use another node with --rpc-url URL.",
         )
+        silence.maybe_done = doubt
+        raise silence
 
     def _ask(self, request: requests.Body, parser: type[T], seconds: float) -> T:
         """One try. Raises _Busy where another may help."""
@@ -418,18 +478,18 @@ class Rpc:
                     wait = float(after) if after.isdecimal() and len(after) < 4 else 0.0
                     raise _Busy(f"HTTP status {status}", wait, maybe_done=status != 429) from None
                 raise NetworkUnreachable(
-                    f"{self.url} answers with HTTP status {status}, not as a Solana RPC node.",
+                    f"{self._shown} answers with HTTP status {status}, not as a Solana RPC node.",
                     "Check the URL, and that it carries the key your provider gave you.",
                 ) from None
             refused = isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
             words = "connection refused or impossible" if refused else type(cause).__name__
             if isinstance(cause, httpx2.UnsupportedProtocol | httpx2.InvalidURL | _TooLarge):
                 raise NetworkUnreachable(
-                    f"{self.url} cannot be used: {cause}.", "Check the URL, or ask another node."
+                    f"{self._shown} cannot be used: {cause}.", "Check the URL, or ask another node."
                 ) from None
             raise _Busy(words, maybe_done=not refused) from None
         except (httpx2.InvalidURL, UnicodeError) as error:
-            raise NetworkUnreachable(f"{self.url} is not a usable URL: {error}.", "Correct it.") from None
+            raise NetworkUnreachable(f"{self._shown} is not a usable URL: {error}.", "Correct it.") from None
         return self._parse(raw, parser)
 
     def _parse(self, raw: str, parser: type[T]) -> T:
@@ -444,7 +504,7 @@ class Rpc:
             case {"code": int(code), "message": str(message), **more}:
                 if code in _BUSY_CODES:
                     raise _Busy(message[:200].rstrip("."), maybe_done=False)
-                raise RpcError(self.url, code, message, more.get("data"))
+                raise RpcError(self._shown, code, message, more.get("data"))
             case None:
                 pass
             case _:
@@ -459,8 +519,8 @@ class Rpc:
 
     def _nonsense(self, what: str) -> NetworkUnreachable:
         return NetworkUnreachable(
-            f"{self.url} does not answer as a Solana RPC node: {what}.",
-            "Check the URL, or use another node with --network URL.",
+            f"{self._shown} does not answer as a Solana RPC node: {what}.",
+            "Check the URL, or use another node with --rpc-url URL.",
         )
 
 

@@ -16,13 +16,15 @@ from typing import Self
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from chain import wallet
+from chain import config, wallet
 from chain.client import Client
+from chain.config import Settings
 from chain.errors import ChainError, InsufficientFunds, NotFound
-from chain.irys.client import DEVNET, MAINNET, Endpoints, Irys, Role, artifact_tags
+from chain.irys.client import DEVNET, Endpoints, Irys, Role, artifact_tags
 from chain.irys.dataitem import DataItem, ItemId
 from chain.irys.node import RunningNode, serve
 from chain.network import LAMPORTS_PER_SOL, Network, connect
+from chain.spending import Budget, Terms
 
 LOCAL_IRYS_PORT = 8908
 AUTHORITY, MINER, VERIFIER = "authority", "miner", "verifier"
@@ -33,17 +35,29 @@ _LOCAL_FUNDS = 10 * LAMPORTS_PER_SOL
 class Connection:
     """An open network with its client and Irys; a context manager that closes them."""
 
-    def __init__(self, name: str, home: Path, *, irys: str | None = None) -> None:
+    def __init__(self, name: str, home: Path, *, irys: str | None = None, settings: Settings | None = None) -> None:
         self.home = home
-        self.network: Network = connect(name, home)
-        self.client = Client(self.network)
+        self.settings = settings or config.current(name)
+        program = self.settings["program_id"]
+        self.network: Network = connect(
+            self.settings.network,
+            home,
+            url=self.settings["rpc_url"],
+            program_id=Pubkey.from_string(program) if program else None,
+            commitment=self.settings["commitment"],
+            is_local=self.settings["is_local"],
+        )
+        terms = Terms(
+            self.settings.typed, self.settings["real_money"], self.settings["max_spend"], self.settings["genesis"]
+        )
+        self.client = Client(self.network, budget=Budget(terms), priority_fee=self.settings["priority_fee"])
         self._node: RunningNode | None = None
         try:
-            if name == "embedded":
+            if self.settings.network == "embedded":
                 self._node = serve(home / "irys")
-                bootstrap(self.client, home)
-            url = self._node.url if self._node else irys
-            endpoints = Endpoints(url, (url,)) if url else _endpoints(self.network)
+                bootstrap(Client(self.network), home)
+            url = self._node.url if self._node else irys or self.settings["irys"]
+            endpoints = Endpoints(url, (url,)) if url else _endpoints(self.network, self.settings)
             self.irys = Irys(endpoints, cache=home / "cache")
         except BaseException:
             self.close()
@@ -68,15 +82,21 @@ class Connection:
     def wallet(self, given: str | None, role: str) -> Keypair:
         """The keypair to sign with: the one given by name or path, else the home's wallet for this role.
 
-        Local networks get a funded wallet on first use; elsewhere a missing wallet is refused.
+        Local networks get a funded wallet on first use. Elsewhere a configured one goes before the home's, the
+        Solana command line's after it, and where there is none that is refused.
         """
         if given:
             return wallet.resolve(self.home, given)
         if self.network.is_local:
             return fund(self.network, wallet.ensure(self.home, role))
+        configured = self.settings.found["keypair"]
+        if configured.value and configured.origin != config.SOLANA:
+            return wallet.resolve(self.home, configured.value)
         try:
             return wallet.load(wallet.path_of(self.home, role))
         except NotFound:
+            if configured.value:
+                return wallet.resolve(self.home, configured.value)
             raise NotFound(
                 f"There is no wallet {role!r} for the network {self.network.name}.",
                 f"Name a keypair file with --keypair, or make one with `chain wallet new {role}`.",
@@ -90,7 +110,11 @@ class Connection:
         content_type: str,
         tags: Iterable[tuple[str, str]] = (),
     ) -> tuple[bytes, bytes]:
-        """Upload an artifact signed by `key`; its SHA-256 and its 32-byte Irys id."""
+        """Upload an artifact signed by `key`; its SHA-256 and its 32-byte Irys id.
+
+        Only where a transaction may follow: SpendingRefused elsewhere.
+        """
+        self.client.budget.authorize(self.network)
         digest = hashlib.sha256(data).digest()
         item = DataItem.sign(key, data, tags=artifact_tags(role, digest, content_type, tags))
         self.irys.upload(item)
@@ -112,11 +136,10 @@ class Connection:
         return artifact.data
 
 
-def _endpoints(network: Network) -> Endpoints:
-    if network.is_local:
-        local = f"http://127.0.0.1:{LOCAL_IRYS_PORT}"
-        return Endpoints(local, (local,))
-    return MAINNET if network.name == "mainnet" else DEVNET
+def _endpoints(network: Network, settings: Settings) -> Endpoints:
+    local = Endpoints(f"http://127.0.0.1:{LOCAL_IRYS_PORT}", (f"http://127.0.0.1:{LOCAL_IRYS_PORT}",))
+    other = local if network.is_local else DEVNET
+    return Endpoints(settings["irys_uploader"] or other.uploader, settings["irys_gateways"] or other.gateways)
 
 
 def bootstrap(client: Client, home: Path) -> None:

@@ -19,7 +19,7 @@ from solders.signature import Signature
 
 from chain import score
 from chain.client import Client
-from chain.errors import InsufficientFunds, TransactionFailed
+from chain.errors import InsufficientFunds
 from chain.interface import Project, Proposal, ProposalSubmitted
 from chain.irys.client import Role
 from chain.session import Connection
@@ -130,13 +130,9 @@ def reconcile(client: Client, miner: Pubkey, project: Project, ledger: Ledger) -
     pending = ledger.session.pending
     if pending is None:
         return None
-    if pending.signature:
-        signature = Signature.from_string(pending.signature)
-        try:
-            client.network.confirm(signature, pending.last_valid)
-        except TransactionFailed:
-            ledger.append("abandoned")
-            return None
+    if pending.signature and client.outcome(Signature.from_string(pending.signature), pending.last_valid) is None:
+        ledger.append("abandoned")
+        return None
     for proposal in client.proposals(project.id):
         if proposal.miner == miner and proposal.code_hash.hex() == pending.code_hash:
             ledger.append("submitted", proposal=proposal.id)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.support import require
 
 if TYPE_CHECKING:
     from tests.attacks.tiny import TinyHome
+
+settings.register_profile("project", deadline=None)  # a busy machine is no failure
+settings.load_profile("project")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's own configuration is not the tests'."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("ARMLX_")]:
+            patch.delenv(name)
+        patch.setenv("ARMLX_CONFIG", str(tmp_path_factory.mktemp("configuration") / "none.toml"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from chain.client import Client, Done
-from chain.errors import ChainError, InvalidData, TransactionFailed
+from chain.errors import ChainError, InvalidData
 from chain.interface import LockActive, Project, Proposal, ProposalStatus
 from chain.irys.client import Role
 from chain.session import Connection
@@ -199,12 +199,8 @@ def _resume(client: Client, record: Record, say: Say) -> None:
     if sent is None:
         return
     say(f"looking up the {sent['action']} that was sent before the interruption")
-    try:
-        client.network.confirm(Signature.from_string(sent["signature"]), sent["last_valid"])
-    except TransactionFailed:
-        record.append("dead", signature=sent["signature"])
-    else:
-        record.append("landed", signature=sent["signature"])
+    done = client.outcome(Signature.from_string(sent["signature"]), sent["last_valid"])
+    record.append("landed" if done else "dead", signature=sent["signature"])
 
 
 def _landed(record: Record, done: Done) -> None:

@@ -130,10 +130,10 @@ def test_the_record_comes_before_the_sending(connection: Connection) -> None:
     receipt = connection.network.transaction(signature)
     assert isinstance(receipt, Receipt)
     assert last_valid >= local.ledger_of(connection).block_height()
-    done = client.landed(signature)
+    done = client.outcome(signature, last_valid)
     assert done is not None
     assert done.event(ProposalSubmitted).id == 0
-    assert client.landed(Signature.new_unique()) is None
+    assert client.outcome(Signature.new_unique(), last_valid) is None
 
 
 def test_a_record_that_cannot_be_made_stops_it(connection: Connection) -> None:
@@ -169,7 +169,9 @@ def test_two_miners_after_the_same_id_get_one_each(connection: Connection, momen
         (1, local.miner_of(connection).pubkey()),
     ]
     # the last recorded signature is the one that landed, any before it never did
-    assert [client.landed(signature) is not None for signature in signatures] == [False] * (moment == "send") + [True]
+    assert [client.outcome(signature, 0) is not None for signature in signatures] == [False] * (moment == "send") + [
+        True
+    ]
     assert network.calls.count("send") == len(signatures)
 
 

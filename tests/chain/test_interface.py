@@ -187,7 +187,7 @@ def test_the_programs_own_message_wins() -> None:
         "Program log: AnchorError thrown in p.rs:3. Error Code: Y. Error Number: 6004. Error Message: No.",
     )
     refusal = interface.error_for(6003, logs)
-    assert refusal.problem == "The program refused it: Not you (error 6003)."
+    assert refusal.problem == "The program refused it: Not you (NotVerifier, error 6003)."
     assert refusal.logs == logs
 
 

@@ -41,6 +41,11 @@ def valued(value: object) -> Reply:
     return ok({"context": {"slot": 1}, "value": value})
 
 
+def epoch(height: int, slot: int = 1) -> Reply:
+    known = {"absoluteSlot": slot, "blockHeight": height, "epoch": 0, "slotIndex": slot, "slotsInEpoch": 432_000}
+    return ok(known | {"transactionCount": 0})
+
+
 class Node:
     """A node that answers as a test says; `requests` are the JSON bodies it got."""
 
@@ -224,7 +229,7 @@ def test_answers_to_other_questions_are_not_believed(node: Node, rpc: Rpc) -> No
     node.script(valued([]))
     with pytest.raises(NetworkUnreachable, match="0 accounts for 1"):
         rpc.account(KEY)
-    node.reply = lambda r: ok(5) if r["method"] == "getBlockHeight" else valued([])
+    node.reply = lambda r: epoch(5) if r["method"] == "getEpochInfo" else valued([])
     with pytest.raises(NetworkUnreachable, match="0 statuses"):
         rpc.confirm(Signature.default(), 9)
     other = {"lamports": 1, "owner": str(Keypair().pubkey()), "data": ["", "base64"], "executable": False}
@@ -252,8 +257,8 @@ def test_an_unconfirmed_transaction_is_sent_again_byte_for_byte_until_it_is_dead
     height = iter([8, 9, 10, 11, 12])
 
     def reply(request: dict[str, Any]) -> Reply:
-        if request["method"] == "getBlockHeight":
-            return ok(next(height))
+        if request["method"] == "getEpochInfo":
+            return epoch(next(height))
         return ok(str(tx.signatures[0])) if request["method"] == "sendTransaction" else valued([None])
 
     node.reply = reply
@@ -268,7 +273,7 @@ def test_an_unconfirmed_transaction_is_sent_again_byte_for_byte_until_it_is_dead
 
 
 def test_what_is_still_open_at_the_time_limit_says_so(node: Node, rpc: Rpc) -> None:
-    node.reply = lambda request: ok(1) if request["method"] == "getBlockHeight" else valued([None])
+    node.reply = lambda request: epoch(1) if request["method"] == "getEpochInfo" else valued([None])
     with pytest.raises(NetworkUnreachable, match="may still land") as info:
         rpc.confirm(Signature.default(), 10, timeout=0.1)
     assert "before sending anything again" in info.value.cure
@@ -344,4 +349,23 @@ def test_a_proxy_of_the_environment_does_not_see_a_local_node(
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     rpc = Rpc(chain[1])
     assert rpc.clock().slot >= 0
+    rpc.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://127.0.0.1:9", "http://127.0.0.1:9"),
+        ("http://127.0.0.1:9/?api-key=SECRET", "http://127.0.0.1:9/..."),
+        ("http://me:SECRET@127.0.0.1:9", "http://127.0.0.1:9/..."),
+        ("http://127.0.0.1:9/v2/SECRETSECRETSECRET", "http://127.0.0.1:9/..."),
+    ],
+)
+def test_the_key_of_a_paid_service_is_in_no_message(url: str, shown: str) -> None:
+    rpc = Rpc(url, call_seconds=0.2)
+    assert rpc.name == shown
+    with pytest.raises(NetworkUnreachable) as info:
+        rpc.balance(KEY)
+    assert shown in info.value.message
+    assert "SECRET" not in info.value.message
     rpc.close()

@@ -1,0 +1,237 @@
+"""`chain proposal claim | release | approve | reject | expire`: the review's steps, by hand.
+
+`verifier check --settle` does the same with a verdict behind it. These are for a keyholder who has reached one
+elsewhere, or who cleans up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chain.commands import connected, irys_option, keypair_option
+from chain.options import answer, common
+
+if TYPE_CHECKING:
+    from solders.keypair import Keypair
+    from solders.pubkey import Pubkey
+
+    from chain.client import Client, Done
+    from chain.interface import Proposal
+
+_MAX_METRICS = 16 * 1024 * 1024  # bytes
+_metrics_option = click.option(
+    "--metrics",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File with what was measured; it is uploaded, and its hash goes on chain.",
+)
+
+
+def _review(command: Callable[..., Any]) -> Callable[..., Any]:
+    return common(keypair_option("verifier")(click.argument("proposal_id", type=click.IntRange(0))(command)))
+
+
+@click.command()
+@_review
+def claim(home: Path, network: str, as_json: bool, keypair: str | None, proposal_id: int) -> None:
+    """Lock a proposal for your review, for 24 hours."""
+    from chain import show
+    from chain.interface import ReviewClaimed
+    from chain.session import VERIFIER
+
+    with connected(network, home) as connection:
+        found = connection.client.proposal(proposal_id)
+        done = connection.client.claim_review(connection.wallet(keypair, VERIFIER), found)
+        until = done.event(ReviewClaimed).review_lock_until
+        more = {"review_lock_until": until}
+        _say(as_json, proposal_id, "in_review", done, f"is yours to review until {show.when(until)} UTC", more)
+
+
+@click.command()
+@_review
+def release(home: Path, network: str, as_json: bool, keypair: str | None, proposal_id: int) -> None:
+    """Give a review back; anyone may, once its lock has lapsed."""
+    from chain.session import VERIFIER
+
+    with connected(network, home) as connection:
+        found = connection.client.proposal(proposal_id)
+        done = connection.client.release_review(connection.wallet(keypair, VERIFIER), found)
+        _say(as_json, proposal_id, "pending", done, "is pending again")
+
+
+@click.command()
+@_review
+@irys_option
+@_metrics_option
+@click.option("--verified", metavar="METRIC", help="The value that was verified, in the metric's own unit.")
+@click.option("--score", type=int, help="The same as an on-chain score, where the project's convention is not known.")
+def approve(
+    home: Path,
+    network: str,
+    as_json: bool,
+    keypair: str | None,
+    proposal_id: int,
+    irys: str | None,
+    metrics: Path,
+    verified: str | None,
+    score: int | None,
+) -> None:
+    """Approve a proposal that you hold in review: the stake goes back, the reward is minted."""
+    from chain import packing
+    from chain.interface import MinerRewardMinted, ScoreNotImproved, error_for
+    from chain.irys.client import Role
+    from chain.session import VERIFIER
+
+    if (verified is None) == (score is None):
+        raise click.UsageError("Give the verified value, as --verified METRIC or as --score.")
+    data = packing.read(metrics, _MAX_METRICS)
+    with connected(network, home, irys) as connection:
+        client, key = connection.client, connection.wallet(keypair, VERIFIER)
+        found = client.proposal(proposal_id)
+        project = client.project(found.project_id)
+        _ours(found, key.pubkey())
+        if score is None:
+            from chain import show
+
+            overview = show.overview(connection, project.id)
+            if overview.convention is None:
+                raise click.UsageError(f"What a score means is not known: {overview.problem} Give --score.")
+            score = overview.convention.to_score(_decimal(verified))
+        if score <= project.current_best_aggregate_score:  # before anything is uploaded
+            raise error_for(ScoreNotImproved.code)
+        pinned = connection.publish(key, Role.VERIFIER_METRICS, data, "application/json")
+        done = client.approve(key, found, project, verified_score=score, metrics=pinned)
+        reward = done.event(MinerRewardMinted).amount
+        more = {"score": score, "metrics_hash": pinned[0].hex(), "reward": reward}
+        words = f"is approved with the score {score:,}; {reward:,} {project.token_symbol} minted"
+        _say(as_json, proposal_id, "approved", done, words, more)
+
+
+@click.command()
+@_review
+@irys_option
+@_metrics_option
+def reject(
+    home: Path, network: str, as_json: bool, keypair: str | None, proposal_id: int, irys: str | None, metrics: Path
+) -> None:
+    """Reject a proposal that you hold in review: its stake is slashed, half of it becomes claimable by you."""
+    from chain import packing
+    from chain.interface import StakeSlashed
+    from chain.irys.client import Role
+    from chain.session import VERIFIER
+
+    data = packing.read(metrics, _MAX_METRICS)
+    with connected(network, home, irys) as connection:
+        key, found = connection.wallet(keypair, VERIFIER), connection.client.proposal(proposal_id)
+        _ours(found, key.pubkey())
+        pinned = connection.publish(key, Role.VERIFIER_REJECT_EVIDENCE, data, "application/json")
+        done = connection.client.reject(key, found, metrics=pinned)
+        slashed = done.event(StakeSlashed)
+        more = {"burned": slashed.burned, "claimable": slashed.to_verifier_pool, "metrics_hash": pinned[0].hex()}
+        words = f"is rejected: {slashed.burned} burned, {slashed.to_verifier_pool} claimable"
+        _say(as_json, proposal_id, "rejected", done, words, more)
+
+
+@click.command()
+@common
+@keypair_option("miner")
+@click.option("--all-due", is_flag=True, help="Every proposal that is due; one that fails does not stop the rest.")
+@click.option("--project", "project_id", type=click.IntRange(0), help="With --all-due: of this project only.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Most with --all-due.")
+@click.argument("proposal_id", type=click.IntRange(0), required=False)
+def expire(
+    home: Path,
+    network: str,
+    as_json: bool,
+    keypair: str | None,
+    all_due: bool,
+    project_id: int | None,
+    limit: int,
+    proposal_id: int | None,
+) -> None:
+    """End a proposal that nobody settled within 7 days; half of the slashed stake becomes claimable by you.
+
+    With --all-due the exit status is 1 where one of them failed; run it again for what is left.
+    """
+    from chain.interface import StakeSlashed
+    from chain.session import MINER
+
+    if all_due == (proposal_id is not None):
+        raise click.UsageError("Name a proposal, or give --all-due.")
+    with connected(network, home) as connection:
+        client, key = connection.client, connection.wallet(keypair, MINER)
+        if proposal_id is not None:
+            done = client.expire(key, client.proposal(proposal_id))
+            slashed = done.event(StakeSlashed)
+            more = {"burned": slashed.burned, "claimable": slashed.to_verifier_pool}
+            words = f"has expired: {slashed.burned} burned, {slashed.to_verifier_pool} claimable"
+            return _say(as_json, proposal_id, "expired", done, words, more)
+        found = client.all_proposals() if project_id is None else client.proposals(project_id)
+        chosen = due(found, client.network.clock().unix_timestamp)
+        rows = _expire_each(client, key, chosen[:limit])
+        left, failed = len(chosen) - len(rows), sum(row["status"] == "failed" for row in rows)
+        lines = [
+            f"proposal {row['proposal']} {row['status']}{': ' if row['problem'] else ''}{row['problem']}"
+            for row in rows
+        ]
+        lines += [f"{left} more are due: run it again"] if left else []
+        answer(as_json, rows, "\n".join(lines) or "nothing is due")
+        raise SystemExit(1 if failed else 0)
+
+
+def due(proposals: list[Proposal], now: int) -> list[Proposal]:
+    """Those that nobody settled within the expiry window, longest due first. A review lock does not put it off."""
+    from chain.interface import EXPIRY_WINDOW_SECONDS, ProposalStatus
+
+    unsettled = (ProposalStatus.PENDING, ProposalStatus.IN_REVIEW)
+    found = [entry for entry in proposals if entry.status in unsettled]
+    found = [entry for entry in found if entry.submitted_at + EXPIRY_WINDOW_SECONDS <= now]
+    return sorted(found, key=lambda entry: (entry.submitted_at, entry.id))
+
+
+def _expire_each(client: Client, key: Keypair, chosen: list[Proposal]) -> list[dict[str, Any]]:
+    """Expire one after the other. One that is refused does not stop the rest; a wallet, a cap or a network that
+    would fail all of them does, and the result says so.
+    """
+    from chain.errors import ChainError, TransactionFailed
+
+    rows: list[dict[str, Any]] = []
+    for number, entry in enumerate(chosen, 1):
+        click.echo(f"proposal {entry.id} ({number} of {len(chosen)})", err=True)
+        row = {"proposal": entry.id, "status": "expired", "signature": None, "problem": ""}
+        try:
+            row["signature"] = str(client.expire(key, entry).receipt.signature)
+        except ChainError as error:
+            rows.append(row | {"status": "failed", "problem": error.problem})
+            if not isinstance(error, TransactionFailed):
+                break
+        else:
+            rows.append(row)
+    return rows
+
+
+def _ours(proposal: Proposal, key: Pubkey) -> None:
+    """The program's own refusal, before anything is uploaded, unless `key` holds the review."""
+    from chain.interface import ProposalStatus, WrongReviewer, WrongStatus, error_for
+
+    if proposal.status is not ProposalStatus.IN_REVIEW:
+        raise error_for(WrongStatus.code)
+    if proposal.reviewer != key:
+        raise error_for(WrongReviewer.code)
+
+
+def _decimal(text: str | None) -> Decimal:
+    try:
+        return Decimal(text or "")
+    except ArithmeticError:
+        raise click.BadParameter(f"{text!r} is not a number", param_hint="--verified") from None
+
+
+def _say(as_json: bool, proposal: int, status: str, done: Done, words: str, more: dict[str, Any] | None = None) -> None:
+    document = {"proposal": proposal, "status": status, "signature": str(done.receipt.signature)}
+    answer(as_json, document | (more or {}), f"proposal {proposal} {words}")

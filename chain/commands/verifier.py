@@ -1,0 +1,50 @@
+"""`chain verifier`: the program's allowlist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from chain.commands import address_of, connected, keypair_option
+from chain.options import answer, common
+
+
+@click.group()
+def verifier() -> None:
+    """The program's allowlist of verifiers; only its authority may change it."""
+
+
+def _allowlist(command: Callable[..., Any]) -> Callable[..., Any]:
+    return common(keypair_option("authority")(click.argument("address")(command)))
+
+
+@verifier.command("add")
+@_allowlist
+def verifier_add(home: Path, network: str, as_json: bool, keypair: str | None, address: str) -> None:
+    """Register ADDRESS (or a wallet's name) as a verifier."""
+    _change_allowlist(home, network, as_json, keypair, address, add=True)
+
+
+@verifier.command("remove")
+@_allowlist
+def verifier_remove(home: Path, network: str, as_json: bool, keypair: str | None, address: str) -> None:
+    """Take ADDRESS (or a wallet's name) off the allowlist."""
+    _change_allowlist(home, network, as_json, keypair, address, add=False)
+
+
+def _change_allowlist(home: Path, network: str, as_json: bool, keypair: str | None, address: str, *, add: bool) -> None:
+    from chain.session import AUTHORITY
+
+    with connected(network, home) as connection:
+        key = address_of(home, address)
+        authority = connection.wallet(keypair, AUTHORITY)
+        change = connection.client.add_verifier if add else connection.client.remove_verifier
+        done = change(authority, key)
+        answer(
+            as_json,
+            {"verifier": str(key), "registered": add, "signature": str(done.receipt.signature)},
+            f"{key} is {'now' if add else 'no longer'} a verifier",
+        )
