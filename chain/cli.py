@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chain.commands import look
 from chain.options import answer, common, home_option, json_option
 
 if TYPE_CHECKING:
     from chain.session import Connection
 
 _KEYPAIR = "Wallet by name, or a keypair file."
-irys_option = click.option(
-    "--irys", metavar="URL", envvar="ARMLX_IRYS", help="Irys node, where it is not the network's own."
-)
+irys_option = look.irys_option
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -166,28 +165,8 @@ def project_create(
         )
 
 
-@project.command("list")
-@common
-def project_list(home: Path, network: str, as_json: bool) -> None:
-    """All projects of the network."""
-    from chain import show
-
-    with _connected(network, home) as connection:
-        projects = connection.client.projects()
-        answer(as_json, [show.as_json(entry) for entry in projects], show.projects(projects))
-
-
-@project.command("show")
-@common
-@irys_option
-@click.argument("project_id", type=click.IntRange(0))
-def project_show(home: Path, network: str, as_json: bool, irys: str | None, project_id: int) -> None:
-    """Baseline, best, price, supply, rewards and proposals of a project."""
-    from chain import show
-
-    with _connected(network, home, irys) as connection:
-        overview = show.overview(connection, project_id)
-        answer(as_json, overview.as_json(), overview.text())
+project.add_command(look.project_list)
+project.add_command(look.project_show)
 
 
 # --- proposals ---
@@ -198,29 +177,8 @@ def proposal() -> None:
     """List and show proposals."""
 
 
-@proposal.command("list")
-@common
-@click.option("--project", "project_id", type=click.IntRange(0), default=0, show_default=True, help="Project id.")
-def proposal_list(home: Path, network: str, as_json: bool, project_id: int) -> None:
-    """All proposals of a project."""
-    from chain import show
-
-    with _connected(network, home) as connection:
-        connection.client.project(project_id)
-        proposals = connection.client.proposals(project_id)
-        answer(as_json, [show.as_json(entry) for entry in proposals], show.proposals(proposals))
-
-
-@proposal.command("show")
-@common
-@click.argument("proposal_id", type=click.IntRange(0))
-def proposal_show(home: Path, network: str, as_json: bool, proposal_id: int) -> None:
-    """Everything the chain holds of a proposal."""
-    from chain import show
-
-    with _connected(network, home) as connection:
-        found = connection.client.proposal(proposal_id)
-        answer(as_json, show.as_json(found), show.fields_text(found))
+proposal.add_command(look.proposal_list)
+proposal.add_command(look.proposal_show)
 
 
 # --- wallets ---

@@ -1,0 +1,1 @@
+"""The subcommands of `chain`, a module per group; each only parses, calls and prints."""
