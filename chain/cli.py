@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands import look
+from chain.commands import look, watch
 from chain.options import answer, common, home_option, json_option
 
 if TYPE_CHECKING:
@@ -73,6 +73,9 @@ def localnet(home: Path, port: int, irys_port: int) -> None:
                 click.echo("stopped", err=True)
     finally:
         ledger.close()
+
+
+main.add_command(watch.watch)
 
 
 # --- projects ---

@@ -59,6 +59,7 @@ from chain.network import (
     Account,
     Blockhash,
     Clock,
+    Entry,
     Receipt,
     Simulation,
     TransactionRejected,
@@ -151,6 +152,7 @@ class Rpc:
             trust_env=not self.is_local,
         )
         self._rent: dict[int, int] = {}
+        self._genesis: Hash | None = None
         self._sent: dict[Signature, bytes] = {}
 
     def account(self, key: Pubkey) -> Account | None:
@@ -315,6 +317,28 @@ class Rpc:
                 break
             before = found[-1]
         return found
+
+    def entries(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Entry]:
+        """One page of `signatures`, at most 1,000, with slot, time and fate of each."""
+        config = RpcSignaturesForAddressConfig(before=before, limit=min(limit, 1000), commitment=self._settled)
+        answer = self._call(
+            requests.GetSignaturesForAddress(address, config), responses.GetSignaturesForAddressResp
+        ).value
+        final = TransactionConfirmationStatus.Finalized
+        return [
+            Entry(e.signature, e.slot, e.block_time, e.err is not None, e.confirmation_status == final) for e in answer
+        ]
+
+    def final_slot(self) -> int:
+        """The newest slot that can no longer vanish."""
+        request = requests.GetSlot(RpcContextConfig(CommitmentLevel.Finalized))
+        return self._call(request, responses.GetSlotResp).value
+
+    def genesis(self) -> Hash:
+        """The hash that tells this cluster from every other; asked once."""
+        if self._genesis is None:
+            self._genesis = self._call(requests.GetGenesisHash(), responses.GetGenesisHashResp).value
+        return self._genesis
 
     def airdrop(self, key: Pubkey, lamports: int) -> Signature:
         """Ask the cluster's faucet for `lamports`. Raises TransactionFailed where it gives none."""

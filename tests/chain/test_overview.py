@@ -21,6 +21,7 @@ from chain.cli import main
 from chain.errors import InvalidData
 from chain.interface import Claimable, GlobalConfig, ProposalStatus, SolVault, VerifierEntry
 from chain.ledger import Ledger
+from chain.network import PROGRAM_ID
 from chain.overview import by_day, infer, parse_json, track_record
 from chain.overview_text import bars
 from tests.chain import live
@@ -48,8 +49,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         proposals=[live.approved(0), live.proposal(1, submitted_at=2**62), live.proposal(2, ProposalStatus.EXPIRED)],
     )
     broken = interface.encode_account(live.proposal(3))[:-3] + b"\x63\xff\xff"  # no such status
-    live.put(home, (live.PDAS.proposal(3), broken, live.PROGRAM_ID))
-    live.put(home, (live.PDAS.project(9), interface.discriminator("account", "Project") + b"short", live.PROGRAM_ID))
+    live.put(home, (live.PDAS.proposal(3), broken, PROGRAM_ID))
+    live.put(home, (live.PDAS.project(9), interface.discriminator("account", "Project") + b"short", PROGRAM_ID))
     return home
 
 
