@@ -83,6 +83,7 @@ class Subscription:
                 max_size=MAX_MESSAGE,
                 compression=None,
                 proxy=None if local else True,
+                legacy=True,  # a connection rather than a context manager
             )
         except (OSError, WebSocketException, InvalidURI, ValueError) as error:
             raise Dropped(f"{url} takes no subscription: {_words(error)}") from None
