@@ -82,12 +82,13 @@ pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 .rows dt { color: var(--soft); overflow-wrap: anywhere; } .rows dd { margin: 0; min-width: 0; overflow-wrap: anywhere; }
 .rows ul { margin: 0; padding: 0; list-style: none; }
 .rows .head { grid-column: 1 / -1; color: var(--ink); margin-top: 5px; }
-.d1 { padding-left: 14px; } .d2 { padding-left: 28px; } .d3 { padding-left: 42px; }
+dt.d1 { padding-left: 14px; } dt.d2 { padding-left: 28px; } dt.d3 { padding-left: 42px; }
 footer { margin-top: 44px; font-size: 12.5px; color: var(--soft); }
 @media (max-width: 760px) { main { padding: 28px 16px 48px; } .figures { grid-template-columns: repeat(2, 1fr); }
   h1 { font-size: 23px; } .figures .lead dd { font-size: 20px; } .figures dd { font-size: 16px; }
   .figures div { padding: 12px 14px; } .rows { grid-template-columns: 1fr; gap: 0; }
-  .rows dd { margin-bottom: 8px; } .chart svg { height: 104px; } }
+  .rows dd { margin-bottom: 8px; } dd.d1 { padding-left: 14px; } dd.d2 { padding-left: 28px; }
+  dd.d3 { padding-left: 42px; } .chart svg { height: 104px; } }
 """
 
 
@@ -138,7 +139,8 @@ def _figures(found: Overview) -> str:
     delta = f"{meaning.convention.gain_percent(found.best):+.2f} %" if meaning.convention else "unknown"
     price = f"{found.next_price / LAMPORTS_PER_SOL:.6f} SOL"
     pool = f"{project.miner_pool_minted:,} <small>of {project.miner_pool_cap:,}</small>"
-    good = ' class="good"' if found.best > project.baseline_aggregate_score else ""
+    better = meaning.convention is not None and found.best > project.baseline_aggregate_score
+    good = ' class="good"' if better else ""
     lead = [
         (f"best {metric}", best),
         ("gain over the baseline", f"<span{good}>{delta}</span>"),
@@ -299,7 +301,7 @@ def _row(row: Row) -> str:
         value = f"<pre>{_text(row.values[0], lines=True)}</pre>"
     else:
         value = _text(row.values[0])
-    return f'<dt class="{indent}">{_text(row.name)}</dt><dd>{value}</dd>'
+    return f'<dt class="{indent}">{_text(row.name)}</dt><dd class="{indent}">{value}</dd>'
 
 
 def _addresses(found: Overview) -> str:

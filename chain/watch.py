@@ -29,6 +29,7 @@ from chain.errors import ChainError, NetworkUnreachable
 from chain.follow import Follower
 from chain.index import IndexedEvent
 from chain.network import Network
+from chain.rpc import RpcError
 
 OPEN_SECONDS: Final = 10.0
 MAX_MESSAGE: Final = 4 << 20  # bytes
@@ -215,7 +216,7 @@ class _Step:
         try:
             self._tell(self._follower.sync())
             self._follower.backfill(BACKFILL, self._since)
-        except NetworkUnreachable as error:
+        except (NetworkUnreachable, RpcError) as error:  # a node's refusal of a read is its trouble, not ours
             if not self._silent:
                 self._say(f"{error.problem} Trying on.")
             self._silent = True

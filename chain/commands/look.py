@@ -98,12 +98,16 @@ def proposal_list(home: Path, network: str, as_json: bool, project_id: int) -> N
 def proposal_show(home: Path, network: str, as_json: bool, irys: str | None, proposal_id: int) -> None:
     """Everything the chain holds of a proposal, its scores also as the project's metric."""
     from chain import show
-    from chain.overview import meaning
+    from chain.errors import InvalidData, NotFound
+    from chain.overview import Meaning, meaning
     from chain.session import Connection
 
     with Connection(network, home, irys=irys) as connection:
         found = connection.client.proposal(proposal_id)
-        meant = meaning(connection, connection.client.project(found.project_id))
+        try:
+            meant = meaning(connection, connection.client.project(found.project_id))
+        except (NotFound, InvalidData) as error:
+            meant = Meaning("score", None, error.problem, None)
         metrics = _metrics(found, meant)
         lines = [show.fields_text(found), "", *(f"{name.replace('_', ' '):<28} {v}" for name, v in metrics.items())]
         answer(as_json, {**show.as_json(found), **metrics}, "\n".join(lines))

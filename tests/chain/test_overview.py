@@ -112,6 +112,10 @@ def test_a_proposals_scores_as_metrics(home: Path) -> None:
     text = chain("proposal", "show", 1, "--home", home).stdout
     assert "claimed metric               1.991456" in text
     assert "verified metric" not in text
+    live.put(home, live.proposal_account(live.proposal(50, project_id=77)))
+    orphan = json.loads(chain("proposal", "show", 50, "--home", home, "--json").stdout)
+    assert (orphan["id"], orphan["metric"]) == (50, None)
+    assert "no project 77" in orphan["scores_are_raw_because"]
 
 
 def test_where_scores_mean_nothing_known_they_are_raw(tmp_path: Path) -> None:
