@@ -57,6 +57,8 @@ def index_path(home: Path, network: Network) -> Path:
 class Follower:
     """One project on one network, indexed in the file `path`; a context manager that closes it.
 
+    For one thread at a time; other processes may have their own on the same file.
+
     Every method may raise NetworkUnreachable, and then has lost nothing; NotFound where there is no such project.
     """
 

@@ -86,7 +86,7 @@ def test_a_huge_document_is_bounded() -> None:
     assert ("(nested too deeply to show)",) in [row.values for section in sections(deep) for row in section.rows]
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(JSON)
 def test_any_document_becomes_clean_rows(value: object) -> None:
     for section in sections(value):

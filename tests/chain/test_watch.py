@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from solders.pubkey import Pubkey
 from solders.signature import Signature
@@ -211,6 +211,7 @@ def test_notifications_are_parsed_strictly() -> None:
             parse_notification(bad, 3)
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(), st.binary(), st.recursive(st.none() | st.text(), st.lists).map(json.dumps)))
 def test_any_message_is_a_notification_or_dropped(raw: str | bytes) -> None:
     with contextlib.suppress(Dropped):
