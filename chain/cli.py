@@ -11,6 +11,7 @@ from chain.commands.proposal import proposal
 from chain.commands.token import token
 from chain.commands.verifier import verifier
 from chain.commands.wallet import wallet
+from chain.commands.watch import watch
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,7 +23,7 @@ def main() -> None:
     """
 
 
-for _command in (admin, localnet, project, proposal, wallet, token, verifier):
+for _command in (admin, localnet, project, proposal, wallet, token, verifier, watch):
     main.add_command(_command)
 
 

@@ -10,7 +10,6 @@ are seconds since 1970, prices lamports, tokens whole (0 decimals), scores i64 a
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -658,10 +657,28 @@ def parse_events(logs: Sequence[str], program_id: Pubkey = PROGRAM_ID) -> list[E
     What other programs of the transaction log is ignored, whatever it looks like, and so are kinds of
     events this client does not know; one that it knows but cannot read is InvalidData.
     """
-    return [event for data in _own_data(logs, str(program_id)) if (event := _event(data)) is not None]
+    events: list[Event] = []
+    for found in scan_events(logs, program_id):
+        if isinstance(found, InvalidData):
+            raise found
+        events.append(found)
+    return events
 
 
-def _own_data(logs: Sequence[str], program: str) -> Iterator[bytes]:
+def scan_events(logs: Sequence[str], program_id: Pubkey = PROGRAM_ID) -> list[Event | InvalidData]:
+    """As `parse_events`, with the error itself in the place of an event that cannot be read."""
+    found: list[Event | InvalidData] = []
+    for text in _own_data(logs, str(program_id)):
+        try:
+            event = decode_event(_base64(text))
+        except InvalidData as error:
+            found.append(error)
+        else:
+            found += [] if event is None else [event]
+    return found
+
+
+def _own_data(logs: Sequence[str], program: str) -> Iterator[str]:
     running: list[str] = []
     for line in logs:
         if match := _INVOKED.fullmatch(line):
@@ -669,13 +686,23 @@ def _own_data(logs: Sequence[str], program: str) -> Iterator[bytes]:
         elif _RETURNED.match(line) and running:
             running.pop()
         elif line.startswith(_DATA) and running and running[-1] == program:
-            try:
-                yield b"".join(base64.b64decode(part, validate=True) for part in line[len(_DATA) :].split(" "))
-            except binascii.Error:
-                raise InvalidData(f"The program's log holds no base64: {line[:120]!r}.") from None
+            yield line[len(_DATA) :]
 
 
-def _event(data: bytes) -> Event | None:
+def _base64(text: str) -> bytes:
+    try:
+        return b"".join(base64.b64decode(part, validate=True) for part in text.split(" "))
+    except ValueError:  # among them what is no ASCII
+        raise InvalidData(f"The program's log holds no base64: {text[:120]!r}.") from None
+
+
+def encode_event(event: Event) -> bytes:
+    """An event's bytes as the program logs them."""
+    return discriminator_of(type(event)) + codec.encode(event)
+
+
+def decode_event(data: bytes) -> Event | None:
+    """An event from its bytes; None for a kind this client does not know, InvalidData where it is malformed."""
     kind = _EVENT_KINDS.get(data[:8])
     if kind is None:
         return None

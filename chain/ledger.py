@@ -54,6 +54,7 @@ from chain.network import (
     Account,
     Blockhash,
     Clock,
+    Entry,
     Receipt,
     Simulation,
     TransactionRejected,
@@ -417,6 +418,21 @@ class Ledger:
     def signatures(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Signature]:
         """Transactions that name `address`, newest first, those below `before` where it is given."""
         return [record.signature for record in self.history(address, limit=limit, before=before)]
+
+    def entries(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Entry]:
+        """One page of `signatures`, at most 1,000, with slot, time and fate of each; all are final."""
+        return [
+            Entry(record.signature, record.slot, record.block_time, record.error is not None, True)
+            for record in self.history(address, limit=min(limit, 1000), before=before)
+        ]
+
+    def final_slot(self) -> int:
+        """The newest block's slot: what is on this ledger stays."""
+        return self.clock().slot
+
+    def records_after(self, slot: int, *, limit: int = 1000) -> list[Record]:
+        """Transactions that landed after `slot`, oldest first."""
+        return self._records("slot > ? ORDER BY slot LIMIT ?", slot, limit)
 
     def history(
         self,

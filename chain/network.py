@@ -95,6 +95,17 @@ class Receipt:
     transaction: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A transaction as an address's history lists it; `final` where it can no longer vanish."""
+
+    signature: Signature
+    slot: int
+    block_time: int | None
+    failed: bool
+    final: bool
+
+
 class TransactionRejected(TransactionFailed):
     """A refusal by the chain itself: `error` is its JSON error, `program_error` the custom code or None,
     `units` the compute units spent before it failed.
@@ -171,6 +182,12 @@ class Network(Protocol):
 
     def signatures(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Signature]:
         """Transactions that name `address`, newest first; `before` starts below that one."""
+
+    def entries(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Entry]:
+        """One page of what `signatures` lists, at most 1,000, with slot, time and fate of each."""
+
+    def final_slot(self) -> int:
+        """The newest slot that can no longer vanish."""
 
     def airdrop(self, key: Pubkey, lamports: int) -> Signature:
         """Ask the network's faucet for `lamports`. Raises TransactionFailed where it gives none."""

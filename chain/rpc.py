@@ -61,6 +61,7 @@ from chain.network import (
     Account,
     Blockhash,
     Clock,
+    Entry,
     Receipt,
     Simulation,
     TransactionRejected,
@@ -362,6 +363,22 @@ class Rpc:
                 break
             before = found[-1]
         return found
+
+    def entries(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Entry]:
+        """One page of `signatures`, at most 1,000, with slot, time and fate of each."""
+        config = RpcSignaturesForAddressConfig(before=before, limit=min(limit, 1000), commitment=self._settled)
+        answer = self._call(
+            requests.GetSignaturesForAddress(address, config), responses.GetSignaturesForAddressResp
+        ).value
+        final = TransactionConfirmationStatus.Finalized
+        return [
+            Entry(e.signature, e.slot, e.block_time, e.err is not None, e.confirmation_status == final) for e in answer
+        ]
+
+    def final_slot(self) -> int:
+        """The newest slot that can no longer vanish."""
+        request = requests.GetSlot(RpcContextConfig(CommitmentLevel.Finalized))
+        return self._call(request, responses.GetSlotResp).value
 
     def airdrop(self, key: Pubkey, lamports: int) -> Signature:
         """Ask the cluster's faucet for `lamports`. Raises TransactionFailed where it gives none."""

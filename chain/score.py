@@ -49,11 +49,11 @@ class Convention:
     def to_metric(self, score: int) -> Decimal:
         """The metric of a score, with six decimals."""
         scaled = {"plain": score, "negated": -score, "reflected": 2 * self.baseline - score}[self.kind]
-        return Decimal(scaled).scaleb(-6, _CONTEXT)
+        return unscale(scaled)
 
     def gain(self, score: int) -> Decimal:
         """How much better than the baseline a score is, in the metric's unit; positive is better."""
-        return Decimal(score - self.baseline).scaleb(-6, _CONTEXT)
+        return unscale(score - self.baseline)
 
     def gain_percent(self, score: int) -> Decimal:
         """The gain as a share of the baseline metric, in percent with two decimals; 0 for a baseline of 0."""
@@ -74,6 +74,11 @@ def scale(metric: Decimal) -> int:
     if not -_MAX - 1 <= scaled <= _MAX:
         raise InvalidData(f"The metric {metric} does not fit a score of 64 bits.")
     return scaled
+
+
+def unscale(points: int) -> Decimal:
+    """points·10⁻⁶ with six decimals: a score, or a difference of two, as a number."""
+    return Decimal(points).scaleb(-6, _CONTEXT)
 
 
 def infer(baseline_score: int, baseline_metric: Decimal, *, minimize: bool) -> Convention:

@@ -3,7 +3,8 @@
 Rules: answers have the shapes of a real node (Agave), errors its codes; the state is always final, so every
 commitment gives the same. Only loopback addresses are served, and only requests that name one in `Host`
 (another name there is a web page that rebound its DNS) and carry JSON (a page cannot send that unasked).
-Bodies, batches, answers' ranges and connections are bounded. What a real node knows and this one does not
+Bodies, batches, answers' ranges and connections are bounded. Subscriptions are on the next port
+(`chain.subscriptions`). What a real node knows and this one does not
 (votes, stakes, leaders, token balances in transaction metadata) is the standard "method not found" or null.
 """
 
@@ -772,20 +773,29 @@ class Server:
             raise ChainError(
                 f"The local node serves this machine only, not {host}.", f"Use one of {', '.join(_LOOPBACK)}."
             )
-        try:
-            self._http = _Http((host, port), _handler(Methods(ledger)))
-        except (OSError, OverflowError) as error:
-            in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-            reason = "is in use" if in_use else f"cannot be used: {error}"
-            raise ChainError(
-                f"Port {port} on {host} {reason}.", "Stop what uses it, or choose another with --port."
-            ) from None
+        from chain.subscriptions import Subscriptions
+
+        # Any free port will do where none was asked for, but the next one must be free too.
+        for tries_left in reversed(range(20 if port == 0 else 1)):
+            try:
+                self._http = _Http((host, port), _handler(Methods(ledger)))
+            except (OSError, OverflowError) as error:
+                raise _unusable(host, port, error) from None
+            next_port = int(self._http.server_address[1]) + 1
+            try:
+                self._subscriptions = Subscriptions(ledger, host, next_port)
+                break
+            except (OSError, OverflowError) as error:
+                self._http.server_close()
+                if not tries_left:
+                    raise _unusable(host, next_port, error) from None
         self.port = int(self._http.server_address[1])
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
         self._thread: threading.Thread | None = None
 
     def run(self) -> None:
         """Serve until closed."""
+        self._subscriptions.start()
         self._http.serve_forever(poll_interval=0.1)
 
     def start(self) -> Server:
@@ -800,6 +810,7 @@ class Server:
             self._http.shutdown()
             self._thread.join()
         self._http.server_close()
+        self._subscriptions.close()
 
     def __enter__(self) -> Server:
         return self
@@ -808,6 +819,12 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _unusable(host: str, port: int, error: Exception) -> ChainError:
+    in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+    reason = "is in use" if in_use else f"cannot be used: {error}"
+    return ChainError(f"Port {port} on {host} {reason}.", "Stop what uses it, or choose another with --port.")
 
 
 def serve(ledger: Ledger, host: str = "127.0.0.1", port: int = 8899) -> Server:

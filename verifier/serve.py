@@ -8,6 +8,7 @@ from typing import Any
 from solders.keypair import Keypair
 
 from chain.errors import ChainError
+from chain.follow import Follower, index_path
 from chain.interface import ProposalStatus
 from chain.session import Connection
 from trainer.errors import TrainerError
@@ -35,45 +36,46 @@ def serve(
     """
     tries: dict[int, int] = {}
     results: list[dict[str, Any]] = []
-    connection.client.project(project_id)
-    while True:
-        worked = False
-        for proposal in _candidates(connection, project_id):
-            if tries.get(proposal, 0) >= retries:
-                continue
-            worked = True
-            tries[proposal] = tries.get(proposal, 0) + 1
-            view.say(f"proposal {proposal}", style="bold")
-            folder = check.folder_of(connection.home, connection.network.name, str(proposal))
-            try:
-                done = settle.settle(
-                    connection,
-                    proposal,
-                    key,
-                    folder,
-                    lambda current: check.check_proposal(
-                        connection, current, key, policy, view, trust_harness=trust_harness
-                    ),
-                    view.say,
-                )
-            except (ChainError, TrainerError) as error:
-                view.say(f"  {error.problem} {error.cure}", style="yellow")
-                results.append({"proposal": proposal, "status": "failed", "note": error.problem})
-                continue
-            if done.status in (ProposalStatus.PENDING, ProposalStatus.IN_REVIEW):
-                tries[proposal] = retries
-            view.say(f"  {done.note}")
-            results.append({"proposal": proposal, "status": done.status.name.lower(), "note": done.note})
-        if once and not worked:
-            return results
-        if not worked:
-            time.sleep(every)
+    with Follower(connection.network, project_id, index_path(connection.home, connection.network)) as follower:
+        follower.refresh()
+        while True:
+            worked = False
+            for proposal in _candidates(follower):
+                if tries.get(proposal, 0) >= retries:
+                    continue
+                worked = True
+                tries[proposal] = tries.get(proposal, 0) + 1
+                view.say(f"proposal {proposal}", style="bold")
+                folder = check.folder_of(connection.home, connection.network.name, str(proposal))
+                try:
+                    done = settle.settle(
+                        connection,
+                        proposal,
+                        key,
+                        folder,
+                        lambda current: check.check_proposal(
+                            connection, current, key, policy, view, trust_harness=trust_harness
+                        ),
+                        view.say,
+                    )
+                except (ChainError, TrainerError) as error:
+                    view.say(f"  {error.problem} {error.cure}", style="yellow")
+                    results.append({"proposal": proposal, "status": "failed", "note": error.problem})
+                    continue
+                if done.status in (ProposalStatus.PENDING, ProposalStatus.IN_REVIEW):
+                    tries[proposal] = retries
+                view.say(f"  {done.note}")
+                results.append({"proposal": proposal, "status": done.status.name.lower(), "note": done.note})
+            if once and not worked:
+                return results
+            if not worked:
+                time.sleep(every)
 
 
-def _candidates(connection: Connection, project_id: int) -> list[int]:
+def _candidates(follower: Follower) -> list[int]:
     """Ids of what may be for us; empty where the network does not answer just now."""
     try:
-        found = connection.client.proposals(project_id)
+        follower.refresh()
     except ChainError:
         return []
-    return [p.id for p in found if p.status in (ProposalStatus.PENDING, ProposalStatus.IN_REVIEW)]
+    return [proposal.id for proposal in follower.proposals(ProposalStatus.PENDING, ProposalStatus.IN_REVIEW)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands import connected, irys_option, keypair_option
+from chain.commands import connected, irys_option, keypair_option, look
 from chain.options import answer, common
 
 if TYPE_CHECKING:
@@ -155,25 +155,5 @@ def _given(path: Path | None) -> Path:
     return path
 
 
-@project.command("list")
-@common
-def project_list(home: Path, network: str, as_json: bool) -> None:
-    """All projects of the network."""
-    from chain import show
-
-    with connected(network, home) as connection:
-        projects = connection.client.projects()
-        answer(as_json, [show.as_json(entry) for entry in projects], show.projects(projects))
-
-
-@project.command("show")
-@common
-@irys_option
-@click.argument("project_id", type=click.IntRange(0))
-def project_show(home: Path, network: str, as_json: bool, irys: str | None, project_id: int) -> None:
-    """Baseline, best, price, supply, rewards and proposals of a project."""
-    from chain import show
-
-    with connected(network, home, irys) as connection:
-        overview = show.overview(connection, project_id)
-        answer(as_json, overview.as_json(), overview.text())
+for _command in (look.project_list, look.project_show):
+    project.add_command(_command)

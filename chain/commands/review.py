@@ -96,12 +96,12 @@ def approve(
         project = client.project(found.project_id)
         _ours(found, key.pubkey())
         if score is None:
-            from chain import show
+            from chain.overview import meaning
 
-            overview = show.overview(connection, project.id)
-            if overview.convention is None:
-                raise click.UsageError(f"What a score means is not known: {overview.problem} Give --score.")
-            score = overview.convention.to_score(_decimal(verified))
+            meant = meaning(connection, project)
+            if meant.convention is None:
+                raise click.UsageError(f"What a score means is not known: {meant.problem} Give --score.")
+            score = meant.convention.to_score(_decimal(verified))
         if score <= project.current_best_aggregate_score:  # before anything is uploaded
             raise error_for(ScoreNotImproved.code)
         pinned = connection.publish(key, Role.VERIFIER_METRICS, data, "application/json")

@@ -7,6 +7,7 @@ from pathlib import Path
 from chain import show
 from chain.errors import ChainError
 from chain.interface import ProposalStatus
+from chain.overview import overview
 from chain.session import Connection
 from miner.report.chart import Best
 from miner.report.material import OnChain
@@ -22,21 +23,21 @@ def connect(home: Path, network: str, irys: str | None) -> Connection:
 def read(home: Path, network: str, project: int, wallet: str, *, irys: str | None = None) -> OnChain:
     """Ask the chain. `wallet` is the first characters of the miner's address. Raises ChainError where it cannot."""
     with connect(home, network, irys) as connection:
-        seen = show.overview(connection, project)
+        seen = overview(connection, project)
     bests = []
     for proposal in seen.proposals:
-        metric = seen.metric(proposal.verified_aggregate_score)
+        metric = seen.meaning.value(proposal.verified_aggregate_score)
         if proposal.status is ProposalStatus.APPROVED and metric is not None:
             own = str(proposal.miner).startswith(wallet)
             whose = "this miner" if own else f"miner {str(proposal.miner)[:8]}…"
             words = f"proposal {proposal.id}: {metric:.6f} by {whose}, submitted {show.when(proposal.submitted_at)}"
             bests.append(Best(float(proposal.submitted_at), float(metric), own, words))
     baseline, best = (
-        seen.metric(value)
+        seen.meaning.value(value)
         for value in (seen.project.baseline_aggregate_score, seen.project.current_best_aggregate_score)
     )
     return OnChain(
-        f"Read from {network} for this report. {seen.problem}".strip(),
+        f"Read from {network} for this report. {seen.meaning.problem}".strip(),
         None if baseline is None else float(baseline),
         None if best is None else float(best),
         sorted(bests, key=lambda entry: entry.at),

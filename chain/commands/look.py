@@ -1,0 +1,125 @@
+"""Looking at projects and proposals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chain.commands import connected, irys_option
+from chain.options import answer, common
+
+if TYPE_CHECKING:
+    from chain.interface import Proposal
+    from chain.overview import Meaning
+
+
+@click.command("list")
+@common
+def project_list(home: Path, network: str, as_json: bool) -> None:
+    """All projects of the network, with any account that should be one and cannot be read."""
+    from chain import accounts, show
+
+    with connected(network, home) as connection:
+        found = accounts.projects(connection.network)
+        projects = [project for _, project in found.accounts]
+        document = [show.as_json(entry) for entry in projects]
+        document += [show.malformed_json(entry) for entry in found.malformed]
+        answer(as_json, document, show.projects(projects, found.malformed))
+
+
+@click.command("show")
+@common
+@irys_option
+@click.option(
+    "--html",
+    "html_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the page as one self-contained HTML file.",
+)
+@click.argument("project_id", type=click.IntRange(0))
+def project_show(
+    home: Path, network: str, as_json: bool, irys: str | None, html_file: Path | None, project_id: int
+) -> None:
+    """What the site shows of a project: figures, track record, proposals by day, protocol.
+
+    Metrics are in their own unit where the project's artifacts say what its scores mean; else the scores are
+    shown raw, with the reason. `--html project.html` writes the same as a page that any browser opens, light or
+    dark as you have set it, without scripts and without loading anything.
+    """
+    import shutil
+
+    from chain import overview_html, overview_text
+    from chain.errors import ChainError
+    from chain.irys.store import write_atomic
+    from chain.overview import overview
+
+    with connected(network, home, irys) as connection:
+        found = overview(connection, project_id)
+    if html_file:
+        try:
+            write_atomic(html_file, overview_html.page(found))
+        except OSError as error:
+            raise ChainError(
+                f"The page {html_file} cannot be written: {error.strerror}.", "Give a file that you may write."
+            ) from None
+        click.echo(f"page  {html_file}", err=True)
+    width = min(120, shutil.get_terminal_size((100, 24)).columns)
+    answer(as_json, found.as_json(), overview_text.text(found, width))
+
+
+@click.command("list")
+@common
+@click.option("--project", "project_id", type=click.IntRange(0), default=0, show_default=True, help="Project id.")
+def proposal_list(home: Path, network: str, as_json: bool, project_id: int) -> None:
+    """All proposals of a project, with any account that should be one and cannot be read."""
+    from chain import accounts, show
+
+    with connected(network, home) as connection:
+        connection.client.project(project_id)
+        found = accounts.proposals(connection.network, project_id)
+        proposals = [proposal for _, proposal in found.accounts]
+        document = [show.as_json(entry) for entry in proposals]
+        document += [show.malformed_json(entry) for entry in found.malformed]
+        answer(as_json, document, show.proposals(proposals, found.malformed))
+
+
+@click.command("show")
+@common
+@irys_option
+@click.argument("proposal_id", type=click.IntRange(0))
+def proposal_show(home: Path, network: str, as_json: bool, irys: str | None, proposal_id: int) -> None:
+    """Everything the chain holds of a proposal, its scores also as the project's metric."""
+    from chain import show
+    from chain.errors import InvalidData, NotFound
+    from chain.overview import Meaning, meaning
+
+    with connected(network, home, irys) as connection:
+        found = connection.client.proposal(proposal_id)
+        try:
+            meant = meaning(connection, connection.client.project(found.project_id))
+        except (NotFound, InvalidData) as error:
+            meant = Meaning("score", None, error.problem, None)
+        metrics = _metrics(found, meant)
+        lines = [show.fields_text(found), "", *(f"{name.replace('_', ' '):<28} {v}" for name, v in metrics.items())]
+        answer(as_json, {**show.as_json(found), **metrics}, "\n".join(lines))
+
+
+def _metrics(proposal: Proposal, meaning: Meaning) -> dict[str, Any]:
+    """A proposal's scores in the metric's unit, or why there are none; the verified one once it is approved."""
+    from chain.interface import ProposalStatus
+
+    known = meaning.convention
+    if known is None:
+        return {"metric": None, "scores_are_raw_because": meaning.problem}
+    shown = {
+        "metric": meaning.metric,
+        "baseline_metric": meaning.text(known.baseline),
+        "claimed_metric": meaning.text(proposal.claimed_aggregate_score),
+        "claimed_gain_percent": f"{known.gain_percent(proposal.claimed_aggregate_score):+.2f}",
+    }
+    if proposal.status is ProposalStatus.APPROVED:
+        shown["verified_metric"] = meaning.text(proposal.verified_aggregate_score)
+        shown["verified_gain_percent"] = f"{known.gain_percent(proposal.verified_aggregate_score):+.2f}"
+    return shown

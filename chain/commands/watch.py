@@ -1,0 +1,106 @@
+"""Watching a project's events."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from chain.options import common
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chain.index import IndexedEvent
+
+_UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def _when(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    """Seconds since 1970 of "all", of a stretch of time before now, or of a date and time (UTC)."""
+    if value is None or value == "all":
+        return None if value is None else 0
+    if match := re.fullmatch(r"([0-9]{1,6})([mhdw])", value):
+        return max(0, int(datetime.now(UTC).timestamp()) - int(match[1]) * _UNITS[match[2]])
+    try:
+        time = datetime.fromisoformat(value)
+        return max(0, int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()))
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{value!r} is no time; give all, 90m, 12h, 7d, 2w or 2026-05-31T12:00.") from None
+
+
+@click.command()
+@common
+@click.option("--once", is_flag=True, help="Read what there is, print it and end.")
+@click.option(
+    "--since",
+    metavar="WHEN",
+    callback=_when,
+    help="First print the events from then on: all, 90m, 12h, 7d, 2w, or a date such as 2026-05-31.",
+)
+@click.option(
+    "--every", default=5.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Seconds between polls."
+)
+@click.option("--websocket", metavar="URL", help="Subscribe here. [default: the RPC node's own]")
+@click.option("--poll", is_flag=True, help="Do not subscribe.")
+@click.argument("project_id", type=click.IntRange(0), default=0)
+def watch(
+    home: Path,
+    network: str,
+    as_json: bool,
+    once: bool,
+    since: int | None,
+    every: float,
+    websocket: str | None,
+    poll: bool,
+    project_id: int,
+) -> None:
+    """Print the events of project PROJECT_ID [default: 0] as they happen, until Ctrl-C; --json: an object a line.
+
+    Events are also kept in an index under --home, so that a later run goes on where this one ended and first
+    prints what it missed. Without --since, history from before the first run is read in the background and not
+    printed; `chain watch --once` reads all of it and prints what this index did not have yet.
+
+    An event that was printed and then vanished with its fork is printed again, as VANISHED ("removed": true).
+    """
+    import json
+    import threading
+
+    from chain import events
+    from chain.follow import Follower, index_path
+    from chain.overview import meaning
+    from chain.session import Connection
+    from chain.watch import catch_up, url_of
+    from chain.watch import watch as follow
+
+    with Connection(network, home) as connection:
+        opened = connection.network
+        try:
+            with Follower(opened, project_id, index_path(home, opened)) as follower:
+                follower.refresh()  # refuses a project that does not exist, before anything is waited for
+                meant = None if as_json else meaning(connection, follower.project)
+
+                def tell(found: Sequence[IndexedEvent]) -> None:
+                    for event in found:
+                        click.echo(json.dumps(events.as_json(event)) if as_json else events.line(event, meant))
+
+                if once or since is not None:
+                    known = follower.index.last()
+                    tell(catch_up(follower, _words, since=since))
+                    new = follower.index.events(project_id, after=known)
+                    tell(new if since is None else follower.events(since))
+                if once:
+                    return
+                _words(f"watching project {project_id}, index {follower.index.path}; Ctrl-C stops")
+                url = None if poll else websocket or url_of(opened)
+                follow(follower, tell, _words, url=url, every=every, stop=threading.Event(), since=since)
+        except KeyboardInterrupt:
+            _words("stopped; nothing is lost")
+            raise SystemExit(130) from None
+
+
+def _words(words: str) -> None:
+    click.echo(words, err=True)
