@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chain.commands.irys import irys as irys_group
 from chain.options import answer, common, home_option, json_option
 
 if TYPE_CHECKING:
@@ -401,6 +402,9 @@ def _change_allowlist(home: Path, network: str, as_json: bool, keypair: str | No
             {"verifier": str(key), "registered": add, "signature": str(done.receipt.signature)},
             f"{key} is {'now' if add else 'no longer'} a verifier",
         )
+
+
+main.add_command(irys_group)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import click
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from chain import wallet
 from chain.client import Client
-from chain.errors import ChainError, InsufficientFunds, NotFound
+from chain.errors import ChainError, InsufficientFunds, InvalidData, NotFound
 from chain.irys.client import DEVNET, MAINNET, Endpoints, Irys, Role, artifact_tags
 from chain.irys.dataitem import DataItem, ItemId
 from chain.irys.node import RunningNode, serve
@@ -44,7 +45,7 @@ class Connection:
                 bootstrap(self.client, home)
             url = self._node.url if self._node else irys
             endpoints = Endpoints(url, (url,)) if url else _endpoints(self.network)
-            self.irys = Irys(endpoints, cache=home / "cache")
+            self.irys = Irys(endpoints, cache=home / "cache", report=_warn)
         except BaseException:
             self.close()
             raise
@@ -110,6 +111,11 @@ class Connection:
         except ChainError as error:
             raise type(error)(f"The {what} ({ItemId(item_id)}): {error.problem}", error.cure) from error
         return artifact.data
+
+
+def _warn(lie: InvalidData) -> None:
+    """A gateway's lie is told even where another gateway had the truth."""
+    click.echo(f"warning: {lie.problem}", err=True)
 
 
 def _endpoints(network: Network) -> Endpoints:
