@@ -79,6 +79,9 @@ class LocalNode:
         self.store, self.max_item = store, max_item
         self.tariff, self.network = tariff, network
         self.accounts = Accounts(store / "accounts")
+        if network is not None and network.is_local and network.balance(self.deposit_address) == 0:
+            # Else a first deposit below the rent exemption would be refused, unlike with a real uploader.
+            network.airdrop(self.deposit_address, network.rent(0))
         self._key: rsa.RSAPrivateKey | None = None
         try:
             store.mkdir(parents=True, exist_ok=True)
