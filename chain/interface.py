@@ -10,7 +10,6 @@ are seconds since 1970, prices lamports, tokens whole (0 decimals), scores i64 a
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -670,7 +669,7 @@ def _own_data(logs: Sequence[str], program: str) -> Iterator[bytes]:
         elif line.startswith(_DATA) and running and running[-1] == program:
             try:
                 yield b"".join(base64.b64decode(part, validate=True) for part in line[len(_DATA) :].split(" "))
-            except binascii.Error:
+            except ValueError:  # binascii.Error, or text that is not even ASCII
                 raise InvalidData(f"The program's log holds no base64: {line[:120]!r}.") from None
 
 

@@ -33,7 +33,10 @@ class ItemMetadata:
                 raise InvalidData(f"The {name} in the metadata of item {item_id} is not a short text.")
             texts[name] = text
         tags: list[Tag] = []
-        for tag in value.get("tags") or ():
+        listed = value.get("tags") or []
+        if not isinstance(listed, list):
+            raise InvalidData(f"The tags in the metadata of item {item_id} are not a list.")
+        for tag in listed:
             if not (isinstance(tag, dict) and isinstance(tag.get("name"), str) and isinstance(tag.get("value"), str)):
                 raise InvalidData(f"A tag in the metadata of item {item_id} is not a name and a value.")
             tags.append((tag["name"], tag["value"]))
