@@ -190,8 +190,8 @@ class Irys:
         reply = self._upload_chunks(raw) if large else self._post_item(raw)
         if reply.status == 402:
             raise self._shortfall(item, repr(reply.text))
-        if reply.status == 201:
-            receipt = None
+        if reply.status == 201 or (large and reply.status == 404 and self._is_there(item)):
+            receipt = None  # 404: the answer to the call that closed the upload was lost
         elif reply.status == 200:
             receipt = Receipt.parse(reply.json("The uploader"))
             receipt.verify(item.id, public=self._receipt_key)
@@ -219,6 +219,9 @@ class Irys:
             if reply.status >= 300:
                 return reply
         return self._http.call("POST", f"{base}/{upload}/-1", b"", headers=version)
+
+    def _is_there(self, item: DataItem) -> bool:
+        return self._http.call("GET", f"{self.endpoints.uploader}/tx/{item.id}").status == 200
 
     def _shortfall(self, item: DataItem, why: str) -> InsufficientFunds:
         """The refusal of an item that is not paid for, with the numbers as far as the uploader tells them."""

@@ -7,7 +7,7 @@ import itertools
 from dataclasses import dataclass
 
 from chain.errors import InvalidData
-from chain.irys.dataitem import ED25519, SOLANA, DataItem, ItemId, Tag, text_readings
+from chain.irys.dataitem import ED25519, SOLANA, DataItem, ItemId, Tag, is_unicode, text_readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class ItemMetadata:
         texts: dict[str, str] = {}
         for name in ("signature", "owner", "target", "anchor"):
             text = value.get(name) or ""
-            if not isinstance(text, str) or len(text) > 200:
+            if not isinstance(text, str) or len(text) > 200 or not is_unicode(text):
                 raise InvalidData(f"The {name} in the metadata of item {item_id} is not a short text.")
             texts[name] = text
         tags: list[Tag] = []
