@@ -41,7 +41,7 @@ class Connection:
         self._node: RunningNode | None = None
         try:
             if name == "embedded":
-                self._node = serve(home / "irys")
+                self._node = None if irys else serve(home / "irys")
                 bootstrap(self.client, home)
             url = self._node.url if self._node else irys
             endpoints = Endpoints(url, (url,)) if url else _endpoints(self.network)
