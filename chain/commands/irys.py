@@ -156,6 +156,8 @@ def upload(
     The uploader's receipt is verified. The same file, wallet and role give the same id, so a repeated upload
     stores nothing twice and costs nothing.
     """
+    from hashlib import sha256
+
     from chain.errors import ChainError
     from chain.irys.client import artifact_tags
     from chain.irys.dataitem import DataItem
@@ -166,8 +168,8 @@ def upload(
     data = file.read_bytes()
     kind = content_type or _CONTENT_TYPES.get(file.suffix.lower(), "application/octet-stream")
     with connected(network, home, irys) as connection:
-        item = DataItem.sign(connection.wallet(keypair, MINER), data)
-        item = DataItem.sign(connection.wallet(keypair, MINER), data, artifact_tags(role, item.sha256, kind))
+        tags = artifact_tags(role, sha256(data).digest(), kind)
+        item = DataItem.sign(connection.wallet(keypair, MINER), data, tags)
         click.echo(f"uploading {item.size} bytes as {item.id}", err=True)
         receipt = connection.irys.upload(item)
         document = {
