@@ -58,7 +58,7 @@ class Benchmark:
                 raise ValueError("a data snapshot id is 64 hex digits")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InvalidBundle(
-                f"The benchmark artifact does not fit: {error!r}.", "Ask the project's owner."
+                f"The benchmark artifact does not fit: {repr(error)[:200]}.", "Ask the project's owner."
             ) from error
         return cls(bundle_id, tuple(arguments), snapshot)
 
@@ -115,7 +115,7 @@ def baseline_metric(data: bytes) -> Decimal:
             raise ValueError("metric_value is not a finite number")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidBundle(
-            f"The baseline metrics artifact does not fit: {error!r}.", "Ask the project's owner."
+            f"The baseline metrics artifact does not fit: {repr(error)[:200]}.", "Ask the project's owner."
         ) from error
     return value
 

@@ -71,7 +71,7 @@ class Deposit:
                 raise ValueError("a field of another type")
             Signature.from_string(found.signature)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise InvalidData(f"It is not a deposit on record: {error!r}.") from None
+            raise InvalidData(f"It is not a deposit on record: {repr(error)[:200]}.") from None
         return found
 
 
