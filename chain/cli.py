@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from chain.commands.admin import admin
+from chain.commands.irys import irys
 from chain.commands.localnet import localnet
 from chain.commands.project import project
 from chain.commands.proposal import proposal
@@ -23,7 +24,7 @@ def main() -> None:
     """
 
 
-for _command in (admin, localnet, project, proposal, wallet, token, verifier, watch):
+for _command in (admin, irys, localnet, project, proposal, wallet, token, verifier, watch):
     main.add_command(_command)
 
 

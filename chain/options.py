@@ -114,9 +114,10 @@ _OWN = ("rpc_url", "commitment", "priority_fee", "max_spend")  # of use to the c
 
 
 def common(command: Command) -> Command:
-    """--home, --network with what belongs to it, --passphrase-file and --json; the command gets `home`, `network`, `as_json`.
+    """--home, --network with what belongs to it, --passphrase-file and --json.
 
-    `chain.config` decides between flags, environment and files; `Connection` finds what it decided.
+    The command gets `home`, `network` and `as_json`. `chain.config` decides between flags, environment and files;
+    `Connection` finds what it decided.
     """
 
     @functools.wraps(command)

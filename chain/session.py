@@ -13,13 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import click
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from chain import config, wallet
 from chain.client import Client
 from chain.config import Settings
-from chain.errors import ChainError, InsufficientFunds, NotFound
+from chain.errors import ChainError, InsufficientFunds, InvalidData, NotFound
 from chain.irys.client import DEVNET, Endpoints, Irys, Role, artifact_tags
 from chain.irys.dataitem import DataItem, ItemId
 from chain.irys.node import RunningNode, serve
@@ -53,12 +54,13 @@ class Connection:
         self.client = Client(self.network, budget=Budget(terms), priority_fee=self.settings["priority_fee"])
         self._node: RunningNode | None = None
         try:
+            url = irys or self.settings["irys"]
             if self.settings.network == "embedded":
-                self._node = serve(home / "irys")
+                self._node = None if url else serve(home / "irys", network=self.network)
                 bootstrap(Client(self.network), home)
-            url = self._node.url if self._node else irys or self.settings["irys"]
+            url = self._node.url if self._node else url
             endpoints = Endpoints(url, (url,)) if url else _endpoints(self.network, self.settings)
-            self.irys = Irys(endpoints, cache=home / "cache")
+            self.irys = Irys(endpoints, cache=home / "cache", report=_warn)
         except BaseException:
             self.close()
             raise
@@ -134,6 +136,11 @@ class Connection:
         except ChainError as error:
             raise type(error)(f"The {what} ({ItemId(item_id)}): {error.problem}", error.cure) from error
         return artifact.data
+
+
+def _warn(lie: InvalidData) -> None:
+    """A gateway's lie is told even where another gateway had the truth."""
+    click.echo(f"warning: {lie.problem}", err=True)
 
 
 def _endpoints(network: Network, settings: Settings) -> Endpoints:

@@ -79,9 +79,6 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Stop after this many; 0 mines on.",
         ),
         click.option("--max-stake", type=click.IntRange(min=1), help="Most tokens to stake in this session."),
-        click.option(
-            "--max-spend-lamports", "max_spend", type=click.IntRange(min=0), help="Most lamports to spend in it."
-        ),
         click.option("--dry-run", is_flag=True, help="Stop at the first improvement without submitting it."),
         click.option(
             "--race/--no-race",
@@ -111,7 +108,6 @@ def run(
     stagnation: int | None,
     submissions: int,
     max_stake: int | None,
-    max_spend: int | None,
     dry_run: bool,
     race: bool,
     min_confidence: float,
@@ -135,7 +131,6 @@ def run(
         submissions=submissions,
         stake=who["stake"],
         max_stake=max_stake,
-        max_spend=max_spend,
         min_confidence=min_confidence,
         dry_run=dry_run,
     )

@@ -53,18 +53,13 @@ def network_state(connection: Connection, project_id: int) -> str:
         best_code=artifacts.best_code,
     )
     convention = score.infer(project.baseline_aggregate_score, parsed.baseline, minimize=parsed.minimize)
-    best = project.current_best_aggregate_score
     return network_state_json(
-        source="solana",
+        project,
+        convention,
         bundle_id=parsed.protocol.bundle_id,
-        project_id=project.id,
-        cluster=connection.network.name,
+        network=connection.network.name,
         program_id=str(connection.network.program_id),
-        network_best_metric=f"{convention.to_metric(best):.6f}",
-        aggregate_score=best,
-        metric_scale=score.SCALE,
-        metric_name=parsed.protocol.primary.name,
-        direction=parsed.protocol.primary.direction,
+        metric=parsed.protocol.primary.name,
         updated_at=ledger.now(),
-        code_origin="currentBestCode" if any(project.current_best_code_hash) else "repoSnapshot",
+        min_improvement_bips=parsed.protocol.min_improvement_bips,
     )

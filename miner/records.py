@@ -1,76 +1,68 @@
-"""The records other OpenResearch clients read: results.tsv and trials.jsonl.
+"""A session's records for other OpenResearch clients: results.tsv and trials.jsonl.
 
-Both are written anew from the session ledger, whole or not at all, so they never disagree with it.
-Formats: results.tsv has the columns commit, val_bpb, memory_gb, status (keep, discard, crash) and
-description, a crash being 0.000000 and 0.0; trials.jsonl is one object a line, schemaVersion "1".
+Both are written anew from the session ledger, whole or not at all, so they never disagree with it. The formats are
+`miner.interop`'s.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
+from miner.interop import Result, TrialRecord, results_text, trials_text
 from miner.ledger import Trial
-
-HEADER = "commit\tval_bpb\tmemory_gb\tstatus\tdescription"
 
 
 def results_tsv(trials: Sequence[Trial]) -> str:
     """One line per finished trial: the mean val_bpb of its runs and the largest memory of any."""
-    lines = [HEADER]
+    rows = []
     for trial in trials:
         if not trial.decision:
             continue
         values = own_values(trial)
-        memory = max((run.get("memory_mb") or 0.0 for run in _own_runs(trial)), default=0.0) / 1024
         ok = trial.decision != "crash" and bool(values)
-        lines.append(
-            "\t".join(
-                [
-                    trial.commit[:7],
-                    f"{statistics.fmean(values):.6f}" if ok else "0.000000",
-                    f"{memory:.1f}" if ok else "0.0",
-                    trial.decision,
-                    " ".join(trial.hypothesis.split()),
-                ]
+        memory = max((run.get("memory_mb") or 0.0 for run in _own_runs(trial)), default=0.0) / 1024
+        rows.append(
+            Result(
+                trial.commit[:7],
+                Decimal(statistics.fmean(values)) if ok else Decimal(0),
+                Decimal(memory) if ok else Decimal(0),
+                trial.decision,
+                trial.hypothesis,
             )
         )
-    return "\n".join(lines) + "\n"
+    return results_text(rows)
 
 
 def trials_jsonl(trials: Sequence[Trial], *, bundle_id: str, metric: str, direction: str) -> str:
     """One object per finished trial, with the fields existing clients expect."""
-    lines = []
-    for trial in trials:
-        if not trial.decision:
-            continue
-        values = own_values(trial)
-        runs = _own_runs(trial)
-        failed = next((run for run in reversed(runs) if run.get("failure")), None)
-        record: dict[str, Any] = {
-            "schemaVersion": "1",
-            "trial_id": f"{trial.number:04d}",
-            "utc_timestamp": runs[-1]["at"] if runs else "",
-            "protocol_bundle_id": bundle_id,
-            "run_ok": bool(values),
-            "primary_metric_name": metric,
-            "primary_metric_value": statistics.fmean(values) if values else None,
-            "direction": direction,
-            "beats_local_best": trial.kept,
-            "beats_network_best": trial.kept,
-            "stdout_log_path": runs[-1].get("log", "") if runs else "",
-            "git_head_before": trial.base,
-            "git_head_after": trial.commit if trial.kept else trial.base,
-            "harness_exit_code": 0 if values else 1,
-            "error": failed["failure"] if failed else None,
-            "hypothesis": trial.hypothesis,
-            "base_commit": trial.base,
-            "head_commit": trial.commit,
-        }
-        lines.append(json.dumps(record, sort_keys=True))
-    return "".join(line + "\n" for line in lines)
+    return trials_text(_record(trial, bundle_id, metric, direction) for trial in trials if trial.decision)
+
+
+def _record(trial: Trial, bundle_id: str, metric: str, direction: str) -> TrialRecord:
+    values, runs = own_values(trial), _own_runs(trial)
+    failed = next((run for run in reversed(runs) if run.get("failure")), None)
+    return TrialRecord(
+        trial_id=f"{trial.number:04d}",
+        utc_timestamp=runs[-1]["at"] if runs else "",
+        protocol_bundle_id=bundle_id,
+        run_ok=bool(values),
+        primary_metric_name=metric,
+        primary_metric_value=statistics.fmean(values) if values else None,
+        direction=direction,
+        beats_local_best=trial.kept,
+        beats_network_best=trial.kept,
+        stdout_log_path=runs[-1].get("log", "") if runs else "",
+        git_head_before=trial.base,
+        git_head_after=trial.commit if trial.kept else trial.base,
+        harness_exit_code=0 if values else 1,
+        error=failed["failure"] if failed else "",
+        hypothesis=trial.hypothesis,
+        base_commit=trial.base,
+        head_commit=trial.commit,
+    )
 
 
 def own_values(trial: Trial) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
@@ -65,7 +65,7 @@ class Started:
             ledger=self.ledger,
             wallet=self.wallet,
             reward_recipient=self.reward_recipient,
-            goals=goals,
+            goals=replace(goals, max_spend=self.connection.settings["max_spend"]),
             view=self.view,
             race=race,
         )

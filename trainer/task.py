@@ -1,7 +1,7 @@
 """The task: what a project's artifacts say, once parsed. Bytes in, values out; no file and no network.
 
-The benchmark and metrics artifacts are JSON of our own making, and readers accept no other: the
-benchmark pins how the data is made and which snapshot it must be; the metrics hold a baseline.
+The benchmark artifact is JSON of our own making, and readers accept no other: it pins how the data is made and
+which snapshot it must be. The metrics hold a baseline: ours as `metric_value`, or another client's samples.json.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from trainer import bundle, protocol
+from trainer import bundle, protocol, samples
 from trainer.errors import InvalidBundle
 from trainer.protocol import Protocol
 
@@ -58,7 +58,7 @@ class Benchmark:
                 raise ValueError("a data snapshot id is 64 hex digits")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InvalidBundle(
-                f"The benchmark artifact does not fit: {error!r}.", "Ask the project's owner."
+                f"The benchmark artifact does not fit: {repr(error)[:200]}.", "Ask the project's owner."
             ) from error
         return cls(bundle_id, tuple(arguments), snapshot)
 
@@ -102,17 +102,20 @@ def assemble(
 
 
 def baseline_metric(data: bytes) -> Decimal:
-    """The baseline in a metrics artifact: its `metric_value`, an exact decimal. InvalidBundle otherwise."""
+    """The baseline in a metrics artifact, an exact decimal: its `metric_value`, or the aggregate of another
+    client's samples.json. InvalidBundle otherwise."""
     try:
         if len(data) > _MAX_METRICS:
             raise ValueError(f"{len(data)} bytes")
         document = json.loads(data, parse_float=Decimal, parse_int=Decimal)
+        if isinstance(document, dict) and "metric_value" not in document and "aggregate" in document:
+            return samples.parse(data).aggregate
         value = document["metric_value"]
         if not isinstance(value, Decimal) or not value.is_finite():
             raise ValueError("metric_value is not a finite number")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidBundle(
-            f"The baseline metrics artifact does not fit: {error!r}.", "Ask the project's owner."
+            f"The baseline metrics artifact does not fit: {repr(error)[:200]}.", "Ask the project's owner."
         ) from error
     return value
 

@@ -66,9 +66,9 @@ def open_envelope(data: bytes) -> tuple[Pubkey, dict[str, Any]]:
         signature = Signature.from_bytes(base64.b64decode(entry["sig"], validate=True))
         payload_type = envelope["payloadType"]
     except (ValueError, KeyError, TypeError, RecursionError, binascii.Error) as error:
-        raise InvalidData(f"This is not a DSSE envelope with one signature: {error}.") from None
+        raise InvalidData(f"This is not a DSSE envelope with one signature: {str(error)[:200]}.") from None
     if payload_type != PAYLOAD_TYPE:
-        raise InvalidData(f"The envelope holds {payload_type!r}, expected {PAYLOAD_TYPE!r}.")
+        raise InvalidData(f"The envelope holds {repr(payload_type)[:100]}, expected {PAYLOAD_TYPE!r}.")
     if not signature.verify(signer, _pae(payload)):
         raise InvalidData(f"The signature is not {signer}'s over this payload.", "Do not rely on this file.")
     try:

@@ -52,7 +52,7 @@ def audit(data: bytes, client: Client | None, files: Mapping[str, bytes]) -> tup
         points += [_file(name, content, predicate) for name, content in sorted(files.items())]
         points += _on_chain(client, data, signer, predicate)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
-        raise InvalidData(f"The attestation's content does not fit its schema: {error!r}.") from None
+        raise InvalidData(f"The attestation's content does not fit its schema: {repr(error)[:200]}.") from None
     return points, predicate
 
 

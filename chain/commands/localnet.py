@@ -26,13 +26,15 @@ def localnet(home: Path, port: int, irys_port: int) -> None:
     from chain.ledger import Ledger
     from chain.server import serve
     from chain.session import bootstrap
+    from chain.watch import websocket_url
 
     ledger = Ledger(home)
     try:
         bootstrap(Client(ledger), home)
-        with serve_irys(home / "irys", port=irys_port) as irys, serve(ledger, port=port) as server:
+        with serve_irys(home / "irys", port=irys_port, network=ledger) as irys, serve(ledger, port=port) as server:
             click.echo(f"program  {ledger.program_id}")
             click.echo(f"rpc      {server.url}")
+            click.echo(f"events   {websocket_url(server.url)}")
             click.echo(f"irys     {irys.url}")
             click.echo(f"ledger   {home / 'ledger.sqlite'}")
             click.echo("Ctrl-C stops; nothing is lost.", err=True)

@@ -6,40 +6,35 @@ Rules:
  2. Every call is bounded: size, time (per read and as a whole), attempts, redirects.
  3. 429, 5xx and broken connections are tried again with jitter; a lie or a plain refusal is not, the next
     gateway is asked instead, and where none is left the error names each with what it did.
+ 4. A gateway that lied (content of another hash, forged metadata, more than the limit) is reported by name with
+    what it returned, also where the next one has the truth, and is asked last from then on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
-import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import httpx
 from solders.pubkey import Pubkey
 
 from chain.errors import ChainError, InsufficientFunds, InvalidData, NetworkUnreachable, NotFound
-from chain.irys.dataitem import ED25519, SOLANA, DataItem, ItemId, Tag, text_readings
+from chain.irys.dataitem import DataItem, ItemId, Tag
+from chain.irys.http import MAX_REPLY, Http, Reply, parse_json, readable
+from chain.irys.metadata import ItemMetadata
 from chain.irys.receipt import Receipt
 from chain.irys.store import ContentCache, check_sha256
 
-USER_AGENT = "openresearch-miner/0.1"
 APP_NAME = "OpenResearch AutoResearch"
-MAX_REPLY = 1 << 20
-"""Bytes of a reply that is not content: receipts, metadata, prices."""
 CHUNK_THRESHOLD, CHUNK_BYTES = 50_000_000, 25_000_000
-_PIECE = 1 << 16
 _T = TypeVar("_T")
-_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524})
-_HOPELESS = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,61 +81,6 @@ def artifact_tags(role: str, sha256: bytes, content_type: str, extra: Iterable[T
 
 
 @dataclass(frozen=True, slots=True)
-class ItemMetadata:
-    """What `/tx/<id>` says of an item, unverified: texts as the gateway sent them, empty where it did not."""
-
-    id: ItemId
-    signature: str
-    owner: str
-    target: str
-    anchor: str
-    tags: tuple[Tag, ...]
-
-    @classmethod
-    def parse(cls, item_id: ItemId, value: object) -> ItemMetadata:
-        """From decoded JSON; InvalidData where it is not an object of texts and tags."""
-        if not isinstance(value, dict):
-            raise InvalidData(f"Metadata of item {item_id} should be a JSON object.")
-        texts: dict[str, str] = {}
-        for name in ("signature", "owner", "target", "anchor"):
-            text = value.get(name) or ""
-            if not isinstance(text, str) or len(text) > 200:
-                raise InvalidData(f"The {name} in the metadata of item {item_id} is not a short text.")
-            texts[name] = text
-        tags: list[Tag] = []
-        for tag in value.get("tags") or ():
-            if not (isinstance(tag, dict) and isinstance(tag.get("name"), str) and isinstance(tag.get("value"), str)):
-                raise InvalidData(f"A tag in the metadata of item {item_id} is not a name and a value.")
-            tags.append((tag["name"], tag["value"]))
-        return cls(id=item_id, tags=tuple(tags), **texts)
-
-    def rebuild(self, data: bytes) -> DataItem | None:
-        """The signed item that `data` and this metadata make, or None where they make none.
-
-        Texts may be base58 or base64url, the anchor its own 32 characters too, and the signature type is not
-        always given: every reading is tried, and only one whose id and signature hold is the item.
-        """
-        signatures = [
-            raw for raw in text_readings(self.signature, 64) if hashlib.sha256(raw).digest() == bytes(self.id)
-        ]
-        anchors = text_readings(self.anchor, 32)
-        if len(self.anchor.encode()) == 32:
-            anchors.insert(0, self.anchor.encode())
-        readings = itertools.product(
-            signatures,
-            text_readings(self.owner, 32),
-            text_readings(self.target, 32) if self.target else [b""],
-            anchors if self.anchor else [b""],
-            (SOLANA, ED25519),
-        )
-        for signature, owner, target, anchor, kind in readings:
-            item = DataItem(kind, signature, owner, target, anchor, self.tags, data)
-            if item.is_valid:
-                return item
-        return None
-
-
-@dataclass(frozen=True, slots=True)
 class Artifact:
     """Content with the expected SHA-256. `owner` (32 bytes) and `tags` are those of the verified data item;
     where `signature_checked` is False no gateway gave the metadata to check it: owner None, no tags."""
@@ -150,33 +90,23 @@ class Artifact:
     tags: tuple[Tag, ...]
     signature_checked: bool
 
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    status: int
-    body: bytes
-    retry_after: float
-
     @property
-    def text(self) -> str:
-        """The body as one printable line of at most 200 characters."""
-        text = " ".join(self.body[:400].decode(errors="replace").split())[:200]
-        return "".join(character if character.isprintable() else "?" for character in text)
+    def sha256(self) -> bytes:
+        return hashlib.sha256(self.data).digest()
 
-    def json(self, what: str) -> Any:
-        try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError) as error:
-            raise InvalidData(f"{what} answered something that is not JSON ({self.text!r}).") from error
+
+def ignore(_: InvalidData) -> None:
+    """A report that nobody wants."""
 
 
 class Irys:
     """A client of one uploader and some gateways.
 
     `cache` is a folder for fetched and uploaded content; `receipt_key` pins the uploader's RSA modulus
-    (base64url). `timeout` bounds one connect, read or write and `limit` one whole attempt, in seconds;
-    `attempts` is per server; `backoff` seconds is the first wait between attempts, doubled each time.
-    Thread-safe; a context manager that closes its connections.
+    (base64url); `report` is told of every lie of a gateway. `timeout` bounds one connect, read or write and
+    `limit` one whole attempt, in seconds; `attempts` is per server; `backoff` seconds is the first wait
+    between attempts, doubled each time, that `sleep` does. Thread-safe; a context manager that closes its
+    connections.
     """
 
     def __init__(
@@ -185,28 +115,32 @@ class Irys:
         *,
         cache: Path | None = None,
         receipt_key: str | None = None,
+        report: Callable[[InvalidData], None] = ignore,
         timeout: float = 20.0,
         limit: float = 600.0,
         attempts: int = 4,
         backoff: float = 0.5,
+        sleep: Callable[[float], None] = time.sleep,
         chunk_threshold: int = CHUNK_THRESHOLD,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self.endpoints = endpoints
         self.cache = ContentCache(cache) if cache else None
-        self._receipt_key = receipt_key
-        self._limit, self._attempts, self._backoff = limit, attempts, backoff
+        self._receipt_key, self._report = receipt_key, report
         self._chunk_threshold, self._chunk_bytes = chunk_threshold, chunk_bytes
-        self._http = httpx.Client(
-            timeout=timeout,
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-            max_redirects=5,
-        )
+        self._http = Http(timeout=timeout, limit=limit, attempts=attempts, backoff=backoff, sleep=sleep)
+        self._liars: set[str] = set()
 
     @classmethod
     def at(cls, url: str, **options: Any) -> Self:
         """A client of one server that is both uploader and gateway, such as a local node."""
         return cls(Endpoints(url.rstrip("/"), (url.rstrip("/"),)), **options)
+
+    def preferring(self, gateways: Sequence[str]) -> Self:
+        """This client, from now on asking `gateways` before its own."""
+        more = tuple(gateway.rstrip("/") for gateway in gateways)
+        self.endpoints = Endpoints(self.endpoints.uploader, (*more, *self.endpoints.gateways))
+        return self
 
     def __enter__(self) -> Self:
         return self
@@ -249,27 +183,30 @@ class Irys:
         verify), NetworkUnreachable. Repeating it is safe: the same item is the same id.
         """
         item.verify()
+        large = item.size >= self._chunk_threshold
+        if large and self.price(item.size) > self.balance(Pubkey.from_bytes(item.owner)):
+            raise self._shortfall(item, "which is known before it is sent")
         raw = item.encode()
-        reply = self._upload_chunks(raw) if len(raw) >= self._chunk_threshold else self._post_item(raw)
+        reply = self._upload_chunks(raw) if large else self._post_item(raw)
         if reply.status == 402:
-            raise InsufficientFunds(*self._shortfall(item, reply))
-        if reply.status == 201:
-            receipt = None
+            raise self._shortfall(item, repr(reply.text))
+        if reply.status == 201 or (large and reply.status == 404 and self._is_there(item)):
+            receipt = None  # 404: the answer to the call that closed the upload was lost
         elif reply.status == 200:
             receipt = Receipt.parse(reply.json("The uploader"))
             receipt.verify(item.id, public=self._receipt_key)
         else:
-            raise self._refused(self.endpoints.uploader, "the upload", reply)
+            raise self._http.refused(self.endpoints.uploader, "the upload", reply)
         self._keep(item.data)
         return receipt
 
-    def _post_item(self, raw: bytes) -> _Reply:
-        return self._call("POST", f"{self.endpoints.uploader}/tx/solana", raw)
+    def _post_item(self, raw: bytes) -> Reply:
+        return self._http.call("POST", f"{self.endpoints.uploader}/tx/solana", raw)
 
-    def _upload_chunks(self, raw: bytes) -> _Reply:
+    def _upload_chunks(self, raw: bytes) -> Reply:
         """The uploader's protocol for large items; a failed upload starts again from nothing."""
         base, version = f"{self.endpoints.uploader}/chunks/solana", {"x-chunking-version": "2"}
-        reply = self._call("GET", f"{base}/-1/-1", headers=version)
+        reply = self._http.call("GET", f"{base}/-1/-1", headers=version)
         if reply.status != 200:
             return reply
         start = reply.json("The uploader")
@@ -278,31 +215,38 @@ class Irys:
             raise InvalidData("The uploader opened a chunked upload without a usable id.")
         for offset in range(0, len(raw), self._chunk_bytes):
             piece = raw[offset : offset + self._chunk_bytes]
-            reply = self._call("POST", f"{base}/{upload}/{offset}", piece, headers=version)
+            reply = self._http.call("POST", f"{base}/{upload}/{offset}", piece, headers=version)
             if reply.status >= 300:
                 return reply
-        return self._call("POST", f"{base}/{upload}/-1", b"", headers=version)
+        return self._http.call("POST", f"{base}/{upload}/-1", b"", headers=version)
 
-    def _shortfall(self, item: DataItem, reply: _Reply) -> tuple[str, str]:
-        """Problem and cure for a 402, with the numbers as far as the uploader tells them."""
+    def _is_there(self, item: DataItem) -> bool:
+        return self._http.call("GET", f"{self.endpoints.uploader}/tx/{item.id}").status == 200
+
+    def _shortfall(self, item: DataItem, why: str) -> InsufficientFunds:
+        """The refusal of an item that is not paid for, with the numbers as far as the uploader tells them."""
         owner = Pubkey.from_bytes(item.owner)
-        problem = f"The uploader {self.endpoints.uploader} wants payment for {item.size} bytes ({reply.text!r})."
+        problem = f"The uploader {self.endpoints.uploader} wants payment for {item.size} bytes ({why})."
         try:
             price, balance, address = self.price(item.size), self.balance(owner), self.deposit_address()
         except ChainError:
-            return problem, f"Deposit lamports with the uploader from the wallet {owner} and upload again."
+            return InsufficientFunds(
+                problem,
+                f"Deposit lamports with it from the wallet {owner} (`chain irys price {item.size}` tells how many, "
+                "`chain irys fund LAMPORTS` pays them) and upload again.",
+            )
         missing = max(price - balance, 1)
-        return (
+        return InsufficientFunds(
             f"{problem} It costs {price} lamports and the wallet {owner} has {balance} deposited.",
-            f"Transfer at least {missing} lamports from {owner} to {address}, wait for finality, "
-            "post the transaction's signature to the uploader and upload again.",
+            f"Run `chain irys fund {missing}` with that wallet: it transfers at least {missing} lamports to {address} "
+            "and has the uploader credit them. Then upload again.",
         )
 
-    def _uploader(self, path: str, content: bytes | None = None, expected: Sequence[int] = (200,)) -> _Reply:
+    def _uploader(self, path: str, content: bytes | None = None, expected: Sequence[int] = (200,)) -> Reply:
         kind = {"Content-Type": "application/json"} if content else None
-        reply = self._call("POST" if content else "GET", self.endpoints.uploader + path, content, headers=kind)
+        reply = self._http.call("POST" if content else "GET", self.endpoints.uploader + path, content, headers=kind)
         if reply.status not in expected:
-            raise self._refused(self.endpoints.uploader, path.partition("?")[0], reply)
+            raise self._http.refused(self.endpoints.uploader, path.partition("?")[0], reply)
         return reply
 
     # -- gateways ---------------------------------------------------------------------------------
@@ -320,7 +264,8 @@ class Irys:
         def fetch(gateway: str) -> bytes:
             path = f"/{wanted}" if gateway in self.endpoints.gateways else f"/tx/{wanted}/data"
             data = self._fetch(gateway, path, max_bytes)
-            check_sha256(data, sha256, f"What the gateway {gateway} sent for item {wanted}")
+            what = f"{len(data)} bytes beginning with {readable(data, 40)!r}"
+            check_sha256(data, sha256, f"What the gateway {gateway} sent for item {wanted} ({what})")
             return data
 
         data = self._first(fetch, f"item {wanted}")
@@ -376,13 +321,12 @@ class Irys:
             if require_signature:
                 raise
             return Artifact(data, None, (), signature_checked=False)
-        if owner is not None and item.owner != owner:
-            raise InvalidData(
-                f"Item {wanted} is signed by {Pubkey.from_bytes(item.owner)}, and "
-                f"{Pubkey.from_bytes(owner)} was expected.",
-                "Do not use it: it was published by somebody else.",
-            )
-        return Artifact(data, item.owner, item.tags, signature_checked=True)
+        return _artifact(item, owner)
+
+    def fetch_signed(self, item_id: bytes | str, *, owner: bytes | None = None, max_bytes: int) -> Artifact:
+        """The content of `signed_item`, where no SHA-256 is known; InvalidData where `owner` (32 bytes) did not
+        sign it."""
+        return _artifact(self.signed_item(item_id, max_bytes=max_bytes), owner)
 
     def signed_item(self, item_id: bytes | str, *, max_bytes: int) -> DataItem:
         """The item of this id, rebuilt from metadata and content and its signature verified, whatever its hash.
@@ -404,10 +348,10 @@ class Irys:
 
     def _metadata(self, gateway: str, item_id: ItemId) -> ItemMetadata:
         body = self._fetch(gateway, f"/tx/{item_id}", MAX_REPLY)
-        return ItemMetadata.parse(item_id, _Reply(200, body, 0).json(f"The gateway {gateway}"))
+        return ItemMetadata.parse(item_id, parse_json(body, f"The gateway {gateway}"))
 
     def _fetch(self, gateway: str, path: str, max_bytes: int) -> bytes:
-        reply = self._call("GET", gateway + path, max_bytes=max_bytes)
+        reply = self._http.call("GET", gateway + path, max_bytes=max_bytes)
         if reply.status in (404, 410):
             raise NotFound(f"The gateway {gateway} has no {path}.", "Check the id, or try again in a minute.")
         if reply.status != 200:
@@ -420,10 +364,15 @@ class Irys:
     def _first(self, ask: Callable[[str], _T], what: str) -> _T:
         """The first gateway's good answer; where there is none, the gravest error with what each one did."""
         errors: list[ChainError] = []
-        for gateway in dict.fromkeys((*self.endpoints.gateways, self.endpoints.uploader)):
+        gateways = dict.fromkeys((*self.endpoints.gateways, self.endpoints.uploader))
+        for gateway in sorted(gateways, key=self._liars.__contains__):
             try:
                 return ask(gateway)
-            except (InvalidData, NotFound, NetworkUnreachable) as error:
+            except InvalidData as error:
+                self._liars.add(gateway)
+                self._report(error)
+                errors.append(error)
+            except (NotFound, NetworkUnreachable) as error:
                 errors.append(error)
         for kind in (InvalidData, NetworkUnreachable, NotFound):
             cures = [error.cure for error in errors if type(error) is kind]
@@ -431,85 +380,16 @@ class Irys:
                 raise kind(" ".join(error.problem for error in errors), cures[0])
         raise NetworkUnreachable(f"There is no gateway to fetch {what} from.", "Configure one.")
 
-    # -- one call ---------------------------------------------------------------------------------
 
-    def _refused(self, server: str, what: str, reply: _Reply) -> ChainError:
-        if reply.status in _RETRIED:
-            return NetworkUnreachable(
-                f"{server} still answered {reply.status} to {what} after {self._attempts} attempts ({reply.text!r}).",
-                "Try again later.",
-            )
-        return InvalidData(f"{server} refused {what}: {reply.status} {reply.text!r}.", "Check what was asked.")
-
-    def _call(
-        self,
-        method: str,
-        url: str,
-        content: bytes | None = None,
-        *,
-        headers: dict[str, str] | None = None,
-        max_bytes: int = MAX_REPLY,
-    ) -> _Reply:
-        """One request with its retries; any status comes back, and only the last one's where retried."""
-        for attempt in itertools.count(1):
-            final = attempt >= self._attempts
-            wait = min(self._backoff * 2 ** (attempt - 1), 10.0) * random.uniform(0.5, 1.5)
-            try:
-                reply = self._attempt(method, url, content, headers or {}, max_bytes)
-                if final or reply.status not in _RETRIED:
-                    break
-                wait = max(wait, min(reply.retry_after, 30.0))
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                if final or isinstance(error, _HOPELESS):
-                    raise NetworkUnreachable(
-                        f"{url} did not answer ({_reason(error)}; attempt {attempt}).",
-                        "Check the address and the network connection, and try again.",
-                    ) from error
-            time.sleep(wait)
-        return reply
-
-    def _attempt(self, method: str, url: str, content: bytes | None, headers: dict[str, str], max_bytes: int) -> _Reply:
-        deadline = time.monotonic() + self._limit
-        if content is not None:
-            kind = {"Content-Type": "application/octet-stream", "Content-Length": str(len(content))}
-            headers = {**kind, **headers}
-        request = self._http.build_request(
-            method, url, content=None if content is None else _pieces(content, deadline), headers=headers
+def _artifact(item: DataItem, owner: bytes | None) -> Artifact:
+    """A verified item's content, by `owner` where one is expected."""
+    if owner is not None and item.owner != owner:
+        raise InvalidData(
+            f"Item {item.id} is signed by {Pubkey.from_bytes(item.owner)}, and "
+            f"{Pubkey.from_bytes(owner)} was expected.",
+            "Do not use it: it was published by somebody else.",
         )
-        response = self._http.send(request, stream=True, follow_redirects=method == "GET")
-        with contextlib.closing(response):
-            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-                raise InvalidData(f"{url} sent compressed content, and none was accepted.")
-            body = bytearray()
-            for piece in response.iter_raw(_PIECE):
-                body += piece
-                if len(body) > max_bytes:
-                    raise InvalidData(
-                        f"{url} sent more than {max_bytes} bytes.", "Raise the limit if that is expected."
-                    )
-                _within(deadline)
-            retry_after = response.headers.get("Retry-After", "")
-            return _Reply(
-                response.status_code,
-                bytes(body),
-                float(retry_after) if retry_after.isdecimal() and len(retry_after) < 6 else 0.0,
-            )
-
-
-def _pieces(content: bytes, deadline: float) -> Iterator[bytes]:
-    for start in range(0, len(content), _PIECE):
-        _within(deadline)
-        yield content[start : start + _PIECE]
-
-
-def _within(deadline: float) -> None:
-    if time.monotonic() > deadline:
-        raise httpx.ReadTimeout("the whole transfer took too long")
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())[:160]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return Artifact(item.data, item.owner, item.tags, signature_checked=True)
 
 
 def _whole(value: object, what: str) -> int:

@@ -100,6 +100,15 @@ def text_readings(text: str, size: int) -> list[bytes]:
     return [*found, value] if len(value) == size else found
 
 
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold `text`: a JSON escape may stand for half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 DeepHashable = bytes | Sequence["DeepHashable"]
 
 

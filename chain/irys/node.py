@@ -1,15 +1,17 @@
 """A local Irys node: uploader and gateway with Irys's HTTP contract, over a folder of content.
 
-What the official JavaScript client and `chain.irys.client` ask of uploader and gateway is here; storage is
-free (price 0) and every account has a large balance, so that clients never refuse. Layout of the store:
+What the official JavaScript client and `chain.irys.client` ask of uploader and gateway is here. Storage is free
+(price 0) and every account has a large balance, so that clients never refuse; with a `Tariff` uploads are paid
+for, 402 included, by deposits that the node looks up on a Solana network. Layout of the store:
 
     items/<hex id[:2]>/<hex id>   the raw signed item, which proves itself; written whole or not at all
+    accounts/<hex owner>/…        what was deposited and charged (`chain.irys.accounts`)
     chunks/<upload>/<offset>      pieces of unfinished chunked uploads, dropped after a day
     key.pem                       RSA-4096, mode 0600, made when the first receipt is signed (seconds)
     lock                          held while something new is written, by any number of processes
 
-Rules: only items whose signature holds are stored; bodies, paths and headers are bounded; a tag reaches an
-HTTP header only where it is plain printable ASCII.
+Rules: only items whose signature holds are stored; an item is charged once, before it is stored; bodies, paths
+and headers are bounded; a tag reaches an HTTP header only where it is plain printable ASCII.
 """
 
 from __future__ import annotations
@@ -44,10 +46,12 @@ from cryptography.hazmat.primitives.serialization import (
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from chain.errors import ChainError, InvalidData, NotFound
+from chain.errors import ChainError, InsufficientFunds, InvalidData, NotFound
+from chain.irys.accounts import FREE, Accounts, Tariff, deposit_of
 from chain.irys.dataitem import DataItem, ItemId, base64url, text_readings
 from chain.irys.receipt import Receipt, generate_key, public_modulus, sign_receipt
 from chain.irys.store import locked, write_atomic
+from chain.network import Network
 
 MAX_ITEM_BYTES = 256 << 20
 MIN_CHUNK, MAX_CHUNK, MAX_UPLOADS = 500_000, 95_000_000, 64
@@ -59,10 +63,25 @@ _SECONDS_PER_BLOCK = 120
 
 
 class LocalNode:
-    """The store and its rules, without HTTP. Safe for several threads and processes on one folder."""
+    """The store and its rules, without HTTP. Safe for several threads and processes on one folder.
 
-    def __init__(self, store: Path, *, max_item: int = MAX_ITEM_BYTES) -> None:
+    `network` is where deposits are looked up; without one every deposit is taken for granted and credits nothing.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        *,
+        max_item: int = MAX_ITEM_BYTES,
+        tariff: Tariff = FREE,
+        network: Network | None = None,
+    ) -> None:
         self.store, self.max_item = store, max_item
+        self.tariff, self.network = tariff, network
+        self.accounts = Accounts(store / "accounts")
+        if network is not None and network.is_local and network.balance(self.deposit_address) == 0:
+            # Else a first deposit below the rent exemption would be refused, unlike with a real uploader.
+            network.airdrop(self.deposit_address, network.rent(0))
         self._key: rsa.RSAPrivateKey | None = None
         try:
             store.mkdir(parents=True, exist_ok=True)
@@ -71,7 +90,7 @@ class LocalNode:
 
     @property
     def deposit_address(self) -> Pubkey:
-        """Where deposits would go: a fixed address without a key, for nothing needs to be paid here."""
+        """Where deposits go: a fixed address without a key, for nobody is to have what is paid here."""
         return Pubkey.from_bytes(hashlib.sha256(b"local irys node: no deposit needed").digest())
 
     def key(self) -> rsa.RSAPrivateKey:
@@ -91,6 +110,20 @@ class LocalNode:
             self._key = key
         return self._key
 
+    def balance(self, owner: Pubkey) -> int:
+        """Lamports that uploads of `owner` may still cost."""
+        return self.accounts.balance(owner) if self.tariff != FREE else _BALANCE
+
+    def deposit(self, signature: Signature) -> None:
+        """Credit a transfer to `deposit_address`, once however often it is named.
+
+        NotFound while the network knows of no such transaction, InvalidData where it is no such transfer.
+        """
+        if self.network is None:
+            return
+        payer, lamports = deposit_of(self.network.transaction(signature), signature, self.deposit_address)
+        self.accounts.credit(payer, signature, lamports)
+
     def path(self, item_id: bytes) -> Path:
         return self.store / "items" / item_id.hex()[:2] / item_id.hex()
 
@@ -108,7 +141,8 @@ class LocalNode:
     def receive(self, raw: bytes) -> Receipt | None:
         """Verify and store an encoded item; its receipt, or None where it was here already.
 
-        InvalidData where it does not parse, does not verify or is too large.
+        InvalidData where it does not parse, does not verify or is too large, InsufficientFunds where its owner
+        has not deposited what it costs.
         """
         if len(raw) > self.max_item:
             raise InvalidData(f"An item has at most {self.max_item} bytes here, and this has {len(raw)}.")
@@ -124,6 +158,7 @@ class LocalNode:
         with locked(self.store / "lock"):
             if self._holds(path, raw):
                 return None
+            self.accounts.charge(Pubkey.from_bytes(item.owner), item.id, self.tariff.price(len(raw)))
             write_atomic(path, raw)
         return receipt
 
@@ -231,6 +266,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._text(HTTPStatus.NOT_FOUND, f"{method} {path[:100]} is not part of this node.")
         except NotFound as error:
             self._text(HTTPStatus.NOT_FOUND, error.message)
+        except InsufficientFunds as error:
+            self._text(HTTPStatus.PAYMENT_REQUIRED, error.message)
         except ChainError as error:
             self._text(HTTPStatus.BAD_REQUEST, error.message)
         except _TooLarge as error:
@@ -249,17 +286,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._text(HTTPStatus.OK, public_modulus(node.key()))
 
     def _price(self, node: LocalNode, size: str) -> None:
-        self._text(HTTPStatus.OK, "0")
+        self._text(HTTPStatus.OK, str(node.tariff.price(int(size))))
 
     def _balance(self, node: LocalNode) -> None:
         fields = parse_qs(self.path.partition("?")[2][:200])
         with _invalid("The address should be a Solana address in base58."):
-            Pubkey.from_string(fields["address"][0])
-        self._json({"balance": str(_BALANCE)})
+            owner = Pubkey.from_string(fields["address"][0])
+        self._json({"balance": str(node.balance(owner))})
 
     def _deposit(self, node: LocalNode) -> None:
         with _invalid('The body should be {"tx_id": a transaction signature in base58}.'):
-            Signature.from_string(json.loads(self._body(_MAX_JSON))["tx_id"])
+            signature = Signature.from_string(json.loads(self._body(_MAX_JSON))["tx_id"])
+        node.deposit(signature)
         self._json({"confirmed": True})
 
     def _upload(self, node: LocalNode) -> None:
@@ -443,9 +481,17 @@ class RunningNode:
         self.close()
 
 
-def serve(store: Path, host: str = "127.0.0.1", port: int = 0, *, max_item: int = MAX_ITEM_BYTES) -> RunningNode:
+def serve(
+    store: Path,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    max_item: int = MAX_ITEM_BYTES,
+    tariff: Tariff = FREE,
+    network: Network | None = None,
+) -> RunningNode:
     """Serve the store over HTTP in threads of this process; port 0 takes a free one (see `.url`)."""
-    node = LocalNode(store, max_item=max_item)
+    node = LocalNode(store, max_item=max_item, tariff=tariff, network=network)
     try:
         server = _Server((host, port), _Handler)
     except (OSError, OverflowError) as error:

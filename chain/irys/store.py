@@ -59,13 +59,49 @@ class ContentCache:
                 data = file.read(max_bytes + 1)
         except OSError:
             return None
-        return data if len(data) <= max_bytes and hashlib.sha256(data).digest() == sha256 else None
+        if len(data) > max_bytes or hashlib.sha256(data).digest() != sha256:
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(self.path(sha256))  # what was used last is pruned last
+        return data
 
     def put(self, data: bytes) -> bytes:
         """Keep `data`; returns its SHA-256."""
         digest = hashlib.sha256(data).digest()
         write_atomic(self.path(digest), data)
         return digest
+
+    def entries(self) -> list[tuple[bytes, int]]:
+        """(SHA-256, size in bytes) of what is kept, the longest unused first."""
+        found = []
+        for path in self.folder.glob("??/*"):
+            with contextlib.suppress(FileNotFoundError):
+                if _is_digest(path.name) and (status := path.stat()):
+                    found.append((status.st_mtime_ns, bytes.fromhex(path.name), status.st_size))
+        return [(digest, size) for _, digest, size in sorted(found)]
+
+    def remove(self, sha256: bytes) -> None:
+        """Forget one content; nothing happens where it is not kept."""
+        self.path(sha256).unlink(missing_ok=True)
+
+    def damaged(self) -> list[bytes]:
+        """Those whose content is not what their name says; they are never served."""
+        return [digest for digest, size in self.entries() if self.get(digest, size) is None]
+
+    def prune(self, max_bytes: int) -> int:
+        """Forget the longest unused until at most `max_bytes` are kept; how many were forgotten."""
+        entries = self.entries()
+        kept, forgotten = sum(size for _, size in entries), 0
+        for digest, size in entries:
+            if kept <= max_bytes:
+                break
+            self.remove(digest)
+            kept, forgotten = kept - size, forgotten + 1
+        return forgotten
+
+
+def _is_digest(name: str) -> bool:
+    return len(name) == 64 and not name.strip("0123456789abcdef")
 
 
 def check_sha256(data: bytes, expected: bytes, what: str) -> None:

@@ -464,7 +464,9 @@ def test_its_place_tells_chains_apart(connection: Connection, tmp_path: Path) ->
     other = Ledger(tmp_path / "other")
     assert index_path(tmp_path, other) != path
     other.close()
-    url: Any = type("Url", (), {"name": "http://[::1]:8899/?k=v", "genesis": ledger.genesis, "program_id": PROGRAM_ID})
+    url: Any = type(
+        "Url", (), {"name": "http://[::1]:8899/?k=v", "genesis_hash": ledger.genesis_hash, "program_id": PROGRAM_ID}
+    )
     assert index_path(tmp_path, url).parent == tmp_path / "index"
 
 

@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 from solders.keypair import Keypair
 
+from chain.irys.accounts import Tariff
 from chain.irys.client import Irys
 from chain.irys.dataitem import ED25519, SOLANA, DataItem, ItemId
 from chain.irys.node import serve
+from chain.ledger import Ledger
+from tests.chain.networks import pay
 
 PACKAGES = ("@irys/upload@0.0.15", "@irys/upload-solana@0.1.8")
 
@@ -26,7 +29,7 @@ const { Uploader } = require('@irys/upload');
 const { Solana } = require('@irys/upload-solana');
 const { DataItem } = require('@irys/bundles');
 const bs58 = require('bs58');
-const { url, secret, items, transaction } = JSON.parse(require('fs').readFileSync(0));
+const { url, paidUrl, secret, items, transaction, deposit } = JSON.parse(require('fs').readFileSync(0));
 
 async function main() {
   const irys = await Uploader(Solana).withWallet(bs58.encode(Buffer.from(secret)))
@@ -62,6 +65,17 @@ async function main() {
   await irys.api.post(`/chunks/solana/${id}/0`, large.getRaw().subarray(0, 500000));
   const resumed = await uploader().setResumeData(id).uploadTransaction(large);
   out.resumed = { id: resumed.data.id, signed: large.id };
+
+  const paying = await Uploader(Solana).withWallet(bs58.encode(Buffer.from(secret)))
+    .bundlerUrl(paidUrl).withRpc('http://127.0.0.1:1').build();
+  const costly = paying.createTransaction(Buffer.alloc(3000, 8));
+  await costly.sign();
+  out.cost = (await paying.getPrice(costly.getRaw().length)).toString();
+  out.unpaid = await costly.upload().catch((error) => error.message);
+  out.deposited = (await paying.funder.submitTransaction(deposit)).status;
+  out.deposit = (await paying.getLoadedBalance()).toString();
+  out.paid = { id: (await costly.upload()).id, signed: costly.id };
+  out.left = (await paying.getLoadedBalance()).toString();
   console.log(JSON.stringify(out));
 }
 main().catch((error) => { console.error(error); process.exit(1); });
@@ -102,9 +116,15 @@ def test_the_official_client_uploads_to_our_node(modules: Path, tmp_path: Path) 
     ]
     script = tmp_path / "client.cjs"
     script.write_text(SCRIPT)
-    with serve(tmp_path / "store") as node, Irys.at(node.url) as irys:
+    ledger = Ledger(tmp_path / "home")
+    ledger.airdrop(wallet.pubkey(), 10**9)
+    paid = serve(tmp_path / "store", tariff=Tariff(2, 1_000), network=ledger)
+    transfer = pay(wallet, paid.node.deposit_address, 10_000, ledger.latest_blockhash().hash)
+    with serve(tmp_path / "store") as node, paid, Irys.at(node.url) as irys:
         question = {
             "url": node.url,
+            "paidUrl": paid.url,
+            "deposit": str(ledger.send(transfer)),
             "secret": list(bytes(wallet)),
             "items": [item.encode().hex() for item in ours],
             "transaction": str(wallet.sign_message(b"a deposit")),
@@ -129,8 +149,14 @@ def test_the_official_client_uploads_to_our_node(modules: Path, tmp_path: Path) 
         assert out["again"] == "Already received"
         assert "400" in out["bad"]
 
+        assert "402" in out["unpaid"]
+        assert (out["deposited"], out["deposit"]) == (200, "10000")
+        assert out["paid"]["id"] == out["paid"]["signed"]
+        assert int(out["left"]) == 10_000 - int(out["cost"]) > 0
+
         for name, size in (
             ("simple", 13),
+            ("paid", 3000),
             ("transaction", 5000),
             ("chunked", 1_300_000),
             ("resumed", 1_300_000),
@@ -146,3 +172,4 @@ def test_the_official_client_uploads_to_our_node(modules: Path, tmp_path: Path) 
                 require_signature=True,
             )
             assert len(artifact.data) == size
+    ledger.close()

@@ -21,8 +21,9 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from chain.errors import ChainError, InsufficientFunds, InvalidData, NetworkUnreachable, NotFound
-from chain.irys.client import CHUNK_BYTES, Endpoints, Irys, ItemMetadata
+from chain.irys.client import CHUNK_BYTES, Endpoints, Irys
 from chain.irys.dataitem import ED25519, DataItem, base64url
+from chain.irys.metadata import ItemMetadata
 from chain.irys.node import LocalNode, RunningNode, serve
 from chain.irys.receipt import Receipt, public_modulus, sign_receipt
 from chain.irys.store import ContentCache, write_atomic

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from miner import records
+from miner import interop, records
 from miner.ledger import Trial
 
 REQUIRED = {
@@ -125,7 +125,7 @@ def test_trials_jsonl() -> None:
         "git_head_before": BASE,
         "git_head_after": KEPT,
         "harness_exit_code": 0,
-        "error": None,
+        "error": "",
         "hypothesis": "HEAD_LR 0.1 -> 0.2,\tMODEL\nDIM",
         "base_commit": BASE,
         "head_commit": KEPT,
@@ -136,5 +136,5 @@ def test_trials_jsonl() -> None:
 
 
 def test_no_trials() -> None:
-    assert records.results_tsv([]) == records.HEADER + "\n"
+    assert records.results_tsv([]) == interop.HEADER + "\n"
     assert records.trials_jsonl([], bundle_id="x", metric="y", direction="minimize") == ""

@@ -1,0 +1,93 @@
+"""A proxy that fails on purpose: it delays, drops, answers 429 and 500, truncates and lies."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+DELAY = "delay"  # longer than the client waits; the request was forwarded
+DROP, LOSE = "drop", "lose"  # hang up before forwarding, or after it: then the work was done
+BUSY, BROKEN = "429", "500"
+TRUNCATE, LIE = "truncate", "lie"
+
+Plan = Callable[[str, str], str]
+"""The fault for a method and path, "" for none."""
+
+
+class Proxy:
+    """Forwards to `upstream` what `plan` does not spoil; `done` counts the faults. A context manager."""
+
+    def __init__(self, upstream: str, plan: Plan, *, seconds: float = 1.0) -> None:
+        self.done: Counter[str] = Counter()
+        proxy, client, guard = self, httpx.Client(base_url=upstream, timeout=30), threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            timeout = 10
+
+            def do_GET(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                with guard:
+                    fault = plan(self.command, self.path)
+                    proxy.done[fault] += 1
+                if fault in (BUSY, BROKEN):
+                    return self._send(int(fault), b"no", retry_after="0")
+                if fault == DROP:
+                    return self._hang_up()
+                kind = self.headers.get("Content-Type", "application/octet-stream")
+                got = client.request(self.command, self.path, content=body, headers={"Content-Type": kind})
+                if fault == DELAY:
+                    time.sleep(seconds)
+                if fault == LOSE:
+                    return self._hang_up()
+                data = got.content[:-1] + bytes([got.content[-1] ^ 1]) if fault == LIE and got.content else got.content
+                return self._send(got.status_code, data, cut=fault == TRUNCATE)
+
+            do_POST = do_GET
+
+            def _send(self, status: int, data: bytes, *, retry_after: str = "", cut: bool = False) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                if retry_after:
+                    self.send_header("Retry-After", retry_after)
+                self.end_headers()
+                self.wfile.write(data[: len(data) // 2] if cut else data)
+                if cut:
+                    self._hang_up()
+
+            def _hang_up(self) -> None:
+                self.close_connection = True
+                self.wfile.flush()
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+            def log_message(self, format: str, *args: object) -> None: ...
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                """A client that gave up is what this is for."""
+
+        self._http, self._client = Server(("127.0.0.1", 0), Handler), client
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+        self._client.close()
