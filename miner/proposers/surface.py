@@ -90,7 +90,7 @@ def _prior(dims: Sequence[Dimension]) -> tuple[Vector, Vector]:
     mean: list[float] = []
     deviation: list[float] = []
     for dimension in dims:
-        strength = dimension.weight**0.5
+        strength = dimension.weight**0.65
         if dimension.scale == "choice":
             mean += [0.0] * len(dimension.choices)
             deviation += [strength] * len(dimension.choices)

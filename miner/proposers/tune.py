@@ -1,8 +1,8 @@
 """`tune`: searches the constants of train.py, offline. What it does, first that applies:
 
 1. Further: what was kept last and came of turning constants is turned as far again.
-2. While there are fewer than ten results: one constant by a factor of two, up or down, the one that promises most
-   on a surface drawn from what is known (`surface`); at first that follows the weights of `space`.
+2. While there are fewer than ten results: one of the constants that matter most (rates, batch, shape, warm-down) by
+   a factor of two, up or down, the one that promises most on a surface drawn from what is known (`surface`).
 3. After that, by lot: a joint draw of a few constants by Optuna's multivariate TPE (`study`); the best of the
    mean surface, all constants at once; or the best one to three constants of a drawn surface.
 
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from miner.proposers.surface import Surface, Vector
 
 EARLY = 10  # results until joint draws begin
+MAIN = 3.0  # weight of what is turned before that: rates, batch, shape, warm-down
 REACH = 1.0  # the longest step along one dimension, in doublings
+JOINT, ALL = 0.15, 0.4  # shares of TPE's draws and of the mean surface's best
 _FEW = 4  # constants in one joint draw
+_MOST = (1, 2, 3)  # constants at once on a drawn surface
 _ATTEMPTS = 60  # drawn surfaces until nothing is taken to be left
 
 
@@ -78,11 +81,11 @@ class Tune:
         lot = random.Random(f"{self._seed}/{context.number}/tune")
         if sum(move.gain is not None for move in found.moves) >= EARLY:
             kind = lot.random()
-            if kind < 0.2:
+            if kind < JOINT:
                 yield study.ask(context, dims, origin, found, few=_FEW, seed=lot.getrandbits(32))
-            elif kind < 0.5:
+            elif kind < JOINT + ALL:
                 yield _values(dims, _joint(fitted, fitted.mean, len(dims), fine=True))
-            most = lot.choice((1, 2, 3))
+            most = lot.choice(_MOST)
             fine = True
         else:
             most, fine = 1, False
@@ -91,8 +94,11 @@ class Tune:
             if most > 1 and attempt < _ATTEMPTS // 2:
                 yield _values(dims, _joint(fitted, unknowns, most, fine=fine))
                 continue
-            for step in _steps(fitted, unknowns, fine=fine or attempt >= _ATTEMPTS // 2):
-                yield _values(dims, step)
+            late = attempt >= _ATTEMPTS // 2
+            for step in _steps(fitted, unknowns, fine=fine or late):
+                moved = next(d for d, a, b in zip(dims, origin, step, strict=True) if a != b)
+                if fine or late or moved.weight >= MAIN:
+                    yield _values(dims, step)
 
 
 def _joint(fitted: Surface, unknowns: Vector, most: int, *, fine: bool) -> Point:
