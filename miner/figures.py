@@ -19,9 +19,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from miner import records
-from miner.ledger import Segment, Session, Trial
+from miner.ledger import Segment, Session, Submission, Trial
 
 CANDIDATE = "candidate"
+WORDS = {"keep": "kept", "discard": "discarded", "crash": "crashed", "": "open"}  # decisions, as people read them
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,13 @@ def time_split(session: Session, budget: float | None = None) -> Time:
             sums["unsplit"] += seconds
     idle, away = _outside(session)
     return Time(**sums, idle=idle, away=away)
+
+
+def submission_state(entry: Submission, on_chain: str = "") -> str:
+    """A submission's state in words: the chain's where it was asked, else the ledger's last."""
+    if entry.proposal is not None:
+        return on_chain or entry.status or "submitted"
+    return "given up" if entry.abandoned else "not known to have landed"
 
 
 def last_moment(session: Session) -> float | None:

@@ -24,19 +24,14 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live as Screen
 from rich.text import Text
 
+from chain.network import LAMPORTS_PER_SOL
 from miner import figures
 from miner.ledger import Session, Trial
 from trainer.view import Say, View, printable
 
-LAMPORTS_PER_SOL = 10**9
 BLOCKS = "▁▂▃▄▅▆▇█"
 ROWS, SAID = 8, 3  # trials and said lines at 80 x 24
-_DECISIONS = {
-    "keep": ("kept", "green"),
-    "discard": ("discarded", "dim"),
-    "crash": ("crashed", "red"),
-    "": ("open", "cyan"),
-}
+_STYLES = {"keep": "green", "discard": "dim", "crash": "red", "": "cyan"}
 _WIDE = 72  # columns from which intervals are shown
 
 Curve = Sequence[Sequence[float]]
@@ -236,10 +231,9 @@ def _rows(state: State, width: int, count: int) -> list[Text]:
         if width >= _WIDE and row.low is not None and row.high is not None:
             delta += f" [{row.low:+.4f}, {row.high:+.4f}]"
         cells = 27 if width >= _WIDE else 8
-        word, style = _DECISIONS.get(row.decision, _DECISIONS[""])
         text = Text(f"{row.number:>4} {_fit(row.hypothesis, _room(width))} {row.runs:>4} ")
         text.append(f"{_fit(delta, cells)} ")
-        text.append(word, style=style)
+        text.append(figures.WORDS.get(row.decision, ""), style=_STYLES.get(row.decision, ""))
         if row.decision == "discard":
             text.stylize("dim")
         lines.append(_cut(text, width))

@@ -6,11 +6,11 @@ import time
 from dataclasses import asdict
 from typing import Any
 
+from chain.network import LAMPORTS_PER_SOL
 from miner import about, figures, ledger
 from miner.about import About
-from miner.figures import Figures
+from miner.figures import WORDS, Figures, submission_state
 from miner.ledger import Session, Trial
-from miner.report.page import LAMPORTS_PER_SOL, WORDS, submission_state
 from miner.sessions import Found
 from trainer.errors import TrainerError
 from trainer.view import printable

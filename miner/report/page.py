@@ -15,16 +15,16 @@ from hashlib import sha256
 from html import escape
 from pathlib import Path
 
+from chain.network import LAMPORTS_PER_SOL
 from miner import figures
+from miner.figures import WORDS, submission_state
 from miner.ledger import Submission, Trial
 from miner.report import chart
 from miner.report.material import MAX_DETAILED, Exhibit, Material
 from miner.report.svg import element, svg
 from trainer.view import printable
 
-LAMPORTS_PER_SOL = 10**9
 UNKNOWN = '<span class="unknown">unknown</span>'
-WORDS = {"keep": "kept", "discard": "discarded", "crash": "crashed", "": "open"}
 
 
 def build(material: Material) -> str:
@@ -161,13 +161,6 @@ def _submission(entry: Submission, material: Material) -> tuple[str, ...]:
     code, signature = _say(entry.code_hash[:12]), _say(entry.signature[:12])
     trial = str(entry.trial) if entry.trial >= 0 else "own file"
     return trial, number if entry.proposal is not None else "–", state, _code(code), _code(signature)
-
-
-def submission_state(entry: Submission, on_chain: str = "") -> str:
-    """A submission's state in words: the chain's where it was asked, else the ledger's last."""
-    if entry.proposal is not None:
-        return on_chain or entry.status or "submitted"
-    return "given up" if entry.abandoned else "not known to have landed"
 
 
 def _time(material: Material) -> str:
