@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.options import answer, common
+from miner.cli_simulate import simulate
 
 if TYPE_CHECKING:
     pass
@@ -22,6 +23,9 @@ def main() -> None:
     `miner run` with nothing else works on any machine: it uses a local network inside this process, on
     which nothing is real and nothing leaves the machine.
     """
+
+
+main.add_command(simulate)
 
 
 def _who(command: Callable[..., Any]) -> Callable[..., Any]:
