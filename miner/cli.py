@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from chain.options import answer, common
 from miner import cli_look
+from miner.cli_simulate import simulate
 from miner.proposers.options import Proposing, proposing
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,6 +25,7 @@ def main() -> None:
 
 
 cli_look.register(main)
+main.add_command(simulate)
 
 
 def _who(command: Callable[..., Any]) -> Callable[..., Any]:

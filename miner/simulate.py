@@ -454,3 +454,33 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> Estimate:
         return Estimate(math.nan, math.nan)
     value = statistics.fmean(above) / bottom
     return Estimate(value, mean([(a - value * b) / bottom for a, b in zip(above, below, strict=True)]).error)
+
+
+def advantage(ours: Sequence[Count], theirs: Sequence[Count]) -> Estimate:
+    """How many times the true gain of `theirs` `ours` found, session by session; nan where theirs found none."""
+    if statistics.fmean(count.gain for count in theirs) <= 0:
+        return Estimate(math.nan, math.nan)
+    return ratio([count.gain for count in ours], [count.gain for count in theirs])
+
+
+HEADER = f"{'':12s}  gain/hour, sigma   bpb  regret  no-ops kept  harmful kept  improvements kept  trials  ours over it"
+
+
+def table(results: Sequence[Result], counts: dict[str, list[Count]], landscape: Landscape) -> str:
+    """The figures as text, gains in units of sigma and in bpb."""
+    sigma = landscape.sigma
+    lines = [
+        f"sigma {sigma:.4g} bpb, mean gain of an improvement {landscape.effect:.2g} sigma, "
+        f"{landscape.run_seconds:.0f} s a run; ± is the standard error over sessions",
+        HEADER,
+    ]
+    for result in results:
+        times = advantage(counts["ours"], counts[result.name])
+        gain, regret = result.gain_per_hour, result.regret_per_hour
+        over = f"{times.value:6.2f} ±{times.error:.2f}" if times.value == times.value else "  theirs is not above 0"
+        lines.append(
+            f"{result.name:12s} {gain.value / sigma:7.3f} ±{gain.error / sigma:.3f} {gain.value:10.5f} "
+            f"{regret.value / sigma:7.2f} {result.no_ops_kept.value:7.2%} ±{result.no_ops_kept.error:.2%} "
+            f"{result.harmful_kept.value:13.2%} {result.improving_kept.value:18.1%} {result.trials:7.0f} {over}"
+        )
+    return "\n".join(lines)

@@ -68,14 +68,14 @@ from trainer.errors import TrainerError
 MAX_RUNS = 1000
 """Most values per arm that are looked at; a trial needs fewer than twenty."""
 
-STALE_TRIALS = 5
+STALE_TRIALS = 8
 """Trials in a row without an incumbent run after which history no longer says what the machine does now."""
 
 HISTORY_WINDOW = 16
 """Most values of history that are used, the latest: more hardly steady the mean, and age."""
 
 FRESH_ENOUGH = 4
-"""Fresh incumbent runs from which on those that the incumbent was chosen by are left out of history."""
+"""Fresh incumbent runs from which on those that it was kept by are left out of history."""
 
 MAX_NOISE_DF = 1e4
 MAX_NOISE_FILE_BYTES = 1 << 18
@@ -383,7 +383,13 @@ def incumbent_runs(n: int, history: int, noise_df: float, policy: Policy) -> int
 
 
 def usable_history(selected: Sequence[float], fresh: Sequence[float]) -> list[float]:
-    """What of an incumbent's earlier values a mining trial uses as its history."""
+    """What of an incumbent's earlier values a mining trial uses as its history.
+
+    selected: its runs as the candidate that was kept, in order; fresh: its runs as the incumbent since. The test
+    chose the former for being low, so while they count the incumbent looks better than it is: that never raises
+    false keeps, but hides gains. They go once FRESH_ENOUGH fresh runs are there. Which values those are does
+    not change the error rates: neither rule looks at a value.
+    """
     if len(fresh) >= FRESH_ENOUGH:
         return list(fresh[-HISTORY_WINDOW:])
     return [*selected, *fresh][-HISTORY_WINDOW:]

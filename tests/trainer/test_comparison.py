@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from tests.benchmarks.bench_comparison import KINDS, bootstrap, median_rule, mine_no_ops, play, simulate
 from trainer.comparison import (
+    FRESH_ENOUGH,
+    HISTORY_WINDOW,
     Arm,
     InvalidComparison,
     Kind,
@@ -31,6 +33,7 @@ from trainer.comparison import (
     save_noise,
     schedule,
     suspicion_ratio,
+    usable_history,
 )
 
 FULL = NoiseRecord(20 * 0.01**2, 20)  # a full record of sigma = 0.01
@@ -65,7 +68,7 @@ def test_rejection_points_hold_their_level(df: int, noncentrality: float, level:
 
 @pytest.mark.parametrize(
     ("policy", "approve", "reject"),
-    [(POLICY, 0.01, 0.03), (MINING, 0.01, 0.03), (Policy(spending=1), 0.01, 0.03)],
+    [(POLICY, 0.01, 0.03), (MINING, 0.01, 0.25), (Policy(spending=1), 0.01, 0.03)],
 )
 def test_levels_sum_to_the_promised_error(policy: Policy, approve: float, reject: float) -> None:
     runs = range(60)
@@ -245,6 +248,7 @@ def test_bounds_of_samples() -> None:
         {"first_rejection": 7},
         {"spending": 0.0},
         {"refresh": True},
+        {"refresh": 1, "early_refresh": 2},
     ],
 )
 def test_bad_policies_are_refused(fields: dict[str, Any]) -> None:
@@ -393,3 +397,22 @@ def test_a_mining_session_keeps_no_noise() -> None:
     session = mine_no_ops(np.random.default_rng(8), sigma=0.01, sessions=300, trials=12)
     assert session.kept_per_trial < 0.01 + binomial_slack(0.01, 3600)
     assert session.candidate_runs < 2
+
+
+def test_history_lets_the_runs_go_that_an_incumbent_was_kept_by() -> None:
+    kept, fresh = [0.9, 0.91], [1.0, 1.01, 1.02, 1.03]
+    assert usable_history(kept, []) == kept
+    assert usable_history(kept, fresh[: FRESH_ENOUGH - 1]) == [*kept, *fresh[: FRESH_ENOUGH - 1]]
+    assert usable_history(kept, fresh[:FRESH_ENOUGH]) == fresh[:FRESH_ENOUGH]
+    many = [1.0 + i / 1000 for i in range(50)]
+    assert usable_history(kept, many) == many[-HISTORY_WINDOW:]
+    assert len(usable_history(many, fresh[:1])) == HISTORY_WINDOW
+
+
+@given(history=st.integers(0, 40), df=st.sampled_from([0.0, 3.0, 20.0]), stale=st.booleans())
+def test_a_mining_trial_refreshes_before_it_approves(history: int, df: float, stale: bool) -> None:
+    policy = Policy.mining(stale=stale)
+    runs = [incumbent_runs(n, history, df, policy) for n in range(1, policy.max_candidate_runs + 1)]
+    assert runs == sorted(runs)
+    assert runs[0] >= history + stale
+    assert all(m > history for m in runs[policy.first_approval - 1 :])

@@ -97,14 +97,23 @@ def test_one_failure_is_made_up_for() -> None:
     assert outcome.decision.evidence.candidate_runs == len(outcome.values(Arm.CANDIDATE))
 
 
-def test_history_spares_incumbent_runs() -> None:
+@pytest.mark.parametrize(
+    ("candidate", "stale", "incumbents"),
+    [
+        (2.8, False, 0),  # a clear loser costs one run
+        (2.8, True, 1),  # unless the history is old
+        (2.3, False, 1),  # nothing is kept without a fresh run of the incumbent
+        (2.3, True, 1),
+    ],
+)
+def test_history_spares_incumbent_runs(candidate: float, stale: bool, incumbents: int) -> None:
     history = list(itertools.islice(around(2.5, 9), 10))
-    script = Script(around(2.5, 1), around(2.8, 2))
-    outcome = judge(script, history=history, policy=Policy.mining())
+    script = Script(around(2.5, 1), around(candidate, 2))
+    outcome = judge(script, history=history, policy=Policy.mining(stale=stale))
     assert outcome.decision is not None
-    assert outcome.decision.kind is Kind.REJECT
-    assert script.asked.count(Arm.INCUMBENT) == 1  # a fresh one in every trial
-    assert outcome.values(Arm.INCUMBENT) != history
+    assert outcome.decision.kind is (Kind.REJECT if candidate > 2.5 else Kind.APPROVE)
+    assert script.asked.count(Arm.INCUMBENT) == incumbents
+    assert script.asked.count(Arm.CANDIDATE) == (1 if candidate > 2.5 else 2)
 
 
 def test_an_exception_passes_through() -> None:
