@@ -87,8 +87,14 @@ def started(
     yes: bool,
     trust_harness: bool,
     irys: str | None,
+    publish: str = SMOKE,
+    text: str | None = None,
 ) -> Iterator[Started]:
-    """Open everything, say where we are, and close it at the end."""
+    """Open everything, say where we are, and close it at the end.
+
+    `publish` names the bundled project that a local network without any gets, `text` the folder of local text that
+    it is trained on (None: the recipe's own data).
+    """
     view = Live(quiet=quiet)
     recipient = _address(reward_recipient) if reward_recipient else None
     with Connection(network, home, irys=irys) as connection:
@@ -102,7 +108,7 @@ def started(
         published: list[Run] = []
         project = _choose(connection, project_id)
         if project is None:
-            project, published = _publish_smoke(connection, home, view)
+            project, published = _publish(connection, home, view, publish, text)
         artifacts = fetch_project(connection, project)
         parsed = task.assemble(
             protocol_bytes=artifacts.protocol,
@@ -183,17 +189,18 @@ def _choose(connection: Connection, project_id: int | None) -> Project | None:
     raise NotFound(f"There is no project on {connection.network.name}.", "Check --network.")
 
 
-def _publish_smoke(connection: Connection, home: Path, view: View) -> tuple[Project, list[Run]]:
-    """Publish the bundled smoke project with a baseline measured here; its baseline runs."""
-    view.say("no project here yet: publishing the bundled smoke project")
-    chosen = recipe.load(SMOKE)
+def _publish(connection: Connection, home: Path, view: View, name: str, text: str | None) -> tuple[Project, list[Run]]:
+    """Publish a bundled project with a baseline measured here; its baseline runs."""
+    view.say(f"no project here yet: publishing the bundled {name} project")
+    chosen = recipe.load(name)
+    data_arguments = ("--text", str(Path(text).absolute())) if text else chosen.data_arguments
     with view.step("preparing environment and data", 20) as word:
         bench = open_bench(
             chosen.files["protocol.json"],
             chosen.files,
             home=home,
             say=word,
-            data_arguments=chosen.data_arguments,
+            data_arguments=data_arguments,
         )
     runs: list[Run] = []
     for number in range(1, chosen.terms.baseline_runs + 1):
@@ -201,7 +208,7 @@ def _publish_smoke(connection: Connection, home: Path, view: View) -> tuple[Proj
             run = bench.measure(Arm.INCUMBENT, chosen.files, word)
         if run.val_bpb is None:
             raise TrainerError(
-                f"The smoke project does not run on this machine: {run.detail}",
+                f"The {name} project does not run on this machine: {run.detail}",
                 "See the README's requirements.",
             )
         view.say(f"  {run.val_bpb:.6f} val_bpb in {run.seconds:.1f} s")
@@ -213,7 +220,7 @@ def _publish_smoke(connection: Connection, home: Path, view: View) -> tuple[Proj
         hardware=bench.machine.as_json(),
         data_snapshot=bench.data_snapshot,
     )
-    benchmark = Benchmark(bench.protocol.bundle_id, chosen.data_arguments, bench.data_snapshot)
+    benchmark = Benchmark(bench.protocol.bundle_id, data_arguments, bench.data_snapshot)
     terms = chosen.terms
     done = publish_project(
         connection,
