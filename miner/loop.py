@@ -23,6 +23,7 @@ from solders.pubkey import Pubkey
 
 from chain import score
 from chain.errors import ChainError
+from chain.follow import Follower
 from chain.interface import Project, ProposalStatus
 from chain.irys.store import write_atomic
 from chain.session import Connection
@@ -44,7 +45,6 @@ from trainer.task import Task
 from trainer.trial import UNFIT, Run
 
 BASELINE_RUNS = 3
-SETTLED = (ProposalStatus.APPROVED, ProposalStatus.REJECTED, ProposalStatus.EXPIRED)
 _CALM_SECONDS = 120.0  # that a busy machine is waited for, before a run goes ahead all the same
 _CALM_LOOK = 10.0
 
@@ -74,6 +74,7 @@ class Miner:
         *,
         folder: Path,
         ledger: Ledger,
+        follower: Follower,
         wallet: Keypair,
         reward_recipient: Pubkey,
         goals: Goals,
@@ -83,7 +84,7 @@ class Miner:
         self.connection, self.project, self.task, self.bench = connection, project, task, bench
         self.convention, self.proposer, self.goals, self.view = convention, proposer, goals, view
         self.folder, self.ledger, self.race = folder, ledger, race
-        self.wallet = wallet
+        self.wallet, self.follower = wallet, follower
         self.workspace = Workspace.open(folder / "tree", ledger.session.tag, task.incumbent)
         self.staking = Staking(
             connection,
@@ -93,6 +94,7 @@ class Miner:
             convention,
             folder=folder,
             ledger=ledger,
+            follower=follower,
             workspace=self.workspace,
             wallet=wallet,
             reward_recipient=reward_recipient,
@@ -145,14 +147,14 @@ class Miner:
         self._baseline()
         while True:
             self._show_best()
-            won = self.staking.candidate()
+            won, done = self.staking.candidate(), self._done()
             if won is not None and self.goals.dry_run:
                 return "found an improvement (dry run, nothing is submitted)"
-            reason = goals.reached(self.goals, self.bench.protocol.mining_loop, self._done())
-            if reason:
+            reason = goals.reached(self.goals, self.bench.protocol.mining_loop, done)
+            if won is not None and not goals.enough(self.goals, done):
+                self.staking.attempt(won)  # what was won is submitted, also where no further trial is to begin
+            elif reason:
                 return reason
-            if won is not None:
-                self.staking.attempt(won)
             elif not self._trial():
                 return "the proposer has nothing left to try"
             self._look_at_chain()
@@ -189,8 +191,9 @@ class Miner:
         A network that does not answer is no reason to stop mining; the next look is after the next trial.
         """
         try:
+            self.follower.refresh()
+            self.project = self.follower.project
             self._note_statuses()
-            self.project = self.connection.client.project(self.project.id)
             if frontier.moved(self.ledger.session, self.project.current_best_code_hash.hex()) is frontier.Moved.SAME:
                 return self.project
             best = frontier.fetch(self.connection, self.project, self.task, self.convention)
@@ -213,12 +216,11 @@ class Miner:
             self.view.say(f"the best on chain is ours now: {best.metric}", "green")
 
     def _note_statuses(self) -> None:
+        statuses = {proposal.id: proposal.status for proposal in self.follower.proposals()}
         for sent in self.ledger.session.submissions:
-            if sent.proposal is None or sent.status in [status.name.lower() for status in SETTLED]:
-                continue
-            status = self.connection.client.proposal(sent.proposal).status
-            word = status.name.lower()
-            if word != sent.status:
+            status = statuses.get(sent.proposal) if sent.proposal is not None else None
+            word = status.name.lower() if status is not None else ""
+            if status is not None and word != sent.status:
                 self.ledger.append("status", proposal=sent.proposal, status=word)
                 style = {ProposalStatus.APPROVED: "green", ProposalStatus.REJECTED: "red"}.get(status, "")
                 self.view.say(f"proposal {sent.proposal} is {word.replace('_', ' ')}", style)

@@ -14,6 +14,7 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from chain import score
+from chain.follow import Follower
 from chain.interface import Project, ProposalStatus
 from chain.network import FEE_PER_SIGNATURE
 from chain.session import Connection
@@ -45,6 +46,7 @@ class Staking:
         *,
         folder: Path,
         ledger: Ledger,
+        follower: Follower,
         workspace: Workspace,
         wallet: Keypair,
         reward_recipient: Pubkey,
@@ -59,7 +61,7 @@ class Staking:
         self.convention, self.folder, self.ledger, self.workspace = convention, folder, ledger, workspace
         self.wallet, self.reward_recipient, self.goals, self.view = wallet, reward_recipient, goals, view
         self._tree, self._look, self._done, self._usual_seconds = tree, look, done, usual_seconds
-        self.rejections = 0
+        self.follower, self.rejections = follower, 0
 
     def candidate(self) -> Trial | None:
         """The trial whose code is the head, where it is better than the chain's best as far as this session knows,
@@ -121,7 +123,7 @@ class Staking:
             return "a proposal of this session was rejected: look into it, then start again to submit"
         client, seen = self.connection.client, confirm.evidence_of(done, rules)
         supply = client.supply(self.project)
-        approved = [p for p in client.proposals(self.project.id) if p.status is ProposalStatus.APPROVED]
+        approved = self.follower.proposals(ProposalStatus.APPROVED)
         market = stake.Market(
             self.project.base_price + self.project.slope * max(0, supply - 1),
             len(approved),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from hashlib import sha256
@@ -15,6 +15,7 @@ from solders.pubkey import Pubkey
 from chain import score
 from chain.artifacts import ProjectArtifacts, ProjectTerms, fetch_project, publish_project
 from chain.errors import ChainError, NotFound
+from chain.follow import Follower, index_path
 from chain.interface import Project, ProjectCreated
 from chain.session import AUTHORITY, MINER, Connection
 from miner import about, confirm, sessions, submit
@@ -49,6 +50,7 @@ class Started:
     stake: int
     folder: Path
     ledger: Ledger
+    follower: Follower
     view: Live
     published_runs: list[Run] = field(default_factory=list)
 
@@ -63,6 +65,7 @@ class Started:
             proposing.build(seed=self.ledger.session.seed, files=self.task.files, say=self.view.say),
             folder=self.folder,
             ledger=self.ledger,
+            follower=self.follower,
             wallet=self.wallet,
             reward_recipient=self.reward_recipient,
             goals=replace(goals, max_spend=self.connection.settings["max_spend"]),
@@ -142,7 +145,10 @@ def started(
         budget = bench.protocol.execution.training_seconds
         view.state.title = f"mining {project.token_symbol} (project {project.id}) on {connection.network.name}"
         view.reader = lambda line: _sample(line, budget)
-        try:
+        with (
+            closing(ledger),
+            Follower(connection.network, project.id, index_path(home, connection.network)) as follower,
+        ):
             yield Started(
                 connection,
                 project,
@@ -154,11 +160,10 @@ def started(
                 stake,
                 folder,
                 ledger,
+                follower,
                 view,
                 published,
             )
-        finally:
-            ledger.close()
 
 
 def _sample(line: str, budget: float) -> Sample | None:
