@@ -173,7 +173,7 @@ def test_recorded_curves() -> None:
 def test_recorded_curves_against_each_other() -> None:
     recording = load(HELD_OUT)
     thinned = type(recording)(recording.about, recording.budget_seconds, recording.runs[::3])
-    tally = across(thinned, RULES, resamples=50)
+    tally = across(thinned, RULES)
     assert tally.winners > 200
     assert tally.winners_stopped <= 0.02 * tally.winners
     assert tally.saved_of_losers > 0.05
