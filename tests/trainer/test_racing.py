@@ -19,7 +19,17 @@ from tests.benchmarks.bench_racing import (
     stopped_at,
     within_rounds,
 )
-from trainer.racing import MIN_POINTS, Band, Curve, Rules, at, audited, hopeless, worst_lag
+from trainer.racing import (
+    MIN_POINTS,
+    Band,
+    Curve,
+    Rules,
+    at,
+    audited,
+    hopeless,
+    prints_same_loss,
+    worst_lag,
+)
 
 RULES = Rules()
 BUDGET = 100.0
@@ -131,6 +141,22 @@ def test_units_do_not_matter(factor: float, seconds: float, behind: float) -> No
 def test_a_curve_between_its_points() -> None:
     points = [(0.0, 6.0), (10.0, 4.0), (10.0, 3.0), (20.0, 2.0)]
     assert [at(points, time) for time in (-1, 0, 5, 15, 20, 99)] == [6.0, 6.0, 5.0, 2.5, 2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ("LR = 0.1\nprint(loss)\n", "LR = 0.2  # faster\nprint(loss)\n", True),
+        ("LR = 0.1\nprint(loss)\n", "LR = 0.1\n  print(loss)\n", True),
+        ("LABEL_SMOOTHING = 0.0\n", "LABEL_SMOOTHING = 0.1\n", False),
+        ("x = norm(x)\n", "x = dropout(norm(x))\n", False),
+        ("value = loss.item()\n", "value = 2 * loss.item()\n", False),
+        ("a\nb\n", "b\na\n", True),
+        ("", "nn.losses.cross_entropy(logits, targets, label_smoothing=0.1)", False),
+    ],
+)
+def test_candidates_that_touch_the_loss_are_known(before: str, after: str, same: bool) -> None:
+    assert prints_same_loss(before, after) is same
 
 
 def test_calibration_loosens_at_once_and_tightens_slowly() -> None:
