@@ -430,6 +430,8 @@ class Miner:
         session = self.ledger.session
         if not self.race or arm is Arm.INCUMBENT or racing.audited(session.seed + current.number, rules):
             return None, rules
+        if not racing.prints_same_loss(*(self.workspace.read(c, SCRIPT) for c in (current.base, current.commit))):
+            return None, rules
         band = racing.Band.of([_curve(run) for run in self._runs_of(current.base) if run["failure"] == ""])
         finished = []
         for t in session.trials:
