@@ -73,13 +73,13 @@ def content_id(cache: Path) -> str | None:
 
     Hidden files and unfinished ones (.tmp, .part, .lock) do not count, nor do links.
     """
-    names = []
+    names: list[str] = []
     for path in cache.rglob("*"):
-        name = path.relative_to(cache)
-        if path.suffix in (".tmp", ".part", ".lock") or any(part.startswith(".") for part in name.parts):
+        below = path.relative_to(cache)
+        if path.suffix in (".tmp", ".part", ".lock") or any(part.startswith(".") for part in below.parts):
             continue
         if path.is_file() and not path.is_symlink():
-            names.append(name.as_posix())
+            names.append(below.as_posix())
         if len(names) > MAX_FILES:
             raise EnvironmentNotReady(
                 f"Expected at most {MAX_FILES:,} prepared files in {cache}, found more.", "Check AUTORESEARCH_CACHE."
