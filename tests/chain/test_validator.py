@@ -213,7 +213,7 @@ def localnet(
     )
     assert process.stdout is not None
     try:
-        lines = []
+        lines: list[str] = []
         while not lines or lines[-1] != "}\n":
             lines.append(process.stdout.readline())
             assert lines[-1], process.communicate()
@@ -248,7 +248,7 @@ def settle_a_project(net: list[str], folder: Path) -> None:
         given += [f"--{name}", str(folder / name)]
     made = ask("project", "create", *given, "--name", "Test", "--symbol", "TST", *net)
     assert made["project"] == 0
-    ask("token", "buy", "1000000", "--project", "0", *net)
+    ask("token", "buy", "1000000", "--project", "0", *net[:2], *net[4:])
 
 
 def test_the_command_with_a_stand_in(tmp_path: Path) -> None:
