@@ -31,10 +31,12 @@ CACHE: Final = Path(".cache", "autoresearch")  # below the home, where a harness
 MAX_FILES: Final = 20_000
 _MAX_MANIFEST: Final = 64 << 20
 SECONDS: Final = 6 * 3600.0
-_NETWORK: Final = (  # what a download may need; none of it is a key
+_NETWORK: Final = (  # what a download may need, where it holds no password
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HF_ENDPOINT"),
+    *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_OFFLINE", "UV_CONFIG_FILE"),
 )
+_UV: Final = {"UV_CACHE_DIR": ".cache/uv", "UV_PYTHON_INSTALL_DIR": ".local/share/uv/python"}  # below the user's home
 
 
 def folder_of(home: Path, bundle_id: str, arguments: Sequence[str]) -> Path:
@@ -174,7 +176,12 @@ def variables(outer: Mapping[str, str], env: Environment, cache: Path, private: 
     experiment.link_cache(home, cache)
     found = experiment.scrubbed(outer, env, cache=cache, home=home, temporary=temporary)
     del found["HF_HUB_OFFLINE"]
-    return found | {name: outer[name] for name in _NETWORK if name in outer}
+    for name, place in _UV.items():
+        found[name] = outer.get(name) or str(Path(outer.get("HOME", "/"), place))
+    settings = Path(outer.get("HOME", "/"), ".config", "uv", "uv.toml")
+    if settings.is_file():
+        found["UV_CONFIG_FILE"] = str(settings)
+    return found | {name: outer[name] for name in _NETWORK if "@" not in outer.get(name, "@")}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -237,6 +237,11 @@ def ask(*command: str) -> Any:
     return json.loads(result.stdout)
 
 
+def chain_of(net: list[str]) -> list[str]:
+    """The options for commands that need no Irys."""
+    return [*net[:2], *net[4:]]
+
+
 def settle_a_project(net: list[str], folder: Path) -> None:
     """A project is created and its token bought: program, wallets, faucet and Irys all work."""
     sources = local.artifacts()
@@ -248,7 +253,7 @@ def settle_a_project(net: list[str], folder: Path) -> None:
         given += [f"--{name}", str(folder / name)]
     made = ask("project", "create", *given, "--name", "Test", "--symbol", "TST", *net)
     assert made["project"] == 0
-    ask("token", "buy", "1000000", "--project", "0", *net[:2], *net[4:])
+    ask("token", "buy", "1000000", "--project", "0", *chain_of(net))
 
 
 def test_the_command_with_a_stand_in(tmp_path: Path) -> None:
@@ -259,14 +264,14 @@ def test_the_command_with_a_stand_in(tmp_path: Path) -> None:
         assert where["program"] == ID
         assert where["ledger"] == str(home / "validator" / "ledger")
         settle_a_project(net, tmp_path)
-        assert [entry["id"] for entry in ask("project", "list", *net)] == [0]
+        assert [entry["id"] for entry in ask("project", "list", *chain_of(net))] == [0]
         pid = where["process"]
         assert standin.is_alive(pid)
     assert not standin.is_alive(pid)
     with localnet(home, "--validator", how=signal.SIGTERM, SOLANA_TEST_VALIDATOR=program) as (_, net):
-        assert [entry["id"] for entry in ask("project", "list", *net)] == [0]
+        assert [entry["id"] for entry in ask("project", "list", *chain_of(net))] == [0]
     with localnet(home, "--validator", "--reset", SOLANA_TEST_VALIDATOR=program) as (_, net):
-        assert ask("project", "list", *net) == []
+        assert ask("project", "list", *chain_of(net)) == []
 
 
 def test_the_command_with_surfpools_stand_in(tmp_path: Path) -> None:
@@ -322,4 +327,4 @@ def test_the_real_program(tmp_path: Path, kind: Kind) -> None:
         settle_a_project(net, tmp_path)
     if kind is Kind.VALIDATOR:
         with localnet(home, option) as (_, net):
-            assert [entry["id"] for entry in ask("project", "list", *net)] == [0]
+            assert [entry["id"] for entry in ask("project", "list", *chain_of(net))] == [0]

@@ -72,10 +72,11 @@ def test_data_is_made_once_and_only_where_that_is_allowed(tmp_path: Path) -> Non
 def test_a_preparation_sees_its_data_and_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANY_SECRET_KEY", "hidden")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("HTTP_PROXY", "http://me:hidden@127.0.0.1:9")
     monkeypatch.setenv("HF_TOKEN", "hidden")
     prepare(tmp_path, allowed=True)
     variables, listed = json.loads((tmp_path / "cache" / "seen.json").read_text())
-    assert "hidden" not in variables.values()
+    assert "hidden" not in "".join(variables.values())
     assert variables["HTTPS_PROXY"] == "http://127.0.0.1:9"
     assert "HF_HUB_OFFLINE" not in variables
     assert variables["AUTORESEARCH_CACHE"] == str(tmp_path / "cache")
