@@ -52,6 +52,7 @@ def init(
     """
     from chain.session import Connection
     from miner import init as steps
+    from miner import readiness
     from trainer.view import View
 
     view = View(quiet=as_json)
