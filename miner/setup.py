@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from trainer import dataset, environment, experiment
 from trainer.environment import Environment
-from trainer.errors import InvalidProtocol
+from trainer.errors import EnvironmentNotReady, InvalidProtocol
 from trainer.task import Task
 from trainer.view import printable
 
@@ -88,13 +88,22 @@ def set_up(
             yield SetUp(command.text, "declined")
         else:
             with step(command) as say:
-                code, log = dataset.run_command(_found(command.argv), folder, _interpreter(folder), cache, say, seconds)
-            ended = code != 0
-            if code is None:
-                yield SetUp(command.text, "failed", f"it took longer than {seconds:g} s and was ended")
-            else:
-                last = experiment.tail(log, 1)
-                yield SetUp(command.text, "failed" if code else "done", f"status {code}: {last}" if code else last)
+                result = _run(command, folder, cache, say, seconds)
+            ended = result.state == "failed"
+            yield result
+
+
+def _run(command: Command, folder: Path, cache: Path, say: dataset.Say, seconds: float) -> SetUp:
+    try:
+        code, log = dataset.run_command(_found(command.argv), folder, _interpreter(folder), cache, say, seconds)
+    except EnvironmentNotReady as error:
+        if command.argv[0] == "uv":
+            return SetUp(command.text, "failed", f"{error.problem} {error.cure}")
+        return SetUp(command.text, "failed", f"there is no program {command.argv[0]!r} that could be started")
+    if code is None:
+        return SetUp(command.text, "failed", f"it took longer than {seconds:g} s and was ended")
+    last = experiment.tail(log, 1)
+    return SetUp(command.text, "failed" if code else "done", f"status {code}: {last}" if code else last)
 
 
 def _found(argv: Sequence[str]) -> list[str]:
