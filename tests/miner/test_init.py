@@ -21,13 +21,13 @@ from miner.cli import main
 from miner.readiness import GIB, Facts
 from miner.setup import Command, SetUp
 from tests import local
-from trainer import bundle, recipe, task
+from trainer import bundle, protocol, recipe, task
 from trainer.errors import InvalidProtocol, TrainerError
 from trainer.task import Benchmark
 
 TASK = task.Task(
     local.PROTOCOL,
-    task.protocol.parse(local.PROTOCOL),
+    protocol.parse(local.PROTOCOL),
     local.SMOKE.files,
     local.SMOKE.files,
     Benchmark("armlx-smoke-1", (), local.DATA_SNAPSHOT),
