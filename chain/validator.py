@@ -190,11 +190,12 @@ class Validator:
                     pass_fds=(self._lock,),
                 )
             write_atomic(_lock_file(plan.folder).with_suffix(".pid"), str(self.process.pid).encode())
-        except OSError as error:
+        except BaseException as error:
+            if hasattr(self, "process"):
+                self.stop()
             self._unlock()
-            raise ChainError(f"{executable} cannot be started: {error.strerror}.", "Check that file.") from None
-        except BaseException:
-            self._unlock()
+            if isinstance(error, OSError):
+                raise ChainError(f"{executable} cannot be started: {error.strerror}.", "Check that file.") from None
             raise
 
     def wait(self, seconds: float, say: Say = lambda _: None) -> None:

@@ -12,6 +12,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.test_path import answer
 from trainer import bench, comparison, constants, dataset
 from trainer.comparison import Arm, NoiseRecord
@@ -66,6 +68,9 @@ def publish(folder: Path) -> Published:
     assert made.data_snapshot == dataset.content_id(made.cache)
     baseline = made.measure(Arm.INCUMBENT, FILES).val_bpb
     assert baseline is not None
+    # by the protocol's own command it finds its data as well, and says the same
+    plain = made.plain_run(FILES)
+    assert plain.val_bpb == pytest.approx(baseline, abs=1e-3), plain.detail
     comparison.save_noise(home / "noise.json", {made.noise_key: NOISE})
     created = answer(
         *(home, "chain", "project", "create", "--repository", source, "--protocol", spec),

@@ -125,7 +125,9 @@ def _beside(
     with _terminable():
         running = Validator(executable, plan, reset=reset)
         try:
-            running.wait(wait, _Progress())
+            progress = _Progress()
+            running.wait(wait, progress)
+            progress.clear()
             network = Rpc(plan.url, name="localnet", is_local=True)
             try:
                 bootstrap(Client(network), home)
@@ -171,6 +173,11 @@ class _Progress:
         elif time.monotonic() >= self._next:
             self._next = time.monotonic() + _REMIND_SECONDS
             click.echo(text, err=True)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if sys.stderr.isatty():
+            click.echo("\r\x1b[K", nl=False, err=True)
 
 
 def _say_where(as_json: bool, program: str, rpc: str, irys: str, ledger: str, extra: dict[str, Any]) -> None:
