@@ -107,16 +107,10 @@ def _hardware(facts: Facts, baseline_class: str, hints: str) -> Point:
     here = f"{facts.hardware_class} ({device})"
     if baseline_class == facts.hardware_class:
         return Point("hardware", "ok", f"{here}, the class that the baseline was measured on")
-    measured = (
-        f"the baseline was measured on {baseline_class}" if baseline_class else "the baseline does not name its own"
-    )
+    measured = f"was measured on {baseline_class}" if baseline_class else "does not name its own"
     hint = f" The project says: {hints}." if hints else ""
-    return Point(
-        "hardware",
-        "differs",
-        f"{here}; the baseline {measured}.{hint}",
-        "Only gains measured on one machine can be compared.",
-    )
+    cure = "Only gains measured on one machine can be compared."
+    return Point("hardware", "differs", f"{here}; the baseline {measured}.{hint}", cure)
 
 
 def _sandbox(path: str | None) -> Point:

@@ -102,7 +102,7 @@ def _run(command: Command, folder: Path, cache: Path, say: dataset.Say, seconds:
         return SetUp(command.text, "failed", f"there is no program {command.argv[0]!r} that could be started")
     if code is None:
         return SetUp(command.text, "failed", f"it took longer than {seconds:g} s and was ended")
-    last = experiment.tail(log, 1)
+    last = experiment.tail(log, 1).strip()
     return SetUp(command.text, "failed" if code else "done", f"status {code}: {last}" if code else last)
 
 

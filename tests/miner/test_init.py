@@ -191,6 +191,7 @@ GOOD = Facts(
         (replace(GOOD, hardware_class="apple-m4"), "hardware", "differs", "the baseline was measured on cpu-x-2c."),
         (replace(GOOD, hardware_class="apple-m4", device="metal"), "hardware", "differs", "apple-m4 (Metal)"),
         (replace(GOOD, hardware_class="nvidia", device="cuda"), "hardware", "differs", "linux-x86_64, linux-arm64"),
+        (replace(GOOD, hardware_class=""), "hardware", "differs", "; the baseline was measured on"),
         (GOOD, "uv", "ok", "/bin/uv"),
         (replace(GOOD, uv=None), "uv", "missing", "pip install uv"),
         (GOOD, "sandbox", "ok", "/usr/bin/bwrap"),
