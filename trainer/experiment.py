@@ -2,7 +2,8 @@
 
 Rules:
 - The command and its folder come from the protocol, the interpreter from the bundle's prepared environment.
-- The run sees a fresh copy of the tree, an empty home and an empty temporary folder, all deleted afterwards,
+- The run sees a fresh copy of the tree, an empty temporary folder and a home that holds nothing but a link to the
+  prepared data where harnesses look for it, ~/.cache/autoresearch; all deleted afterwards,
   and an environment of named variables only: no keys, no tokens, no proxies, nothing of the user's shell.
 - Output and errors are one log. Of a long log the head and the tail are kept, and a line between them says
   what was left out.
@@ -180,7 +181,7 @@ def run_experiment(
     try:
         tree, home, temporary = private / "tree", private / "home", private / "tmp"
         bundle.write_tree(files, tree)
-        home.mkdir()
+        link_cache(home, cache.resolve())
         temporary.mkdir()
         cwd = tree / protocol.execution.cwd
         if not cwd.is_dir():
@@ -215,6 +216,21 @@ def run_experiment(
         return Crash(code, tail(log.data), seconds, log)
     found = metrics.extract(log.data, protocol)
     return NoMetric(found, seconds, log) if isinstance(found, Missing) else Ok(found, seconds, log)
+
+
+def run_command(
+    command: Command, *, log_bytes: int = 1024 * 1024, on_line: OnLine | None = None
+) -> tuple[int | None, Log]:
+    """Run a command unconfined under the rules of a run: its exit status (None: killed at its limit) and log."""
+    capture = _Capture(log_bytes, on_line)
+    code, _ = _follow(launch(command), command.wall_seconds, capture)
+    return code, capture.log()
+
+
+def link_cache(home: Path, cache: Path) -> None:
+    """Make `home`, with `cache` at ~/.cache/autoresearch for a harness that knows no AUTORESEARCH_CACHE."""
+    (home / ".cache").mkdir(parents=True)
+    (home / ".cache" / "autoresearch").symlink_to(cache, target_is_directory=True)
 
 
 def scrubbed(outer: Mapping[str, str], env: Environment, *, cache: Path, home: Path, temporary: Path) -> dict[str, str]:
