@@ -545,7 +545,6 @@ class Miner:
             self.goals.stake,
             self.reward_recipient,
         )
-        before = self.connection.network.balance(self.wallet.pubkey())
         proposal = submit.submit(
             self.connection,
             self.wallet,
@@ -556,8 +555,6 @@ class Miner:
             data_snapshot=self.bench.data_snapshot,
             say=self.view.say,
         )
-        spent = max(0, before - self.connection.network.balance(self.wallet.pubkey()))
-        self.ledger.append("spent", lamports=spent, stake=self.goals.stake)
         self.view.say(f"proposal {proposal} is on chain", style="green")
 
     # --- records ---
