@@ -527,20 +527,11 @@ class Miner:
         gain = round(done.delta, 6)
         metric, claimed = submit.anchored_score(self.project, self.convention, gain)
         self.view.say(f"submitting trial {won.number}: claimed {metric:.6f} val_bpb, {gain:+.6f} better")
-        with self.view.step(
-            "one run by the protocol's own command, for the benchmark log", self._usual_seconds()
-        ) as word:
-            plain = self.bench.plain_run(self._tree(won.commit), word)
-        if plain.val_bpb is None:
-            raise EnvironmentNotReady(
-                f"The winning train.py does not run by the protocol's own command: {plain.detail}",
-                f"It is commit {won.commit[:12]} in {self.workspace.path}; nothing was submitted.",
-            )
-        self.view.say(f"  its own log says {plain.val_bpb:.6f} val_bpb")
+        log = self._benchmark_log(won)
         offer = submit.Offer(
             won.number,
             self.workspace.archive(won.commit),
-            plain.log,
+            log,
             claimed,
             self.goals.stake,
             self.reward_recipient,
@@ -556,6 +547,24 @@ class Miner:
             say=self.view.say,
         )
         self.view.say(f"proposal {proposal} is on chain", style="green")
+
+    def _benchmark_log(self, won: Trial) -> bytes:
+        """The log of one run by the protocol's own command; of an earlier one where a submission was interrupted."""
+        path = self.folder / "logs" / f"{won.number:04d}-benchmark-{won.commit[:12]}.log"
+        if path.exists():
+            return path.read_bytes()
+        with self.view.step(
+            "one run by the protocol's own command, for the benchmark log", self._usual_seconds()
+        ) as word:
+            plain = self.bench.plain_run(self._tree(won.commit), word)
+        if plain.val_bpb is None:
+            raise EnvironmentNotReady(
+                f"The winning train.py does not run by the protocol's own command: {plain.detail}",
+                f"It is commit {won.commit[:12]} in {self.workspace.path}; nothing was submitted.",
+            )
+        self.view.say(f"  its own log says {plain.val_bpb:.6f} val_bpb")
+        write_atomic(path, plain.log)
+        return plain.log
 
     # --- records ---
 

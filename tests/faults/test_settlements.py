@@ -24,21 +24,20 @@ from chain.interface import (
     ProposalApproved,
     ProposalRejected,
     ProposalStatus,
-    ProposalSubmitted,
     ReviewClaimed,
     ReviewReleased,
     StakeSlashed,
 )
 from chain.session import Connection
 from tests import local
-from tests.faults.world import Doomed, Killed, World, number, tokens_of, world
+from tests.faults.world import Killed, World, number, tokens_of, world
 from tests.verifier.cases import Answer, approving, rejecting, releasing
 from verifier import attestation, settle
 from verifier.check import Checked, folder_of
 from verifier.settle import NotOurs, Record
 from verifier.verdict import Kind, Reason
 
-COUNT = number("ARMLX_FAULT_SETTLEMENTS", 40)
+COUNT = number("ARMLX_FAULT_SETTLEMENTS", 30)
 SEED = number("ARMLX_FAULT_SEED", 1)
 TRIES = 25  # of one proposal; a fifth of its calls fail and a third of its processes are killed
 KILLED = 0.35

@@ -18,7 +18,7 @@ from tests import local
 from tests.faults.world import Killed, World, number, tokens_of, world
 from trainer.hardware import Fingerprint
 
-COUNT = number("ARMLX_FAULT_SUBMISSIONS", 12)
+COUNT = number("ARMLX_FAULT_SUBMISSIONS", 8)
 SEED = number("ARMLX_FAULT_SEED", 1)
 TRIES = 25
 KILLED = 0.5
@@ -39,8 +39,16 @@ def submitted(at: World, machine: Connection, path: Path, offer: submit.Offer, r
         try:
             project, miner = machine.client.project(0), wallet.load(wallet.path_of(machine.home, MINER))
             if submit.reconcile(machine.client, miner.pubkey(), project, ledger) is None:
-                said = {"machine": MACHINE, "data_snapshot": local.DATA_SNAPSHOT, "say": lambda _: None}
-                submit.submit(machine, miner, project, offer, ledger, **said)
+                submit.submit(
+                    machine,
+                    miner,
+                    project,
+                    offer,
+                    ledger,
+                    machine=MACHINE,
+                    data_snapshot=local.DATA_SNAPSHOT,
+                    say=lambda _: None,
+                )
             return troubles
         except Killed:
             troubles["killed"] += 1
