@@ -278,7 +278,7 @@ def test_what_is_still_open_at_the_time_limit_says_so(node: Node, rpc: Rpc) -> N
         rpc.confirm(Signature.default(), 10, timeout=0.1)
     assert "before sending anything again" in info.value.cure
     node.script((200, {}, b"<html>"))
-    with pytest.raises(NetworkUnreachable, match="may still land.*does not answer as a Solana RPC node"):
+    with pytest.raises(NetworkUnreachable, match=r"may still land.*does not answer as a Solana RPC node"):
         rpc.confirm(Signature.default(), 10, timeout=0.1)
 
 

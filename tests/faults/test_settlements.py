@@ -67,9 +67,10 @@ class Settling:
                     return
             except Killed:
                 self.troubles["killed"] += 1
+            except NotOurs:
+                raise  # every claim here is the settling machine's own, and nothing else is to be waited for
             except ChainError as error:
                 self.troubles[type(error).__name__] += 1
-                assert not isinstance(error, NotOurs), error.message
         raise AssertionError(f"proposal {proposal.id} is not settled after {TRIES} tries: {self.troubles}")
 
     def _try(self, connection: Connection, proposal: int, meant: Kind) -> bool:
