@@ -12,14 +12,10 @@ import io
 import os
 import random
 import re
-import shutil
-import signal
 import subprocess
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +23,8 @@ import pytest
 
 from chain.session import Connection
 from miner.ledger import Ledger, read
-from tests.e2e.test_path import BIN, SECONDS, environment, events
+from tests.e2e.test_path import BIN, events
+from tests.faults.lives import LIFE, Kill, copied, left_over, live
 from tests.faults.world import number
 from trainer import constants
 
@@ -37,27 +34,7 @@ if TYPE_CHECKING:
 KILLS = number("ARMLX_FAULT_KILLS", 3)
 SEED = number("ARMLX_FAULT_SEED", 1)
 LONG = KILLS >= 10
-LIFE = 7.0  # seconds that a life lasts at most, about two of them its start
 _RUN = re.compile(r"^(trial \d+, run|run) \d+ \((incumbent|candidate)\)|^one run by the protocol's own command", re.M)
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """When: after seconds (float), so many new events in the ledger (int) or the first one of a kind (str); and
-    whether the whole process group dies, or the parent alone.
-    """
-
-    at: float | int | str
-    group: bool = True
-
-    def due(self, seconds: float, new: Sequence[dict[str, Any]]) -> bool:
-        match self.at:
-            case float(limit):
-                return seconds >= limit
-            case int(count):
-                return len(new) >= count or seconds >= LIFE
-            case kind:
-                return any(event["event"] == kind for event in new)
 
 
 def kills(count: int, rng: random.Random) -> list[Kill]:
@@ -74,9 +51,7 @@ class Session:
     """One home's mining session, in as many processes as it takes; `words` is what they said."""
 
     def __init__(self, tiny_home: TinyHome, folder: Path, patches: Path) -> None:
-        self.home = folder / "home"
-        shutil.copytree(tiny_home.path, self.home, symlinks=True, ignore=shutil.ignore_patterns("envs"))
-        shutil.copytree(tiny_home.path / "envs", self.home / "envs", symlinks=True, copy_function=os.link)
+        self.home = copied(tiny_home, folder / "home")
         self.command = [BIN / "miner", "run", "--proposer", "patches", "--patches", patches, "--home", self.home]
         self.command += ["--submissions", "0", "--no-race"]
         self.said = folder / "said.txt"
@@ -85,29 +60,7 @@ class Session:
     def live(self, kill: Kill | None = None) -> bool:
         """One process, killed or to its end; whether it came to its end."""
         self.lives += 1
-        before = len(events(self.home))
-        with self.said.open("ab") as said:
-            process = subprocess.Popen(
-                list(map(str, self.command)),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=said,
-                env=environment(),
-                start_new_session=True,
-            )
-        begin, deadline = time.monotonic(), time.monotonic() + SECONDS
-        try:
-            while process.poll() is None:
-                assert time.monotonic() < deadline, self.words[-3000:]
-                if kill is not None and kill.due(time.monotonic() - begin, events(self.home)[before:]):
-                    break
-                time.sleep(0.002)
-        finally:
-            if process.poll() is None:
-                (os.killpg if kill is None or kill.group else os.kill)(process.pid, signal.SIGKILL)
-            code = process.wait(30)
-        assert code in (0, -signal.SIGKILL), self.words[-3000:]
-        return code == 0
+        return live(self.command, self.said, kill, lambda: events(self.home))
 
     @property
     def words(self) -> str:
@@ -125,23 +78,6 @@ class Session:
     def ledger(self) -> Path:
         (path,) = (self.home / "work").glob("*/session.jsonl")
         return path
-
-
-def left_over(home: Path) -> list[str]:
-    """Command lines of processes that work in this home; those that are dying get a moment."""
-    deadline = time.monotonic() + 10
-    while True:
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if str(home) in line or str(home) in str((process / "cwd").readlink()):
-                    found.append(line)
-            except OSError:
-                continue
-        if not found or time.monotonic() > deadline:
-            return found
-        time.sleep(0.02)
 
 
 def history(session: Session) -> list[tuple[Any, ...]]:
