@@ -37,7 +37,7 @@ from verifier.check import Checked, folder_of
 from verifier.settle import NotOurs, Record
 from verifier.verdict import Kind, Reason
 
-COUNT = number("ARMLX_FAULT_SETTLEMENTS", 30)
+COUNT = number("ARMLX_FAULT_SETTLEMENTS", 24)
 SEED = number("ARMLX_FAULT_SEED", 1)
 TRIES = 25  # of one proposal; a fifth of its calls fail and a third of its processes are killed
 KILLED = 0.35

@@ -18,7 +18,7 @@ from tests import local
 from tests.faults.world import Killed, World, number, tokens_of, world
 from trainer.hardware import Fingerprint
 
-COUNT = number("ARMLX_FAULT_SUBMISSIONS", 8)
+COUNT = number("ARMLX_FAULT_SUBMISSIONS", 6)
 SEED = number("ARMLX_FAULT_SEED", 1)
 TRIES = 25
 KILLED = 0.5

@@ -39,12 +39,9 @@ STAKE = 3
 def sources(tiny_home: TinyHome) -> list[tuple[str, ProposalStatus]]:
     """What is proposed, and how it is to end."""
     large = f"\nWEIGHTS = '{'0' * 10_000}'\n"
-    found = [
-        (tiny_home.better + large, ProposalStatus.REJECTED),
-        ("raise RuntimeError('broken')\n", ProposalStatus.REJECTED),
-        (tiny_home.baseline + large, ProposalStatus.REJECTED),
-    ]
+    found = [(tiny_home.better + large, ProposalStatus.REJECTED), (tiny_home.baseline + large, ProposalStatus.REJECTED)]
     if LONG:
+        found.append(("raise RuntimeError('broken')\n", ProposalStatus.REJECTED))
         worse = {"EMBED_LR": 1e-05, "HEAD_LR": 1e-05, "MATRIX_LR": 1e-05}
         found.append((constants.replace(tiny_home.baseline, worse), ProposalStatus.REJECTED))
         found.append((tiny_home.better, ProposalStatus.APPROVED))
