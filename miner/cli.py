@@ -44,6 +44,14 @@ def _who(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--irys", metavar="URL", envvar="ARMLX_IRYS", help="Irys node, where it is not the network's own."
         ),
+        click.option(
+            "--publish",
+            type=click.Choice(["smoke", "armlx"]),
+            default="smoke",
+            show_default=True,
+            help="The bundled project that a local network without any gets: for minutes, or at full size.",
+        ),
+        click.option("--text", metavar="DIR", help="Local text that a project published here is trained on."),
     ]
     for option in reversed(options):
         command = option(command)

@@ -47,9 +47,14 @@ class Done:
     staked: int = 0
 
 
+def enough(goals: Goals, done: Done) -> bool:
+    """Whether as much was submitted as was asked for."""
+    return 0 < goals.submissions <= done.submissions
+
+
 def reached(goals: Goals, loop: MiningLoop, done: Done) -> str:
     """Why the session ends now, in words; "" while it goes on."""
-    if 0 < goals.submissions <= done.submissions:
+    if enough(goals, done):
         return "submitted"
     if goals.max_trials is not None and done.trials >= goals.max_trials:
         return f"reached --max-trials {goals.max_trials}"

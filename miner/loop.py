@@ -23,18 +23,19 @@ from solders.pubkey import Pubkey
 
 from chain import score
 from chain.errors import ChainError
+from chain.follow import Follower
 from chain.interface import Project, ProposalStatus
 from chain.irys.store import write_atomic
-from chain.network import FEE_PER_SIGNATURE
 from chain.session import Connection
-from miner import confirm, frontier, goals, records, stake, submit
+from miner import frontier, goals, records, submit
 from miner.frontier import SCRIPT, Best
 from miner.goals import Done, Goals
-from miner.ledger import Confirmation, Ledger, Trial
+from miner.ledger import Ledger, Trial
 from miner.live import Live
 from miner.proposers import context
 from miner.proposers.base import Proposer
 from miner.racer import Racer, pairs, seconds_of
+from miner.staking import Staking
 from miner.workspace import Workspace
 from trainer import bundle, constants, curve, machine, racing, trial
 from trainer.bench import Bench
@@ -44,7 +45,6 @@ from trainer.task import Task
 from trainer.trial import UNFIT, Run
 
 BASELINE_RUNS = 3
-SETTLED = (ProposalStatus.APPROVED, ProposalStatus.REJECTED, ProposalStatus.EXPIRED)
 _CALM_SECONDS = 120.0  # that a busy machine is waited for, before a run goes ahead all the same
 _CALM_LOOK = 10.0
 
@@ -74,6 +74,7 @@ class Miner:
         *,
         folder: Path,
         ledger: Ledger,
+        follower: Follower,
         wallet: Keypair,
         reward_recipient: Pubkey,
         goals: Goals,
@@ -83,10 +84,28 @@ class Miner:
         self.connection, self.project, self.task, self.bench = connection, project, task, bench
         self.convention, self.proposer, self.goals, self.view = convention, proposer, goals, view
         self.folder, self.ledger, self.race = folder, ledger, race
-        self.wallet, self.reward_recipient = wallet, reward_recipient
+        self.wallet, self.follower = wallet, follower
         self.workspace = Workspace.open(folder / "tree", ledger.session.tag, task.incumbent)
-        self._started = time.monotonic()
-        self._trials = self._rejections = 0
+        self.staking = Staking(
+            connection,
+            project,
+            task,
+            bench,
+            convention,
+            folder=folder,
+            ledger=ledger,
+            follower=follower,
+            workspace=self.workspace,
+            wallet=wallet,
+            reward_recipient=reward_recipient,
+            goals=goals,
+            view=view,
+            tree=self._tree,
+            look=self._look_at_chain,
+            done=self._done,
+            usual_seconds=self._usual_seconds,
+        )
+        self._started, self._trials = time.monotonic(), 0
         self._submitted_before = self._submitted()
         self._last_run = (0.0, -math.inf)  # seconds that our last run took, and when it ended
 
@@ -128,14 +147,14 @@ class Miner:
         self._baseline()
         while True:
             self._show_best()
-            won = self._unsubmitted()
+            won, done = self.staking.candidate(), self._done()
             if won is not None and self.goals.dry_run:
                 return "found an improvement (dry run, nothing is submitted)"
-            reason = goals.reached(self.goals, self.bench.protocol.mining_loop, self._done())
-            if reason:
+            reason = goals.reached(self.goals, self.bench.protocol.mining_loop, done)
+            if won is not None and not goals.enough(self.goals, done):
+                self.staking.attempt(won)  # what was won is submitted, also where no further trial is to begin
+            elif reason:
                 return reason
-            if won is not None:
-                self._submit(won)
             elif not self._trial():
                 return "the proposer has nothing left to try"
             self._look_at_chain()
@@ -166,21 +185,25 @@ class Miner:
 
     # --- the chain ---
 
-    def _look_at_chain(self) -> None:
-        """Take note of what became of our proposals and of a new best. A network that does not answer is no reason
-        to stop mining; the next look is after the next trial."""
+    def _look_at_chain(self) -> Project:
+        """The project now, after taking note of what became of our proposals and of a new best.
+
+        A network that does not answer is no reason to stop mining; the next look is after the next trial.
+        """
         try:
+            self.follower.refresh()
+            self.project = self.follower.project
             self._note_statuses()
-            self.project = self.connection.client.project(self.project.id)
             if frontier.moved(self.ledger.session, self.project.current_best_code_hash.hex()) is frontier.Moved.SAME:
-                return
+                return self.project
             best = frontier.fetch(self.connection, self.project, self.task, self.convention)
         except (ChainError, TrainerError) as error:
             if not self.ledger.session.frontiers:
                 raise
             self.view.say(f"the chain could not be read ({error.problem}): mining on, looking again later")
-            return
+            return self.project
         self._adopt(best)
+        return self.project
 
     def _adopt(self, best: Best) -> None:
         moved = frontier.adopt(self.ledger, self.workspace, best)
@@ -193,16 +216,15 @@ class Miner:
             self.view.say(f"the best on chain is ours now: {best.metric}", "green")
 
     def _note_statuses(self) -> None:
+        statuses = {proposal.id: proposal.status for proposal in self.follower.proposals()}
         for sent in self.ledger.session.submissions:
-            if sent.proposal is None or sent.status in [status.name.lower() for status in SETTLED]:
-                continue
-            status = self.connection.client.proposal(sent.proposal).status
-            word = status.name.lower()
-            if word != sent.status:
+            status = statuses.get(sent.proposal) if sent.proposal is not None else None
+            word = status.name.lower() if status is not None else ""
+            if status is not None and word != sent.status:
                 self.ledger.append("status", proposal=sent.proposal, status=word)
                 style = {ProposalStatus.APPROVED: "green", ProposalStatus.REJECTED: "red"}.get(status, "")
                 self.view.say(f"proposal {sent.proposal} is {word.replace('_', ' ')}", style)
-                self._rejections += status is ProposalStatus.REJECTED
+                self.staking.rejections += status is ProposalStatus.REJECTED
 
     # --- measuring ---
 
@@ -412,6 +434,8 @@ class Miner:
         session = self.ledger.session
         if not self.race or arm is Arm.INCUMBENT or racing.audited(session.seed + current.number, rules):
             return None, rules
+        if not racing.prints_same_loss(*(self.workspace.read(c, SCRIPT) for c in (current.base, current.commit))):
+            return None, rules
         band = racing.Band.of([_curve(run) for run in self._runs_of(current.base) if run["failure"] == ""])
         finished = []
         for t in session.trials:
@@ -446,129 +470,6 @@ class Miner:
     def _usual_seconds(self) -> float:
         seconds = [run["seconds"] for t in self.ledger.session.trials for run in t.runs if not run["failure"]]
         return statistics.median(seconds) if seconds else self.bench.usual_seconds
-
-    # --- submitting ---
-
-    def _unsubmitted(self) -> Trial | None:
-        """The trial whose code is the head, where it is better than the chain's best as far as this session knows,
-        was not submitted and did not fail its confirming test against that best."""
-        session = self.ledger.session
-        best = session.frontiers[-1].commit
-        won = next((t for t in reversed(session.trials) if t.number and t.kept and t.commit == session.head), None)
-        if won is None or session.head == best or session.carried:
-            return None
-        if any(s.trial == won.number and s.proposal is not None for s in session.submissions):
-            return None
-        failed = [c for c in session.confirmations if (c.commit, c.against) == (won.commit, best)]
-        return None if any(c.passed is False for c in failed) else won
-
-    def _submit(self, won: Trial) -> None:
-        """Confirm, look at what it is worth, and stake."""
-        session, best = self.ledger.session, self.ledger.session.frontiers[-1].commit
-        margin = self.bench.protocol.margin(float(self._best_metric()))
-        rules = confirm.Rules.at(self.goals.min_confidence, margin)
-        done = next(
-            (c for c in session.confirmations if (c.commit, c.against, c.passed) == (won.commit, best, True)), None
-        )
-        if done is None:
-            self.view.say(f"confirming trial {won.number} against the best on chain, by a verifier's rules", "bold")
-            done = confirm.confirm(
-                self.bench,
-                self.task,
-                {Arm.INCUMBENT: self._tree(best), Arm.CANDIDATE: self._tree(won.commit)},
-                self.ledger,
-                number=won.number,
-                commit=won.commit,
-                against=best,
-                folder=self.folder,
-                rules=rules,
-                view=self.view,
-            )
-        if not done.passed:
-            self._not_confirmed(done, best)
-            return
-        reason = self._why_not(done, rules)
-        if reason:
-            self.ledger.append("held", commit=won.commit, against=best, reason=reason)
-            self.view.say(f"  not submitted: {reason}", style="yellow")
-            return
-        self._look_at_chain()
-        if self.ledger.session.frontiers[-1].commit == best:
-            self._send(won, done)
-
-    def _not_confirmed(self, done: Confirmation, best: str) -> None:
-        self.view.say(f"  not submitted: {done.reason}", style="yellow")
-        if done.delta is not None and done.delta <= 0:
-            self.ledger.append("head", commit=best, reason="what was kept since is not better than the best on chain")
-            self.workspace.keep(best)
-            self.view.say("  the search goes on from the best on chain")
-
-    def _why_not(self, done: Confirmation, rules: confirm.Rules) -> str:
-        """Why a confirmed gain is not staked on, in words; "" where it is. The outlook is shown in any case."""
-        if self._rejections:
-            return "a proposal of this session was rejected: look into it, then start again to submit"
-        client, seen = self.connection.client, confirm.evidence_of(done, rules)
-        supply = client.supply(self.project)
-        approved = [p for p in client.proposals(self.project.id) if p.status is ProposalStatus.APPROVED]
-        market = stake.Market(
-            self.project.base_price + self.project.slope * max(0, supply - 1),
-            len(approved),
-            self.project.miner_pool_minted,
-        )
-        lacking = max(0, self.goals.stake - client.tokens(self.project, self.wallet.pubkey()))
-        fees = 3 * FEE_PER_SIGNATURE
-        found = stake.outlook(seen, rules.comparison, market, stake=self.goals.stake, fees=fees)
-        self.view.say(f"  confirmed: {done.delta:+.6f} [{done.low:+.6f}, {done.high:+.6f}]; {found.text()}")
-        return stake.verdict(seen, found, min_confidence=self.goals.min_confidence) or goals.affordable(
-            self.goals, self._done(), submit.price(self.project, supply, lacking) + fees
-        )
-
-    def _best_metric(self) -> Decimal:
-        return self.convention.to_metric(self.project.current_best_aggregate_score)
-
-    def _send(self, won: Trial, done: Confirmation) -> None:
-        assert done.delta is not None
-        gain = round(done.delta, 6)
-        metric, claimed = submit.anchored_score(self.project, self.convention, gain)
-        self.view.say(f"submitting trial {won.number}: claimed {metric:.6f} val_bpb, {gain:+.6f} better")
-        log = self._benchmark_log(won)
-        offer = submit.Offer(
-            won.number,
-            self.workspace.archive(won.commit),
-            log,
-            claimed,
-            self.goals.stake,
-            self.reward_recipient,
-        )
-        proposal = submit.submit(
-            self.connection,
-            self.wallet,
-            self.project,
-            offer,
-            self.ledger,
-            machine=self.bench.machine,
-            data_snapshot=self.bench.data_snapshot,
-            say=self.view.say,
-        )
-        self.view.say(f"proposal {proposal} is on chain", style="green")
-
-    def _benchmark_log(self, won: Trial) -> bytes:
-        """The log of one run by the protocol's own command; of an earlier one where a submission was interrupted."""
-        path = self.folder / "logs" / f"{won.number:04d}-benchmark-{won.commit[:12]}.log"
-        if path.exists():
-            return path.read_bytes()
-        with self.view.step(
-            "one run by the protocol's own command, for the benchmark log", self._usual_seconds()
-        ) as word:
-            plain = self.bench.plain_run(self._tree(won.commit), word)
-        if plain.val_bpb is None:
-            raise EnvironmentNotReady(
-                f"The winning train.py does not run by the protocol's own command: {plain.detail}",
-                f"It is commit {won.commit[:12]} in {self.workspace.path}; nothing was submitted.",
-            )
-        self.view.say(f"  its own log says {plain.val_bpb:.6f} val_bpb")
-        write_atomic(path, plain.log)
-        return plain.log
 
     # --- records ---
 

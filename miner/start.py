@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from hashlib import sha256
@@ -15,6 +15,7 @@ from solders.pubkey import Pubkey
 from chain import score
 from chain.artifacts import ProjectArtifacts, ProjectTerms, fetch_project, publish_project
 from chain.errors import ChainError, NotFound
+from chain.follow import Follower, index_path
 from chain.interface import Project, ProjectCreated
 from chain.session import AUTHORITY, MINER, Connection
 from miner import about, confirm, sessions, submit
@@ -49,6 +50,7 @@ class Started:
     stake: int
     folder: Path
     ledger: Ledger
+    follower: Follower
     view: Live
     published_runs: list[Run] = field(default_factory=list)
 
@@ -63,6 +65,7 @@ class Started:
             proposing.build(seed=self.ledger.session.seed, files=self.task.files, say=self.view.say),
             folder=self.folder,
             ledger=self.ledger,
+            follower=self.follower,
             wallet=self.wallet,
             reward_recipient=self.reward_recipient,
             goals=replace(goals, max_spend=self.connection.settings["max_spend"]),
@@ -87,8 +90,14 @@ def started(
     yes: bool,
     trust_harness: bool,
     irys: str | None,
+    publish: str = SMOKE,
+    text: str | None = None,
 ) -> Iterator[Started]:
-    """Open everything, say where we are, and close it at the end."""
+    """Open everything, say where we are, and close it at the end.
+
+    `publish` names the bundled project that a local network without any gets, `text` the folder of local text that
+    it is trained on (None: the recipe's own data).
+    """
     view = Live(quiet=quiet)
     recipient = _address(reward_recipient) if reward_recipient else None
     with Connection(network, home, irys=irys) as connection:
@@ -102,7 +111,7 @@ def started(
         published: list[Run] = []
         project = _choose(connection, project_id)
         if project is None:
-            project, published = _publish_smoke(connection, home, view)
+            project, published = _publish(connection, home, view, publish, text)
         artifacts = fetch_project(connection, project)
         parsed = task.assemble(
             protocol_bytes=artifacts.protocol,
@@ -136,7 +145,10 @@ def started(
         budget = bench.protocol.execution.training_seconds
         view.state.title = f"mining {project.token_symbol} (project {project.id}) on {connection.network.name}"
         view.reader = lambda line: _sample(line, budget)
-        try:
+        with (
+            closing(ledger),
+            Follower(connection.network, project.id, index_path(home, connection.network)) as follower,
+        ):
             yield Started(
                 connection,
                 project,
@@ -148,11 +160,10 @@ def started(
                 stake,
                 folder,
                 ledger,
+                follower,
                 view,
                 published,
             )
-        finally:
-            ledger.close()
 
 
 def _sample(line: str, budget: float) -> Sample | None:
@@ -183,17 +194,18 @@ def _choose(connection: Connection, project_id: int | None) -> Project | None:
     raise NotFound(f"There is no project on {connection.network.name}.", "Check --network.")
 
 
-def _publish_smoke(connection: Connection, home: Path, view: View) -> tuple[Project, list[Run]]:
-    """Publish the bundled smoke project with a baseline measured here; its baseline runs."""
-    view.say("no project here yet: publishing the bundled smoke project")
-    chosen = recipe.load(SMOKE)
+def _publish(connection: Connection, home: Path, view: View, name: str, text: str | None) -> tuple[Project, list[Run]]:
+    """Publish a bundled project with a baseline measured here; its baseline runs."""
+    view.say(f"no project here yet: publishing the bundled {name} project")
+    chosen = recipe.load(name)
+    data_arguments = ("--text", str(Path(text).absolute())) if text else chosen.data_arguments
     with view.step("preparing environment and data", 20) as word:
         bench = open_bench(
             chosen.files["protocol.json"],
             chosen.files,
             home=home,
             say=word,
-            data_arguments=chosen.data_arguments,
+            data_arguments=data_arguments,
         )
     runs: list[Run] = []
     for number in range(1, chosen.terms.baseline_runs + 1):
@@ -201,7 +213,7 @@ def _publish_smoke(connection: Connection, home: Path, view: View) -> tuple[Proj
             run = bench.measure(Arm.INCUMBENT, chosen.files, word)
         if run.val_bpb is None:
             raise TrainerError(
-                f"The smoke project does not run on this machine: {run.detail}",
+                f"The {name} project does not run on this machine: {run.detail}",
                 "See the README's requirements.",
             )
         view.say(f"  {run.val_bpb:.6f} val_bpb in {run.seconds:.1f} s")
@@ -213,7 +225,7 @@ def _publish_smoke(connection: Connection, home: Path, view: View) -> tuple[Proj
         hardware=bench.machine.as_json(),
         data_snapshot=bench.data_snapshot,
     )
-    benchmark = Benchmark(bench.protocol.bundle_id, chosen.data_arguments, bench.data_snapshot)
+    benchmark = Benchmark(bench.protocol.bundle_id, data_arguments, bench.data_snapshot)
     terms = chosen.terms
     done = publish_project(
         connection,

@@ -5,7 +5,7 @@
 Each round varies one code: the first the smoke baseline, each further one the best that the rounds before
 found. A candidate changes one to three constants at random; after every fourth candidate the round's
 incumbent runs once more. One run at a time, in sequence, as the protocol's own command runs it. FILE
-is written anew after every run, so a recording that is stopped keeps what it has.
+is written anew after every run, so a recording that is stopped keeps what it has; one that exists is continued.
 
 Two things differ from mining, so that other work on the same machine does not bend the curves and repeats
 differ as on a GPU: the script's clock counts its own processor seconds, and each run has a seed of its own.
@@ -20,7 +20,6 @@ import json
 import os
 import random
 import re
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +75,21 @@ def measure(bench: Bench, files: dict[str, bytes], settings: dict[str, Value]) -
     train = constants.replace(files["train.py"].decode(), settings).replace("time.perf_counter()", CLOCK)
     run = bench.plain_run({**files, "train.py": train.encode()})
     budget = bench.protocol.execution.training_seconds
-    found = _LINE.findall(run.log)
+    lines = _LINE.findall(run.log)
     return {
         "val_bpb": run.val_bpb,
         "failure": run.failure,
         "seconds": round(run.seconds, 2),
-        "tokens_per_second": int(found[-1][2].replace(b",", b"")) if found else None,
-        "curve": [[round(float(share) / 100 * budget, 3), float(loss)] for share, loss, _ in found],
+        "tokens_per_second": int(lines[-1][2].replace(b",", b"")) if lines else None,
+        "curve": [[round(float(share) / 100 * budget, 3), float(loss)] for share, loss, _ in lines],
         "load": round(os.getloadavg()[0], 2),
     }
+
+
+def found(part: dict[str, Any]) -> dict[str, Value]:
+    """The best code of a round."""
+    best = min((run for run in part["runs"] if run["changed"] and run["val_bpb"]), key=lambda run: run["val_bpb"])
+    return {**part["incumbent"], **best["changed"]}
 
 
 def main() -> None:
@@ -115,6 +120,9 @@ def main() -> None:
         "budget_seconds": BUDGET_SECONDS,
         "rounds": [],
     }
+    if options.file.exists():
+        document = json.loads(gzip.decompress(options.file.read_bytes()))
+        base = found(document["rounds"][-1])
     for _ in range(options.rounds):
         runs: list[dict[str, Any]] = []
         document["rounds"].append({"incumbent": base, "runs": runs})
@@ -125,10 +133,7 @@ def main() -> None:
             runs.append({"changed": changed, **measure(bench, files, settings | {"SEED": rng.randrange(1 << 31)})})
             write_atomic(options.file, gzip.compress(json.dumps(document).encode(), 9, mtime=0))
             print(len(runs), changed, runs[-1]["val_bpb"], runs[-1]["failure"], flush=True)
-        best = min((run for run in runs if run["changed"] and run["val_bpb"]), key=lambda run: float(run["val_bpb"]))
-        mean = statistics.fmean(run["val_bpb"] for run in runs if not run["changed"])
-        print(f"incumbent {mean:.4f}, best candidate {best['val_bpb']:.4f}")
-        base = base | best["changed"]
+        base = found(document["rounds"][-1])
 
 
 if __name__ == "__main__":

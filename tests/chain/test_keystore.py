@@ -72,8 +72,9 @@ def test_the_document_says_nothing_of_the_key() -> None:
         (("kdf", "salt"), "00" * 32),
         (("cipher", "nonce"), "00" * 12),
         (("cipher", "ciphertext"), "00" * 48),
-        (("cipher", "ciphertext"), DOCUMENT["cipher"]["ciphertext"][:-1] + "0"),
+        (("cipher", "ciphertext"), f"{int(DOCUMENT['cipher']['ciphertext'], 16) ^ 1:096x}"),
     ],
+    ids=["address", "n", "r", "p", "salt", "nonce", "ciphertext", "one bit"],
 )
 def test_whatever_is_altered_it_does_not_open(path: tuple[str, ...], value: Any) -> None:
     altered = parse(changed(*path, to=value))

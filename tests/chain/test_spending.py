@@ -247,4 +247,4 @@ class _Blind(local.Watched):
         authority = wallet.load(wallet.path_of(ledger.home, AUTHORITY))
         self._rival.add_verifier(authority, second.pubkey())
         self._rival.claim_review(second, self._rival.proposal(self._proposal))
-        return ledger.submit(tx, preflight=False)
+        return ledger.submit(tx, preflight=False)  # type: ignore[arg-type]

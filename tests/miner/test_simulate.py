@@ -159,7 +159,8 @@ def test_a_recorded_session_is_resampled(tmp_path: Path) -> None:
     write_session(tmp_path / "session.jsonl", 60)
     land = recorded(read(tmp_path / "session.jsonl"))
     assert land.sigma == pytest.approx(0.01, rel=0.25)
-    assert (land.run_seconds, land.crash_seconds, land.crash) == (50.0, 5.0, pytest.approx(0.1))
+    assert (land.run_seconds, land.crash_seconds) == (50.0, 5.0)
+    assert land.crash == pytest.approx(0.1)
     assert statistics.pvariance(land.residuals) == pytest.approx(1, rel=0.1)
     good = [effect for effect in land.effects if effect > 0]
     assert len(good) == pytest.approx(12, abs=1)

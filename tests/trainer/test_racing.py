@@ -19,7 +19,17 @@ from tests.benchmarks.bench_racing import (
     stopped_at,
     within_rounds,
 )
-from trainer.racing import MIN_POINTS, Band, Curve, Rules, at, audited, hopeless, worst_lag
+from trainer.racing import (
+    MIN_POINTS,
+    Band,
+    Curve,
+    Rules,
+    at,
+    audited,
+    hopeless,
+    prints_same_loss,
+    worst_lag,
+)
 
 RULES = Rules()
 BUDGET = 100.0
@@ -133,6 +143,22 @@ def test_a_curve_between_its_points() -> None:
     assert [at(points, time) for time in (-1, 0, 5, 15, 20, 99)] == [6.0, 6.0, 5.0, 2.5, 2.0, 2.0]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ("LR = 0.1\nprint(loss)\n", "LR = 0.2  # faster\nprint(loss)\n", True),
+        ("LR = 0.1\nprint(loss)\n", "LR = 0.1\n  print(loss)\n", True),
+        ("LABEL_SMOOTHING = 0.0\n", "LABEL_SMOOTHING = 0.1\n", False),
+        ("x = norm(x)\n", "x = dropout(norm(x))\n", False),
+        ("value = loss.item()\n", "value = 2 * loss.item()\n", False),
+        ("a\nb\n", "b\na\n", True),
+        ("", "nn.losses.cross_entropy(logits, targets, label_smoothing=0.1)", False),
+    ],
+)
+def test_candidates_that_touch_the_loss_are_known(before: str, after: str, same: bool) -> None:
+    assert prints_same_loss(before, after) is same
+
+
 def test_calibration_loosens_at_once_and_tightens_slowly() -> None:
     assert RULES.calibrated([]).ratio == RULES.ratio
     # One run far behind that won: at once half as much again.
@@ -173,7 +199,7 @@ def test_recorded_curves() -> None:
 def test_recorded_curves_against_each_other() -> None:
     recording = load(HELD_OUT)
     thinned = type(recording)(recording.about, recording.budget_seconds, recording.runs[::3])
-    tally = across(thinned, RULES, resamples=50)
+    tally = across(thinned, RULES)
     assert tally.winners > 200
     assert tally.winners_stopped <= 0.02 * tally.winners
     assert tally.saved_of_losers > 0.05
