@@ -412,8 +412,12 @@ class Miner:
         rate = curve.of_log(run.log).tokens_per_second
         if run.val_bpb is None or rate is None:
             return ""
-        earlier = [past["tokens_per_second"] for past in self._runs_of(commit) if past["failure"] == ""]
-        return machine.fit(rate, [value for value in earlier if value])
+        rates = [
+            (past["tokens_per_second"], past["failure"] == UNFIT)
+            for past in self._runs_of(commit)
+            if past["failure"] in ("", UNFIT)
+        ]
+        return machine.fit(rate, machine.in_force((value, unfit) for value, unfit in rates if value))
 
     def _runs_of(self, commit: str) -> list[dict[str, Any]]:
         """All runs of one commit's code, in order, whichever arm it was."""

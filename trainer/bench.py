@@ -17,7 +17,18 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from trainer import comparison, dataset, environment, experiment, hardware, metrics, protocol, recipe, sandbox
+from trainer import (
+    comparison,
+    dataset,
+    environment,
+    experiment,
+    hardware,
+    leftovers,
+    metrics,
+    protocol,
+    recipe,
+    sandbox,
+)
 from trainer.comparison import Arm, NoiseRecord
 from trainer.environment import Environment
 from trainer.errors import EnvironmentNotReady
@@ -197,6 +208,8 @@ def open_bench(
     EnvironmentNotReady where something is missing or the data differs.
     """
     spec = protocol.parse(protocol_bytes)
+    for folder in ("scratch", "measurement/graphs"):
+        leftovers.sweep(home / folder)
     env = environment.prepare(files, home, cuda_major=hardware.cuda_major(), progress=say)
     cache = dataset.folder_of(home, spec.bundle_id, data_arguments)
     known = files.get("prepare.py") == (recipe.ROOT / "prepare.py").read_bytes()

@@ -19,10 +19,7 @@ confine them.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import stat
 import subprocess
 import sys
 import tempfile
@@ -32,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from trainer import bundle, environment, metrics, supervisor
+from trainer import bundle, environment, leftovers, metrics, supervisor
 from trainer.environment import Environment
 from trainer.errors import EnvironmentNotReady, StopRun, TrainerError
 from trainer.metrics import Metrics, Missing
@@ -177,7 +174,7 @@ def run_experiment(
     processes that would not die); KeyboardInterrupt passes through once the tree is dead.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    private = Path(tempfile.mkdtemp(prefix="run-", dir=scratch.resolve()))
+    private = leftovers.hold(Path(tempfile.mkdtemp(prefix="run-", dir=scratch.resolve())))
     try:
         tree, home, temporary = private / "tree", private / "home", private / "tmp"
         bundle.write_tree(files, tree)
@@ -206,7 +203,7 @@ def run_experiment(
         except StopRun as reason:
             code, seconds, stopped = None, time.monotonic() - started, str(reason)
     finally:
-        _remove(private)
+        leftovers.remove(private)
     log = capture.log()
     if stopped:
         return Stopped(stopped, seconds, log)
@@ -407,15 +404,3 @@ def _exit_code(status: Sequence[bytes]) -> int:
                 "Look for its processes, and run this script in a sandbox only.",
             )
     raise EnvironmentNotReady("The environment's interpreter could not be started.", "Prepare the environment again.")
-
-
-def _remove(folder: Path) -> None:
-    """Delete a run's folder, whatever permissions the run has set in it."""
-    with contextlib.suppress(OSError, RecursionError):
-        os.chmod(folder, stat.S_IRWXU)
-        for root, folders, _ in os.walk(folder):
-            for name in folders:
-                path = os.path.join(root, name)
-                if not os.path.islink(path):
-                    os.chmod(path, stat.S_IRWXU)
-        shutil.rmtree(folder, ignore_errors=True)
