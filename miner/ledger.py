@@ -103,6 +103,11 @@ class Frontier:
     own: bool
     carry: str = ""
 
+    @property
+    def foreign(self) -> bool:
+        """Whether it is somebody else's approved code: neither our own nor the project's baseline."""
+        return not self.own and self.code_hash.strip("0") != ""
+
 
 @dataclass(slots=True)
 class Confirmation:
