@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from solders.keypair import Keypair
@@ -90,7 +91,7 @@ def modules(request: pytest.FixtureRequest) -> Path:
     if given:
         return Path(given)
     named = "npm, or IRYS_JS_MODULES naming a node_modules with " + " ".join(PACKAGES)
-    cache = getattr(request.config, "cache", None)
+    cache: Any = getattr(request.config, "cache", None)
     optional(shutil.which("npm") is not None and cache is not None, named)
     folder = Path(cache.mkdir("irys-js"))
     if not (folder / "complete").exists():
