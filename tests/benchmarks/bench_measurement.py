@@ -10,6 +10,7 @@ bubblewrap cannot be installed.
 Two ratios are printed: of the workers' whole wall time, with the interpreter, the device and the compilation of its
 kernels started anew in each, and of their computation alone. Like the harness's evaluation, that is timed in a
 process that has done it once before.
+"""
 
 from __future__ import annotations
 
