@@ -286,7 +286,7 @@ class Client:
             lambda config: config.next_project_id,
         )
 
-    def buy(self, buyer: Keypair, project: Project, lamports: int) -> Done:
+    def buy(self, buyer: Keypair, project: Project, lamports: int, *, before_send: BeforeSend | None = None) -> Done:
         """Spend up to `lamports` on tokens of a project."""
         instruction = interface.buy(
             self.network.program_id,
@@ -295,7 +295,7 @@ class Client:
             mint=project.mint,
             lamports_in=lamports,
         )
-        return self.execute([instruction], buyer)
+        return self.execute([instruction], buyer, before_send=before_send)
 
     def sell(self, seller: Keypair, project: Project, amount: int) -> Done:
         """Sell tokens back to the curve."""

@@ -101,7 +101,8 @@ def benchmark(what: Measured, data_snapshot: str, data_arguments: Sequence[str])
     """The benchmark artifact: `data_snapshot` is the 64 hex digits that the harness gives its data."""
     if not re.fullmatch(r"[0-9a-f]{64}", data_snapshot):
         raise InvalidData(
-            f"A data snapshot id is 64 hex digits, not {data_snapshot[:80]!r}.", "The project's prepare.py prints it."
+            f"A data snapshot id is 64 hex digits, not {data_snapshot[:80]!r}.",
+            "`uv run python -m trainer.dataset FOLDER` prints that of prepared data.",
         )
     return _document(
         {

@@ -16,7 +16,7 @@ import re
 import struct
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -115,7 +115,7 @@ class RpcError(ChainError):
 
 
 class _Silent(NetworkUnreachable):
-    """No answer within the time limit; `maybe_done` where the request may have reached the node all the same."""
+    """No answer of use; `maybe_done` where the request may have reached the node all the same."""
 
     maybe_done = True
 
@@ -124,7 +124,8 @@ class Rpc:
     """A cluster behind `url`. Threads may share one; their calls go out one at a time.
 
     `commitment` ("processed", "confirmed" or "finalized") holds for every read and for `confirm`.
-    `is_local` is by default whether `url` is on this machine. `call_seconds` bounds one call with its retries.
+    `is_local` is by default whether `url` is on this machine. `call_seconds` bounds one call with its retries;
+    `sleep` does the waits between tries and looks.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class Rpc:
         commitment: str = "confirmed",
         is_local: bool | None = None,
         call_seconds: float = CALL_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         try:
             parts = urlsplit(url)
@@ -155,7 +157,7 @@ class Rpc:
         # Blocks and their transactions are not to be had below "confirmed".
         self._settled = _COMMITMENTS["confirmed" if commitment == "processed" else commitment]
         self._reached = _REACHED[commitment]
-        self._call_seconds = call_seconds
+        self._call_seconds, self._sleep = call_seconds, sleep
         self._guard = threading.Lock()
         self._runner = asyncio.Runner()
         self._provider = AsyncHTTPProvider(url, max_transport_retries=0)
@@ -305,12 +307,13 @@ class Rpc:
 
         Raises TransactionRejected where it failed on chain, TransactionFailed where its blockhash has expired
         without it (it can never land), NetworkUnreachable where `timeout` seconds left that open. A node that
-        falls silent meanwhile is asked again until then.
+        gives no answer of use meanwhile is asked again until then.
         """
+        trouble = ""
         deadline = time.monotonic() + timeout
         again = time.monotonic() + _REBROADCAST_SECONDS
         while time.monotonic() < deadline:
-            with suppress(_Silent):
+            try:
                 receipt, known = self._look(signature, last_valid_block_height)
                 if receipt is not None:
                     return receipt
@@ -318,9 +321,11 @@ class Rpc:
                     again = time.monotonic() + _REBROADCAST_SECONDS
                     with suppress(RpcError):  # the status decides, not what a node thinks of a repetition
                         self._broadcast(self._sent[signature], skip_preflight=True)
-            time.sleep(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+            except NetworkUnreachable as error:
+                trouble = f" {error.problem}"
+            self._sleep(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
         raise NetworkUnreachable(
-            f"After {timeout:.0f} s {self._shown} has not confirmed {signature}, which may still land.",
+            f"After {timeout:.0f} s {self._shown} has not confirmed {signature}, which may still land.{trouble}",
             "Look that transaction up before sending anything again.",
         )
 
@@ -463,13 +468,15 @@ class Rpc:
             except RpcError as error:
                 error.doubted = doubt
                 raise
+            except NetworkUnreachable as error:  # asking again cannot mend it, but an earlier try may have been taken
+                raise _Silent(error.problem, error.cure) if doubt else error from None
             except _Busy as busy:
                 trouble = str(busy)
                 doubt |= busy.maybe_done
                 if not repeat and busy.maybe_done:
                     break
                 pause = busy.after or _PAUSE_SECONDS * 2**attempt
-                time.sleep(min(pause * random.uniform(0.75, 1.25), max(0.0, deadline - time.monotonic())))
+                self._sleep(min(pause * random.uniform(0.75, 1.25), max(0.0, deadline - time.monotonic())))
         silence = _Silent(
             f"The RPC node {self._shown} does not answer: {trouble}.",
             "Start it with `chain localnet`, or use --network embedded."
@@ -534,8 +541,8 @@ class Rpc:
             raise self._nonsense(f"no {parser.__name__}")
         return parsed
 
-    def _nonsense(self, what: str) -> NetworkUnreachable:
-        return NetworkUnreachable(
+    def _nonsense(self, what: str) -> _Silent:
+        return _Silent(
             f"{self._shown} does not answer as a Solana RPC node: {what}.",
             "Check the URL, or use another node with --rpc-url URL.",
         )

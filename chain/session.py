@@ -8,6 +8,7 @@ and the local verifier on its allowlist.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,7 @@ LOCAL_IRYS_PORT = 8908
 AUTHORITY, MINER, VERIFIER = "authority", "miner", "verifier"
 MAX_ARTIFACT = 64 * 1024 * 1024  # bytes of any artifact that is fetched
 _LOCAL_FUNDS = 10 * LAMPORTS_PER_SOL
+_FAUCET_SECONDS = 60.0
 
 
 class Connection:
@@ -173,8 +175,18 @@ def fund(network: Network, key: Keypair) -> Keypair:
 
 
 def _top_up(network: Network, key: Pubkey) -> None:
-    if network.balance(key) < _LOCAL_FUNDS // 10:
-        network.airdrop(key, _LOCAL_FUNDS)
+    least = _LOCAL_FUNDS // 10
+    if network.balance(key) >= least:
+        return
+    network.airdrop(key, _LOCAL_FUNDS)
+    deadline = time.monotonic() + _FAUCET_SECONDS
+    while network.balance(key) < least:  # a validator's faucet pays within a block or two
+        if time.monotonic() > deadline:
+            raise InsufficientFunds(
+                f"The faucet of {network.name} should have paid {key} within {_FAUCET_SECONDS:.0f} s and did not.",
+                "Try again, or look at the validator's log.",
+            )
+        time.sleep(0.2)
 
 
 def ensure_funds(network: Network, key: Pubkey, lamports: int) -> None:

@@ -10,6 +10,7 @@ import click
 
 from chain.options import answer, common
 from miner import cli_look
+from miner.cli_init import init
 from miner.cli_simulate import simulate
 from miner.proposers.options import Proposing, proposing
 
@@ -26,6 +27,7 @@ def main() -> None:
 
 cli_look.register(main)
 main.add_command(simulate)
+main.add_command(init)
 
 
 def _who(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -154,7 +154,8 @@ class Segment:
 @dataclass(slots=True)
 class Session:
     """What a ledger adds up to. `head` is the commit of the incumbent; `spent` is in lamports, `staked` in tokens,
-    both only of what landed on chain.
+    both only of what landed on chain. `purchase` is the signature and last block height of a purchase of tokens
+    whose end is not known.
     """
 
     seed: int = 0
@@ -168,6 +169,7 @@ class Session:
     segments: list[Segment] = field(default_factory=list)
     spent: int = 0
     staked: int = 0
+    purchase: tuple[str, int] | None = None
 
     def apply(self, event: Event) -> None:
         """Fold one event in; an unknown kind or a missing field raises LedgerDamaged."""
@@ -230,8 +232,15 @@ class Session:
                 case "sent":
                     self.submissions[-1].signature = event["signature"]
                     self.submissions[-1].last_valid = event["last_valid"]
+                case "buying":
+                    self.purchase = (event["signature"], event["last_valid"])
+                case "bought":
+                    self.purchase = None
+                    self.spent += event["lamports"]
                 case "submitted":
                     self.submissions[-1].proposal = event["proposal"]
+                    self.spent += event.get("lamports", 0)
+                    self.staked += event.get("stake", 0)
                 case "abandoned":
                     self.submissions[-1].abandoned = True
                 case "status":

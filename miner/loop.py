@@ -351,7 +351,7 @@ class Miner:
                 arm,
                 self._tree(commit),
                 word,
-                rates=trials.rates(trials.runs_of(session, commit)),
+                rates=trials.rates_in_force(trials.runs_of(session, commit)),
                 band=trials.band(past) if race else None,
                 rules=self._rules(current) if race else racing.Rules(),
             )

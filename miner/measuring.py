@@ -63,8 +63,8 @@ class Rig:
     ) -> tuple[Run, tuple[str, ...]]:
         """Run a tree once; the run and what the machine had against it.
 
-        `rates` are the tokens per second of earlier good runs of the same code here: a run that is off by more
-        than their noise has no value and is UNFIT. With a `band` it is raced by `rules`.
+        `rates` are the tokens per second of earlier runs of the same code here, those in force: a run that is off by
+        more than their noise has no value and is UNFIT. With a `band` it is raced by `rules`.
         """
         before = machine.read()
         budget = self.bench.protocol.execution.training_seconds

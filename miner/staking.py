@@ -16,6 +16,7 @@ from solders.pubkey import Pubkey
 from chain import score
 from chain.follow import Follower
 from chain.interface import Project, ProposalStatus
+from chain.irys.store import write_atomic
 from chain.network import FEE_PER_SIGNATURE
 from chain.session import Connection
 from miner import confirm, goals, stake, submit
@@ -145,25 +146,15 @@ class Staking:
         gain = round(done.delta, 6)
         metric, claimed = submit.anchored_score(self.project, self.convention, gain)
         self.view.say(f"submitting trial {won.number}: claimed {metric:.6f} val_bpb, {gain:+.6f} better")
-        with self.view.step(
-            "one run by the protocol's own command, for the benchmark log", self._usual_seconds()
-        ) as word:
-            plain = self.bench.plain_run(self._tree(won.commit), word)
-        if plain.val_bpb is None:
-            raise EnvironmentNotReady(
-                f"The winning train.py does not run by the protocol's own command: {plain.detail}",
-                f"It is commit {won.commit[:12]} in {self.workspace.path}; nothing was submitted.",
-            )
-        self.view.say(f"  its own log says {plain.val_bpb:.6f} val_bpb")
+        log = self._benchmark_log(won)
         offer = submit.Offer(
             won.number,
             self.workspace.archive(won.commit),
-            plain.log,
+            log,
             claimed,
             self.goals.stake,
             self.reward_recipient,
         )
-        before = self.connection.network.balance(self.wallet.pubkey())
         proposal = submit.submit(
             self.connection,
             self.wallet,
@@ -174,6 +165,22 @@ class Staking:
             data_snapshot=self.bench.data_snapshot,
             say=self.view.say,
         )
-        spent = max(0, before - self.connection.network.balance(self.wallet.pubkey()))
-        self.ledger.append("spent", lamports=spent, stake=self.goals.stake)
         self.view.say(f"proposal {proposal} is on chain", style="green")
+
+    def _benchmark_log(self, won: Trial) -> bytes:
+        """The log of one run by the protocol's own command; of an earlier one where a submission was interrupted."""
+        path = self.folder / "logs" / f"{won.number:04d}-benchmark-{won.commit[:12]}.log"
+        if path.exists():
+            return path.read_bytes()
+        with self.view.step(
+            "one run by the protocol's own command, for the benchmark log", self._usual_seconds()
+        ) as word:
+            plain = self.bench.plain_run(self._tree(won.commit), word)
+        if plain.val_bpb is None:
+            raise EnvironmentNotReady(
+                f"The winning train.py does not run by the protocol's own command: {plain.detail}",
+                f"It is commit {won.commit[:12]} in {self.workspace.path}; nothing was submitted.",
+            )
+        self.view.say(f"  its own log says {plain.val_bpb:.6f} val_bpb")
+        write_atomic(path, plain.log)
+        return plain.log

@@ -1,9 +1,9 @@
 """Submission: from a kept candidate to a proposal on chain, once and only once.
 
 The order makes a crash at any point harmless: the intent with both hashes is in the ledger before
-anything is uploaded, the transaction's signature before it is sent. `reconcile` runs at the next start:
-it looks the intent up on chain, by signature and by hash, and only where it is known never to have
-landed may the submission be made again.
+anything is uploaded, the signature of each transaction, the stake's purchase included, before it is
+sent. `reconcile` runs at the next start: it looks them up on chain, by signature and by hash, and only
+what is known never to have landed may be made again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from chain import score
-from chain.client import Client
+from chain.client import Client, Done
 from chain.errors import InsufficientFunds
 from chain.interface import Project, Proposal, ProposalSubmitted
 from chain.irys.client import Role
@@ -78,7 +78,7 @@ def submit(
     say("uploading the code archive and the run's log")
     code = connection.publish(miner, Role.PROPOSAL_CODE, offer.code, "application/x-tar", tags)
     log = connection.publish(miner, Role.BENCHMARK_LOG, offer.log, "text/plain", tags)
-    ensure_stake(client, miner, project, offer.stake, say)
+    ensure_stake(client, miner, project, offer.stake, ledger, say)
     say(f"submitting the proposal with a stake of {offer.stake}")
 
     def before_send(signature: Signature, last_valid: int) -> None:
@@ -94,8 +94,12 @@ def submit(
         reward_recipient=offer.reward_recipient,
         before_send=before_send,
     )
+    return _submitted(ledger, done, offer.stake)
+
+
+def _submitted(ledger: Ledger, done: Done, stake: int) -> int:
     proposal = int(done.event(ProposalSubmitted).id)
-    ledger.append("submitted", proposal=proposal)
+    ledger.append("submitted", proposal=proposal, stake=stake, lamports=done.receipt.paid)
     return proposal
 
 
@@ -104,8 +108,9 @@ def price(project: Project, supply: int, tokens: int) -> int:
     return tokens * project.base_price + project.slope * (tokens * supply + tokens * (tokens - 1) // 2)
 
 
-def ensure_stake(client: Client, miner: Keypair, project: Project, stake: int, say: Say) -> None:
+def ensure_stake(client: Client, miner: Keypair, project: Project, stake: int, ledger: Ledger, say: Say) -> None:
     """Buy what the miner's token account lacks of the stake, at the curve's exact price."""
+    _look_up_purchase(client, ledger)
     lacking = stake - client.tokens(project, miner.pubkey())
     if lacking <= 0:
         return
@@ -118,7 +123,12 @@ def ensure_stake(client: Client, miner: Keypair, project: Project, stake: int, s
             "Fund the wallet, or lower --stake.",
         )
     say(f"buying {lacking} {project.token_symbol} for {cost:,} lamports to stake")
-    client.buy(miner, project, cost)
+
+    def before_send(signature: Signature, last_valid: int) -> None:
+        ledger.append("buying", signature=str(signature), last_valid=last_valid)
+
+    done = client.buy(miner, project, cost, before_send=before_send)
+    ledger.append("bought", lamports=done.receipt.paid)
 
 
 def reconcile(client: Client, miner: Pubkey, project: Project, ledger: Ledger) -> Proposal | None:
@@ -127,15 +137,28 @@ def reconcile(client: Client, miner: Pubkey, project: Project, ledger: Ledger) -
     By signature first; without one, by the hashes, in case another process sent it. What is known never
     to have landed is recorded as abandoned, so that it may be submitted again.
     """
+    _look_up_purchase(client, ledger)
     pending = ledger.session.pending
     if pending is None:
         return None
-    if pending.signature and client.outcome(Signature.from_string(pending.signature), pending.last_valid) is None:
-        ledger.append("abandoned")
-        return None
-    for proposal in client.proposals(project.id):
-        if proposal.miner == miner and proposal.code_hash.hex() == pending.code_hash:
-            ledger.append("submitted", proposal=proposal.id)
+    if pending.signature:
+        done = client.outcome(Signature.from_string(pending.signature), pending.last_valid)
+        if done is not None:
+            proposal = client.proposal(done.event(ProposalSubmitted).id)
+            _submitted(ledger, done, proposal.stake)
             return proposal
+    else:
+        for proposal in client.proposals(project.id):
+            if proposal.miner == miner and proposal.code_hash.hex() == pending.code_hash:
+                ledger.append("submitted", proposal=proposal.id, stake=proposal.stake)
+                return proposal
     ledger.append("abandoned")
     return None
+
+
+def _look_up_purchase(client: Client, ledger: Ledger) -> None:
+    """Find out what became of a purchase that was interrupted: until then, what the miner holds is not known."""
+    if ledger.session.purchase is not None:
+        signature, last_valid = ledger.session.purchase
+        done = client.outcome(Signature.from_string(signature), last_valid)
+        ledger.append("bought", lamports=done.receipt.paid if done else 0)

@@ -14,8 +14,9 @@ from typing import Any
 from miner.ledger import Session, Trial
 from miner.racer import pairs, seconds_of
 from trainer import curve, racing, trial
+from trainer import machine as machines
 from trainer.comparison import STALE_TRIALS, Arm, Kind, usable_history
-from trainer.trial import Run
+from trainer.trial import UNFIT, Run
 
 Entry = Mapping[str, Any]  # a run as the ledger has it: see `miner.ledger.Trial`
 
@@ -69,6 +70,14 @@ def stale(session: Session, current: Trial, machine: str = "") -> bool:
 def rates(runs: Sequence[Entry]) -> list[float]:
     """Tokens per second of the runs that ended well."""
     return [rate for run in runs if not run["failure"] and (rate := run["tokens_per_second"])]
+
+
+def rates_in_force(runs: Sequence[Entry]) -> list[float]:
+    """The tokens per second that a further run of the same code on the same machine is held against."""
+    ended = [run for run in runs if run["failure"] in ("", UNFIT)]
+    return list(
+        machines.in_force((rate, run["failure"] == UNFIT) for run in ended if (rate := run["tokens_per_second"]))
+    )
 
 
 def band(runs: Sequence[Entry]) -> racing.Band | None:

@@ -38,7 +38,7 @@ class Workspace:
         shutil.rmtree(new.path, ignore_errors=True)
         bundle.write_tree(dict(snapshot), new.path)
         new._git("init", "--quiet", "--initial-branch", new.branch)
-        new._git("add", "--all")
+        new._git("add", "--all", "--force")
         new._git("commit", "--quiet", "--message", "snapshot of the project")
         try:
             new.path.replace(path)
@@ -65,6 +65,21 @@ class Workspace:
         commit = self._commit("refs/frontier/latest", source, message, name)
         self._git("update-ref", f"refs/frontier/{commit[:12]}", commit)
         return commit
+
+    def fork(self, tag: str, files: Mapping[str, bytes], message: str) -> Workspace:
+        """Check out a new branch `autoresearch/<tag>` with one commit on top: these files, and no others."""
+        other = Workspace(self.path, tag)
+        self._git("checkout", "--quiet", "-b", other.branch)
+        for name in self._run(["ls-files", "-z"], None, {}).decode().split("\0"):
+            if name and name not in files:
+                (self.path / name).unlink(missing_ok=True)
+        for name, data in files.items():
+            path = self.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        self._git("add", "--all", "--force")
+        self._git("commit", "--quiet", "--allow-empty", "--message", message)
+        return other
 
     def _commit(self, ref: str, source: str, message: str, name: str) -> str:
         blob = self._git("hash-object", "-w", "--stdin", given=source)

@@ -22,7 +22,7 @@ from chain.client import Client
 from chain.interface import Project, Proposal, ProposalSubmitted
 from chain.irys.client import Role
 from chain.ledger import Ledger
-from chain.network import Receipt, Simulation
+from chain.network import Network, Receipt, Simulation
 from chain.session import AUTHORITY, MINER, VERIFIER, Connection
 from trainer import bundle, recipe, task
 from trainer.task import Benchmark
@@ -124,13 +124,13 @@ def convention(project: Project) -> score.Convention:
 class Watched:
     """A network that notes what is asked of it, and calls `before[name]` once, just before the first `name`."""
 
-    def __init__(self, ledger: Ledger, **before: Any) -> None:
-        self._ledger, self._before = ledger, before
+    def __init__(self, network: Network, **before: Any) -> None:
+        self._network, self._before = network, before
         self.calls: list[str] = []
         self.simulated: list[VersionedTransaction] = []
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._ledger, name)
+        return getattr(self._network, name)
 
     def _note(self, name: str) -> None:
         self.calls.append(name)
@@ -140,15 +140,15 @@ class Watched:
     def simulate(self, tx: VersionedTransaction, *, watch: Sequence[Pubkey] = ()) -> Simulation:
         self._note("simulate")
         self.simulated.append(tx)
-        return self._ledger.simulate(tx, watch=watch)
+        return self._network.simulate(tx, watch=watch)
 
     def send(self, tx: VersionedTransaction) -> Signature:
         self._note("send")
-        return self._ledger.send(tx)
+        return self._network.send(tx)
 
     def confirm(self, signature: Signature, last_valid_block_height: int, *, timeout: float = 60) -> Receipt:
         self._note("confirm")
-        return self._ledger.confirm(signature, last_valid_block_height, timeout=timeout)
+        return self._network.confirm(signature, last_valid_block_height, timeout=timeout)
 
 
 def watched(connection: Connection, **before: Any) -> tuple[Client, Watched]:

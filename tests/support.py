@@ -17,3 +17,9 @@ def require(condition: bool, what: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"this machine lacks {what}, and CI must not pass without it")
     pytest.skip(f"not run: needs {what}")
+
+
+def optional(condition: bool, what: str) -> None:
+    """Skip by name where a part is missing that cannot be installed everywhere, also under CI."""
+    if not condition:
+        pytest.skip(f"not run: needs {what}")

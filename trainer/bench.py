@@ -12,14 +12,23 @@ the same bench, in one of two ways:
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from trainer import bundle, comparison, environment, experiment, hardware, metrics, protocol, recipe, sandbox
+from trainer import (
+    comparison,
+    dataset,
+    environment,
+    experiment,
+    hardware,
+    leftovers,
+    metrics,
+    protocol,
+    recipe,
+    sandbox,
+)
 from trainer.comparison import Arm, NoiseRecord
 from trainer.environment import Environment
 from trainer.errors import EnvironmentNotReady
@@ -31,7 +40,6 @@ from trainer.trial import STOPPED, Run
 Say = Callable[[str], None]
 TRUSTED, SELF_REPORTED = "trusted", "self-reported"
 PROBES = 256
-_PREPARE_SECONDS = 6 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,15 +186,6 @@ def _memory(found: Measurement, spec: Protocol) -> float | None:
     return None
 
 
-def data_folder(home: Path, bundle_id: str, arguments: Sequence[str]) -> Path:
-    """Where a project's data lies: AUTORESEARCH_CACHE, else the usual cache for the public dataset, else the home."""
-    if given := os.environ.get("AUTORESEARCH_CACHE"):
-        return Path(given).absolute()
-    if arguments:
-        return home / "data" / sha256(bundle_id.encode()).hexdigest()[:16]
-    return Path.home() / ".cache" / "autoresearch"
-
-
 def open_bench(
     protocol_bytes: bytes,
     files: Mapping[str, bytes],
@@ -203,16 +202,28 @@ def open_bench(
 
     `expected_snapshot` is the id the project pins (None while a project is being created). Data is made by
     the snapshot's own prepare.py, which runs here unconfined: only if it is this repository's own file or
-    `trust_harness` says that the user agreed. With `require_sandbox` a missing sandbox is refused, else it
-    makes the bench self-reported; `isolated` False measures in the trusted way but without a sandbox.
+    `trust_harness` says that the user agreed; which data is there is found without running it. With
+    `require_sandbox` a missing sandbox is refused, else it makes the bench self-reported; `isolated` False
+    measures in the trusted way but without a sandbox.
     EnvironmentNotReady where something is missing or the data differs.
     """
     spec = protocol.parse(protocol_bytes)
+    for folder in ("scratch", "measurement/graphs"):
+        leftovers.sweep(home / folder)
     env = environment.prepare(files, home, cuda_major=hardware.cuda_major(), progress=say)
-    cache = data_folder(home, spec.bundle_id, data_arguments)
+    cache = dataset.folder_of(home, spec.bundle_id, data_arguments)
     known = files.get("prepare.py") == (recipe.ROOT / "prepare.py").read_bytes()
-    harness = home / "harness" / sha256(files["prepare.py"] + files["protocol.json"]).hexdigest()[:16]
-    snapshot = prepare_data(files, env, harness, cache, data_arguments, say, allowed=known or trust_harness)
+    identity = files.get("prepare.py", b"") + files.get("protocol.json", b"")
+    snapshot = dataset.prepare(
+        files,
+        env,
+        home / "harness" / sha256(identity).hexdigest()[:16],
+        cache,
+        data_arguments,
+        say,
+        allowed=known or trust_harness,
+        expected=expected_snapshot,
+    )
     if expected_snapshot and snapshot != expected_snapshot:
         raise EnvironmentNotReady(
             f"The project was measured on the data snapshot {expected_snapshot[:16]}, the data in {cache} is "
@@ -240,62 +251,3 @@ def open_bench(
             raise
         why_not = error.problem
     return Bench(spec, files, env, cache, snapshot, machine, home, isolation, measurer, why_not)
-
-
-def prepare_data(
-    files: Mapping[str, bytes],
-    env: Environment,
-    harness: Path,
-    cache: Path,
-    arguments: Sequence[str],
-    say: Say,
-    *,
-    allowed: bool,
-) -> str:
-    """Run the harness's own preparation unless it is done; the data snapshot id. `harness` is a folder for its copy."""
-    if not (harness / "prepare.py").exists():
-        bundle.write_tree({name: files[name] for name in ("prepare.py", "protocol.json")}, harness)
-    ready = _harness(env, harness, cache, ["--snapshot-id"], None)
-    if ready.returncode == 0:
-        return ready.stdout.strip()
-    if not allowed:
-        raise EnvironmentNotReady(
-            f"The data of this project is not prepared in {cache}, and its prepare.py is not the one of this "
-            "repository.",
-            f"Read {harness / 'prepare.py'} and run it, or allow it with --trust-harness.",
-        )
-    made = _harness(env, harness, cache, list(arguments), say)
-    if made.returncode != 0:
-        last = made.stdout.strip().splitlines()[-1:] or ["no output"]
-        raise EnvironmentNotReady(f"prepare.py failed: {last[0]}", "Mend that and run the command again.")
-    return _harness(env, harness, cache, ["--snapshot-id"], None).stdout.strip()
-
-
-def _harness(
-    env: Environment, folder: Path, cache: Path, arguments: Sequence[str], say: Say | None
-) -> subprocess.CompletedProcess[str]:
-    variables = {**os.environ, "AUTORESEARCH_CACHE": str(cache), "PYTHONUNBUFFERED": "1"}
-    command = [str(env.python), "prepare.py", *arguments]
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT if say else subprocess.DEVNULL,
-        text=True,
-        errors="replace",
-    )
-    lines: list[str] = []
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            lines.append(line)
-            if say and line.strip():
-                say(line.strip())
-        code = process.wait(_PREPARE_SECONDS)
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    return subprocess.CompletedProcess(command, code, "".join(lines[-100:]))

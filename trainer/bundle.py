@@ -7,6 +7,7 @@ A tree is a mapping from path to bytes; paths are relative, UTF-8, with `/`. Rul
   or a long path) and every safe subset of it; all else is an `UnsafeArchive` with its `Finding` and path.
 - It has its own reader, 512-byte header by header: what it does not know it refuses, so that no second reader
   can see other files in the same bytes.
+- Nothing lies in a `.git` folder: its configuration would be obeyed by the next git command in the tree.
 - Two names that a case-insensitive or Unicode-normalising file system takes for one are refused.
 - What a candidate may change is `mutableSurface.allowedGlobs` less what `forbiddenGlobs` or
   `immutableHarness.paths` name. In a glob `*`, `?` and `[…]` stay within one path component, `**` is any
@@ -35,6 +36,7 @@ from trainer.protocol import Surface
 
 BLOCK: Final = 512
 RECORD: Final = 20 * BLOCK
+GIT: Final = frozenset({".git", "git~1"})  # a repository's own folder, which git archives never hold
 IGNORED: Final = frozenset({".git", ".venv", "__pycache__", ".DS_Store"})
 
 
@@ -207,7 +209,7 @@ class _Names:
             or "\\" in path
             or len(path.encode(errors="replace")) > self._limits.path_bytes
             or len(parts) > self._limits.path_depth
-            or any(part in ("", ".", "..") for part in parts)
+            or any(part in ("", ".", "..") or part.casefold() in GIT for part in parts)
         ):
             raise UnsafeArchive(Finding.UNSAFE_PATH, path)
         if path in self._listed:

@@ -2,7 +2,8 @@
 
 Rules:
 - The command and its folder come from the protocol, the interpreter from the bundle's prepared environment.
-- The run sees a fresh copy of the tree, an empty home and an empty temporary folder, all deleted afterwards,
+- The run sees a fresh copy of the tree, an empty temporary folder and a home that holds nothing but a link to the
+  prepared data where harnesses look for it, ~/.cache/autoresearch; all deleted afterwards,
   and an environment of named variables only: no keys, no tokens, no proxies, nothing of the user's shell.
 - Output and errors are one log. Of a long log the head and the tail are kept, and a line between them says
   what was left out.
@@ -18,10 +19,7 @@ confine them.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import stat
 import subprocess
 import sys
 import tempfile
@@ -31,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from trainer import bundle, environment, metrics, supervisor
+from trainer import bundle, environment, leftovers, metrics, supervisor
 from trainer.environment import Environment
 from trainer.errors import EnvironmentNotReady, StopRun, TrainerError
 from trainer.metrics import Metrics, Missing
@@ -176,11 +174,11 @@ def run_experiment(
     processes that would not die); KeyboardInterrupt passes through once the tree is dead.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    private = Path(tempfile.mkdtemp(prefix="run-", dir=scratch.resolve()))
+    private = leftovers.hold(Path(tempfile.mkdtemp(prefix="run-", dir=scratch.resolve())))
     try:
         tree, home, temporary = private / "tree", private / "home", private / "tmp"
         bundle.write_tree(files, tree)
-        home.mkdir()
+        link_cache(home, cache.resolve())
         temporary.mkdir()
         cwd = tree / protocol.execution.cwd
         if not cwd.is_dir():
@@ -205,7 +203,7 @@ def run_experiment(
         except StopRun as reason:
             code, seconds, stopped = None, time.monotonic() - started, str(reason)
     finally:
-        _remove(private)
+        leftovers.remove(private)
     log = capture.log()
     if stopped:
         return Stopped(stopped, seconds, log)
@@ -215,6 +213,21 @@ def run_experiment(
         return Crash(code, tail(log.data), seconds, log)
     found = metrics.extract(log.data, protocol)
     return NoMetric(found, seconds, log) if isinstance(found, Missing) else Ok(found, seconds, log)
+
+
+def run_command(
+    command: Command, *, log_bytes: int = 1024 * 1024, on_line: OnLine | None = None
+) -> tuple[int | None, Log]:
+    """Run a command unconfined under the rules of a run: its exit status (None: killed at its limit) and log."""
+    capture = _Capture(log_bytes, on_line)
+    code, _ = _follow(launch(command), command.wall_seconds, capture)
+    return code, capture.log()
+
+
+def link_cache(home: Path, cache: Path) -> None:
+    """Make `home`, with `cache` at ~/.cache/autoresearch for a harness that knows no AUTORESEARCH_CACHE."""
+    (home / ".cache").mkdir(parents=True)
+    (home / ".cache" / "autoresearch").symlink_to(cache, target_is_directory=True)
 
 
 def scrubbed(outer: Mapping[str, str], env: Environment, *, cache: Path, home: Path, temporary: Path) -> dict[str, str]:
@@ -391,15 +404,3 @@ def _exit_code(status: Sequence[bytes]) -> int:
                 "Look for its processes, and run this script in a sandbox only.",
             )
     raise EnvironmentNotReady("The environment's interpreter could not be started.", "Prepare the environment again.")
-
-
-def _remove(folder: Path) -> None:
-    """Delete a run's folder, whatever permissions the run has set in it."""
-    with contextlib.suppress(OSError, RecursionError):
-        os.chmod(folder, stat.S_IRWXU)
-        for root, folders, _ in os.walk(folder):
-            for name in folders:
-                path = os.path.join(root, name)
-                if not os.path.islink(path):
-                    os.chmod(path, stat.S_IRWXU)
-        shutil.rmtree(folder, ignore_errors=True)

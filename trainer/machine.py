@@ -150,8 +150,7 @@ def fit(value: float, earlier: Sequence[float]) -> str:
     False alarms on Gaussian noise, by simulation (20,000 draws for each σ and number of earlier values, 3 to 60): 0.5
     to 1.1 % at σ of 2 and 5 %, 0.3 to 1.0 % at 1 %, at most 0.02 % at 0.5 %; 1.2 % in a row of 40 runs from which
     the unfit are left out. A run that is 10 % slow is found, at σ = 1 %, in 10 % of cases by 3 earlier values, in 46
-    by 4, 81 by 6, 96 by 8 and 99 by 10. Leave unfit runs out of `earlier`; where several in a row are unfit alike,
-    the machine has changed and `earlier` should start anew.
+    by 4, 81 by 6, 96 by 8 and 99 by 10. Which runs `earlier` should hold, `in_force` says.
     """
     if not (math.isfinite(value) and value > 0):
         return "the run has no throughput"
@@ -169,6 +168,30 @@ def fit(value: float, earlier: Sequence[float]) -> str:
         f"{value:,.0f} tokens/s is {abs(off) / median:.1%} {'above' if off > 0 else 'below'} the usual "
         f"{median:,.0f} of {len(known)} runs, and noise explains {tolerance / median:.1%}"
     )
+
+
+def in_force(runs: Iterable[tuple[float, bool]]) -> list[float]:
+    """The throughputs that a further run is to be compared with, out of all earlier ones of a source, in order: each in
+    tokens per second and whether it was left out as unfit.
+
+    Those left out do not count, until MIN_EARLIER of them in a row are off to the same side and further from the usual
+    than from one another: then the machine has changed, and what counts begins with them. Without that, one start on a
+    busy machine would leave every later run out.
+    """
+    counted: list[float] = []
+    left_out: list[float] = []
+    for rate, unfit in runs:
+        if not unfit:
+            counted.append(rate)
+            left_out.clear()
+            continue
+        left_out.append(rate)
+        last = left_out[-MIN_EARLIER:]
+        usual = statistics.median(counted) if counted else 0.0
+        distance = max(min(last) - usual, usual - max(last))  # negative where they are not on one side
+        if len(last) == MIN_EARLIER and distance > max(last) - min(last):
+            counted, left_out = last, []
+    return counted
 
 
 # --- parsers ---

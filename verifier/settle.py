@@ -130,7 +130,9 @@ def settle(connection: Connection, proposal_id: int, key: Keypair, folder: Path,
         from chain.interface import NotVerifier, error_for
 
         raise error_for(NotVerifier.code)
-    _resume(client, record, say)
+    released = _resume(client, record, say)
+    if released:
+        return Settled(None, ProposalStatus.PENDING, released, "released before the interruption")
     for _ in range(MAX_CHECKS):
         proposal = client.proposal(proposal_id)
         step = next_step(proposal, key.pubkey(), client.network.clock().unix_timestamp)
@@ -175,7 +177,8 @@ def _conclude(
     else:
         done = client.reject(key, proposal, metrics=metrics, before_send=before)
     _landed(record, done)
-    return Settled(checked, client.proposal(proposal.id).status, str(done.receipt.signature), kind.value)
+    status = ProposalStatus.APPROVED if kind is Kind.APPROVE else ProposalStatus.REJECTED
+    return Settled(checked, status, str(done.receipt.signature), kind.value)
 
 
 def _release(
@@ -188,19 +191,23 @@ def _release(
     except LockActive:
         record.append("left_to_lapse", until=proposal.review_lock_until)
         note = f"released by letting the lock lapse: {why}"
-        return Settled(checked, client.proposal(proposal.id).status, "", note)
+        return Settled(checked, proposal.status, "", note)
     _landed(record, done)
-    return Settled(checked, client.proposal(proposal.id).status, str(done.receipt.signature), f"released: {why}")
+    return Settled(checked, ProposalStatus.PENDING, str(done.receipt.signature), f"released: {why}")
 
 
-def _resume(client: Client, record: Record, say: Say) -> None:
-    """Find out what became of a transaction that an interrupted settlement had sent."""
+def _resume(client: Client, record: Record, say: Say) -> str:
+    """Find out what became of a transaction that an interrupted settlement had sent.
+
+    The signature of a release that landed, else "": that settlement is at its end, though the proposal is free again.
+    """
     sent = record.open
     if sent is None:
-        return
+        return ""
     say(f"looking up the {sent['action']} that was sent before the interruption")
     done = client.outcome(Signature.from_string(sent["signature"]), sent["last_valid"])
     record.append("landed" if done else "dead", signature=sent["signature"])
+    return str(sent["signature"]) if done and sent["action"] == "release" else ""
 
 
 def _landed(record: Record, done: Done) -> None:

@@ -182,7 +182,9 @@ class Court:
     def propose_ids(self, code: tuple[bytes, bytes], log: tuple[bytes, bytes]) -> int:
         """A proposal of these (SHA-256, Irys id), whatever lies there."""
         session = self.session
-        submit.ensure_stake(session.connection.client, session.wallet, session.project, 1, lambda _: None)
+        submit.ensure_stake(
+            session.connection.client, session.wallet, session.project, 1, session.ledger, lambda _: None
+        )
         done = session.connection.client.submit(
             session.wallet,
             session.project,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,19 +21,7 @@ from chain.irys.store import write_atomic
 from chain.ledger import Ledger
 from chain.session import MINER
 from tests import local
-from tests.chain.faulty import BROKEN, BUSY, DELAY, DROP, LIE, LOSE, TRUNCATE, Plan, Proxy
-
-HONEST = (DROP, LOSE, BUSY, BROKEN, TRUNCATE)
-
-
-def fifth(seed: int, *faults: str) -> Plan:
-    """Each fifth call or so fails, in these ways by turns."""
-    rng, turns = random.Random(seed), itertools.cycle(faults)
-    return lambda method, path: next(turns) if rng.random() < 0.2 else ""
-
-
-def always(fault: str) -> Plan:
-    return lambda method, path: fault
+from tests.faults.proxy import BROKEN, BUSY, DELAY, DROP, HONEST, LIE, LOSE, TRUNCATE, Proxy, always, fifth
 
 
 @pytest.fixture(scope="module")

@@ -231,7 +231,7 @@ def test_answers_to_other_questions_are_not_believed(node: Node, rpc: Rpc) -> No
         rpc.account(KEY)
     node.reply = lambda r: epoch(5) if r["method"] == "getEpochInfo" else valued([])
     with pytest.raises(NetworkUnreachable, match="0 statuses"):
-        rpc.confirm(Signature.default(), 9)
+        rpc.confirm(Signature.default(), 9, timeout=0.1)
     other = {"lamports": 1, "owner": str(Keypair().pubkey()), "data": ["", "base64"], "executable": False}
     entry = {"pubkey": str(KEY), "account": other | {"rentEpoch": 0, "space": 0}}
     node.script(ok([entry]))
@@ -277,6 +277,9 @@ def test_what_is_still_open_at_the_time_limit_says_so(node: Node, rpc: Rpc) -> N
     with pytest.raises(NetworkUnreachable, match="may still land") as info:
         rpc.confirm(Signature.default(), 10, timeout=0.1)
     assert "before sending anything again" in info.value.cure
+    node.script((200, {}, b"<html>"))
+    with pytest.raises(NetworkUnreachable, match=r"may still land.*does not answer as a Solana RPC node"):
+        rpc.confirm(Signature.default(), 10, timeout=0.1)
 
 
 @pytest.fixture
@@ -305,6 +308,37 @@ def test_a_lost_answer_does_not_send_twice(node: Node, rpc: Rpc, chain: tuple[Le
     assert node.methods().count("sendTransaction") == 2
     assert rpc.confirm(signature, blockhash.last_valid_block_height).error is None
     assert ledger.balance(bob) == SOL
+
+
+@pytest.mark.parametrize("first", [(200, {}, b"<html>"), None])
+@pytest.mark.parametrize("then", [None, (200, {}, b'{"jsonrpc":"2.0","id":0,"res'), (403, {}, b"")])
+def test_where_a_send_may_have_arrived_it_is_waited_for(
+    node: Node, rpc: Rpc, chain: tuple[Ledger, str], first: Reply, then: Reply
+) -> None:
+    """Whatever the node answers then, it is no reason to report a failure: what was sent did land."""
+    ledger, url = chain
+    spoiled = [first, then, then]
+
+    def forward(request: dict[str, Any]) -> Reply:
+        answer = httpx.post(url, json=request, trust_env=False)
+        sending = request["method"] == "sendTransaction"
+        waiting = request["method"] == "getSignatureStatuses" and len(spoiled) < 3
+        return spoiled.pop(0) if spoiled and (sending or waiting) else (answer.status_code, {}, answer.content)
+
+    node.reply = forward
+    alice, bob = Keypair(), Keypair().pubkey()
+    ledger.airdrop(alice.pubkey(), 5 * SOL)
+    blockhash = rpc.latest_blockhash()
+    signature = rpc.send(pay(alice, bob, SOL, blockhash.hash))
+    assert rpc.confirm(signature, blockhash.last_valid_block_height).error is None
+    assert not spoiled
+    assert ledger.balance(bob) == SOL
+
+
+def test_what_was_certainly_not_taken_is_a_failure(node: Node, rpc: Rpc) -> None:
+    node.script((403, {}, b"<html>"))
+    with pytest.raises(NetworkUnreachable, match="HTTP status 403"):
+        rpc.send(pay(Keypair(), KEY, SOL, Hash.new_unique()))
 
 
 def test_a_swapped_transaction_is_not_believed(node: Node, rpc: Rpc, chain: tuple[Ledger, str]) -> None:

@@ -241,8 +241,10 @@ class _Blind(local.Watched):
         from chain.session import AUTHORITY
 
         second = Keypair()
-        self._ledger.airdrop(second.pubkey(), SOL)
-        authority = wallet.load(wallet.path_of(self._ledger.home, AUTHORITY))
+        ledger = self._network
+        assert isinstance(ledger, Ledger)
+        ledger.airdrop(second.pubkey(), SOL)
+        authority = wallet.load(wallet.path_of(ledger.home, AUTHORITY))
         self._rival.add_verifier(authority, second.pubkey())
         self._rival.claim_review(second, self._rival.proposal(self._proposal))
-        return self._ledger.submit(tx, preflight=False)  # type: ignore[arg-type]
+        return ledger.submit(tx, preflight=False)  # type: ignore[arg-type]

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from solders.signature import Signature
+from solders.transaction import VersionedTransaction
 
 from chain.errors import InsufficientFunds
-from chain.interface import ZeroStake
+from chain.interface import ZeroStake, associated_token_account
+from chain.network import FEE_PER_SIGNATURE
 from chain.session import Connection
 from chain.wallet import ensure
 from miner import submit
@@ -116,7 +118,7 @@ def test_without_the_means_nothing_is_sent(connection: Connection, ledger: Ledge
     connection.network.airdrop(poor.pubkey(), 1_000_000)
     project = connection.client.project(0)
     with pytest.raises(InsufficientFunds, match="lacks 1000000") as refusal:
-        submit.ensure_stake(connection.client, poor, project, 1_000_000, lambda _: None)
+        submit.ensure_stake(connection.client, poor, project, 1_000_000, ledger, lambda _: None)
     assert str(poor.pubkey()) in refusal.value.problem
     assert connection.client.supply(project) == 0
 
@@ -187,6 +189,39 @@ def test_killed_at_any_point_it_is_there_once(
     assert settle(connection, reopened(again)) is None
     assert [p.id for p in connection.client.proposals(0)] == [0]
     assert connection.client.supply(connection.client.project(0)) == local.STAKE
+
+
+def test_a_purchase_under_way_is_waited_for(connection: Connection, ledger: Ledger) -> None:
+    """Killed between sending the purchase and its landing: it lands, and nothing is bought again."""
+    held: list[VersionedTransaction] = []
+
+    def lose(tx: VersionedTransaction) -> Signature:
+        held.append(tx)
+        raise Killed
+
+    _, network = local.watched(connection)
+    network.send = lose  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        make(connection, ledger, offer(connection))
+    again = reopened(ledger)
+    assert again.session.purchase is not None
+    # by the time that the next process asks, the network has taken it in
+    _, network = local.watched(connection, confirm=lambda: local.ledger_of(connection).send(held[0]))
+    assert make(connection, again, offer(connection)) == 0
+    project = connection.client.project(0)
+    assert connection.client.supply(project) == local.STAKE
+    session = reopened(again).session
+    assert session.purchase is None
+    assert session.staked == local.STAKE
+    assert session.spent == local.cost(0, local.STAKE) + _fees_and_rent(connection)
+
+
+def _fees_and_rent(connection: Connection) -> int:
+    """What the miner paid beside the price: two fees, its token account, the proposal and its escrow."""
+    ledger, pdas = local.ledger_of(connection), connection.client.pdas
+    project, miner = connection.client.project(0), local.miner_of(connection).pubkey()
+    made = (associated_token_account(miner, project.mint), pdas.proposal(0), pdas.proposal_escrow(0))
+    return 2 * FEE_PER_SIGNATURE + sum(ledger.balance(key) for key in made)
 
 
 def test_a_signature_that_is_known_dead_is_abandoned(connection: Connection, ledger: Ledger) -> None:

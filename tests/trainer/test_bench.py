@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from trainer import protocol, recipe
-from trainer.bench import Bench, data_folder, loose_grace, prepare_data
+from trainer import dataset, protocol, recipe
+from trainer.bench import Bench, loose_grace
 from trainer.comparison import Arm, NoiseRecord
 from trainer.environment import Environment
-from trainer.errors import EnvironmentNotReady
 from trainer.hardware import Fingerprint
 
 SMOKE = recipe.load("smoke")
@@ -57,14 +56,14 @@ def test_loose_grace(budget: float, hard: float, grace: float) -> None:
 
 def test_where_data_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AUTORESEARCH_CACHE", raising=False)
-    own = data_folder(tmp_path, "bundle", ("--text", "stdlib"))
+    own = dataset.folder_of(tmp_path, "bundle", ("--text", "stdlib"))
     assert own.parent == tmp_path / "data"
-    assert own != data_folder(tmp_path, "../../other", ("--text", "stdlib"))
-    assert data_folder(tmp_path, "../../other", ("--text", "stdlib")).parent == tmp_path / "data"
-    assert data_folder(tmp_path, "bundle", ()) == Path.home() / ".cache" / "autoresearch"
+    assert own != dataset.folder_of(tmp_path, "../../other", ("--text", "stdlib"))
+    assert dataset.folder_of(tmp_path, "../../other", ("--text", "stdlib")).parent == tmp_path / "data"
+    assert dataset.folder_of(tmp_path, "bundle", ()) == Path.home() / ".cache" / "autoresearch"
     monkeypatch.setenv("AUTORESEARCH_CACHE", "relative/place")
-    assert data_folder(tmp_path, "bundle", ()) == Path.cwd() / "relative" / "place"
-    assert data_folder(tmp_path, "bundle", ("--text",)) == Path.cwd() / "relative" / "place"
+    assert dataset.folder_of(tmp_path, "bundle", ()) == Path.cwd() / "relative" / "place"
+    assert dataset.folder_of(tmp_path, "bundle", ("--text",)) == Path.cwd() / "relative" / "place"
 
 
 def test_noise_belongs_to_machine_bundle_budget_and_method(tmp_path: Path) -> None:
@@ -119,42 +118,6 @@ def test_self_reported_runs_become_values_or_failures(tmp_path: Path, monkeypatc
     good = made.measure(Arm.INCUMBENT, {**SMOKE.files, "train.py": next(iter(scripts)).encode()})
     assert good.memory_mb == 12.5
     assert b"val_bpb" in good.log
-
-
-HARNESS = """
-import os, sys
-from pathlib import Path
-cache = Path(os.environ["AUTORESEARCH_CACHE"])
-if "--snapshot-id" in sys.argv:
-    if not (cache / "ready").exists():
-        raise SystemExit(1)
-    print((cache / "ready").read_text())
-elif "--fail" in sys.argv:
-    print("no text to be found"); raise SystemExit(1)
-else:
-    print("working"); cache.mkdir(parents=True, exist_ok=True); (cache / "ready").write_text("ab" * 32)
-"""
-
-
-def prepared(tmp_path: Path, *arguments: str, allowed: bool) -> tuple[str, list[str]]:
-    files = {"prepare.py": HARNESS.encode(), "protocol.json": b"{}", "train.py": b""}
-    said: list[str] = []
-    snapshot = prepare_data(
-        files, environment(), tmp_path / "harness", tmp_path / "cache", arguments, said.append, allowed=allowed
-    )
-    return snapshot, said
-
-
-def test_data_is_made_once_and_only_where_that_is_allowed(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentNotReady, match="not the one of this repository") as refusal:
-        prepared(tmp_path, allowed=False)
-    assert "--trust-harness" in refusal.value.cure
-    assert not (tmp_path / "cache").exists()
-    with pytest.raises(EnvironmentNotReady, match=r"prepare\.py failed: no text to be found"):
-        prepared(tmp_path, "--fail", allowed=True)
-    assert prepared(tmp_path, allowed=True) == ("ab" * 32, ["working"])
-    # it is there now: found again without running anything, by anybody
-    assert prepared(tmp_path, allowed=False) == ("ab" * 32, [])
 
 
 def test_this_repositorys_own_harness_needs_no_leave() -> None:

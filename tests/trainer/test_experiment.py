@@ -105,7 +105,7 @@ raise SystemExit(7)
     }
     assert world["env"]["CUDA_VISIBLE_DEVICES"] == "0"
     assert world["files"] == ["prepare.py", "train.py"]
-    assert world["home"] == []
+    assert world["home"] == [".cache"]
     assert world["cache"] == ["manifest.json"]
     assert world["tmp"].startswith(str(tmp_path / "scratch"))
     assert world["stdin"] == ""

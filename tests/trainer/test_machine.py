@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer import machine
-from trainer.machine import State, fit, judge, own_load, read
+from trainer.machine import State, fit, in_force, judge, own_load, read
 
 BATTERY = """Now drawing from 'Battery Power'
  -InternalBattery-0 (id=22085731)\t61%; discharging; 4:10 remaining present: true
@@ -247,3 +247,30 @@ def test_false_alarms_are_rare(earlier: int, sigma: float) -> None:
 @given(st.floats(), st.lists(st.floats(), max_size=80))
 def test_any_numbers_have_an_answer(value: float, earlier: list[float]) -> None:
     assert isinstance(fit(value, earlier), str)
+
+
+@pytest.mark.parametrize(
+    ("usual", "left_out", "expected"),
+    [
+        ([], [], []),
+        ([100.0, 101.0, 99.0], [], [100.0, 101.0, 99.0]),
+        ([100.0, 101.0, 99.0], [120.0, 121.0], [100.0, 101.0, 99.0]),  # two may be chance
+        ([100.0, 101.0, 99.0], [120.0, 121.0, 126.0], [120.0, 121.0, 126.0]),  # a busy start is over
+        ([100.0, 101.0, 99.0], [80.0, 81.0, 79.0], [80.0, 81.0, 79.0]),
+        ([100.0, 101.0, 99.0], [120.0, 80.0, 121.0], [100.0, 101.0, 99.0]),  # now this way, now that
+        ([100.0, 101.0, 99.0], [110.0, 140.0, 190.0], [100.0, 101.0, 99.0]),  # unlike one another
+        ([100.0, 101.0, 99.0], [50.0, 80.0, 81.0, 79.0], [80.0, 81.0, 79.0]),
+    ],
+)
+def test_what_a_run_is_compared_with(usual: list[float], left_out: list[float], expected: list[float]) -> None:
+    runs = [*((rate, False) for rate in usual), *((rate, True) for rate in left_out)]
+    assert in_force(runs) == expected
+    if left_out:  # a fit run in between says that the usual still holds
+        assert in_force([*runs[:-1], (100.0, False), runs[-1]]) == [*usual, 100.0] or len(left_out) > 3
+
+
+def test_a_start_on_a_busy_machine_does_not_leave_every_later_run_out() -> None:
+    runs = [(17_020.0, False), (17_010.0, False), (17_030.0, False)]
+    for rate in (20_510.0, 19_545.0, 21_265.0, 20_022.0, 21_726.0, 20_300.0):
+        runs.append((rate, bool(fit(rate, in_force(runs)))))
+    assert [unfit for _, unfit in runs] == [False] * 3 + [True] * 3 + [False] * 3

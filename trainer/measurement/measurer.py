@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from trainer import bundle
+from trainer import bundle, leftovers
 from trainer import environment as environments
 from trainer.environment import Environment
 from trainer.errors import StopRun, TrainerError
@@ -218,7 +218,7 @@ class Measurer:
     def discard(self, measurement: Measurement) -> None:
         """Remove the measurement's graph."""
         if measurement.graph is not None:
-            measurement.graph.unlink(missing_ok=True)
+            leftovers.remove(measurement.graph)
 
     def _require_support(self) -> None:
         if not harness.supports(self.facts):
@@ -368,7 +368,7 @@ class Measurer:
         folder.mkdir(exist_ok=True, mode=0o700)
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".mlxfn", delete=False) as file:
             file.write(graph)
-        return Path(file.name)
+        return leftovers.hold(Path(file.name))
 
 
 def judge(report: ProbeReport, policy: Policy) -> Finding | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import socket
 import threading
 import time
@@ -15,11 +17,26 @@ import httpx
 
 DELAY = "delay"  # longer than the client waits; the request was forwarded
 DROP, LOSE = "drop", "lose"  # hang up before forwarding, or after it: then the work was done
+LATE = "late"  # hang up, and forward only `seconds` later: what the client took for lost arrives after all
 BUSY, BROKEN = "429", "500"
-TRUNCATE, LIE = "truncate", "lie"
+TRUNCATE, SHORT = "truncate", "short"  # half a body, of the length announced or (SHORT) announced as whole
+LIE = "lie"  # a body of the same length with another content
+
+HONEST = (DROP, LOSE, BUSY, BROKEN, TRUNCATE)
+_FORWARDED = ("Content-Type", "x-chunking-version")
 
 Plan = Callable[[str, str], str]
 """The fault for a method and path, "" for none."""
+
+
+def fifth(seed: int, *faults: str) -> Plan:
+    """Each fifth call or so fails, in these ways by turns."""
+    rng, turns = random.Random(seed), itertools.cycle(faults)
+    return lambda method, path: next(turns) if rng.random() < 0.2 else ""
+
+
+def always(fault: str) -> Plan:
+    return lambda method, path: fault
 
 
 class Proxy:
@@ -27,11 +44,14 @@ class Proxy:
 
     def __init__(self, upstream: str, plan: Plan, *, seconds: float = 1.0) -> None:
         self.done: Counter[str] = Counter()
-        proxy, client, guard = self, httpx.Client(base_url=upstream, timeout=30), threading.Lock()
+        self._late: list[threading.Timer] = []
+        client, guard = httpx.Client(base_url=upstream, timeout=30, trust_env=False), threading.Lock()
+        proxy = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             timeout = 10
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -42,13 +62,21 @@ class Proxy:
                     return self._send(int(fault), b"no", retry_after="0")
                 if fault == DROP:
                     return self._hang_up()
-                kind = self.headers.get("Content-Type", "application/octet-stream")
-                got = client.request(self.command, self.path, content=body, headers={"Content-Type": kind})
+                headers = {name: self.headers[name] for name in _FORWARDED if name in self.headers}
+                request = client.build_request(self.command, self.path, content=body, headers=headers)
+                if fault == LATE:
+                    proxy._later(lambda: client.send(request), seconds)
+                    return self._hang_up()
+                got = client.send(request)
                 if fault == DELAY:
                     time.sleep(seconds)
                 if fault == LOSE:
                     return self._hang_up()
-                data = got.content[:-1] + bytes([got.content[-1] ^ 1]) if fault == LIE and got.content else got.content
+                data = got.content
+                if fault == LIE and data:
+                    data = data[:-1] + bytes([data[-1] ^ 1])
+                if fault == SHORT:
+                    data = data[: len(data) // 2]
                 return self._send(got.status_code, data, cut=fault == TRUNCATE)
 
             do_POST = do_GET
@@ -81,12 +109,28 @@ class Proxy:
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
+    def _later(self, forward: Callable[[], object], seconds: float) -> None:
+        timer = threading.Timer(seconds, forward)
+        self._late.append(timer)
+        timer.start()
+
+    def settle(self) -> None:
+        """Wait until everything that was held back has arrived."""
+        for timer in self._late:
+            timer.join()
+
+    @property
+    def faults(self) -> int:
+        """How many calls were spoiled."""
+        return sum(count for fault, count in self.done.items() if fault)
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.settle()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()

@@ -1,0 +1,84 @@
+"""Executables that stand in for a validator: the same command line, behind it the embedded ledger's JSON-RPC."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+_SOURCE = """#!{python}
+import json, os, signal, sys, time
+from pathlib import Path
+
+print("started with", *sys.argv[1:], flush=True)
+Path("seen.json").write_text(json.dumps([sys.argv[1:], dict(os.environ)]))
+given = dict(zip(sys.argv[1:], sys.argv[2:]))
+{behaviour}
+
+import chain.server
+from chain.ledger import Ledger
+from solders.pubkey import Pubkey
+
+if sys.argv[1] == "start":  # Surfpool: in memory, its program comes later
+    folder, port = Path("memory-%d" % os.getpid()), given["--port"]
+    program, image = Pubkey(bytes([7] * 32)), None
+else:
+    folder, port = Path(given["--ledger"]), given["--rpc-port"]
+    at = sys.argv.index("--bpf-program")
+    program, image = Pubkey.from_string(sys.argv[at + 1]), Path(sys.argv[at + 2]).read_bytes()
+ledger = Ledger(folder, program_id=program, image=image)
+table = chain.server.Methods.__init__
+
+
+def extended(methods, ledger):
+    def write_program(params):
+        ledger._svm.add_program(params.key(0), bytes.fromhex(params.text(1)))
+        ledger.program_id = params.key(0)
+        return None
+
+    table(methods, ledger)
+    if sys.argv[1] == "start":
+        methods.table["surfnet_writeProgram"] = write_program
+
+
+chain.server.Methods.__init__ = extended
+chain.server.serve(ledger, port=int(port)).run()
+"""
+DELAYED = "time.sleep(0.5)"
+EXITS = 'print("Error: the ledger is of another version", flush=True); sys.exit(7)'
+SILENT = "time.sleep(600)"
+BEHIND = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Behind(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = b'{"jsonrpc": "2.0", "id": 1, "error": {"code": -32005, "message": "Node is behind by 42 slots"}}'
+        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_): pass
+HTTPServer(("127.0.0.1", int(given["--rpc-port"])), Behind).serve_forever()
+"""
+STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+LATER_DIES = """
+import threading
+threading.Timer(2, lambda: (print("panicked", flush=True), os._exit(101))).start()
+"""
+
+
+def make(path: Path, behaviour: str = "") -> Path:
+    """An executable at `path` that does `behaviour` before it serves."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(_SOURCE.replace("{python}", sys.executable).replace("{behaviour}", behaviour))
+    path.chmod(0o755)
+    return path
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, other than one that only waits to be collected."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True

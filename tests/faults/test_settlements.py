@@ -1,0 +1,209 @@
+"""Settlements while a fifth of all calls fail and processes are killed: nothing lost, nothing doubled.
+
+`ARMLX_FAULT_SETTLEMENTS` says how many proposals are settled, `ARMLX_FAULT_SEED` which faults they meet.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from solders.pubkey import Pubkey
+
+from chain import interface
+from chain.errors import ChainError
+from chain.interface import (
+    Bought,
+    LedgerBurned,
+    MinerRewardMinted,
+    Proposal,
+    ProposalApproved,
+    ProposalRejected,
+    ProposalStatus,
+    ReviewClaimed,
+    ReviewReleased,
+    StakeSlashed,
+)
+from chain.session import Connection
+from tests import local
+from tests.faults.world import Killed, World, number, tokens_of, world
+from tests.verifier.cases import Answer, approving, rejecting, releasing
+from verifier import attestation, settle
+from verifier.check import Checked, folder_of
+from verifier.settle import NotOurs, Record
+from verifier.verdict import Kind, Reason
+
+COUNT = number("ARMLX_FAULT_SETTLEMENTS", 24)
+SEED = number("ARMLX_FAULT_SEED", 1)
+TRIES = 25  # of one proposal; a fifth of its calls fail and a third of its processes are killed
+KILLED = 0.35
+HOW: dict[Kind, Answer] = {Kind.APPROVE: approving, Kind.REJECT: rejecting, Kind.RELEASE: releasing}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chain.rpc._REBROADCAST_SECONDS", 0.0)
+
+
+class Settling:
+    """Verifiers at work on one proposal after the other; `troubles` counts what stopped them."""
+
+    def __init__(self, at: World, machines: list[Connection], seed: int) -> None:
+        self.world, self.machines, self.rng = at, machines, random.Random(seed)
+        self.troubles: Counter[str] = Counter()
+        self.released: Counter[int] = Counter()  # settlements that ended with a release, by proposal
+
+    def settle(self, proposal: Proposal, meant: Kind) -> None:
+        """As `verifier run` does: tried again until it is settled, each time by a new process."""
+        machine = self.rng.choice(self.machines)
+        for _ in range(TRIES):
+            self.world.start(machine, self.rng, KILLED)
+            try:
+                if self._try(machine, proposal.id, meant):
+                    return
+            except Killed:
+                self.troubles["killed"] += 1
+            except NotOurs:
+                raise  # every claim here is the settling machine's own, and nothing else is to be waited for
+            except ChainError as error:
+                self.troubles[type(error).__name__] += 1
+        raise AssertionError(f"proposal {proposal.id} is not settled after {TRIES} tries: {self.troubles}")
+
+    def _try(self, connection: Connection, proposal: int, meant: Kind) -> bool:
+        killed = self.rng.random() < KILLED / 4
+
+        def check(current: Proposal) -> Checked:
+            found = HOW[meant](connection, current)
+            if killed:
+                raise Killed
+            return found
+
+        folder = folder_of(connection.home, connection.network.name, str(proposal))
+        key = local.verifier_of(connection)
+        done = settle.settle(connection, proposal, key, folder, check, lambda _: None)
+        if done.status in (ProposalStatus.APPROVED, ProposalStatus.REJECTED):
+            return True
+        assert done.status is ProposalStatus.PENDING, done
+        self.released[proposal] += 1
+        # what could not be fetched is released for the machine's own fault, and tried again
+        unfetched = done.checked and done.checked.verdict.reason is Reason.ARTIFACT_UNAVAILABLE
+        self.troubles["artifact unavailable"] += bool(unfetched)
+        return meant is Kind.RELEASE and not unfetched
+
+
+def test_through_faults_each_is_settled_once_as_meant(tmp_path: Path) -> None:
+    rng = random.Random(SEED)
+    with world(tmp_path / "world", SEED) as at:
+        homes = [at.verifier(tmp_path / name) for name in ("first", "second")]
+        with at.direct() as direct:
+            proposals = [
+                local.propose(direct, code=local.archive(b"LR = %d\n" % number), stake=rng.randrange(1, 8))
+                for number in range(COUNT)
+            ]
+        work = Settling(at, [at.machine(home) for home in homes], SEED)
+        meant = {p.id: rng.choice([Kind.APPROVE, Kind.REJECT, Kind.REJECT, Kind.RELEASE]) for p in proposals}
+        for proposal in proposals:
+            work.settle(proposal, meant[proposal.id])
+        for proxy in at.proxies:
+            proxy.settle()
+        for machine in work.machines:
+            machine.close()
+        total = sum(proxy.done.total() for proxy in at.proxies)
+        spoiled = sum(proxy.faults for proxy in at.proxies)
+        print(f"{COUNT} proposals, {total} calls, {spoiled} spoiled; {dict(work.troubles)}")
+        assert 0.15 < spoiled / total < 0.25
+        assert work.troubles["killed"] > COUNT / 8
+        _as_meant(at, proposals, meant, work.released)
+        _tokens_add_up(at, proposals, meant, homes)
+        _on_record(at, homes)
+
+
+def _as_meant(at: World, proposals: list[Proposal], meant: dict[int, Kind], released: Counter[int]) -> None:
+    """What the chain says of each proposal, and how often it was told."""
+    events = at.events()
+    count = Counter((type(event), event.id) for event in events if hasattr(event, "id"))
+    with at.direct() as direct:
+        for proposal in proposals:
+            kind, now = meant[proposal.id], direct.client.proposal(proposal.id)
+            claims, releases, approvals, rejections = (
+                count[event, proposal.id]
+                for event in (ReviewClaimed, ReviewReleased, ProposalApproved, ProposalRejected)
+            )
+            assert (approvals, rejections) == (kind is Kind.APPROVE, kind is Kind.REJECT)
+            assert releases == released[proposal.id]
+            assert claims == releases + approvals + rejections  # none was claimed twice, none is left claimed
+            assert now.status.name == {"approve": "APPROVED", "reject": "REJECTED", "release": "PENDING"}[kind]
+            if kind is Kind.RELEASE:
+                continue
+            sealed = direct.fetch(now.metrics_irys_id, now.metrics_hash, now.reviewer, "attestation")
+            signer, body = attestation.open_envelope(sealed)
+            assert signer == now.reviewer
+            assert (body["predicate"]["proposal"], body["predicate"]["verdict"]["kind"]) == (proposal.id, kind.value)
+            if kind is Kind.APPROVE:
+                assert body["predicate"]["score"]["verified"] == now.verified_aggregate_score
+
+
+def _tokens_add_up(at: World, proposals: list[Proposal], meant: dict[int, Kind], homes: list[Path]) -> None:
+    """Every token is where the verdicts put it: bought, minted, burned, claimable, in escrow."""
+    events = at.events()
+    of = {kind: [p for p in proposals if meant[p.id] is kind] for kind in Kind}
+    rejected = {event.id: event for event in events if isinstance(event, StakeSlashed)}
+    assert {number: e.to_verifier_pool + e.burned for number, e in rejected.items()} == {
+        p.id: p.stake for p in of[Kind.REJECT]
+    }
+    minted = sum(e.amount for e in events if isinstance(e, MinerRewardMinted))
+    burned = sum(e.amount for e in events if isinstance(e, LedgerBurned))
+    bought = sum(e.tokens_out for e in events if isinstance(e, Bought))
+    assert sum(isinstance(e, MinerRewardMinted) for e in events) == len(of[Kind.APPROVE])
+    assert burned == sum(e.burned for e in rejected.values())
+    assert bought == sum(p.stake for p in proposals)
+    with at.direct() as direct:
+        client, project = direct.client, direct.client.project(0)
+        assert project.miner_pool_minted == minted
+        assert client.supply(project) == bought + minted - burned
+        held = tokens_of(at.ledger, project.mint)
+        assert sum(held.values()) == client.supply(project)
+        pdas = client.pdas
+        for proposal in proposals:
+            escrow = held.pop(pdas.proposal_escrow(proposal.id), 0)
+            assert escrow == (proposal.stake if meant[proposal.id] is Kind.RELEASE else 0)
+        claimable = [client.claimable(0, _key(home)) for home in homes]
+        assert held.pop(pdas.project_pool(0)) == sum(claimable) == sum(e.to_verifier_pool for e in rejected.values())
+        miner = interface.associated_token_account(local.miner_of(direct).pubkey(), project.mint)
+        assert held.pop(miner) == sum(p.stake for p in of[Kind.APPROVE]) + minted
+        assert not any(held.values())
+
+
+def _on_record(at: World, homes: list[Path]) -> None:
+    """Every transaction of a verifier was on record, once, before it was sent, and its end is too."""
+    landed = {str(record.signature): record for record in at.landed()}
+    recorded: Counter[str] = Counter()
+    for home in homes:
+        for path in (home / "verify").glob("*/settlement.jsonl"):
+            assert Record(path).open is None, path
+            entries = [json.loads(line) for line in path.read_text().splitlines()]
+            sent = [entry["signature"] for entry in entries if entry["event"] == "sent"]
+            recorded.update(sent)
+            ends = {entry["signature"]: entry["event"] for entry in entries if entry["event"] in ("landed", "dead")}
+            assert {signature: "landed" if signature in landed else "dead" for signature in sent} == ends, path
+    assert set(recorded.values()) <= {1}
+    keys = {_key(home) for home in homes}
+    theirs = {name for name, record in landed.items() if _payer(record) in keys}
+    assert theirs == set(recorded) & set(landed)
+    assert all(landed[signature].error is None for signature in theirs)
+
+
+def _payer(record: Any) -> Pubkey:
+    from solders.transaction import VersionedTransaction
+
+    return VersionedTransaction.from_bytes(record.wire).message.account_keys[0]
+
+
+def _key(home: Path) -> Pubkey:
+    from chain import wallet
+
+    return wallet.load(wallet.path_of(home, "verifier")).pubkey()
