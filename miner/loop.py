@@ -11,10 +11,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
@@ -41,6 +42,10 @@ from trainer.comparison import Arm, Policy
 from trainer.errors import EnvironmentNotReady, TrainerError
 from trainer.task import Task
 from trainer.trial import UNFIT, Run
+
+if TYPE_CHECKING:
+    from miner.executors.cluster import Cluster
+    from miner.executors.fleet import Fleet
 
 BASELINE_RUNS = 3
 
@@ -76,6 +81,7 @@ class Miner:
         goals: Goals,
         view: Live,
         race: bool = True,
+        cluster: Cluster | None = None,
     ) -> None:
         self.connection, self.project, self.task, self.bench = connection, project, task, bench
         self.convention, self.proposer, self.goals, self.view = convention, proposer, goals, view
@@ -104,6 +110,7 @@ class Miner:
         self._started, self._trials = time.monotonic(), 0
         self._submitted_before = self._submitted()
         self._rig = Rig(bench, lambda text: view.say(text, style="yellow"))
+        self.fleet = self._fleet(cluster) if cluster is not None else None
 
     # --- the session ---
 
@@ -117,6 +124,8 @@ class Miner:
             reason = error.problem
             raise
         finally:
+            if self.fleet is not None:
+                self.fleet.cluster.close()
             self.ledger.append("end", reason=reason, seconds=round(time.monotonic() - self._started, 3))
         self._write_records()
         session = self.ledger.session
@@ -141,19 +150,57 @@ class Miner:
             self._append_trial(0, "baseline", self.workspace.head())
         self._look_at_chain()
         self._baseline()
+        if self.fleet is not None:
+            for begun in [t for t in session.unfinished if t.runs]:  # here, before there was a cluster
+                self._measure(begun)
         while True:
             self._show_best()
             won, done = self.staking.candidate(), self._done()
             if won is not None and self.goals.dry_run:
                 return "found an improvement (dry run, nothing is submitted)"
             reason = goals.reached(self.goals, self.bench.protocol.mining_loop, done)
-            if won is not None and not goals.enough(self.goals, done):
-                self.staking.attempt(won)  # what was won is submitted, also where no further trial is to begin
-            elif reason:
+            if goals.enough(self.goals, done):
                 return reason
-            elif not self._trial():
-                return "the proposer has nothing left to try"
+            if won is not None and self._is_free(begin=not reason):
+                self.staking.attempt(won)  # what was won is submitted, also where no further trial is to begin
+            elif not self._go_on(more=not reason, here=won is None):
+                return reason or "the proposer has nothing left to try"
             self._look_at_chain()
+
+    def _go_on(self, *, more: bool, here: bool) -> bool:
+        """Judge a trial, or have machines do so; False where none is open and `more` is False or none is left."""
+        if self.fleet is not None:
+            return self.fleet.advance(more=more, here=here)
+        return more and self._trial()
+
+    def _is_free(self, *, begin: bool) -> bool:
+        """Whether this machine may confirm and submit now; with a cluster, the other machines are given work first."""
+        if self.fleet is None:
+            return True
+        if begin:
+            self.fleet.fill(here=False)
+        return not self.fleet.cluster.measures_here()
+
+    def _fleet(self, cluster: Cluster) -> Fleet:
+        from miner.executors.fleet import Fleet
+
+        return Fleet(
+            cluster,
+            self.ledger,
+            self.workspace,
+            self.view,
+            folder=self.folder,
+            budget_seconds=self.bench.protocol.execution.training_seconds,
+            begin=self._begin_another,
+            may_race=self._may_race,
+            decided=self._decided,
+        )
+
+    def _begin_another(self) -> bool:
+        """Begin a trial beside those in flight, unless these reach the goals."""
+        flying, done = self.fleet.flying if self.fleet else 0, self._done()
+        planned = replace(done, trials=done.trials + flying, all_trials=done.all_trials + flying)
+        return not goals.reached(self.goals, self.bench.protocol.mining_loop, planned) and self._begin_trial()
 
     def _done(self) -> Done:
         """What the goals are compared with."""
@@ -260,10 +307,14 @@ class Miner:
 
     def _trial(self) -> bool:
         """One candidate, judged; False where the proposer has none."""
-        session = self.ledger.session
-        if not session.unfinished and not self._begin_trial():
+        if not self.ledger.session.unfinished and not self._begin_trial():
             return False
-        current = session.unfinished[0]
+        self._measure(self.ledger.session.unfinished[0])
+        return True
+
+    def _measure(self, current: Trial) -> None:
+        """Judge a trial on this machine."""
+        session = self.ledger.session
         if current.machine:  # it was another machine's when the session was interrupted
             self.ledger.append("dispatched", number=current.number, machine="")
         self.view.say(f"trial {current.number}: {current.hypothesis}")
@@ -277,8 +328,6 @@ class Miner:
             done=[trials.restored(run) for run in current.runs],
         )
         self._decide(current, outcome, history)
-        self._trials += 1
-        return True
 
     def _begin_trial(self) -> bool:
         session = self.ledger.session
@@ -301,7 +350,8 @@ class Miner:
                 f"The incumbent no longer runs here: {outcome.failures(Arm.INCUMBENT)[-1].detail}",
                 "See to this machine and run the command again; the session continues where it was.",
             )
-        self.ledger.append("decision", number=current.number, **trials.decided(outcome))
+        moved = current.base != self.ledger.session.head
+        self.ledger.append("decision", number=current.number, **trials.decided(outcome, moved=moved))
         self._decided(current, outcome)
         # A candidate's runs are one group of repeats of one script; the incumbent's once it is replaced.
         groups: list[Sequence[float]] = [outcome.values(Arm.CANDIDATE)]
@@ -311,6 +361,7 @@ class Miner:
 
     def _decided(self, current: Trial, outcome: trial.Trial) -> None:
         """Act on a decision that is on record, and say it."""
+        self._trials += 1
         said = f"trial {current.number} on {current.machine}: " if current.machine else ""
         if current.kept:
             self.workspace.keep(current.commit)
