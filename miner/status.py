@@ -91,4 +91,5 @@ def _last_run(trial: Trial, now: float) -> str:
     at = figures.seconds_of(run["at"])
     ago = "" if at is None else f", {max(0.0, now - at) / 60:.0f} min ago"
     decision = WORDS.get(trial.decision, "")
-    return printable(f"trial {trial.number} ({decision or 'open'}), {run['arm']}: {value}{ago}")
+    where = f" on {run['machine']}" if run["machine"] else ""
+    return printable(f"trial {trial.number} ({decision or 'open'}){where}, {run['arm']}: {value}{ago}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -28,6 +29,7 @@ from trainer.errors import TrainerError
 from trainer.trial import Run
 
 MAX_LOG = 1024 * 1024  # bytes of a run's log that are sent back, the last ones
+_RELEASE = 20.0  # seconds that a worker before us may take to end
 MAX_PAST = 50  # earlier runs of one script that are sent along
 
 
@@ -198,16 +200,22 @@ class Worker:
         return bundle.overlay(self._setup.files, {SCRIPT: source.encode()}, self._bench.protocol.surface)
 
     def _hold(self, home: Path) -> None:
-        """Take the home, which two that measure at once would share a machine with; it is free when this process
-        ends, in whatever way."""
+        """Take the home, since two that measure in it at once would share a machine. It is free when its holder ends,
+        in whatever way; one that was just killed gets a moment for that."""
         home.mkdir(parents=True, exist_ok=True)
         self._lock = (home / "worker.lock").open("ab")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TrainerError(
-                f"Another worker measures in {home}.", "Wait for it, or give each its own with ARMLX_HOME."
-            ) from None
+        deadline = time.monotonic() + _RELEASE
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise TrainerError(
+                        f"Another worker measures in {home}.", "Wait for it, or give each its own with ARMLX_HOME."
+                    ) from None
+                time.sleep(0.2)
+            else:
+                return
 
 
 def _past(job: Job, arm: Arm) -> tuple[Entry, ...]:
