@@ -159,7 +159,7 @@ def incumbents(session: Session) -> list[Step]:
         return []
     changes = [(0.0, session.trials[0].base)]
     changes += [(float(trial.number), trial.commit) for trial in session.trials if trial.kept and trial.number]
-    changes += [(frontier.trial + 0.5, frontier.commit) for frontier in session.frontiers if not frontier.own]
+    changes += [(frontier.trial + 0.5, frontier.commit) for frontier in session.frontiers if frontier.foreign]
     known = levels(session)
     return [Step(since, commit, known[commit]) for since, commit in sorted(changes) if commit in known]
 

@@ -114,6 +114,11 @@ class Frontier:
     own: bool
     carry: str = ""
 
+    @property
+    def foreign(self) -> bool:
+        """Whether it is somebody else's approved code: neither our own nor the project's baseline."""
+        return not self.own and self.code_hash.strip("0") != ""
+
 
 @dataclass(slots=True)
 class Confirmation:
@@ -247,9 +252,10 @@ class Session:
                     of = next(s for s in self.submissions if s.proposal == event["proposal"])
                     of.status = event["status"]
                 case "frontier":
-                    names = ("at", "trial", "commit", "code_hash", "metric", "miner", "own", "carry")
-                    self.frontiers.append(Frontier(**{name: event[name] for name in names}))
-                    if event["adopted"]:
+                    names = ("at", "trial", "commit", "code_hash", "metric", "miner", "own")
+                    found = {name: event[name] for name in names}
+                    self.frontiers.append(Frontier(**found, carry=event.get("carry", "")))
+                    if event.get("adopted"):
                         self.head = event["commit"]
                 case "spent":
                     self.spent += event["lamports"]

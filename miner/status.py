@@ -67,7 +67,7 @@ def _text(found: Found, session: Session, facts: About, known: Figures, running:
     for entry in session.submissions[-5:]:
         number = "" if entry.proposal is None else f"proposal {entry.proposal}, "
         row("submission", f"{number}trial {entry.trial}: {submission_state(entry)}")
-    foreign = [frontier for frontier in session.frontiers if not frontier.own]
+    foreign = [frontier for frontier in session.frontiers if frontier.foreign]
     if foreign:
         row("frontier", printable(f"{foreign[-1].metric} by {foreign[-1].miner[:8]}…, seen {foreign[-1].at}"))
     row("spent", f"{session.spent / LAMPORTS_PER_SOL:.6f} SOL, {session.staked} tokens staked")

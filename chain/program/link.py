@@ -27,6 +27,7 @@ _STT_SECTION, _STT_FUNC = 3, 2
 _R_LDDW, _R_ABS64, _R_CALL = 1, 2, 10  # R_BPF_64_64, R_BPF_64_ABS64, R_BPF_64_32
 _LDDW, _CALLX = 0x18, 0x8D  # opcodes
 _EHDR, _PHDR, _SHDR = 64, 56, 64  # bytes of the ELF's headers
+_MAX_SECTION = 1 << 24  # bytes; a damaged head may say anything
 _CODE_BASE = 1 << 32  # v0: of the whole file; v3: of the code, its read-only data is at 0
 
 _SYSCALLS = """abort sol_panic_ sol_log_ sol_log_64_ sol_log_pubkey sol_log_compute_units_ sol_log_data
@@ -118,8 +119,12 @@ def _read(blob: bytes) -> _Object:
         raise LinkError(f"needed is a relocatable BPF object, this is ELF type {kind} for machine {machine}")
     (table,) = struct.unpack_from("<Q", blob, 40)
     count, names = struct.unpack_from("<HH", blob, 60)
+    if table + _SHDR * count > len(blob):
+        raise LinkError("the table of sections does not lie within the object")
     # name, type, flags, address, offset, size, link, info, alignment, entry size
     heads = [struct.unpack_from("<IIQQQQIIQQ", blob, table + _SHDR * i) for i in range(count)]
+    if any(head[5] > _MAX_SECTION for head in heads):
+        raise LinkError(f"a section is larger than {_MAX_SECTION} bytes")
     bodies = [bytes(head[5]) if head[1] == _NOBITS else blob[head[4] : head[4] + head[5]] for head in heads]
     sections, symbols, relocations = [], [], {}
     for head, body in zip(heads, bodies, strict=True):

@@ -87,7 +87,7 @@ def recorded(session: Session, facts: About, why: str = "") -> OnChain:
     bests = []
     for frontier in session.frontiers:
         at, metric = figures.seconds_of(frontier.at), _number(frontier.metric)
-        if at is not None and metric is not None:
+        if at is not None and metric is not None and (frontier.own or frontier.foreign):
             whose = "this miner" if frontier.own else f"miner {printable(frontier.miner, 12)}"
             bests.append(Best(at, metric, frontier.own, f"{metric:.6f} by {whose}, seen {frontier.at}"))
     best = bests[-1].metric if bests else _number(facts.best)

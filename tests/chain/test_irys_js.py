@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from solders.keypair import Keypair
@@ -21,6 +22,7 @@ from chain.irys.dataitem import ED25519, SOLANA, DataItem, ItemId
 from chain.irys.node import serve
 from chain.ledger import Ledger
 from tests.chain.networks import pay
+from tests.support import optional
 
 PACKAGES = ("@irys/upload@0.0.15", "@irys/upload-solana@0.1.8")
 
@@ -84,14 +86,14 @@ main().catch((error) => { console.error(error); process.exit(1); });
 
 @pytest.fixture(scope="module")
 def modules(request: pytest.FixtureRequest) -> Path:
-    if shutil.which("node") is None:
-        pytest.skip("not run: needs Node.js (nodejs.org)")
+    optional(shutil.which("node") is not None, "Node.js (nodejs.org)")
     given = os.environ.get("IRYS_JS_MODULES")
     if given:
         return Path(given)
-    if shutil.which("npm") is None or request.config.cache is None:
-        pytest.skip("not run: needs npm, or IRYS_JS_MODULES naming a node_modules with " + " ".join(PACKAGES))
-    folder = request.config.cache.mkdir("irys-js")
+    named = "npm, or IRYS_JS_MODULES naming a node_modules with " + " ".join(PACKAGES)
+    cache: Any = getattr(request.config, "cache", None)
+    optional(shutil.which("npm") is not None and cache is not None, named)
+    folder = Path(cache.mkdir("irys-js"))
     if not (folder / "complete").exists():
         install = ("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-save")
         limits = ("--fetch-timeout=10000", "--fetch-retries=0")
@@ -101,7 +103,7 @@ def modules(request: pytest.FixtureRequest) -> Path:
                 cwd=folder, capture_output=True, timeout=120, check=True,
             )  # fmt: skip
         except (subprocess.SubprocessError, OSError) as error:
-            pytest.skip(f"not run: npm could not install {' '.join(PACKAGES)} ({error})")
+            optional(False, f"an npm that installs {' '.join(PACKAGES)} ({error})")
         (folder / "complete").touch()
     return folder / "node_modules"
 

@@ -168,8 +168,8 @@ def test_export(home: Path, tmp_path: Path) -> None:
     assert results.splitlines()[0] == "commit\tval_bpb\tmemory_gb\tstatus\tdescription"
     assert [json.loads(line)["protocol_bundle_id"] for line in trials.splitlines()] == ["made-up-by-the-tests-1"] * 2
     document = json.loads(state)
-    assert (document["schemaVersion"], document["project_id"], document["cluster"]) == ("1", 0, "embedded")
-    assert (document["network_best_metric"], document["aggregate_score_int256"]) == ("2.500000", "2500000")
+    assert (document["schemaVersion"], document["project_id"], document["cluster"]) == ("1", 0, "localnet")
+    assert (document["network_best_metric"], document["aggregate_score_int256"]) == (2.5, "2500000")
     assert (document["metric_name"], document["direction"]) == ("val_bpb", "minimize")
     assert (document["metric_scale"], document["code_origin"]) == (1_000_000, "repoSnapshot")
     assert document["protocolBundleId"] == json.loads(local.PROTOCOL)["meta"]["protocolBundleId"]

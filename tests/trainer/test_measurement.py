@@ -334,9 +334,13 @@ def test_a_graph_that_cheats_on_unknown_text_only_is_found_there(measurer: Measu
 
 def test_a_small_cheat_is_found_by_importance(measurer: Measurer, honest: Measurement) -> None:
     """The honest model with the answer at 1 % of the positions: one probe in a hundred if drawn uniformly."""
-    result = measure(measurer, with_logits(f"mx.where(x[..., None] == 300, {PEEK}, z)"), incumbent_losses=honest.losses)
+    inputs = measurer.facts.rows[:, :-1]
+    shares = np.bincount(inputs.reshape(-1), minlength=VOCABULARY) / inputs.size
+    token = int(np.abs(shares - 0.01).argmin())  # which token that is depends on the text this Python brings
+    assert 0.005 < shares[token] < 0.02
+    cheat = with_logits(f"mx.where(x[..., None] == {token}, {PEEK}, z)")
+    result = measure(measurer, cheat, incumbent_losses=honest.losses)
     assert [finding.failure for finding in result.findings] == [Failure.NON_CAUSAL]
-    assert np.mean(measurer.facts.rows[:, :-1] == 300) < 0.02
     assert result.probes is not None
     assert result.probes.gain_bound is not None
 
