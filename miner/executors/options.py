@@ -32,6 +32,8 @@ class Executing:
             from miner.executors import cluster
 
             cluster.load()
+            if "://" in self.ray_address:
+                raise click.UsageError("--ray-address is HOST:PORT of the cluster's head, or auto.")
 
     def cluster(
         self, task: Task, bench: Bench, say: Callable[[str], None], *, trust_harness: bool = False

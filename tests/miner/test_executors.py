@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -265,10 +264,10 @@ def test_ray_that_is_missing_is_refused_with_the_cure(monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-def home(tiny_home: TinyHome, tmp_path: Path) -> Iterator[Path]:
+def home(tiny_home: TinyHome, tmp_path: Path) -> Path:
     shutil.copytree(tiny_home.path, tmp_path / "home", symlinks=True, ignore=shutil.ignore_patterns("envs"))
     shutil.copytree(tiny_home.path / "envs", tmp_path / "home" / "envs", symlinks=True, copy_function=os.link)
-    yield tmp_path / "home"
+    return tmp_path / "home"
 
 
 def setup_of(tiny_home: TinyHome, home: Path) -> Setup:
