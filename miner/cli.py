@@ -12,6 +12,7 @@ from chain.options import answer, common
 from miner import cli_look
 from miner.cli_init import init
 from miner.cli_simulate import simulate
+from miner.executors.options import Executing, executing
 from miner.proposers.options import Proposing, proposing
 
 
@@ -107,6 +108,7 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
 @_limits
 @_confidence
 @proposing
+@executing
 def run(
     home: Path,
     network: str,
@@ -121,6 +123,7 @@ def run(
     race: bool,
     min_confidence: float,
     proposing: Proposing,
+    executing: Executing,
     **who: Any,
 ) -> None:
     """Mine until a candidate beats the incumbent significantly, confirm it, then submit it.
@@ -133,6 +136,7 @@ def run(
     from miner.goals import Goals
 
     proposing.check()
+    executing.check()
     goals = Goals(
         max_trials=max_trials,
         max_minutes=max_minutes,
@@ -146,7 +150,7 @@ def run(
     with start.started(home, network, project, quiet=as_json, **who) as session:
         try:
             with session.view:
-                summary = session.miner(goals, proposing, race=race).run()
+                summary = session.miner(goals, proposing, race=race, executing=executing).run()
         except KeyboardInterrupt:
             session.view.say("\nstopped; the same command continues from here")
             raise SystemExit(130) from None

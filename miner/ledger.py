@@ -23,7 +23,13 @@ from trainer.errors import TrainerError
 
 Event = Mapping[str, Any]
 _RUN_FIELDS = ("at", "number", "arm", "val_bpb", "failure", "detail", "seconds", "memory_mb", "log")
-_LATER_RUN_FIELDS: Mapping[str, Any] = {"fresh_bpb": None, "tokens_per_second": None, "curve": [], "conditions": []}
+_LATER_RUN_FIELDS: Mapping[str, Any] = {
+    "fresh_bpb": None,
+    "tokens_per_second": None,
+    "curve": [],
+    "conditions": [],
+    "machine": "",
+}
 
 
 class LedgerDamaged(TrainerError):
@@ -37,9 +43,11 @@ class Trial:
     `commit` is the candidate's, `base` the incumbent's it is measured against. A run is a mapping of its ledger
     fields: arm, val_bpb and fresh_bpb (None without a value), failure ("" or one word: "stopped" by its loss curve,
     "unfit" for this machine's state, else what went wrong), detail, seconds, memory_mb, tokens_per_second, curve
-    (a list of [seconds, loss in nats], what the script printed) and conditions (words on the machine's state).
+    (a list of [seconds, loss in nats], what the script printed), conditions (words on the machine's state) and
+    machine ("" for the session's own). `machine` is where it was given to last, `lost` how often it did not come back.
     `decision` is "" while it is open, then keep, discard or crash; `delta`, `low`, `high` in bpb and `p` are those
-    of the comparison's last look, `reason` says in words what decided.
+    of the comparison's last look, `reason` says in words what decided. `carry`: it won against an incumbent that had
+    been replaced meanwhile, and is to be measured against the new one.
     """
 
     number: int
@@ -57,6 +65,9 @@ class Trial:
     decided: str = ""
     proposer: str = ""
     at: str = ""
+    machine: str = ""
+    lost: int = 0
+    carry: bool = False
 
     @property
     def kept(self) -> bool:
@@ -192,9 +203,19 @@ class Session:
                     trial = self._trial(event["number"])
                     trial.decision, trial.delta, trial.decided = event["decision"], event["delta"], event["at"]
                     trial.low, trial.high, trial.p = event.get("low"), event.get("high"), event.get("p")
-                    trial.reason = event.get("reason", "")
+                    trial.reason, trial.carry = event.get("reason", ""), event.get("carry", False)
                     if trial.kept:
                         self.head = trial.commit
+                case "dispatched":
+                    self._trial(event["number"]).machine = event["machine"]
+                case "lost":
+                    trial = self._trial(event["number"])
+                    trial.lost += 1
+                case "judged":  # a whole trial that another machine measured, in one line: all of it or nothing
+                    which = {"number": event["number"], "at": event["at"]}
+                    for entry in event["runs"]:
+                        self.apply({**entry, **which, "event": "run"})
+                    self.apply({**event["decision"], **which, "event": "decision"})
                 case "head":
                     self.head = event["commit"]
                 case "confirming":
@@ -253,24 +274,40 @@ class Session:
             ) from error
 
     def _trial(self, number: int) -> Trial:
-        trial = self.trials[-1]
-        if trial.number != number:
+        trial = next((trial for trial in reversed(self.trials) if trial.number == number), None)
+        if trial is None:
             raise KeyError(f"trial {number}")
         return trial
 
     @property
-    def unfinished(self) -> Trial | None:
-        """The trial that was being judged when the session ended, if any."""
-        return self.trials[-1] if self.trials and not self.trials[-1].decision else None
+    def unfinished(self) -> list[Trial]:
+        """The trials that are being judged, or were when the session ended: one, or one for each machine."""
+        return [trial for trial in self.trials if not trial.decision]
 
     @property
     def carried(self) -> str:
-        """The commit that is to be measured against somebody else's best before anything else, or ""."""
+        """The commit that is to be measured against the new head before anything else, or "": what was kept when
+        somebody else's best became the head, else what won while the head was replaced."""
         last = self.frontiers[-1] if self.frontiers else None
-        if last is None or not last.carry:
-            return ""
-        done = any(t.commit == last.carry and t.base == last.commit for t in self.trials)
-        return "" if done or self.head != last.commit else last.carry
+        if last is not None and last.carry and self.head == last.commit:
+            done = any(t.commit == last.carry and t.base == last.commit for t in self.trials)
+            if not done:
+                return last.carry
+        won = self._won_meanwhile
+        return won.commit if won else ""
+
+    @property
+    def carried_words(self) -> str:
+        """The hypothesis of `carried`'s trial."""
+        won = self._won_meanwhile
+        if won is None or self.carried != won.commit:
+            return "what this session had kept, against the new best"
+        return f"trial {won.number} once more, against what was kept since"
+
+    @property
+    def _won_meanwhile(self) -> Trial | None:
+        again = {trial.commit: trial.number for trial in self.trials}
+        return next((t for t in self.trials if t.carry and again[t.commit] == t.number), None)
 
     @property
     def pending(self) -> Submission | None:

@@ -8,7 +8,6 @@ and staked on only after the confirming test of `miner.confirm`. Between trials 
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
@@ -27,26 +26,28 @@ from chain.follow import Follower
 from chain.interface import Project, ProposalStatus
 from chain.irys.store import write_atomic
 from chain.session import Connection
-from miner import frontier, goals, records, submit
+from miner import frontier, goals, records, submit, trials
 from miner.frontier import SCRIPT, Best
 from miner.goals import Done, Goals
 from miner.ledger import Ledger, Trial
 from miner.live import Live
+from miner.measuring import Rig
 from miner.proposers import context
 from miner.proposers.base import Proposer
-from miner.racer import Racer, pairs, seconds_of
 from miner.staking import Staking
 from miner.workspace import Workspace
-from trainer import bundle, constants, curve, machine, racing, trial
+from trainer import bundle, constants, racing, trial
 from trainer.bench import Bench
-from trainer.comparison import STALE_TRIALS, Arm, Kind, Policy, usable_history
+from trainer.comparison import Arm, Policy
 from trainer.errors import EnvironmentNotReady, TrainerError
 from trainer.task import Task
 from trainer.trial import UNFIT, Run
 
+if TYPE_CHECKING:
+    from miner.executors.cluster import Cluster
+    from miner.executors.fleet import Fleet
+
 BASELINE_RUNS = 3
-_CALM_SECONDS = 120.0  # that a busy machine is waited for, before a run goes ahead all the same
-_CALM_LOOK = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class Miner:
         goals: Goals,
         view: Live,
         race: bool = True,
+        cluster: Cluster | None = None,
     ) -> None:
         self.connection, self.project, self.task, self.bench = connection, project, task, bench
         self.convention, self.proposer, self.goals, self.view = convention, proposer, goals, view
@@ -107,7 +109,8 @@ class Miner:
         )
         self._started, self._trials = time.monotonic(), 0
         self._submitted_before = self._submitted()
-        self._last_run = (0.0, -math.inf)  # seconds that our last run took, and when it ended
+        self._rig = Rig(bench, lambda text: view.say(text, style="yellow"))
+        self.fleet = self._fleet(cluster) if cluster is not None else None
 
     # --- the session ---
 
@@ -121,6 +124,8 @@ class Miner:
             reason = error.problem
             raise
         finally:
+            if self.fleet is not None:
+                self.fleet.cluster.close()
             self.ledger.append("end", reason=reason, seconds=round(time.monotonic() - self._started, 3))
         self._write_records()
         session = self.ledger.session
@@ -145,19 +150,57 @@ class Miner:
             self._append_trial(0, "baseline", self.workspace.head())
         self._look_at_chain()
         self._baseline()
+        if self.fleet is not None:
+            for begun in [t for t in session.unfinished if t.runs]:  # here, before there was a cluster
+                self._measure(begun)
         while True:
             self._show_best()
             won, done = self.staking.candidate(), self._done()
             if won is not None and self.goals.dry_run:
                 return "found an improvement (dry run, nothing is submitted)"
             reason = goals.reached(self.goals, self.bench.protocol.mining_loop, done)
-            if won is not None and not goals.enough(self.goals, done):
-                self.staking.attempt(won)  # what was won is submitted, also where no further trial is to begin
-            elif reason:
+            if goals.enough(self.goals, done):
                 return reason
-            elif not self._trial():
-                return "the proposer has nothing left to try"
+            if won is not None and self._is_free(begin=not reason):
+                self.staking.attempt(won)  # what was won is submitted, also where no further trial is to begin
+            elif not self._go_on(more=not reason, here=won is None):
+                return reason or "the proposer has nothing left to try"
             self._look_at_chain()
+
+    def _go_on(self, *, more: bool, here: bool) -> bool:
+        """Judge a trial, or have machines do so; False where none is open and `more` is False or none is left."""
+        if self.fleet is not None:
+            return self.fleet.advance(more=more, here=here)
+        return more and self._trial()
+
+    def _is_free(self, *, begin: bool) -> bool:
+        """Whether this machine may confirm and submit now; with a cluster, the other machines are given work first."""
+        if self.fleet is None:
+            return True
+        if begin:
+            self.fleet.fill(here=False)
+        return not self.fleet.cluster.measures_here()
+
+    def _fleet(self, cluster: Cluster) -> Fleet:
+        from miner.executors.fleet import Fleet
+
+        return Fleet(
+            cluster,
+            self.ledger,
+            self.workspace,
+            self.view,
+            folder=self.folder,
+            budget_seconds=self.bench.protocol.execution.training_seconds,
+            begin=self._begin_another,
+            may_race=self._may_race,
+            decided=self._decided,
+        )
+
+    def _begin_another(self) -> bool:
+        """Begin a trial beside those in flight, unless these reach the goals."""
+        flying, done = self.fleet.flying if self.fleet else 0, self._done()
+        planned = replace(done, trials=done.trials + flying, all_trials=done.all_trials + flying)
+        return not goals.reached(self.goals, self.bench.protocol.mining_loop, planned) and self._begin_trial()
 
     def _done(self) -> Done:
         """What the goals are compared with."""
@@ -233,14 +276,14 @@ class Miner:
         baseline = self.ledger.session.trials[0]
         if baseline.decision:
             return
-        while len(_values(baseline, Arm.INCUMBENT)) < BASELINE_RUNS:
+        while len(trials.values(baseline, Arm.INCUMBENT)) < BASELINE_RUNS:
             run = self._execute(baseline, Arm.INCUMBENT)
             if run.failure not in ("", UNFIT):
                 raise EnvironmentNotReady(
                     f"The incumbent itself does not run here: {run.detail}",
                     f"Its log is in {self.folder / 'logs'}.",
                 )
-        values = _values(baseline, Arm.INCUMBENT)
+        values = trials.values(baseline, Arm.INCUMBENT)
         self.ledger.append("decision", number=0, decision="keep", delta=0.0)
         self.view.say(f"baseline {statistics.fmean(values):.6f} val_bpb ({_spread(values)})")
 
@@ -264,34 +307,33 @@ class Miner:
 
     def _trial(self) -> bool:
         """One candidate, judged; False where the proposer has none."""
-        if self.ledger.session.unfinished is None and not self._begin_trial():
+        if not self.ledger.session.unfinished and not self._begin_trial():
             return False
-        current = self.ledger.session.trials[-1]
+        self._measure(self.ledger.session.unfinished[0])
+        return True
+
+    def _measure(self, current: Trial) -> None:
+        """Judge a trial on this machine."""
+        session = self.ledger.session
+        if current.machine:  # it was another machine's when the session was interrupted
+            self.ledger.append("dispatched", number=current.number, machine="")
         self.view.say(f"trial {current.number}: {current.hypothesis}")
-        history = self._history(current)
-        policy = Policy.mining(stale=self._stale(current))
+        history = trials.history(session, current)
         outcome = trial.compare(
             lambda arm: self._execute(current, arm),
             history=history,
             noise=self.bench.noise(),
-            policy=policy,
-            seed=self.ledger.session.seed + current.number,
-            done=[_restored(run) for run in current.runs],
+            policy=Policy.mining(stale=trials.stale(session, current)),
+            seed=session.seed + current.number,
+            done=[trials.restored(run) for run in current.runs],
         )
         self._decide(current, outcome, history)
-        self._trials += 1
-        return True
-
-    def _stale(self, current: Trial) -> bool:
-        """Whether the last trials told nothing of the incumbent, so that a run of it comes first."""
-        last = self.ledger.session.trials[max(0, current.number - STALE_TRIALS) : current.number]
-        return len(last) == STALE_TRIALS and not any(_values(t, Arm.INCUMBENT) for t in last)
 
     def _begin_trial(self) -> bool:
         session = self.ledger.session
         number = session.trials[-1].number + 1
         if session.carried:
-            self._append_trial(number, "what this session had kept, against the new best", session.carried)
+            self._append_trial(number, session.carried_words, session.carried)
             return True
         left = goals.seconds_left(self.goals, self.bench.protocol.mining_loop, self._done())
         seen = context.gather(session, self.workspace, self.bench.protocol, self.folder, seconds_left=left)
@@ -308,55 +350,35 @@ class Miner:
                 f"The incumbent no longer runs here: {outcome.failures(Arm.INCUMBENT)[-1].detail}",
                 "See to this machine and run the command again; the session continues where it was.",
             )
-        candidate = outcome.values(Arm.CANDIDATE)
-        failures = outcome.failures(Arm.CANDIDATE)
-        evidence = outcome.decision.evidence if outcome.decision else None
-        if outcome.given_up:
-            decision, reason = "discard", outcome.given_up
-        elif outcome.decision is None:
-            decision, reason = "crash", failures[-1].detail
-        else:
-            kept = outcome.decision.kind is Kind.APPROVE
-            decision, reason = ("keep" if kept else "discard"), _WORDS[outcome.decision.kind]
-        self.ledger.append(
-            "decision",
-            number=current.number,
-            decision=decision,
-            reason=reason,
-            delta=evidence.delta if evidence else None,
-            low=_finite(evidence.low) if evidence else None,
-            high=_finite(evidence.high) if evidence else None,
-            p=evidence.p if evidence else None,
-        )
-        if current.kept:
-            self.workspace.keep(current.commit)
-        if evidence is None:
-            self.view.say(f"  {decision}: {reason}", style="yellow" if decision == "crash" else "")
-        else:
-            self.view.say(
-                f"  {decision}: {statistics.fmean(candidate):.6f} val_bpb, "
-                f"delta {evidence.delta:+.6f} [{evidence.low:+.6f}, {evidence.high:+.6f}], "
-                f"{evidence.candidate_runs} runs against {evidence.incumbent_runs}",
-                style="green" if current.kept else "",
-            )
+        moved = current.base != self.ledger.session.head
+        self.ledger.append("decision", number=current.number, **trials.decided(outcome, moved=moved))
+        self._decided(current, outcome)
         # A candidate's runs are one group of repeats of one script; the incumbent's once it is replaced.
-        groups: list[Sequence[float]] = [candidate]
+        groups: list[Sequence[float]] = [outcome.values(Arm.CANDIDATE)]
         if current.kept:
             groups.append([*history, *outcome.values(Arm.INCUMBENT)])
         self.bench.learn_noise(groups)
-        self._write_records()
 
-    def _history(self, current: Trial) -> list[float]:
-        """The incumbent's values from before this trial. Those that made it the incumbent were chosen for being
-        low, so `usable_history` says which of them still count."""
-        selected: list[float] = []
-        fresh: list[float] = []
-        for earlier in self.ledger.session.trials[: current.number]:
-            if earlier.commit == current.base and earlier.number:
-                selected += _values(earlier, Arm.CANDIDATE)
-            elif earlier.base == current.base:
-                fresh += _values(earlier, Arm.INCUMBENT)
-        return usable_history(selected, fresh)
+    def _decided(self, current: Trial, outcome: trial.Trial) -> None:
+        """Act on a decision that is on record, and say it."""
+        self._trials += 1
+        said = f"trial {current.number} on {current.machine}: " if current.machine else ""
+        if current.kept:
+            self.workspace.keep(current.commit)
+        evidence = outcome.decision.evidence if outcome.decision else None
+        if evidence is None:
+            style = "yellow" if current.decision == "crash" else ""
+            self.view.say(f"  {said}{current.decision}: {current.reason}", style)
+        else:
+            again = ", to be measured against the new incumbent" if current.carry else ""
+            self.view.say(
+                f"  {said}{current.decision}: "
+                f"{statistics.fmean(outcome.values(Arm.CANDIDATE)):.6f} val_bpb, "
+                f"delta {evidence.delta:+.6f} [{evidence.low:+.6f}, {evidence.high:+.6f}], "
+                f"{evidence.candidate_runs} runs against {evidence.incumbent_runs}{again}",
+                style="green" if current.kept else "",
+            )
+        self._write_records()
 
     def _tree(self, commit: str) -> Mapping[str, bytes]:
         """The snapshot with that commit's train.py; nothing else of the work tree is trusted to be unchanged."""
@@ -366,105 +388,47 @@ class Miner:
     def _execute(self, current: Trial, arm: Arm) -> Run:
         """One run, on record with the machine's state when it began."""
         commit = current.commit if arm is Arm.CANDIDATE else current.base
-        conditions = self._calm()
-        before = machine.read()
-        number, budget = len(current.runs) + 1, self.bench.protocol.execution.training_seconds
-        band, rules = self._racing(current, arm)
-        past = [run for run in self._runs_of(current.base) if not run["failure"]]
-        shown = _curve(past[-1]) if past else []
-        rates = [rate for run in past if (rate := run["tokens_per_second"])]
-        usual = statistics.median(rates) if rates else None
-        with self.view.run(current, arm.value, self._usual_seconds(), shown, usual) as word:
-            run = self.bench.measure(arm, self._tree(commit), Racer(word, budget, band, rules))
-        self._last_run = (run.seconds, time.monotonic())
-        heat = machine.judge(machine.read(), before=before, own_load=float(before.cores))
-        unfit = self._unfit(commit, run)
-        if unfit:
-            run = replace(run, val_bpb=None, failure=UNFIT, detail=f"{unfit}; {run.val_bpb:.6f} val_bpb not counted")
-            self.view.say(f"  run {number} is left out and made again: {unfit}", style="yellow")
+        session, conditions = self.ledger.session, self._rig.calm()
+        past = [run for run in trials.runs_of(session, current.base) if not run["failure"]]
+        race = arm is Arm.CANDIDATE and self._may_race(current)
+        with self.view.run(
+            current,
+            arm.value,
+            self._usual_seconds(),
+            trials.curve_of(past[-1]) if past else [],
+            statistics.median(rates) if (rates := trials.rates(past)) else None,
+        ) as word:
+            run, heat = self._rig.run(
+                arm,
+                self._tree(commit),
+                word,
+                rates=trials.rates_in_force(trials.runs_of(session, commit)),
+                band=trials.band(past) if race else None,
+                rules=self._rules(current) if race else racing.Rules(),
+            )
         self._record(current, run, tuple(dict.fromkeys((*conditions, *heat))))
         return run
 
-    def _calm(self) -> tuple[str, ...]:
-        """Wait a while for a machine that is busy, hot or on battery; what still speaks against it."""
-        deadline = time.monotonic() + _CALM_SECONDS
-        said = False
-        while True:
-            seconds, ended = self._last_run
-            state = machine.read()
-            own = machine.own_load(state.cores, seconds, time.monotonic() - ended)
-            reasons = machine.judge(state, own_load=own)
-            waiting = any("busy" in reason or "heat" in reason for reason in reasons)
-            if not waiting or time.monotonic() >= deadline or self.project_is_small:
-                return reasons
-            if not said:
-                self.view.say(f"  waiting for the machine: {', '.join(reasons)}", style="yellow")
-                said = True
-            time.sleep(_CALM_LOOK)
+    def _may_race(self, current: Trial) -> bool:
+        """Whether runs of this candidate may be stopped by their curves."""
+        if not self.race or racing.audited(self.ledger.session.seed + current.number, racing.Rules()):
+            return False
+        return racing.prints_same_loss(*(self.workspace.read(c, SCRIPT) for c in (current.base, current.commit)))
 
-    @property
-    def project_is_small(self) -> bool:
-        """Whether a run takes less time than waiting for a calm machine would; then its state is only noted."""
-        return self.bench.protocol.execution.training_seconds < _CALM_SECONDS
-
-    def _unfit(self, commit: str, run: Run) -> str:
-        """Why a run does not count, by its throughput beside earlier runs of the same code; "" where it does."""
-        rate = curve.of_log(run.log).tokens_per_second
-        if run.val_bpb is None or rate is None:
-            return ""
-        rates = [
-            (past["tokens_per_second"], past["failure"] == UNFIT)
-            for past in self._runs_of(commit)
-            if past["failure"] in ("", UNFIT)
-        ]
-        return machine.fit(rate, machine.in_force((value, unfit) for value, unfit in rates if value))
-
-    def _runs_of(self, commit: str) -> list[dict[str, Any]]:
-        """All runs of one commit's code, in order, whichever arm it was."""
-        return [
-            run
-            for t in self.ledger.session.trials
-            for run in t.runs
-            if (t.commit if run["arm"] == Arm.CANDIDATE.value else t.base) == commit
-        ]
-
-    def _racing(self, current: Trial, arm: Arm) -> tuple[racing.Band | None, racing.Rules]:
-        """What a candidate's run is raced against: the incumbent's curves, by rules that this session calibrated."""
-        rules = racing.Rules()
-        session = self.ledger.session
-        if not self.race or arm is Arm.INCUMBENT or racing.audited(session.seed + current.number, rules):
-            return None, rules
-        if not racing.prints_same_loss(*(self.workspace.read(c, SCRIPT) for c in (current.base, current.commit))):
-            return None, rules
-        band = racing.Band.of([_curve(run) for run in self._runs_of(current.base) if run["failure"] == ""])
-        finished = []
-        for t in session.trials:
-            runs = [(_curve(r), r["val_bpb"]) for r in t.runs if r["arm"] == "candidate" and r["val_bpb"] is not None]
-            values = [*_values(t, Arm.INCUMBENT), *self._history(t)]
-            if t.base == current.base and t.decision and values:
-                finished.append((statistics.fmean(values), runs))
-        budget = self.bench.protocol.execution.training_seconds
-        known = pairs(finished, band, self.bench.noise().sigma, budget_seconds=budget, rules=rules)
-        return band, rules.calibrated(known)
+    def _rules(self, current: Trial) -> racing.Rules:
+        return trials.rules(
+            self.ledger.session,
+            current,
+            self.bench.noise().sigma,
+            budget_seconds=self.bench.protocol.execution.training_seconds,
+        )
 
     def _record(self, current: Trial, run: Run, conditions: tuple[str, ...]) -> None:
         name = f"{current.number:04d}-{len(current.runs) + 1:02d}-{run.arm.value}.log"
         write_atomic(self.folder / "logs" / name, run.log)
-        seen = curve.of_log(run.log)
-        self.ledger.append(
-            "run",
-            number=current.number,
-            arm=run.arm.value,
-            val_bpb=run.val_bpb,
-            failure=run.failure,
-            detail=run.detail,
-            seconds=run.seconds,
-            memory_mb=run.memory_mb,
-            log=f"logs/{name}",
-            tokens_per_second=seen.tokens_per_second,
-            curve=seconds_of(seen, self.bench.protocol.execution.training_seconds),
-            conditions=list(conditions),
-        )
+        budget = self.bench.protocol.execution.training_seconds
+        written = trials.entry(run, conditions, budget_seconds=budget)
+        self.ledger.append("run", number=current.number, log=f"logs/{name}", **written)
         self.view.observe(self.ledger.session)
 
     def _usual_seconds(self) -> float:
@@ -474,25 +438,18 @@ class Miner:
     # --- records ---
 
     def _write_records(self) -> None:
-        trials = self.ledger.session.trials
+        every = self.ledger.session.trials
         primary = self.bench.protocol.primary
-        write_atomic(self.folder / "results.tsv", records.results_tsv(trials).encode())
+        write_atomic(self.folder / "results.tsv", records.results_tsv(every).encode())
         write_atomic(
             self.folder / "trials.jsonl",
             records.trials_jsonl(
-                trials,
+                every,
                 bundle_id=self.bench.protocol.bundle_id,
                 metric=primary.name,
                 direction=primary.direction,
             ).encode(),
         )
-
-
-_WORDS: Mapping[Kind, str] = {
-    Kind.APPROVE: "the gain is significant",
-    Kind.REJECT: "no gain of the size looked for",
-    Kind.UNDECIDED: "too noisy to tell within the limit of runs",
-}
 
 
 def new_session(path: Path, project: int, miner: Pubkey) -> Ledger:
@@ -502,31 +459,6 @@ def new_session(path: Path, project: int, miner: Pubkey) -> Ledger:
         seed = int.from_bytes(sha256(bytes(miner) + project.to_bytes(8, "little")).digest()[:4], "little")
         ledger.append("session", seed=seed, tag=time.strftime("%Y%m%d-%H%M%S", time.gmtime()))
     return ledger
-
-
-def _values(of: Trial, arm: Arm) -> list[float]:
-    return [run["val_bpb"] for run in of.runs if run["arm"] == arm.value and run["val_bpb"] is not None]
-
-
-def _curve(run: Mapping[str, Any]) -> list[tuple[float, float]]:
-    return [(float(seconds), float(loss)) for seconds, loss in run["curve"]]
-
-
-def _restored(run: Mapping[str, object]) -> Run:
-    value, memory = run["val_bpb"], run["memory_mb"]
-    return Run(
-        Arm(run["arm"]),
-        float(value) if isinstance(value, int | float) else None,
-        str(run["failure"]),
-        str(run["detail"]),
-        float(str(run["seconds"])),
-        float(memory) if isinstance(memory, int | float) else None,
-        b"",
-    )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _spread(values: list[float]) -> str:

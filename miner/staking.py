@@ -70,7 +70,7 @@ class Staking:
         session = self.ledger.session
         best = session.frontiers[-1].commit
         won = next((t for t in reversed(session.trials) if t.number and t.kept and t.commit == session.head), None)
-        if won is None or session.head == best or session.carried:
+        if won is None or session.head == best:
             return None
         if any(s.trial == won.number and s.proposal is not None for s in session.submissions):
             return None

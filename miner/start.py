@@ -19,6 +19,7 @@ from chain.follow import Follower, index_path
 from chain.interface import Project, ProjectCreated
 from chain.session import AUTHORITY, MINER, Connection
 from miner import about, confirm, sessions, submit
+from miner.executors.options import Executing
 from miner.frontier import SCRIPT
 from miner.goals import Goals
 from miner.ledger import Ledger
@@ -34,6 +35,7 @@ from trainer.trial import Run
 from trainer.view import View
 
 SMOKE = "smoke"
+_LOCAL = Executing()
 
 
 @dataclass(slots=True)
@@ -53,8 +55,9 @@ class Started:
     follower: Follower
     view: Live
     published_runs: list[Run] = field(default_factory=list)
+    trust_harness: bool = False
 
-    def miner(self, goals: Goals, proposing: Proposing, *, race: bool = True) -> Miner:
+    def miner(self, goals: Goals, proposing: Proposing, *, race: bool = True, executing: Executing = _LOCAL) -> Miner:
         """The mining session; baseline runs that published the project count as its own."""
         miner = Miner(
             self.connection,
@@ -71,6 +74,7 @@ class Started:
             goals=replace(goals, max_spend=self.connection.settings["max_spend"]),
             view=self.view,
             race=race,
+            cluster=executing.cluster(self.task, self.bench, self.view.say, trust_harness=self.trust_harness),
         )
         if self.published_runs and not self.ledger.session.trials:
             miner.adopt_baseline(self.published_runs)
@@ -163,6 +167,7 @@ def started(
                 follower,
                 view,
                 published,
+                trust_harness,
             )
 
 

@@ -33,7 +33,7 @@ def status(found: Found) -> tuple[dict[str, Any], str]:
         "tag": session.tag,
         "started": session.started,
         "figures": {key: value for key, value in known.as_json().items() if key not in ("points", "steps")},
-        "unfinished": session.unfinished.number if session.unfinished else None,
+        "unfinished": [{"number": trial.number, "machine": trial.machine} for trial in session.unfinished],
         "submissions": [{**asdict(entry), "state": submission_state(entry)} for entry in session.submissions],
         "segments": [asdict(segment) for segment in session.segments],
         "frontiers": [asdict(frontier) for frontier in session.frontiers],
@@ -54,8 +54,8 @@ def _text(found: Found, session: Session, facts: About, known: Figures, running:
         row("project", printable(f"{facts.token_name} ({facts.token_symbol}), {facts.hardware_class}"))
     parts = f"{known.kept} kept, {known.discarded} discarded, {known.crashed} crashed"
     row("trials", f"{known.finished} finished: {parts}")
-    if session.unfinished:
-        row("", _open(session.unfinished))
+    for trial in session.unfinished:
+        row("", _open(trial))
     if known.best is not None:
         baseline = "" if known.baseline is None else f", baseline {known.baseline:.6f}"
         row("best", f"{known.best:.6f} {facts.metric}{baseline}, gained {known.gain:+.6f}")
@@ -80,6 +80,8 @@ def _text(found: Found, session: Session, facts: About, known: Figures, running:
 
 
 def _open(trial: Trial) -> str:
+    if trial.machine:
+        return printable(f"trial {trial.number} is open on {trial.machine}: {trial.hypothesis}", 130)
     return f"trial {trial.number} is open after {len(trial.runs)} runs: {printable(trial.hypothesis, 90)}"
 
 
@@ -89,4 +91,5 @@ def _last_run(trial: Trial, now: float) -> str:
     at = figures.seconds_of(run["at"])
     ago = "" if at is None else f", {max(0.0, now - at) / 60:.0f} min ago"
     decision = WORDS.get(trial.decision, "")
-    return printable(f"trial {trial.number} ({decision or 'open'}), {run['arm']}: {value}{ago}")
+    where = f" on {run['machine']}" if run["machine"] else ""
+    return printable(f"trial {trial.number} ({decision or 'open'}){where}, {run['arm']}: {value}{ago}")

@@ -58,6 +58,15 @@ class Tried:
         return self.decision == "keep"
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A candidate that is being measured now, on another machine."""
+
+    number: int
+    fingerprint: str
+    hypothesis: str
+
+
 def _never() -> bool:
     return False
 
@@ -68,7 +77,7 @@ class Context:
 
     `source` is the incumbent's train.py, `log` the tail of its last log, `number` that of the next trial, `folder`
     this session's folder for proposers' files. `seconds_left` of the session is None without a limit. `stop` says
-    whether the session is to end, for work that takes long.
+    whether the session is to end, for work that takes long. `pending` are candidates without an outcome yet.
     """
 
     source: str
@@ -79,10 +88,12 @@ class Context:
     folder: Path
     seconds_left: float | None = None
     stop: Callable[[], bool] = _never
+    pending: Sequence[Pending] = ()
 
     def known(self) -> set[str]:
-        """The fingerprints of everything that was tried, the incumbent's included."""
-        return {trial.fingerprint for trial in self.history} | {constants.fingerprint(self.source)}
+        """The fingerprints of everything that was or is being tried, the incumbent's included."""
+        known = {trial.fingerprint for trial in self.history} | {trial.fingerprint for trial in self.pending}
+        return known | {constants.fingerprint(self.source)}
 
 
 class Proposer(Protocol):

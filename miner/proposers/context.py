@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from miner.ledger import Session
-from miner.proposers.base import SCRIPT, Context
+from miner.proposers.base import SCRIPT, Context, Pending
 from miner.workspace import Workspace
 from trainer.protocol import Protocol
 
@@ -34,6 +34,7 @@ def gather(
         folder=folder / "proposers",
         seconds_left=seconds_left,
         stop=stop,
+        pending=[Pending(trial.number, trial.fingerprint, trial.hypothesis) for trial in session.unfinished],
     )
 
 

@@ -32,7 +32,8 @@ class Patches:
 
     def propose(self, context: Context) -> Candidate | None:
         """The first file that gives an untried candidate, or None."""
-        known, hypotheses = context.known(), {trial.hypothesis for trial in context.history}
+        known = context.known()
+        hypotheses = {trial.hypothesis for trial in context.history} | {trial.hypothesis for trial in context.pending}
         for path in self._files():
             try:
                 content = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None

@@ -28,6 +28,9 @@ def build(context: Context, answer: str, *, with_source: bool) -> str:
     if with_source:
         data.append((f"{SCRIPT}, the best so far", plain(context.source)))
     data.append(("trials so far, newest last", _history(context.history)))
+    if context.pending:
+        pending = "\n".join(f"{trial.number}. {one_line(trial.hypothesis)}" for trial in context.pending)
+        data.append(("being tried now by others", pending))
     data.append((f"the end of the log of the best {SCRIPT}", plain(context.log)[-MAX_LOG:]))
     mark = _mark([text for _, text in data])
     sections = [f"{title}:\n<<<{mark}\n{text or '(nothing)'}\n{mark}>>>" for title, text in data]

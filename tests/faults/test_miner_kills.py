@@ -191,7 +191,7 @@ def _once_each(session: Session) -> None:
     ledger = Ledger(session.ledger)
     ledger.close()
     state = ledger.session
-    assert (state.unfinished, state.pending, state.purchase) == (None, None, None)
+    assert (state.unfinished, state.pending, state.purchase) == ([], None, None)
     assert [t.number for t in state.trials] == list(range(len(state.trials)))
     for kind in ("trial", "decision"):
         assert set(Counter(e["number"] for e in happened if e["event"] == kind).values()) == {1}

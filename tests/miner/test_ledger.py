@@ -111,7 +111,7 @@ def test_what_it_adds_up_to(tmp_path: Path) -> None:
         (1, "keep", True, 2),
         (2, "", False, 1),
     ]
-    assert session.unfinished is session.trials[2]
+    assert session.unfinished == [session.trials[2]]
     assert session.pending is None
     assert [(s.trial, s.proposal, s.open) for s in session.submissions] == [(1, 3, False)]
     assert [(t.fingerprint[-1], t.kept, t.delta) for t in session.history(lambda commit: "x = 1\n")] == [

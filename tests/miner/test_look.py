@@ -58,7 +58,7 @@ def test_status(night: Path) -> None:
         False,
     )
     assert found["figures"]["finished"] == 43
-    assert found["unfinished"] == 44
+    assert found["unfinished"] == [{"number": 44, "machine": ""}]
     assert [entry["state"] for entry in found["submissions"]] == ["approved", "given up", "pending"]
     assert found["about"]["hardware_class"] == "made-up-machine-16c"
     text = miner(night, "status").stdout

@@ -1,0 +1,144 @@
+"""Several trials in flight at once, one for each machine of a cluster; the session's ledger knows where each one is.
+
+What is sent out is on record first, and what comes back is recorded in one line, so a kill of this process repeats at
+most the trials in flight. A trial whose machine is lost goes to the next one, `MAX_LOST` times; then it is discarded
+unjudged, since it may be what kills them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from chain.irys.store import write_atomic
+from miner import trials
+from miner.executors.cluster import Cluster
+from miner.executors.worker import MAX_PAST, Job, Result
+from miner.ledger import Ledger, Trial
+from miner.live import Live
+from miner.proposers.base import SCRIPT
+from miner.workspace import Workspace
+from trainer import trial as trainer_trial
+from trainer.comparison import Policy
+from trainer.errors import EnvironmentNotReady
+
+MAX_LOST = 2  # times that a trial is sent out anew
+_LOOK = 2.0  # seconds between two looks at the cluster
+_TURN = 300.0  # seconds after which the session sees to the chain, whatever comes back
+
+
+class Fleet:
+    """The trials of a session on a cluster's machines; `folder` is the session's, `budget_seconds` the protocol's.
+
+    `begin` puts a new trial into the ledger, or says that there is none; `may_race` says whether a trial's runs may
+    be stopped by their curves; `decided` acts on a decision that is on record.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        ledger: Ledger,
+        workspace: Workspace,
+        view: Live,
+        *,
+        folder: Path,
+        budget_seconds: float,
+        begin: Callable[[], bool],
+        may_race: Callable[[Trial], bool],
+        decided: Callable[[Trial, trainer_trial.Trial], None],
+    ) -> None:
+        self.cluster, self._ledger, self._workspace, self._view = cluster, ledger, workspace, view
+        self._folder, self._budget = folder, budget_seconds
+        self._begin, self._may_race, self._decided = begin, may_race, decided
+        self._flying: dict[int, Trial] = {}
+
+    @property
+    def flying(self) -> int:
+        """How many trials are being measured."""
+        return len(self._flying)
+
+    def fill(self, *, here: bool = True) -> None:
+        """Give idle machines the trials that are open, then new ones; `here` False leaves out this process's own."""
+        for machine in self.cluster.idle(here=here):
+            waiting = [trial for trial in self._ledger.session.unfinished if trial.number not in self._flying]
+            if not waiting and not self._begin():
+                return
+            trial = waiting[0] if waiting else self._ledger.session.trials[-1]
+            job = self._job(trial, machine)
+            self._ledger.append("dispatched", number=trial.number, machine=machine)
+            self._view.say(f"trial {trial.number} on {machine}: {trial.hypothesis}")
+            self.cluster.send(machine, job)
+            self._flying[trial.number] = trial
+            self._view.observe(self._ledger.session)
+
+    def advance(self, *, more: bool = True, here: bool = True) -> bool:
+        """Go on until something came back, or for a while; False where nothing is in flight or left to begin.
+
+        Nothing is begun if `more` is False. EnvironmentNotReady where no machine of the cluster is left.
+        """
+        if more:
+            self.fill(here=here)
+        idle = len(self.cluster.idle())
+        if not self._flying and (not more or (idle and not self.cluster.opening())):
+            return False
+        deadline = time.monotonic() + _TURN
+        with self._view.step(self._words()):
+            while time.monotonic() < deadline:
+                returned = self.cluster.wait(_LOOK)
+                for entry in returned:
+                    self._take(entry.machine, entry.number, entry.result, entry.lost)
+                if returned or len(self.cluster.idle()) > idle:
+                    break
+                if not self._flying and not idle and not self.cluster.opening():
+                    raise EnvironmentNotReady(
+                        "No machine of the Ray cluster is fit to measure.",
+                        "See the reasons above; run the command on a machine of the same class as the others.",
+                    )
+        return True
+
+    def _job(self, trial: Trial, machine: str) -> Job:
+        session, sigma = self._ledger.session, self.cluster.sigma(machine)
+        rules = None
+        if self._may_race(trial):
+            rules = trials.rules(session, trial, sigma, budget_seconds=self._budget, machine=machine)
+        return Job(
+            trial.number,
+            self._workspace.read(trial.base, SCRIPT),
+            self._workspace.read(trial.commit, SCRIPT),
+            session.seed + trial.number,
+            Policy.mining(stale=trials.stale(session, trial, machine)),
+            tuple(trials.history(session, trial, machine)),
+            tuple(trials.runs_of(session, trial.base, machine)[-MAX_PAST:]),
+            tuple(trials.runs_of(session, trial.commit, machine)[-MAX_PAST:]),
+            rules,
+        )
+
+    def _take(self, machine: str, number: int, result: Result | None, lost: str) -> None:
+        trial = self._flying.pop(number)
+        if result is not None:
+            self._record(trial, result)
+            return
+        self._ledger.append("lost", number=number, machine=machine, reason=lost)
+        if trial.lost <= MAX_LOST:
+            self._view.say(f"  trial {number} is measured anew: {machine} was lost with it", "yellow")
+            return
+        reason = f"not judged: {trial.lost} machines were lost with it, the last one so: {lost}"
+        self._ledger.append("decision", number=number, decision="discard", reason=reason, delta=None)
+        self._decided(trial, trainer_trial.Trial((), None))
+
+    def _record(self, trial: Trial, result: Result) -> None:
+        runs = []
+        for place, (run, log) in enumerate(zip(result.runs, result.logs, strict=True), 1):
+            name = f"logs/{trial.number:04d}-{place:02d}-{run['arm']}.log"
+            write_atomic(self._folder / name, log)
+            runs.append({**run, "log": name})
+        outcome = result.outcome()
+        decision = trials.decided(outcome, moved=trial.base != self._ledger.session.head)
+        self._ledger.append("judged", number=trial.number, machine=trial.machine, runs=runs, decision=decision)
+        self._decided(trial, outcome)
+
+    def _words(self) -> str:
+        if not self._flying:
+            return "waiting for the machines of the cluster"
+        return ", ".join(f"trial {number} on {trial.machine}" for number, trial in self._flying.items())

@@ -1,0 +1,239 @@
+"""One machine of a rack: it measures whole trials, each candidate beside the incumbent, and gives back plain values.
+
+What it is sent are the project's files, two scripts and what this very machine measured before; never a key, a wallet
+or a connection. It keeps its own home: environment, data, sandbox and its noise record. This module knows nothing of
+how it is reached.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+from chain.irys.store import write_atomic
+from miner import trials
+from miner.measuring import Rig
+from miner.proposers.base import SCRIPT
+from miner.trials import Entry
+from trainer import bundle, hardware, racing, trial
+from trainer.bench import Bench, open_bench
+from trainer.comparison import Arm, Decision, Kind, Policy
+from trainer.errors import TrainerError
+from trainer.trial import Run
+
+MAX_LOG = 1024 * 1024  # bytes of a run's log that are sent back, the last ones
+_RELEASE = 20.0  # seconds that a worker before us may take to end
+MAX_PAST = 50  # earlier runs of one script that are sent along
+
+
+def program() -> str:
+    """The version of this program; two that differ may measure differently."""
+    return version("openresearch-miner")
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What every machine needs for one project, and what it must be.
+
+    `home` is a folder on that machine ("": its user's own), `trust_harness` as for `open_bench`, `method` the way
+    of measuring (`Bench.method`).
+    """
+
+    protocol: bytes
+    files: Mapping[str, bytes]
+    data_arguments: tuple[str, ...]
+    data_snapshot: str
+    hardware_class: str
+    method: str
+    program: str
+    home: str = ""
+    trust_harness: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A machine that fits, by the name that its runs are recorded under, or in `problem` why it does not.
+
+    `sigma` is its run-to-run noise in bpb, None before it is known.
+    """
+
+    name: str
+    problem: str = ""
+    sigma: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A trial to measure: two train.py sources and what the machine it is for measured before.
+
+    `history` are the incumbent's values (val_bpb), `incumbent_runs` and `candidate_runs` earlier runs of the two
+    sources as the ledger has them. `rules` are those of racing, None where runs are not stopped by their curves.
+    """
+
+    number: int
+    incumbent: str
+    candidate: str
+    seed: int
+    policy: Policy
+    history: tuple[float, ...] = ()
+    incumbent_runs: tuple[Entry, ...] = ()
+    candidate_runs: tuple[Entry, ...] = ()
+    rules: racing.Rules | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A trial's runs as the ledger has them but for their logs' names, their logs, and the comparison's last word.
+
+    `problem` says what is wrong with the machine itself; then nothing was judged. `sigma` is the machine's noise
+    after it, in bpb.
+    """
+
+    runs: tuple[dict[str, Any], ...] = ()
+    logs: tuple[bytes, ...] = ()
+    decision: Decision | None = None
+    problem: str = ""
+    sigma: float | None = None
+
+    def outcome(self) -> trial.Trial:
+        """The trial as `trainer.trial` has it."""
+        return trial.Trial(tuple(trials.restored(run) for run in self.runs), self.decision)
+
+
+def unfit(setup: Setup, *, hardware_class: str, program: str) -> str:
+    """Why a machine cannot take part, in words; "" where nothing known speaks against it. Pure."""
+    for what, found, needed in (
+        ("hardware class", hardware_class, setup.hardware_class),
+        ("version of this program", program, setup.program),
+    ):
+        if found != needed:
+            return f"its {what} is {found}, and {needed} is needed"
+    return ""
+
+
+class Worker:
+    """The bench of one machine, called `node` by its cluster; opened by `open`, once."""
+
+    def __init__(self, setup: Setup, node: str) -> None:
+        self._setup, self._node, self._name = setup, node, node
+        self._bench: Bench | None = None
+        self._rig: Rig | None = None
+        self._lock: IO[bytes] | None = None
+
+    def open(self) -> Ready:
+        """Prepare this machine, which takes long the first time."""
+        setup = self._setup
+        try:
+            problem = unfit(setup, hardware_class=hardware.fingerprint().hardware_class, program=program())
+            if problem:
+                return Ready(self._node, problem)
+            home = _home(setup.home)
+            self._hold(home)
+            bench = open_bench(
+                setup.protocol,
+                setup.files,
+                home=home,
+                say=lambda _: None,
+                data_arguments=setup.data_arguments,
+                expected_snapshot=setup.data_snapshot,
+                trust_harness=setup.trust_harness,
+            )
+        except (TrainerError, OSError) as error:
+            return Ready(self._node, error.message if isinstance(error, TrainerError) else str(error))
+        if bench.method != setup.method:
+            words = f"it measures in the {bench.method} way ({bench.why_not}), and {setup.method} is needed"
+            return Ready(self._node, words)
+        self._name = f"{self._node}/{_identity(home)}"
+        self._bench, self._rig = bench, Rig(bench, lambda _: None)
+        return Ready(self._name, sigma=bench.noise().sigma)
+
+    def measure(self, job: Job) -> Result:
+        """Measure a trial from its first run to its decision."""
+        bench, rig = self._bench, self._rig
+        assert bench is not None
+        assert rig is not None
+        runs: list[dict[str, Any]] = []
+        logs: list[bytes] = []
+
+        def execute(arm: Arm) -> Run:
+            mine = [*_past(job, arm), *(run for run in runs if run["arm"] == arm.value)]
+            rules = job.rules if arm is Arm.CANDIDATE else None
+            incumbents = [*job.incumbent_runs, *(run for run in runs if run["arm"] == Arm.INCUMBENT.value)]
+            conditions = rig.calm()
+            run, heat = rig.run(
+                arm,
+                self._tree(job, arm),
+                lambda _: None,
+                rates=trials.rates_in_force(mine),
+                band=trials.band(incumbents) if rules else None,
+                rules=rules or racing.Rules(),
+            )
+            both = tuple(dict.fromkeys((*conditions, *heat)))
+            budget = bench.protocol.execution.training_seconds
+            runs.append(trials.entry(run, both, budget_seconds=budget, machine=self._name))
+            logs.append(run.log[-MAX_LOG:])
+            return replace(run, log=b"", measurement=None)
+
+        try:
+            outcome = trial.compare(execute, history=job.history, noise=bench.noise(), policy=job.policy, seed=job.seed)
+        except TrainerError as error:
+            return Result(problem=error.message)
+        failed = outcome.failures(Arm.INCUMBENT)
+        if len(failed) >= trial.MAX_FAILURES:
+            return Result(problem=f"The incumbent does not run there: {failed[-1].detail}")
+        groups: list[Sequence[float]] = [outcome.values(Arm.CANDIDATE)]
+        if outcome.decision is not None and outcome.decision.kind is Kind.APPROVE:
+            groups.append([*job.history, *outcome.values(Arm.INCUMBENT)])  # it is replaced, here or by another's
+        bench.learn_noise(groups)
+        return Result(tuple(runs), tuple(logs), outcome.decision, sigma=bench.noise().sigma)
+
+    def _tree(self, job: Job, arm: Arm) -> Mapping[str, bytes]:
+        source = job.candidate if arm is Arm.CANDIDATE else job.incumbent
+        assert self._bench is not None
+        return bundle.overlay(self._setup.files, {SCRIPT: source.encode()}, self._bench.protocol.surface)
+
+    def _hold(self, home: Path) -> None:
+        """Take the home, since two that measure in it at once would share a machine. It is free when its holder ends,
+        in whatever way; one that was just killed gets a moment for that."""
+        home.mkdir(parents=True, exist_ok=True)
+        self._lock = (home / "worker.lock").open("ab")
+        deadline = time.monotonic() + _RELEASE
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise TrainerError(
+                        f"Another worker measures in {home}.", "Wait for it, or give each its own with ARMLX_HOME."
+                    ) from None
+                time.sleep(0.2)
+            else:
+                return
+
+
+def _past(job: Job, arm: Arm) -> tuple[Entry, ...]:
+    return job.candidate_runs if arm is Arm.CANDIDATE else job.incumbent_runs
+
+
+def _home(given: str) -> Path:
+    """The folder that was asked for, else what a command on this machine would use."""
+    from chain import config
+    from chain.options import default_home
+
+    chosen = given or os.environ.get("ARMLX_HOME")
+    return (Path(chosen) if chosen else config.home() or default_home()).expanduser().absolute()
+
+
+def _identity(home: Path) -> str:
+    """Six digits that stay with a home: a cluster may call another machine by the same name tomorrow."""
+    path = home / "machine-id"
+    if not path.is_file():
+        write_atomic(path, secrets.token_hex(3).encode())
+    return path.read_text()[:6]
