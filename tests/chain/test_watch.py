@@ -156,10 +156,22 @@ def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ledger.close()
 
 
-def test_a_node_whose_next_port_is_taken(shared_node: Server, tmp_path: Path) -> None:
+def test_a_node_whose_next_port_is_taken(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    with pytest.raises(ChainError, match=str(shared_node.port)):
-        serve(ledger, port=shared_node.port - 1)
+    with contextlib.ExitStack() as held:
+        for _ in range(50):  # until the port below is free as well
+            taken, below = (held.enter_context(socket.socket()) for _ in range(2))
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            try:
+                below.bind(("127.0.0.1", taken.getsockname()[1] - 1))
+            except OSError:
+                continue
+            below.close()
+            break
+        port = taken.getsockname()[1]
+        with pytest.raises(ChainError, match=str(port)):
+            serve(ledger, port=port - 1)
     ledger.close()
 
 
