@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,6 +149,12 @@ def _settings(context: click.Context) -> Settings:
 
 def _typed(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def stoppable() -> None:
+    """Have SIGTERM end a long command as Ctrl-C does, and SIGINT too where a shell had it ignored (a job with &)."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 def answer(as_json: bool, document: Mapping[str, Any] | list[Any], text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from chain.options import answer, common
+from chain.options import answer, common, stoppable
 from miner import cli_look
 from miner.cli_init import init
 from miner.cli_simulate import simulate
@@ -135,6 +135,7 @@ def run(
     from miner import start
     from miner.goals import Goals
 
+    stoppable()
     proposing.check()
     executing.check()
     goals = Goals(

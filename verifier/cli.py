@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.options import answer, common
+from chain.options import answer, common, stoppable
 
 if TYPE_CHECKING:
     from verifier.check import Checked
@@ -164,6 +164,7 @@ def run(
     """Check and settle all pending proposals of a project, oldest first, until Ctrl-C."""
     if not yes:
         raise click.UsageError("This settles with your key unattended: give --yes to agree to it.")
+    stoppable()
     from chain.session import VERIFIER, Connection
     from trainer.view import View
     from verifier import policy

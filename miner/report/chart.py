@@ -33,6 +33,7 @@ def value_range(figures: Figures) -> tuple[float, float]:
     kept = [end for p in figures.points if p.decision == "keep" for end in (p.value, p.low, p.high) if end is not None]
     near = [value for value in [*means, *kept] if min(levels) - 2 * span <= value <= max(levels) + 0.55 * span]
     ends = [e for p in figures.points if p.value in near for e in (p.low, p.high) if e is not None]
+    ends += [value for p in figures.points if p.value in near for value in p.runs]
     ends = [end for end in ends if min(levels) - span <= end <= max(levels) + span]
     low, high = min([*levels, *near, *ends]), max([*levels, *near, *ends])
     pad = 0.04 * max(high - low, span)

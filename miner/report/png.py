@@ -15,6 +15,7 @@ def progress(figures: Figures, title: str) -> bytes:
     """A PNG of 1600 x 800 pixels: val_bpb over trials."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     picture = Figure(figsize=(10, 5), dpi=160, layout="constrained")
     FigureCanvasAgg(picture)
@@ -48,6 +49,7 @@ def progress(figures: Figures, title: str) -> bytes:
             axes.axvline(step.since, color=_THEIRS, linewidth=0.9, linestyle="--", zorder=1)
             axes.text(step.since + 0.15, high, "another miner's", color=_THEIRS, fontsize=8, va="top")
     axes.set(xlim=(-0.7, last + 0.7), ylim=(low, high), xlabel="trial", ylabel="val_bpb (lower is better)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(_plain(title), loc="left", fontsize=11)
     axes.grid(axis="y", color="#e4e3de", linewidth=0.8)
     axes.set_axisbelow(True)

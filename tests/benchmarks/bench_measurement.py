@@ -9,8 +9,7 @@ bubblewrap cannot be installed.
 
 Two ratios are printed: of the workers' whole wall time, with the interpreter, the device and the compilation of its
 kernels started anew in each, and of their computation alone. Like the harness's evaluation, that is timed in a
-process that has done it once before. The claim is one forward pass over the rows that the harness evaluates, and the
-probes one over a third as many, so a harness that evaluates as fast as the device allows makes 1.33 the least ratio.
+process that has done it once before.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ would have no size limit and would leave the candidate's links and FIFOs on the 
 
 A verifier that is root is still root to the kernel inside, only without capabilities: as the owner it could
 write /proc/sys and change the mode of the host's /dev/null. So /proc is mounted read-only, for root the
-devices are too (they can be written to all the same), and stdin is a pipe.
+devices are too (they can be written to all the same), and stdin is a pipe. CUDA names its threads by writing
+/proc/self/task/TID/comm and does not start where it cannot: there everything in /proc that belongs to no process
+is covered read-only instead.
 
 The tree is dead when the namespace's first process is: the kernel reports its end only after all others are
 gone. Memory and processes are polled (the kernel does not hold root to RLIMIT_NPROC, and RLIMIT_DATA is per
@@ -58,6 +60,17 @@ def _nvidia_devices() -> list[str]:
     return sorted(str(path) for path in Path("/dev").glob("nvidia*"))
 
 
+def _system_entries(proc: Path = Path("/proc")) -> list[str]:
+    """What /proc holds beside processes that could be written to: its folders, and files with a mode that allows it."""
+    return sorted(
+        str(entry)
+        for entry in proc.iterdir()
+        if not entry.name.isdigit()
+        and not entry.is_symlink()
+        and (entry.is_dir() or entry.stat(follow_symlinks=False).st_mode & 0o222)
+    )
+
+
 def protected(bwrap: str, devices: Sequence[str]) -> list[str]:
     """The command that starts bubblewrap for root: in namespaces where `devices` are mounted read-only.
 
@@ -95,7 +108,12 @@ def options(mounts: Sequence[Mount], tools: Sequence[Path], scratch_bytes: int, 
     for source, target in sources(mounts):
         found += ["--ro-bind", source, f"{JOB}/{target}"]
     found += ["--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm"]
-    found += ["--remount-ro", "/proc", "--remount-ro", "/dev"]
+    if cuda:
+        for entry in _system_entries():
+            found += ["--ro-bind-try", entry, entry]
+    else:
+        found += ["--remount-ro", "/proc"]
+    found += ["--remount-ro", "/dev"]
     return [*found, "--symlink", scratch, link, "--remount-ro", "/"]
 
 
