@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ Say = Callable[[str], None]
 
 INSTALL = "Install it with `uv sync --extra ray`, on every machine of the cluster."
 MAX_DEATHS = 3  # of a machine's worker, with no trial finished in between, until the machine is set aside
+_CONNECT = 10.0  # seconds
 _ANSWER = 60.0  # seconds for any one answer of the cluster
 _OPENING = 7 * 3600.0  # seconds for a machine to prepare environment and data
 
@@ -70,8 +72,11 @@ class Cluster:
         if self._ray.is_initialized():
             return
         try:
+            host, _, port = address.rpartition(":")
+            if host:  # Ray itself would try for minutes
+                socket.create_connection((host.strip("[]"), int(port)), _CONNECT).close()
             self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except (OSError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
             said = str(error).strip().splitlines() or [type(error).__name__]
             raise EnvironmentNotReady(
                 f"There is no Ray cluster at {address}: {said[0]}",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pickle
 import shutil
+import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import click
 import pytest
 
 from miner import trials
-from miner.executors import cluster as clusters
 from miner.executors import worker
 from miner.executors.cluster import Cluster, Returned
 from miner.executors.fleet import MAX_LOST, Fleet
@@ -22,6 +25,7 @@ from miner.ledger import Ledger, Trial, read
 from miner.live import Live
 from miner.proposers import context
 from miner.workspace import Workspace
+from tests.support import optional
 from trainer import hardware, protocol, trial
 from trainer.comparison import Arm, Decision, Evidence, Kind, Policy
 from trainer.errors import EnvironmentNotReady
@@ -82,9 +86,10 @@ class Session:
         self.folder, self.left = folder, candidates
         self.ledger = Ledger(folder / "session.jsonl")
         self.tree = Workspace.open(folder / "tree", "t", {"train.py": SOURCE.encode()})
-        self.ledger.append("session", seed=1, tag="t")
-        self.append(self.tree.head())
-        self.ledger.append("decision", number=0, decision="keep", delta=0.0)
+        if not self.ledger.session.trials:
+            self.ledger.append("session", seed=1, tag="t")
+            self.append(self.tree.head())
+            self.ledger.append("decision", number=0, decision="keep", delta=0.0)
         self.cluster = Scripted(script, machines)
         self.fleet = Fleet(
             cast("Cluster", self.cluster),
@@ -178,20 +183,7 @@ def test_an_interrupted_session_sends_its_open_trials_out_again(tmp_path: Path) 
     session.fleet.fill()
     assert len(session.ledger.session.unfinished) == 2
     session.ledger.close()
-    again = Session.__new__(Session)
-    again.folder, again.left, again.ledger = session.folder, session.left, Ledger(session.folder / "session.jsonl")
-    again.tree, again.cluster = session.tree, Scripted(["reject"] * 3)
-    again.fleet = Fleet(
-        cast("Cluster", again.cluster),
-        again.ledger,
-        again.tree,
-        Live(quiet=True),
-        folder=again.folder,
-        budget_seconds=1.0,
-        begin=again.begin,
-        may_race=lambda _: False,
-        decided=again.decided,
-    )
+    again = Session(tmp_path / "a", ["reject"] * 3, 1)
     again.finish()
     assert sorted(job.number for _, job in again.cluster.sent) == [1, 2, 3]
     assert all(t.decision == "discard" and len(t.runs) == 3 for t in again.ledger.session.trials[1:])
@@ -253,11 +245,21 @@ def test_who_is_refused(hardware_class: str, program: str, problem: str) -> None
 
 
 def test_ray_that_is_missing_is_refused_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(EnvironmentNotReady, match="uv sync --extra ray"):
         Executing("ray").check()
     Executing().check()
-    assert clusters.INSTALL
+
+
+def test_an_address_without_a_cluster_is_refused_at_once() -> None:
+    optional(importlib.util.find_spec("ray") is not None, "ray (uv sync --extra ray)")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(EnvironmentNotReady, match=f"no Ray cluster at {address}"):
+            Cluster(address, Setup(b"", {}, (), "", "", "", ""), print, trial_seconds=1.0)
+    with pytest.raises(click.UsageError, match="HOST:PORT"):
+        Executing("ray", "ray://127.0.0.1:1").check()
 
 
 # --- a real bench ---
