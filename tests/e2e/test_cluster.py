@@ -88,10 +88,12 @@ def rack(homes: list[Path]) -> Iterator[str]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def mine(path: Path, address: str, patches: Path) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def mining(path: Path, address: str, patches: Path) -> Iterator[subprocess.Popen[str]]:
+    """A miner at work, dead at the end of the block."""
     arguments = ["--executor", "ray", "--ray-address", address, "--submissions", "1", "--max-trials", str(TRIALS)]
     command = [str(BIN / "miner"), "run", "--home", str(path), *arguments, "--proposer", "patches"]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*command, "--patches", str(patches)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -100,6 +102,12 @@ def mine(path: Path, address: str, patches: Path) -> subprocess.Popen[str]:
         env=environment(),
         start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
 
 
 def candidates(tiny_home: TinyHome, folder: Path) -> Path:
@@ -144,17 +152,17 @@ def test_a_night_on_a_rack(tiny_home: TinyHome, tmp_path: Path, outer: None) -> 
     own, first, second, third = (home(tiny_home, tmp_path / name) for name in ("own", "1", "2", "3"))
     foreign, patches = other_data(tiny_home, third), candidates(tiny_home, tmp_path / "patches")
     with rack([first, second, third]) as address:
-        process = mine(own, address, patches)
-        until(process, lambda: set(flying(own).values()) == {"rack-1", "rack-2"})  # two at once
-        (worker,) = workers(second)
-        os.kill(worker, signal.SIGKILL)
-        until(process, lambda: count(own, "lost") == 1)
-        until(process, lambda: count(own, "judged") > 0 and flying(own) != {})
-        os.killpg(process.pid, signal.SIGKILL)
-        said, _ = process.communicate(timeout=30)
+        with mining(own, address, patches) as process:
+            until(process, lambda: set(flying(own).values()) == {"rack-1", "rack-2"})  # two at once
+            (worker,) = workers(second)
+            os.kill(worker, signal.SIGKILL)
+            until(process, lambda: count(own, "lost") == 1)
+            until(process, lambda: count(own, "judged") > 0 and flying(own) != {})
+            os.killpg(process.pid, signal.SIGKILL)
+            said, _ = process.communicate(timeout=30)
         before = ledger.read(next((own / "work").glob("*/session.jsonl")))
-        process = mine(own, address, patches)
-        said_again, _ = process.communicate(timeout=SECONDS)
+        with mining(own, address, patches) as process:
+            said_again, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, said_again
     assert "Traceback" not in said + said_again
     assert "rack-3 is refused: The project was measured on the data snapshot" in said
