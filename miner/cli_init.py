@@ -53,6 +53,7 @@ def init(
     from chain.session import Connection
     from miner import init as steps
     from miner import readiness
+    from trainer import task
     from trainer.view import View
 
     view = View(quiet=as_json)
@@ -68,7 +69,7 @@ def init(
 
         with view.step("fetching and verifying artifacts"):
             artifacts = steps.fetch(connection, account, tell)
-        parsed = steps.parse(artifacts)
+        parsed = task.read(artifacts)
         where = {"network": connection.network.name, "program_id": str(connection.network.program_id)}
         branch = steps.lay_out(folder, account, parsed, artifacts, where)
     view.say(f"✓ work tree: {folder}, on branch {branch}")

@@ -45,13 +45,7 @@ def network_state(connection: Connection, project_id: int) -> str:
     """The text of network_state.json from the chain; ChainError or TrainerError where its artifacts do not fit."""
     project = connection.client.project(project_id)
     artifacts = fetch_project(connection, project)
-    parsed = task.assemble(
-        protocol_bytes=artifacts.protocol,
-        snapshot=artifacts.snapshot,
-        benchmark=artifacts.benchmark,
-        baseline_metrics=artifacts.baseline_metrics,
-        best_code=artifacts.best_code,
-    )
+    parsed = task.read(artifacts)
     convention = score.infer(project.baseline_aggregate_score, parsed.baseline, minimize=parsed.minimize)
     return network_state_json(
         project,

@@ -29,7 +29,7 @@ from chain.irys.dataitem import ItemId
 from chain.session import MAX_ARTIFACT, Connection
 from miner import interop
 from miner.workspace import Workspace
-from trainer import bundle, task
+from trainer import bundle
 from trainer.errors import TrainerError
 from trainer.task import Task
 
@@ -79,17 +79,6 @@ def fetch(connection: Connection, project: Project, say: Callable[[Checked], Non
         say(Checked(name, digest.hex(), str(ItemId(item)), str(owner), size, signed))
     protocol, snapshot, benchmark, metrics, *best = found
     return ProjectArtifacts(protocol, snapshot, benchmark, metrics, best[0] if best else None)
-
-
-def parse(artifacts: ProjectArtifacts) -> Task:
-    """What the artifacts say."""
-    return task.assemble(
-        protocol_bytes=artifacts.protocol,
-        snapshot=artifacts.snapshot,
-        benchmark=artifacts.benchmark,
-        baseline_metrics=artifacts.baseline_metrics,
-        best_code=artifacts.best_code,
-    )
 
 
 def folder_name(symbol: str, project_id: int) -> str:

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from chain import score
 from chain.interface import Project
+from trainer import strict
 from trainer.errors import TrainerError
 
 MAX_FILE: Final = 64 * 1024 * 1024
@@ -278,23 +279,12 @@ def _lines(data: bytes, what: str) -> list[bytes]:
 
 def _object(data: bytes, what: str) -> dict[str, Any]:
     try:
-        value = json.loads(data.decode(), parse_constant=_no_number, object_pairs_hook=_unique)
+        value = json.loads(data.decode(), parse_constant=strict.no_number, object_pairs_hook=strict.unique_keys)
     except (ValueError, RecursionError) as error:
         raise InvalidRecord(f"{what} is not valid JSON: {str(error)[:200]}.") from None
     if not isinstance(value, dict):
         raise InvalidRecord(f"{what} is not a JSON object.")
     return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return found
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a finite JSON number")
 
 
 def _fields(

@@ -30,7 +30,7 @@ from miner.ledger import Session, Trial
 from trainer.view import Say, View, printable
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-ROWS, SAID = 8, 3  # trials and said lines at 80 x 24
+ROWS = 8  # trials at 80 x 24
 _STYLES = {"keep": "green", "discard": "dim", "crash": "red", "": "cyan"}
 _WIDE = 72  # columns from which intervals are shown
 

@@ -117,13 +117,7 @@ def started(
         if project is None:
             project, published = _publish(connection, home, view, publish, text)
         artifacts = fetch_project(connection, project)
-        parsed = task.assemble(
-            protocol_bytes=artifacts.protocol,
-            snapshot=artifacts.snapshot,
-            benchmark=artifacts.benchmark,
-            baseline_metrics=artifacts.baseline_metrics,
-            best_code=artifacts.best_code,
-        )
+        parsed = task.read(artifacts)
         convention = score.infer(project.baseline_aggregate_score, parsed.baseline, minimize=parsed.minimize)
         view.say(
             f"project {project.id}, {project.token_name}: baseline {parsed.baseline:.6f}, "

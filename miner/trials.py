@@ -92,13 +92,15 @@ def rules(
     against = band(runs_of(session, current.base, machine))
     finished = []
     for t in session.trials:
+        if t.base != current.base or not t.decision:
+            continue
         runs = [
             (curve_of(run), run["val_bpb"])
             for run in t.runs
             if run["arm"] == Arm.CANDIDATE.value and run["machine"] == machine and run["val_bpb"] is not None
         ]
         seen = [*values(t, Arm.INCUMBENT, machine), *history(session, t, machine)]
-        if t.base == current.base and t.decision and seen:
+        if seen:
             finished.append((statistics.fmean(seen), runs))
     usual = racing.Rules()
     return usual.calibrated(pairs(finished, against, sigma, budget_seconds=budget_seconds, rules=usual))

@@ -27,6 +27,7 @@ from re import _constants as op  # type: ignore[attr-defined]
 from re import _parser as sre  # type: ignore[attr-defined]
 from typing import Any, Final, Literal, NoReturn, cast
 
+from trainer import strict
 from trainer.errors import InvalidProtocol
 
 Direction = Literal["minimize", "maximize"]
@@ -177,7 +178,9 @@ def _load(data: bytes) -> object:
             f"A protocol has at most {MAX_BYTES} bytes, this one has {len(data)}.", "Check what was fetched."
         )
     try:
-        document = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_no_number, parse_float=_finite)
+        document = json.loads(
+            data.decode(), object_pairs_hook=strict.unique_keys, parse_constant=strict.no_number, parse_float=_finite
+        )
         json.dumps(document, ensure_ascii=False).encode()  # a lone surrogate could not be written back
     except RecursionError:
         problem = "nested too deeply"
@@ -190,21 +193,8 @@ def _load(data: bytes) -> object:
     raise InvalidProtocol(f"The protocol is not valid JSON: {problem}.", "Check the file or what was fetched.")
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"the key {key!r} occurs twice")
-        found[key] = value
-    return found
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a finite JSON number")
-
-
 def _finite(text: str) -> float:
-    return value if math.isfinite(value := float(text)) else _no_number(text)
+    return value if math.isfinite(value := float(text)) else strict.no_number(text)
 
 
 _MISSING: Final = object()

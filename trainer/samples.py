@@ -17,8 +17,9 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
+from trainer import strict
 from trainer.errors import InvalidBundle
 
 MAX_BYTES: Final = 1024 * 1024
@@ -89,7 +90,11 @@ def _load(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_BYTES:
         raise ValueError(f"{len(data)} bytes")
     document = json.loads(
-        data, parse_float=Decimal, parse_int=Decimal, parse_constant=_no_number, object_pairs_hook=_unique
+        data,
+        parse_float=Decimal,
+        parse_int=Decimal,
+        parse_constant=strict.no_number,
+        object_pairs_hook=strict.unique_keys,
     )
     if not isinstance(document, dict):
         raise ValueError("the document is not an object")
@@ -152,14 +157,3 @@ def _count(document: Mapping[str, Any], name: str) -> int | None:
     if number != int(number) or not 0 <= number <= 1_000_000:
         raise ValueError(f"{name} is not a count")
     return int(number)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return found
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a finite JSON number")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -82,6 +83,36 @@ class Task:
     def minimize(self) -> bool:
         """Whether lower is better."""
         return self.protocol.primary.direction == "minimize"
+
+
+class Artifacts(typing.Protocol):
+    """A project's artifacts as bytes, whoever fetched them; `best_code` is None while nothing was approved."""
+
+    @property
+    def protocol(self) -> bytes: ...
+
+    @property
+    def snapshot(self) -> bytes: ...
+
+    @property
+    def benchmark(self) -> bytes: ...
+
+    @property
+    def baseline_metrics(self) -> bytes: ...
+
+    @property
+    def best_code(self) -> bytes | None: ...
+
+
+def read(artifacts: Artifacts) -> Task:
+    """The task that a project's artifacts describe; raises as `assemble` does."""
+    return assemble(
+        protocol_bytes=artifacts.protocol,
+        snapshot=artifacts.snapshot,
+        benchmark=artifacts.benchmark,
+        baseline_metrics=artifacts.baseline_metrics,
+        best_code=artifacts.best_code,
+    )
 
 
 def assemble(

@@ -23,12 +23,12 @@ from chain.errors import ChainError
 from chain.interface import Project, Proposal
 from chain.irys.store import write_atomic
 from chain.session import Connection
-from trainer import fresh
+from trainer import fresh, task
 from trainer.comparison import NoiseRecord
 from trainer.errors import TrainerError
 from trainer.view import View
 from verifier import attestation
-from verifier.intake import Case, local_case, open_case, parse
+from verifier.intake import Case, local_case, open_case
 from verifier.policy import Policy
 from verifier.replay import Judged, Replay, judge, replay
 from verifier.verdict import Evidence, Fault, Finding, Reason, Verdict, decide
@@ -93,7 +93,7 @@ def check_candidate(
 ) -> Checked:
     """Check a local train.py as if it were proposed; its fresh text is drawn by chance."""
     with view.step("fetching and verifying artifacts"):
-        parsed = parse(fetch_project(connection, project))
+        parsed = task.read(fetch_project(connection, project))
     case = local_case(project, parsed, source, policy.source)
     folder = folder_of(connection.home, connection.network.name, f"local-{case.code_hash[:16]}")
     return _check(

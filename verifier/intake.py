@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
-from chain.artifacts import ProjectArtifacts, fetch_project
+from chain.artifacts import fetch_project
 from chain.errors import ChainError, InvalidData
 from chain.interface import Project, Proposal
 from chain.session import MAX_ARTIFACT, Connection
@@ -63,7 +63,7 @@ def open_case(connection: Connection, proposal: Proposal, caps: SourceCaps) -> C
     """The case of a proposal. ChainError or TrainerError where the project itself cannot be fetched or read."""
     project = connection.client.project(proposal.project_id)
     artifacts = fetch_project(connection, project)
-    parsed = parse(artifacts)
+    parsed = task.read(artifacts)
     findings: list[Finding] = []
     code = _fetch(connection, proposal, proposal.code_irys_id, proposal.code_hash, "code archive", findings)
     log = _fetch(
@@ -85,17 +85,6 @@ def open_case(connection: Connection, proposal: Proposal, caps: SourceCaps) -> C
         tags.get(HARDWARE_TAG, ""),
         tags.get(DATA_TAG, ""),
         tuple(findings),
-    )
-
-
-def parse(artifacts: ProjectArtifacts) -> Task:
-    """A project's artifacts as values."""
-    return task.assemble(
-        protocol_bytes=artifacts.protocol,
-        snapshot=artifacts.snapshot,
-        benchmark=artifacts.benchmark,
-        baseline_metrics=artifacts.baseline_metrics,
-        best_code=artifacts.best_code,
     )
 
 

@@ -46,7 +46,6 @@ class Endpoints:
     gateways: tuple[str, ...]
 
 
-MAINNET = Endpoints("https://uploader.irys.xyz", ("https://gateway.irys.xyz",))
 DEVNET = Endpoints("https://devnet.irys.xyz", ("https://devnet.irys.xyz",))
 
 

@@ -297,13 +297,7 @@ def test_a_project_from_a_repository(home: Path, repository: Path, server: Serve
     assert hashes == made["sha256"]
     assert hashes["snapshot"] == project.repo_snapshot_hash.hex()
     # what a miner reads of it
-    parsed = task.assemble(
-        protocol_bytes=artifacts.protocol,
-        snapshot=artifacts.snapshot,
-        benchmark=artifacts.benchmark,
-        baseline_metrics=artifacts.baseline_metrics,
-        best_code=None,
-    )
+    parsed = task.read(artifacts)
     assert parsed.files == local.SMOKE.files
     assert (parsed.baseline, project.baseline_aggregate_score) == (Decimal("2.534"), 2_534_000)
     assert parsed.benchmark == task.Benchmark("armlx-smoke-1", ("--text", "stdlib"), local.DATA_SNAPSHOT)

@@ -22,9 +22,8 @@ from miner import submit
 from tests.e2e.test_path import BIN
 from tests.faults.lives import Kill, copied, left_over, live
 from tests.faults.world import number, tokens_of
-from trainer import bundle, constants
+from trainer import bundle, constants, task
 from trainer.hardware import fingerprint
-from verifier.intake import parse
 from verifier.settle import Record
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def sources(tiny_home: TinyHome) -> list[tuple[str, ProposalStatus]]:
 def propose(home: Path, tiny_home: TinyHome, scripts: list[str]) -> None:
     with Connection("embedded", home) as connection:
         client, miner = connection.client, connection.wallet(None, MINER)
-        snapshot = parse(fetch_project(connection, client.project(0))).benchmark.data_snapshot
+        snapshot = task.read(fetch_project(connection, client.project(0))).benchmark.data_snapshot
         tags = [("Hardware-Class", fingerprint().hardware_class), ("Data-Snapshot", snapshot)]
         for script in scripts:
             project = client.project(0)

@@ -19,9 +19,9 @@ from chain.interface import Proposal
 from chain.irys.client import Role
 from chain.session import Connection
 from tests import local
-from trainer import bundle, protocol
+from trainer import bundle, protocol, task
 from trainer.source import SourceCaps
-from verifier.intake import Case, check_source, local_case, open_case, parse, read_candidate
+from verifier.intake import Case, check_source, local_case, open_case, read_candidate
 from verifier.verdict import Fault, Finding, Reason
 
 SNAPSHOT: Mapping[str, bytes] = local.SMOKE.files
@@ -286,7 +286,7 @@ def test_a_bad_archive_with_the_right_hash(connection: Connection) -> None:
 
 
 def test_a_local_candidate(connection: Connection) -> None:
-    parsed = parse(local.artifacts())
+    parsed = task.read(local.artifacts())
     case = local_case(connection.client.project(0), parsed, BETTER, CAPS)
     assert (case.proposal, case.findings, case.candidate) == (None, (), with_train(BETTER))
     assert case.code_hash == sha256(bundle.pack(with_train(BETTER))).hexdigest()
