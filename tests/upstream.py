@@ -43,7 +43,7 @@ def protocol() -> bytes:
     document["environment"]["setupCommands"] = ["uv sync", f"uv run prepare.py {' '.join(SHARDS)}"]
     document["execution"]["stopCondition"]["trainingSecondsBudget"] = 4
     document["execution"]["hardTimeoutSeconds"] = 20
-    document["archetypeExtensions"]["ml_train"]["evalTokens"] = 4096
+    document["archetypeExtensions"]["ml_train"]["evalTokens"] = 16384
     return json.dumps(document, indent=2).encode()
 
 
