@@ -1,6 +1,6 @@
 """What this machine is: the facts that say whether two measurements can be compared, and their class.
 
-The class is one short string: `apple-m4-max-40c` (chip and GPU cores), `nvidia-h200` (the first GPU), or
+The class is one short string: `apple-m4-max-40c` (chip and GPU cores), `nvidia-h200` (the GPU in use), or
 `cpu-amd-epyc-2c` (processor family and the cores this process may use). Every fact comes from a parser that
 is a pure function of a tool's output; a tool that is missing, slow or talks nonsense leaves its fact unknown.
 Serial numbers, host names and display identifiers are not read.
@@ -72,7 +72,7 @@ def fingerprint() -> Fingerprint:
         gpu_cores = gpu_cores_from_ioreg(run_tool("ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator"))
         gpu_cores = gpu_cores or gpu_cores_from_profiler(run_tool("system_profiler", "-json", "SPDisplaysDataType"))
     elif device == "cuda":
-        query = "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"
+        query = "--query-gpu=name,memory.total", "--format=csv,noheader,nounits", *chosen_gpu(os.environ)
         gpu, gpu_memory = gpu_from_nvidia_smi(run_tool("nvidia-smi", *query)) or ("NVIDIA GPU", 0)
         memory = gpu_memory or memory
     try:
@@ -147,6 +147,15 @@ def gpu_cores_from_profiler(output: str) -> int | None:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return None
+
+
+def chosen_gpu(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """nvidia-smi's arguments for the GPU that CUDA_VISIBLE_DEVICES puts first; none without one that can be asked for.
+
+    CUDA counts as nvidia-smi does where all cards are alike, else with CUDA_DEVICE_ORDER=PCI_BUS_ID.
+    """
+    first = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    return ("-i", first) if re.fullmatch(r"[0-9]{1,3}|GPU-[0-9a-f-]{8,36}", first) else ()
 
 
 def gpu_from_nvidia_smi(output: str) -> tuple[str, int] | None:

@@ -47,6 +47,23 @@ def test_samples() -> None:
     assert hardware.cuda_from_nvidia_smi(SMI.replace("CUDA Version: 12.4", "CUDA UMD Version: 13.0")) == 13
 
 
+@pytest.mark.parametrize(
+    ("visible", "arguments"),
+    [
+        ("1", ("-i", "1")),
+        ("1,0", ("-i", "1")),
+        ("GPU-8a1b2c3d-0000-1111-2222-333344445555", ("-i", "GPU-8a1b2c3d-0000-1111-2222-333344445555")),
+        ("", ()),
+        ("-1", ()),
+        ("MIG-8a1b2c3d", ()),
+        ("0 --help", ()),
+    ],
+)
+def test_chosen_gpu(visible: str, arguments: tuple[str, ...]) -> None:
+    assert hardware.chosen_gpu({"CUDA_VISIBLE_DEVICES": visible}) == arguments
+    assert hardware.chosen_gpu({}) == ()
+
+
 @given(st.text(max_size=80) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
 def test_nonsense_is_unknown(text: str) -> None:
     hardware.cpu_from_sysctl(text)

@@ -226,6 +226,14 @@ for path in glob.glob("/proc/[0-9]*/environ") + glob.glob("/proc/[0-9]*/cmdline"
     assert texts[0] == "b''"  # the first process was started with no environment
 
 
+@pytest.mark.parametrize("cuda", [False, True])
+def test_the_chosen_gpu_is_passed_on_with_cuda(sandbox: Sandbox, cuda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("CUDA_SECRET", "no")
+    output = run(choose(cuda=cuda), "import os; print(*sorted(n for n in os.environ if n.startswith('CUDA')))")
+    assert output.split() == (["CUDA_VISIBLE_DEVICES"] if cuda else [])
+
+
 def test_caps_are_gone_and_the_filter_is_on(sandbox: Sandbox) -> None:
     status = run(sandbox, "print(open('/proc/self/status').read())")
     for line in ("CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"):

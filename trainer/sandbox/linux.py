@@ -54,6 +54,8 @@ _DEVICES = (
 )  # as --dev binds
 _SYSTEM_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _SYSTEM_FILES = ("/usr", "/etc/ld.so.cache", "/etc/alternatives")
+_GPU_CHOICE = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+"""All that a job inherits, with CUDA only: which of several GPUs it is to use, as whoever started us chose."""
 
 
 def _nvidia_devices() -> list[str]:
@@ -273,7 +275,8 @@ class Bubblewrap:
                 "Use a kernel with CONFIG_PROC_CHILDREN.",
             )
         caps = resource_limits(limits, platform.release(), self.cuda)
-        what = order(JOB, argv, env or {}, cwd, (f"{JOB}/scratch", "/dev/shm"), caps)
+        chosen = {name: os.environ[name] for name in _GPU_CHOICE if self.cuda and name in os.environ}
+        what = order(JOB, argv, chosen | dict(env or {}), cwd, (f"{JOB}/scratch", "/dev/shm"), caps)
         wanted = options(mounts, tools, limits.scratch_bytes, self.cuda)
         return Job(lambda: self._enter(bwrap, wanted, what), limits)
 
