@@ -75,7 +75,9 @@ def judge(
         return Answer("it could not be scored on fresh text", evidence, None)
     if again.outcome is not Outcome.BETTER:
         lost = again.outcome is Outcome.NOT_BETTER
-        words_fresh = "its gain does not hold on fresh text" if lost else "its gain on fresh text is not clear"
+        words_fresh = (
+            "its gain does not hold on fresh text" if lost else "its gain on fresh text is not clear or much smaller"
+        )
         return Answer(words_fresh, evidence, again.delta)
     return Answer("", evidence, again.delta)
 

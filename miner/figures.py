@@ -5,7 +5,7 @@ All of it is a pure function of the `Session`. Values are val_bpb, lower is bett
 - A trial's value is the mean of its own runs. Its interval is that of its delta, laid about this mean.
 - The level of a commit is the mean of all its runs, as a candidate and as the incumbent since: a lucky keep
   settles where its repeats put it.
-- The gain is the sum of the deltas of what was kept, as it is claimed on chain.
+- The gain is the sum of the deltas of what was kept, less what a confirming test disproved since.
 - What a ledger does not say (an older one has no segments and no curves) is None or unsplit, never guessed.
 """
 
@@ -123,8 +123,18 @@ def figures(session: Session, *, budget: float | None = None, running: bool = Fa
 
 
 def gain(session: Session) -> float:
-    """The sum of the deltas of what was kept, in bpb."""
-    return math.fsum(trial.delta or 0.0 for trial in session.trials if trial.kept and trial.number)
+    """The sum of the deltas of what was kept and not disproved by a confirming test since, in bpb."""
+    return math.fsum(trial.delta or 0.0 for trial in _standing(session))
+
+
+def _standing(session: Session) -> list[Trial]:
+    """The kept trials but those from which a confirming test sent the search back."""
+    kept = {trial.commit: trial for trial in session.trials if trial.kept and trial.number}
+    for test in session.confirmations:
+        at = test.commit if test.disproved else test.against
+        while at != test.against and at in kept:
+            at = kept.pop(at).base
+    return list(kept.values())
 
 
 def point(trial: Trial) -> Point:
@@ -159,6 +169,7 @@ def incumbents(session: Session) -> list[Step]:
         return []
     changes = [(0.0, session.trials[0].base)]
     changes += [(float(trial.number), trial.commit) for trial in session.trials if trial.kept and trial.number]
+    changes += [(test.trial + 0.5, test.against) for test in session.confirmations if test.disproved]
     changes += [(frontier.trial + 0.5, frontier.commit) for frontier in session.frontiers if frontier.foreign]
     known = levels(session)
     return [Step(since, commit, known[commit]) for since, commit in sorted(changes) if commit in known]

@@ -145,6 +145,11 @@ class Confirmation:
     p: float | None = None
     fresh_delta: float | None = None
 
+    @property
+    def disproved(self) -> bool:
+        """Whether the code is not even as good as the chain's best: then the search goes on from that."""
+        return self.passed is False and self.delta is not None and self.delta <= 0
+
 
 @dataclass(slots=True)
 class Segment:
@@ -216,8 +221,6 @@ class Session:
                     for entry in event["runs"]:
                         self.apply({**entry, **which, "event": "run"})
                     self.apply({**event["decision"], **which, "event": "decision"})
-                case "head":
-                    self.head = event["commit"]
                 case "confirming":
                     about = ("trial", "commit", "against", "seed", "fresh_seed", "noise", "at")
                     self.confirmations.append(Confirmation(**{name: event[name] for name in about}))
@@ -228,6 +231,8 @@ class Session:
                     last.passed, last.reason = event["passed"], event["reason"]
                     last.delta, last.low, last.high = event["delta"], event["low"], event["high"]
                     last.p, last.fresh_delta = event["p"], event["fresh_delta"]
+                    if last.disproved and self.head == last.commit:
+                        self.head = last.against
                 case "held":
                     for done in self.confirmations:
                         if (done.commit, done.against) == (event["commit"], event["against"]):

@@ -26,7 +26,7 @@ from chain.follow import Follower
 from chain.interface import Project, ProposalStatus
 from chain.irys.store import write_atomic
 from chain.session import Connection
-from miner import frontier, goals, records, submit, trials
+from miner import figures, frontier, goals, records, submit, trials
 from miner.frontier import SCRIPT, Best
 from miner.goals import Done, Goals
 from miner.ledger import Ledger, Trial
@@ -222,8 +222,7 @@ class Miner:
         return sum(s.proposal is not None for s in self.ledger.session.submissions)
 
     def _show_best(self) -> None:
-        gain = sum(t.delta or 0.0 for t in self.ledger.session.trials if t.kept)
-        self.view.status = f"best so far: {gain:+.4f}"
+        self.view.status = f"best so far: {figures.gain(self.ledger.session):+.4f}"
         self.view.observe(self.ledger.session)
 
     # --- the chain ---

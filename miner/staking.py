@@ -113,10 +113,9 @@ class Staking:
 
     def _not_confirmed(self, done: Confirmation, best: str) -> None:
         self.view.say(f"  not submitted: {done.reason}", style="yellow")
-        if done.delta is not None and done.delta <= 0:
-            self.ledger.append("head", commit=best, reason="what was kept since is not better than the best on chain")
+        if done.disproved:
             self.workspace.keep(best)
-            self.view.say("  the search goes on from the best on chain")
+            self.view.say("  what was kept since is not better: the search goes on from the best on chain")
 
     def _why_not(self, done: Confirmation, rules: confirm.Rules) -> str:
         """Why a confirmed gain is not staked on, in words; "" where it is. The outlook is shown in any case."""

@@ -15,8 +15,8 @@ Pure: no file, clock, process or socket. The rules, in the order in which they a
 4.  With nothing of that kind, the comparison speaks: shown no better is a **reject**; undecided is a
     **release** (the run limit was reached, this machine was louder than its record, or the gain was suggested
     though not shown); better goes on to 5.
-5.  The gain must hold on fresh data: not measured there is a **release**; undecided there is a
-    **release**; shown to vanish there is a **reject**.
+5.  The gain must hold on fresh data: not measured there is a **release**; undecided there, or shown but
+    much smaller, is a **release**; shown to be much smaller and not shown to be there at all is a **reject**.
 6.  What is left is an **approve**, provided that the anchored score is above the best on chain after
     rounding to the chain's six decimals; else it is a **reject** for no improvement.
 
@@ -129,7 +129,11 @@ _OF_COMPARISON = {
 }
 _OF_FRESH = {
     Outcome.NOT_BETTER: (Kind.REJECT, Reason.NOT_ON_FRESH_DATA, "The gain does not hold on fresh data."),
-    Outcome.UNDECIDED: (Kind.RELEASE, Reason.FRESH_DATA_UNDECIDED, "The gain on fresh data is not clear."),
+    Outcome.UNDECIDED: (
+        Kind.RELEASE,
+        Reason.FRESH_DATA_UNDECIDED,
+        "The gain on fresh data is not clear, or far smaller than on validation.",
+    ),
     Outcome.MISSING: (Kind.RELEASE, Reason.FRESH_DATA_UNAVAILABLE, "No fresh data could be scored."),
 }
 

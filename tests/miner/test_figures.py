@@ -73,6 +73,18 @@ def test_levels_gain_and_steps() -> None:
     assert found.per_hour == pytest.approx(0.2 / 0.1)
 
 
+def test_what_a_confirming_test_disproves_is_no_gain() -> None:
+    more = (trial(3, WORSE, KEPT), run(3, "candidate", 2.3), decision(3, "keep", 0.1))
+    about = {"at": at(9), "trial": 3, "commit": WORSE, "seed": 1, "fresh_seed": "", "noise": {}}
+    numbers = {"passed": False, "reason": "", "delta": -0.01, "low": None, "high": None, "p": None, "fresh_delta": None}
+    for against, gain, last in ((BASE, 0.0, BASE), (KEPT, 0.2, KEPT)):
+        confirmed = {"event": "confirming", **about, "against": against}, {"event": "confirmed", "at": at(9), **numbers}
+        found = figures.figures(session(*OLD, *more, *confirmed))
+        assert found.gain == pytest.approx(gain)
+        assert found.steps[-1].commit == last
+    assert figures.figures(session(*OLD, *more)).gain == pytest.approx(0.3)
+
+
 def test_a_points_interval_is_that_of_its_delta() -> None:
     point = figures.figures(session(*OLD)).points[1]
     assert (point.value, point.runs) == (2.4, (2.4,))

@@ -120,6 +120,35 @@ def test_what_it_adds_up_to(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("passed", "delta", "head"),
+    [
+        (True, 0.1, "d" * 40),
+        (False, 0.02, "d" * 40),  # not shown, but not disproved: the search goes on from it
+        (False, None, "d" * 40),
+        (False, -0.01, "c" * 40),
+        (False, 0.0, "c" * 40),
+    ],
+)
+def test_a_disproved_keep_is_left_with_the_very_event_that_says_so(
+    passed: bool, delta: float | None, head: str, tmp_path: Path
+) -> None:
+    about = {"trial": 1, "commit": "d" * 40, "against": "c" * 40, "seed": 1, "fresh_seed": "00", "noise": {}}
+    numbers = dict.fromkeys(("low", "high", "p", "fresh_delta"))
+    events = [
+        SESSION,
+        trial(0),
+        {"event": "decision", "number": 0, "decision": "keep", "delta": 0.0},
+        trial(1, "d" * 40),
+        {"event": "decision", "number": 1, "decision": "keep", "delta": 0.1},
+        {"event": "confirming", **about},
+        {"event": "confirmed", "passed": passed, "reason": "", "delta": delta, **numbers},
+    ]
+    _, states = written(tmp_path / "session.jsonl", events)
+    assert states[-2].head == "d" * 40
+    assert states[-1].head == head
+
+
 def test_cut_at_every_byte_it_is_a_prefix(tmp_path: Path) -> None:
     content, states = written(tmp_path / "session.jsonl", WHOLE)
     cut = tmp_path / "cut.jsonl"
