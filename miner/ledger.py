@@ -153,9 +153,13 @@ class Confirmation:
 
 @dataclass(slots=True)
 class Segment:
-    """One life of the miner's process, from `begin` to `end` ("" where it was killed); `seconds` it ran."""
+    """One life of the miner's process, from `begin` to `end` ("" where it was killed); `seconds` it ran.
+
+    `measured` says on what class of machine and how; "" in an older ledger.
+    """
 
     begin: str
+    measured: str = ""
     end: str = ""
     reason: str = ""
     seconds: float = 0.0
@@ -266,7 +270,7 @@ class Session:
                     self.spent += event["lamports"]
                     self.staked += event["stake"]
                 case "begin":
-                    self.segments.append(Segment(event["at"]))
+                    self.segments.append(Segment(event["at"], event.get("measured", "")))
                 case "end":
                     segment = self.segments[-1]
                     segment.end, segment.reason, segment.seconds = event["at"], event["reason"], event["seconds"]

@@ -117,7 +117,7 @@ class Miner:
     def run(self) -> Summary:
         """Mine until a goal is reached; KeyboardInterrupt passes through with everything on disk."""
         reason = "interrupted"
-        self.ledger.append("begin")
+        self.ledger.append("begin", measured=f"{self.bench.machine.hardware_class}, {self.bench.method}")
         try:
             reason = self._run()
         except (TrainerError, ChainError) as error:
@@ -146,6 +146,7 @@ class Miner:
         landed = submit.reconcile(self.connection.client, self.wallet.pubkey(), self.project, self.ledger)
         if landed is not None:
             self.view.say(f"proposal {landed.id} of the interrupted session did reach the chain")
+        self._check_machine()
         if not session.trials:
             self._append_trial(0, "baseline", self.workspace.head())
         self._look_at_chain()
@@ -166,6 +167,16 @@ class Miner:
             elif not self._go_on(more=not reason, here=won is None):
                 return reason or "the proposer has nothing left to try"
             self._look_at_chain()
+
+    def _check_machine(self) -> None:
+        """Refuse to go on where what this session measured so far does not compare with what is measured now."""
+        ways = [segment.measured for segment in self.ledger.session.segments if segment.measured]
+        if ways[0] != ways[-1]:
+            raise EnvironmentNotReady(
+                f"This session's values are those of {ways[0]}, here and now they would be those of {ways[-1]}, and such "
+                "values do not compare.",
+                f"Go on where it began, or move {self.folder} away to start a new session; nothing in it is pending.",
+            )
 
     def _go_on(self, *, more: bool, here: bool) -> bool:
         """Judge a trial, or have machines do so; False where none is open and `more` is False or none is left."""
