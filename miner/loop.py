@@ -173,8 +173,7 @@ class Miner:
         ways = [segment.measured for segment in self.ledger.session.segments if segment.measured]
         if ways[0] != ways[-1]:
             raise EnvironmentNotReady(
-                f"This session's values are those of {ways[0]}, now they would be those of {ways[-1]}, and such values do "
-                "not compare.",
+                f"This session measured as {ways[0]}, now it would as {ways[-1]}, and such values do not compare.",
                 f"Go on where it began, or move {self.folder} away to start a new session; nothing in it is pending.",
             )
 
