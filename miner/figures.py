@@ -23,6 +23,7 @@ from miner.ledger import Segment, Session, Submission, Trial
 
 CANDIDATE = "candidate"
 WORDS = {"keep": "kept", "discard": "discarded", "crash": "crashed", "": "open"}  # decisions, as people read them
+THEIRS, DISPROVED = "another miner’s", "disproved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,15 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The incumbent from trial `since` on (a half where it came between two trials), at its level."""
+    """The incumbent from trial `since` on (a half where it came between two trials), at its level.
+
+    `why` says where it came from if it was not kept here: another miner's, or back to the best on chain.
+    """
 
     since: float
     commit: str
     level: float
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +172,12 @@ def incumbents(session: Session) -> list[Step]:
     """The incumbents in order; one that never ran here has no level and is left out."""
     if not session.trials:
         return []
-    changes = [(0.0, session.trials[0].base)]
-    changes += [(float(trial.number), trial.commit) for trial in session.trials if trial.kept and trial.number]
-    changes += [(test.trial + 0.5, test.against) for test in session.confirmations if test.disproved]
-    changes += [(frontier.trial + 0.5, frontier.commit) for frontier in session.frontiers if frontier.foreign]
+    changes = [(0.0, session.trials[0].base, "")]
+    changes += [(float(trial.number), trial.commit, "") for trial in session.trials if trial.kept and trial.number]
+    changes += [(test.trial + 0.5, test.against, DISPROVED) for test in session.confirmations if test.disproved]
+    changes += [(frontier.trial + 0.5, frontier.commit, THEIRS) for frontier in session.frontiers if frontier.foreign]
     known = levels(session)
-    return [Step(since, commit, known[commit]) for since, commit in sorted(changes) if commit in known]
+    return [Step(since, commit, known[commit], why) for since, commit, why in sorted(changes) if commit in known]
 
 
 def curves(session: Session, commit: str) -> list[Sequence[Sequence[float]]]:

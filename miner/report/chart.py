@@ -29,7 +29,7 @@ def value_range(figures: Figures) -> tuple[float, float]:
     if not levels and not means:
         return 0.0, 1.0
     levels = levels or [statistics.median(means)]
-    span = max(max(levels) - min(levels), 6 * (figures.noise or 0.0), 1e-6 * max(map(abs, levels)), 1e-9)
+    span = max(max(levels) - min(levels), 6 * (figures.noise or 0.0), 1e-3 * max(map(abs, levels)), 1e-9)
     kept = [end for p in figures.points if p.decision == "keep" for end in (p.value, p.low, p.high) if end is not None]
     near = [value for value in [*means, *kept] if min(levels) - 2 * span <= value <= max(levels) + 0.55 * span]
     ends = [e for p in figures.points if p.value in near for e in (p.low, p.high) if e is not None]
@@ -71,10 +71,10 @@ def _incumbent(frame: Frame, figures: Figures, last: int) -> list[str]:
     for step, following in zip_longest(figures.steps, figures.steps[1:]):
         end = following.since if following else last + 0.7
         path += [(frame.x(step.since), frame.y(step.level)), (frame.x(end), frame.y(step.level))]
-        if step.since != int(step.since):
+        if step.why:
             x = frame.x(step.since)
             parts.append(element("line", x1=x, x2=x, y1=frame.top, y2=frame.floor, class_="theirs"))
-            parts.append(text(x + 5, frame.top + 8, "another miner’s", class_="theirs-label"))
+            parts.append(text(x + 5, frame.top + 8, step.why, class_="theirs-label"))
     if path:
         path[0] = (frame.x(-0.7), path[0][1]) if figures.steps[0].since == 0 else path[0]
         parts.append(line(path, class_="incumbent"))

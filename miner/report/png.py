@@ -45,11 +45,12 @@ def progress(figures: Figures, title: str) -> bytes:
         axes.hlines(step.level, begin, end, color=_KEEP, linewidth=1.6, zorder=2)
         if following:
             axes.vlines(following.since, following.level, step.level, color=_KEEP, linewidth=1.6, zorder=2)
-        if step.since != int(step.since):
+        if step.why:
             axes.axvline(step.since, color=_THEIRS, linewidth=0.9, linestyle="--", zorder=1)
-            axes.text(step.since + 0.15, high, "another miner's", color=_THEIRS, fontsize=8, va="top")
+            axes.text(step.since + 0.15, high, step.why, color=_THEIRS, fontsize=8, va="top")
     axes.set(xlim=(-0.7, last + 0.7), ylim=(low, high), xlabel="trial", ylabel="val_bpb (lower is better)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.ticklabel_format(axis="y", useOffset=False)
     axes.set_title(_plain(title), loc="left", fontsize=11)
     axes.grid(axis="y", color="#e4e3de", linewidth=0.8)
     axes.set_axisbelow(True)
