@@ -23,7 +23,7 @@ from chain.errors import ChainError
 from chain.interface import Project, Proposal
 from chain.irys.store import write_atomic
 from chain.session import Connection
-from trainer import fresh, task
+from trainer import fresh, hardware, sandbox, task
 from trainer.comparison import NoiseRecord
 from trainer.errors import TrainerError
 from trainer.view import View
@@ -50,6 +50,11 @@ class Checked:
     def digest(self) -> bytes:
         """The attestation's SHA-256, which settles on chain."""
         return sha256(self.attestation).digest()
+
+
+def ready() -> str:
+    """One line on this machine's sandbox; EnvironmentNotReady unless untrusted code can be confined in it."""
+    return sandbox.probe(sandbox.choose(cuda=hardware.cuda_major() is not None))
 
 
 def folder_of(home: Path, network: str, name: str) -> Path:

@@ -113,6 +113,7 @@ def check(
                 proposal,
                 key,
                 folder,
+                checks.ready,
                 lambda current: checks.check_proposal(
                     connection, current, key, rules, view, trust_harness=trust_harness
                 ),

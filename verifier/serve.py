@@ -28,12 +28,14 @@ def serve(
     every: float,
     retries: int,
     trust_harness: bool,
+    ready: settle.Ready = check.ready,
 ) -> list[dict[str, Any]]:
     """Settle what is pending or held by us, oldest first; what a proposal came to, in order.
 
     A proposal that raises is tried `retries` times in all and then left alone, as is one that was
-    released: the same machine would only release it again.
+    released: the same machine would only release it again. `ready` raises where this machine can judge nothing.
     """
+    ready()
     tries: dict[int, int] = {}
     results: list[dict[str, Any]] = []
     with Follower(connection.network, project_id, index_path(connection.home, connection.network)) as follower:
@@ -53,6 +55,7 @@ def serve(
                         proposal,
                         key,
                         folder,
+                        ready,
                         lambda current: check.check_proposal(
                             connection, current, key, policy, view, trust_harness=trust_harness
                         ),

@@ -35,6 +35,7 @@ from verifier.verdict import Kind
 MAX_CHECKS = 3
 LOCK_MARGIN = 120  # seconds of the review lock within which nothing new is begun
 
+Ready = Callable[[], object]
 Check = Callable[[Proposal], Checked]
 Say = Callable[[str], None]
 
@@ -123,8 +124,13 @@ class Record:
             self.open = None
 
 
-def settle(connection: Connection, proposal_id: int, key: Keypair, folder: Path, check: Check, say: Say) -> Settled:
-    """Bring one proposal to an end, or as far as it goes now. NotOurs where it is not for us."""
+def settle(
+    connection: Connection, proposal_id: int, key: Keypair, folder: Path, ready: Ready, check: Check, say: Say
+) -> Settled:
+    """Bring one proposal to an end, or as far as it goes now. NotOurs where it is not for us.
+
+    `ready` raises where this machine could judge nothing: before a claim, which would keep other verifiers away.
+    """
     client, record = connection.client, Record(folder / "settlement.jsonl")
     if not client.is_verifier(key.pubkey()):
         from chain.interface import NotVerifier, error_for
@@ -144,6 +150,7 @@ def settle(connection: Connection, proposal_id: int, key: Keypair, folder: Path,
                 "Try again once that lock has lapsed.",
             )
         if step is Step.CLAIM:
+            ready()
             say("claiming the review")
             _landed(record, client.claim_review(key, proposal, before_send=record.sending("claim")))
             proposal = client.proposal(proposal_id)

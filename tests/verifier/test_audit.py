@@ -51,7 +51,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Settled:
 
         def done(name: str, how: Answer) -> None:
             proposal = local.propose(connection, code=code, log=log)
-            found = settle(connection, proposal.id, key, home / name, lambda p: how(connection, p), lambda _: None)
+            found = settle(
+                connection, proposal.id, key, home / name, lambda: None, lambda p: how(connection, p), lambda _: None
+            )
             assert found.checked is not None
             sealed[name] = found.checked.attestation
 

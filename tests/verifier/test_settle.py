@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
@@ -22,9 +23,9 @@ from chain.session import AUTHORITY, Connection
 from tests import local
 from tests.chain.svm import digest
 from tests.verifier.cases import Answer, approving, checked, rejecting, releasing, runs
-from trainer.errors import TrainerError
+from trainer.errors import EnvironmentNotReady, TrainerError
 from trainer.view import View
-from verifier import attestation, serve, settle
+from verifier import attestation, check, serve, settle
 from verifier.check import Checked, folder_of
 from verifier.policy import Policy
 from verifier.settle import LOCK_MARGIN, MAX_CHECKS, NotOurs, Record, Settled, Step, frontier_moved, next_step
@@ -42,13 +43,20 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
         yield connection
 
 
-def settled(connection: Connection, proposal: int, how: Answer, key: Keypair | None = None) -> Settled:
+def ready() -> None:
+    """A machine whose sandbox works: here no candidate is run."""
+
+
+def settled(
+    connection: Connection, proposal: int, how: Answer, key: Keypair | None = None, ready: settle.Ready = ready
+) -> Settled:
     folder = folder_of(connection.home, "embedded", str(proposal))
     return settle.settle(
         connection,
         proposal,
         key or local.verifier_of(connection),
         folder,
+        ready,
         lambda current: how(connection, current),
         lambda _: None,
     )
@@ -199,6 +207,22 @@ def test_who_is_no_verifier_is_told_before_anything_is_done(connection: Connecti
     with pytest.raises(NotVerifier):
         settled(connection, 0, never, local.stranger(connection))
     assert "send" not in network.calls
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="on macOS the sandbox is part of the system")
+def test_a_machine_without_a_sandbox_claims_nothing(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.propose(connection)
+    _, network = local.watched(connection)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EnvironmentNotReady) as refusal:
+        settled(connection, 0, never, ready=check.ready)
+    assert "apt-get install bubblewrap" in refusal.value.cure
+    with pytest.raises(EnvironmentNotReady):
+        served(connection, monkeypatch, never, ready=check.ready)
+    assert "send" not in network.calls
+    assert connection.client.proposal(0).status is ProposalStatus.PENDING
 
 
 def test_what_is_settled_stays_settled(connection: Connection) -> None:
@@ -425,7 +449,11 @@ def test_any_other_bytes_are_refused_or_a_record(tmp_path_factory: pytest.TempPa
 
 
 def served(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch, how: Answer, retries: int = 3
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    how: Answer,
+    retries: int = 3,
+    ready: settle.Ready = ready,
 ) -> list[dict[str, Any]]:
     def check(connection: Connection, proposal: Proposal, *_: Any, **__: Any) -> Checked:
         return how(connection, proposal)
@@ -441,6 +469,7 @@ def served(
         every=1.0,
         retries=retries,
         trust_harness=False,
+        ready=ready,
     )
 
 
