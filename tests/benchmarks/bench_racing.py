@@ -37,6 +37,7 @@ from trainer.racing import MIN_POINTS, Band, Rules, hopeless, worst_lag
 
 DATA = Path(__file__).parent / "data"
 TUNED, HELD_OUT = DATA / "smoke_curves.json.gz", DATA / "smoke_curves_held_out.json.gz"
+FILES = (TUNED, HELD_OUT, DATA / "smoke_curves_third.json.gz", DATA / "smoke_curves_fourth.json.gz")
 Points = tuple[tuple[float, float], ...]
 
 
@@ -207,7 +208,7 @@ def pairs(recording: Recording, rules: Rules) -> list[tuple[float, float]]:
 def main() -> None:
     rules = Rules()
     print(rules)
-    recordings = [load(path) for path in (TUNED, HELD_OUT)]
+    recordings = [load(path) for path in FILES]
     views: dict[str, Callable[[Recording], Tally]] = {
         "1 own incumbent": lambda recording: within_rounds(recording, rules),
         "2 any incumbent": lambda recording: across(recording, rules),
@@ -215,13 +216,13 @@ def main() -> None:
         "3 bent, 15 %": lambda recording: across(recording, rules, stretch=0.15),
     }
     found = {name: [view(recording) for recording in recordings] for name, view in views.items()}
-    for i, (path, recording) in enumerate(zip((TUNED, HELD_OUT), recordings, strict=True)):
+    for i, (path, recording) in enumerate(zip(FILES, recordings, strict=True)):
         print(f"\n{path.name}: {len(recording.runs)} runs; {recording.about}")
         for name, tallies in found.items():
             print(f" {name:16s} {tallies[i]}")
         calibrated = rules.calibrated(pairs(recording, rules))
         print(f" calibrated by its own pairs: ratio {calibrated.ratio:.2f} instead of {rules.ratio:.2f}")
-    print("\nBoth recordings, independent winners: stopped, exact 95 % limit")
+    print("\nAll recordings, independent winners: stopped, exact 95 % limit")
     for name, tallies in found.items():
         stopped, winners = sum(t.independent_stopped for t in tallies), sum(t.independent for t in tallies)
         print(f" {name:16s} {stopped} of {winners}, {binomial_limit(stopped, winners):.2%}")
