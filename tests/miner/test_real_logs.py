@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from miner.simulate import Landscape, ours, play
 from tests.benchmarks.bench_real_logs import (
     DATA,
     GROUPS,
@@ -17,6 +18,7 @@ from tests.benchmarks.bench_real_logs import (
     changes,
     landscape,
     noise,
+    one_run,
     pace_slope,
     read,
     shrunk,
@@ -104,3 +106,11 @@ def test_unfolding_leaves_less_noise_as_gain_than_one_factor() -> None:
     found = sum(x for x in effects if x > 0) / len(effects)
     assert gains[1] > 1.5 * gains[0]
     assert found == pytest.approx(gains[0], rel=0.25)
+
+
+def test_a_policy_that_decides_what_is_clear_after_one_run_tries_more() -> None:
+    place = Landscape(effects=(-90.0, -40.0, 0.0, 60.0), hardness=0.0)
+    counts = [[play(strategy, place, hours=8, seed=seed) for seed in range(4)] for strategy in (ours, one_run)]
+    assert counts[1] == [play(one_run, place, hours=8, seed=seed) for seed in range(4)]
+    assert sum(c.gain for c in counts[1]) > 1.1 * sum(c.gain for c in counts[0])
+    assert sum(c.harmful_kept for c in counts[1]) == 0
