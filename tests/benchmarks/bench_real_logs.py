@@ -20,7 +20,8 @@ the steps of every run, and NVIDIA and AMD cards. What is taken from them:
 
 Sigma is the least known figure, so each landscape is played at several. Candidates are drawn from all of a group's,
 from the first EARLY of each session, or from later ones; "used up" makes gains rarer as they are found. 8-hour
-sessions, 330 s a run, everything seeded. About half an hour on one core; --quick plays a tenth of the sessions.
+sessions, 330 s a run, everything seeded. A good quarter of an hour
+on one core; --quick plays a tenth of the sessions.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ SIGMAS = {
     "GPUs": (0.0003, 0.00015, 0.0006, 0.0011),
 }
 """Sigma of one run, in bpb, that a group's changes are unfolded with and played at: measured, half, double, and what
-else was measured: two of our own runs on H100s (Macs), near copies (GPUs)."""
+else was measured. Macs: two pairs of repeats (a third Mac, of 15 to 20 steps a run, scatters by 0.032), and two runs of
+our own on H100s. M5 Max: at equal pace, without one tiny model that scatters by 0.007. GPUs: repeats, near copies."""
 HOT = 0.0085  # repeats on the M5 Max with the pace they had
 NUMBER = 600
 _ROUNDS, _STEP = 300, 0.25
