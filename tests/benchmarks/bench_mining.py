@@ -30,8 +30,8 @@ def sessions(strategy: Strategy, landscape: Landscape, number: int) -> list[Coun
     return [play(strategy, landscape, hours=HOURS, seed=seed) for seed in range(number)]
 
 
-def compare_all(landscape: Landscape, number: int, names: Sequence[str] = tuple(STRATEGIES)) -> None:
-    """One block of the table."""
+def compare_all(landscape: Landscape, number: int, names: Sequence[str] = tuple(STRATEGIES)) -> dict[str, list[Count]]:
+    """One block of the table, and the sessions behind it."""
     counts = {name: sessions(STRATEGIES[name], landscape, number) for name in names}
     for name in names:
         result = summarise(name, counts[name], counts["oracle"], HOURS)
@@ -46,6 +46,7 @@ def compare_all(landscape: Landscape, number: int, names: Sequence[str] = tuple(
             f"±{result.no_ops_kept.error:.2%} {result.harmful_kept.value:8.2%} {result.improving_kept.value:9.1%} "
             f"{result.trials:6.0f}   {times}"
         )
+    return counts
 
 
 HEADER = (
