@@ -38,7 +38,7 @@ from miner.staking import Staking
 from miner.workspace import Workspace
 from trainer import bundle, constants, racing, trial
 from trainer.bench import Bench
-from trainer.comparison import Arm, Policy
+from trainer.comparison import Arm
 from trainer.errors import EnvironmentNotReady, TrainerError
 from trainer.task import Task
 from trainer.trial import UNFIT, Run
@@ -332,7 +332,7 @@ class Miner:
             lambda arm: self._execute(current, arm),
             history=history,
             noise=self.bench.noise(),
-            policy=Policy.mining(stale=trials.stale(session, current)),
+            policy=trials.policy(session, current),
             seed=session.seed + current.number,
             done=[trials.restored(run) for run in current.runs],
         )

@@ -3,7 +3,7 @@
 A `Landscape` says what a proposer offers (true change of val_bpb, crashes) and how loud the machine is, from
 stated distributions or resampled from a recorded session. A `World` is one session on it: it lends out runs
 until the hours are spent and keeps the truth to itself. A strategy sees measured values only. Ours is the
-miner's own code: `trainer.trial.compare` with `Policy.mining`, `usable_history`, the noise record and, where
+miner's own code: `trainer.trial.compare` with `MiningPolicy`, `usable_history`, the noise record and, where
 asked for, `trainer.racing` on made-up loss curves. References:
 
 - lower:        one run; kept if it is below the best value so far, as most loops do it
@@ -27,7 +27,17 @@ from dataclasses import dataclass, field
 
 from miner.ledger import Session
 from trainer import racing
-from trainer.comparison import STALE_TRIALS, Arm, Evidence, Kind, NoiseRecord, Policy, usable_history
+from trainer.comparison import (
+    STALE_TRIALS,
+    Arm,
+    Evidence,
+    Kind,
+    MiningPolicy,
+    NoiseRecord,
+    Policy,
+    usable_history,
+    worth_of,
+)
 from trainer.errors import TrainerError
 from trainer.racing import Band, Rules
 from trainer.trial import Run, compare
@@ -266,7 +276,7 @@ def play(strategy: Strategy, landscape: Landscape, *, hours: float, seed: int) -
 # --- the strategies ---------------------------------------------------------------------------------------
 
 History = Callable[[Sequence[float], Sequence[float]], list[float]]
-PolicyOf = Callable[[bool], Policy]
+PolicyOf = Callable[[bool, float], Policy]
 
 
 def ours(
@@ -274,16 +284,16 @@ def ours(
     *,
     rules: Rules | None = None,
     history_of: History = usable_history,
-    policy_of: PolicyOf = lambda stale: Policy.mining(stale=stale),
+    policy_of: PolicyOf = lambda stale, worth: MiningPolicy(early_refresh=int(stale), worth=worth),
 ) -> None:
     """The miner's own loop, without files and chain. `rules` turns racing on, calibrated as the session goes."""
     noise, selected, fresh = NoiseRecord(), list[float](), [world.incumbent() for _ in range(BASELINE_RUNS)]
     race = _Race(world, rules) if rules else None
-    without_incumbent = 0
+    without_incumbent, earned = 0, list[tuple[int, float]]()
     for number in itertools.count(1):
         world.propose()
         history = history_of(selected, fresh)
-        policy = policy_of(without_incumbent >= STALE_TRIALS)
+        policy = policy_of(without_incumbent >= STALE_TRIALS, worth_of(earned))
 
         def execute(arm: Arm) -> Run:
             value = world.incumbent() if arm is Arm.INCUMBENT else world.candidate()
@@ -295,6 +305,7 @@ def ours(
             outcome = compare(execute, history=history, noise=noise, policy=policy, seed=number)
         except _Stopped:
             without_incumbent += 1
+            earned.append((1, 0.0))
             continue
         candidate, incumbent = outcome.values(Arm.CANDIDATE), outcome.values(Arm.INCUMBENT)
         without_incumbent = 0 if incumbent else without_incumbent + 1
@@ -302,7 +313,9 @@ def ours(
             race.learn(outcome.decision.evidence)
         groups = [candidate]
         fresh += incumbent
-        if outcome.decision is not None and outcome.decision.kind is Kind.APPROVE:
+        won = outcome.decision if outcome.decision and outcome.decision.kind is Kind.APPROVE else None
+        earned.append((len(outcome.runs), won.evidence.delta if won and won.evidence else 0.0))
+        if won:
             world.keep()
             groups.append([*selected, *fresh])
             selected, fresh = candidate, []

@@ -13,9 +13,9 @@ from typing import Any
 
 from miner.ledger import Session, Trial
 from miner.racer import pairs, seconds_of
-from trainer import curve, racing, trial
+from trainer import comparison, curve, racing, trial
 from trainer import machine as machines
-from trainer.comparison import STALE_TRIALS, Arm, Kind, usable_history
+from trainer.comparison import STALE_TRIALS, Arm, Kind, MiningPolicy, usable_history
 from trainer.trial import UNFIT, Run
 
 Entry = Mapping[str, Any]  # a run as the ledger has it: see `miner.ledger.Trial`
@@ -25,6 +25,7 @@ _WORDS: Mapping[Kind, str] = {
     Kind.REJECT: "no gain of the size looked for",
     Kind.UNDECIDED: "too noisy to tell within the limit of runs",
 }
+SPARED = "what gain it may have is small beside what as many other runs have found"
 MOVED = "the gain is significant, but the incumbent changed meanwhile: it is measured against the new one"
 
 
@@ -65,6 +66,13 @@ def stale(session: Session, current: Trial, machine: str = "") -> bool:
     there = [t for t in session.trials[: current.number] if any(run["machine"] == machine for run in t.runs)]
     last = there[-STALE_TRIALS:]
     return len(last) == STALE_TRIALS and not any(values(t, Arm.INCUMBENT, machine) for t in last)
+
+
+def policy(session: Session, current: Trial, machine: str = "") -> MiningPolicy:
+    """What a trial is judged by, as the session before it says."""
+    finished = [t for t in session.trials[: current.number] if t.number and t.decision]
+    earned = comparison.worth_of((len(t.runs), t.delta if t.kept and t.delta else 0.0) for t in finished)
+    return MiningPolicy(early_refresh=int(stale(session, current, machine)), worth=earned)
 
 
 def rates(runs: Sequence[Entry]) -> list[float]:
@@ -157,7 +165,7 @@ def decided(outcome: trial.Trial, *, moved: bool = False) -> dict[str, Any]:
         won = outcome.decision.kind is Kind.APPROVE
         carry = won and moved
         decision = "keep" if won and not moved else "discard"
-        reason = MOVED if carry else _WORDS[outcome.decision.kind]
+        reason = MOVED if carry else SPARED if outcome.decision.spared else _WORDS[outcome.decision.kind]
     return {
         "decision": decision,
         "reason": reason,

@@ -27,12 +27,17 @@ simulates each look's error; the same module simulates every figure below.
 look a trial has `incumbent_lead` more incumbents than candidates, 5 with an empty record, 2 with a full one.
 
 **Mining** asks another question: not whether this candidate is good, but how to find the most true gain in
-the hours there are. As approval has its alpha whatever is rejected, REJECT may follow economy: `Policy.mining`
-gives most candidates a single run, none of the incumbent, and goes on only with those that look about 1.2 sigma
-better. Among 90 policies this one had within 7 % of the highest true gain per run at every mean gain from 0.5 to
-3 sigma (70 % of candidates harmful, 20 % no-ops); over whole sessions it finds 1.4 to 1.5 times as much as the
-verifier's boundaries with a fresh incumbent in each trial. `usable_history` says which of the incumbent's runs
-count, and STALE_TRIALS when one is due. tests/benchmarks/bench_mining.py plays whole sessions.
+the hours there are. As approval has its alpha whatever is rejected, REJECT may follow economy (`MiningPolicy`):
+
+- A candidate's first run is looked at beside the history as it stands, and most candidates end there. Then comes
+  one fresh run of the incumbent, and a gain of many sigma is kept at once, one that is `obvious` even without: in
+  public logs of real sessions most gains are of 3 to 70 sigma (tests/benchmarks/bench_real_logs.py). Only what is
+  neither tops the incumbent up.
+- A trial must promise more per further run than `worth`: half of what a run has earned of late in this session.
+  So a session that finds large gains does not spend itself on small ones, and one that finds little does.
+
+`usable_history` says which of the incumbent's runs count, and STALE_TRIALS when one is due.
+tests/benchmarks/bench_mining.py and bench_real_logs.py play whole sessions.
 
 **A lucky incumbent.** What was kept was chosen for low values. Left in the history for good, those runs only make
 false keeps rarer and hide some gains; over simulated sessions the loss is within 2 %, less than they can tell
@@ -54,7 +59,8 @@ each; runs are candidate + incumbent, on average):
     empty, verifier       0.7 %  2.2 + 7.2            97 %  1.4 %  2.8 + 7.8
     4 calibration runs    0.6 %  2.3 + 5.3            96 %  1.5 %  3.0 + 6.0
     df 20, verifier       0.6 %  2.3 + 4.3            96 %  1.5 %  2.7 + 4.7
-    df 20, mining         0.5 %  1.2 + 0.2            95 %  3.7 %  2.2 + 1.0   (incumbent history of 10)
+    df 20, mining         0.5 %  1.2 + 0.1            94 %  5.4 %  2.1 + 1.0   (incumbent history of 10)
+    empty, mining         0.7 %  1.2 + 0.6            92 %  6.8 %  2.8 + 3.6   (incumbent history of 4)
 
 In between, a verifier approves a gain of 2 sigma in 60 to 70 % and rejects it in 25 % (3.0 to 3.9 candidate
 runs), one of 1 sigma in 12 to 15 % and 82 % (2.5 to 3.3 runs). What the bounds do not cover: a record of 20
@@ -71,10 +77,11 @@ import os
 import random
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 from trainer.errors import TrainerError
 
@@ -86,6 +93,15 @@ STALE_TRIALS = 8
 
 HISTORY_WINDOW = 16
 """Most values of history that are used, the latest: more hardly steady the mean, and age."""
+
+EARNING_TRIALS = 30
+"""Trials, the latest, that say what a run earns in this session."""
+
+EARNING_SHARE = 0.5
+"""What a further run must promise, of what one has earned."""
+
+LEAST_DF = 3
+"""Degrees of freedom below which a mining trial's first run is not looked at."""
 
 FRESH_ENOUGH = 4
 """Fresh incumbent runs from which on those that it was kept by are left out of history."""
@@ -141,6 +157,8 @@ class Policy:
     early_refresh: int = 0
     resolution: float = 1e-6
 
+    least_approval: ClassVar[int] = 2
+
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {
             "alpha": (1e-6, 0.25),
@@ -151,7 +169,7 @@ class Policy:
             "suspicion": (1e-6, 0.5),
             "resolution": (1e-12, 1.0),
             "max_candidate_runs": (2, 50),
-            "first_approval": (2, self.max_candidate_runs),
+            "first_approval": (self.least_approval, self.max_candidate_runs),
             "first_rejection": (1, self.max_candidate_runs),
             "refresh": (0, 50),
             "early_refresh": (0, self.refresh),
@@ -166,24 +184,6 @@ class Policy:
                     f"from {low:g} to {high:g}, found {value!r}.",
                     "Correct the policy.",
                 )
-
-    @classmethod
-    def mining(cls, margin: float = 0.0, *, stale: bool = False) -> Policy:
-        """For a session whose incumbent has history: losers stop after a single run, without one of the incumbent.
-
-        `stale` asks for the fresh incumbent run at once: after `STALE_TRIALS` trials without any, history says
-        little about the machine as it is now.
-        """
-        return cls(
-            margin=margin,
-            effect=2.5,
-            beta=0.25,
-            max_candidate_runs=4,
-            spending=1.0,
-            first_rejection=1,
-            refresh=1,
-            early_refresh=int(stale),
-        )
 
     @property
     def first_look(self) -> int:
@@ -202,6 +202,100 @@ class Policy:
         if not self.first_rejection <= n <= self.max_candidate_runs:
             return 0.0
         return self.beta / (self.max_candidate_runs - self.first_rejection + 1)
+
+    def looks(self, history: int, noise_df: float) -> tuple[Look, ...]:
+        """The looks of a trial that begins with `history` incumbent values, in order. They depend on no value."""
+        return tuple(
+            Look(incumbent_runs(n, history, noise_df, self), n, self.approval_level(n), self.rejection_level(n))
+            for n in range(self.first_look, self.max_candidate_runs + 1)
+        )
+
+    def gives_up(self, seen: Evidence, noise_df: float, later: Sequence[Look]) -> bool:
+        """Whether what was seen is not worth the `later` looks, which is never so when somebody's stake hangs on it."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class MiningPolicy(Policy):
+    """For a session whose incumbent has history: losers stop after a single run, without one of the incumbent.
+
+    glance: level of the looks at the first candidate run before the incumbent is topped up, each for rejecting a
+    true gain of `effect`·sigma. obvious: a gain of so many sigma beyond the boundary is no drift of the machine, and
+    is kept without a fresh run of the incumbent. worth: least gain that a further run must promise, in bpb
+    (`worth_of`). Set `early_refresh` to 1 after `STALE_TRIALS` trials without a run of the incumbent: history then
+    says little about the machine as it is now.
+    """
+
+    beta: float = 0.25
+    effect: float = 2.5
+    max_candidate_runs: int = 4
+    first_approval: int = 1
+    first_rejection: int = 1
+    spending: float = 2.5
+    refresh: int = 1
+    glance: float = 0.1
+    obvious: float = 20.0
+    worth: float = 0.0
+
+    least_approval: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        Policy.__post_init__(self)
+        good = 0 < self.glance < 0.5 and 0 <= self.obvious < 1e4 and 0 <= self.worth < 100
+        if not good or self.first_rejection != 1:
+            raise InvalidComparison(
+                f"A mining policy has a first_rejection of 1, found {self.first_rejection!r}, a glance from 0 to 0.5, "
+                f"found {self.glance!r}, obvious from 0 to 10,000, found {self.obvious!r}, and a worth from 0 to 100, "
+                f"found {self.worth!r}.",
+                "Correct the policy.",
+            )
+
+    def looks(self, history: int, noise_df: float) -> tuple[Look, ...]:
+        """As they stand, with one fresh run of the incumbent, topped up, and from then on as any trial's."""
+        begun, alpha = history + self.early_refresh, self.approval_level(1)
+        fresh = max(begun, history + self.refresh, math.ceil(LEAST_DF + 1 - noise_df))
+        found = [Look(fresh, 1, alpha, self.glance)]
+        if begun and begun < fresh and noise_df + begun - 1 >= LEAST_DF:
+            found = [Look(begun, 1, alpha / 2, self.glance, self.obvious), Look(fresh, 1, alpha / 2, self.glance)]
+        first, *rest = Policy.looks(self, history, noise_df)
+        if first.incumbent > fresh:
+            found.append(replace(first, alpha=0.0))
+        return (*found, *(replace(look, incumbent=max(look.incumbent, fresh)) for look in rest))
+
+    def gives_up(self, seen: Evidence, noise_df: float, later: Sequence[Look]) -> bool:
+        """Whether the gain seen, spread over the runs until it would be approved, is less than `worth` for each."""
+
+        def approves(look: Look) -> bool:
+            df = noise_df + look.incumbent + look.candidate - 2
+            scale = math.sqrt(1 / look.incumbent + 1 / look.candidate)
+            gain = seen.delta - self.margin
+            return look.alpha > 0 and gain >= (approval_point(df, look.alpha) * scale + look.beyond) * seen.sigma
+
+        until = next((look for look in later if approves(look)), later[-1])
+        runs = until.incumbent - seen.incumbent_runs + until.candidate - seen.candidate_runs
+        return seen.delta - self.margin <= self.worth * runs and self.worth > 0
+
+
+def worth_of(trials: Iterable[tuple[int, float]]) -> float:
+    """`MiningPolicy.worth` after a session's finished trials: the runs of each and what was kept of it, in bpb."""
+    latest = list(trials)[-EARNING_TRIALS:]
+    runs, gain = sum(runs for runs, _ in latest), math.fsum(gain for _, gain in latest)
+    return max(0.0, EARNING_SHARE * gain / runs) if runs else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A moment at which a trial is judged: runs of either arm, the history's included, and the error allowed there.
+
+    alpha: probability of a false approval, beta: of a rejection of a true gain of `Policy.effect`·sigma; 0 where that
+    answer is not given. beyond: what an approval asks for beyond its boundary, in sigma.
+    """
+
+    incumbent: int
+    candidate: int
+    alpha: float
+    beta: float
+    beyond: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,11 +413,15 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer so far, the last look's evidence (None before the first) and, to continue, the next run."""
+    """The answer so far, the last look's evidence (None before the first) and, to continue, the next run.
+
+    `spared` says that a REJECT is for the runs that showing the gain would take.
+    """
 
     kind: Kind
     evidence: Evidence | None
     next_arm: Arm | None
+    spared: bool = False
 
 
 def decide(samples: Samples, noise: NoiseRecord, policy: Policy, *, seed: int = 0) -> Decision:
@@ -334,54 +432,61 @@ def decide(samples: Samples, noise: NoiseRecord, policy: Policy, *, seed: int = 
     record as it stood when the trial began. `seed` draws the interleaving that `next_arm` follows.
     """
     evidence = None
-    for n in range(policy.first_look, min(len(samples.candidate), policy.max_candidate_runs) + 1):
-        m = incumbent_runs(n, samples.history, noise.df, policy)
-        if len(samples.incumbent) < m:
+    looks = policy.looks(samples.history, noise.df)
+    for place, at in enumerate(looks, 1):
+        if len(samples.candidate) < at.candidate or len(samples.incumbent) < at.incumbent:
             break
-        kind, evidence = look(samples.incumbent[:m], samples.candidate[:n], noise, policy)
+        kind, evidence = look(samples.incumbent[: at.incumbent], samples.candidate[: at.candidate], noise, policy, at)
         if kind is not Kind.CONTINUE:
             return Decision(kind, evidence, None)
-    order = schedule(random.Random(seed), samples.history, noise.df, policy)
+        if place == len(looks):
+            return Decision(Kind.UNDECIDED, evidence, None)
+        if policy.gives_up(evidence, noise.df, looks[place:]):
+            return Decision(Kind.REJECT, evidence, None, spared=True)
+    order = schedule(random.Random(seed), samples.history, looks)
     return Decision(Kind.CONTINUE, evidence, _next_arm(order, samples))
 
 
 def look(
-    incumbent: Sequence[float], candidate: Sequence[float], noise: NoiseRecord, policy: Policy
+    incumbent: Sequence[float], candidate: Sequence[float], noise: NoiseRecord, policy: Policy, at: Look
 ) -> tuple[Kind, Evidence]:
-    """One look at all the given values, at least one of each arm and three in all."""
+    """One look at all the given values, with the error levels of `at`: APPROVE, REJECT or CONTINUE.
+
+    ValueError where there is no degree of freedom: a single run of each arm and an empty record.
+    """
     m, n = len(incumbent), len(candidate)
     scale = math.sqrt(1 / m + 1 / n)
     delta = math.fsum(incumbent) / m - math.fsum(candidate) / n
     own_ss, own_df = _sum_squares(incumbent) + _sum_squares(candidate), m + n - 2
+    if own_df + noise.df <= 0:
+        raise ValueError("two runs and no noise record say nothing of the noise")
     estimates = [(own_ss + noise.sum_squares, own_df + noise.df)]
-    noisier = bool(noise.df) and own_ss / own_df > suspicion_ratio(own_df, noise.df, policy.suspicion) * max(
-        noise.sum_squares / noise.df, policy.resolution**2
+    noisier = (
+        noise.df > 0
+        and own_df > 0
+        and own_ss / own_df
+        > suspicion_ratio(own_df, noise.df, policy.suspicion) * max(noise.sum_squares / noise.df, policy.resolution**2)
     )
     if noisier:
         estimates.append((own_ss, own_df))
 
-    # Before the first approval look interval and p are drawn at the strictest level; they decide nothing.
-    levels = [policy.approval_level(k) for k in range(policy.first_approval, policy.max_candidate_runs + 1)]
-    level = policy.approval_level(n) or min(levels)
-    approve, reject = n >= policy.first_approval, n >= policy.first_rejection
+    # Where nothing can be approved, interval and p are drawn at the strictest level; they decide nothing.
+    level = at.alpha or min(
+        policy.approval_level(k) for k in range(policy.first_approval, policy.max_candidate_runs + 1)
+    )
+    approve, reject = at.alpha > 0, at.beta > 0
     low, high, p, sigma, df = math.inf, -math.inf, 0.0, 0.0, 0.0
     for squares, freedom in estimates:
         s = max(math.sqrt(squares / freedom), policy.resolution)
         t = (delta - policy.margin) / (s * scale)
         upper = approval_point(freedom, level)
-        approve &= t >= upper
-        reject &= policy.rejection_level(n) > 0 and t <= rejection_point(
-            freedom, policy.effect / scale, policy.rejection_level(n)
-        )
+        approve &= t - at.beyond / scale >= upper
+        reject &= at.beta > 0 and t <= rejection_point(freedom, policy.effect / scale, at.beta)
         low, high = min(low, delta - upper * s * scale), max(high, delta + upper * s * scale)
         p = max(p, min(1.0, _upper_tail(t, freedom) * policy.alpha / level))
         sigma, df = max((sigma, df), (s, float(freedom)))
     evidence = Evidence(delta, low, high, p, sigma, df, m, n, noisier)
-    if approve:
-        return Kind.APPROVE, evidence
-    if reject:
-        return Kind.REJECT, evidence
-    return (Kind.UNDECIDED if n == policy.max_candidate_runs else Kind.CONTINUE), evidence
+    return (Kind.APPROVE if approve else Kind.REJECT if reject else Kind.CONTINUE), evidence
 
 
 def incumbent_lead(noise_df: float) -> int:
@@ -408,22 +513,22 @@ def usable_history(selected: Sequence[float], fresh: Sequence[float]) -> list[fl
     return [*selected, *fresh][-HISTORY_WINDOW:]
 
 
-def schedule(rng: random.Random, history: int, noise_df: float, policy: Policy) -> tuple[Arm, ...]:
-    """A random interleaving of all fresh runs up to the limit; a trial stops somewhere in it.
+def schedule(rng: random.Random, history: int, looks: Sequence[Look]) -> tuple[Arm, ...]:
+    """A random interleaving of all fresh runs up to the last look; a trial stops somewhere in it.
 
-    Blocks end at the looks. The first block's incumbents are spread evenly over its candidates and every
-    part is shuffled, so that neither a drift nor the order favours an arm.
+    Blocks end at the looks. A block's incumbents are spread evenly over its candidates and every part is shuffled,
+    so that neither a drift nor the order favours an arm.
     """
     order: list[Arm] = []
-    done = history
-    for n in range(policy.first_look, policy.max_candidate_runs + 1):
-        parts = policy.first_look if n == policy.first_look else 1
-        fresh = incumbent_runs(n, history, noise_df, policy) - done
-        done += fresh
+    before = Look(history, 0, 0.0, 0.0)
+    for at in looks:
+        fresh, parts = at.incumbent - before.incumbent, max(1, at.candidate - before.candidate)
         for i in range(parts):
-            part = [Arm.CANDIDATE] + [Arm.INCUMBENT] * (fresh * (i + 1) // parts - fresh * i // parts)
+            part = [Arm.CANDIDATE] * (at.candidate > before.candidate)
+            part += [Arm.INCUMBENT] * (fresh * (i + 1) // parts - fresh * i // parts)
             rng.shuffle(part)
             order += part
+        before = at
     return tuple(order)
 
 

@@ -20,7 +20,6 @@ from miner.live import Live
 from miner.proposers.base import SCRIPT
 from miner.workspace import Workspace
 from trainer import trial as trainer_trial
-from trainer.comparison import Policy
 from trainer.errors import EnvironmentNotReady
 
 MAX_LOST = 2  # times that a trial is sent out anew
@@ -107,7 +106,7 @@ class Fleet:
             self._workspace.read(trial.base, SCRIPT),
             self._workspace.read(trial.commit, SCRIPT),
             session.seed + trial.number,
-            Policy.mining(stale=trials.stale(session, trial, machine)),
+            trials.policy(session, trial, machine),
             tuple(trials.history(session, trial, machine)),
             tuple(trials.runs_of(session, trial.base, machine)[-MAX_PAST:]),
             tuple(trials.runs_of(session, trial.commit, machine)[-MAX_PAST:]),

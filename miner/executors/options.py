@@ -43,7 +43,7 @@ class Executing:
             return None
         from miner.executors.cluster import Cluster
         from miner.executors.worker import Setup, program
-        from trainer.comparison import Policy
+        from trainer.comparison import MiningPolicy
         from trainer.trial import MAX_FAILURES, MAX_UNFIT
 
         setup = Setup(
@@ -58,7 +58,7 @@ class Executing:
             trust_harness,
         )
         # The policy bounds the candidate's runs; the incumbent has a lead of at most as many again.
-        runs = 3 * Policy.mining().max_candidate_runs + 2 * MAX_FAILURES + MAX_UNFIT
+        runs = 3 * MiningPolicy().max_candidate_runs + 2 * MAX_FAILURES + MAX_UNFIT
         seconds = runs * (2 * task.protocol.execution.hard_timeout_seconds + _PAUSE_SECONDS)
         return Cluster(self.ray_address, setup, say, trial_seconds=seconds)
 

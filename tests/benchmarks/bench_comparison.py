@@ -20,10 +20,10 @@ import numpy.typing as npt
 
 from trainer.comparison import (
     Kind,
+    MiningPolicy,
     Policy,
     approval_point,
     incumbent_lead,
-    incumbent_runs,
     rejection_point,
     suspicion_ratio,
 )
@@ -75,30 +75,28 @@ def play(
     used with history.
     """
     trials = len(candidate)
+    looks = policy.looks(history, record_df)
     answer = np.full(trials, KINDS.index(Kind.UNDECIDED))
-    limit = policy.max_candidate_runs
-    used, used_incumbent = (
-        np.full(trials, limit),
-        np.full(trials, incumbent_runs(limit, history, record_df, policy)),
-    )
+    used, used_incumbent = np.full(trials, looks[-1].candidate), np.full(trials, looks[-1].incumbent)
     live = np.ones(trials, dtype=bool)
-    for n in range(policy.first_look, limit + 1):
-        m = incumbent_runs(n, history, record_df, policy)
+    for at in looks:
+        n, m = at.candidate, at.incumbent
         x, y, scale = incumbent[:, :m], candidate[:, :n], float(np.sqrt(1 / m + 1 / n))
         own_df, own = m + n - 2, x.var(axis=1) * m + y.var(axis=1) * n
         noisier = np.zeros(trials, dtype=bool)
-        if record_df:
+        if record_df and own_df:
             noisier = own / own_df > suspicion_ratio(own_df, record_df, policy.suspicion) * record_squares / record_df
         approve, reject = np.ones(trials, dtype=bool), np.ones(trials, dtype=bool)
         for squares, df, counts in (
             (own + record_squares, own_df + record_df, np.ones(trials, dtype=bool)),
             (own, own_df, noisier),
         ):
+            if not counts.any():
+                continue
             s = np.maximum(np.sqrt(squares / df), policy.resolution)
             t = (x.mean(axis=1) - y.mean(axis=1) - policy.margin) / (s * scale)
-            alpha, beta = policy.approval_level(n), policy.rejection_level(n)
-            approve &= ~counts | (t >= approval_point(df, alpha) if alpha else False)
-            reject &= ~counts | (t <= rejection_point(df, policy.effect / scale, beta) if beta else False)
+            approve &= ~counts | (t - at.beyond / scale >= approval_point(df, at.alpha) if at.alpha else False)
+            reject &= ~counts | (t <= rejection_point(df, policy.effect / scale, at.beta) if at.beta else False)
         for crossed, kind in ((approve & live, Kind.APPROVE), (reject & live & ~approve, Kind.REJECT)):
             answer[crossed], used[crossed], used_incumbent[crossed] = KINDS.index(kind), n, m
             live &= ~crossed
@@ -124,7 +122,7 @@ def simulate(
     and of the candidate, over the incumbent's. outliers: share of runs of either arm that come out 10 sigma
     too high.
     """
-    runs = incumbent_runs(policy.max_candidate_runs, history, record_df, policy)
+    runs = policy.looks(history, record_df)[-1].incumbent
     incumbent = LEVEL + sigma * rng.standard_normal((trials, runs))
     scatter = sigma * candidate_ratio * rng.standard_normal((trials, policy.max_candidate_runs))
     candidate = LEVEL - policy.margin - gain * sigma + scatter
@@ -155,7 +153,7 @@ def mine_no_ops(
     enter the record; a kept candidate becomes the incumbent with its own runs as history and the old
     incumbent's runs enter the record, which never holds more than 20 degrees of freedom.
     """
-    policy, cap = Policy.mining(), 20
+    policy, cap = MiningPolicy(), 20
     history = np.full((sessions, window), np.nan)
     history[:, :4] = sigma * rng.standard_normal((sessions, 4))
     count, df, squares = np.full(sessions, 4), np.zeros(sessions, dtype=np.int64), np.zeros(sessions)
@@ -172,7 +170,7 @@ def mine_no_ops(
         states = np.unique(np.stack([df, count], axis=1), axis=0)
         groups = [(int(d), int(h), np.flatnonzero((df == d) & (count == h))) for d, h in states]
         for record_df, h, members in groups:
-            fresh = incumbent_runs(policy.max_candidate_runs, h, record_df, policy) - h
+            fresh = policy.looks(h, record_df)[-1].incumbent - h
             before = history[members, :h]
             incumbent = np.hstack([before, sigma * rng.standard_normal((len(members), fresh))])
             candidate = sigma * rng.standard_normal((len(members), policy.max_candidate_runs))
@@ -225,11 +223,10 @@ def critical_values(
     (approve under no gain, reject under a gain of effect·sigma) beside its nominal level."""
     rows: list[tuple[int, ...] | tuple[float, ...]] = []
     trials = 200_000
-    for n in range(policy.first_look, policy.max_candidate_runs + 1):
-        m = incumbent_runs(n, 0, record_df, policy)
+    for at in policy.looks(0, record_df):
+        n, m = at.candidate, at.incumbent
         df, scale = m + n - 2 + record_df, float(np.sqrt(1 / m + 1 / n))
-        upper = approval_point(df, policy.approval_level(n))
-        lower = rejection_point(df, policy.effect / scale, policy.rejection_level(n))
+        upper, lower = approval_point(df, at.alpha), rejection_point(df, policy.effect / scale, at.beta)
         z, s = rng.standard_normal(trials), np.sqrt(rng.chisquare(df, trials) / df)
         rows.append(
             (
@@ -238,9 +235,9 @@ def critical_values(
                 df,
                 lower,
                 upper,
-                policy.approval_level(n),
+                at.alpha,
                 float((z / s >= upper).mean()),
-                policy.rejection_level(n),
+                at.beta,
                 float(((z + policy.effect / scale) / s <= lower).mean()),
             )
         )
@@ -265,8 +262,8 @@ def main() -> None:
         ("verifier, 4 calibration runs (record df 3)", verify, 3, 0),
         ("verifier, record df 10", verify, 10, 0),
         ("verifier, record df 20 (full)", verify, 20, 0),
-        ("mining, first trial (history 4, record df 0)", Policy.mining(), 0, 4),
-        ("mining, settled (history 10, record df 20)", Policy.mining(), 20, 10),
+        ("mining, first trial (history 4, record df 0)", MiningPolicy(), 0, 4),
+        ("mining, settled (history 10, record df 20)", MiningPolicy(), 20, 10),
         ("verifier, margin 0.01 bpb, record df 3, gains beyond the margin", Policy(margin=0.01), 3, 0),
     )
     for title, policy, record_df, history in modes:

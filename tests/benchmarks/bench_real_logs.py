@@ -20,8 +20,7 @@ the steps of every run, and NVIDIA and AMD cards. What is taken from them:
 
 Sigma is the least known figure, so each landscape is played at several. Candidates are drawn from all of a group's,
 from the first EARLY of each session, or from later ones; "used up" makes gains rarer as they are found. 8-hour
-sessions, 330 s a run, everything seeded. A good quarter of an hour
-on one core; --quick plays a tenth of the sessions.
+sessions, 330 s a run, everything seeded. A good quarter of an hour on one core; --quick plays a tenth of the sessions.
 """
 
 from __future__ import annotations
@@ -37,19 +36,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from miner.simulate import REFERENCES, STRATEGIES, Count, Landscape, Strategy, World, advantage, ours, summarise
-from tests.benchmarks.bench_mining import EFFECTS, HEADER, HOURS, compare_all, sessions
-from trainer.comparison import (
-    STALE_TRIALS,
-    Kind,
-    NoiseRecord,
-    Policy,
-    incumbent_lead,
-    look,
-    rejection_point,
-    usable_history,
-)
-from trainer.trial import MAX_FAILURES
+from miner.simulate import REFERENCES, STRATEGIES, Count, Landscape, Strategy, advantage, ours, summarise
+from tests.benchmarks.bench_mining import EFFECTS, HEADER, HOURS, compare_all, sessions, topped_up
+from trainer.comparison import MiningPolicy
 
 DATA = Path(__file__).parent / "data" / "real_logs.json"
 EARLY = 10
@@ -308,88 +297,30 @@ def describe(place: Landscape) -> str:
 
 # --- other policies ---------------------------------------------------------------------------------------
 
-SPENDING = 2.5
-HOPELESS = 0.06
-
-
-def one_run(world: World) -> None:
-    """Ours, but what is clear after one run of the candidate is decided there: an experiment, in no product code.
-
-    The first run is looked at beside whatever history there is, if it is a single run: rejected if a gain of
-    `effect`·sigma looks this poor in `HOPELESS` of cases. Then one fresh run of the incumbent, and kept if it passes
-    alpha_1. Only then is the incumbent topped up as now. The alpha_n grow by `SPENDING` from look to look, so that
-    the first takes 4 % of alpha; each n is looked at for approval once, so Bonferroni's bound holds as before.
-    """
-    noise, selected, fresh, without = NoiseRecord(), list[float](), [world.incumbent() for _ in range(3)], 0
-    policy = replace(Policy.mining(), spending=SPENDING)
-    object.__setattr__(policy, "first_approval", 1)  # the product's own lower limit is 2
-    while True:
-        world.propose()
-        history = usable_history(selected, fresh)
-        incumbent, candidate, kind, crashes = list(history), list[float](), Kind.CONTINUE, 0
-
-        def top_up(number: int, incumbent: list[float] = incumbent) -> None:
-            incumbent += [world.incumbent() for _ in range(number - len(incumbent))]
-
-        if without >= STALE_TRIALS:
-            top_up(len(history) + 1)
-        while kind is Kind.CONTINUE and crashes < MAX_FAILURES:
-            value = world.candidate()
-            if value is None:
-                crashes += 1
-                continue
-            candidate.append(value)
-            n = len(candidate)
-            enough = max(n + incumbent_lead(noise.df), len(history))
-            if n > 1:
-                top_up(max(enough, len(history) + 1))
-                kind = look(incumbent, candidate, noise, policy)[0]
-            elif _hopeless(incumbent, value, noise, policy):
-                kind = Kind.REJECT
-            else:
-                if noise.df + len(incumbent) >= 3:
-                    top_up(len(history) + 1)
-                    kind = look(incumbent, candidate, noise, policy)[0]
-                    if kind is not Kind.APPROVE:
-                        kind = Kind.REJECT if _hopeless(incumbent, value, noise, policy) else Kind.CONTINUE
-                if kind is Kind.CONTINUE:
-                    top_up(enough)
-                    found = look(incumbent, candidate, noise, policy)[0]
-                    kind = Kind.REJECT if found is Kind.REJECT else Kind.CONTINUE
-        new = incumbent[len(history) :]
-        without = 0 if new else without + 1
-        groups, fresh = [candidate] if candidate else [], [*fresh, *new]
-        if kind is Kind.APPROVE:
-            world.keep()
-            groups.append([*selected, *fresh])
-            selected, fresh = candidate, []
-        noise = noise.update(groups)
-
-
-def _hopeless(incumbent: Sequence[float], value: float, noise: NoiseRecord, policy: Policy) -> bool:
-    """Whether one run of the candidate looks too poor for a gain of `effect`·sigma, beside few incumbents."""
-    m, middle = len(incumbent), statistics.fmean(incumbent)
-    df = noise.df + m - 1
-    if df < 3:
-        return False
-    squares = noise.sum_squares + math.fsum((x - middle) ** 2 for x in incumbent)
-    sigma, scale = max(math.sqrt(squares / df), policy.resolution), math.sqrt(1 / m + 1)
-    return (middle - value) / (sigma * scale) <= rejection_point(df, policy.effect / scale, HOPELESS)
-
 
 def policies() -> dict[str, Strategy]:
-    """Ours, with one number of its policy changed, and with an early look."""
+    """Ours, with one number of its policy changed, and as it was before it looked early."""
 
-    def strategy(**other: Any) -> Strategy:
-        return partial(ours, policy_of=lambda stale: replace(Policy.mining(stale=stale), **other))
+    def strategy(*, economy: float = 1.0, **other: Any) -> Strategy:
+        return partial(
+            ours,
+            policy_of=lambda stale, worth: replace(
+                MiningPolicy(early_refresh=int(stale), worth=economy * worth), **other
+            ),
+        )
 
     return {
         "as built": ours,
+        "before": partial(ours, policy_of=topped_up),
+        "no economy": strategy(economy=0.0),
+        "twice economy": strategy(economy=2.0),
+        "glance 0.2": strategy(glance=0.2),
+        "always fresh": strategy(obvious=1000.0),
+        "obvious 10": strategy(obvious=10.0),
         "effect 3": strategy(effect=3.0),
         "at most 3 runs": strategy(max_candidate_runs=3),
+        "spending 1": strategy(spending=1.0),
         "alpha 0.02": strategy(alpha=0.02),
-        "no fresh run": partial(ours, policy_of=lambda stale: replace(Policy.mining(stale=stale), refresh=int(stale))),
-        "one run may do": one_run,
     }
 
 

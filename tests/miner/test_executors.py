@@ -27,7 +27,7 @@ from miner.proposers import context
 from miner.workspace import Workspace
 from tests.support import optional
 from trainer import hardware, protocol, trial
-from trainer.comparison import Arm, Decision, Evidence, Kind, Policy
+from trainer.comparison import Arm, Decision, Evidence, Kind, MiningPolicy
 from trainer.errors import EnvironmentNotReady
 from trainer.trial import Run
 
@@ -293,7 +293,7 @@ def test_a_worker_measures_a_whole_trial(tiny_home: TinyHome, home: Path) -> Non
     assert not ready.problem
     name, identity = ready.name.split("/")
     assert (name, len(identity)) == ("rack-1", 6)
-    job = Job(4, tiny_home.baseline, tiny_home.better, 7, Policy.mining())
+    job = Job(4, tiny_home.baseline, tiny_home.better, 7, MiningPolicy())
     result = pickle.loads(pickle.dumps(machine.measure(pickle.loads(pickle.dumps(job)))))
     assert not result.problem
     assert result.decision.kind is Kind.APPROVE

@@ -16,17 +16,20 @@ from hypothesis import strategies as st
 
 from tests.benchmarks.bench_comparison import KINDS, bootstrap, median_rule, mine_no_ops, play, simulate
 from trainer.comparison import (
+    EARNING_TRIALS,
     FRESH_ENOUGH,
     HISTORY_WINDOW,
+    LEAST_DF,
     Arm,
     InvalidComparison,
     Kind,
+    Look,
+    MiningPolicy,
     NoiseRecord,
     Policy,
     Samples,
     approval_point,
     decide,
-    incumbent_runs,
     load_noise,
     look,
     rejection_point,
@@ -34,12 +37,13 @@ from trainer.comparison import (
     schedule,
     suspicion_ratio,
     usable_history,
+    worth_of,
 )
 
 FULL = NoiseRecord(20 * 0.01**2, 20)  # a full record of sigma = 0.01
 EMPTY = NoiseRecord()
 POLICY = Policy()
-MINING = Policy.mining()
+MINING = MiningPolicy()
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,6 @@ MORE = [*FLAT, 1.01, 0.99, 1.0, 1.0]
         # One candidate run may end a clear loser when mining, never a verification, and never approves.
         (MORE, [1.05], FULL, MINING, Kind.REJECT),
         (MORE, [1.05], FULL, POLICY, Kind.CONTINUE),
-        (MORE, [0.5], FULL, MINING, Kind.CONTINUE),
         # The trial is far louder than the record: the record's small sigma may not approve.
         ([1.0, 1.1, 0.9, 1.0], [0.85, 0.95], FULL, POLICY, Kind.CONTINUE),
         # A machine without noise: any gain above the resolution counts, equality does not.
@@ -145,8 +148,9 @@ def test_evidence_says_what_decided() -> None:
 
 
 def test_noisier_trial_is_flagged_and_judged_by_its_own_scatter() -> None:
-    _, quiet = look([1.0, 1.1, 0.9, 1.0], [0.85, 0.95], EMPTY, POLICY)
-    _, loud = look([1.0, 1.1, 0.9, 1.0], [0.85, 0.95], FULL, POLICY)
+    at = Look(4, 2, POLICY.approval_level(2), POLICY.rejection_level(2))
+    _, quiet = look([1.0, 1.1, 0.9, 1.0], [0.85, 0.95], EMPTY, POLICY, at)
+    _, loud = look([1.0, 1.1, 0.9, 1.0], [0.85, 0.95], FULL, POLICY, at)
     assert loud.noisier
     assert not quiet.noisier
     assert (loud.sigma, loud.df, loud.p) == (quiet.sigma, quiet.df, quiet.p)
@@ -173,7 +177,7 @@ def test_decision_properties(
     decision = decide(Samples(incumbent, candidate, history), noise, policy)
     seen = decision.evidence
     if decision.kind is Kind.CONTINUE:
-        needed = incumbent_runs(policy.max_candidate_runs, history, noise.df, policy)
+        needed = policy.looks(history, noise.df)[-1].incumbent
         assert decision.next_arm is not None
         assert len(candidate) < policy.max_candidate_runs or len(incumbent) < needed
         return
@@ -191,9 +195,10 @@ def test_decision_properties(
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), records, policies, st.integers(0, 15))
 def test_next_arm_follows_the_schedule_to_the_end(seed: int, noise: NoiseRecord, policy: Policy, history: int) -> None:
-    order = schedule(random.Random(seed), history, noise.df, policy)
-    assert order.count(Arm.CANDIDATE) == policy.max_candidate_runs
-    assert order.count(Arm.INCUMBENT) + history == incumbent_runs(policy.max_candidate_runs, history, noise.df, policy)
+    looks = policy.looks(history, noise.df)
+    order = schedule(random.Random(seed), history, looks)
+    assert order.count(Arm.CANDIDATE) == looks[-1].candidate == policy.max_candidate_runs
+    assert order.count(Arm.INCUMBENT) + history == looks[-1].incumbent
     # Values that never decide: a gain halfway between the boundaries, and noise that keeps them apart.
     undecided = replace(policy, alpha=1e-6, beta=1e-6, spending=1.0)
     incumbent = [1.0 + 0.1 * (-1) ** i for i in range(history)]
@@ -209,10 +214,11 @@ def test_next_arm_follows_the_schedule_to_the_end(seed: int, noise: NoiseRecord,
 
 
 def test_schedules_interleave_and_differ() -> None:
-    drawn = {schedule(random.Random(seed), 0, 3, POLICY) for seed in range(50)}
+    looks = POLICY.looks(0, 3)
+    drawn = {schedule(random.Random(seed), 0, looks) for seed in range(50)}
     assert len(drawn) > 25
     for order in drawn:
-        first_look = incumbent_runs(2, 0, 3, POLICY) + 2
+        first_look = looks[0].incumbent + looks[0].candidate
         assert order[:first_look].count(Arm.CANDIDATE) == 2
         assert {*order[:3]} | {*order[3:first_look]} == {*Arm}
 
@@ -338,7 +344,7 @@ def test_noise_file(tmp_path: Path) -> None:
 def test_simulation_and_decide_agree(policy: Policy, df: int, history: int) -> None:
     rng = np.random.default_rng(11)
     trials = 60
-    runs = incumbent_runs(policy.max_candidate_runs, history, df, policy)
+    runs = policy.looks(history, df)[-1].incumbent
     incumbent = 2.0 + 0.02 * rng.standard_normal((trials, runs))
     shift = policy.margin + 0.02 * rng.choice([0.0, 1.0, 2.0, 3.0], (trials, 1))
     candidate = 2.0 - shift + 0.03 * rng.standard_normal((trials, policy.max_candidate_runs))
@@ -409,10 +415,85 @@ def test_history_lets_the_runs_go_that_an_incumbent_was_kept_by() -> None:
     assert len(usable_history(many, fresh[:1])) == HISTORY_WINDOW
 
 
-@given(history=st.integers(0, 40), df=st.sampled_from([0.0, 3.0, 20.0]), stale=st.booleans())
-def test_a_mining_trial_refreshes_before_it_approves(history: int, df: float, stale: bool) -> None:
-    policy = Policy.mining(stale=stale)
-    runs = [incumbent_runs(n, history, df, policy) for n in range(1, policy.max_candidate_runs + 1)]
-    assert runs == sorted(runs)
-    assert runs[0] >= history + stale
-    assert all(m > history for m in runs[policy.first_approval - 1 :])
+@given(
+    history=st.integers(0, 40),
+    df=st.sampled_from([0.0, 1.0, 3.0, 20.0]),
+    stale=st.booleans(),
+    first_approval=st.integers(1, 3),
+)
+def test_the_looks_of_a_mining_trial(history: int, df: float, stale: bool, first_approval: int) -> None:
+    policy = MiningPolicy(early_refresh=int(stale), first_approval=first_approval)
+    looks = policy.looks(history, df)
+    runs = [(at.incumbent, at.candidate) for at in looks]
+    assert runs == sorted(set(runs))  # each sees more than the one before
+    assert looks[0].incumbent >= history + stale
+    # nothing is kept without a fresh run but what no drift could be
+    assert all(at.incumbent > history or at.beyond == policy.obvious for at in looks if at.alpha)
+    assert all(df + at.incumbent - 1 >= LEAST_DF for at in looks)
+    # Bonferroni: the levels of all looks sum to alpha
+    assert sum(at.alpha for at in looks) == pytest.approx(policy.alpha)
+
+
+RECENT = [1.0, 1.01, 0.99, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("fresh", "candidate", "policy", "kind", "spared", "next_arm"),
+    [
+        ([], [], MINING, Kind.CONTINUE, False, Arm.CANDIDATE),
+        # One run of the candidate ends what is worse or the same, and one fresh run keeps a gain of many sigma.
+        ([], [1.05], MINING, Kind.REJECT, False, None),
+        ([], [1.0], MINING, Kind.REJECT, False, None),
+        ([], [0.9], MINING, Kind.CONTINUE, False, Arm.INCUMBENT),
+        ([1.0], [0.9], MINING, Kind.APPROVE, False, None),
+        ([], [0.7], MINING, Kind.APPROVE, False, None),  # no drift of the machine is that large
+        ([0.92], [0.9], MINING, Kind.CONTINUE, False, Arm.CANDIDATE),  # the machine has changed, not the code
+        ([1.0], [0.97], MINING, Kind.CONTINUE, False, Arm.CANDIDATE),
+        ([1.0], [0.97, 0.97], MINING, Kind.APPROVE, False, None),
+        # What a further run must promise: this gain would take three runs
+        ([], [0.97], MiningPolicy(worth=0.002), Kind.CONTINUE, False, Arm.INCUMBENT),
+        ([], [0.97], MiningPolicy(worth=0.02), Kind.REJECT, True, None),
+        ([], [0.9], MiningPolicy(worth=0.02), Kind.CONTINUE, False, Arm.INCUMBENT),
+        ([], [0.9], MiningPolicy(worth=0.2), Kind.REJECT, True, None),
+        # With an old history the fresh run comes with the candidate's.
+        ([], [1.05], MiningPolicy(early_refresh=1), Kind.CONTINUE, False, Arm.INCUMBENT),
+        ([1.0], [1.05], MiningPolicy(early_refresh=1), Kind.REJECT, False, None),
+    ],
+)
+def test_mining_decisions(
+    fresh: list[float], candidate: list[float], policy: Policy, kind: Kind, spared: bool, next_arm: Arm | None
+) -> None:
+    decision = decide(Samples([*RECENT, *fresh], candidate, len(RECENT)), FULL, policy)
+    assert (decision.kind, decision.spared, decision.next_arm) == (kind, spared, next_arm)
+
+
+def test_a_first_trial_waits_until_the_noise_is_known() -> None:
+    for history in ([], [1.0, 1.01, 0.99]):
+        fresh = [1.0] * (4 - len(history))
+        begun = decide(Samples(history, [0.5], len(history)), EMPTY, MINING)
+        assert (begun.kind, begun.next_arm) == (Kind.CONTINUE, Arm.INCUMBENT)
+        assert decide(Samples([*history, *fresh], [1.5], len(history)), EMPTY, MINING).kind is Kind.REJECT
+    with pytest.raises(ValueError, match="no noise record"):
+        look([1.0], [1.0], EMPTY, MINING, Look(1, 1, 0.01, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("trials", "worth"),
+    [
+        ([], 0.0),
+        ([(3, 0.0)], 0.0),
+        ([(1, 0.0), (1, 0.0), (2, 0.04)], 0.005),
+        ([(4, -0.04)], 0.0),
+        ([(1, 9.0), *[(1, 0.01)] * EARNING_TRIALS], 0.005),  # what was earned long ago says nothing
+    ],
+)
+def test_what_a_run_must_promise(trials: list[tuple[int, float]], worth: float) -> None:
+    assert worth_of(trials) == pytest.approx(worth)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"glance": 0.0}, {"obvious": -1.0}, {"worth": -1.0}, {"worth": math.nan}, {"first_rejection": 2}]
+)
+def test_bad_mining_policies_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidComparison, match=next(iter(fields))):
+        MiningPolicy(**fields)
