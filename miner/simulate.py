@@ -311,6 +311,7 @@ def ours(
         without_incumbent = 0 if incumbent else without_incumbent + 1
         if race and outcome.decision and outcome.decision.evidence:
             race.learn(outcome.decision.evidence)
+            race.seen(len(incumbent), kept=len(candidate) if outcome.decision.kind is Kind.APPROVE else 0)
         groups = [candidate]
         fresh += incumbent
         won = outcome.decision if outcome.decision and outcome.decision.kind is Kind.APPROVE else None
@@ -328,7 +329,8 @@ class _Race:
     def __init__(self, world: World, rules: Rules) -> None:
         self._world, self._rules = world, rules
         self._rng = random.Random(f"curves {world.seed}")
-        self._band = Band.of([world.curve(0.0, self._rng) for _ in range(BASELINE_RUNS)])
+        self._curves = [world.curve(0.0, self._rng) for _ in range(BASELINE_RUNS)]
+        self._band = Band.of(self._curves)
         self._lag: float | None = None
         self._pairs: list[tuple[float, float]] = []
 
@@ -344,6 +346,13 @@ class _Race:
                     raise _Stopped
                 break
         self._lag = racing.worst_lag(curve, band, budget_seconds=1.0, rules=self._rules)
+
+    def seen(self, incumbents: int, *, kept: int) -> None:
+        """So many more runs of the incumbent; or a new incumbent, which so many runs are known of."""
+        before = [] if kept else self._curves
+        if kept or incumbents:
+            self._curves = [*before, *(self._world.curve(0.0, self._rng) for _ in range(kept or incumbents))]
+            self._band = Band.of(self._curves)
 
     def learn(self, evidence: Evidence) -> None:
         """Pair the latest run's lag with what the trial found."""

@@ -20,7 +20,7 @@ incumbent itself still gains, warm-down included.
   incumbent's final loss plus spread. A loss curve is convex but for its warm-down, so the tangent alone flatters
   it: this spares slow starters, such as a larger batch or a longer warm-up.
 
-**When nothing is stopped.** Without a band (fewer than `MIN_CURVES` usable curves of the incumbent); when the
+**When nothing is stopped.** Without a band (no usable curve of the incumbent); when the
 candidate's first point is not the incumbent's within `scale` (the loss is another one, or printed otherwise); when
 it prints less than `density` times as often as the incumbent: a script that prints a mean over its latest steps shows
 one of few steps with a delay. A loss that starts on the same scale and still measures something else, such as label
@@ -35,10 +35,11 @@ The largest lag among n of them is exceeded by the next with probability at most
 distribution; `ratio` becomes `margin` times that largest lag: at once where that loosens, and where it tightens
 only from n = 49, which bounds a wrong stop by 2 % even before `margin`.
 
-**On recorded curves** (two recordings of the smoke project, 224 varied codes, 82 of which beat their own incumbent)
-the defaults stop none of those 82, and 0.2 % of the winners when every run meets every other (1 of 298 that share no
-run; exact 95 % limit 1.6 %); 27 to 37 % of a session's losers are stopped, which saves 10 to 12 % of the losers' time
-and 6 to 8 % of all candidates' (tests/benchmarks/bench_racing.py). Models of other sizes and budgets were not recorded.
+**On recorded curves** (four recordings of the smoke project, 544 varied codes, 171 of which beat their own incumbent)
+the defaults stop none of those 171 (exact 95 % limit 1.7 %), and 0.1 % of the winners when every run meets every other
+as the only curve of its incumbent (1 of 720 that share no run; limit 0.7 %); 27 to 37 % of a session's losers are
+stopped, which saves 10 to 12 % of the losers' time and 6 to 9 % of all candidates' (tests/benchmarks/bench_racing.py).
+Models of other sizes and budgets were not recorded.
 """
 
 from __future__ import annotations
@@ -52,7 +53,6 @@ from dataclasses import dataclass, replace
 
 Curve = Sequence[tuple[float, float]]
 
-MIN_CURVES = 2
 MIN_POINTS = 8
 MAX_CURVES = 32
 _GRID = 200
@@ -97,7 +97,8 @@ class Rules:
 class Band:
     """The incumbent's mean loss over time, on an even grid from its first point to its last, and its runs' spread.
 
-    `start`, `end` in seconds; `mean` and `spread` (the standard deviation) in nats; `rate` in points per second.
+    `start`, `end` in seconds; `mean` and `spread` (the standard deviation, 0 of a single run) in nats; `rate` in
+    points per second.
     """
 
     start: float
@@ -108,12 +109,12 @@ class Band:
 
     @classmethod
     def of(cls, curves: Sequence[Curve]) -> Band | None:
-        """The band of the incumbent's earlier runs, the latest `MAX_CURVES`; None where too few are usable.
+        """The band of the incumbent's earlier runs, the latest `MAX_CURVES`; None where none is usable.
 
         A curve is usable with MIN_POINTS finite points in the order of time.
         """
         usable = [curve for curve in curves if _usable(curve)][-MAX_CURVES:]
-        if len(usable) < MIN_CURVES:
+        if not usable:
             return None
         start, end = max(curve[0][0] for curve in usable), min(curve[-1][0] for curve in usable)
         if end <= start:
@@ -122,7 +123,7 @@ class Band:
         columns = [[at(curve, time) for curve in usable] for time in times]
         mean = tuple(math.fsum(column) / len(column) for column in columns)
         spread = tuple(
-            math.sqrt(math.fsum((x - m) ** 2 for x in column) / (len(column) - 1))
+            math.sqrt(math.fsum((x - m) ** 2 for x in column) / max(1, len(column) - 1))
             for m, column in zip(mean, columns, strict=True)
         )
         rate = sum(map(len, usable)) / math.fsum(curve[-1][0] - curve[0][0] for curve in usable)
@@ -217,4 +218,4 @@ def _settled_lag(candidate: Curve, band: Band, budget_seconds: float, rules: Rul
 def _usable(curve: Curve) -> bool:
     if len(curve) < MIN_POINTS or not all(math.isfinite(time) and math.isfinite(loss) for time, loss in curve):
         return False
-    return all(curve[i][0] <= curve[i + 1][0] for i in range(len(curve) - 1))
+    return curve[0][0] < curve[-1][0] and all(curve[i][0] <= curve[i + 1][0] for i in range(len(curve) - 1))

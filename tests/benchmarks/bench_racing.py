@@ -3,9 +3,10 @@
     python -m tests.benchmarks.bench_racing
 
 data/smoke_curves.json.gz are runs of the smoke project on two CPU cores with 96 varied codes around three
-incumbents, data/smoke_curves_held_out.json.gz those of a later recording with 128 other codes around four; no rule
-was changed after that one was first looked at, but it was extended once, from 80 codes, to narrow the limits
-(`record_curves`; hardware, date and settings are in the files). Three views:
+incumbents. The other three files there are later recordings with 128, 160 and 160 other codes around four incumbents
+each: no rule was changed after the second was first looked at. That one was extended once, from 80 codes, and the last
+two were recorded to narrow the limits further, their size fixed beforehand (`record_curves`; hardware, date and
+settings are in the files). Three views:
 
 1. Each code against its round's incumbent, as a session would see it. A winner is a code whose one value is below
    the mean of the incumbent's, which also counts lucky no-ops. Few, so the binomial limit is wide.

@@ -97,15 +97,18 @@ def test_a_script_that_prints_seldom_or_hardly_anything_is_let_go() -> None:
     "curves",
     [
         [],
-        [curve(usual)],
-        [curve(usual), curve(usual)[: MIN_POINTS - 1]],
-        [curve(usual), list(reversed(curve(usual)))],
-        [curve(usual), [(0.0, math.nan), *curve(usual)[1:]]],
-        [curve(usual), [(0.0, 6.0)] * 20],
+        [curve(usual)[: MIN_POINTS - 1]],
+        [list(reversed(curve(usual)))],
+        [[(0.0, math.nan), *curve(usual)[1:]]],
+        [[(0.0, 6.0)] * 20],
     ],
 )
 def test_no_band_without_usable_curves(curves: list[Curve]) -> None:
     assert Band.of(curves) is None
+    with_one = Band.of([*curves, curve(usual)])
+    assert with_one == Band.of([curve(usual)])
+    assert with_one is not None
+    assert set(with_one.spread) == {0.0}
 
 
 @given(
