@@ -143,7 +143,7 @@ def within_rounds(recording: Recording, rules: Rules) -> Tally:
 def across(recording: Recording, rules: Rules, *, stretch: float | None = None) -> Tally:
     """View 2, or view 3 with a largest `stretch`."""
     runs = [run for run in recording.runs if len(run.curve) >= MIN_POINTS]
-    bands = [Band.of([run.curve] * 2) for run in runs]
+    bands = [Band.of([run.curve]) for run in runs]
     chance, draw = random.Random(3), random.Random(1)
     outcomes, once = [], []
     for i, run in enumerate(runs):
