@@ -222,6 +222,7 @@ TIME_PARTS: Mapping[str, str] = {
     "stopped": "stopped early",
     "unfit": "unfit machine",
     "failed": "failed",
+    "interrupted": "in a run that was interrupted",
     "idle": "idle between runs",
     "away": "not running",
 }
