@@ -80,7 +80,8 @@ class Time:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A session in figures. `baseline` and `best` are levels; `killed` counts segments that did not end themselves."""
+    """A session in figures. `baseline` and `best` are levels; `freedom` is that of the noise, in degrees; `killed`
+    counts segments that did not end themselves."""
 
     finished: int
     kept: int
@@ -92,6 +93,7 @@ class Figures:
     best: float | None
     gain: float
     noise: float | None
+    freedom: int
     killed: int
     time: Time
     points: tuple[Point, ...]
@@ -123,6 +125,7 @@ def figures(session: Session, *, budget: float | None = None, running: bool = Fa
         best=steps[-1].level if steps else None,
         gain=gain(session),
         noise=noise(session),
+        freedom=sum(len(values) - 1 for values in _values(session).values()),
         killed=open_segments - (running and open_segments > 0),
         time=time_split(session, budget),
         points=tuple(point(trial) for trial in session.trials),

@@ -70,6 +70,7 @@ def test_levels_gain_and_steps() -> None:
     assert [(step.since, step.commit) for step in found.steps] == [(0.0, BASE), (1.0, KEPT)]
     # pooled: (0.02 + 0.005) of 2 + 1 degrees of freedom
     assert found.noise == pytest.approx(math.sqrt(0.025 / 3))
+    assert found.freedom == 3
     assert found.per_hour == pytest.approx(0.2 / 0.1)
 
 
