@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from miner import records
-from miner.ledger import Segment, Session, Submission, Trial
+from miner.ledger import INTERRUPTED, Segment, Session, Submission, Trial
 
 CANDIDATE = "candidate"
 WORDS = {"keep": "kept", "discard": "discarded", "crash": "crashed", "": "open"}  # decisions, as people read them
@@ -56,8 +56,9 @@ class Time:
     """Where the hours went, in seconds.
 
     Runs with a value: `training`, and `evaluation` with start and compilation; `unsplit` where neither a curve nor
-    the budget tells the two apart. Runs without: `stopped` early, `unfit` machine, `failed`. `idle`: the process
-    ran and no run was finished in that time. `away`: no process ran. The last two are None without segments.
+    the budget tells the two apart. Runs without: `stopped` early, `unfit` machine, `failed`, and `interrupted`:
+    begun and not finished when the process was stopped, so that only the time since the last event is known. `idle`:
+    the process ran, but nothing of the above. `away`: no process ran. The last three are None without segments.
     """
 
     training: float = 0.0
@@ -66,18 +67,21 @@ class Time:
     stopped: float = 0.0
     unfit: float = 0.0
     failed: float = 0.0
+    interrupted: float | None = None
     idle: float | None = None
     away: float | None = None
 
     @property
     def running(self) -> float:
         """Seconds in runs of any kind: machine time."""
-        return self.training + self.evaluation + self.unsplit + self.stopped + self.unfit + self.failed
+        with_value = self.training + self.evaluation + self.unsplit
+        return with_value + self.stopped + self.unfit + self.failed + (self.interrupted or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A session in figures. `baseline` and `best` are levels; `killed` counts segments that did not end themselves."""
+    """A session in figures. `baseline` and `best` are levels; `freedom` is that of the noise, in degrees; `killed`
+    counts segments that did not end themselves."""
 
     finished: int
     kept: int
@@ -89,6 +93,7 @@ class Figures:
     best: float | None
     gain: float
     noise: float | None
+    freedom: int
     killed: int
     time: Time
     points: tuple[Point, ...]
@@ -120,6 +125,7 @@ def figures(session: Session, *, budget: float | None = None, running: bool = Fa
         best=steps[-1].level if steps else None,
         gain=gain(session),
         noise=noise(session),
+        freedom=sum(len(values) - 1 for values in _values(session).values()),
         killed=open_segments - (running and open_segments > 0),
         time=time_split(session, budget),
         points=tuple(point(trial) for trial in session.trials),
@@ -198,8 +204,8 @@ def time_split(session: Session, budget: float | None = None) -> Time:
             sums["evaluation"] += seconds - trained
         else:
             sums["unsplit"] += seconds
-    idle, away = _outside(session)
-    return Time(**sums, idle=idle, away=away)
+    interrupted, idle, away = _outside(session)
+    return Time(**sums, interrupted=interrupted, idle=idle, away=away)
 
 
 def submission_state(entry: Submission, on_chain: str = "") -> str:
@@ -237,23 +243,33 @@ def _values(session: Session) -> dict[str, list[float]]:
     return found
 
 
-def _outside(session: Session) -> tuple[float | None, float | None]:
-    """Idle and away seconds; a killed segment is counted up to the last event that it wrote."""
+def _outside(session: Session) -> tuple[float | None, float | None, float | None]:
+    """Interrupted, idle and away seconds; a killed segment is counted up to the last event that it wrote."""
     begins = [seconds_of(segment.begin) for segment in session.segments]
     if not begins or None in begins:
-        return None, None
+        return None, None, None
     starts = [begin for begin in begins if begin is not None]
     moments = sorted(moment for moment in _moments(session) if moment is not None)
     ran = [(seconds_of(run["at"]), float(run["seconds"])) for _, run in _runs(session)]
-    idle, away = 0.0, 0.0
+    interrupted, idle, away = 0.0, 0.0, 0.0
     for segment, begin, following in zip(session.segments, starts, [*starts[1:], math.inf], strict=True):
         until = _until(segment, begin, following, moments)
         length = segment.seconds if segment.end else until - begin
         busy = math.fsum(seconds for at, seconds in ran if at is not None and begin < at <= until)
-        idle += max(0.0, length - busy)
+        cut = min(_interrupted(segment), max(0.0, length - busy))
+        interrupted += cut
+        idle += max(0.0, length - busy - cut)
         if following != math.inf:
             away += max(0.0, following - until)
-    return idle, away
+    return interrupted, idle, away
+
+
+def _interrupted(segment: Segment) -> float:
+    """Seconds from a segment's last event to its end, where it was interrupted within a trial or a confirming test."""
+    last, end = seconds_of(segment.last), seconds_of(segment.end)
+    if segment.reason != INTERRUPTED or not segment.within or last is None or end is None:
+        return 0.0
+    return max(0.0, end - last)
 
 
 def _until(segment: Segment, begin: float, following: float, moments: Sequence[float]) -> float:

@@ -22,6 +22,7 @@ from trainer import constants
 from trainer.errors import TrainerError
 
 Event = Mapping[str, Any]
+INTERRUPTED = "interrupted"  # why a segment ended that did not end by itself
 _RUN_FIELDS = ("at", "number", "arm", "val_bpb", "failure", "detail", "seconds", "memory_mb", "log")
 _LATER_RUN_FIELDS: Mapping[str, Any] = {
     "fresh_bpb": None,
@@ -155,7 +156,8 @@ class Confirmation:
 class Segment:
     """One life of the miner's process, from `begin` to `end` ("" where it was killed); `seconds` it ran.
 
-    `measured` says on what class of machine and how; "" in an older ledger.
+    `measured` says on what class of machine and how; "" in an older ledger. `last` is the time of its last event
+    before the end, `within` whether a trial or a confirming test was open at the end.
     """
 
     begin: str
@@ -163,6 +165,8 @@ class Segment:
     end: str = ""
     reason: str = ""
     seconds: float = 0.0
+    last: str = ""
+    within: bool = False
 
 
 @dataclass(slots=True)
@@ -274,6 +278,8 @@ class Session:
                 case "end":
                     segment = self.segments[-1]
                     segment.end, segment.reason, segment.seconds = event["at"], event["reason"], event["seconds"]
+                    testing = bool(self.confirmations) and self.confirmations[-1].passed is None
+                    segment.within = testing or bool(self.unfinished)
                 case other:
                     raise KeyError(f"unknown event {other!r}")
         except (KeyError, TypeError, IndexError, StopIteration) as error:
@@ -281,6 +287,8 @@ class Session:
                 f"The session ledger holds an event that does not fit: {error!r}.",
                 "Move its folder away to start a new session.",
             ) from error
+        if self.segments and not self.segments[-1].end:
+            self.segments[-1].last = event.get("at", "")
 
     def _trial(self, number: int) -> Trial:
         trial = next((trial for trial in reversed(self.trials) if trial.number == number), None)
@@ -385,7 +393,7 @@ class Ledger:
                 return
 
     def append(self, kind: str, **fields: Any) -> None:
-        """Write one event: durable first, then visible in `session`."""
+        """Write one event: durable first, then visible in `session`. `at` is now unless it is given."""
         event = {"event": kind, "at": now(), **fields}
         self._file.write(json.dumps(event, sort_keys=True).encode() + b"\n")
         self._file.flush()
@@ -442,4 +450,9 @@ def _events(content: bytes, path: Path) -> Iterable[tuple[Event, int]]:
 
 def now() -> str:
     """The time as existing clients write it: ISO 8601, UTC, whole seconds."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return written(time.time())
+
+
+def written(moment: float) -> str:
+    """A time in Unix seconds as `now` writes it."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

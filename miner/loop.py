@@ -29,7 +29,7 @@ from chain.session import Connection
 from miner import figures, frontier, goals, records, submit, trials
 from miner.frontier import SCRIPT, Best
 from miner.goals import Done, Goals
-from miner.ledger import Ledger, Trial
+from miner.ledger import INTERRUPTED, Ledger, Trial, now, written
 from miner.live import Live
 from miner.measuring import Rig
 from miner.proposers import context
@@ -48,6 +48,15 @@ if TYPE_CHECKING:
     from miner.executors.fleet import Fleet
 
 BASELINE_RUNS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """A run that this very process made before there was a session; `began` and `ended` in Unix seconds."""
+
+    run: Run
+    began: float
+    ended: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +117,7 @@ class Miner:
             usual_seconds=self._usual_seconds,
         )
         self._started, self._trials = time.monotonic(), 0
+        self._adopted: Sequence[Earlier] = ()
         self._submitted_before = self._submitted()
         self._rig = Rig(bench, lambda text: view.say(text, style="yellow"))
         self.fleet = self._fleet(cluster) if cluster is not None else None
@@ -116,8 +126,9 @@ class Miner:
 
     def run(self) -> Summary:
         """Mine until a goal is reached; KeyboardInterrupt passes through with everything on disk."""
-        reason = "interrupted"
-        self.ledger.append("begin", measured=f"{self.bench.machine.hardware_class}, {self.bench.method}")
+        reason, begun = INTERRUPTED, self._adopted[0].began if self._adopted else time.time()
+        measured = f"{self.bench.machine.hardware_class}, {self.bench.method}"
+        self.ledger.append("begin", measured=measured, at=written(begun))
         try:
             reason = self._run()
         except (TrainerError, ChainError) as error:
@@ -141,6 +152,10 @@ class Miner:
 
     def _run(self) -> str:
         session = self.ledger.session
+        if self._adopted:
+            self._append_trial(0, "baseline", self.workspace.head(), at=written(self._adopted[0].began))
+            for earlier in self._adopted:
+                self._record(session.trials[0], earlier.run, (), at=written(earlier.ended))
         if session.head and self.workspace.head() != session.head:  # a kill came between ledger and branch
             self.workspace.keep(session.head)
         landed = submit.reconcile(self.connection.client, self.wallet.pubkey(), self.project, self.ledger)
@@ -296,13 +311,12 @@ class Miner:
         self.ledger.append("decision", number=0, decision="keep", delta=0.0)
         self.view.say(f"baseline {statistics.fmean(values):.6f} val_bpb ({_spread(values)})")
 
-    def adopt_baseline(self, runs: list[Run]) -> None:
-        """Take over the baseline runs that this very process just made to publish the project."""
-        self._append_trial(0, "baseline", self.workspace.head())
-        for run in runs:
-            self._record(self.ledger.session.trials[0], run, ())
+    def adopt_baseline(self, runs: Sequence[Earlier]) -> None:
+        """Take over the baseline runs that published the project: this life of the session began with the first."""
+        self._adopted = runs
+        self._started -= max(0.0, time.time() - runs[0].began)
 
-    def _append_trial(self, number: int, hypothesis: str, commit: str, proposer: str = "") -> None:
+    def _append_trial(self, number: int, hypothesis: str, commit: str, proposer: str = "", at: str = "") -> None:
         """Begin a trial of a commit against the branch's head."""
         self.ledger.append(
             "trial",
@@ -312,6 +326,7 @@ class Miner:
             commit=commit,
             base=self.workspace.head(),
             proposer=proposer,
+            at=at or now(),
         )
 
     def _trial(self) -> bool:
@@ -432,12 +447,12 @@ class Miner:
             budget_seconds=self.bench.protocol.execution.training_seconds,
         )
 
-    def _record(self, current: Trial, run: Run, conditions: tuple[str, ...]) -> None:
+    def _record(self, current: Trial, run: Run, conditions: tuple[str, ...], at: str = "") -> None:
         name = f"{current.number:04d}-{len(current.runs) + 1:02d}-{run.arm.value}.log"
         write_atomic(self.folder / "logs" / name, run.log)
         budget = self.bench.protocol.execution.training_seconds
-        written = trials.entry(run, conditions, budget_seconds=budget)
-        self.ledger.append("run", number=current.number, log=f"logs/{name}", **written)
+        entry = trials.entry(run, conditions, budget_seconds=budget)
+        self.ledger.append("run", number=current.number, log=f"logs/{name}", at=at or now(), **entry)
         self.view.observe(self.ledger.session)
 
     def _usual_seconds(self) -> float:
@@ -461,12 +476,17 @@ class Miner:
         )
 
 
-def new_session(path: Path, project: int, miner: Pubkey) -> Ledger:
-    """The ledger at `path`, begun if it is new. Tag and seed follow from project and wallet, so they are stable."""
+def new_session(path: Path, project: int, miner: Pubkey, *, begun: float | None = None) -> Ledger:
+    """The ledger at `path`, begun now or at `begun` (Unix seconds) if it is new.
+
+    The seed follows from project and wallet, so it is stable.
+    """
     ledger = Ledger(path)
     if not ledger.session.tag:
         seed = int.from_bytes(sha256(bytes(miner) + project.to_bytes(8, "little")).digest()[:4], "little")
-        ledger.append("session", seed=seed, tag=time.strftime("%Y%m%d-%H%M%S", time.gmtime()))
+        begun = time.time() if begun is None else begun
+        tag = time.strftime("%Y%m%d-%H%M%S", time.gmtime(begun))
+        ledger.append("session", seed=seed, tag=tag, at=written(begun))
     return ledger
 
 

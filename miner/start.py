@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,14 +25,13 @@ from miner.frontier import SCRIPT
 from miner.goals import Goals
 from miner.ledger import Ledger
 from miner.live import Live, Sample
-from miner.loop import Miner, claimed_metric, new_session
+from miner.loop import Earlier, Miner, claimed_metric, new_session
 from miner.proposers.options import Proposing
 from trainer import bundle, curve, recipe, task
 from trainer.bench import Bench, open_bench
 from trainer.comparison import Arm
 from trainer.errors import TrainerError
 from trainer.task import Benchmark, Task
-from trainer.trial import Run
 from trainer.view import View
 
 SMOKE = "smoke"
@@ -54,7 +54,7 @@ class Started:
     ledger: Ledger
     follower: Follower
     view: Live
-    published_runs: list[Run] = field(default_factory=list)
+    published_runs: list[Earlier] = field(default_factory=list)
     trust_harness: bool = False
 
     def miner(self, goals: Goals, proposing: Proposing, *, race: bool = True, executing: Executing = _LOCAL) -> Miner:
@@ -112,7 +112,7 @@ def started(
             if not pause_if_interactive(f"This may stake real tokens on {network}. Go on?"):
                 raise ChainError(f"Mining on {network} may spend.", "Give --yes to agree to it.")
         wallet = connection.wallet(keypair, MINER)
-        published: list[Run] = []
+        published: list[Earlier] = []
         project = _choose(connection, project_id)
         if project is None:
             project, published = _publish(connection, home, view, publish, text)
@@ -138,7 +138,8 @@ def started(
             f"measurement {bench.method} ({bench.isolation if bench.measurer else bench.why_not})"
         )
         folder = home / "work" / sessions.folder_name(connection.network.name, project.id, str(wallet.pubkey()))
-        ledger = new_session(folder / "session.jsonl", project.id, wallet.pubkey())
+        begun = published[0].began if published else None
+        ledger = new_session(folder / "session.jsonl", project.id, wallet.pubkey(), begun=begun)
         about.save(folder, about.describe(connection.network.name, project, parsed, convention, bench))
         budget = bench.protocol.execution.training_seconds
         view.state.title = f"mining {project.token_symbol} (project {project.id}) on {connection.network.name}"
@@ -193,7 +194,9 @@ def _choose(connection: Connection, project_id: int | None) -> Project | None:
     raise NotFound(f"There is no project on {connection.network.name}.", "Check --network.")
 
 
-def _publish(connection: Connection, home: Path, view: View, name: str, text: str | None) -> tuple[Project, list[Run]]:
+def _publish(
+    connection: Connection, home: Path, view: View, name: str, text: str | None
+) -> tuple[Project, list[Earlier]]:
     """Publish a bundled project with a baseline measured here; its baseline runs."""
     view.say(f"no project here yet: publishing the bundled {name} project")
     chosen = recipe.load(name)
@@ -206,8 +209,9 @@ def _publish(connection: Connection, home: Path, view: View, name: str, text: st
             say=word,
             data_arguments=data_arguments,
         )
-    runs: list[Run] = []
+    runs: list[Earlier] = []
     for number in range(1, chosen.terms.baseline_runs + 1):
+        began = time.time()
         with view.step(f"baseline, run {number} of {chosen.terms.baseline_runs}", bench.usual_seconds) as word:
             run = bench.measure(Arm.INCUMBENT, chosen.files, word)
         if run.val_bpb is None:
@@ -216,11 +220,11 @@ def _publish(connection: Connection, home: Path, view: View, name: str, text: st
                 "See the README's requirements.",
             )
         view.say(f"  {run.val_bpb:.6f} val_bpb in {run.seconds:.1f} s")
-        runs.append(run)
+        runs.append(Earlier(run, began, time.time()))
     metrics = task.baseline_document(
         bench.protocol.primary.name,
-        [run.val_bpb for run in runs if run.val_bpb is not None],
-        [run.seconds for run in runs],
+        [made.run.val_bpb for made in runs if made.run.val_bpb is not None],
+        [made.run.seconds for made in runs],
         hardware=bench.machine.as_json(),
         data_snapshot=bench.data_snapshot,
     )

@@ -19,25 +19,46 @@ from miner.report.svg import Frame, decimals, element, line, svg, text, ticks
 
 MAX_CURVE = 90  # points of one loss curve
 MAX_CURVES = 4  # of one script
+HANDFUL = 5  # trials
 WIDE, NARROW = (1080, 400), (400, 320)
 
 
 def value_range(figures: Figures) -> tuple[float, float]:
-    """The range of val_bpb to draw: all incumbents, what was kept, and what is not far above the worst incumbent."""
+    """The range of val_bpb to draw: all incumbents, what was kept, and the trials that are not far from these.
+
+    Far is far for this session: of few trials all but a disaster are near, of many at least the usual ones.
+    """
     levels = [step.level for step in figures.steps]
     means = [point.value for point in figures.points if point.value is not None]
     if not levels and not means:
         return 0.0, 1.0
     levels = levels or [statistics.median(means)]
-    span = max(max(levels) - min(levels), 6 * (figures.noise or 0.0), 1e-3 * max(map(abs, levels)), 1e-9)
+    least, most = min(levels), max(levels)
+    span = max(most - least, 6 * (figures.noise or 0.0), 1e-3 * max(map(abs, levels)), 1e-9)
+    tried = [point.value for point in figures.points if point.value is not None and point.number]
+    below = _reach([least - value for value in tried], 2 * span)
+    above = _reach([value - most for value in tried], 0.55 * span)
     kept = [end for p in figures.points if p.decision == "keep" for end in (p.value, p.low, p.high) if end is not None]
-    near = [value for value in [*means, *kept] if min(levels) - 2 * span <= value <= max(levels) + 0.55 * span]
+    near = [value for value in [*means, *kept] if least - below <= value <= most + above]
     ends = [e for p in figures.points if p.value in near for e in (p.low, p.high) if e is not None]
     ends += [value for p in figures.points if p.value in near for value in p.runs]
-    ends = [end for end in ends if min(levels) - span <= end <= max(levels) + span]
-    low, high = min([*levels, *near, *ends]), max([*levels, *near, *ends])
+    least, most = min([*levels, *near]), max([*levels, *near])
+    ends = [end for end in ends if least - span <= end <= most + span]
+    low, high = min([least, *ends]), max([most, *ends])
     pad = 0.04 * max(high - low, span)
     return low - pad, high + pad
+
+
+def _reach(distances: Sequence[float], least: float) -> float:
+    """How far beyond the incumbents trials are drawn: `least`, and further where trials usually lie further.
+
+    A distance is negative for a trial that is not beyond them. Of a handful it is ten times the (lower) median of
+    those that are, so that a single one is never too far; of more it is twice what two thirds of all lie within, so
+    that a few disasters do not count.
+    """
+    if len(distances) <= HANDFUL:
+        return max(least, 10 * statistics.median_low([max(d, least) for d in distances if d > 0] or [0.0]))
+    return max(least, 2 * sorted(distances)[2 * len(distances) // 3])
 
 
 def progress(figures: Figures, *, narrow: bool = False) -> str:
@@ -50,16 +71,17 @@ def progress(figures: Figures, *, narrow: bool = False) -> str:
     places = max(2, decimals(levels))
     parts = frame.axes([(n, f"{n:.0f}") for n in numbers], [(v, f"{v:.{places}f}") for v in levels])
     parts.append(text(width - frame.right, height - 8, "trial", class_="tick", text_anchor="end"))
-    parts += [_run_dots(frame, point, aside=3.2 if narrow else 6.5) for point in figures.points]
+    aside, radius = (3.2 if narrow else 6.5), (1.6 if last > 3 * HANDFUL else 2.2)
+    parts += [_run_dots(frame, point, aside, radius) for point in figures.points]
     parts += _incumbent(frame, figures, last)
     ordered = sorted(figures.points, key=lambda point: point.decision == "keep")
     parts += [_mark(frame, point, radius=3.2 if narrow else 4.2) for point in ordered]
     return svg(width, height, "val_bpb of every trial", *parts, class_="narrow" if narrow else "wide")
 
 
-def _run_dots(frame: Frame, point: Point, aside: float) -> str:
+def _run_dots(frame: Frame, point: Point, aside: float, radius: float) -> str:
     return "".join(
-        element("circle", cx=frame.x(point.number) - aside, cy=frame.y(value), r=1.6, class_="run")
+        element("circle", cx=frame.x(point.number) - aside, cy=frame.y(value), r=radius, class_="run")
         for value in point.runs
         if frame.holds(value)
     )
@@ -222,6 +244,7 @@ TIME_PARTS: Mapping[str, str] = {
     "stopped": "stopped early",
     "unfit": "unfit machine",
     "failed": "failed",
+    "interrupted": "in a run that was interrupted",
     "idle": "idle between runs",
     "away": "not running",
 }

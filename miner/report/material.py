@@ -97,7 +97,9 @@ def recorded(session: Session, facts: About, why: str = "") -> OnChain:
 
 def _exhibit(folder: Path, tree: Workspace, trial: Trial) -> Exhibit:
     missing, diff = "", ""
-    if trial.commit != trial.base:
+    if trial.commit != trial.base and not tree.path.is_dir():
+        missing = "The diff cannot be shown: the session’s work tree is not here."
+    elif trial.commit != trial.base:
         try:
             diff = tree.diff(trial.base, trial.commit)
         except TrainerError as error:

@@ -52,8 +52,10 @@ def build(material: Material) -> str:
 def _header(material: Material) -> str:
     about, found, session = material.about, material.figures, material.session
     state = "Mining now" if material.running else "Not mining now"
-    lead = f"{state}. Begun {_say(session.started) or 'at an unknown time'}, as of {_say(material.made)}."
-    per_hour = UNKNOWN if found.per_hour is None else f"{_signed(found.per_hour)}"
+    last = session.segments[-1] if session.segments and not material.running else None
+    ended = f"ended {_say(last.end)} ({_say(last.reason)}), " if last and last.end else ""
+    lead = f"{state}. Begun {_say(session.started) or 'at an unknown time'}, {ended}as of {_say(material.made)}."
+    per_hour = UNKNOWN if found.per_hour is None else _signed(found.per_hour) if found.per_hour else "0"
     numbers = [
         (f"best {_say(about.metric)}", _value(found.best)),
         ("gained, sum of kept deltas", f'<span class="good">{_signed(found.gain)}</span>' if found.gain > 0 else "0"),
@@ -65,7 +67,11 @@ def _header(material: Material) -> str:
     project = f"{about.token_name} ({about.token_symbol}), project {about.project}" if about.token_name else ""
     budget = "" if about.budget is None else f"{about.budget:g} s of training a run"
     machine = ", ".join(about.machine[key] for key in ("chip", "gpu", "os") if key in about.machine)
-    noise = "" if found.noise is None else f"{found.noise:.4f} {about.metric} (one run, standard deviation)"
+    freedom = f"{found.freedom} degree{'s' if found.freedom > 1 else ''} of freedom"
+    one = f"(one run, standard deviation, {freedom})"
+    noise = "" if found.noise is None else f"{found.noise:.4f} {about.metric} {one}"
+    unfinished = len(session.unfinished)
+    counted = f"{found.finished} trials finished" + (f", {unfinished} open" if unfinished else "")
     facts = [
         ("Project", project),
         ("Network", about.network),
@@ -77,7 +83,7 @@ def _header(material: Material) -> str:
         ("Budget", budget),
         ("Noise", noise),
         ("Packages", ", ".join(f"{name} {version}" for name, version in about.versions.items())),
-        ("Runs", f"{found.runs} in {found.finished} finished trials"),
+        ("Runs", f"{found.runs}; {counted}"),
         ("Staked", f"{session.staked} tokens, {found.submitted} proposals submitted"),
     ]
     return (
@@ -102,9 +108,12 @@ def _progress(material: Material) -> str:
     bar = element("line", x1=11, x2=11, y1=0, y2=14, class_="interval")
     run = element("circle", cx=11, cy=7, r=1.8, class_="run")
     incumbent = element("line", x1=0, x2=22, y1=7, y2=7, class_="incumbent")
+    drawn = {p.decision for p in figures_.points if p.number and p.value is not None}
     entries = [
-        key("keep", bar + dot) + "kept, with the interval of its delta",
-        key("discard", dot) + "discarded",
+        *([key("keep", dot) + "the baseline"] if "keep" not in drawn else []),
+        *([key("keep", bar + dot) + "kept, with the interval of its delta"] if "keep" in drawn else []),
+        *([key("discard", dot) + "discarded"] if "discard" in drawn else []),
+        *([key("open", dot) + "still open"] if "" in drawn else []),
         key("", run) + "one run",
         key("", incumbent) + "the incumbent, at the mean of all its runs",
     ]
@@ -176,8 +185,9 @@ def _time(material: Material) -> str:
     if not segments:
         notes.append("This ledger has no record of when the process ran, so idle time is unknown.")
     else:
-        kills = f", {found.killed} of them ended by a kill or a crash" if found.killed else ""
-        notes.append(f"{len(segments)} starts{kills}; what a kill cut off is not on record, and not counted.")
+        starts = "1 start" if len(segments) == 1 else f"{len(segments)} starts"
+        cut = f", {found.killed} ended by a kill or a crash; what that cut off is not on record, and not counted"
+        notes.append(f"{starts}{cut if found.killed else ''}.")
     if found.time.unsplit:
         notes.append("Some runs left neither a loss curve nor a known budget: their training time is unknown.")
     conditions = Counter(str(word) for t in material.session.trials for r in t.runs for word in r.get("conditions", []))
@@ -315,7 +325,9 @@ def _signed(value: float, places: int = 4) -> str:
 
 def _hours(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{seconds / 60:.1f} min"
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def _share(share: float) -> str:

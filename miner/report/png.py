@@ -6,9 +6,9 @@ import io
 from itertools import zip_longest
 
 from miner.figures import Figures
-from miner.report.chart import value_range
+from miner.report.chart import HANDFUL, value_range
 
-_KEEP, _MARK, _RUN, _CRASH, _THEIRS = "#0a7560", "#9a9ca3", "#c3c4c9", "#b23a2e", "#a1620a"
+_KEEP, _MARK, _RUN, _CRASH, _THEIRS, _OPEN = "#0a7560", "#9a9ca3", "#c3c4c9", "#b23a2e", "#a1620a", "#3d5a98"
 
 
 def progress(figures: Figures, title: str) -> bytes:
@@ -16,15 +16,19 @@ def progress(figures: Figures, title: str) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
+    from matplotlib.transforms import ScaledTranslation
 
     picture = Figure(figsize=(10, 5), dpi=160, layout="constrained")
     FigureCanvasAgg(picture)
     axes = picture.add_subplot()
     low, high = value_range(figures)
     last = max((point.number for point in figures.points), default=0)
+    beside = axes.transData + ScaledTranslation(-6 / 72, 0, picture.dpi_scale_trans)
+    dot = 3 if last > 3 * HANDFUL else 4.5
     for point in figures.points:
         kept = point.decision == "keep"
-        axes.plot([point.number - 0.22] * len(point.runs), point.runs, ".", color=_RUN, markersize=3, zorder=1)
+        at = [point.number] * len(point.runs)
+        axes.plot(at, point.runs, ".", color=_RUN, markersize=dot, zorder=1, transform=beside)
         if point.decision == "crash":
             axes.plot(point.number, low, "x", color=_CRASH, markersize=6, clip_on=False, zorder=4)
         if point.value is None:
@@ -33,7 +37,7 @@ def progress(figures: Figures, title: str) -> bytes:
             up = point.value > high
             axes.plot(point.number, high if up else low, "^" if up else "v", color=_MARK, markersize=5, clip_on=False)
             continue
-        color = _KEEP if kept else _MARK
+        color = _KEEP if kept else _MARK if point.decision else _OPEN
         if point.low is not None and point.high is not None:
             axes.vlines(point.number, point.low, point.high, color=color, linewidth=1.4 if kept else 0.9, zorder=3)
         face = color if kept else "white"

@@ -70,6 +70,7 @@ def test_levels_gain_and_steps() -> None:
     assert [(step.since, step.commit) for step in found.steps] == [(0.0, BASE), (1.0, KEPT)]
     # pooled: (0.02 + 0.005) of 2 + 1 degrees of freedom
     assert found.noise == pytest.approx(math.sqrt(0.025 / 3))
+    assert found.freedom == 3
     assert found.per_hour == pytest.approx(0.2 / 0.1)
 
 
@@ -139,6 +140,35 @@ def test_time_of_segments() -> None:
     assert time.away == 20 * 60 + 27 * 60
     assert found.killed == 2
     assert figures.figures(made, running=True).killed == 1
+
+
+def end(minute: float, reason: str, seconds: float) -> dict[str, Any]:
+    return {"event": "end", "at": at(minute), "reason": reason, "seconds": seconds}
+
+
+def test_what_follows_the_last_event_of_an_interrupted_trial_was_a_run() -> None:
+    """Ten minutes with a run of one, then four minutes into the next: Ctrl-C, or the end of a session."""
+    begun = ({"event": "begin", "at": at(0)}, trial(0, BASE, BASE, 1))
+    ran = run(0, "incumbent", 2.5, 6)
+    time = figures.time_split(session(*begun, ran, end(10, "interrupted", 600.0)), 45.0)
+    assert (time.training, time.evaluation, time.interrupted, time.idle) == (45, 15, 240, 300)
+    assert time.running == 300
+    for others in ((ran, end(10, "limit", 600.0)), (ran, decision(0, "keep", 0.0), end(10, "interrupted", 600.0))):
+        assert figures.time_split(session(*begun, *others)).interrupted == 0  # it ended itself, or between trials
+    known = figures.time_split(session(*begun, end(10, "interrupted", 600.0), begun[0] | {"at": at(20)}))
+    assert (known.interrupted, known.idle, known.away) == (540, 60, 600)
+    killed = figures.time_split(session(*begun, ran, begun[0] | {"at": at(20)}))
+    assert (killed.interrupted, killed.idle) == (0, 300)  # when it was killed is not known
+    assert figures.time_split(session(*OLD)).interrupted is None
+
+
+def test_an_interrupted_confirming_test_was_a_run() -> None:
+    about = {"at": at(5), "trial": 0, "commit": KEPT, "seed": 1, "fresh_seed": "", "noise": {}, "against": BASE}
+    begun = ({"event": "begin", "at": at(0)}, {"event": "confirming", **about})
+    assert figures.time_split(session(*begun, end(10, "interrupted", 600.0))).interrupted == 300
+    numbers = {"passed": True, "reason": "", "delta": 0.1, "low": None, "high": None, "p": None, "fresh_delta": None}
+    over = {"event": "confirmed", "at": at(6), **numbers}
+    assert figures.time_split(session(*begun, over, end(10, "interrupted", 600.0))).interrupted == 0
 
 
 def test_an_empty_session() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import struct
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from miner import figures, ledger
 from miner.about import About
+from miner.figures import Figures, Point, Step
 from miner.ledger import Session
 from miner.report import chart, material, page, png
 from miner.report.material import Exhibit, Material, OnChain
@@ -160,6 +163,84 @@ def test_the_range_of_the_chart_is_not_spoilt_by_one_that_diverged(gathered: Mat
     kept = [point for point in gathered.figures.points if point.decision == "keep"]
     assert all(point.value is not None and low < point.value < high for point in kept)
     assert chart.progress(gathered.figures).count('class="off"') == 1
+
+
+BASELINE = (1.450159, 1.451165, 1.451432)
+
+
+def few(*losses: float, kept: tuple[float, ...] = ()) -> Figures:
+    """A session with a quiet baseline, one trial for each loss against it, and those with the gains `kept`."""
+    level = sum(BASELINE) / 3
+    values = [level + loss for loss in losses] + [level - gain for gain in kept]
+    words = ["discard"] * len(losses) + ["keep"] * len(kept)
+    tried = [Point(n, word, v, None, None, (v,)) for n, (word, v) in enumerate(zip(words, values, strict=True), 1)]
+    steps = [Step(0.0, "b", level), *(Step(p.number, "k", p.value or 0) for p in tried if p.decision == "keep")]
+    points = (Point(0, "keep", level, None, None, BASELINE), *tried)
+    return replace(figures.figures(Session()), points=points, steps=tuple(steps), noise=0.0007)
+
+
+@pytest.mark.parametrize(
+    ("made", "beyond"),
+    [
+        (few(0.0188), []),  # a full-size session's only candidate, 28 of its sigmas away
+        (few(-0.0264), []),
+        (few(3.1), []),  # alone it is all there is to see
+        (few(0.004, 0.0188), []),
+        (few(0.0, 0.0001, 0.02), []),
+        (few(0.02, 0.03, 4.0), [3]),
+        (few(0.001, 0.004, 4.0, -0.02, 5.0), [3, 5]),
+        (few(*[0.02, 0.05, 0.03] * 5), []),  # most changes lose
+        (few(*[0.02, 0.05, 0.03] * 5, 0.9, 3.0, math.e), [16, 17, 18]),
+        (few(*[0.002, -0.001] * 20, 0.4, 3.0, kept=(0.05,)), [41, 42]),
+        (few(), []),
+    ],
+)
+def test_the_range_of_the_chart_shows_what_is_usual(made: Figures, beyond: list[int]) -> None:
+    low, high = chart.value_range(made)
+    assert [p.number for p in made.points if p.value is not None and not low <= p.value <= high] == beyond
+    assert all(low < value < high for value in BASELINE)
+    assert png.progress(made, "few").startswith(b"\x89PNG")
+
+
+def test_single_runs_of_a_shown_trial_are_shown() -> None:
+    made = few(0.02)
+    wide = replace(made.points[1], runs=(1.4685, 1.4715), low=1.40, high=1.50)
+    low, high = chart.value_range(replace(made, points=(made.points[0], wide)))
+    assert low < min(BASELINE)
+    assert 1.4715 < high < 1.48  # an interval that is wide for two runs does not set the scale
+
+
+def test_a_page_of_few_trials() -> None:
+    """One open trial, interrupted: the legend explains what is drawn, and what is nothing says 0."""
+    made = Session(tag="t")
+    common = {"event": "trial", "hypothesis": "h", "fingerprint": "f", "base": "b" * 40, "at": "2026-01-01T00:00:00Z"}
+    ran = {"event": "run", "at": "2026-01-01T00:06:00Z", "failure": "", "detail": "", "seconds": 360.0}
+    ran |= {"memory_mb": None, "log": "", "curve": [[0.0, 9.0], [300.0, 3.3]]}
+    made.apply({"event": "begin", "at": "2026-01-01T00:00:00Z"})
+    made.apply({**common, "number": 0, "commit": "b" * 40})
+    for value in BASELINE:
+        made.apply({**ran, "number": 0, "arm": "incumbent", "val_bpb": value})
+    made.apply({"event": "decision", "number": 0, "decision": "keep", "delta": 0.0, "at": "2026-01-01T00:18:00Z"})
+    made.apply({**common, "number": 1, "commit": "1" * 40})
+    made.apply({**ran, "number": 1, "arm": "candidate", "val_bpb": 1.4697, "at": "2026-01-01T00:24:00Z"})
+    made.apply({"event": "end", "at": "2026-01-01T00:27:00Z", "reason": "interrupted", "seconds": 1620.0})
+    new = Material("new", made, About(), figures.figures(made, budget=300.0), OnChain("Not on record."))
+    document = page.build(new)
+    words = Strict(document).text
+    assert "ended 2026-01-01T00:27:00Z (interrupted)" in words
+    assert "in a run that was interrupted 3.0 min (11 %)" in words
+    assert "4; 0 trials finished, 1 open" in words
+    assert "2 degrees of freedom" in words
+    assert "0.0000" not in words.replace("0.0000 SOL", "")
+    assert "1 start." in words
+    legend = document.split("<ul class='legend'>")[1].split("</ul>")[0]
+    assert re.findall(r"</svg>([^<]+)", legend) == [
+        "the baseline",
+        "still open",
+        "one run",
+        "the incumbent, at the mean of all its runs",
+    ]
+    assert 'class="off"' not in document
 
 
 @pytest.mark.parametrize(
