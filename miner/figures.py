@@ -57,7 +57,8 @@ class Time:
 
     Runs with a value: `training`, and `evaluation` with start and compilation; `unsplit` where neither a curve nor
     the budget tells the two apart. Runs without: `stopped` early, `unfit` machine, `failed`, and `interrupted`:
-    begun and not finished when the process was stopped, so that only the time since the last event is known. `idle`:
+    begun and not finished when the process was stopped, so that only the time since the last event is known.
+    `confirming`: all runs of the tests before a stake. `idle`:
     the process ran, but nothing of the above. `away`: no process ran. The last three are None without segments.
     """
 
@@ -67,6 +68,7 @@ class Time:
     stopped: float = 0.0
     unfit: float = 0.0
     failed: float = 0.0
+    confirming: float = 0.0
     interrupted: float | None = None
     idle: float | None = None
     away: float | None = None
@@ -75,7 +77,8 @@ class Time:
     def running(self) -> float:
         """Seconds in runs of any kind: machine time."""
         with_value = self.training + self.evaluation + self.unsplit
-        return with_value + self.stopped + self.unfit + self.failed + (self.interrupted or 0.0)
+        without = self.stopped + self.unfit + self.failed + (self.interrupted or 0.0)
+        return with_value + without + self.confirming
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +208,8 @@ def time_split(session: Session, budget: float | None = None) -> Time:
         else:
             sums["unsplit"] += seconds
     interrupted, idle, away = _outside(session)
-    return Time(**sums, interrupted=interrupted, idle=idle, away=away)
+    confirming = math.fsum(float(run["seconds"]) for run in _confirming(session))
+    return Time(**sums, confirming=confirming, interrupted=interrupted, idle=idle, away=away)
 
 
 def submission_state(entry: Submission, on_chain: str = "") -> str:
@@ -235,6 +239,11 @@ def _runs(session: Session) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield (trial.commit if run["arm"] == CANDIDATE else trial.base), run
 
 
+def _confirming(session: Session) -> list[Mapping[str, Any]]:
+    """Every run of a confirming test."""
+    return [run for test in session.confirmations for run in test.runs]
+
+
 def _values(session: Session) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for commit, run in _runs(session):
@@ -250,7 +259,8 @@ def _outside(session: Session) -> tuple[float | None, float | None, float | None
         return None, None, None
     starts = [begin for begin in begins if begin is not None]
     moments = sorted(moment for moment in _moments(session) if moment is not None)
-    ran = [(seconds_of(run["at"]), float(run["seconds"])) for _, run in _runs(session)]
+    every = [*(run for _, run in _runs(session)), *_confirming(session)]
+    ran = [(seconds_of(run["at"]), float(run["seconds"])) for run in every]
     interrupted, idle, away = 0.0, 0.0, 0.0
     for segment, begin, following in zip(session.segments, starts, [*starts[1:], math.inf], strict=True):
         until = _until(segment, begin, following, moments)

@@ -126,8 +126,8 @@ class Confirmation:
     """The test before a stake: the code of `commit` against the chain's best, `against`, with fresh runs of both.
 
     `seed` draws the order, `fresh_seed` (hex) the fresh text; `noise` is the machine's record when it began. `runs`
-    are those of `trainer.replay.ReplayRun`, as JSON. `passed` is None while it is open; then `reason` says what
-    decided, and the numbers are those of the comparison's last look in bpb.
+    are those of `trainer.replay.ReplayRun`, as JSON, with the time `at` which each was recorded. `passed` is None while
+    it is open; then `reason` says what decided, and the numbers are those of the comparison's last look in bpb.
     """
 
     trial: int
@@ -233,7 +233,7 @@ class Session:
                     about = ("trial", "commit", "against", "seed", "fresh_seed", "noise", "at")
                     self.confirmations.append(Confirmation(**{name: event[name] for name in about}))
                 case "confirming_run":
-                    self.confirmations[-1].runs.append(dict(event["run"]))
+                    self.confirmations[-1].runs.append({**event["run"], "at": event["at"]})
                 case "confirmed":
                     last = self.confirmations[-1]
                     last.passed, last.reason = event["passed"], event["reason"]

@@ -244,6 +244,7 @@ TIME_PARTS: Mapping[str, str] = {
     "stopped": "stopped early",
     "unfit": "unfit machine",
     "failed": "failed",
+    "confirming": "confirming before a stake",
     "interrupted": "in a run that was interrupted",
     "idle": "idle between runs",
     "away": "not running",

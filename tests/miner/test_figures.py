@@ -169,6 +169,10 @@ def test_an_interrupted_confirming_test_was_a_run() -> None:
     numbers = {"passed": True, "reason": "", "delta": 0.1, "low": None, "high": None, "p": None, "fresh_delta": None}
     over = {"event": "confirmed", "at": at(6), **numbers}
     assert figures.time_split(session(*begun, over, end(10, "interrupted", 600.0))).interrupted == 0
+    ran = {"event": "confirming_run", "at": at(6), "run": {"arm": "candidate", "seconds": 60.0}}
+    time = figures.time_split(session(*begun, ran, end(10, "interrupted", 600.0)))
+    assert (time.confirming, time.interrupted, time.idle) == (60, 240, 300)
+    assert time.running == 300
 
 
 def test_an_empty_session() -> None:
