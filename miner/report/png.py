@@ -13,6 +13,7 @@ _KEEP, _MARK, _RUN, _CRASH, _THEIRS, _OPEN = "#0a7560", "#9a9ca3", "#c3c4c9", "#
 
 def progress(figures: Figures, title: str) -> bytes:
     """A PNG of 1600 x 800 pixels: val_bpb over trials."""
+    import numpy
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -61,7 +62,8 @@ def progress(figures: Figures, title: str) -> bytes:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(colors="#5d6067", length=0, labelsize=9)
     out = io.BytesIO()
-    picture.savefig(out, format="png")
+    with numpy.errstate(invalid="ignore"):  # now and then its ticker warns of values that are all finite
+        picture.savefig(out, format="png")
     return out.getvalue()
 
 
