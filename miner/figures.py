@@ -212,6 +212,16 @@ def time_split(session: Session, budget: float | None = None) -> Time:
     return Time(**sums, confirming=confirming, interrupted=interrupted, idle=idle, away=away)
 
 
+def counted(number: int, word: str) -> str:
+    """A number of things: 1 run, 2 runs."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def lasted(seconds: float) -> str:
+    """Seconds as hours, or minutes where these say more."""
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
+
+
 def submission_state(entry: Submission, on_chain: str = "") -> str:
     """A submission's state in words: the chain's where it was asked, else the ledger's last."""
     if entry.proposal is not None:

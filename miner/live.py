@@ -101,11 +101,13 @@ class State:
         self.best = f"{best}, gained {found.gain:+.4f}{since}, kept {found.kept} of {found.finished}"
         sent = f", {found.submitted} submitted" if found.submitted else ""
         sent += ", one on its way" if session.pending else ""
-        self.spend = f"{session.spent / LAMPORTS_PER_SOL:.6f} SOL, {session.staked} tokens staked{sent}"
+        self.spend = (
+            f"{session.spent / LAMPORTS_PER_SOL:.6f} SOL, {figures.counted(session.staked, 'token')} staked{sent}"
+        )
         runs = [run for trial in session.trials for run in trial.runs]
         conditions = ", ".join(str(word) for word in runs[-1].get("conditions", [])) if runs else ""
         unfit = sum(run["failure"] == "unfit" for run in runs)
-        hours = f"{found.time.running / 3600:.1f} h in {len(runs)} runs"
+        hours = f"{figures.lasted(found.time.running)} in {figures.counted(len(runs), 'run')}"
         self.machine = ", ".join(part for part in (hours, f"{unfit} unfit" if unfit else "", conditions) if part)
 
 

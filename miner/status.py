@@ -9,7 +9,7 @@ from typing import Any
 from chain.network import LAMPORTS_PER_SOL
 from miner import about, figures, ledger
 from miner.about import About
-from miner.figures import WORDS, Figures, submission_state
+from miner.figures import WORDS, Figures, counted, lasted, submission_state
 from miner.ledger import Session, Trial
 from miner.sessions import Found
 from trainer.errors import TrainerError
@@ -63,14 +63,14 @@ def _text(found: Found, session: Session, facts: About, known: Figures, running:
     if last is not None:
         row("last run", _last_run(last, now))
     hourly = "" if known.per_hour is None else f", {known.per_hour:+.4f} an hour"
-    row("machine", f"{known.time.running / 3600:.1f} h in {known.runs} runs{hourly}")
+    row("machine", f"{lasted(known.time.running)} in {counted(known.runs, 'run')}{hourly}")
     for entry in session.submissions[-5:]:
         number = "" if entry.proposal is None else f"proposal {entry.proposal}, "
         row("submission", f"{number}trial {entry.trial}: {submission_state(entry)}")
     foreign = [frontier for frontier in session.frontiers if frontier.foreign]
     if foreign:
         row("frontier", printable(f"{foreign[-1].metric} by {foreign[-1].miner[:8]}…, seen {foreign[-1].at}"))
-    row("spent", f"{session.spent / LAMPORTS_PER_SOL:.6f} SOL, {session.staked} tokens staked")
+    row("spent", f"{session.spent / LAMPORTS_PER_SOL:.6f} SOL, {counted(session.staked, 'token')} staked")
     for segment in session.segments[-SEGMENTS:]:
         alive = running and segment is session.segments[-1]
         end = f"to {segment.end}: {segment.reason}" if segment.end else "until now" if alive else "until it was killed"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from chain.network import LAMPORTS_PER_SOL
 from miner import figures
-from miner.figures import WORDS, submission_state
+from miner.figures import WORDS, counted, lasted, submission_state
 from miner.ledger import Submission, Trial
 from miner.report import chart
 from miner.report.material import MAX_DETAILED, Exhibit, Material
@@ -60,7 +60,7 @@ def _header(material: Material) -> str:
         (f"best {_say(about.metric)}", _value(found.best)),
         ("gained, sum of kept deltas", f'<span class="good">{_signed(found.gain)}</span>' if found.gain > 0 else "0"),
         ("trials kept", f"{found.kept} <small>of {found.finished}</small>"),
-        ("machine-hours", f"{found.time.running / 3600:.1f}"),
+        ("machine time", lasted(found.time.running)),
         ("gained per machine-hour", per_hour),
         ("spent", f"{session.spent / LAMPORTS_PER_SOL:.4f} <small>SOL</small>"),
     ]
@@ -71,7 +71,7 @@ def _header(material: Material) -> str:
     one = f"(one run, standard deviation, {freedom})"
     noise = "" if found.noise is None else f"{found.noise:.4f} {about.metric} {one}"
     unfinished = len(session.unfinished)
-    counted = f"{found.finished} trials finished" + (f", {unfinished} open" if unfinished else "")
+    judged = f"{counted(found.finished, 'trial')} finished" + (f", {unfinished} open" if unfinished else "")
     facts = [
         ("Project", project),
         ("Network", about.network),
@@ -83,8 +83,8 @@ def _header(material: Material) -> str:
         ("Budget", budget),
         ("Noise", noise),
         ("Packages", ", ".join(f"{name} {version}" for name, version in about.versions.items())),
-        ("Runs", f"{found.runs}; {counted}"),
-        ("Staked", f"{session.staked} tokens, {found.submitted} proposals submitted"),
+        ("Runs", f"{found.runs}; {judged}"),
+        ("Staked", f"{counted(session.staked, 'token')}, {counted(found.submitted, 'proposal')} submitted"),
     ]
     return (
         f"<header><h1>{_say(about.token_name or 'Mining session')}</h1><p class='lead'>{lead}</p></header>\n"

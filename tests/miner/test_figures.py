@@ -184,3 +184,11 @@ def test_an_empty_session() -> None:
 @pytest.mark.parametrize("text", ["", "t", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00"])
 def test_a_time_that_is_none(text: str) -> None:
     assert figures.seconds_of(text) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "0 min"), (59, "1 min"), (3599, "60 min"), (3600, "1.0 h"), (36_500, "10.1 h")]
+)
+def test_words_for_lengths_and_counts(seconds: float, words: str) -> None:
+    assert figures.lasted(seconds) == words
+    assert [figures.counted(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
