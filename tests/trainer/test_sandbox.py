@@ -514,7 +514,7 @@ def test_no_isolation_says_so_and_cleans_up(tmp_path: Path) -> None:
     assert "none: MLX" in probe(NoIsolation())
 
 
-def test_folder_usage_counts_depth_as_excess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_usage_is_not_fooled_by_depth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handle = os.open(tmp_path, os.O_RDONLY)
     (tmp_path / "file").write_bytes(bytes(8192))
     (tmp_path / "link").symlink_to("/")
@@ -523,7 +523,7 @@ def test_folder_usage_counts_depth_as_excess(tmp_path: Path, monkeypatch: pytest
     for _ in range(1500):
         os.mkdir("d")
         os.chdir("d")
-    assert folder_usage(handle)[1] > SCRATCH_FILES
+    assert folder_usage(handle)[1] >= 1502  # Python before 3.13 gives up at some depth, which is excess
     os.close(handle)
     subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)
 

@@ -30,7 +30,7 @@ _WATCHDOG = "import os, signal, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]
 
 
 def folder_usage(handle: int) -> tuple[int, int]:
-    """(bytes on disk, files) below an open folder; no link is followed, too deep a tree is excess."""
+    """(bytes on disk, files) below an open folder; no link is followed, a tree too deep to be walked is excess."""
     size = files = 0
     try:
         for _, folders, names, folder in os.fwalk(".", dir_fd=handle):
