@@ -2,7 +2,7 @@
 
 The installed command on the tiny project, with SIGKILL for its whole process group or for the parent alone: after
 random seconds, or as soon as so many more events are in its ledger, each of which is followed by an act that the
-kill may cut off. `ARMLX_FAULT_KILLS` says how often (from 10 on with an undisturbed session of five candidates beside
+kill may cut off. `ARMLX_FAULT_KILLS` says how often (from 10 on with an undisturbed session of nine candidates beside
 it), `ARMLX_FAULT_SEED` when.
 """
 
@@ -115,14 +115,21 @@ def proposals(session: Session) -> list[tuple[str, int]]:
 @pytest.fixture
 def candidates(tiny_home: TinyHome, tmp_path: Path) -> dict[str, str]:
     """By file name, in order; each is worse or better by many times the noise, or does not run."""
-    worse = {"EMBED_LR": 1e-05, "HEAD_LR": 1e-05, "MATRIX_LR": 1e-05}
+
+    def worse(number: int) -> str:
+        return constants.replace(tiny_home.better, dict.fromkeys(("EMBED_LR", "HEAD_LR", "MATRIX_LR"), 1e-05 * number))
+
     found = {}
     if LONG:
         found["1-crash.py"] = "raise RuntimeError('broken')\n"
-        found["2-worse.py"] = constants.replace(tiny_home.baseline, worse)
-        found["3-better.py"] = constants.replace(tiny_home.better, {"STEPS": 24})
-        found["4-worse.py"] = constants.replace(tiny_home.better, worse)
-    found["5-better.py"] = tiny_home.better
+        found["2-worse.py"] = worse(1)
+        found["3-better.py"] = constants.replace(tiny_home.better, {"STEPS": 22})
+        found["4-worse.py"] = worse(2)
+        found["5-worse.py"] = worse(3)
+        found["6-better.py"] = constants.replace(tiny_home.better, {"STEPS": 36})
+        found["7-worse.py"] = worse(4)
+        found["8-worse.py"] = worse(5)
+    found["9-better.py"] = tiny_home.better
     (tmp_path / "patches").mkdir()
     for name, source in found.items():
         (tmp_path / "patches" / name).write_text(source)
