@@ -116,6 +116,7 @@ def figures(session: Session, *, budget: float | None = None, running: bool = Fa
     """The figures; `budget` is the protocol's training time in seconds, `running` says that a process mines now."""
     judged = [trial for trial in session.trials if trial.decision and trial.number]
     steps = incumbents(session)
+    sigma, freedom = noise(session)
     open_segments = sum(not segment.end for segment in session.segments)
     return Figures(
         finished=len(judged),
@@ -127,8 +128,8 @@ def figures(session: Session, *, budget: float | None = None, running: bool = Fa
         baseline=steps[0].level if steps and steps[0].since == 0 else None,
         best=steps[-1].level if steps else None,
         gain=gain(session),
-        noise=noise(session),
-        freedom=sum(len(values) - 1 for values in _values(session).values()),
+        noise=sigma,
+        freedom=freedom,
         killed=open_segments - (running and open_segments > 0),
         time=time_split(session, budget),
         points=tuple(point(trial) for trial in session.trials),
@@ -168,13 +169,14 @@ def levels(session: Session) -> dict[str, float]:
     return {commit: statistics.fmean(values) for commit, values in _values(session).items()}
 
 
-def noise(session: Session) -> float | None:
-    """The standard deviation of one run, pooled over all commits that ran more than once."""
+def noise(session: Session) -> tuple[float | None, int]:
+    """The standard deviation of one run and its degrees of freedom, pooled over commits that ran more than once."""
     groups = [values for values in _values(session).values() if len(values) > 1]
     freedom = sum(len(values) - 1 for values in groups)
     if not freedom:
-        return None
-    return math.sqrt(math.fsum(statistics.variance(values) * (len(values) - 1) for values in groups) / freedom)
+        return None, 0
+    squares = math.fsum(statistics.variance(values) * (len(values) - 1) for values in groups)
+    return math.sqrt(squares / freedom), freedom
 
 
 def incumbents(session: Session) -> list[Step]:
@@ -268,12 +270,11 @@ def _outside(session: Session) -> tuple[float | None, float | None, float | None
     if not begins or None in begins:
         return None, None, None
     starts = [begin for begin in begins if begin is not None]
-    moments = sorted(moment for moment in _moments(session) if moment is not None)
     every = [*(run for _, run in _runs(session)), *_confirming(session)]
     ran = [(seconds_of(run["at"]), float(run["seconds"])) for run in every]
     interrupted, idle, away = 0.0, 0.0, 0.0
     for segment, begin, following in zip(session.segments, starts, [*starts[1:], math.inf], strict=True):
-        until = _until(segment, begin, following, moments)
+        until = seconds_of(segment.end or segment.last) or begin
         length = segment.seconds if segment.end else until - begin
         busy = math.fsum(seconds for at, seconds in ran if at is not None and begin < at <= until)
         cut = min(_interrupted(segment), max(0.0, length - busy))
@@ -290,13 +291,6 @@ def _interrupted(segment: Segment) -> float:
     if segment.reason != INTERRUPTED or not segment.within or last is None or end is None:
         return 0.0
     return max(0.0, end - last)
-
-
-def _until(segment: Segment, begin: float, following: float, moments: Sequence[float]) -> float:
-    end = seconds_of(segment.end)
-    if end is not None:
-        return end
-    return max((moment for moment in moments if begin <= moment < following), default=begin)
 
 
 def _moments(session: Session) -> Iterator[float | None]:

@@ -399,8 +399,7 @@ class Miner:
                 f"  {said}{current.decision}: "
                 f"{statistics.fmean(outcome.values(Arm.CANDIDATE)):.6f} val_bpb, "
                 f"delta {evidence.delta:+.6f} [{evidence.low:+.6f}, {evidence.high:+.6f}], "
-                f"{evidence.candidate_runs} run{'s' * (evidence.candidate_runs > 1)} against "
-                f"{evidence.incumbent_runs}{again}",
+                f"{figures.counted(evidence.candidate_runs, 'run')} against {evidence.incumbent_runs}{again}",
                 style="green" if current.kept else "",
             )
         self._write_records()

@@ -264,16 +264,18 @@ class MiningPolicy(Policy):
 
     def gives_up(self, seen: Evidence, noise_df: float, later: Sequence[Look]) -> bool:
         """Whether the gain seen, spread over the runs until it would be approved, is less than `worth` for each."""
+        if not self.worth:
+            return False
+        gain = seen.delta - self.margin
 
         def approves(look: Look) -> bool:
             df = noise_df + look.incumbent + look.candidate - 2
             scale = math.sqrt(1 / look.incumbent + 1 / look.candidate)
-            gain = seen.delta - self.margin
             return look.alpha > 0 and gain >= (approval_point(df, look.alpha) * scale + look.beyond) * seen.sigma
 
         until = next((look for look in later if approves(look)), later[-1])
         runs = until.incumbent - seen.incumbent_runs + until.candidate - seen.candidate_runs
-        return seen.delta - self.margin <= self.worth * runs and self.worth > 0
+        return gain <= self.worth * runs
 
 
 def worth_of(trials: Iterable[tuple[int, float]]) -> float:
@@ -481,7 +483,7 @@ def look(
         t = (delta - policy.margin) / (s * scale)
         upper = approval_point(freedom, level)
         approve &= t - at.beyond / scale >= upper
-        reject &= at.beta > 0 and t <= rejection_point(freedom, policy.effect / scale, at.beta)
+        reject = reject and t <= rejection_point(freedom, policy.effect / scale, at.beta)
         low, high = min(low, delta - upper * s * scale), max(high, delta + upper * s * scale)
         p = max(p, min(1.0, _upper_tail(t, freedom) * policy.alpha / level))
         sigma, df = max((sigma, df), (s, float(freedom)))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from miner import ledger
-from tests.e2e.test_path import BIN, SECONDS, environment, events, until
+from tests.e2e.test_path import SECONDS, environment, events, start, until
 from tests.support import optional
 from trainer import constants
 from trainer.bench import open_bench
@@ -91,17 +91,9 @@ def rack(homes: list[Path]) -> Iterator[str]:
 @contextlib.contextmanager
 def mining(path: Path, address: str, patches: Path) -> Iterator[subprocess.Popen[str]]:
     """A miner at work, dead at the end of the block."""
-    arguments = ["--executor", "ray", "--ray-address", address, "--submissions", "1", "--max-trials", str(TRIALS)]
-    command = [str(BIN / "miner"), "run", "--home", str(path), *arguments, "--proposer", "patches"]
-    process = subprocess.Popen(
-        [*command, "--patches", str(patches)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment(),
-        start_new_session=True,
-    )
+    how = ("--executor", "ray", "--ray-address", address, "--submissions", 1, "--max-trials", TRIALS)
+    proposing = ("--proposer", "patches", "--patches", patches)
+    process = start(path, "miner", "run", *how, *proposing, errors=subprocess.STDOUT)
     try:
         yield process
     finally:
@@ -138,14 +130,14 @@ def count(path: Path, kind: str) -> int:
 
 
 def workers(home: Path) -> list[int]:
-    """The processes of Ray that measure in a home."""
-    found = []
+    """The processes of Ray that measure in a home; not their forks, which look like them until they start a program."""
+    found: dict[int, int] = {}  # and its parent
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             ours = entry.name.isdigit() and (entry / "cmdline").read_bytes().startswith(b"ray::Worker")
             if ours and f"ARMLX_HOME={home}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return found
+                found[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    return [process for process, parent in found.items() if parent not in found]
 
 
 def test_a_night_on_a_rack(tiny_home: TinyHome, tmp_path: Path, outer: None) -> None:

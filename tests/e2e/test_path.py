@@ -44,14 +44,14 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in ours}
 
 
-def start(home: Path, *arguments: object) -> subprocess.Popen[str]:
-    """A command under way, in a process group of its own, as a shell starts it."""
+def start(home: Path, *arguments: object, errors: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """A command under way, in a process group of its own, as a shell starts it; `errors` is where these go."""
     command = [str(BIN / str(arguments[0])), *map(str, arguments[1:]), "--home", str(home)]
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors,
         text=True,
         env=environment(),
         start_new_session=True,

@@ -31,7 +31,7 @@ def test_the_readme_says_what_the_ledger_says() -> None:
     assert len(rows) == 4
     assert re.findall(r"^\| A \| [^|]+(.+\n)", words, re.MULTILINE) == rows
     assert session.trials[1].hypothesis in words
-    assert f"{figures.noise(session):.4f} and 0.0108" in words
+    assert f"{figures.noise(session)[0]:.4f} and 0.0108" in words
     (segment,) = session.segments
     assert (segment.reason, segment.within, session.trials[1].decision) == ("interrupted", True, "")
     assert figures.time_split(session, 300.0).interrupted == pytest.approx(195)

@@ -173,6 +173,8 @@ def test_an_interrupted_confirming_test_was_a_run() -> None:
     time = figures.time_split(session(*begun, ran, end(10, "interrupted", 600.0)))
     assert (time.confirming, time.interrupted, time.idle) == (60, 240, 300)
     assert time.running == 300
+    killed = figures.time_split(session(*begun, ran, begun[0] | {"at": at(20)}))
+    assert (killed.confirming, killed.idle, killed.away) == (60, 300, 840)  # each minute is counted once
 
 
 def test_an_empty_session() -> None:
