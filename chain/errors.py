@@ -1,26 +1,12 @@
-"""What can go wrong between this client and a chain, a wallet or Irys.
-
-Every refusal says what was expected, what was found and what to do about it. The base is click's
-own exception, so that a command prints it as one line on stderr and exits with status 1, and a
-program that imports these modules catches `ChainError`.
-"""
+"""What can go wrong between this client and a chain, a wallet or Irys."""
 
 from __future__ import annotations
 
-import click
+from common.errors import Refused
 
 
-class ChainError(click.ClickException):
-    """A refusal with a cure.
-
-    `problem` is one sentence on what was expected and what was found; `cure` is one sentence on
-    what to do, or empty where nothing can be done.
-    """
-
-    def __init__(self, problem: str, cure: str = "") -> None:
-        super().__init__(f"{problem} {cure}".strip())
-        self.problem = problem
-        self.cure = cure
+class ChainError(Refused):
+    """Any refusal of this package."""
 
 
 class NetworkUnreachable(ChainError):

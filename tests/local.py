@@ -16,16 +16,16 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from chain import score
-from chain.artifacts import ProjectArtifacts, ProjectTerms, publish_project
-from chain.client import Client
-from chain.interface import Project, Proposal, ProposalSubmitted
+from chain.connection.opening import AUTHORITY, MINER, VERIFIER, Connection
 from chain.irys.client import Role
-from chain.ledger import Ledger
-from chain.network import Network, Receipt, Simulation
-from chain.session import AUTHORITY, MINER, VERIFIER, Connection
-from trainer import bundle, recipe, task
-from trainer.task import Benchmark
+from chain.money import score
+from chain.money.client import Client
+from chain.network.base import Network, Receipt, Simulation
+from chain.network.embedded import Ledger
+from chain.program.interface import Project, Proposal, ProposalSubmitted
+from chain.projects.artifacts import ProjectArtifacts, ProjectTerms, publish_project
+from trainer.project import bundle, recipe, task
+from trainer.project.task import Benchmark
 
 SMOKE = recipe.load("smoke")
 TRAIN = SMOKE.files["train.py"]

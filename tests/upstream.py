@@ -15,8 +15,11 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_path import answer
-from trainer import bench, comparison, constants, dataset
-from trainer.comparison import Arm, NoiseRecord
+from trainer.measurement import bench
+from trainer.project import hyperparameters
+from trainer.running import dataset
+from trainer.statistics import comparison
+from trainer.statistics.comparison import Arm, NoiseRecord
 
 UPSTREAM = Path(__file__).parent / "fixtures" / "upstream"
 ARMLX = Path(__file__).parents[1] / "configs" / "armlx" / "protocol.json"
@@ -79,5 +82,5 @@ def publish(folder: Path) -> Published:
         *("--name", "Upstream", "--symbol", "UPST"),
     )
     assert created["project"] == 0
-    better = constants.replace(FILES["train.py"].decode(), {"MAX_STEPS": 60, "LEARNING_RATE": 0.01})
+    better = hyperparameters.replace(FILES["train.py"].decode(), {"MAX_STEPS": 60, "LEARNING_RATE": 0.01})
     return Published(home, spec.read_bytes(), made.cache, baseline, better)

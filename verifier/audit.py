@@ -15,12 +15,12 @@ from typing import Any
 
 from solders.pubkey import Pubkey
 
-from chain import score
-from chain.client import Client
 from chain.errors import ChainError, InvalidData
-from trainer.comparison import NoiseRecord
+from chain.money import score
+from chain.money.client import Client
 from trainer.errors import TrainerError
-from trainer.replay import ReplayRun
+from trainer.judging.replay import ReplayRun
+from trainer.statistics.comparison import NoiseRecord
 from verifier import attestation, policy
 from verifier.replay import Judged, judge
 from verifier.verdict import Evidence, Fault, Finding, Reason, Verdict, decide

@@ -16,17 +16,20 @@ from typing import Any
 
 from solders.keypair import Keypair
 
-from chain import score
-from chain.artifacts import fetch_project
-from chain.client import Client
+from chain.connection.opening import Connection
 from chain.errors import ChainError
-from chain.interface import Project, Proposal
-from chain.irys.store import write_atomic
-from chain.session import Connection
-from trainer import fresh, hardware, sandbox, task
-from trainer.comparison import NoiseRecord
+from chain.money import score
+from chain.money.client import Client
+from chain.program.interface import Project, Proposal
+from chain.projects.artifacts import fetch_project
+from common.files import write_atomic
+from common.terminal import View
+from trainer import sandbox
 from trainer.errors import TrainerError
-from trainer.view import View
+from trainer.judging import holdout
+from trainer.machine import hardware
+from trainer.project import task
+from trainer.statistics.comparison import NoiseRecord
 from verifier import attestation
 from verifier.intake import Case, local_case, open_case
 from verifier.policy import Policy
@@ -78,7 +81,7 @@ def check_proposal(
     try:
         with view.step("fetching and verifying artifacts"):
             case = open_case(connection, proposal, policy.source)
-            seed = fresh.seed_of(submission_hash(connection.client, proposal), proposal.id)
+            seed = holdout.seed_of(submission_hash(connection.client, proposal), proposal.id)
     except (ChainError, TrainerError) as error:
         finding = Finding(Reason.ARTIFACT_UNAVAILABLE, Fault.HOST, error.problem)
         return _conclude(connection, project, proposal, None, _nothing((finding,)), key, policy, folder, None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.options import answer, common, stoppable
+from chain.commands.options import Commands, answer, common, stoppable
 
 if TYPE_CHECKING:
     from verifier.check import Checked
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXIT = {"approve": 0, "reject": 3, "release": 4}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="openresearch-miner")
 def main() -> None:
     """Verify OpenResearch proposals: replay them here, reach a verdict, attest to it, settle.
@@ -83,8 +83,8 @@ def check(
         raise click.UsageError("Name a proposal, or a train.py with --candidate.")
     if settle and (unconfined or candidate):
         raise click.UsageError("Only a proposal that ran in the sandbox can be settled.")
-    from chain.session import VERIFIER, Connection
-    from trainer.view import View, pause_if_interactive
+    from chain.connection.opening import VERIFIER, Connection
+    from common.terminal import View, pause_if_interactive
     from verifier import check as checks
     from verifier import policy, show
     from verifier import settle as settling
@@ -166,8 +166,8 @@ def run(
     if not yes:
         raise click.UsageError("This settles with your key unattended: give --yes to agree to it.")
     stoppable()
-    from chain.session import VERIFIER, Connection
-    from trainer.view import View
+    from chain.connection.opening import VERIFIER, Connection
+    from common.terminal import View
     from verifier import policy
     from verifier.serve import serve
 
@@ -219,7 +219,7 @@ def audit(
     if offline:
         points, predicate = examine(data, None, files)
     else:
-        from chain.session import Connection
+        from chain.connection.opening import Connection
 
         with Connection(network, home) as connection:
             points, predicate = examine(data, connection.client, files)

@@ -16,15 +16,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
-from chain.artifacts import fetch_project
+from chain.connection.opening import MAX_ARTIFACT, Connection
 from chain.errors import ChainError, InvalidData
-from chain.interface import Project, Proposal
-from chain.session import MAX_ARTIFACT, Connection
-from trainer import bundle, source, task
+from chain.program.interface import Project, Proposal
+from chain.projects.artifacts import fetch_project
 from trainer.errors import InvalidBundle, TrainerError
-from trainer.protocol import Surface
-from trainer.source import SourceCaps
-from trainer.task import Task
+from trainer.project import bundle, source, task
+from trainer.project.protocol import Surface
+from trainer.project.source import SourceCaps
+from trainer.project.task import Task
 from verifier.verdict import Fault, Finding, Reason
 
 HARDWARE_TAG = "Hardware-Class"

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer import comparison
 from trainer.errors import TrainerError
-from trainer.replay import Budget, Fresh
-from trainer.source import SourceCaps
+from trainer.judging.replay import Budget, Fresh
+from trainer.project.source import SourceCaps
+from trainer.statistics import comparison
 from verifier.verdict import VerdictPolicy
 
 

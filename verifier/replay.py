@@ -1,6 +1,6 @@
 """The verifier's replay of a case: prepare this machine, measure both arms, gather the evidence for a verdict.
 
-`trainer.replay` runs the arms and judges the numbers. Here are the rules around them: whether this machine may
+`trainer.judging.replay` runs the arms and judges the numbers. Here are the rules around them: whether this machine may
 judge the case, whose fault a failed run is, and what goes on chain. `judge` and what it calls are pure.
 """
 
@@ -13,13 +13,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from chain import score
 from chain.errors import ChainError
-from trainer import comparison, trial
-from trainer.bench import SELF_REPORTED, Bench, open_bench
-from trainer.comparison import Arm, NoiseRecord
+from chain.money import score
+from common.terminal import View
 from trainer.errors import TrainerError
-from trainer.replay import (
+from trainer.judging import trial
+from trainer.judging.replay import (
     Budget,
     FreshResult,
     Outcome,
@@ -30,8 +29,10 @@ from trainer.replay import (
     fresh_outcome,
     values,
 )
-from trainer.replay import replay as run_both
-from trainer.view import View
+from trainer.judging.replay import replay as run_both
+from trainer.measurement.bench import SELF_REPORTED, Bench, open_bench
+from trainer.statistics import comparison
+from trainer.statistics.comparison import Arm, NoiseRecord
 from verifier.intake import Case, not_ready
 from verifier.policy import Policy
 from verifier.verdict import Evidence, Fault, Finding, Reason

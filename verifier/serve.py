@@ -7,12 +7,12 @@ from typing import Any
 
 from solders.keypair import Keypair
 
+from chain.connection.opening import Connection
 from chain.errors import ChainError
-from chain.follow import Follower, index_path
-from chain.interface import ProposalStatus
-from chain.session import Connection
+from chain.indexer.rules import Follower, index_path
+from chain.program.interface import ProposalStatus
+from common.terminal import View
 from trainer.errors import TrainerError
-from trainer.view import View
 from verifier import check, settle
 from verifier.policy import Policy
 

@@ -24,11 +24,11 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from chain.client import Client, Done
+from chain.connection.opening import Connection
 from chain.errors import ChainError, InvalidData
-from chain.interface import LockActive, Project, Proposal, ProposalStatus
 from chain.irys.client import Role
-from chain.session import Connection
+from chain.money.client import Client, Done
+from chain.program.interface import LockActive, Project, Proposal, ProposalStatus
 from verifier.check import Checked
 from verifier.verdict import Kind
 
@@ -133,7 +133,7 @@ def settle(
     """
     client, record = connection.client, Record(folder / "settlement.jsonl")
     if not client.is_verifier(key.pubkey()):
-        from chain.interface import NotVerifier, error_for
+        from chain.program.interface import NotVerifier, error_for
 
         raise error_for(NotVerifier.code)
     released = _resume(client, record, say)

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from trainer.replay import Outcome
+from trainer.judging.replay import Outcome
 
 
 class Fault(StrEnum):

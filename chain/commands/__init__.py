@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from solders.pubkey import Pubkey
 
-    from chain.session import Connection
+    from chain.connection.opening import Connection
 
 KEYPAIR = "Wallet by name, or a keypair file."
 irys_option = click.option(
@@ -28,7 +28,7 @@ def keypair_option(role: str) -> Callable[[Callable[..., Any]], Callable[..., An
 @contextmanager
 def connected(network: str, home: Path, irys: str | None = None) -> Iterator[Connection]:
     """A command's connection, closed when it ends."""
-    from chain.session import Connection
+    from chain.connection.opening import Connection
 
     with Connection(network, home, irys=irys) as connection:
         if network != "embedded":  # where it takes a while, and Ctrl-C does not call it back
@@ -40,7 +40,7 @@ def address_of(home: Path, text: str) -> Pubkey:
     """A public key given in base58, or as the name or file of a wallet."""
     from solders.pubkey import Pubkey
 
-    from chain import wallet
+    from chain.wallet import wallet
 
     try:
         return Pubkey.from_string(text)

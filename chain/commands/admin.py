@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from chain.commands import address_of, connected, keypair_option, typed
-from chain.options import answer, common
+from chain.commands.options import answer, common
 
 _CONFIRM = "What would have to be typed, for scripts."
 
@@ -22,7 +22,7 @@ def admin() -> None:
 @keypair_option("authority")
 def initialize(home: Path, network: str, as_json: bool, keypair: str | None) -> None:
     """Create the program's configuration, once; the signer becomes its authority."""
-    from chain.session import AUTHORITY
+    from chain.connection.opening import AUTHORITY
 
     with connected(network, home) as connection:
         key = connection.wallet(keypair, AUTHORITY)
@@ -46,8 +46,8 @@ def transfer(
 
     Only the new authority can give it back.
     """
-    from chain.interface import OwnershipTransferred
-    from chain.session import AUTHORITY
+    from chain.connection.opening import AUTHORITY
+    from chain.program.interface import OwnershipTransferred
 
     with connected(network, home) as connection:
         new = address_of(home, new_authority)
@@ -74,8 +74,8 @@ def renounce(home: Path, network: str, as_json: bool, keypair: str | None, confi
 
     Asks for the word "renounce" to be typed.
     """
-    from chain.interface import OwnershipTransferred
-    from chain.session import AUTHORITY
+    from chain.connection.opening import AUTHORITY
+    from chain.program.interface import OwnershipTransferred
 
     with connected(network, home) as connection:
         typed("renounce", confirm, f"Nobody will ever again add or remove a verifier on {network}.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from chain.commands import KEYPAIR, connected, irys_option
-from chain.options import answer, common, home_option, json_option
+from chain.commands.options import answer, common, home_option, json_option
 
 if TYPE_CHECKING:
     from chain.irys.funding import Deposit
@@ -62,7 +62,7 @@ def balance(
     """What a wallet has deposited with the uploader, in lamports."""
     from solders.pubkey import Pubkey
 
-    from chain.session import MINER
+    from chain.connection.opening import MINER
 
     with connected(network, home, irys) as connection:
         try:
@@ -95,9 +95,9 @@ def fund(
     The transfer's signature is on disk before it is sent. Stop the command or lose the connection at any moment:
     the next run finds the deposit, waits until it is final and has it credited, and pays nothing new.
     """
+    from chain.connection.opening import MINER, ensure_funds
     from chain.irys.funding import Funding, needed
-    from chain.network import LAMPORTS_PER_SOL
-    from chain.session import MINER, ensure_funds
+    from chain.network.base import LAMPORTS_PER_SOL
 
     with connected(network, home, irys) as connection:
         key, uploader = connection.wallet(keypair, MINER), connection.irys.endpoints.uploader
@@ -158,10 +158,10 @@ def upload(
     """
     from hashlib import sha256
 
+    from chain.connection.opening import MINER
     from chain.errors import ChainError
     from chain.irys.client import artifact_tags
     from chain.irys.dataitem import DataItem
-    from chain.session import MINER
 
     if file.stat().st_size > MAX_UPLOAD:
         raise ChainError(f"{file} has {file.stat().st_size} bytes, at most {MAX_UPLOAD} are uploaded.", "Split it.")
@@ -214,7 +214,7 @@ def get(
     from solders.pubkey import Pubkey
 
     from chain.errors import ChainError
-    from chain.irys.store import write_atomic
+    from common.files import write_atomic
 
     if output.exists():
         raise ChainError(f"{output} exists.", "Name a new file, or remove that one.")
@@ -307,7 +307,7 @@ def node(home: Path, port: int, price: int, free: int) -> None:
     """
     from chain.irys.accounts import FREE, Tariff
     from chain.irys.node import serve
-    from chain.ledger import Ledger
+    from chain.network.embedded import Ledger
 
     ledger = Ledger(home)
     try:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.options import answer, home_option, json_option
+from chain.commands.options import answer, home_option, json_option
 
 if TYPE_CHECKING:
-    from chain.validator import Kind
+    from chain.localnet.validator import Kind
 
 _REMIND_SECONDS = 15.0
 
@@ -64,7 +64,7 @@ def localnet(
     start goes on with its ledger (Surfpool's lives in memory). With --clone-from devnet it runs the program that is
     deployed there.
     """
-    from chain.validator import Kind
+    from chain.localnet.validator import Kind
 
     if validator and surfpool:
         raise click.UsageError("Give either --validator or --surfpool.")
@@ -78,11 +78,11 @@ def localnet(
 
 
 def _embedded(home: Path, as_json: bool, port: int, irys_port: int) -> None:
-    from chain.client import Client
+    from chain.connection.opening import bootstrap
     from chain.irys.node import serve as serve_irys
-    from chain.ledger import Ledger
-    from chain.server import serve
-    from chain.session import bootstrap
+    from chain.localnet.server import serve
+    from chain.money.client import Client
+    from chain.network.embedded import Ledger
 
     ledger = Ledger(home)
     try:
@@ -108,14 +108,13 @@ def _beside(
     wait: float,
 ) -> None:
     """Run a validator beside this process until Ctrl-C or SIGTERM, or until it ends by itself, which is refused."""
-    from chain import config
-    from chain.client import Client
+    from chain.connection import config
+    from chain.connection.opening import bootstrap
     from chain.irys.node import serve as serve_irys
-    from chain.network import PROGRAM_ID
-    from chain.program import image
-    from chain.rpc import Rpc
-    from chain.session import bootstrap
-    from chain.validator import Kind, Plan, Validator, find, free_port
+    from chain.localnet.validator import Kind, Plan, Validator, find, free_port
+    from chain.money.client import Client
+    from chain.network.rpc import Rpc
+    from chain.program import PROGRAM_ID, image
 
     executable = find(kind)
     source = config.load({}, asked=clone_from)["rpc_url"] if clone_from else ""
@@ -181,7 +180,7 @@ class _Progress:
 
 
 def _say_where(as_json: bool, program: str, rpc: str, irys: str, ledger: str, extra: dict[str, Any]) -> None:
-    from chain.watch import websocket_url
+    from chain.indexer.watch import websocket_url
 
     where = {"program": program, "rpc": rpc, "events": websocket_url(rpc), "irys": irys, "ledger": ledger, **extra}
     answer(as_json, where, "\n".join(f"{name:<8} {value}" for name, value in where.items()))

@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.commands import connected, irys_option
-from chain.options import answer, common
+from chain.commands.options import answer, common
 
 if TYPE_CHECKING:
-    from chain.interface import Proposal
-    from chain.overview import Meaning
+    from chain.pages.overview import Meaning
+    from chain.program.interface import Proposal
 
 
 @click.command("list")
 @common
 def project_list(home: Path, network: str, as_json: bool) -> None:
     """All projects of the network, with any account that should be one and cannot be read."""
-    from chain import accounts, show
+    from chain.pages import show
+    from chain.projects import listing
 
     with connected(network, home) as connection:
-        found = accounts.projects(connection.network)
+        found = listing.projects(connection.network)
         projects = [project for _, project in found.accounts]
         document = [show.as_json(entry) for entry in projects]
         document += [show.malformed_json(entry) for entry in found.malformed]
@@ -50,23 +51,23 @@ def project_show(
     """
     import shutil
 
-    from chain import overview_html, overview_text
     from chain.errors import ChainError
-    from chain.irys.store import write_atomic
-    from chain.overview import overview
+    from chain.pages import html, text
+    from chain.pages.overview import overview
+    from common.files import write_atomic
 
     with connected(network, home, irys) as connection:
         found = overview(connection, project_id)
     if html_file:
         try:
-            write_atomic(html_file, overview_html.page(found))
+            write_atomic(html_file, html.page(found))
         except OSError as error:
             raise ChainError(
                 f"The page {html_file} cannot be written: {error.strerror}.", "Give a file that you may write."
             ) from None
         click.echo(f"page  {html_file}", err=True)
     width = min(120, shutil.get_terminal_size((100, 24)).columns)
-    answer(as_json, found.as_json(), overview_text.text(found, width))
+    answer(as_json, found.as_json(), text.text(found, width))
 
 
 @click.command("list")
@@ -74,11 +75,12 @@ def project_show(
 @click.option("--project", "project_id", type=click.IntRange(0), default=0, show_default=True, help="Project id.")
 def proposal_list(home: Path, network: str, as_json: bool, project_id: int) -> None:
     """All proposals of a project, with any account that should be one and cannot be read."""
-    from chain import accounts, show
+    from chain.pages import show
+    from chain.projects import listing
 
     with connected(network, home) as connection:
         connection.client.project(project_id)
-        found = accounts.proposals(connection.network, project_id)
+        found = listing.proposals(connection.network, project_id)
         proposals = [proposal for _, proposal in found.accounts]
         document = [show.as_json(entry) for entry in proposals]
         document += [show.malformed_json(entry) for entry in found.malformed]
@@ -91,9 +93,9 @@ def proposal_list(home: Path, network: str, as_json: bool, project_id: int) -> N
 @click.argument("proposal_id", type=click.IntRange(0))
 def proposal_show(home: Path, network: str, as_json: bool, irys: str | None, proposal_id: int) -> None:
     """Everything the chain holds of a proposal, its scores also as the project's metric."""
-    from chain import show
     from chain.errors import InvalidData, NotFound
-    from chain.overview import Meaning, meaning
+    from chain.pages import show
+    from chain.pages.overview import Meaning, meaning
 
     with connected(network, home, irys) as connection:
         found = connection.client.proposal(proposal_id)
@@ -108,7 +110,7 @@ def proposal_show(home: Path, network: str, as_json: bool, irys: str | None, pro
 
 def _metrics(proposal: Proposal, meaning: Meaning) -> dict[str, Any]:
     """A proposal's scores in the metric's unit, or why there are none; the verified one once it is approved."""
-    from chain.interface import ProposalStatus
+    from chain.program.interface import ProposalStatus
 
     known = meaning.convention
     if known is None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.commands import connected, irys_option, keypair_option, look
-from chain.options import answer, common
+from chain.commands.options import answer, common
 
 if TYPE_CHECKING:
-    from chain.artifacts import ProjectArtifacts
+    from chain.projects.artifacts import ProjectArtifacts
 
 
 @click.group()
@@ -79,9 +79,9 @@ def project_create(
     From a repository: `--repository DIR --data-snapshot HEX --baseline METRIC`; benchmark and metrics are made. From
     ready artifacts: `--snapshot --protocol --benchmark --metrics`. Every artifact is pinned on chain by its SHA-256.
     """
-    from chain.artifacts import ProjectTerms, publish_project
-    from chain.interface import ProjectCreated
-    from chain.session import AUTHORITY
+    from chain.connection.opening import AUTHORITY
+    from chain.program.interface import ProjectCreated
+    from chain.projects.artifacts import ProjectTerms, publish_project
 
     artifacts, score = _artifacts(baseline, **sources)
     terms = ProjectTerms(score, name, symbol, base_price, slope, miner_pool_cap)
@@ -112,9 +112,10 @@ def _artifacts(
     metrics: Path | None,
 ) -> tuple[ProjectArtifacts, int]:
     """A new project's artifacts, and its baseline as a score."""
-    from chain import packing, score
-    from chain.artifacts import ProjectArtifacts
     from chain.errors import InvalidData
+    from chain.money import score
+    from chain.projects import packing
+    from chain.projects.artifacts import ProjectArtifacts
 
     if (repository is None) == (snapshot is None):
         raise click.UsageError("Give either --repository or --snapshot.")

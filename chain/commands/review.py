@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.commands import connected, irys_option, keypair_option
-from chain.options import answer, common
+from chain.commands.options import answer, common
 
 if TYPE_CHECKING:
     from solders.keypair import Keypair
     from solders.pubkey import Pubkey
 
-    from chain.client import Client, Done
-    from chain.interface import Proposal
+    from chain.money.client import Client, Done
+    from chain.program.interface import Proposal
 
 _MAX_METRICS = 16 * 1024 * 1024  # bytes
 _metrics_option = click.option(
@@ -40,9 +40,9 @@ def _review(command: Callable[..., Any]) -> Callable[..., Any]:
 @_review
 def claim(home: Path, network: str, as_json: bool, keypair: str | None, proposal_id: int) -> None:
     """Lock a proposal for your review, for 24 hours."""
-    from chain import show
-    from chain.interface import ReviewClaimed
-    from chain.session import VERIFIER
+    from chain.connection.opening import VERIFIER
+    from chain.pages import show
+    from chain.program.interface import ReviewClaimed
 
     with connected(network, home) as connection:
         found = connection.client.proposal(proposal_id)
@@ -56,7 +56,7 @@ def claim(home: Path, network: str, as_json: bool, keypair: str | None, proposal
 @_review
 def release(home: Path, network: str, as_json: bool, keypair: str | None, proposal_id: int) -> None:
     """Give a review back; anyone may, once its lock has lapsed."""
-    from chain.session import VERIFIER
+    from chain.connection.opening import VERIFIER
 
     with connected(network, home) as connection:
         found = connection.client.proposal(proposal_id)
@@ -82,10 +82,10 @@ def approve(
     score: int | None,
 ) -> None:
     """Approve a proposal that you hold in review: the stake goes back, the reward is minted."""
-    from chain import packing
-    from chain.interface import MinerRewardMinted, ScoreNotImproved, error_for
+    from chain.connection.opening import VERIFIER
     from chain.irys.client import Role
-    from chain.session import VERIFIER
+    from chain.program.interface import MinerRewardMinted, ScoreNotImproved, error_for
+    from chain.projects import packing
 
     if (verified is None) == (score is None):
         raise click.UsageError("Give the verified value, as --verified METRIC or as --score.")
@@ -96,7 +96,7 @@ def approve(
         project = client.project(found.project_id)
         _ours(found, key.pubkey())
         if score is None:
-            from chain.overview import meaning
+            from chain.pages.overview import meaning
 
             meant = meaning(connection, project)
             if meant.convention is None:
@@ -120,10 +120,10 @@ def reject(
     home: Path, network: str, as_json: bool, keypair: str | None, proposal_id: int, irys: str | None, metrics: Path
 ) -> None:
     """Reject a proposal that you hold in review: its stake is slashed, half of it becomes claimable by you."""
-    from chain import packing
-    from chain.interface import StakeSlashed
+    from chain.connection.opening import VERIFIER
     from chain.irys.client import Role
-    from chain.session import VERIFIER
+    from chain.program.interface import StakeSlashed
+    from chain.projects import packing
 
     data = packing.read(metrics, _MAX_METRICS)
     with connected(network, home, irys) as connection:
@@ -158,8 +158,8 @@ def expire(
 
     With --all-due the exit status is 1 where one of them failed; run it again for what is left.
     """
-    from chain.interface import StakeSlashed
-    from chain.session import MINER
+    from chain.connection.opening import MINER
+    from chain.program.interface import StakeSlashed
 
     if all_due == (proposal_id is not None):
         raise click.UsageError("Name a proposal, or give --all-due.")
@@ -186,7 +186,7 @@ def expire(
 
 def due(proposals: list[Proposal], now: int) -> list[Proposal]:
     """Those that nobody settled within the expiry window, longest due first. A review lock does not put it off."""
-    from chain.interface import EXPIRY_WINDOW_SECONDS, ProposalStatus
+    from chain.program.interface import EXPIRY_WINDOW_SECONDS, ProposalStatus
 
     unsettled = (ProposalStatus.PENDING, ProposalStatus.IN_REVIEW)
     found = [entry for entry in proposals if entry.status in unsettled]
@@ -217,7 +217,7 @@ def _expire_each(client: Client, key: Keypair, chosen: list[Proposal]) -> list[d
 
 def _ours(proposal: Proposal, key: Pubkey) -> None:
     """The program's own refusal, before anything is uploaded, unless `key` holds the review."""
-    from chain.interface import ProposalStatus, WrongReviewer, WrongStatus, error_for
+    from chain.program.interface import ProposalStatus, WrongReviewer, WrongStatus, error_for
 
     if proposal.status is not ProposalStatus.IN_REVIEW:
         raise error_for(WrongStatus.code)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.commands import connected, keypair_option
-from chain.options import answer, common
+from chain.commands.options import answer, common
 
 if TYPE_CHECKING:
-    from chain.trade import Trade
+    from chain.money.trade import Trade
 
 _SLIPPAGE = "How far the average price may be from that of the next token, for instance 2.5."
 _LANDED_SHORT = (
@@ -72,8 +72,8 @@ def token_buy(
     lamports: int,
 ) -> None:
     """Spend up to LAMPORTS on tokens at the curve's price."""
-    from chain import trade
-    from chain.session import MINER
+    from chain.connection.opening import MINER
+    from chain.money import trade
 
     with connected(network, home) as connection:
         found = connection.client.project(project_id)
@@ -98,8 +98,8 @@ def token_sell(
     amount: int,
 ) -> None:
     """Sell AMOUNT tokens back to the curve."""
-    from chain import trade
-    from chain.session import MINER
+    from chain.connection.opening import MINER
+    from chain.money import trade
 
     with connected(network, home) as connection:
         found = connection.client.project(project_id)
@@ -118,7 +118,7 @@ def _say(as_json: bool, done: Trade, text: str) -> None:
 @_trade
 def token_balance(home: Path, network: str, as_json: bool, project_id: int, keypair: str | None) -> None:
     """Tokens that a wallet holds, and what it may claim."""
-    from chain.session import MINER
+    from chain.connection.opening import MINER
 
     with connected(network, home) as connection:
         found = connection.client.project(project_id)
@@ -135,8 +135,8 @@ def token_balance(home: Path, network: str, as_json: bool, project_id: int, keyp
 @_trade
 def token_claim_reward(home: Path, network: str, as_json: bool, project_id: int, keypair: str | None) -> None:
     """Take out what slashed stakes have made claimable, as `chain token balance` shows it."""
-    from chain.interface import RewardClaimed
-    from chain.session import MINER
+    from chain.connection.opening import MINER
+    from chain.program.interface import RewardClaimed
 
     with connected(network, home) as connection:
         found = connection.client.project(project_id)

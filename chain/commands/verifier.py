@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from chain.commands import address_of, connected, keypair_option
-from chain.options import answer, common
+from chain.commands.options import answer, common
 
 
 @click.group()
@@ -36,7 +36,7 @@ def verifier_remove(home: Path, network: str, as_json: bool, keypair: str | None
 
 
 def _change_allowlist(home: Path, network: str, as_json: bool, keypair: str | None, address: str, *, add: bool) -> None:
-    from chain.session import AUTHORITY
+    from chain.connection.opening import AUTHORITY
 
     with connected(network, home) as connection:
         key = address_of(home, address)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from chain.commands import connected, wallet_files
-from chain.options import answer, common
+from chain.commands.options import answer, common
 
 
 @click.group()
@@ -24,8 +24,8 @@ for _command in wallet_files.COMMANDS:
 @click.argument("name", required=False)
 def wallet_show(home: Path, network: str, as_json: bool, name: str | None) -> None:
     """Addresses, kinds and balances, of one wallet or of all in the home."""
-    from chain import wallet as wallets
-    from chain.network import LAMPORTS_PER_SOL
+    from chain.network.base import LAMPORTS_PER_SOL
+    from chain.wallet import wallet as wallets
 
     with connected(network, home) as connection:
         rows, lines = [], []
@@ -44,8 +44,8 @@ def wallet_show(home: Path, network: str, as_json: bool, name: str | None) -> No
 @click.argument("sol", type=click.FloatRange(min=0, min_open=True, max=1000))
 def wallet_airdrop(home: Path, network: str, as_json: bool, name: str, sol: float) -> None:
     """Ask the network's faucet for SOL (local networks and devnet)."""
-    from chain import wallet as wallets
-    from chain.network import LAMPORTS_PER_SOL
+    from chain.network.base import LAMPORTS_PER_SOL
+    from chain.wallet import wallet as wallets
 
     with connected(network, home) as connection:
         key = wallets.look(wallets.locate(home, name)).address

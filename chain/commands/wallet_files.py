@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.options import answer, home_option, json_option, passphrase_option
+from chain.commands.options import answer, home_option, json_option, passphrase_option
 
 if TYPE_CHECKING:
     from solders.pubkey import Pubkey
@@ -38,7 +38,7 @@ def new(home: Path, as_json: bool, encrypted: bool, keychain: bool, name: str) -
     A plain file is a standard Solana keypair. An encrypted one opens with its passphrase only, wherever a
     command takes --keypair NAME. There is no way back from a lost passphrase: keep a copy of it elsewhere.
     """
-    from chain import wallet as wallets
+    from chain.wallet import wallet as wallets
 
     path = wallets.path_of(home, name)
     with _new_passphrase(path, encrypted, keychain) as secret:
@@ -58,9 +58,9 @@ def import_(home: Path, as_json: bool, encrypted: bool, keychain: bool, name: st
 
     An encrypted FILE stays encrypted: it is opened once and kept under the same passphrase.
     """
-    from chain import passphrase
-    from chain import wallet as wallets
-    from chain.keystore import wiped
+    from chain.wallet import passphrase
+    from chain.wallet import wallet as wallets
+    from chain.wallet.keystore import wiped
 
     path = wallets.path_of(home, name)
     entry = wallets.look(file)
@@ -89,8 +89,8 @@ def encrypt(home: Path, as_json: bool, keychain: bool, name: str) -> None:
     The plain file goes once the encrypted one was read back and unlocked. Copies of it elsewhere, such as
     backups, stay plain.
     """
-    from chain import wallet as wallets
     from chain.errors import ChainError
+    from chain.wallet import wallet as wallets
 
     path = wallets.locate(home, name)
     if wallets.look(path).encrypted:
@@ -110,9 +110,9 @@ def unlock(home: Path, as_json: bool, name: str) -> None:
 
     The passphrase is tried first. Whoever is logged in as you can then use the wallet; `forget` ends that.
     """
-    from chain import passphrase
-    from chain import wallet as wallets
-    from chain.keystore import wiped
+    from chain.wallet import passphrase
+    from chain.wallet import wallet as wallets
+    from chain.wallet.keystore import wiped
 
     passphrase.need_keychain()
     store = wallets.sealed(wallets.locate(home, name))
@@ -129,8 +129,8 @@ def unlock(home: Path, as_json: bool, name: str) -> None:
 @click.argument("name")
 def forget(home: Path, as_json: bool, name: str) -> None:
     """Take the passphrase of the encrypted wallet NAME out of the OS keychain."""
-    from chain import passphrase
-    from chain import wallet as wallets
+    from chain.wallet import passphrase
+    from chain.wallet import wallet as wallets
 
     address = wallets.sealed(wallets.locate(home, name)).address
     removed = passphrase.forget(address)
@@ -148,8 +148,8 @@ COMMANDS = (new, import_, encrypt, unlock, forget)
 @contextmanager
 def _new_passphrase(path: Path, encrypted: bool, keychain: bool) -> Iterator[bytearray | None]:
     """A new wallet's passphrase, wiped at the end; None for a plain one. What is missing is refused first."""
-    from chain import passphrase
-    from chain.keystore import wiped
+    from chain.wallet import passphrase
+    from chain.wallet.keystore import wiped
 
     source = passphrase.current()
     if not (encrypted or keychain):
@@ -165,7 +165,7 @@ def _new_passphrase(path: Path, encrypted: bool, keychain: bool) -> Iterator[byt
 
 def _keep(address: Pubkey, secret: bytearray | None, keychain: bool) -> None:
     """Put the passphrase into the keychain where that was asked for; the wallet is on disk already."""
-    from chain import passphrase
+    from chain.wallet import passphrase
 
     if keychain and secret is not None:
         passphrase.remember(address, secret)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chain.options import common
+from chain.commands.options import common
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chain.index import IndexedEvent
+    from chain.indexer.store import IndexedEvent
 
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -69,12 +69,12 @@ def watch(
     import json
     import threading
 
-    from chain import events
-    from chain.follow import Follower, index_path
-    from chain.overview import meaning
-    from chain.session import Connection
-    from chain.watch import catch_up, url_of
-    from chain.watch import watch as follow
+    from chain.connection.opening import Connection
+    from chain.indexer.rules import Follower, index_path
+    from chain.indexer.watch import catch_up, url_of
+    from chain.indexer.watch import watch as follow
+    from chain.pages import events
+    from chain.pages.overview import meaning
 
     with Connection(network, home) as connection:
         opened = connection.network

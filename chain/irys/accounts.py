@@ -21,8 +21,8 @@ from solders.transaction import VersionedTransaction
 
 from chain.errors import InsufficientFunds, InvalidData, NotFound
 from chain.irys.dataitem import ItemId
-from chain.irys.store import write_atomic
-from chain.network import Receipt
+from chain.network.base import Receipt
+from common.files import write_atomic
 
 _TRANSFER = (2).to_bytes(4, "little")
 """The system program's Transfer, followed by the lamports as u64."""

@@ -25,11 +25,11 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.system_program import TransferParams, transfer
 
-from chain.client import Client
 from chain.errors import ChainError, InvalidData, NetworkUnreachable, TransactionFailed
 from chain.irys.client import Irys
-from chain.irys.store import locked, write_atomic
-from chain.network import FEE_PER_SIGNATURE, Network
+from chain.money.client import Client
+from chain.network.base import FEE_PER_SIGNATURE, Network
+from common.files import locked, write_atomic
 
 FINALITY_SECONDS = 120.0
 _POSTS, _LONGEST_WAIT = 6, 16.0
@@ -236,7 +236,7 @@ def needed(lamports: int) -> int:
 
 def final_view(network: Network) -> Network:
     """The same network, where only what is final counts; the embedded ledger is final at once."""
-    from chain.rpc import Rpc
+    from chain.network.rpc import Rpc
 
     if not isinstance(network, Rpc):
         return network

@@ -37,12 +37,7 @@ from typing import Any, Self
 from urllib.parse import parse_qs
 
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
@@ -50,8 +45,8 @@ from chain.errors import ChainError, InsufficientFunds, InvalidData, NotFound
 from chain.irys.accounts import FREE, Accounts, Tariff, deposit_of
 from chain.irys.dataitem import DataItem, ItemId, base64url, text_readings
 from chain.irys.receipt import Receipt, generate_key, public_modulus, sign_receipt
-from chain.irys.store import locked, write_atomic
-from chain.network import Network
+from chain.network.base import Network
+from common.files import locked, write_atomic
 
 MAX_ITEM_BYTES = 256 << 20
 MIN_CHUNK, MAX_CHUNK, MAX_UPLOADS = 500_000, 95_000_000, 64

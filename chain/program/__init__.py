@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from importlib.resources import files
 
+from solders.pubkey import Pubkey
+
+PROGRAM_ID = Pubkey.from_string("ACfzPQJkUJ74bdnmvV6FmB8Me3s1cPA3ayWjt2vHRsv3")
+
 
 def image(version: int = 0) -> bytes:
     """The program's ELF for SBPF `version` 0 (runs on every cluster of today) or 3; ValueError for another."""

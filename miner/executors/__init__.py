@@ -1,1 +1,1 @@
-"""Where trials are measured: on this machine (`miner.loop`), or on the machines of a cluster."""
+"""Where trials are measured: on this machine (`miner.session.loop`), or on the machines of a cluster."""

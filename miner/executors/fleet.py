@@ -11,16 +11,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from chain.irys.store import write_atomic
-from miner import trials
+from common.files import write_atomic
 from miner.executors.cluster import Cluster
 from miner.executors.worker import MAX_PAST, Job, Result
-from miner.ledger import Ledger, Trial
-from miner.live import Live
+from miner.journal.journal import Ledger, Trial
+from miner.journal.worktree import Workspace
 from miner.proposers.base import SCRIPT
-from miner.workspace import Workspace
-from trainer import trial as trainer_trial
+from miner.report.dashboard import Live
+from miner.trials import trial as trials
 from trainer.errors import EnvironmentNotReady
+from trainer.judging import trial as trainer_trial
 
 MAX_LOST = 2  # times that a trial is sent out anew
 _LOOK = 2.0  # seconds between two looks at the cluster

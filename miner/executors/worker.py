@@ -17,16 +17,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from chain.irys.store import write_atomic
-from miner import trials
-from miner.measuring import Rig
+from common.files import write_atomic
 from miner.proposers.base import SCRIPT
-from miner.trials import Entry
-from trainer import bundle, hardware, racing, trial
-from trainer.bench import Bench, open_bench
-from trainer.comparison import Arm, Decision, Kind, Policy
+from miner.trials import trial as trials
+from miner.trials.measuring import Rig
+from miner.trials.trial import Entry
 from trainer.errors import TrainerError
-from trainer.trial import Run
+from trainer.judging import trial
+from trainer.machine import hardware
+from trainer.measurement.bench import Bench, open_bench
+from trainer.measurement.run import Run
+from trainer.project import bundle
+from trainer.statistics import pruning
+from trainer.statistics.comparison import Arm, Decision, Kind, Policy
 
 MAX_LOG = 1024 * 1024  # bytes of a run's log that are sent back, the last ones
 _RELEASE = 20.0  # seconds that a worker before us may take to end
@@ -85,7 +88,7 @@ class Job:
     history: tuple[float, ...] = ()
     incumbent_runs: tuple[Entry, ...] = ()
     candidate_runs: tuple[Entry, ...] = ()
-    rules: racing.Rules | None = None
+    rules: pruning.Rules | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class Result:
     sigma: float | None = None
 
     def outcome(self) -> trial.Trial:
-        """The trial as `trainer.trial` has it."""
+        """The trial as `trainer.judging.trial` has it."""
         return trial.Trial(tuple(trials.restored(run) for run in self.runs), self.decision)
 
 
@@ -173,7 +176,7 @@ class Worker:
                 lambda _: None,
                 rates=trials.rates_in_force(mine),
                 band=trials.band(incumbents) if rules else None,
-                rules=rules or racing.Rules(),
+                rules=rules or pruning.Rules(),
             )
             both = tuple(dict.fromkeys((*conditions, *heat)))
             budget = bench.protocol.execution.training_seconds
@@ -224,8 +227,8 @@ def _past(job: Job, arm: Arm) -> tuple[Entry, ...]:
 
 def _home(given: str) -> Path:
     """The folder that was asked for, else what a command on this machine would use."""
-    from chain import config
-    from chain.options import default_home
+    from chain.commands.options import default_home
+    from chain.connection import config
 
     chosen = given or os.environ.get("ARMLX_HOME")
     return (Path(chosen) if chosen else config.home() or default_home()).expanduser().absolute()

@@ -5,7 +5,7 @@ those that are fixed, to read. The agent gets the prompt in the place of `{promp
 where there is no such place, and edits train.py. Only that file is taken, and only if every other file is as it
 was: none changed, none new, none gone, no link.
 
-It runs under `trainer.supervisor`, so that it and all it started is dead when its time is over, at Ctrl-C, and
+It runs under `trainer.running.supervisor`, so that it and all it started is dead when its time is over, at Ctrl-C, and
 when this process dies. It is the user's own program and inherits the user's environment, since it needs its own
 keys and settings, without the variables of this project. This is no sandbox: the agent could reach whatever its user
 can.
@@ -22,13 +22,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from chain.irys.store import write_atomic
+from common.files import write_atomic
 from miner.proposers import prompt
 from miner.proposers.base import SCRIPT, Candidate, Context, ProposerFailed, one_line
-from trainer import bundle, experiment
 from trainer.errors import EnvironmentNotReady, InvalidBundle, TrainerError
-from trainer.experiment import Command
-from trainer.protocol import Surface
+from trainer.project import bundle
+from trainer.project.protocol import Surface
+from trainer.running import experiment
+from trainer.running.experiment import Command
 
 MAX_LOG = 1024 * 1024  # bytes of output that are kept, the last ones
 _PLACE = "{prompt}"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
-from trainer import constants, protocol
 from trainer.errors import TrainerError
+from trainer.project import hyperparameters, protocol
 
 Decision = Literal["keep", "discard", "crash"]
 
@@ -93,7 +93,7 @@ class Context:
     def known(self) -> set[str]:
         """The fingerprints of everything that was or is being tried, the incumbent's included."""
         known = {trial.fingerprint for trial in self.history} | {trial.fingerprint for trial in self.pending}
-        return known | {constants.fingerprint(self.source)}
+        return known | {hyperparameters.fingerprint(self.source)}
 
 
 class Proposer(Protocol):

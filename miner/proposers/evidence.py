@@ -13,9 +13,9 @@ from functools import lru_cache
 
 from miner.proposers.base import Tried
 from miner.proposers.space import Dimension, point
-from trainer import constants
-from trainer.constants import Value
 from trainer.errors import InvalidBundle
+from trainer.project import hyperparameters
+from trainer.project.hyperparameters import Value
 
 _FAMILIES = (("BATCH", "ACCUM"), ("DIM", "HEAD", "WIDTH", "EMBD", "LAYER", "DEPTH"))
 
@@ -50,10 +50,10 @@ class Evidence:
 
 def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> Evidence:
     """The evidence in `history` on the dimensions of the incumbent `source`."""
-    texts = {constants.fingerprint(source): source} | {trial.fingerprint: trial.source for trial in history}
+    texts = {hyperparameters.fingerprint(source): source} | {trial.fingerprint: trial.source for trial in history}
     values = {fingerprint: _values(text) for fingerprint, text in texts.items()}
     levels: dict[str, float] = {}
-    moves, ran, crashed = [], [values[constants.fingerprint(source)]], []
+    moves, ran, crashed = [], [values[hyperparameters.fingerprint(source)]], []
     for trial in history:
         at, before = values[trial.fingerprint], values.get(trial.base)
         if not levels:
@@ -82,7 +82,7 @@ def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> Evid
 @lru_cache(maxsize=4096)  # the history comes again with every trial
 def _values(source: str) -> Values:
     try:
-        return {constant.name: constant.value for constant in constants.find(source)}
+        return {constant.name: constant.value for constant in hyperparameters.find(source)}
     except InvalidBundle:
         return {}
 
@@ -93,7 +93,7 @@ def _constants_alone(source: str, fingerprint: str, base: str) -> bool:
     known, values = _values(base), _values(source)
     if known.keys() != values.keys() or any(type(known[name]) is not type(values[name]) for name in known):
         return False
-    return constants.fingerprint(constants.replace(base, values)) == fingerprint
+    return hyperparameters.fingerprint(hyperparameters.replace(base, values)) == fingerprint
 
 
 def allowed(candidate: Values, evidence: Evidence) -> bool:

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from chain.irys.store import write_atomic
+from common.files import write_atomic
 from miner.proposers import diffs, prompt
 from miner.proposers.base import SCRIPT, Candidate, Context, ProposerFailed, one_line, plain
-from trainer import constants
 from trainer.errors import InvalidBundle, TrainerError
+from trainer.project import hyperparameters
 
 if TYPE_CHECKING:
     import httpx
@@ -214,10 +214,10 @@ def read_answer(text: str, context: Context) -> str:
     body = blocks[0]
     source = diffs.apply(context.source, body) if diffs.is_diff(body) else body
     try:
-        fingerprint = constants.fingerprint(source)
+        fingerprint = hyperparameters.fingerprint(source)
     except InvalidBundle as error:
         raise ProposerFailed(f"The new {SCRIPT} is no Python script: {error.problem}") from None
-    if fingerprint == constants.fingerprint(context.source):
+    if fingerprint == hyperparameters.fingerprint(context.source):
         raise ProposerFailed("The answer changes nothing but comments or formatting.")
     if fingerprint in context.known():
         raise ProposerFailed("That very change was tried before.")

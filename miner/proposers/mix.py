@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from miner.proposers.base import Candidate, Context, Proposer, ProposerFailed, one_line
-from trainer import constants
 from trainer.errors import InvalidBundle, TrainerError
+from trainer.project import hyperparameters
 
 PATIENCE = 5  # failures running until a proposer is set aside
 Say = Callable[[str], None]
@@ -82,7 +82,7 @@ class Mixture:
 def _checked(candidate: Candidate, name: str, context: Context) -> Candidate:
     """The candidate with its hypothesis as one line; ProposerFailed where it is no new Python script."""
     try:
-        known = constants.fingerprint(candidate.source) in context.known()
+        known = hyperparameters.fingerprint(candidate.source) in context.known()
     except InvalidBundle as error:
         raise ProposerFailed(f"The candidate is no Python script: {error.problem}") from error
     if known:

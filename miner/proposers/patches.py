@@ -7,8 +7,8 @@ from pathlib import Path
 
 from miner.proposers import diffs
 from miner.proposers.base import Candidate, Context, ProposerFailed
-from trainer import constants
 from trainer.errors import InvalidBundle, TrainerError
+from trainer.project import hyperparameters
 
 SUFFIXES = (".py", ".diff", ".patch")
 MAX_FILES = 10_000
@@ -51,7 +51,7 @@ class Patches:
                 if path.suffix != ".py" and f"patch {path.name}" in hypotheses:
                     continue
                 source = text if path.suffix == ".py" else diffs.apply(context.source, text)
-                fingerprint = constants.fingerprint(source)
+                fingerprint = hyperparameters.fingerprint(source)
             except UnicodeDecodeError:
                 self._skip(path, content, "it is not UTF-8 text")
             except (ProposerFailed, InvalidBundle) as error:

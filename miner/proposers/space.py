@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from trainer import constants
-from trainer.constants import Constant, Value
+from trainer.project import hyperparameters
+from trainer.project.hyperparameters import Constant, Value
 
 Scale = Literal["log", "power", "multiple", "complement", "share", "choice"]
 
@@ -95,7 +95,7 @@ class Dimension:
 def dimensions(source: str) -> list[Dimension]:
     """The dimensions of a script, in the order of its constants."""
     found = []
-    for constant in constants.find(source):
+    for constant in hyperparameters.find(source):
         dimension = None if _FIXED.search(constant.name) else _dimension(constant, source)
         if dimension is not None:
             found.append(dimension)

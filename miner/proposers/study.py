@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from miner.proposers.base import Context, ProposerFailed
 from miner.proposers.evidence import Evidence, Move, Point
 from miner.proposers.space import Dimension
-from trainer.constants import Value
+from trainer.project.hyperparameters import Value
 
 if TYPE_CHECKING:
     import optuna

@@ -20,8 +20,8 @@ from miner.proposers import evidence, space
 from miner.proposers.base import Candidate, Context
 from miner.proposers.evidence import Evidence, Point
 from miner.proposers.space import Dimension
-from trainer import constants
-from trainer.constants import Value
+from trainer.project import hyperparameters
+from trainer.project.hyperparameters import Value
 
 if TYPE_CHECKING:
     from miner.proposers.surface import Surface, Vector
@@ -48,7 +48,7 @@ class Tune:
         dims = space.dimensions(context.source)
         if not dims:
             return None
-        values = {constant.name: constant.value for constant in constants.find(context.source)}
+        values = {constant.name: constant.value for constant in hyperparameters.find(context.source)}
         dims = [d for d in dims if d.coordinate(values[d.name]) is not None]
         origin = space.point(dims, values)
         if origin is None:
@@ -59,8 +59,8 @@ class Tune:
             changed = {d.name: new for d, new in zip(dims, setting, strict=True) if new != values[d.name]}
             if not changed or not evidence.allowed({**values, **changed}, found):
                 continue
-            source = constants.replace(context.source, changed)
-            if constants.fingerprint(source) not in known:
+            source = hyperparameters.replace(context.source, changed)
+            if hyperparameters.fingerprint(source) not in known:
                 text = ", ".join(f"{name} {_shown(values[name])} -> {_shown(new)}" for name, new in changed.items())
                 return Candidate(source, text)
         return None

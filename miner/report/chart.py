@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from html import escape
 from itertools import zip_longest
 
-from miner.figures import Figures, Point, Time
+from miner.report.summary import Figures, Point, Time
 from miner.report.svg import Frame, decimals, element, line, svg, text, ticks
 
 MAX_CURVE = 90  # points of one loss curve

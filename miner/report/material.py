@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from miner import about, figures, ledger
-from miner.about import About
-from miner.figures import Figures
-from miner.ledger import Session, Trial, now
+from common.terminal import printable
+from miner.journal import about, journal
+from miner.journal.about import About
+from miner.journal.journal import Session, Trial, now
+from miner.journal.sessions import Found
+from miner.journal.worktree import Workspace
+from miner.report import summary as figures
 from miner.report.chart import Best
-from miner.sessions import Found
-from miner.workspace import Workspace
+from miner.report.summary import Figures
 from trainer.errors import TrainerError
-from trainer.view import printable
 
 MAX_DETAILED = 400  # trials with diff and log, besides the kept ones
 MAX_DIFF_LINES, MAX_LOG_LINES = 400, 40
@@ -65,8 +66,8 @@ class Material:
 
 def gather(found: Found, chain: OnChain | None) -> Material:
     """Read a session's folder; LedgerDamaged where its ledger does not parse."""
-    session, facts = ledger.read(found.ledger), about.load(found.folder)
-    running = ledger.is_held(found.ledger)
+    session, facts = journal.read(found.ledger), about.load(found.folder)
+    running = journal.is_held(found.ledger)
     detailed = {trial.number for trial in session.trials[-MAX_DETAILED:]}
     detailed |= {trial.number for trial in session.trials if trial.kept}
     tree = Workspace(found.folder / "tree", session.tag)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from chain import show
+from chain.connection.opening import Connection
 from chain.errors import ChainError
-from chain.interface import ProposalStatus
-from chain.overview import overview
-from chain.session import Connection
+from chain.pages import show
+from chain.pages.overview import overview
+from chain.program.interface import ProposalStatus
 from miner.report.chart import Best
 from miner.report.material import OnChain
 

@@ -15,14 +15,14 @@ from hashlib import sha256
 from html import escape
 from pathlib import Path
 
-from chain.network import LAMPORTS_PER_SOL
-from miner import figures
-from miner.figures import WORDS, counted, lasted, submission_state
-from miner.ledger import Submission, Trial
+from chain.network.base import LAMPORTS_PER_SOL
+from common.terminal import printable
+from miner.journal.journal import Submission, Trial
 from miner.report import chart
+from miner.report import summary as figures
 from miner.report.material import MAX_DETAILED, Exhibit, Material
+from miner.report.summary import WORDS, counted, lasted, submission_state
 from miner.report.svg import element, svg
-from trainer.view import printable
 
 UNKNOWN = '<span class="unknown">unknown</span>'
 

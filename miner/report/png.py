@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from itertools import zip_longest
 
-from miner.figures import Figures
 from miner.report.chart import HANDFUL, value_range
+from miner.report.summary import Figures
 
 _KEEP, _MARK, _RUN, _CRASH, _THEIRS, _OPEN = "#0a7560", "#9a9ca3", "#c3c4c9", "#b23a2e", "#a1620a", "#3d5a98"
 

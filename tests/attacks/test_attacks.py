@@ -25,14 +25,15 @@ import pytest
 from click.testing import CliRunner
 from solders.keypair import Keypair
 
-from chain.interface import ProposalSubmitted
 from chain.irys.client import Role
-from miner import start, submit
-from miner.loop import claimed_metric
+from chain.program.interface import ProposalSubmitted
+from miner.session import start
+from miner.session.loop import claimed_metric
+from miner.staking import submit
 from tests.attacks import cases
 from tests.attacks.cases import NO_GAIN, Attack, rejected
 from tests.attacks.tiny import TinyHome
-from trainer import bundle
+from trainer.project import bundle
 from verifier.cli import main as verifier
 from verifier.verdict import Kind, Reason
 

@@ -17,14 +17,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from chain import score
-from chain.artifacts import ProjectArtifacts, ProjectTerms, publish_project
-from chain.interface import ProjectCreated
-from chain.session import AUTHORITY, Connection
-from trainer import bundle, comparison, constants, recipe, task
-from trainer.bench import Bench, open_bench
-from trainer.comparison import Arm, NoiseRecord
-from trainer.task import Benchmark
+from chain.connection.opening import AUTHORITY, Connection
+from chain.money import score
+from chain.program.interface import ProjectCreated
+from chain.projects.artifacts import ProjectArtifacts, ProjectTerms, publish_project
+from trainer.measurement.bench import Bench, open_bench
+from trainer.project import bundle, hyperparameters, recipe, task
+from trainer.project.task import Benchmark
+from trainer.statistics import comparison
+from trainer.statistics.comparison import Arm, NoiseRecord
 
 SMOKE = "smoke"
 BUDGET, HARD_TIMEOUT, LENGTH, VOCABULARY, EVAL_TOKENS = 1, 5, 32, 320, 4096
@@ -84,7 +85,7 @@ def snapshot() -> dict[str, bytes]:
     assert _LOOP in source
     assert "\n" + _ABOVE in source
     source = source.replace(_LOOP, _SHORT_LOOP).replace("\n" + _ABOVE, f"\nSTEPS = {STEPS}  # steps at most\n{_ABOVE}")
-    files["train.py"] = constants.replace(source, {**_MODEL, **_WORSE}).encode()
+    files["train.py"] = hyperparameters.replace(source, {**_MODEL, **_WORSE}).encode()
     return files
 
 
@@ -132,7 +133,7 @@ def publish(home: Path, *, baseline_runs: int = 3) -> TinyHome:
         home,
         done.event(ProjectCreated).project_id,
         baseline,
-        constants.replace(baseline, _BETTER),
+        hyperparameters.replace(baseline, _BETTER),
         files,
         statistics.fmean(values),
         sigma,

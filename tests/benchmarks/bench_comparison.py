@@ -1,4 +1,4 @@
-"""Operating characteristics of `trainer.comparison`, by simulation.
+"""Operating characteristics of `trainer.statistics.comparison`, by simulation.
 
     python -m tests.benchmarks.bench_comparison
 
@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from trainer.comparison import (
+from trainer.statistics.comparison import (
     Kind,
     MiningPolicy,
     Policy,

@@ -15,15 +15,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from chain import interface
-from chain.follow import Follower
-from chain.interface import Pdas, Proposal, ProposalStatus, ProposalSubmitted
-from chain.ledger import Ledger
-from chain.network import PROGRAM_ID, Network
-from chain.rpc import Rpc
-from chain.server import serve
-from chain.session import Connection
-from chain.watch import catch_up
+from chain.connection.opening import Connection
+from chain.indexer.rules import Follower
+from chain.indexer.watch import catch_up
+from chain.localnet.server import serve
+from chain.network.base import Network
+from chain.network.embedded import Ledger
+from chain.network.rpc import Rpc
+from chain.program import PROGRAM_ID, interface
+from chain.program.interface import Pdas, Proposal, ProposalStatus, ProposalSubmitted
 from tests import local
 from tests.benchmarks.bench_ledger import rate_bare
 from tests.chain import live

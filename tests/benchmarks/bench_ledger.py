@@ -20,7 +20,7 @@ from solders.pubkey import Pubkey
 from solders.system_program import ID as SYSTEM
 from solders.transaction import VersionedTransaction
 
-from chain.ledger import Ledger
+from chain.network.embedded import Ledger
 from tests.chain.networks import SOL, memo_image, pay
 
 

@@ -27,14 +27,14 @@ from pathlib import Path
 from solders.keypair import Keypair
 from solders.system_program import TransferParams, transfer
 
-from chain.client import Client
+from chain.connection.opening import bootstrap, fund
 from chain.errors import ChainError, NotFound
-from chain.ledger import Ledger
-from chain.network import PROGRAM_ID, Network
-from chain.program import image
-from chain.rpc import Rpc
-from chain.session import bootstrap, fund
-from chain.validator import Kind, Plan, Validator, find, free_port
+from chain.localnet.validator import Kind, Plan, Validator, find, free_port
+from chain.money.client import Client
+from chain.network.base import Network
+from chain.network.embedded import Ledger
+from chain.network.rpc import Rpc
+from chain.program import PROGRAM_ID, image
 from tests.chain.networks import pay
 
 SETTLED = 20  # transactions of the slow way

@@ -27,9 +27,9 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from trainer import protocol, recipe
-from trainer.environment import Environment
+from trainer.machine.environment import Environment
 from trainer.measurement import Measurement, Measurer, Phase, facts, inside_graph
+from trainer.project import protocol, recipe
 from trainer.sandbox import Sandbox, choose
 from trainer.sandbox.host import NoIsolation
 

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.bench_mining [--quick]
 
-For each training budget and each mean gain of an improvement it plays 8-hour sessions of `miner.simulate` from a
+For each training budget and each mean gain of an improvement it plays 8-hour sessions of
+`tests.benchmarks.simulation` from a
 first start (empty noise record) and prints true gains, kept no-ops and how many times a reference's gain ours is.
 Sigma at 45 and 120 seconds is that of one unchanged script on an H200; at 300 seconds it is assumed. Then it looks
 into three things: milder losses, a machine that wanders, and what the incumbent's selected runs do to later trials.
@@ -15,8 +16,18 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from miner.simulate import REFERENCES, STRATEGIES, Count, Landscape, Strategy, advantage, ours, play, summarise
-from trainer.comparison import Policy
+from tests.benchmarks.simulation import (
+    REFERENCES,
+    STRATEGIES,
+    Count,
+    Landscape,
+    Strategy,
+    advantage,
+    ours,
+    play,
+    summarise,
+)
+from trainer.statistics.comparison import Policy
 
 HOURS = 8.0
 BUDGETS = ((45, 0.05, 60.0, 30), (120, 0.009, 140.0, 75), (300, 0.004, 330.0, 150))

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from miner.proposers.base import Candidate, Context, Proposer, Tried
 from miner.proposers.tune import Tune
-from trainer import constants, protocol, recipe
-from trainer.constants import Value
+from trainer.project import hyperparameters, protocol, recipe
+from trainer.project.hyperparameters import Value
 
 SCRIPT = """\
 DEPTH = 5
@@ -72,7 +72,7 @@ class Landscape:
     def __init__(self, seed: int, steep: bool) -> None:
         rng = random.Random(f"landscape/{seed}")
         self.steep = steep
-        self.start = {c.name: c.value for c in constants.find(SCRIPT)}
+        self.start = {c.name: c.value for c in hyperparameters.find(SCRIPT)}
         names = [name for name in self.start if not name.startswith(("EVAL", "SEED"))]
         self.best = {name: position(name, self.start[name]) + max(-2.5, min(2.5, rng.gauss(0, 1.2))) for name in names}
         self.curvature = {
@@ -142,7 +142,7 @@ def session(landscape: Landscape, proposer: Proposer, trials: int, seed: int) ->
     source, value = SCRIPT, landscape.loss(landscape.start)
     assert value is not None
     first = value
-    mark = constants.fingerprint(source)
+    mark = hyperparameters.fingerprint(source)
     history = [Tried(0, mark, "baseline", "keep", 0.0, source, mark)]
     described = protocol.parse(recipe.load("smoke").files["protocol.json"])
     shares: list[float] = []
@@ -151,8 +151,8 @@ def session(landscape: Landscape, proposer: Proposer, trials: int, seed: int) ->
             candidate = proposer.propose(Context(source, described, history, "", number, Path(folder)))
             if candidate is None:
                 break
-            base, mark = constants.fingerprint(source), constants.fingerprint(candidate.source)
-            reached = landscape.loss({c.name: c.value for c in constants.find(candidate.source)})
+            base, mark = hyperparameters.fingerprint(source), hyperparameters.fingerprint(candidate.source)
+            reached = landscape.loss({c.name: c.value for c in hyperparameters.find(candidate.source)})
             delta = None if reached is None else value - reached + rng.gauss(0, NOISE)
             kept = delta is not None and delta > KEEP * NOISE
             history.append(
@@ -193,8 +193,8 @@ class Turn:
 
     def propose(self, context: Context) -> Candidate | None:
         source, history = context.source, context.history
-        tried = {trial.fingerprint for trial in history} | {constants.fingerprint(source)}
-        found = [c for c in constants.find(source) if not any(word in c.name for word in ("SEED", "EVAL"))]
+        tried = {trial.fingerprint for trial in history} | {hyperparameters.fingerprint(source)}
+        found = [c for c in hyperparameters.find(source) if not any(word in c.name for word in ("SEED", "EVAL"))]
         moves = [(c.name, c.value, new) for c in found for new in self._moves(c.value)]
         rng = random.Random(f"{self._seed}/{len(history)}")
         weights = [next((w for word, w in self._ROLES if word in name), 0.5) for name, _, _ in moves]
@@ -202,8 +202,8 @@ class Turn:
             chosen = {}
             for name, old, new in rng.choices(moves, weights, k=2 if rng.random() < 0.25 else 1):
                 chosen[name] = (old, new)
-            changed = constants.replace(source, {name: new for name, (_, new) in chosen.items()})
-            if constants.fingerprint(changed) not in tried:
+            changed = hyperparameters.replace(source, {name: new for name, (_, new) in chosen.items()})
+            if hyperparameters.fingerprint(changed) not in tried:
                 return Candidate(changed, ", ".join(f"{n} {old:g} -> {new:g}" for n, (old, new) in chosen.items()))
         return None
 

@@ -1,4 +1,4 @@
-"""What `trainer.racing` stops and saves on recorded loss curves.
+"""What `trainer.statistics.pruning` stops and saves on recorded loss curves.
 
     python -m tests.benchmarks.bench_racing
 
@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.racing import MIN_POINTS, Band, Rules, hopeless, worst_lag
+from trainer.statistics.pruning import MIN_POINTS, Band, Rules, hopeless, worst_lag
 
 DATA = Path(__file__).parent / "data"
 TUNED, HELD_OUT = DATA / "smoke_curves.json.gz", DATA / "smoke_curves_held_out.json.gz"

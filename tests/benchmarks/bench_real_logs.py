@@ -12,7 +12,8 @@ the steps of every run, and NVIDIA and AMD cards. What is taken from them:
 - **Changes**: best kept value before a candidate minus the candidate's, crashes, reruns and known no-ops apart. Where a
   log has steps and the candidate's memory is that of the incumbent (the same shape), the change is taken to the
   incumbent's pace along the line of the repeats.
-- **True changes**: a measured change holds the noise of two single runs. `miner.simulate.recorded` shrinks all by
+- **True changes**: a measured change holds the noise of two single runs. `tests.benchmarks.simulation.recorded`
+  shrinks all by
   one factor, which leaves noise as gain where the changes have heavy tails: the largest losses make the variance. Here
   the distribution is unfolded instead (Kiefer-Wolfowitz maximum likelihood by EM, `NEAR` noise deviations around 0;
   what is further is taken as it is), for each assumed sigma. Both are shown. Neither mends the selection: the best kept
@@ -36,9 +37,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from miner.simulate import REFERENCES, STRATEGIES, Count, Landscape, Strategy, advantage, ours, summarise
 from tests.benchmarks.bench_mining import EFFECTS, HEADER, HOURS, compare_all, sessions, topped_up
-from trainer.comparison import MiningPolicy
+from tests.benchmarks.simulation import REFERENCES, STRATEGIES, Count, Landscape, Strategy, advantage, ours, summarise
+from trainer.statistics.comparison import MiningPolicy
 
 DATA = Path(__file__).parent / "data" / "real_logs.json"
 EARLY = 10

@@ -44,15 +44,15 @@ HERE = False
 
 def use_this_environment() -> None:
     """Measure with the packages of this interpreter instead of the bundle's locked ones."""
-    from trainer import environment
+    from trainer.machine import environment
 
     environment.prepare = lambda *_, **__: environment.Environment.running()
 
 
 def submit_all(home: Path, each: int) -> dict[int, str]:
     """The proposals, by id: what kind each is."""
-    from miner import start
-    from trainer import constants
+    from miner.session import start
+    from trainer.project import hyperparameters
 
     kinds: dict[int, str] = {}
     options: dict[str, Any] = dict.fromkeys(("keypair", "reward_recipient", "irys"))
@@ -64,7 +64,7 @@ def submit_all(home: Path, each: int) -> dict[int, str]:
             for kind in ("no-op", "improvement"):
                 changes = {NO_OP: 1000 + number} | (IMPROVEMENT if kind == "improvement" else {})
                 file = home / "candidate.py"
-                file.write_text(constants.replace(source, changes))
+                file.write_text(hyperparameters.replace(source, changes))
                 proposal, _ = start.submit_file(session, file, claim)
                 kinds[proposal] = kind
     return kinds

@@ -23,10 +23,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from chain.irys.store import write_atomic
-from trainer import constants, recipe
-from trainer.bench import Bench, open_bench
-from trainer.constants import Value
+from common.files import write_atomic
+from trainer.measurement.bench import Bench, open_bench
+from trainer.project import hyperparameters, recipe
+from trainer.project.hyperparameters import Value
 
 BUDGET_SECONDS, TIMEOUT_SECONDS = 4, 300
 CLOCK = "time.process_time()"
@@ -72,7 +72,7 @@ def vary(rng: random.Random, base: dict[str, Value]) -> dict[str, Value]:
 
 def measure(bench: Bench, files: dict[str, bytes], settings: dict[str, Value]) -> dict[str, Any]:
     """One run's value and curve. Seconds are the script's own share of the budget times the budget."""
-    train = constants.replace(files["train.py"].decode(), settings).replace("time.perf_counter()", CLOCK)
+    train = hyperparameters.replace(files["train.py"].decode(), settings).replace("time.perf_counter()", CLOCK)
     run = bench.plain_run({**files, "train.py": train.encode()})
     budget = bench.protocol.execution.training_seconds
     lines = _LINE.findall(run.log)
@@ -111,7 +111,7 @@ def main() -> None:
     )
     rng = random.Random(options.seed)
     varied = {*SCALES, *CHOICES}
-    base = {c.name: c.value for c in constants.find(files["train.py"].decode()) if c.name in varied}
+    base = {c.name: c.value for c in hyperparameters.find(files["train.py"].decode()) if c.name in varied}
     document: dict[str, Any] = {
         "recorded": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "project": bench.protocol.bundle_id,

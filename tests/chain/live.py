@@ -13,10 +13,10 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.token.state import Mint
 
-from chain.interface import TOKEN_PROGRAM, Pdas, Project, Proposal, ProposalStatus, encode_account, space_of
+from chain.connection.opening import Connection
 from chain.irys.client import Role
-from chain.network import PROGRAM_ID
-from chain.session import Connection
+from chain.program import PROGRAM_ID
+from chain.program.interface import TOKEN_PROGRAM, Pdas, Project, Proposal, ProposalStatus, encode_account, space_of
 
 PDAS = Pdas(PROGRAM_ID)
 MINER = Keypair.from_seed(bytes([7]) * 32).pubkey()

@@ -27,7 +27,7 @@ else:
     at = sys.argv.index("--bpf-program")
     program, image = Pubkey.from_string(sys.argv[at + 1]), Path(sys.argv[at + 2]).read_bytes()
 ledger = Ledger(folder, program_id=program, image=image)
-table = chain.server.Methods.__init__
+table = chain.localnet.server.Methods.__init__
 
 
 def extended(methods, ledger):
@@ -41,8 +41,8 @@ def extended(methods, ledger):
         methods.table["surfnet_writeProgram"] = write_program
 
 
-chain.server.Methods.__init__ = extended
-chain.server.serve(ledger, port=int(port)).run()
+chain.localnet.server.Methods.__init__ = extended
+chain.localnet.server.serve(ledger, port=int(port)).run()
 """
 DELAYED = "time.sleep(0.5)"
 EXITS = 'print("Error: the ledger is of another version", flush=True); sys.exit(7)'

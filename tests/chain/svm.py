@@ -15,8 +15,9 @@ from solders.pubkey import Pubkey
 from solders.transaction import Transaction
 from solders.transaction_metadata import FailedTransactionMetadata
 
-from chain import interface
-from chain.interface import (
+from chain.network.base import program_error_of
+from chain.program import PROGRAM_ID, image, interface
+from chain.program.interface import (
     INSTRUCTIONS,
     ApproveArgs,
     CreateProjectArgs,
@@ -27,8 +28,6 @@ from chain.interface import (
     RejectArgs,
     SubmitArgs,
 )
-from chain.network import PROGRAM_ID, program_error_of
-from chain.program import image
 
 SOL = 1_000_000_000
 START = 1_700_000_000  # seconds since 1970

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from miner import ledger
+from miner.journal import journal
 from tests.e2e.test_path import SECONDS, environment, events, start, until
 from tests.support import optional
-from trainer import constants
-from trainer.bench import open_bench
+from trainer.measurement.bench import open_bench
+from trainer.project import hyperparameters
 
 if TYPE_CHECKING:
     from tests.attacks.tiny import TinyHome
@@ -106,7 +106,7 @@ def candidates(tiny_home: TinyHome, folder: Path) -> Path:
     """Candidates that are worse, and the one that is better."""
     folder.mkdir()
     for number in range(1, TRIALS):
-        source = constants.replace(tiny_home.baseline, {"MATRIX_LR": 0.001 * number, "EMBED_LR": 0.001})
+        source = hyperparameters.replace(tiny_home.baseline, {"MATRIX_LR": 0.001 * number, "EMBED_LR": 0.001})
         (folder / f"{number}.py").write_text(source)
     (folder / f"{TRIALS}.py").write_text(tiny_home.better)
     return folder
@@ -154,7 +154,7 @@ def test_a_night_on_a_rack(tiny_home: TinyHome, tmp_path: Path, outer: None) -> 
             until(process, lambda: count(own, "judged") > 0 and flying(own) != {})
             os.killpg(process.pid, signal.SIGKILL)
             said, _ = process.communicate(timeout=30)
-        before = ledger.read(next((own / "work").glob("*/session.jsonl")))
+        before = journal.read(next((own / "work").glob("*/session.jsonl")))
         with mining(own, address, patches) as process:
             said_again, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, said_again
@@ -165,9 +165,9 @@ def test_a_night_on_a_rack(tiny_home: TinyHome, tmp_path: Path, outer: None) -> 
     check(own, before, said_again)
 
 
-def check(own: Path, before: ledger.Session, said: str) -> None:
+def check(own: Path, before: journal.Session, said: str) -> None:
     """Nothing was run twice, nothing is lost, and what was better is on chain."""
-    session = ledger.read(next((own / "work").glob("*/session.jsonl")))
+    session = journal.read(next((own / "work").glob("*/session.jsonl")))
     assert session.segments[-1].reason == "submitted"
     for trial in session.unfinished:  # the other machine may be in the middle of one when the winner is submitted
         assert (len(session.unfinished), trial.number != TRIALS, trial.runs) == (1, True, [])

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from solders.keypair import Keypair
 
-from chain import wallet
-from chain.passphrase import Source
+from chain.wallet import wallet
+from chain.wallet.passphrase import Source
 from tests.support import require
-from trainer import protocol, sandbox
-from trainer.environment import Environment
-from trainer.experiment import Limits, Ok, run_experiment
+from trainer import sandbox
+from trainer.machine.environment import Environment
+from trainer.project import protocol
+from trainer.running.experiment import Limits, Ok, run_experiment
 
 ROOT = Path(__file__).parents[2]
 PROTOCOL = protocol.parse((ROOT / "configs" / "armlx" / "protocol.json").read_bytes())

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chain.session import Connection
-from trainer import constants
+from chain.connection.opening import Connection
+from trainer.project import hyperparameters
 
 if TYPE_CHECKING:
     from tests.attacks.tiny import TinyHome
@@ -175,7 +175,7 @@ def localnet(home: Path) -> Iterator[list[str]]:
 
 def test_over_http_a_false_claim_is_rejected_and_slashed(tiny_home: TinyHome, home: Path) -> None:
     """A client with a home of its own, all of whose chain and Irys is behind the two URLs."""
-    worse = constants.replace(tiny_home.baseline, {"EMBED_LR": 1e-05, "HEAD_LR": 1e-05, "MATRIX_LR": 1e-05})
+    worse = hyperparameters.replace(tiny_home.baseline, {"EMBED_LR": 1e-05, "HEAD_LR": 1e-05, "MATRIX_LR": 1e-05})
     path = script(home, "worse.py", worse)
     with localnet(home) as net:
         before = answer(home, "chain", "project", "show", 0, *net)

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chain.session import Connection
-from miner.ledger import Ledger, read
+from chain.connection.opening import Connection
+from miner.journal.journal import Ledger, read
 from tests.e2e.test_path import BIN, events
 from tests.faults.lives import LIFE, Kill, copied, left_over, live
 from tests.faults.world import number
-from trainer import constants
+from trainer.project import hyperparameters
 
 if TYPE_CHECKING:
     from tests.attacks.tiny import TinyHome
@@ -106,7 +106,7 @@ def proposals(session: Session) -> list[tuple[str, int]]:
             with tarfile.open(fileobj=io.BytesIO(data)) as archive:
                 member = archive.extractfile("train.py")
                 assert member is not None
-                found.append((constants.fingerprint(member.read().decode()), proposal.stake))
+                found.append((hyperparameters.fingerprint(member.read().decode()), proposal.stake))
         project = connection.client.project(0)
         assert connection.client.supply(project) == sum(stake for _, stake in found)  # nothing was bought twice
     return found
@@ -117,16 +117,18 @@ def candidates(tiny_home: TinyHome, tmp_path: Path) -> dict[str, str]:
     """By file name, in order; each is worse or better by many times the noise, or does not run."""
 
     def worse(number: int) -> str:
-        return constants.replace(tiny_home.better, dict.fromkeys(("EMBED_LR", "HEAD_LR", "MATRIX_LR"), 1e-05 * number))
+        return hyperparameters.replace(
+            tiny_home.better, dict.fromkeys(("EMBED_LR", "HEAD_LR", "MATRIX_LR"), 1e-05 * number)
+        )
 
     found = {}
     if LONG:
         found["1-crash.py"] = "raise RuntimeError('broken')\n"
         found["2-worse.py"] = worse(1)
-        found["3-better.py"] = constants.replace(tiny_home.better, {"STEPS": 22})
+        found["3-better.py"] = hyperparameters.replace(tiny_home.better, {"STEPS": 22})
         found["4-worse.py"] = worse(2)
         found["5-worse.py"] = worse(3)
-        found["6-better.py"] = constants.replace(tiny_home.better, {"STEPS": 36})
+        found["6-better.py"] = hyperparameters.replace(tiny_home.better, {"STEPS": 36})
         found["7-worse.py"] = worse(4)
         found["8-worse.py"] = worse(5)
     found["9-better.py"] = tiny_home.better
@@ -163,7 +165,7 @@ def test_killed_at_any_moment_it_ends_as_if_undisturbed(
         ("baseline", "keep"),
         *((f"patch {name}", _expected(name)) for name in candidates),
     ]
-    assert proposals(session) == [(constants.fingerprint(candidates[name]), 1) for name in kept]
+    assert proposals(session) == [(hyperparameters.fingerprint(candidates[name]), 1) for name in kept]
     _nothing_is_left(session)
     if not LONG:
         return

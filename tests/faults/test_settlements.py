@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from solders.pubkey import Pubkey
 
-from chain import interface
+from chain.connection.opening import Connection
 from chain.errors import ChainError
-from chain.interface import (
+from chain.program import interface
+from chain.program.interface import (
     Bought,
     LedgerBurned,
     MinerRewardMinted,
@@ -28,7 +29,6 @@ from chain.interface import (
     ReviewReleased,
     StakeSlashed,
 )
-from chain.session import Connection
 from tests import local
 from tests.faults.world import Killed, World, number, tokens_of, world
 from tests.verifier.cases import Answer, approving, rejecting, releasing
@@ -46,7 +46,7 @@ HOW: dict[Kind, Answer] = {Kind.APPROVE: approving, Kind.REJECT: rejecting, Kind
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chain.rpc._REBROADCAST_SECONDS", 0.0)
+    monkeypatch.setattr("chain.network.rpc._REBROADCAST_SECONDS", 0.0)
 
 
 class Settling:
@@ -204,6 +204,6 @@ def _payer(record: Any) -> Pubkey:
 
 
 def _key(home: Path) -> Pubkey:
-    from chain import wallet
+    from chain.wallet import wallet
 
     return wallet.load(wallet.path_of(home, "verifier")).pubkey()

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from chain import wallet
+from chain.connection.opening import MINER, Connection
 from chain.errors import ChainError
-from chain.interface import Bought, ProposalSubmitted, associated_token_account
-from chain.session import MINER, Connection
-from miner import submit
-from miner.ledger import Ledger
+from chain.program.interface import Bought, ProposalSubmitted, associated_token_account
+from chain.wallet import wallet
+from miner.journal.journal import Ledger
+from miner.staking import submit
 from tests import local
 from tests.faults.world import Killed, World, number, tokens_of, world
-from trainer.hardware import Fingerprint
+from trainer.machine.hardware import Fingerprint
 
 COUNT = number("ARMLX_FAULT_SUBMISSIONS", 6)
 SEED = number("ARMLX_FAULT_SEED", 1)
@@ -27,7 +27,7 @@ MACHINE = Fingerprint("cpu", "test", 2, None, None, 1 << 30, "Linux", "0.32", "3
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chain.rpc._REBROADCAST_SECONDS", 0.0)
+    monkeypatch.setattr("chain.network.rpc._REBROADCAST_SECONDS", 0.0)
 
 
 def submitted(at: World, machine: Connection, path: Path, offer: submit.Offer, rng: random.Random) -> Counter[str]:

@@ -11,19 +11,19 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chain.artifacts import fetch_project
-from chain.client import Client
-from chain.interface import ProposalStatus, ReviewClaimed, parse_events
+from chain.connection.opening import MINER, VERIFIER, Connection
 from chain.irys.client import Role
-from chain.ledger import Ledger
-from chain.session import MINER, VERIFIER, Connection
-from chain.wallet import load, path_of
-from miner import submit
+from chain.money.client import Client
+from chain.network.embedded import Ledger
+from chain.program.interface import ProposalStatus, ReviewClaimed, parse_events
+from chain.projects.artifacts import fetch_project
+from chain.wallet.wallet import load, path_of
+from miner.staking import submit
 from tests.e2e.test_path import BIN
 from tests.faults.lives import Kill, copied, left_over, live
 from tests.faults.world import number, tokens_of
-from trainer import bundle, constants, task
-from trainer.hardware import fingerprint
+from trainer.machine.hardware import fingerprint
+from trainer.project import bundle, hyperparameters, task
 from verifier.settle import Record
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def sources(tiny_home: TinyHome) -> list[tuple[str, ProposalStatus]]:
     if LONG:
         found.append(("raise RuntimeError('broken')\n", ProposalStatus.REJECTED))
         worse = {"EMBED_LR": 1e-05, "HEAD_LR": 1e-05, "MATRIX_LR": 1e-05}
-        found.append((constants.replace(tiny_home.baseline, worse), ProposalStatus.REJECTED))
+        found.append((hyperparameters.replace(tiny_home.baseline, worse), ProposalStatus.REJECTED))
         found.append((tiny_home.better, ProposalStatus.APPROVED))
     return found
 

@@ -13,17 +13,18 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from chain import interface, wallet
-from chain.client import Client
-from chain.interface import TOKEN_PROGRAM, Event
+from chain.connection.opening import MINER, VERIFIER, Connection
 from chain.irys.client import Endpoints, Irys
 from chain.irys.node import RunningNode
 from chain.irys.node import serve as serve_irys
-from chain.ledger import Ledger, Record
-from chain.network import Network
-from chain.rpc import Rpc
-from chain.server import Server, serve
-from chain.session import MINER, VERIFIER, Connection
+from chain.localnet.server import Server, serve
+from chain.money.client import Client
+from chain.network.base import Network
+from chain.network.embedded import Ledger, Record
+from chain.network.rpc import Rpc
+from chain.program import interface
+from chain.program.interface import TOKEN_PROGRAM, Event
+from chain.wallet import wallet
 from tests import local
 from tests.faults.proxy import DELAY, HONEST, LATE, LIE, SHORT, Proxy, fifth
 

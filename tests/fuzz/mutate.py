@@ -11,9 +11,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import click
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+
+from common.errors import Refused
 
 EXAMPLES = int(os.environ.get("ARMLX_FUZZ_EXAMPLES", "200"))
 TIME_LIMIT = 300 + EXAMPLES // 4  # seconds for one test; only to end what hangs
@@ -51,7 +52,7 @@ _HOSTILE: tuple[Any, ...] = (
 )
 
 
-def outcome(error: type[click.ClickException], call: Callable[[], _T]) -> _T | None:
+def outcome(error: type[Refused], call: Callable[[], _T]) -> _T | None:
     """What a parser gives for hostile input: a value, or None for a refusal of its own kind in bounded words.
 
     Any other exception passes through and fails the test.

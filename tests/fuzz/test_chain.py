@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
-from chain import codec, interface
 from chain.errors import InvalidData
-from chain.interface import ACCOUNTS, EVENTS
 from chain.irys.dataitem import ED25519, DataItem, base64url, decode_tags, encode_tags
 from chain.irys.http import parse_json
 from chain.irys.metadata import ItemMetadata
 from chain.irys.receipt import Receipt
-from chain.network import PROGRAM_ID
+from chain.program import PROGRAM_ID, codec, interface
+from chain.program.interface import ACCOUNTS, EVENTS
 from tests.fuzz.mutate import TIME_LIMIT, fuzzed, mutated, mutated_json_text, outcome
 
 pytestmark = pytest.mark.timeout(TIME_LIMIT)

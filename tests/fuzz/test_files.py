@@ -13,17 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from solders.keypair import Keypair
 
+from chain.connection.opening import Connection
 from chain.errors import InvalidData
 from chain.irys.funding import Deposit
-from chain.session import Connection
-from miner import interop
-from miner.interop import InvalidRecord
+from miner.journal import interop
+from miner.journal.interop import InvalidRecord
 from tests import local
 from tests.fuzz.mutate import TIME_LIMIT, fuzzed, mutated, mutated_json, mutated_json_text, outcome
 from tests.verifier.cases import checked, failing, replay_run, runs
-from trainer import bundle, protocol, samples, task
-from trainer.bundle import BLOCK, UnsafeArchive
 from trainer.errors import InvalidBundle, InvalidProtocol
+from trainer.project import bundle, protocol, samples, task
+from trainer.project.bundle import BLOCK, UnsafeArchive
 from verifier import attestation
 from verifier.audit import audit, passed
 
@@ -119,10 +119,10 @@ def test_statements_that_are_signed_all_the_same(body: Any) -> None:
 
 BENCHMARK = json.loads(local.artifacts().benchmark)
 BASELINE = json.loads(local.artifacts().baseline_metrics)
-SAMPLES = json.loads((TESTS / "trainer" / "examples" / "samples.json").read_bytes())
-TRIALS = (TESTS / "miner" / "examples" / "trials.jsonl").read_bytes()
-STATE = json.loads((TESTS / "miner" / "examples" / "network_state.json").read_bytes())
-RESULTS = (TESTS / "miner" / "examples" / "results.tsv").read_bytes()
+SAMPLES = json.loads((TESTS / "trainer" / "project" / "examples" / "samples.json").read_bytes())
+TRIALS = (TESTS / "miner" / "journal" / "examples" / "trials.jsonl").read_bytes()
+STATE = json.loads((TESTS / "miner" / "journal" / "examples" / "network_state.json").read_bytes())
+RESULTS = (TESTS / "miner" / "journal" / "examples" / "results.tsv").read_bytes()
 DEPOSIT = json.loads(Deposit(str(KEY.sign_message(b"x")), 5, 6, "payer", "address", "uploader", "devnet").dump())
 
 

@@ -15,11 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from miner import about
-from miner.about import About
-from miner.ledger import Ledger
-from miner.workspace import Workspace
-from trainer import constants, recipe
+from miner.journal import about
+from miner.journal.about import About
+from miner.journal.journal import Ledger
+from miner.journal.worktree import Workspace
+from trainer.project import hyperparameters, recipe
 
 NAME = "embedded-0-MadeUpTe"
 TAG = "20261124-211503"
@@ -195,8 +195,8 @@ def _trial(night: Night, number: int, hypothesis: str, commit: str, base: str, p
 
 
 def _edited(source: str, changes: Mapping[str, int | float]) -> str:
-    known = {constant.name for constant in constants.find(source)}
-    return constants.replace(source, {name: value for name, value in changes.items() if name in known})
+    known = {constant.name for constant in hyperparameters.find(source)}
+    return hyperparameters.replace(source, {name: value for name, value in changes.items() if name in known})
 
 
 def _judge(night: Night, number: int, base: str, *, last: bool) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from chain.interface import Proposal
-from chain.session import Connection
+from chain.connection.opening import Connection
+from chain.program.interface import Proposal
 from tests import local
-from trainer.comparison import NoiseRecord
-from trainer.replay import ReplayRun
+from trainer.judging.replay import ReplayRun
+from trainer.statistics.comparison import NoiseRecord
 from verifier import check
 from verifier.check import Checked
 from verifier.intake import open_case

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from solders.keypair import Keypair
 
+from chain.connection.opening import Connection
 from chain.errors import InvalidData
-from chain.session import Connection
 from tests import local
 from tests.verifier.cases import Answer, approving, checked, failing, rejecting, releasing, replay_run, runs
 from verifier import attestation

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chain.interface import Proposal
+from chain.connection.opening import Connection
 from chain.irys.client import Role
-from chain.session import Connection
+from chain.program.interface import Proposal
 from tests import local
-from trainer import bundle, protocol, task
-from trainer.source import SourceCaps
+from trainer.project import bundle, protocol, task
+from trainer.project.source import SourceCaps
 from verifier.intake import Case, check_source, local_case, open_case, read_candidate
 from verifier.verdict import Fault, Finding, Reason
 

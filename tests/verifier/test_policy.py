@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.errors import TrainerError
-from trainer.replay import Budget, Fresh
+from trainer.judging.replay import Budget, Fresh
 from verifier import policy
 from verifier.policy import Policy
 

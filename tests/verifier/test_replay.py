@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chain.score import Convention
-from chain.session import Connection
+from chain.connection.opening import Connection
+from chain.money.score import Convention
 from tests import local
 from tests.verifier.cases import NOISE, failing, replay_run, runs
-from trainer.comparison import Arm, NoiseRecord
-from trainer.replay import (
+from trainer.judging.replay import (
     Budget,
     Fresh,
     Outcome,
@@ -28,7 +27,8 @@ from trainer.replay import (
     suggested,
     values,
 )
-from trainer.source import SourceCaps
+from trainer.project.source import SourceCaps
+from trainer.statistics.comparison import Arm, NoiseRecord
 from verifier.intake import open_case
 from verifier.policy import Policy
 from verifier.replay import Judged, judge, machine_findings, run_findings

@@ -13,11 +13,11 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 import verifier
+from chain.connection.opening import VERIFIER, Connection
 from chain.irys.client import Role
-from chain.session import VERIFIER, Connection
+from common.terminal import View
 from tests import local
 from tests.verifier.cases import checked, failing, replay_run, runs
-from trainer.view import View
 from verifier import attestation, check, policy
 from verifier.verdict import Fault, Finding, Reason
 

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from solders.keypair import Keypair
 from solders.signature import Signature
 
-from chain.client import Client
+from chain.connection.opening import AUTHORITY, Connection
 from chain.errors import ChainError, InvalidData
-from chain.interface import NotVerifier, Proposal, ProposalStatus
-from chain.session import AUTHORITY, Connection
+from chain.money.client import Client
+from chain.program.interface import NotVerifier, Proposal, ProposalStatus
+from common.terminal import View
 from tests import local
 from tests.chain.svm import digest
 from tests.verifier.cases import Answer, approving, checked, rejecting, releasing, runs
 from trainer.errors import EnvironmentNotReady, TrainerError
-from trainer.view import View
 from verifier import attestation, check, serve, settle
 from verifier.check import Checked, folder_of
 from verifier.policy import Policy

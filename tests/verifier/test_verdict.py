@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainer.replay import Outcome
+from trainer.judging.replay import Outcome
 from verifier.verdict import Evidence, Fault, Finding, Kind, Reason, VerdictPolicy, decide
 
 BYTES = Finding(Reason.FORBIDDEN_CHANGE, Fault.BYTES, "prepare.py differs.")

@@ -40,17 +40,7 @@ caller to tell, who knows whether the incumbent's graph runs here.
 from trainer.measurement.facts import Facts, supports, training_view
 from trainer.measurement.measurer import MeasurementFailed, Measurer, judge
 from trainer.measurement.scoring import bits_per_byte
-from trainer.measurement.values import (
-    Failure,
-    Finding,
-    Measurement,
-    Phase,
-    Policy,
-    Probe,
-    ProbeReport,
-    Progress,
-    Score,
-)
+from trainer.measurement.values import Failure, Finding, Measurement, Phase, Policy, Probe, ProbeReport, Progress, Score
 
 __all__ = [
     "Facts",

@@ -15,11 +15,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from trainer import bundle
-from trainer.environment import Environment
 from trainer.errors import EnvironmentNotReady, InvalidBundle
+from trainer.machine.environment import Environment
 from trainer.measurement.scoring import Tokens
 from trainer.measurement.values import Policy
+from trainer.project import bundle
 from trainer.sandbox import Limits, Mount, Sandbox, UntrustedResult, interpreter_prefixes
 
 INSIDE = Path(__file__).with_name("inside_harness.py")

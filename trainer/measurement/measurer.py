@@ -14,25 +14,16 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from trainer import bundle, leftovers
-from trainer import environment as environments
-from trainer.environment import Environment
 from trainer.errors import StopRun, TrainerError
+from trainer.machine import environment as environments
+from trainer.machine import scratch
+from trainer.machine.environment import Environment
 from trainer.measurement import facts as harness
 from trainer.measurement import scoring
 from trainer.measurement.scoring import Losses, Tokens
-from trainer.measurement.values import (
-    Failure,
-    Finding,
-    Measurement,
-    Phase,
-    Policy,
-    Probe,
-    ProbeReport,
-    Progress,
-    Score,
-)
-from trainer.protocol import Protocol
+from trainer.measurement.values import Failure, Finding, Measurement, Phase, Policy, Probe, ProbeReport, Progress, Score
+from trainer.project import bundle
+from trainer.project.protocol import Protocol
 from trainer.sandbox import Job, Limits, Mount, Outcome, Sandbox, UntrustedResult, interpreter_prefixes
 
 _HERE: Final = Path(__file__).parent
@@ -218,7 +209,7 @@ class Measurer:
     def discard(self, measurement: Measurement) -> None:
         """Remove the measurement's graph."""
         if measurement.graph is not None:
-            leftovers.remove(measurement.graph)
+            scratch.remove(measurement.graph)
 
     def _require_support(self) -> None:
         if not harness.supports(self.facts):
@@ -368,7 +359,7 @@ class Measurer:
         folder.mkdir(exist_ok=True, mode=0o700)
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".mlxfn", delete=False) as file:
             file.write(graph)
-        return leftovers.hold(Path(file.name))
+        return scratch.hold(Path(file.name))
 
 
 def judge(report: ProbeReport, policy: Policy) -> Finding | None:

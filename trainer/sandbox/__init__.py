@@ -26,16 +26,7 @@ from pathlib import Path
 from typing import Protocol
 
 from trainer.errors import EnvironmentNotReady
-from trainer.sandbox.job import (
-    CHANNEL,
-    Job,
-    Kind,
-    Limits,
-    Message,
-    Mount,
-    Outcome,
-    UntrustedResult,
-)
+from trainer.sandbox.job import CHANNEL, Job, Kind, Limits, Message, Mount, Outcome, UntrustedResult
 
 __all__ = [
     "CHANNEL",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from miner.proposers.base import Candidate, Context, Decision, Tried
-from trainer import constants, protocol, recipe
+from trainer.project import hyperparameters, protocol, recipe
 
 FILES = recipe.load("smoke").files
 SOURCE = FILES["train.py"].decode()
@@ -14,7 +14,7 @@ PROTOCOL = protocol.parse(FILES["protocol.json"])
 
 
 def baseline(source: str = SOURCE) -> Tried:
-    mark = constants.fingerprint(source)
+    mark = hyperparameters.fingerprint(source)
     return Tried(0, mark, "baseline", "keep", 0.0, source, mark)
 
 
@@ -32,12 +32,12 @@ def tried(
     """A candidate's trial: discarded, unless the decision says otherwise; a crash where there is no delta."""
     return Tried(
         number,
-        constants.fingerprint(candidate.source),
+        hyperparameters.fingerprint(candidate.source),
         candidate.hypothesis,
         decision or ("crash" if delta is None else "discard"),
         delta,
         candidate.source,
-        constants.fingerprint(base),
+        hyperparameters.fingerprint(base),
         "",
         candidate.proposer,
     )

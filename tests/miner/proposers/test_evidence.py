@@ -8,7 +8,7 @@ from miner.proposers import evidence, space
 from miner.proposers.base import Candidate, Tried
 from miner.proposers.evidence import Evidence
 from tests.miner.proposers.support import baseline, tried
-from trainer.constants import Value
+from trainer.project.hyperparameters import Value
 
 SCRIPT = "LR = 0.02\nMODEL_DIM = 32\nHEAD_DIM = 16\nBATCH_SIZE = 8\n"
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from miner.cli import main
-from miner.ledger import Ledger
-from miner.proposers.context import gather
-from miner.workspace import Workspace
+from miner.commands.main import main
+from miner.journal.journal import Ledger
+from miner.journal.worktree import Workspace
+from miner.session.context import gather
 from tests.miner.proposers.support import FILES, PROTOCOL, SOURCE
-from trainer import constants
+from trainer.project import hyperparameters
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_session_as_a_proposer_sees_it(tmp_path: Path) -> None:
 
     def trial(number: int, source: str, decision: str, delta: float | None, detail: str = "") -> str:
         commit = workspace.commit(number, source, f"idea {number}") if number else workspace.head()
-        mark, arm = constants.fingerprint(source), "candidate" if number else "incumbent"
+        mark, arm = hyperparameters.fingerprint(source), "candidate" if number else "incumbent"
         fields = {"hypothesis": f"idea {number}", "fingerprint": mark, "commit": commit, "base": workspace.head()}
         ledger.append("trial", number=number, proposer="tune" if number else "", **fields)
         log = f"logs/{number}.log"
@@ -84,4 +84,4 @@ def test_a_session_as_a_proposer_sees_it(tmp_path: Path) -> None:
         (2, "crash", None, "out of memory", "tune"),
     ]
     assert [t.source for t in seen.history] == [SOURCE, better, worse]
-    assert [t.base for t in seen.history] == [constants.fingerprint(s) for s in (SOURCE, SOURCE, better)]
+    assert [t.base for t in seen.history] == [hyperparameters.fingerprint(s) for s in (SOURCE, SOURCE, better)]

@@ -15,8 +15,8 @@ from miner.proposers.base import Candidate, Context, Tried
 from miner.proposers.tune import EARLY, Tune
 from tests.benchmarks import bench_proposers
 from tests.miner.proposers.support import SOURCE, baseline, context, tried
-from trainer import constants
-from trainer.constants import Value
+from trainer.project import hyperparameters
+from trainer.project.hyperparameters import Value
 
 
 def proposals(folder: Path, source: str, seed: int, count: int) -> list[Candidate]:
@@ -33,14 +33,14 @@ def proposals(folder: Path, source: str, seed: int, count: int) -> list[Candidat
 
 def blanked(source: str) -> str:
     """The source with every constant's value taken out."""
-    for constant in sorted(constants.find(source), key=lambda c: c.span, reverse=True):
+    for constant in sorted(hyperparameters.find(source), key=lambda c: c.span, reverse=True):
         source = source[: constant.span[0]] + "?" + source[constant.span[1] :]
     return source
 
 
 def changes(source: str, candidate: Candidate) -> dict[str, tuple[object, object]]:
-    before = {c.name: c.value for c in constants.find(source)}
-    after = {c.name: c.value for c in constants.find(candidate.source)}
+    before = {c.name: c.value for c in hyperparameters.find(source)}
+    after = {c.name: c.value for c in hyperparameters.find(candidate.source)}
     assert before.keys() == after.keys()
     return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
 
@@ -48,8 +48,8 @@ def changes(source: str, candidate: Candidate) -> dict[str, tuple[object, object
 def test_a_long_session_on_the_smoke_project(tmp_path: Path) -> None:
     found = proposals(tmp_path, SOURCE, 5, 24)
     assert len(found) == 24
-    prints = [constants.fingerprint(candidate.source) for candidate in found]
-    assert len({constants.fingerprint(SOURCE), *prints}) == 25
+    prints = [hyperparameters.fingerprint(candidate.source) for candidate in found]
+    assert len({hyperparameters.fingerprint(SOURCE), *prints}) == 25
     for number, candidate in enumerate(found):
         moved = changes(SOURCE, candidate)
         assert moved
@@ -116,7 +116,7 @@ def test_a_broken_divisibility_is_not_proposed_again(tmp_path: Path) -> None:
     for number in range(1, 41):
         candidate = proposer.propose(context(tmp_path, history, source=source))
         assert candidate is not None
-        at = {c.name: c.value for c in constants.find(candidate.source)}
+        at = {c.name: c.value for c in hyperparameters.find(candidate.source)}
         model, head = at["MODEL_DIM"], at["HEAD_DIM"]
         assert isinstance(model, int)
         assert isinstance(head, int)
@@ -161,9 +161,9 @@ def test_any_script(tmp_path_factory: pytest.TempPathFactory, values: list[str],
     lines += ["SEED = 42", "MODEL_SEED = 7", "EVAL_TOKENS = 3", "def f(x):", "    y = 3; return x", ""]
     source = end.join(lines)
     found = proposals(tmp_path_factory.mktemp("any"), source, seed, 8)
-    prints = [constants.fingerprint(candidate.source) for candidate in found]
+    prints = [hyperparameters.fingerprint(candidate.source) for candidate in found]
     assert len(set(prints)) == len(prints)
-    assert constants.fingerprint(source) not in prints
+    assert hyperparameters.fingerprint(source) not in prints
     for candidate in found:
         moved = changes(source, candidate)
         assert all(name.startswith("RATE_") for name in moved)
@@ -181,6 +181,9 @@ def test_it_needs_fewer_trials_than_the_reference() -> None:
 def test_optuna_is_not_loaded_before_it_is_needed() -> None:
     import subprocess
 
-    code = "import sys, miner.cli, miner.proposers.tune; print([m for m in ('optuna', 'numpy') if m in sys.modules])"
+    code = (
+        "import sys, miner.commands.main, miner.proposers.tune; "
+        "print([m for m in ('optuna', 'numpy') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -1,0 +1,1 @@
+"""Settings, and one opened network with its wallet and Irys."""

@@ -1,0 +1,202 @@
+"""One connection to everything a command needs: a network, its program and its Irys.
+
+On the embedded network a local Irys node is served on a loopback port for as long as the connection is
+open, and a new ledger is made usable: wallets for the roles, funds for them, the program initialized
+and the local verifier on its allowlist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import click
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+
+from chain.connection import config
+from chain.connection.config import Settings
+from chain.errors import ChainError, InsufficientFunds, InvalidData, NotFound
+from chain.irys.client import DEVNET, Endpoints, Irys, Role, artifact_tags
+from chain.irys.dataitem import DataItem, ItemId
+from chain.irys.node import RunningNode, serve
+from chain.money.client import Client
+from chain.money.spending import Budget, Terms
+from chain.network.base import LAMPORTS_PER_SOL, Network
+from chain.network.opening import connect
+from chain.wallet import wallet
+
+LOCAL_IRYS_PORT = 8908
+AUTHORITY, MINER, VERIFIER = "authority", "miner", "verifier"
+MAX_ARTIFACT = 64 * 1024 * 1024  # bytes of any artifact that is fetched
+_LOCAL_FUNDS = 10 * LAMPORTS_PER_SOL
+_FAUCET_SECONDS = 60.0
+
+
+class Connection:
+    """An open network with its client and Irys; a context manager that closes them."""
+
+    def __init__(self, name: str, home: Path, *, irys: str | None = None, settings: Settings | None = None) -> None:
+        self.home = home
+        self.settings = settings or config.current(name)
+        program = self.settings["program_id"]
+        self.network: Network = connect(
+            self.settings.network,
+            home,
+            url=self.settings["rpc_url"],
+            program_id=Pubkey.from_string(program) if program else None,
+            commitment=self.settings["commitment"],
+            is_local=self.settings["is_local"],
+        )
+        terms = Terms(
+            self.settings.typed, self.settings["real_money"], self.settings["max_spend"], self.settings["genesis"]
+        )
+        self.client = Client(self.network, budget=Budget(terms), priority_fee=self.settings["priority_fee"])
+        self._node: RunningNode | None = None
+        try:
+            url = irys or self.settings["irys"]
+            if self.settings.network == "embedded":
+                self._node = None if url else serve(home / "irys", network=self.network)
+                bootstrap(Client(self.network), home)
+            url = self._node.url if self._node else url
+            endpoints = Endpoints(url, (url,)) if url else _endpoints(self.network, self.settings)
+            self.irys = Irys(endpoints, cache=home / "cache", report=_warn)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give everything back; closing twice is harmless."""
+        if hasattr(self, "irys"):
+            self.irys.close()
+        if self._node:
+            self._node.close()
+        self.network.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def wallet(self, given: str | None, role: str) -> Keypair:
+        """The keypair to sign with: the one given by name or path, else the home's wallet for this role.
+
+        Local networks get a funded wallet on first use. Elsewhere a configured one goes before the home's, the
+        Solana command line's after it, and where there is none that is refused.
+        """
+        if given:
+            return wallet.resolve(self.home, given)
+        if self.network.is_local:
+            return fund(self.network, wallet.ensure(self.home, role))
+        configured = self.settings.found["keypair"]
+        if configured.value and configured.origin != config.SOLANA:
+            return wallet.resolve(self.home, configured.value)
+        try:
+            return wallet.load(wallet.path_of(self.home, role))
+        except NotFound:
+            if configured.value:
+                return wallet.resolve(self.home, configured.value)
+            raise NotFound(
+                f"There is no wallet {role!r} for the network {self.network.name}.",
+                f"Name a keypair file with --keypair, or make one with `chain wallet new {role}`.",
+            ) from None
+
+    def publish(
+        self,
+        key: Keypair,
+        role: Role,
+        data: bytes,
+        content_type: str,
+        tags: Iterable[tuple[str, str]] = (),
+    ) -> tuple[bytes, bytes]:
+        """Upload an artifact signed by `key`; its SHA-256 and its 32-byte Irys id.
+
+        Only where a transaction may follow: SpendingRefused elsewhere.
+        """
+        self.client.budget.authorize(self.network)
+        digest = hashlib.sha256(data).digest()
+        item = DataItem.sign(key, data, tags=artifact_tags(role, digest, content_type, tags))
+        self.irys.upload(item)
+        return digest, bytes(item.id)
+
+    def fetch(self, item_id: bytes, sha256: bytes, owner: Pubkey | None, what: str) -> bytes:
+        """An artifact by the id and SHA-256 that the chain holds; the SHA-256 is always verified, signature and
+        owner wherever the gateway gives what they need.
+        """
+        try:
+            artifact = self.irys.fetch_verified(
+                item_id,
+                sha256=sha256,
+                owner=bytes(owner) if owner else None,
+                max_bytes=MAX_ARTIFACT,
+            )
+        except ChainError as error:
+            raise type(error)(f"The {what} ({ItemId(item_id)}): {error.problem}", error.cure) from error
+        return artifact.data
+
+
+def _warn(lie: InvalidData) -> None:
+    """A gateway's lie is told even where another gateway had the truth."""
+    click.echo(f"warning: {lie.problem}", err=True)
+
+
+def _endpoints(network: Network, settings: Settings) -> Endpoints:
+    local = Endpoints(f"http://127.0.0.1:{LOCAL_IRYS_PORT}", (f"http://127.0.0.1:{LOCAL_IRYS_PORT}",))
+    other = local if network.is_local else DEVNET
+    return Endpoints(settings["irys_uploader"] or other.uploader, settings["irys_gateways"] or other.gateways)
+
+
+def bootstrap(client: Client, home: Path) -> None:
+    """Make a new local ledger usable: funded wallets, the program initialized, a registered verifier."""
+    # By address: an encrypted wallet is opened only to sign.
+    authority, verifier, miner = (
+        wallet.look(wallet.ensure_file(home, role)).address for role in (AUTHORITY, VERIFIER, MINER)
+    )
+    for key in (authority, verifier, miner):
+        _top_up(client.network, key)
+    try:
+        config = client.config()
+    except NotFound:
+        client.initialize(wallet.ensure(home, AUTHORITY))
+        config = client.config()
+    if config.authority == authority and not client.is_verifier(verifier):
+        client.add_verifier(wallet.ensure(home, AUTHORITY), verifier)
+
+
+def fund(network: Network, key: Keypair) -> Keypair:
+    """See to it that a wallet on a local network can pay; returns it."""
+    _top_up(network, key.pubkey())
+    return key
+
+
+def _top_up(network: Network, key: Pubkey) -> None:
+    least = _LOCAL_FUNDS // 10
+    if network.balance(key) >= least:
+        return
+    network.airdrop(key, _LOCAL_FUNDS)
+    deadline = time.monotonic() + _FAUCET_SECONDS
+    while network.balance(key) < least:  # a validator's faucet pays within a block or two
+        if time.monotonic() > deadline:
+            raise InsufficientFunds(
+                f"The faucet of {network.name} should have paid {key} within {_FAUCET_SECONDS:.0f} s and did not.",
+                "Try again, or look at the validator's log.",
+            )
+        time.sleep(0.2)
+
+
+def ensure_funds(network: Network, key: Pubkey, lamports: int) -> None:
+    """InsufficientFunds, naming both amounts, unless a wallet holds `lamports`."""
+    held = network.balance(key)
+    if held < lamports:
+        raise InsufficientFunds(
+            f"The wallet {key} holds {held / LAMPORTS_PER_SOL:.9f} SOL on {network.name}, "
+            f"needed are {lamports / LAMPORTS_PER_SOL:.9f}.",
+            f"Send it at least {(lamports - held) / LAMPORTS_PER_SOL:.9f} SOL.",
+        )

@@ -1,0 +1,271 @@
+"""Following a project: its state and the program's events, kept in an index and brought up to date in small steps.
+
+Rules:
+- State needs no history: one call gives everything at first; then a step reads the project, the proposals that
+  can still change, and the ids that were given out since. It is as new as the network's answer.
+- A step lists the history from its tip down to the last final transaction known, so that it finds both what was
+  missed and what vanished, and reads a bounded number of the transactions that it found. What a step leaves,
+  the next one goes on with, in this process or another.
+- History from before the first step is old: `backfill` reads it, newest first, and `sync` never tells of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from solders.signature import Signature
+
+from chain.errors import InvalidData, NotFound
+from chain.indexer.store import Gap, Index, IndexedEvent, ProposalRow
+from chain.network.base import Account, Entry, Network
+from chain.program import interface
+from chain.program.interface import Event, GlobalConfig, Pdas, Project, Proposal, ProposalStatus
+
+PAGE: Final = 1_000  # of a listing
+MAX_PAGES: Final = 200  # of one step's listing
+SYNC_TRANSACTIONS: Final = 200  # read in one step
+MAX_CHANGEABLE: Final = 500  # accounts read one by one; above that all are read in one call
+RECHECK_SLOTS: Final = 150  # a confirmed slot is final well before that
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """History still to be read: `transactions` are listed; `unlisted`: there is more that is not even listed."""
+
+    transactions: int
+    unlisted: bool
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left."""
+        return not self.transactions and not self.unlisted
+
+
+def index_path(home: Path, network: Network) -> Path:
+    """Where a home keeps the index of a network's program; a chain that began anew has another."""
+    chain = sha256(bytes(network.genesis_hash) + bytes(network.program_id)).hexdigest()[:16]
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", network.name)[:40].strip("-.")
+    return home / "index" / f"{name}-{chain}.sqlite"
+
+
+class Follower:
+    """One project on one network, indexed in the file `path`; a context manager that closes it.
+
+    For one thread at a time; other processes may have their own on the same file.
+
+    Every method may raise NetworkUnreachable, and then has lost nothing; NotFound where there is no such project.
+    """
+
+    def __init__(self, network: Network, project_id: int, path: Path) -> None:
+        self.network = network
+        self.project_id = project_id
+        self._pdas = Pdas(network.program_id)
+        self.index = Index(path, network.genesis_hash, network.program_id)
+        self._told = self.index.last()
+
+    def close(self) -> None:
+        """Close the index; closing twice is harmless."""
+        self.index.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- what is known ---
+
+    @property
+    def project(self) -> Project:
+        """The project as of the last step."""
+        return self._known()[0]
+
+    def proposals(self, *statuses: ProposalStatus) -> list[Proposal]:
+        """Its proposals as of the last step, by id: those of these statuses, or all that can be read."""
+        return self.index.proposals(self.project_id, *statuses)
+
+    def events(self, since: int | None = None) -> list[IndexedEvent]:
+        """Its events that are indexed, in the chain's order, from the time `since` (seconds since 1970) on."""
+        return self.index.events(self.project_id, since=since)
+
+    # --- steps ---
+
+    def sync(self, transactions: int = SYNC_TRANSACTIONS) -> list[IndexedEvent]:
+        """One step: state and recent history. Gives the events that are new, and those that vanished.
+
+        Reads at most `transactions` transactions; three calls when nothing happened.
+        """
+        removed = self._list_head()
+        removed += self._read(transactions, old=False)
+        self.refresh()
+        return self._news(removed)
+
+    def refresh(self) -> None:
+        """Bring project and proposals up to date, without any history."""
+        final_slot = self.network.final_slot()
+        known = self.index.project(self.project_id)
+        changeable = self.index.changeable(self.project_id, final_slot)
+        if known is None or len(changeable) > MAX_CHANGEABLE:
+            self._snapshot(final_slot, first=known is None)
+            return
+        keys = [self._pdas.config(), self._pdas.project(self.project_id), *changeable]
+        config, project, *proposals = self.network.accounts(keys)
+        next_id, first_new = self._next_id(config), known[1]
+        if next_id - first_new > MAX_CHANGEABLE:
+            self._snapshot(final_slot, first=False)
+            return
+        ids = dict.fromkeys([*range(first_new, next_id), *self.index.unknown(self.project_id, MAX_CHANGEABLE)])
+        new = [self._pdas.proposal(number) for number in ids]
+        made = self.network.accounts(new) if new else []
+        # A node that lags may not have the newest yet; then its id is asked for again.
+        lacking = [number for number, account in zip(ids, made, strict=True) if account is None and number >= first_new]
+        rows, gone = [], []
+        for address, account in zip([*changeable, *new], [*proposals, *made], strict=True):
+            if account is None or not self._ours(account):
+                gone.append(address)
+            else:
+                rows.append(ProposalRow(address, account.data, final_slot + RECHECK_SLOTS))
+        with self.index.writing():
+            self.index.store_project(self.project_id, self._project_data(project), min([*lacking, next_id]))
+            self.index.forget_proposals(gone)
+            self.index.store_proposals(self.project_id, rows)
+
+    def backfill(self, transactions: int = SYNC_TRANSACTIONS, since: int | None = None) -> Backlog:
+        """Read at most `transactions` of what is left of the history, back to the time `since`; what remains."""
+        for gap in self.index.gaps(since)[:1]:
+            page = self.network.entries(self.network.program_id, limit=PAGE, before=gap.before)
+            inside = [entry for entry in page if entry.slot > gap.floor]
+            final_slot = self.network.final_slot()
+            with self.index.writing():
+                self.index.store_listing(inside, final_slot, old=gap.old)
+                self.index.close_gap(gap)
+                if len(inside) == PAGE:
+                    self.index.open_gap(_gap(inside, gap.floor, old=gap.old))
+        read = len(self.index.unread(transactions, old=False))
+        self._read(transactions, old=False)
+        self._read(transactions - read, old=True)
+        return self.backlog(since)
+
+    def backlog(self, since: int | None = None) -> Backlog:
+        """What `backfill` has left to do."""
+        return Backlog(self.index.count_unread(since), bool(self.index.gaps(since)))
+
+    def heard(self, signature: Signature, slot: int, *, failed: bool, logs: Sequence[str]) -> list[IndexedEvent]:
+        """Enter what a subscription told of; the events that are new by it."""
+        removed: list[IndexedEvent] = []
+        with self.index.writing():
+            if self.index.hear(signature, slot, failed=failed) and not failed:
+                removed = self.index.store_events(signature, self._events(logs))
+        return self._news(removed)
+
+    def _list_head(self) -> list[IndexedEvent]:
+        """List from the tip down to what is known; gives the events of what vanished."""
+        first = self.index.is_new()
+        final_slot = self.network.final_slot()  # before the listing, which then covers it
+        # Some way below what is final, for the node that answers may lag behind the one that said so.
+        floor = self.index.floor(final_slot - RECHECK_SLOTS)
+        low = floor[1] if floor else -1
+        listed: list[Entry] = []
+        complete = False
+        for _ in range(MAX_PAGES):
+            before = listed[-1].signature if listed else None
+            page = self.network.entries(self.network.program_id, limit=PAGE, before=before)
+            inside = [entry for entry in page if entry.slot > low]
+            listed += inside
+            complete = len(inside) < PAGE
+            # What is below can wait: the tip comes first. A gap must begin at a transaction that stays.
+            if complete or (inside[-1].final and inside[-1].slot <= final_slot):
+                break
+        with self.index.writing():
+            # Below a transaction that was listed before, all is listed, or a gap that is known.
+            gap = not complete and not self.index.is_listed(listed[-1].signature)
+            reach = low if complete else listed[-1].slot
+            removed = self.index.take_vanished((entry.signature for entry in listed), reach, final_slot)
+            self.index.store_listing(listed, final_slot, old=first)
+            removed += self.index.take_failed(listed)
+            if gap:
+                self.index.open_gap(_gap(listed, low, old=first))
+        return removed
+
+    def _read(self, limit: int, *, old: bool) -> list[IndexedEvent]:
+        removed: list[IndexedEvent] = []
+        for signature in self.index.unread(max(0, limit), old=old):
+            receipt = self.network.transaction(signature)
+            with self.index.writing():
+                if receipt is None:  # listed, but this node does not have it yet, or no longer
+                    self.index.missed(signature)
+                else:
+                    events = [] if receipt.error is not None else self._events(receipt.logs)
+                    removed += self.index.store_events(signature, events)
+        return removed
+
+    def _events(self, logs: Sequence[str]) -> list[Event | InvalidData]:
+        return interface.scan_events(logs, self.network.program_id)
+
+    def _news(self, removed: Sequence[IndexedEvent]) -> list[IndexedEvent]:
+        last = self.index.last()
+        news = self.index.news(self.project_id, self._told)
+        told = [replace(event, removed=True) for event in removed if event.seq <= self._told]
+        self._told = last
+        return told + news
+
+    def _snapshot(self, final_slot: int, *, first: bool) -> None:
+        """Read all proposals in one call."""
+        config, project = self.network.accounts([self._pdas.config(), self._pdas.project(self.project_id)])
+        next_id, data = self._next_id(config), self._project_data(project)
+        found = self.network.program_accounts(
+            self.network.program_id, memcmp=[(0, interface.discriminator_of(Proposal)), self._filter()]
+        )
+        recheck = 0 if first else final_slot + RECHECK_SLOTS
+        with self.index.writing():
+            self.index.store_project(self.project_id, data, next_id)
+            self.index.store_proposals(
+                self.project_id, [ProposalRow(address, account.data, recheck) for address, account in found]
+            )
+
+    def _filter(self) -> tuple[int, bytes]:
+        return interface.offset_of(Proposal, "project_id"), self.project_id.to_bytes(8, "little")
+
+    def _ours(self, account: Account) -> bool:
+        offset, number = self._filter()
+        return (
+            account.owner == self.network.program_id
+            and account.data.startswith(interface.discriminator_of(Proposal))
+            and account.data[offset : offset + 8] == number
+        )
+
+    def _next_id(self, account: Account | None) -> int:
+        if account is None or account.owner != self.network.program_id:
+            raise NotFound(
+                "The program has no configuration on this network: it was never initialized.", self._check_network()
+            )
+        return interface.decode_account(GlobalConfig, account.data).next_proposal_id
+
+    def _project_data(self, account: Account | None) -> bytes:
+        if account is None or account.owner != self.network.program_id:
+            raise NotFound(f"There is no project {self.project_id}.", self._check_network())
+        interface.decode_account(Project, account.data)
+        return account.data
+
+    def _check_network(self) -> str:
+        return f"Check the number and --network ({self.network.name})."
+
+    def _known(self) -> tuple[Project, int]:
+        known = self.index.project(self.project_id)
+        if known is None:
+            self.refresh()
+            known = self.index.project(self.project_id)
+        assert known is not None
+        return known
+
+
+def _gap(listed: Sequence[Entry], floor: int, *, old: bool) -> Gap:
+    return Gap(listed[-1].signature, floor, old, listed[-1].block_time)

@@ -1,0 +1,445 @@
+"""The OpenResearch program as a client uses it: read its accounts, send its transactions.
+
+Rules for money:
+
+- Nothing is signed that was not simulated against the network's present state.
+- A transaction is on record before it is sent: `execute` hands its signature to `before_send` first.
+- Nothing is sent twice: the same signed bytes are repeated until they have landed or their blockhash has
+  expired. After a crash `outcome` tells from the recorded signature whether it landed, is known dead, or is
+  still open, and only a dead one may be made again.
+- Nothing is spent beyond what was agreed to (`chain.money.spending`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
+from solders.instruction import Instruction
+from solders.keypair import Keypair
+from solders.message import MessageV0
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.transaction import VersionedTransaction
+
+from chain.errors import ChainError, InsufficientFunds, NotFound, TransactionFailed
+from chain.money.spending import Budget
+from chain.network.base import FEE_PER_SIGNATURE, Blockhash, Network, Receipt, Simulation
+from chain.program import interface
+from chain.program.interface import (
+    ApproveArgs,
+    Claimable,
+    CreateProjectArgs,
+    Event,
+    GlobalConfig,
+    Pdas,
+    Project,
+    Proposal,
+    RejectArgs,
+    SubmitArgs,
+)
+
+BeforeSend = Callable[[Signature, int], None]
+PriorityFee = int | Literal["auto"]
+"""Micro-lamports per compute unit; "auto": what recent transactions on the same accounts paid."""
+MAX_UNITS = 1_400_000  # compute units of a transaction, a cluster's own limit
+MAX_AUTO_FEE = 1_000_000  # micro-lamports per unit: 0.0014 SOL for the largest transaction
+_Account = TypeVar("_Account")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A transaction that landed: its receipt and the program's events, in order."""
+
+    receipt: Receipt
+    events: tuple[Event, ...]
+
+    def event(self, kind: type[_Account]) -> _Account:
+        """The first event of a kind; TransactionFailed where there is none."""
+        for event in self.events:
+            if isinstance(event, kind):
+                return event
+        raise TransactionFailed(
+            f"Transaction {self.receipt.signature} landed without the event {kind.__name__}.",
+            "This is not the program this client knows; check --network.",
+        )
+
+
+def auto_fee(recent: Sequence[int]) -> int:
+    """The fee that three of four recent blocks asked no more than, up to MAX_AUTO_FEE."""
+    ordered = sorted(recent)
+    return min(MAX_AUTO_FEE, ordered[len(ordered) * 3 // 4]) if ordered else 0
+
+
+def unit_limit(used: int) -> int:
+    """Compute units to ask for where a simulation took `used`: a fifth more, for a state that has moved on."""
+    return min(MAX_UNITS, used + used // 5 + 1_000)
+
+
+class Client:
+    """One program on one network; `budget` is what may be spent there. `note_send`, where it is set, is told of
+    every transaction just before it is sent, whoever sends it.
+    """
+
+    def __init__(self, network: Network, *, budget: Budget | None = None, priority_fee: PriorityFee = 0) -> None:
+        self.network = network
+        self.budget = budget or Budget()
+        self.priority_fee: PriorityFee = priority_fee
+        self.note_send: BeforeSend | None = None
+        self.pdas = Pdas(network.program_id)
+
+    # --- reading ---
+
+    def config(self) -> GlobalConfig:
+        """The program's global state; NotFound where it was never initialized."""
+        return self._read(
+            GlobalConfig,
+            self.pdas.config(),
+            "The program has no configuration on this network: it was never initialized.",
+        )
+
+    def project(self, project_id: int) -> Project:
+        """A project by id."""
+        return self._read(Project, self.pdas.project(project_id), f"There is no project {project_id}.")
+
+    def proposal(self, proposal_id: int) -> Proposal:
+        """A proposal by id."""
+        return self._read(Proposal, self.pdas.proposal(proposal_id), f"There is no proposal {proposal_id}.")
+
+    def projects(self) -> list[Project]:
+        """All projects, by id."""
+        return sorted(self._all(Project), key=lambda project: project.id)
+
+    def proposals(self, project_id: int) -> list[Proposal]:
+        """All proposals of a project, by id."""
+        offset = interface.offset_of(Proposal, "project_id")
+        found = self._all(Proposal, (offset, project_id.to_bytes(8, "little")))
+        return sorted(found, key=lambda proposal: proposal.id)
+
+    def all_proposals(self) -> list[Proposal]:
+        """The proposals of all projects, by id."""
+        return sorted(self._all(Proposal), key=lambda proposal: proposal.id)
+
+    def is_verifier(self, key: Pubkey) -> bool:
+        """Whether a key is on the program's allowlist of verifiers."""
+        account = self.network.account(self.pdas.verifier_entry(key))
+        return account is not None and account.owner == self.network.program_id
+
+    def claimable(self, project_id: int, key: Pubkey) -> int:
+        """Tokens that a verifier or cranker may claim from the project's pool."""
+        account = self.network.account(self.pdas.claimable(project_id, key))
+        return interface.decode_account(Claimable, account.data).amount if account else 0
+
+    def supply(self, project: Project) -> int:
+        """Tokens of a project in existence."""
+        account = self.network.account(project.mint)
+        if account is None:
+            raise NotFound(f"The mint {project.mint} of project {project.id} does not exist.")
+        return interface.decode_mint(account.data).supply
+
+    def tokens(self, project: Project, owner: Pubkey) -> int:
+        """Tokens of a project that an owner holds in its associated token account."""
+        account = self.network.account(interface.associated_token_account(owner, project.mint))
+        return interface.decode_token_account(account.data).amount if account else 0
+
+    def _read(self, kind: type[_Account], address: Pubkey, missing: str) -> _Account:
+        account = self.network.account(address)
+        if account is None or account.owner != self.network.program_id:
+            raise NotFound(missing, f"Check the number and --network ({self.network.name}).")
+        return interface.decode_account(kind, account.data)
+
+    def _all(self, kind: type[_Account], *filters: tuple[int, bytes]) -> list[_Account]:
+        discriminator = (0, interface.discriminator_of(kind))
+        found = self.network.program_accounts(self.network.program_id, memcmp=[discriminator, *filters])
+        return [interface.decode_account(kind, account.data) for _, account in found]
+
+    # --- sending ---
+
+    def execute(
+        self,
+        instructions: Sequence[Instruction],
+        payer: Keypair,
+        *,
+        before_send: BeforeSend | None = None,
+    ) -> Done:
+        """Simulate, sign, record, send and confirm one transaction paid by `payer`, at the network's commitment.
+
+        With a priority fee two instructions for it come first, with a limit of units from the simulation, and the
+        whole is simulated again. Raises the program's own error as a typed exception, InsufficientFunds,
+        SpendingRefused or TransactionFailed; NetworkUnreachable where it may still land. `before_send` gets the
+        signature and the last block height at which it can land.
+        """
+        self.budget.authorize(self.network)
+        key, blockhash = payer.pubkey(), self.network.latest_blockhash()
+        held = self.network.balance(key) if self.budget.capped else 0
+        message, simulation = self._simulate(instructions, key, blockhash)
+        if price := self._price(message):
+            priced = [set_compute_unit_limit(unit_limit(simulation.units)), set_compute_unit_price(price)]
+            message, simulation = self._simulate([*priced, *instructions], key, blockhash)
+        after = simulation.accounts.get(key)
+        reserved = self.budget.reserve(held - (after.lamports if after else 0))
+        transaction = VersionedTransaction(message, [payer])
+        signature = transaction.signatures[0]
+        for note in (before_send, self.note_send):
+            if note:
+                note(signature, blockhash.last_valid_block_height)
+        try:
+            self.network.send(transaction)
+            receipt = self.network.confirm(signature, blockhash.last_valid_block_height)
+        except TransactionFailed as failure:
+            self._settle(reserved, self.network.transaction(signature) if reserved else None)
+            code = getattr(failure, "program_error", None)
+            if code is not None:
+                raise interface.error_for(code, failure.logs) from failure
+            raise
+        self._settle(reserved, receipt)
+        return self._done(receipt)
+
+    def outcome(self, signature: Signature, last_valid_block_height: int) -> Done | None:
+        """What became of a recorded transaction: done where it landed and succeeded, None where it failed or is
+        known never to land. Waits for either; NetworkUnreachable where it is still open after that.
+        """
+        try:
+            return self._done(self.network.confirm(signature, last_valid_block_height))
+        except TransactionFailed:
+            return None
+
+    def preview(self, instructions: Sequence[Instruction], payer: Pubkey) -> tuple[Event, ...]:
+        """The events that a transaction would give now; nothing is signed. Raises as `execute` does."""
+        _, simulation = self._simulate(instructions, payer, self.network.latest_blockhash())
+        return tuple(interface.parse_events(simulation.logs, self.network.program_id))
+
+    def fee_bound(self, instructions: Sequence[Instruction], payer: Pubkey) -> int:
+        """Lamports that a transaction of one signature costs at most in fees, with a guard added to its steps."""
+        message, simulation = self._simulate(instructions, payer, self.network.latest_blockhash())
+        units = unit_limit(simulation.units + 2_000)
+        return FEE_PER_SIGNATURE + -(-units * self._price(message) // 1_000_000)
+
+    def _simulate(
+        self, instructions: Sequence[Instruction], payer: Pubkey, blockhash: Blockhash
+    ) -> tuple[MessageV0, Simulation]:
+        message = MessageV0.try_compile(payer, list(instructions), [], blockhash.hash)
+        unsigned = VersionedTransaction.populate(message, [Signature.default()])
+        simulation = self.network.simulate(unsigned, watch=[payer] if self.budget.capped else ())
+        if simulation.error is not None:
+            raise _refusal(simulation.error, simulation.program_error, simulation.logs, payer)
+        return message, simulation
+
+    def _price(self, message: MessageV0) -> int:
+        """Micro-lamports per compute unit to offer for this message."""
+        if self.priority_fee != "auto":
+            return self.priority_fee
+        keys = [key for index, key in enumerate(message.account_keys) if message.is_maybe_writable(index)]
+        return auto_fee(self.network.priority_fees(keys))
+
+    def _settle(self, reserved: int, receipt: Receipt | None) -> None:
+        if self.budget.capped:
+            self.budget.settle(reserved, receipt.paid if receipt else 0)
+
+    def _done(self, receipt: Receipt) -> Done:
+        return Done(receipt, tuple(interface.parse_events(receipt.logs, self.network.program_id)))
+
+    # --- instructions ---
+
+    def initialize(self, authority: Keypair) -> Done:
+        """Create the global configuration."""
+        program = self.network.program_id
+        return self.execute([interface.initialize(program, authority=authority.pubkey())], authority)
+
+    def add_verifier(self, authority: Keypair, verifier: Pubkey) -> Done:
+        """Put a key on the allowlist."""
+        program = self.network.program_id
+        instruction = interface.add_verifier(program, authority=authority.pubkey(), verifier=verifier)
+        return self.execute([instruction], authority)
+
+    def remove_verifier(self, authority: Keypair, verifier: Pubkey) -> Done:
+        """Take a key off the allowlist."""
+        program = self.network.program_id
+        instruction = interface.remove_verifier(program, authority=authority.pubkey(), verifier=verifier)
+        return self.execute([instruction], authority)
+
+    def transfer_authority(self, authority: Keypair, new_authority: Pubkey) -> Done:
+        """Hand the program's authority to another key."""
+        program = self.network.program_id
+        instruction = interface.transfer_authority(program, authority=authority.pubkey(), new_authority=new_authority)
+        return self.execute([instruction], authority)
+
+    def renounce_authority(self, authority: Keypair) -> Done:
+        """Give the program's authority up for good."""
+        program = self.network.program_id
+        return self.execute([interface.renounce_authority(program, authority=authority.pubkey())], authority)
+
+    def create_project(self, creator: Keypair, args: CreateProjectArgs) -> Done:
+        """Create a project under the next free id, trying again where another creator took it first."""
+        return self._with_next_id(
+            lambda config: [
+                interface.create_project(
+                    self.network.program_id,
+                    creator=creator.pubkey(),
+                    project_id=config.next_project_id,
+                    args=args,
+                )
+            ],
+            creator,
+            lambda config: config.next_project_id,
+        )
+
+    def buy(self, buyer: Keypair, project: Project, lamports: int, *, before_send: BeforeSend | None = None) -> Done:
+        """Spend up to `lamports` on tokens of a project."""
+        instruction = interface.buy(
+            self.network.program_id,
+            buyer=buyer.pubkey(),
+            project_id=project.id,
+            mint=project.mint,
+            lamports_in=lamports,
+        )
+        return self.execute([instruction], buyer, before_send=before_send)
+
+    def sell(self, seller: Keypair, project: Project, amount: int) -> Done:
+        """Sell tokens back to the curve."""
+        instruction = interface.sell(
+            self.network.program_id,
+            seller=seller.pubkey(),
+            project_id=project.id,
+            mint=project.mint,
+            amount=amount,
+        )
+        return self.execute([instruction], seller)
+
+    def submit(
+        self,
+        miner: Keypair,
+        project: Project,
+        *,
+        code: tuple[bytes, bytes],
+        log: tuple[bytes, bytes],
+        claimed_score: int,
+        stake: int,
+        reward_recipient: Pubkey,
+        before_send: BeforeSend | None = None,
+    ) -> Done:
+        """Stake a proposal; `code` and `log` are (SHA-256, Irys id). Makes the token accounts it will need."""
+        accounts = [
+            interface.create_associated_token_account(miner.pubkey(), owner, project.mint)
+            for owner in dict.fromkeys((miner.pubkey(), reward_recipient))
+        ]
+        return self._with_next_id(
+            lambda config: [
+                *accounts,
+                interface.submit(
+                    self.network.program_id,
+                    miner=miner.pubkey(),
+                    proposal_id=config.next_proposal_id,
+                    mint=project.mint,
+                    args=SubmitArgs(project.id, *code, *log, claimed_score, stake, reward_recipient),
+                ),
+            ],
+            miner,
+            lambda config: config.next_proposal_id,
+            before_send,
+        )
+
+    def claim_review(self, verifier: Keypair, proposal: Proposal, *, before_send: BeforeSend | None = None) -> Done:
+        """Lock a proposal for review."""
+        instruction = interface.claim_review(
+            self.network.program_id, verifier=verifier.pubkey(), proposal_id=proposal.id
+        )
+        return self.execute([instruction], verifier, before_send=before_send)
+
+    def release_review(self, cranker: Keypair, proposal: Proposal, *, before_send: BeforeSend | None = None) -> Done:
+        """Give a review back."""
+        instruction = interface.release_review(
+            self.network.program_id, cranker=cranker.pubkey(), proposal_id=proposal.id
+        )
+        return self.execute([instruction], cranker, before_send=before_send)
+
+    def approve(
+        self,
+        verifier: Keypair,
+        proposal: Proposal,
+        project: Project,
+        *,
+        verified_score: int,
+        metrics: tuple[bytes, bytes],
+        before_send: BeforeSend | None = None,
+    ) -> Done:
+        """Approve with the verified score and the attestation's (SHA-256, Irys id)."""
+        accounts = [
+            interface.create_associated_token_account(verifier.pubkey(), owner, project.mint)
+            for owner in dict.fromkeys((proposal.miner, proposal.reward_recipient))
+        ]
+        instruction = interface.approve(
+            self.network.program_id,
+            verifier=verifier.pubkey(),
+            proposal=proposal,
+            mint=project.mint,
+            args=ApproveArgs(proposal.id, verified_score, *metrics),
+        )
+        return self.execute([*accounts, instruction], verifier, before_send=before_send)
+
+    def reject(
+        self,
+        verifier: Keypair,
+        proposal: Proposal,
+        *,
+        metrics: tuple[bytes, bytes],
+        before_send: BeforeSend | None = None,
+    ) -> Done:
+        """Reject with the evidence's (SHA-256, Irys id); slashes the stake."""
+        instruction = interface.reject(
+            self.network.program_id,
+            verifier=verifier.pubkey(),
+            project_id=proposal.project_id,
+            args=RejectArgs(proposal.id, *metrics),
+        )
+        return self.execute([instruction], verifier, before_send=before_send)
+
+    def expire(self, cranker: Keypair, proposal: Proposal) -> Done:
+        """Slash a proposal that nobody settled within the expiry window; half becomes claimable by the caller."""
+        instruction = interface.expire(
+            self.network.program_id,
+            cranker=cranker.pubkey(),
+            proposal_id=proposal.id,
+            project_id=proposal.project_id,
+        )
+        return self.execute([instruction], cranker)
+
+    def claim_reward(self, claimer: Keypair, project: Project) -> Done:
+        """Take out what is claimable, into the claimer's token account, made where it is missing."""
+        instruction = interface.claim_reward(
+            self.network.program_id, claimer=claimer.pubkey(), project_id=project.id, mint=project.mint
+        )
+        account = interface.create_associated_token_account(claimer.pubkey(), claimer.pubkey(), project.mint)
+        return self.execute([account, instruction], claimer)
+
+    def _with_next_id(
+        self,
+        build: Callable[[GlobalConfig], list[Instruction]],
+        payer: Keypair,
+        next_id: Callable[[GlobalConfig], int],
+        before_send: BeforeSend | None = None,
+    ) -> Done:
+        """Send what takes the next id; where somebody else took that id meanwhile, take the one after."""
+        for _ in range(5):
+            config = self.config()
+            try:
+                return self.execute(build(config), payer, before_send=before_send)
+            except TransactionFailed:
+                if next_id(self.config()) == next_id(config):
+                    raise
+        raise ChainError("Five other transactions took the next id first.", "Run the command again.")
+
+
+def _refusal(error: str, code: int | None, logs: tuple[str, ...], payer: Pubkey) -> ChainError:
+    if code is not None and 6000 <= code < 7000:
+        return interface.error_for(code, logs)
+    # Codes 0 and 1 are the token program's "not enough rent" and "insufficient funds".
+    lacking = code == 1 or any("insufficient" in line.lower() for line in logs)
+    if lacking or "AccountNotFound" in error or "account not found" in error:
+        return InsufficientFunds(
+            f"The wallet {payer} cannot pay for this: {error}.",
+            "Fund it (`chain wallet airdrop` on a local network) or buy tokens (`chain token buy`).",
+        )
+    return TransactionFailed(f"The simulation refused it: {error}.", "Nothing was sent.", logs)

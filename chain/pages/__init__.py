@@ -1,0 +1,1 @@
+"""What people read about a project: its data, as text and as HTML."""

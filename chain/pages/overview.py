@@ -1,0 +1,275 @@
+"""A project as its site shows it: figures, track record, proposals by day, protocol.
+
+What a score means is inferred from the baseline metrics artifact and the protocol (`chain.money.score`), never
+assumed: a number in the artifact counts as the baseline metric only where the baseline score on chain is
+exactly that number under a known convention. Where that fails the reason is given and scores are shown raw.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from chain.connection.opening import Connection
+from chain.errors import ChainError, InvalidData
+from chain.money import score
+from chain.pages import show
+from chain.pages.document import clean
+from chain.program.interface import Project, Proposal, ProposalStatus
+from chain.projects import listing
+from chain.projects.listing import Malformed
+
+DAYS = 35
+_DOCUMENT_BYTES = 1024 * 1024
+_DOCUMENT_DEPTH = 32
+_LAST_DAY = 253_402_214_400  # 9999-12-31
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a project's scores mean. `convention` is None, and `problem` says why, where that is not known.
+
+    `protocol` is the parsed protocol.json with exact decimals, None where it could not be had.
+    """
+
+    metric: str
+    convention: score.Convention | None
+    problem: str
+    protocol: Any
+
+    def value(self, points: int) -> Decimal | None:
+        """A score in the metric's unit."""
+        return self.convention.to_metric(points) if self.convention else None
+
+    def text(self, points: int) -> str:
+        """A score as its metric with six decimals, or as the raw score."""
+        value = self.value(points)
+        return f"{points:,}" if value is None else f"{value:.6f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An approved proposal; `gain` is the score it won over the best before it, `total` over the baseline."""
+
+    proposal: Proposal
+    gain: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """Proposals submitted on one day (UTC), by the status they have now."""
+
+    day: date
+    counts: Counter[ProposalStatus]
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.counts.total()
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """A project with everything its page shows; `now` is the chain's time in seconds since 1970."""
+
+    project: Project
+    meaning: Meaning
+    supply: int
+    proposals: tuple[Proposal, ...]
+    malformed: tuple[Malformed, ...]
+    now: int
+
+    @property
+    def best(self) -> int:
+        """The best score: the baseline's while nothing was approved."""
+        project = self.project
+        return project.current_best_aggregate_score if self.improved else project.baseline_aggregate_score
+
+    @property
+    def improved(self) -> bool:
+        """Whether anything was approved."""
+        return any(self.project.current_best_code_hash)
+
+    @property
+    def next_price(self) -> int:
+        """Lamports for the next token."""
+        return self.project.base_price + self.project.slope * self.supply
+
+    @property
+    def record(self) -> list[Step]:
+        """The track record, oldest approval first."""
+        return track_record(self.proposals, self.project.baseline_aggregate_score)
+
+    @property
+    def days(self) -> list[Day]:
+        """The last 35 days, oldest first."""
+        return by_day(self.proposals, self.now)
+
+    def as_json(self) -> dict[str, Any]:
+        """For scripts; metrics are decimal strings."""
+        project, known = self.project, self.meaning.convention
+        return {
+            "project": show.as_json(project),
+            "metric": self.meaning.metric,
+            "convention": known.kind if known else None,
+            "problem": self.meaning.problem or None,
+            "baseline": _text(self.meaning.value(project.baseline_aggregate_score)),
+            "best": _text(self.meaning.value(self.best)),
+            "raw_gain": _text(known.gain(self.best)) if known else None,
+            "delta_percent": _text(known.gain_percent(self.best)) if known else None,
+            "next_price_lamports": self.next_price,
+            "supply": self.supply,
+            "miner_pool_minted": project.miner_pool_minted,
+            "miner_pool_cap": project.miner_pool_cap,
+            "track_record": [
+                {
+                    "proposal": step.proposal.id,
+                    "score": step.proposal.verified_aggregate_score,
+                    "metric": _text(self.meaning.value(step.proposal.verified_aggregate_score)),
+                    "gain": _text(score.unscale(step.gain)) if known else None,
+                    "miner": str(step.proposal.miner),
+                    "submitted_at": step.proposal.submitted_at,
+                }
+                for step in self.record
+            ],
+            "days": [
+                {"day": day.day.isoformat(), **{status.name.lower(): day.counts[status] for status in ProposalStatus}}
+                for day in self.days
+            ],
+            "proposals": [show.as_json(entry) for entry in self.proposals],
+            "malformed": [show.malformed_json(entry) for entry in self.malformed],
+            "protocol": json.loads(json.dumps(self.meaning.protocol, default=_number)),
+        }
+
+
+def overview(connection: Connection, project_id: int) -> Overview:
+    """Read a project, its proposals and what its scores mean."""
+    client = connection.client
+    project = client.project(project_id)
+    found = listing.proposals(connection.network, project_id)
+    return Overview(
+        project,
+        meaning(connection, project),
+        client.supply(project),
+        tuple(proposal for _, proposal in found.accounts),
+        found.malformed,
+        connection.network.clock().unix_timestamp,
+    )
+
+
+def meaning(connection: Connection, project: Project) -> Meaning:
+    """What a project's scores mean, from its artifacts; never raises for what they hold or that they are gone."""
+    protocol: Any = None
+    try:
+        protocol = _fetch(connection, project, project.protocol_irys_id, project.protocol_hash)
+        metrics = _fetch(connection, project, project.baseline_metrics_irys_id, project.baseline_metrics_hash)
+        name, convention = infer(project.baseline_aggregate_score, protocol, metrics)
+    except ChainError as error:
+        return Meaning("score", None, clean(error.problem, 400), protocol)
+    return Meaning(name, convention, "", protocol)
+
+
+def infer(baseline_score: int, protocol: Any, metrics: Any) -> tuple[str, score.Convention]:
+    """The metric's name and the convention; InvalidData where the two documents do not settle them."""
+    try:
+        primary = protocol["measurement"]["primaryMetric"]
+        name, direction = primary["name"], primary["direction"]
+    except (KeyError, TypeError, IndexError):
+        raise InvalidData("The protocol names no primary metric with a direction.") from None
+    if not isinstance(name, str) or direction not in ("minimize", "maximize"):
+        raise InvalidData("The protocol's primary metric has no usable name and direction.")
+    problem = InvalidData("The baseline metrics artifact holds no baseline metric.")
+    for value in _baselines(metrics, name):
+        try:
+            return clean(name, 32), score.infer(baseline_score, value, minimize=direction == "minimize")
+        except InvalidData as error:
+            problem = error
+    raise problem
+
+
+def _baselines(metrics: Any, name: str) -> Iterator[Decimal]:
+    """Where metrics artifacts keep the number: our own field last, so that its misfit is the one told of."""
+    if not isinstance(metrics, dict):
+        return
+    inner = metrics.get("metrics")
+    primary = metrics.get("primaryMetric")
+    places = [
+        inner.get(name) if isinstance(inner, dict) else None,
+        primary.get("value") if isinstance(primary, dict) else None,
+        metrics.get("value"),
+        metrics.get(name),
+        metrics.get("metric_value"),
+    ]
+    for value in places:
+        if isinstance(value, int | Decimal) and not isinstance(value, bool):
+            yield Decimal(value)
+
+
+def track_record(proposals: Sequence[Proposal], baseline: int) -> list[Step]:
+    """Approved proposals in the order of their approval: the program takes rising scores only."""
+    approved = [entry for entry in proposals if entry.status is ProposalStatus.APPROVED]
+    steps, best = [], baseline
+    for entry in sorted(approved, key=lambda entry: (entry.verified_aggregate_score, entry.id)):
+        verified = entry.verified_aggregate_score
+        steps.append(Step(entry, verified - best, verified - baseline))
+        best = verified
+    return steps
+
+
+def by_day(proposals: Sequence[Proposal], now: int, days: int = DAYS) -> list[Day]:
+    """The last `days` days (UTC) up to today, oldest first, each with its proposals by status."""
+    now = min(max(now, 0), _LAST_DAY)
+    today = datetime.fromtimestamp(now, UTC).date()
+    found = [Day(today - timedelta(days=back), Counter()) for back in range(days - 1, -1, -1)]
+    first = now // 86_400 - (days - 1)
+    for entry in proposals:
+        number = entry.submitted_at // 86_400 - first
+        if 0 <= number < days:
+            found[number].counts[entry.status] += 1
+    return found
+
+
+def _fetch(connection: Connection, project: Project, item_id: bytes, digest: bytes) -> Any:
+    data = connection.fetch(item_id, digest, project.creator, "artifact")
+    if len(data) > _DOCUMENT_BYTES:
+        raise InvalidData(f"An artifact of {len(data):,} bytes is not a document of this kind.")
+    return parse_json(data)
+
+
+def parse_json(data: bytes) -> Any:
+    """A JSON document with exact decimals; InvalidData where it is none."""
+    try:
+        document = json.loads(data, parse_float=Decimal, parse_constant=_no_number)
+    except (ValueError, RecursionError, ArithmeticError):
+        raise InvalidData("An artifact that should be JSON is not.") from None
+    level = [document]
+    for _ in range(_DOCUMENT_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    if level:
+        raise InvalidData(f"An artifact's JSON is nested more than {_DOCUMENT_DEPTH} deep.")
+    return document
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(text)
+
+
+def _number(value: Decimal) -> float | str:
+    number = float(value)
+    return number if math.isfinite(number) else str(value)
+
+
+def _text(value: Decimal | None) -> str | None:
+    return None if value is None else str(value)

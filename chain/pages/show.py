@@ -1,0 +1,91 @@
+"""What accounts look like to people and to scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Any
+
+from solders.pubkey import Pubkey
+
+from chain.irys.dataitem import ItemId
+from chain.pages.document import clean
+from chain.program.interface import Project, Proposal, ProposalStatus
+from chain.projects.listing import Malformed
+
+
+def as_json(record: Any) -> dict[str, Any]:
+    """An account as JSON values: keys in base58, hashes in hex, Irys ids in base58, a status by name."""
+    return {field.name: _plain(field.name, getattr(record, field.name)) for field in fields(record)}
+
+
+def fields_text(record: Any) -> str:
+    """An account as lines of name and value; times are shown as dates too."""
+    lines = []
+    for name, value in as_json(record).items():
+        shown = clean(value) if isinstance(value, str) else value
+        if name.endswith(("_at", "_until")) and value:
+            shown = f"{value}  ({when(value)})"
+        lines.append(f"{name.replace('_', ' '):<28} {shown}")
+    return "\n".join(lines)
+
+
+def projects(found: Sequence[Project], malformed: Sequence[Malformed] = ()) -> str:
+    """A line per project, and one per account that should be a project and cannot be read."""
+    if not found and not malformed:
+        return "no projects"
+    head = f"{'id':>4}  {'symbol':<10} {'baseline':>14} {'best':>14} {'rewards':>8}  name"
+    rows = [
+        f"{p.id:>4}  {clean(p.token_symbol, 10):<10} {p.baseline_aggregate_score:>14,} "
+        f"{p.current_best_aggregate_score:>14,} {p.miner_pool_minted:>8,}  {clean(p.token_name, 40)}"
+        for p in found
+    ]
+    return "\n".join([head, *rows, *map(malformed_line, malformed)])
+
+
+def proposals(found: Sequence[Proposal], malformed: Sequence[Malformed] = ()) -> str:
+    """A line per proposal, and one per account that should be a proposal and cannot be read."""
+    if not found and not malformed:
+        return "no proposals"
+    head = f"{'id':>4}  {'status':<10} {'claimed':>14} {'verified':>14} {'stake':>6}  {'submitted':<16}  miner"
+    rows = [
+        f"{p.id:>4}  {status_words(p.status):<10} {p.claimed_aggregate_score:>14,} {p.verified_aggregate_score:>14,} "
+        f"{p.stake:>6,}  {when(p.submitted_at):<16}  {p.miner}"
+        for p in found
+    ]
+    return "\n".join([head, *rows, *map(malformed_line, malformed)])
+
+
+def when(seconds: int) -> str:
+    """Unix seconds as a short UTC date; the number itself where no calendar reaches."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)
+
+
+def malformed_line(entry: Malformed) -> str:
+    """An account that cannot be read, as one line."""
+    return f"   ?  malformed account {entry.address} of {entry.size} bytes: {clean(entry.problem, 200)}"
+
+
+def malformed_json(entry: Malformed) -> dict[str, Any]:
+    """The same for scripts."""
+    return {"malformed": str(entry.address), "bytes": entry.size, "problem": entry.problem}
+
+
+def status_words(status: ProposalStatus) -> str:
+    """A status as people read it."""
+    return status.name.lower().replace("_", " ")
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, IntEnum):
+        return value.name.lower()
+    if isinstance(value, Pubkey):
+        return str(value)
+    if isinstance(value, bytes):
+        return str(ItemId(value)) if name.endswith("_irys_id") else value.hex()
+    return value

@@ -1,0 +1,1 @@
+"""Projects as they are published: their artifacts, how they are packed, and their accounts."""

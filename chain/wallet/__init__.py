@@ -1,0 +1,1 @@
+"""Keys: wallet files, encryption, and where a passphrase comes from."""

@@ -1,0 +1,1 @@
+"""The `miner` commands: parse, call, print."""

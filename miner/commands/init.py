@@ -1,0 +1,143 @@
+"""`miner init`: fetch a project, verify it, lay it out, and say what this machine lacks for it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from chain.commands.options import answer, common, default_home
+
+if TYPE_CHECKING:
+    from common.terminal import View
+    from miner.setup.init import Checked
+    from miner.setup.prepare import Command, SetUp
+    from miner.setup.readiness import Point
+    from trainer.project.task import Task
+
+
+@click.command()
+@common
+@click.option("--project", required=True, type=click.IntRange(min=0), help="Project id.")
+@click.argument("folder", required=False, metavar="[DIR]", type=click.Path(path_type=Path))
+@click.option("--irys", metavar="URL", envvar="ARMLX_IRYS", help="Irys node, where it is not the network's own.")
+@click.option("--yes", is_flag=True, help="Agree to the project's setup commands; they are shown all the same.")
+@click.option(
+    "--setup-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Most that one setup command may take.",
+)
+def init(
+    home: Path,
+    network: str,
+    as_json: bool,
+    project: int,
+    folder: Path | None,
+    irys: str | None,
+    yes: bool,
+    setup_minutes: float,
+) -> None:
+    """Fetch a project, verify it and lay it out as a git work tree in DIR, by default a folder named by its token.
+
+    Each artifact's SHA-256, signature and owner are checked against the chain before it is used. The snapshot is the
+    tree's first commit, the best approved code a second one on a branch of its own. Then this machine is looked at:
+    what is there, what is missing and how to get it.
+
+    The project's setup commands are its author's code and run with your rights, though with none of your
+    environment: each is shown, and run only if you agree. Nothing else of the project is run.
+    """
+    from chain.connection.opening import Connection
+    from common.terminal import View
+    from miner.setup import init as steps
+    from miner.setup import readiness
+    from trainer.project import task
+
+    view = View(quiet=as_json)
+    with Connection(network, home, irys=irys) as connection:
+        account = connection.client.project(project)
+        folder = (folder or Path(steps.folder_name(account.token_symbol, project))).absolute()
+        steps.require_empty(folder)
+        checked: list[Checked] = []
+
+        def tell(artifact: Checked) -> None:
+            checked.append(artifact)
+            view.say(artifact.line)
+
+        with view.step("fetching and verifying artifacts"):
+            artifacts = steps.fetch(connection, account, tell)
+        parsed = task.read(artifacts)
+        where = {"network": connection.network.name, "program_id": str(connection.network.program_id)}
+        branch = steps.lay_out(folder, account, parsed, artifacts, where)
+    view.say(f"✓ work tree: {folder}, on branch {branch}")
+    with view.step("looking at this machine"):
+        facts = readiness.read(parsed, home)
+    try:
+        results = _set_up(folder, parsed, Path(facts.data_folder), yes, setup_minutes * 60, view, as_json)
+    except KeyboardInterrupt:
+        view.say(f"\nstopped; {folder} is complete, and the setup commands can be run there")
+        raise SystemExit(130) from None
+    if any(result.state in ("done", "failed") for result in results):
+        facts = readiness.read(parsed, home)
+    points = readiness.points(facts, parsed, readiness.baseline_class(artifacts.baseline_metrics))
+    trust = not facts.own_harness and facts.data != parsed.benchmark.data_snapshot
+    command = _next(home, network, irys, project, trust=trust)
+    document = {
+        "project": project,
+        "network": network,
+        "folder": str(folder),
+        "branch": branch,
+        "artifacts": [asdict(artifact) for artifact in checked],
+        "machine": [asdict(point) for point in points],
+        "setup": [asdict(result) for result in results],
+        "data_folder": facts.data_folder,
+        "next": command,
+    }
+    answer(as_json, document, _text(folder, branch, points, results, command))
+    if any(result.state == "failed" for result in results):
+        raise SystemExit(1)
+
+
+def _set_up(folder: Path, parsed: Task, cache: Path, yes: bool, seconds: float, view: View, quiet: bool) -> list[SetUp]:
+    """Show the setup commands, ask for each, run those agreed to."""
+    from common.terminal import pause_if_interactive
+    from miner.setup import prepare
+
+    wanted = prepare.commands(parsed.protocol.raw)
+    if wanted and not quiet:
+        view.say("\nthe project asks for these commands, its author's code with your rights:", style="bold")
+        for number, command in enumerate(wanted, 1):
+            view.say(f"  {number}. {command.text}" + (f"  ({command.problem})" if command.problem else ""))
+
+    def agrees(command: Command) -> bool:
+        return yes or (not quiet and pause_if_interactive(f"Run `{command.text}` in {folder}?"))
+
+    def step(command: Command) -> Any:
+        return view.step(f"running {command.text}")
+
+    results = []
+    for result in prepare.set_up(folder, parsed, cache, agrees, seconds, step):
+        results.append(result)
+        view.say(f"  {result.command}: {result.state}" + (f", {result.detail}" if result.detail else ""))
+    return results
+
+
+def _next(home: Path, network: str, irys: str | None, project: int, *, trust: bool) -> str:
+    options = f" --network {network}" if network != "embedded" else ""
+    options += f" --irys {irys}" if irys else ""
+    options += f" --home {home}" if home != default_home() else ""
+    options += " --trust-harness" if trust else ""
+    return f"uv run miner run --project {project}{options}"
+
+
+def _text(folder: Path, branch: str, points: list[Point], results: list[SetUp], command: str) -> str:
+    lines = [f"{folder}, on branch {branch}", "", "this machine:"]
+    lines += [f"  {point.line}" for point in points]
+    left = [result for result in results if result.state != "done"]
+    if left:
+        lines += ["", "setup commands that have not run (in that folder):"]
+        lines += [f"  {result.command}  ({result.state})" for result in left]
+    return "\n".join([*lines, "", "next:", f"  {command}"])

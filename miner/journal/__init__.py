@@ -1,0 +1,1 @@
+"""What a session keeps: its journal, its commits, records for other clients."""

@@ -1,0 +1,459 @@
+"""The session ledger: an append-only file of events, and the state they add up to.
+
+Everything is written here, and on disk, before it is acted on. `Session` is a pure fold over the
+events, so starting again after a kill is reading the file. A line that a crash cut short is the last
+one and is dropped; anything else that does not parse is refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from miner.proposers.base import Tried, decision
+from trainer.errors import TrainerError
+from trainer.project import hyperparameters
+
+Event = Mapping[str, Any]
+INTERRUPTED = "interrupted"  # why a segment ended that did not end by itself
+_RUN_FIELDS = ("at", "number", "arm", "val_bpb", "failure", "detail", "seconds", "memory_mb", "log")
+_LATER_RUN_FIELDS: Mapping[str, Any] = {
+    "fresh_bpb": None,
+    "tokens_per_second": None,
+    "curve": [],
+    "conditions": [],
+    "machine": "",
+}
+
+
+class LedgerDamaged(TrainerError):
+    """A session ledger with a line that is not one of ours."""
+
+
+@dataclass(slots=True)
+class Trial:
+    """One candidate being judged, or judged: its source, why, its runs and what became of it.
+
+    `commit` is the candidate's, `base` the incumbent's it is measured against. A run is a mapping of its ledger
+    fields: arm, val_bpb and fresh_bpb (None without a value), failure ("" or one word: "stopped" by its loss curve,
+    "unfit" for this machine's state, else what went wrong), detail, seconds, memory_mb, tokens_per_second, curve
+    (a list of [seconds, loss in nats], what the script printed), conditions (words on the machine's state) and
+    machine ("" for the session's own). `machine` is where it was given to last, `lost` how often it did not come back.
+    `decision` is "" while it is open, then keep, discard or crash; `delta`, `low`, `high` in bpb and `p` are those
+    of the comparison's last look, `reason` says in words what decided. `carry`: it won against an incumbent that had
+    been replaced meanwhile, and is to be measured against the new one.
+    """
+
+    number: int
+    hypothesis: str
+    fingerprint: str
+    commit: str
+    base: str
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    decision: str = ""
+    delta: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    reason: str = ""
+    decided: str = ""
+    proposer: str = ""
+    at: str = ""
+    machine: str = ""
+    lost: int = 0
+    carry: bool = False
+
+    @property
+    def kept(self) -> bool:
+        return self.decision == "keep"
+
+    @property
+    def last_failure(self) -> str:
+        """The last words of its last run that failed, or ""."""
+        return next((str(run["detail"]) for run in reversed(self.runs) if run["failure"]), "")
+
+
+@dataclass(slots=True)
+class Submission:
+    """A proposal on its way: intended, then sent, then confirmed under an id, or given up."""
+
+    trial: int
+    code_hash: str
+    log_hash: str
+    signature: str = ""
+    last_valid: int = 0
+    proposal: int | None = None
+    abandoned: bool = False
+    status: str = ""  # the proposal's last known status on chain
+
+    @property
+    def open(self) -> bool:
+        return self.proposal is None and not self.abandoned
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """The chain's best when the session looked: `commit` is its code here, `metric` the value on chain.
+
+    `own`: our approved proposal. `carry`: the commit that was the head and had not been submitted when somebody
+    else's code became the head, or "".
+    """
+
+    at: str
+    trial: int  # the number of the last trial before it
+    commit: str
+    code_hash: str
+    metric: str
+    miner: str
+    own: bool
+    carry: str = ""
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is somebody else's approved code: neither our own nor the project's baseline."""
+        return not self.own and self.code_hash.strip("0") != ""
+
+
+@dataclass(slots=True)
+class Confirmation:
+    """The test before a stake: the code of `commit` against the chain's best, `against`, with fresh runs of both.
+
+    `seed` draws the order, `fresh_seed` (hex) the fresh text; `noise` is the machine's record when it began. `runs`
+    are those of `trainer.judging.replay.ReplayRun`, as JSON, with the time `at` which each was recorded. `passed` is
+    None while
+    it is open; then `reason` says what decided, and the numbers are those of the comparison's last look in bpb.
+    """
+
+    trial: int
+    commit: str
+    against: str
+    seed: int
+    fresh_seed: str
+    noise: dict[str, float]
+    at: str
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    passed: bool | None = None
+    reason: str = ""
+    delta: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    fresh_delta: float | None = None
+
+    @property
+    def disproved(self) -> bool:
+        """Whether the code is not even as good as the chain's best: then the search goes on from that."""
+        return self.passed is False and self.delta is not None and self.delta <= 0
+
+
+@dataclass(slots=True)
+class Segment:
+    """One life of the miner's process, from `begin` to `end` ("" where it was killed); `seconds` it ran.
+
+    `measured` says on what class of machine and how; "" in an older ledger. `last` is the time of its last event
+    before the end, `within` whether a trial or a confirming test was open at the end.
+    """
+
+    begin: str
+    measured: str = ""
+    end: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+    last: str = ""
+    within: bool = False
+
+
+@dataclass(slots=True)
+class Session:
+    """What a ledger adds up to. `head` is the commit of the incumbent; `spent` is in lamports, `staked` in tokens,
+    both only of what landed on chain. `purchase` is the signature and last block height of a purchase of tokens
+    whose end is not known.
+    """
+
+    seed: int = 0
+    tag: str = ""
+    started: str = ""
+    head: str = ""
+    trials: list[Trial] = field(default_factory=list)
+    submissions: list[Submission] = field(default_factory=list)
+    confirmations: list[Confirmation] = field(default_factory=list)
+    frontiers: list[Frontier] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    spent: int = 0
+    staked: int = 0
+    purchase: tuple[str, int] | None = None
+
+    def apply(self, event: Event) -> None:
+        """Fold one event in; an unknown kind or a missing field raises LedgerDamaged."""
+        try:
+            match event["event"]:
+                case "session":
+                    self.seed, self.tag, self.started = event["seed"], event["tag"], event["at"]
+                case "trial":
+                    self.trials.append(
+                        Trial(
+                            event["number"],
+                            event["hypothesis"],
+                            event["fingerprint"],
+                            event["commit"],
+                            event["base"],
+                            proposer=event.get("proposer", ""),
+                            at=event["at"],
+                        )
+                    )
+                    self.head = self.head or event["commit"]
+                case "run":
+                    run = {name: event[name] for name in _RUN_FIELDS}
+                    run |= {name: event.get(name, default) for name, default in _LATER_RUN_FIELDS.items()}
+                    self._trial(event["number"]).runs.append(run)
+                case "decision":
+                    trial = self._trial(event["number"])
+                    trial.decision, trial.delta, trial.decided = event["decision"], event["delta"], event["at"]
+                    trial.low, trial.high, trial.p = event.get("low"), event.get("high"), event.get("p")
+                    trial.reason, trial.carry = event.get("reason", ""), event.get("carry", False)
+                    if trial.kept:
+                        self.head = trial.commit
+                case "dispatched":
+                    self._trial(event["number"]).machine = event["machine"]
+                case "lost":
+                    trial = self._trial(event["number"])
+                    trial.lost += 1
+                case "judged":  # a whole trial that another machine measured, in one line: all of it or nothing
+                    which = {"number": event["number"], "at": event["at"]}
+                    for entry in event["runs"]:
+                        self.apply({**entry, **which, "event": "run"})
+                    self.apply({**event["decision"], **which, "event": "decision"})
+                case "confirming":
+                    about = ("trial", "commit", "against", "seed", "fresh_seed", "noise", "at")
+                    self.confirmations.append(Confirmation(**{name: event[name] for name in about}))
+                case "confirming_run":
+                    self.confirmations[-1].runs.append({**event["run"], "at": event["at"]})
+                case "confirmed":
+                    last = self.confirmations[-1]
+                    last.passed, last.reason = event["passed"], event["reason"]
+                    last.delta, last.low, last.high = event["delta"], event["low"], event["high"]
+                    last.p, last.fresh_delta = event["p"], event["fresh_delta"]
+                    if last.disproved and self.head == last.commit:
+                        self.head = last.against
+                case "held":
+                    for done in self.confirmations:
+                        if (done.commit, done.against) == (event["commit"], event["against"]):
+                            done.passed, done.reason = False, event["reason"]
+                case "intent":
+                    self.submissions.append(Submission(event["number"], event["code_hash"], event["log_hash"]))
+                case "sent":
+                    self.submissions[-1].signature = event["signature"]
+                    self.submissions[-1].last_valid = event["last_valid"]
+                case "buying":
+                    self.purchase = (event["signature"], event["last_valid"])
+                case "bought":
+                    self.purchase = None
+                    self.spent += event["lamports"]
+                case "submitted":
+                    self.submissions[-1].proposal = event["proposal"]
+                    self.spent += event.get("lamports", 0)
+                    self.staked += event.get("stake", 0)
+                case "abandoned":
+                    self.submissions[-1].abandoned = True
+                case "status":
+                    of = next(s for s in self.submissions if s.proposal == event["proposal"])
+                    of.status = event["status"]
+                case "frontier":
+                    names = ("at", "trial", "commit", "code_hash", "metric", "miner", "own")
+                    found = {name: event[name] for name in names}
+                    self.frontiers.append(Frontier(**found, carry=event.get("carry", "")))
+                    if event.get("adopted"):
+                        self.head = event["commit"]
+                case "spent":
+                    self.spent += event["lamports"]
+                    self.staked += event["stake"]
+                case "begin":
+                    self.segments.append(Segment(event["at"], event.get("measured", "")))
+                case "end":
+                    segment = self.segments[-1]
+                    segment.end, segment.reason, segment.seconds = event["at"], event["reason"], event["seconds"]
+                    testing = bool(self.confirmations) and self.confirmations[-1].passed is None
+                    segment.within = testing or bool(self.unfinished)
+                case other:
+                    raise KeyError(f"unknown event {other!r}")
+        except (KeyError, TypeError, IndexError, StopIteration) as error:
+            raise LedgerDamaged(
+                f"The session ledger holds an event that does not fit: {error!r}.",
+                "Move its folder away to start a new session.",
+            ) from error
+        if self.segments and not self.segments[-1].end:
+            self.segments[-1].last = event.get("at", "")
+
+    def _trial(self, number: int) -> Trial:
+        trial = next((trial for trial in reversed(self.trials) if trial.number == number), None)
+        if trial is None:
+            raise KeyError(f"trial {number}")
+        return trial
+
+    @property
+    def unfinished(self) -> list[Trial]:
+        """The trials that are being judged, or were when the session ended: one, or one for each machine."""
+        return [trial for trial in self.trials if not trial.decision]
+
+    @property
+    def carried(self) -> str:
+        """The commit that is to be measured against the new head before anything else, or "": what was kept when
+        somebody else's best became the head, else what won while the head was replaced."""
+        last = self.frontiers[-1] if self.frontiers else None
+        if last is not None and last.carry and self.head == last.commit:
+            done = any(t.commit == last.carry and t.base == last.commit for t in self.trials)
+            if not done:
+                return last.carry
+        won = self._won_meanwhile
+        return won.commit if won else ""
+
+    @property
+    def carried_words(self) -> str:
+        """The hypothesis of `carried`'s trial."""
+        won = self._won_meanwhile
+        if won is None or self.carried != won.commit:
+            return "what this session had kept, against the new best"
+        return f"trial {won.number} once more, against what was kept since"
+
+    @property
+    def _won_meanwhile(self) -> Trial | None:
+        again = {trial.commit: trial.number for trial in self.trials}
+        return next((t for t in self.trials if t.carry and again[t.commit] == t.number), None)
+
+    @property
+    def pending(self) -> Submission | None:
+        """The submission that may or may not have reached the chain, if any."""
+        return self.submissions[-1] if self.submissions and self.submissions[-1].open else None
+
+    def history(self, read: Callable[[str], str]) -> list[Tried]:
+        """The finished trials as a proposer sees them; `read` gives the script at a commit."""
+        known = {trial.commit: trial.fingerprint for trial in self.trials}
+        return [
+            Tried(
+                trial.number,
+                trial.fingerprint,
+                trial.hypothesis,
+                decision(trial.decision),
+                trial.delta,
+                read(trial.commit),
+                known.get(trial.base) or hyperparameters.fingerprint(read(trial.base)),
+                trial.last_failure if trial.decision == "crash" else "",
+                trial.proposer,
+            )
+            for trial in self.trials
+            if trial.decision
+        ]
+
+
+class SessionBusy(TrainerError):
+    """A session that another process is running."""
+
+
+class Ledger:
+    """The file, held by one process at a time. `append` returns once the event is on disk and in `session`.
+
+    Raises SessionBusy where another process has it open, LedgerDamaged where it does not parse.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.session = Session()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab")
+        try:
+            self._hold()
+            kept, content = 0, path.read_bytes()
+            for event, end in _events(content, path):
+                self.session.apply(event)
+                kept = end
+            if kept < len(content):
+                self._file.truncate(kept)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _hold(self) -> None:
+        for last in (False, True):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if last:
+                    raise SessionBusy(
+                        f"Another process is mining in {self.path.parent}.",
+                        "Wait for it, or use another wallet or --home.",
+                    ) from None
+                time.sleep(0.1)  # `is_held` holds it for an instant
+            else:
+                return
+
+    def append(self, kind: str, **fields: Any) -> None:
+        """Write one event: durable first, then visible in `session`. `at` is now unless it is given."""
+        event = {"event": kind, "at": now(), **fields}
+        self._file.write(json.dumps(event, sort_keys=True).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.session.apply(event)
+
+    def close(self) -> None:
+        """Close the file; every event is on disk already."""
+        self._file.close()
+
+
+def read(path: Path) -> Session:
+    """The session in a ledger that another process may be writing: no lock, nothing changed, half a last line dropped.
+
+    Raises LedgerDamaged where it cannot be read or does not parse.
+    """
+    session = Session()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise LedgerDamaged(f"{path} cannot be read: {error.strerror}.", "Name another session.") from error
+    for event, _ in _events(content, path):
+        session.apply(event)
+    return session
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process has the ledger open for writing, that is, is mining in its folder now."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _events(content: bytes, path: Path) -> Iterable[tuple[Event, int]]:
+    end = 0
+    while (newline := content.find(b"\n", end)) >= 0:
+        try:
+            event = json.loads(content[end:newline])
+            if not isinstance(event, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            raise LedgerDamaged(
+                f"{path} does not parse at byte {end}: {error}.",
+                "Move its folder away to start a new session.",
+            ) from error
+        end = newline + 1
+        yield event, end
+
+
+def now() -> str:
+    """The time as existing clients write it: ISO 8601, UTC, whole seconds."""
+    return written(time.time())
+
+
+def written(moment: float) -> str:
+    """A time in Unix seconds as `now` writes it."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,76 @@
+"""A session's records for other OpenResearch clients: results.tsv and trials.jsonl.
+
+Both are written anew from the session ledger, whole or not at all, so they never disagree with it. The formats are
+`miner.journal.interop`'s.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from miner.journal.interop import Result, TrialRecord, results_text, trials_text
+from miner.journal.journal import Trial
+
+
+def results_tsv(trials: Sequence[Trial]) -> str:
+    """One line per finished trial: the mean val_bpb of its runs and the largest memory of any."""
+    rows = []
+    for trial in trials:
+        if not trial.decision:
+            continue
+        values = own_values(trial)
+        ok = trial.decision != "crash" and bool(values)
+        memory = max((run.get("memory_mb") or 0.0 for run in _own_runs(trial)), default=0.0) / 1024
+        rows.append(
+            Result(
+                trial.commit[:7],
+                Decimal(statistics.fmean(values)) if ok else Decimal(0),
+                Decimal(memory) if ok else Decimal(0),
+                trial.decision,
+                trial.hypothesis,
+            )
+        )
+    return results_text(rows)
+
+
+def trials_jsonl(trials: Sequence[Trial], *, bundle_id: str, metric: str, direction: str) -> str:
+    """One object per finished trial, with the fields existing clients expect."""
+    return trials_text(_record(trial, bundle_id, metric, direction) for trial in trials if trial.decision)
+
+
+def _record(trial: Trial, bundle_id: str, metric: str, direction: str) -> TrialRecord:
+    values, runs = own_values(trial), _own_runs(trial)
+    failed = next((run for run in reversed(runs) if run.get("failure")), None)
+    return TrialRecord(
+        trial_id=f"{trial.number:04d}",
+        utc_timestamp=runs[-1]["at"] if runs else "",
+        protocol_bundle_id=bundle_id,
+        run_ok=bool(values),
+        primary_metric_name=metric,
+        primary_metric_value=statistics.fmean(values) if values else None,
+        direction=direction,
+        beats_local_best=trial.kept,
+        beats_network_best=trial.kept,
+        stdout_log_path=runs[-1].get("log", "") if runs else "",
+        git_head_before=trial.base,
+        git_head_after=trial.commit if trial.kept else trial.base,
+        harness_exit_code=0 if values else 1,
+        error=failed["failure"] if failed else "",
+        hypothesis=trial.hypothesis,
+        base_commit=trial.base,
+        head_commit=trial.commit,
+    )
+
+
+def own_values(trial: Trial) -> list[float]:
+    """val_bpb of the trial's own runs that gave one."""
+    return [run["val_bpb"] for run in _own_runs(trial) if run.get("val_bpb") is not None]
+
+
+def _own_runs(trial: Trial) -> list[dict[str, Any]]:
+    """The runs of the code that the trial is about: the candidate's, and the incumbent's for the baseline."""
+    arm = "candidate" if trial.number else "incumbent"
+    return [run for run in trial.runs if run["arm"] == arm]

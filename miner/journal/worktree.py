@@ -1,0 +1,151 @@
+"""The work tree: a git repository of the project's snapshot where every experiment is a commit.
+
+The branch `autoresearch/<tag>` moves only to what was kept. A discarded experiment's commit stays
+reachable under `refs/experiments/`, so that nothing that was tried is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from trainer.errors import EnvironmentNotReady
+from trainer.project import bundle
+
+_TIMEOUT = 60  # seconds for any one git command on a tree of a few files
+
+
+class Workspace:
+    """A git work tree at `path` on `autoresearch/<tag>`."""
+
+    def __init__(self, path: Path, tag: str) -> None:
+        self.path = path
+        self.branch = f"autoresearch/{tag}"
+
+    @classmethod
+    def open(cls, path: Path, tag: str, snapshot: Mapping[str, bytes]) -> Workspace:
+        """Open the work tree, creating it from the snapshot's files where there is none."""
+        workspace = cls(path, tag)
+        if (path / ".git").exists():
+            # A session has its tree to itself, so these are what a killed git left.
+            for lock in (path / ".git").rglob("*.lock"):
+                lock.unlink(missing_ok=True)
+            return workspace
+        new = cls(path.with_name(f".{path.name}.new"), tag)
+        shutil.rmtree(new.path, ignore_errors=True)
+        bundle.write_tree(dict(snapshot), new.path)
+        new._git("init", "--quiet", "--initial-branch", new.branch)
+        new._git("add", "--all", "--force")
+        new._git("commit", "--quiet", "--message", "snapshot of the project")
+        try:
+            new.path.replace(path)
+        except OSError as error:
+            raise EnvironmentNotReady(
+                f"The work tree {path} cannot be made: {error.strerror}.", "Move that folder away."
+            ) from error
+        return workspace
+
+    def head(self) -> str:
+        """The commit of the incumbent."""
+        return self._git("rev-parse", self.branch)
+
+    def read(self, commit: str, name: str) -> str:
+        """The text of a file at a commit."""
+        return self._git("show", f"{commit}:{name}", strip=False)
+
+    def commit(self, number: int, source: str, hypothesis: str, *, name: str = "train.py") -> str:
+        """Commit a candidate on top of the incumbent without moving the branch; its hash."""
+        return self._commit(f"refs/experiments/{number:04d}", source, f"experiment: {hypothesis}", name)
+
+    def adopt(self, source: str, message: str, *, name: str = "train.py") -> str:
+        """Commit code from outside on top of the incumbent without moving the branch; its hash."""
+        commit = self._commit("refs/frontier/latest", source, message, name)
+        self._git("update-ref", f"refs/frontier/{commit[:12]}", commit)
+        return commit
+
+    def fork(self, tag: str, files: Mapping[str, bytes], message: str) -> Workspace:
+        """Check out a new branch `autoresearch/<tag>` with one commit on top: these files, and no others."""
+        other = Workspace(self.path, tag)
+        self._git("checkout", "--quiet", "-b", other.branch)
+        for name in self._run(["ls-files", "-z"], None, {}).decode().split("\0"):
+            if name and name not in files:
+                (self.path / name).unlink(missing_ok=True)
+        for name, data in files.items():
+            path = self.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        self._git("add", "--all", "--force")
+        self._git("commit", "--quiet", "--allow-empty", "--message", message)
+        return other
+
+    def _commit(self, ref: str, source: str, message: str, name: str) -> str:
+        blob = self._git("hash-object", "-w", "--stdin", given=source)
+        base = self.head()
+        index = {"GIT_INDEX_FILE": str(self.path / ".git" / "candidate-index")}
+        self._git("read-tree", base, environment=index)
+        self._git("update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", environment=index)
+        tree = self._git("write-tree", environment=index)
+        commit = self._git("commit-tree", tree, "-p", base, "-m", message)
+        self._git("update-ref", ref, commit)
+        return commit
+
+    def keep(self, commit: str) -> None:
+        """Make a candidate the incumbent: the branch and the files move to it."""
+        self._git("reset", "--hard", "--quiet", commit)
+
+    def tree(self, commit: str) -> str:
+        """The hash of a commit's tree."""
+        return self._git("rev-parse", f"{commit}^{{tree}}")
+
+    def diff(self, base: str, commit: str) -> str:
+        """What changed between two commits, as a unified diff; nothing that the tree says is run or applied."""
+        plain = ["--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--end-of-options"]
+        return self._run(["diff", *plain, base, commit, "--"], None, {}).decode(errors="replace")
+
+    def archive(self, commit: str) -> bytes:
+        """The whole tree as other clients pack it: `git archive --format=tar`, no prefix."""
+        return self._run(["archive", "--format=tar", commit], None, {})
+
+    def _git(
+        self,
+        *arguments: str,
+        given: str = "",
+        environment: Mapping[str, str] | None = None,
+        strip: bool = True,
+    ) -> str:
+        out = self._run(list(arguments), given.encode(), environment or {}).decode()
+        return out.strip() if strip else out
+
+    def _run(self, arguments: list[str], given: bytes | None, environment: Mapping[str, str]) -> bytes:
+        # The owner's own git configuration (hooks, signing, identity) must not reach in here.
+        variables = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.path),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_AUTHOR_NAME": "miner",
+            "GIT_AUTHOR_EMAIL": "miner@localhost",
+            "GIT_COMMITTER_NAME": "miner",
+            "GIT_COMMITTER_EMAIL": "miner@localhost",
+            **environment,
+        }
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(self.path), *arguments],
+                input=given,
+                capture_output=True,
+                env=variables,
+                timeout=_TIMEOUT,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise EnvironmentNotReady("There is no git on this machine.", "Install git.") from None
+        if done.returncode != 0:
+            raise EnvironmentNotReady(
+                f"git {arguments[0]} failed in {self.path}: {done.stderr.decode(errors='replace').strip()}",
+                "Move that folder away to start from the project's snapshot again.",
+            )
+        return done.stdout

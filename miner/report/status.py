@@ -1,0 +1,96 @@
+"""What the sessions of a home are doing, read beside a running miner: no lock is held, no chain is asked."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from chain.network.base import LAMPORTS_PER_SOL
+from common.terminal import printable
+from miner.journal import about, journal
+from miner.journal.about import About
+from miner.journal.journal import Session, Trial
+from miner.journal.sessions import Found
+from miner.report import summary
+from miner.report.summary import WORDS, Figures, counted, lasted, submission_state
+from trainer.errors import TrainerError
+
+SEGMENTS = 3  # of the last starts that are shown
+
+
+def status(found: Found) -> tuple[dict[str, Any], str]:
+    """A session as a JSON document and as text; one whose ledger is damaged says so in `problem`."""
+    where = {"session": found.name, "folder": str(found.folder), "network": found.network, "project": found.project}
+    try:
+        session = journal.read(found.ledger)
+    except TrainerError as error:
+        return {**where, "problem": error.message}, f"{found.name}\n  {error.message}"
+    facts, running = about.load(found.folder), journal.is_held(found.ledger)
+    known = summary.figures(session, budget=facts.budget, running=running)
+    document = {
+        **where,
+        "running": running,
+        "tag": session.tag,
+        "started": session.started,
+        "figures": {key: value for key, value in known.as_json().items() if key not in ("points", "steps")},
+        "unfinished": [{"number": trial.number, "machine": trial.machine} for trial in session.unfinished],
+        "submissions": [{**asdict(entry), "state": submission_state(entry)} for entry in session.submissions],
+        "segments": [asdict(segment) for segment in session.segments],
+        "frontiers": [asdict(frontier) for frontier in session.frontiers],
+        "spent_lamports": session.spent,
+        "staked": session.staked,
+        "about": asdict(facts),
+    }
+    return document, _text(found, session, facts, known, running, time.time())
+
+
+def _text(found: Found, session: Session, facts: About, known: Figures, running: bool, now: float) -> str:
+    lines = [f"{found.name}: {'mining now' if running else 'not mining now'}"]
+
+    def row(name: str, words: str) -> None:
+        lines.append(f"  {name:<12} {words}")
+
+    if facts.token_name:
+        row("project", printable(f"{facts.token_name} ({facts.token_symbol}), {facts.hardware_class}"))
+    parts = f"{known.kept} kept, {known.discarded} discarded, {known.crashed} crashed"
+    row("trials", f"{known.finished} finished: {parts}")
+    for trial in session.unfinished:
+        row("", _open(trial))
+    if known.best is not None:
+        baseline = "" if known.baseline is None else f", baseline {known.baseline:.6f}"
+        row("best", f"{known.best:.6f} {facts.metric}{baseline}, gained {known.gain:+.6f}")
+    last = next((trial for trial in reversed(session.trials) if trial.runs), None)
+    if last is not None:
+        row("last run", _last_run(last, now))
+    hourly = "" if known.per_hour is None else f", {known.per_hour:+.4f} an hour"
+    row("machine", f"{lasted(known.time.running)} in {counted(known.runs, 'run')}{hourly}")
+    for entry in session.submissions[-5:]:
+        number = "" if entry.proposal is None else f"proposal {entry.proposal}, "
+        row("submission", f"{number}trial {entry.trial}: {submission_state(entry)}")
+    foreign = [frontier for frontier in session.frontiers if frontier.foreign]
+    if foreign:
+        row("frontier", printable(f"{foreign[-1].metric} by {foreign[-1].miner[:8]}…, seen {foreign[-1].at}"))
+    row("spent", f"{session.spent / LAMPORTS_PER_SOL:.6f} SOL, {counted(session.staked, 'token')} staked")
+    for segment in session.segments[-SEGMENTS:]:
+        alive = running and segment is session.segments[-1]
+        end = f"to {segment.end}: {segment.reason}" if segment.end else "until now" if alive else "until it was killed"
+        row("ran", printable(f"from {segment.begin} {end}"))
+    row("records", str(found.folder))
+    return "\n".join(lines)
+
+
+def _open(trial: Trial) -> str:
+    if trial.machine:
+        return printable(f"trial {trial.number} is open on {trial.machine}: {trial.hypothesis}", 130)
+    return f"trial {trial.number} is open after {len(trial.runs)} runs: {printable(trial.hypothesis, 90)}"
+
+
+def _last_run(trial: Trial, now: float) -> str:
+    run = trial.runs[-1]
+    value = "no value" if run["val_bpb"] is None else f"{run['val_bpb']:.6f}"
+    at = summary.seconds_of(run["at"])
+    ago = "" if at is None else f", {max(0.0, now - at) / 60:.0f} min ago"
+    decision = WORDS.get(trial.decision, "")
+    where = f" on {run['machine']}" if run["machine"] else ""
+    return printable(f"trial {trial.number} ({decision or 'open'}){where}, {run['arm']}: {value}{ago}")

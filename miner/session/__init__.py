@@ -1,0 +1,1 @@
+"""A mining session: its start, its loop, its goals, and the chain's best."""

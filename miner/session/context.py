@@ -1,0 +1,57 @@
+"""A proposer's view of a session: the ledger's trials with their sources, and the incumbent's last log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+from miner.journal.journal import Session
+from miner.journal.worktree import Workspace
+from miner.proposers.base import SCRIPT, Context, Pending
+from trainer.project.protocol import Protocol
+
+_LOG_BYTES = 16 * 1024  # the end of a log
+
+
+def gather(
+    session: Session,
+    workspace: Workspace,
+    protocol: Protocol,
+    folder: Path,
+    *,
+    seconds_left: float | None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Context:
+    """The context of the session's next trial; `folder` is the session's."""
+    head = workspace.head()
+    return Context(
+        source=_source(workspace, head),
+        protocol=protocol,
+        history=session.history(lambda commit: _source(workspace, commit)),
+        log=_log(session, head, folder),
+        number=session.trials[-1].number + 1 if session.trials else 1,
+        folder=folder / "proposers",
+        seconds_left=seconds_left,
+        stop=stop,
+        pending=[Pending(trial.number, trial.fingerprint, trial.hypothesis) for trial in session.unfinished],
+    )
+
+
+@lru_cache(maxsize=4096)  # a commit never changes, and all of them come again with every trial
+def _source(workspace: Workspace, commit: str) -> str:
+    return workspace.read(commit, SCRIPT)
+
+
+def _log(session: Session, head: str, folder: Path) -> str:
+    """The end of the newest log of the code at `head`, or ""."""
+    for trial in reversed(session.trials):
+        arms = {"candidate" if trial.number else "incumbent"} if trial.commit == head else set()
+        arms |= {"incumbent"} if trial.base == head else set()
+        for run in reversed(trial.runs):
+            if run["arm"] in arms and not run["failure"]:
+                try:
+                    return (folder / str(run["log"])).read_bytes()[-_LOG_BYTES:].decode(errors="replace")
+                except OSError:
+                    continue
+    return ""

@@ -1,0 +1,108 @@
+"""The frontier: the chain's best code as this session knows it, and what to do when it moves.
+
+Between trials the session looks at the project. Where the best is our own approved proposal, the session goes on
+from where it is. Where it is somebody else's, its code is fetched and verified, becomes the incumbent, and what this
+session had kept and not submitted is the first candidate against it. `moved` decides, as a pure function.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from chain.connection.opening import Connection
+from chain.money import score
+from chain.program.interface import Project
+from chain.projects.artifacts import fetch_best_code
+from miner.journal.journal import Ledger, Session
+from miner.journal.worktree import Workspace
+from trainer.errors import InvalidBundle
+from trainer.project import bundle, hyperparameters
+from trainer.project.task import Task
+
+SCRIPT = "train.py"
+
+
+class Moved(StrEnum):
+    """How the chain's best stands to what the session knows."""
+
+    SAME = "same"
+    OURS = "ours"
+    THEIRS = "theirs"
+    UNKNOWN = "unknown"  # nothing was recorded yet
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The chain's best, fetched: its hash, the train.py in it, its metric in its own unit and its miner."""
+
+    code_hash: str
+    source: str
+    metric: str
+    miner: str
+
+
+def moved(session: Session, code_hash: str) -> Moved:
+    """Whether the chain's best (`code_hash` in hex) is what the session saw last, our own proposal or news."""
+    if not session.frontiers:
+        return Moved.UNKNOWN
+    if session.frontiers[-1].code_hash == code_hash:
+        return Moved.SAME
+    if any(s.code_hash == code_hash and s.proposal is not None and s.trial > 0 for s in session.submissions):
+        return Moved.OURS
+    return Moved.THEIRS
+
+
+def fetch(connection: Connection, project: Project, task: Task, convention: score.Convention) -> Best:
+    """The best code on chain, verified. ChainError or TrainerError where it cannot be had or read."""
+    archive = fetch_best_code(connection, project)
+    files = task.files if archive is None else bundle.read_archive(archive).files
+    tree = bundle.overlay(task.files, files, task.protocol.surface)
+    try:
+        script = tree[SCRIPT].decode()
+        hyperparameters.fingerprint(script)
+    except (KeyError, UnicodeDecodeError) as error:
+        raise InvalidBundle(f"The best code on chain has no readable {SCRIPT}: {error}.") from None
+    return Best(
+        project.current_best_code_hash.hex(),
+        script,
+        str(convention.to_metric(project.current_best_aggregate_score)),
+        str(project.current_best_miner),
+    )
+
+
+def adopt(ledger: Ledger, workspace: Workspace, best: Best) -> bool:
+    """Make the fetched best the frontier; whether the head moved to it.
+
+    A best that this session has as a commit of its own leaves the head where it is. Else the head moves, and what
+    was kept and never submitted is carried over: `Session.carried` is to be measured against the new head.
+    """
+    session = ledger.session
+    state = moved(session, best.code_hash)
+    fingerprint = hyperparameters.fingerprint(best.source)
+    known = [t for t in session.trials if t.fingerprint == fingerprint and (t.kept or not t.number)]
+    if state is Moved.OURS:
+        trial = next(s.trial for s in reversed(session.submissions) if s.code_hash == best.code_hash)
+        commit = session.trials[trial].commit
+    elif known:
+        commit = known[-1].commit
+    else:
+        commit = ""
+    new = not commit
+    if new:
+        commit = workspace.adopt(best.source, f"the best on chain, {best.metric}, by {best.miner}")
+    passed = session.frontiers[-1].commit if session.frontiers else ""
+    ledger.append(
+        "frontier",
+        trial=session.trials[-1].number,
+        commit=commit,
+        code_hash=best.code_hash,
+        metric=best.metric,
+        miner=best.miner,
+        own=state is Moved.OURS,
+        adopted=new,
+        carry=session.head if new and session.head != passed else "",
+    )
+    if new:
+        workspace.keep(commit)
+    return new

@@ -1,0 +1,1 @@
+"""Laying out a project to work on, and whether this machine can."""

@@ -1,0 +1,148 @@
+"""A project's bundle, verified and laid out as a git work tree: what `miner init` does first.
+
+In the folder, which is made whole or not at all:
+
+    (the snapshot's files)        git branch autoresearch/snapshot, its only commit
+                                  git branch autoresearch/best, checked out: the best approved code on top, if any
+    protocol.json                 } outside git; in .openresearch/ where the snapshot has a file of that name
+    network_state.json            }
+    .openresearch/                benchmark.json, baseline-metrics.json, protocol.json; outside git
+
+Nothing of the bundle is run here.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from chain.connection.opening import MAX_ARTIFACT, Connection
+from chain.errors import ChainError
+from chain.irys.dataitem import ItemId
+from chain.money import score
+from chain.program.interface import Project
+from chain.projects.artifacts import ProjectArtifacts
+from miner.journal import interop
+from miner.journal.worktree import Workspace
+from trainer.errors import TrainerError
+from trainer.project import bundle
+from trainer.project.task import Task
+
+DOT: Final = ".openresearch"
+SNAPSHOT, BEST = "snapshot", "best"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An artifact that was verified: SHA-256 (hex) and Irys id as on chain; `signed` by its owner as far as a
+    gateway told what is needed to check that."""
+
+    name: str
+    sha256: str
+    irys_id: str
+    owner: str
+    size: int
+    signed: bool
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        who = f"signed by {self.owner}" if self.signed else "signature not given by any gateway"
+        return f"✓ {self.name}: {self.size:,} bytes, SHA-256 {self.sha256[:16]}…, {who}"
+
+
+def fetch(connection: Connection, project: Project, say: Callable[[Checked], None]) -> ProjectArtifacts:
+    """A project's artifacts, each told when its SHA-256, signature and owner were verified; the error names which."""
+    creator = project.creator
+    wanted = [
+        ("protocol", project.protocol_irys_id, project.protocol_hash, creator),
+        ("repository snapshot", project.repo_snapshot_irys_id, project.repo_snapshot_hash, creator),
+        ("benchmark", project.benchmark_irys_id, project.benchmark_hash, creator),
+        ("baseline metrics", project.baseline_metrics_irys_id, project.baseline_metrics_hash, creator),
+    ]
+    if any(project.current_best_code_hash):
+        ids = project.current_best_code_irys_id, project.current_best_code_hash
+        wanted.append(("best code", *ids, project.current_best_miner))
+    found: list[bytes] = []
+    for name, item, digest, owner in wanted:
+        try:
+            artifact = connection.irys.fetch_verified(item, sha256=digest, owner=bytes(owner), max_bytes=MAX_ARTIFACT)
+        except ChainError as error:
+            raise type(error)(f"✗ The {name} ({ItemId(item)}): {error.problem}", error.cure) from error
+        found.append(artifact.data)
+        size, signed = len(artifact.data), artifact.signature_checked
+        say(Checked(name, digest.hex(), str(ItemId(item)), str(owner), size, signed))
+    protocol, snapshot, benchmark, metrics, *best = found
+    return ProjectArtifacts(protocol, snapshot, benchmark, metrics, best[0] if best else None)
+
+
+def folder_name(symbol: str, project_id: int) -> str:
+    """A plain folder name for a token's symbol, which is its author's word."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", symbol).strip("-_")[:32]
+    return plain or f"project-{project_id}"
+
+
+def require_empty(folder: Path) -> None:
+    """TrainerError unless `folder` is absent or an empty folder."""
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        raise TrainerError(f"{folder} is there and not an empty folder.", "Name another one: miner init … DIR.")
+
+
+def lay_out(folder: Path, project: Project, parsed: Task, artifacts: ProjectArtifacts, where: Mapping[str, str]) -> str:
+    """Make the work tree in `folder`, absent or empty before; the branch that is checked out.
+
+    `where` names the `network` and the `program_id` that network_state.json shall name.
+    """
+    require_empty(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as building:
+        tree = Path(building) / "tree"
+        workspace = Workspace.open(tree, SNAPSHOT, parsed.files)
+        if artifacts.best_code is not None:
+            message = f"best approved code, by {project.current_best_miner}"
+            workspace = workspace.fork(BEST, {**parsed.incumbent}, message)
+        beside = {
+            "protocol.json": artifacts.protocol,
+            "network_state.json": _network_state(project, parsed, where).encode(),
+        }
+        dot = tree / DOT
+        if dot.exists():
+            raise TrainerError(f"The snapshot has a {DOT} of its own.", "Ask the project's owner.")
+        dot.mkdir()
+        taken = {bundle.fold(path.split("/")[0]) for path in parsed.incumbent}
+        outside = [f"/{DOT}/"]
+        for name, data in beside.items():
+            if bundle.fold(name) in taken:
+                (dot / name).write_bytes(data)
+            else:
+                (tree / name).write_bytes(data)
+                outside.append(f"/{name}")
+        (dot / "benchmark.json").write_bytes(artifacts.benchmark)
+        (dot / "baseline-metrics.json").write_bytes(artifacts.baseline_metrics)
+        exclude = tree / ".git" / "info" / "exclude"
+        exclude.parent.mkdir(exist_ok=True)
+        exclude.write_text("\n".join([*outside, "/.venv/", ""]))
+        try:
+            tree.replace(folder)
+        except OSError as error:
+            raise TrainerError(f"{folder} cannot be made: {error.strerror}.", "Name another one.") from error
+    return workspace.branch
+
+
+def _network_state(project: Project, parsed: Task, where: Mapping[str, str]) -> str:
+    spec = parsed.protocol
+    return interop.network_state_json(
+        project,
+        score.infer(project.baseline_aggregate_score, parsed.baseline, minimize=parsed.minimize),
+        bundle_id=spec.bundle_id,
+        network=where["network"],
+        program_id=where["program_id"],
+        metric=spec.primary.name,
+        updated_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        min_improvement_bips=spec.min_improvement_bips,
+    )

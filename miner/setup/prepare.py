@@ -1,0 +1,118 @@
+"""A protocol's setup commands: its author's words, run only with the user's leave.
+
+Each is shown and asked for by itself. It runs without a shell, with the user's rights, in an environment of named
+variables without keys (`trainer.running.dataset.variables`), and its process tree is killed at a time limit.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from common.terminal import printable
+from trainer.errors import EnvironmentNotReady, InvalidProtocol
+from trainer.machine import environment
+from trainer.machine.environment import Environment
+from trainer.project.task import Task
+from trainer.running import dataset, experiment
+
+MAX_COMMANDS: Final = 32
+_SHELL: Final = set("|&;<>()$`\\*?[#~\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A setup command: its text as shown, its arguments, and the `problem` for which it is not run."""
+
+    text: str
+    argv: tuple[str, ...]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """What became of a command: done, declined, refused, failed or not reached; `detail` its last words."""
+
+    command: str
+    state: str
+    detail: str = ""
+
+
+def commands(raw: Mapping[str, Any]) -> list[Command]:
+    """The protocol's setup commands, at most MAX_COMMANDS; InvalidProtocol where they are no list of texts."""
+    match raw:
+        case {"environment": {"setupCommands": given}}:
+            pass
+        case _:
+            return []
+    if not isinstance(given, list) or len(given) > MAX_COMMANDS or not all(isinstance(text, str) for text in given):
+        raise InvalidProtocol(
+            f"The protocol's environment.setupCommands must be a list of at most {MAX_COMMANDS} texts.",
+            "Ask the project's owner for a valid one.",
+        )
+    return [_command(text) for text in given]
+
+
+def _command(text: str) -> Command:
+    shown = printable(text, 500)
+    if shown != text or set(text) & _SHELL:
+        return Command(shown, (), "it needs a shell, and none is used here")
+    try:
+        argv = tuple(shlex.split(text))
+    except ValueError as error:
+        return Command(shown, (), str(error).lower())
+    return Command(shown, argv, "" if argv else "it is empty")
+
+
+def set_up(
+    folder: Path,
+    parsed: Task,
+    cache: Path,
+    agrees: Callable[[Command], bool],
+    seconds: float,
+    step: Callable[[Command], Any],
+) -> Iterator[SetUp]:
+    """Run the protocol's setup commands in `folder`, each only if `agrees`; after one that fails none is reached.
+
+    `step` gives a context for a running command that yields what its newest line is told to.
+    """
+    ended = False
+    for command in commands(parsed.protocol.raw):
+        if command.problem:
+            yield SetUp(command.text, "refused", command.problem)
+        elif ended:
+            yield SetUp(command.text, "not reached")
+        elif not agrees(command):
+            yield SetUp(command.text, "declined")
+        else:
+            with step(command) as say:
+                result = _run(command, folder, cache, say, seconds)
+            ended = result.state == "failed"
+            yield result
+
+
+def _run(command: Command, folder: Path, cache: Path, say: dataset.Say, seconds: float) -> SetUp:
+    try:
+        code, log = dataset.run_command(_found(command.argv), folder, _interpreter(folder), cache, say, seconds)
+    except EnvironmentNotReady as error:
+        if command.argv[0] == "uv":
+            return SetUp(command.text, "failed", f"{error.problem} {error.cure}")
+        return SetUp(command.text, "failed", f"there is no program {command.argv[0]!r} that could be started")
+    if code is None:
+        return SetUp(command.text, "failed", f"it took longer than {seconds:g} s and was ended")
+    last = experiment.tail(log, 1).strip()
+    return SetUp(command.text, "failed" if code else "done", f"status {code}: {last}" if code else last)
+
+
+def _found(argv: Sequence[str]) -> list[str]:
+    """The command, with uv where it was found."""
+    return [str(environment.find_uv()), *argv[1:]] if argv[0] == "uv" else list(argv)
+
+
+def _interpreter(folder: Path) -> Environment:
+    """The work tree's own environment, which `uv sync` makes; it goes first on PATH."""
+    prefix = folder / ".venv"
+    return Environment(prefix / "bin" / "python", prefix, "work tree", "")

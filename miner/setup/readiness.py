@@ -1,0 +1,149 @@
+"""What a project needs of this machine, and what is there. `points` is pure; `read` asks the system."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from common.resources import HARNESS
+from common.terminal import printable
+from trainer.errors import EnvironmentNotReady
+from trainer.machine import environment, hardware
+from trainer.project.task import Task
+from trainer.running import dataset
+
+GIB: Final = 1 << 30
+LEAST_DISK: Final = 4 * GIB  # environment with MLX and pyarrow, and a data set like the live project's
+LEAST_MEMORY: Final = 4 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What of this machine matters to a project; sizes in bytes. `uv` and `sandbox` name what was found, if anything.
+
+    `data` is the id of the data in `data_folder`, None without any; `own_harness` whether prepare.py is this
+    repository's own.
+    """
+
+    device: str
+    hardware_class: str
+    memory: int
+    disk: int
+    uv: str | None
+    sandbox: str | None
+    data_folder: str
+    data: str | None
+    own_harness: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One thing a project needs. `state`: ok, differs (work is possible, with that consequence) or missing."""
+
+    name: str
+    state: str
+    found: str
+    cure: str = ""
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        mark = {"ok": "✓", "differs": "!", "missing": "✗"}[self.state]
+        return f"{mark} {self.name}: {self.found}" + (f" {self.cure}" if self.cure else "")
+
+
+def read(parsed: Task, home: Path) -> Facts:
+    """This machine as it is now. Takes a few seconds; runs nothing of the project."""
+    machine = hardware.fingerprint()
+    cache = dataset.folder_of(home, parsed.protocol.bundle_id, parsed.benchmark.data_arguments)
+    try:
+        uv: str | None = str(environment.find_uv())
+    except EnvironmentNotReady:
+        uv = None
+    name = "bwrap" if sys.platform == "linux" else "sandbox-exec"
+    return Facts(
+        device=machine.device,
+        hardware_class=machine.hardware_class,
+        memory=machine.memory_bytes,
+        disk=shutil.disk_usage(home).free,
+        uv=uv,
+        sandbox=shutil.which(name),
+        data_folder=str(cache),
+        data=dataset.snapshot_id(cache),
+        own_harness=parsed.files.get("prepare.py") == HARNESS.read_bytes(),
+    )
+
+
+def points(facts: Facts, parsed: Task, baseline_class: str) -> list[Point]:
+    """What is there and what is missing, in the order in which it matters."""
+    wanted = parsed.benchmark.data_snapshot
+    found = [
+        _hardware(facts, baseline_class, _hints(parsed.protocol.raw)),
+        Point("uv", "ok", facts.uv)
+        if facts.uv
+        else Point("uv", "missing", "not found.", "Install it with `python3 -m pip install uv`."),
+        _sandbox(facts.sandbox),
+    ]
+    if facts.data is None:
+        found.append(
+            Point("data", "missing", f"nothing is prepared in {facts.data_folder}.", "Run the setup commands.")
+        )
+    elif facts.data != wanted:
+        cure = "Run the setup commands, or move that folder away and then run them."
+        what = f"{facts.data_folder} holds {facts.data[:16]}…, the project was measured on {wanted[:16]}…"
+        found.append(Point("data", "missing", what, cure))
+    else:
+        found.append(Point("data", "ok", f"{wanted[:16]}… in {facts.data_folder}"))
+    found.append(_size("free disk", facts.disk, LEAST_DISK, "Make room, or choose another --home."))
+    found.append(_size("memory", facts.memory, LEAST_MEMORY, "Large models will not fit."))
+    return found
+
+
+def _hardware(facts: Facts, baseline_class: str, hints: str) -> Point:
+    device = {"metal": "Metal", "cuda": "CUDA", "cpu": "CPU only"}[facts.device]
+    here = f"{facts.hardware_class} ({device})"
+    if baseline_class == facts.hardware_class:
+        return Point("hardware", "ok", f"{here}, the class that the baseline was measured on")
+    measured = f"was measured on {baseline_class}" if baseline_class else "does not name its own"
+    hint = f" The project says: {hints}." if hints else ""
+    cure = "Only gains measured on one machine can be compared."
+    return Point("hardware", "differs", f"{here}; the baseline {measured}.{hint}", cure)
+
+
+def _sandbox(path: str | None) -> Point:
+    if path:
+        return Point("sandbox", "ok", path)
+    cure = "Install bubblewrap (apt-get install bubblewrap)." if sys.platform == "linux" else ""
+    return Point(
+        "sandbox", "differs", "none: numbers measured here are your own word, and nothing can be verified.", cure
+    )
+
+
+def _size(name: str, size: int, least: int, cure: str) -> Point:
+    text = f"{size / GIB:.1f} GiB"
+    if size >= least:
+        return Point(name, "ok", text)
+    return Point(name, "differs", f"{text}, less than the {least / GIB:.0f} GiB that such a project takes.", cure)
+
+
+def _hints(raw: Mapping[str, Any]) -> str:
+    """What the protocol says about hardware: its author's words, cleaned and cut."""
+    said: list[str] = []
+    match raw:
+        case {"environment": {"osHints": [*hints]}}:
+            said = [hint for hint in hints[:8] if isinstance(hint, str)]
+    return printable(", ".join(said), 120)
+
+
+def baseline_class(metrics: bytes) -> str:
+    """The hardware class in a baseline metrics artifact, empty where it names none."""
+    try:
+        found = json.loads(metrics)["hardware"]["class"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
+    return printable(found, 64) if isinstance(found, str) else ""

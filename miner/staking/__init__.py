@@ -1,0 +1,1 @@
+"""From a kept candidate to a staked proposal: confirm, weigh, submit."""

@@ -1,0 +1,1 @@
+"""One candidate judged: runs, this machine watched, early stops."""

@@ -1,0 +1,510 @@
+"""Following a project: events and state, after downtime, forks, and what cannot be read; on every kind of network."""
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from solders.hash import Hash
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+
+from chain.connection.opening import Connection
+from chain.errors import ChainError, InvalidData, NetworkUnreachable, NotFound
+from chain.indexer import rules
+from chain.indexer.rules import Follower, index_path
+from chain.indexer.store import Index, IndexedEvent
+from chain.indexer.watch import catch_up
+from chain.localnet.server import serve
+from chain.network.base import Entry, Network, Receipt
+from chain.network.embedded import Ledger
+from chain.network.rpc import Rpc
+from chain.program import PROGRAM_ID, interface
+from chain.program.interface import (
+    Bought,
+    LedgerBurned,
+    ProposalRejected,
+    ProposalStatus,
+    ProposalSubmitted,
+    ReviewClaimed,
+    StakeSlashed,
+    parse_events,
+    scan_events,
+)
+from tests import local
+from tests.chain import live
+
+SETTLED = ["ReviewClaimed", "ProposalRejected", "StakeSlashed", "LedgerBurned"]
+KEY = Pubkey.from_bytes(bytes([3]) * 32)
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    with Connection("embedded", local.home_with_project(tmp_path / "home")) as connection:
+        yield connection
+
+
+@pytest.fixture(params=["embedded", "rpc"])
+def network(request: pytest.FixtureRequest, connection: Connection) -> Iterator[Network]:
+    ledger = local.ledger_of(connection)
+    if request.param == "embedded":
+        yield ledger
+        return
+    with serve(ledger, port=0).start() as node:
+        rpc = Rpc(node.url)
+        yield rpc
+        rpc.close()
+
+
+def kinds(found: Sequence[IndexedEvent]) -> list[str]:
+    return [type(event.event).__name__ for event in found]
+
+
+def ask(network: Any, method: str, count: dict[str, int]) -> Any:
+    """Count the calls of a method."""
+    real = getattr(network, method)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        count[method] = count.get(method, 0) + 1
+        return real(*args, **kwargs)
+
+    return counted
+
+
+def test_events_and_state(connection: Connection, network: Network, tmp_path: Path) -> None:
+    client, verifier = connection.client, local.verifier_of(connection)
+    with Follower(network, 0, tmp_path / "index.sqlite") as follower:
+        assert follower.sync() == []  # what was before is history, not news
+        proposal = local.propose(connection)
+        found = follower.sync()
+        assert kinds(found) == ["Bought", "ProposalSubmitted"]
+        submitted = found[1]
+        assert isinstance(submitted.event, ProposalSubmitted)
+        assert (submitted.event.id, submitted.event.stake, submitted.final) == (0, local.STAKE, True)
+        assert submitted.time is not None
+        assert [p.id for p in follower.proposals(ProposalStatus.PENDING)] == [0]
+        assert follower.proposals() == [client.proposal(0)]
+
+        client.claim_review(verifier, proposal)
+        client.reject(verifier, proposal, metrics=(bytes(32), bytes(32)))
+        assert kinds(follower.sync()) == SETTLED
+        assert [p.status for p in follower.proposals()] == [ProposalStatus.REJECTED]
+        assert follower.proposals(ProposalStatus.PENDING, ProposalStatus.IN_REVIEW) == []
+        assert follower.sync() == []
+        assert follower.project == client.project(0)
+        told = kinds(follower.events())
+        assert {"ReviewClaimed", "ProposalRejected", "StakeSlashed"} <= set(told)
+
+
+def test_history_is_read_afterwards_and_once(connection: Connection, network: Network, tmp_path: Path) -> None:
+    local.propose(connection)
+    with Follower(network, 0, tmp_path / "index.sqlite") as follower:
+        assert follower.sync() == []
+        assert [p.id for p in follower.proposals()] == [0]  # state needs no history
+        assert not follower.backlog().done
+        words: list[str] = []
+        assert catch_up(follower, words.append) == []
+        assert follower.backlog().done
+        assert words
+        history = kinds(follower.events())
+        assert history[-2:] == ["Bought", "ProposalSubmitted"]
+        assert "ProjectCreated" in history
+        assert "VerifierAdded" in history  # concerns every project
+        slots = [event.slot for event in follower.events()]
+        assert slots == sorted(slots)
+        recent = follower.events(since=follower.events()[-1].time)
+        assert kinds(recent)[-1] == "ProposalSubmitted"
+        assert follower.sync() == []
+        catch_up(follower, words.append)
+        assert kinds(follower.events()) == history  # idempotent
+
+
+def test_downtime_leaves_no_gap_and_a_restart_asks_little(
+    connection: Connection, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "index.sqlite"
+    with Follower(network, 0, path) as follower:
+        catch_up(follower, lambda words: None)
+    made = [local.propose(connection).id for _ in range(4)]
+    count: dict[str, int] = {}
+    for method in ("entries", "transaction", "program_accounts", "accounts"):
+        monkeypatch.setattr(network, method, ask(network, method, count))
+    with Follower(network, 0, path) as follower:
+        found = follower.sync()
+        assert [event.event.id for event in found if isinstance(event.event, ProposalSubmitted)] == made
+        assert count == {"entries": 1, "transaction": 8, "accounts": 2}
+        count.clear()
+    with Follower(network, 0, path) as follower:
+        assert follower.sync() == []
+        assert count == {"entries": 1, "accounts": 1}
+        assert [p.id for p in follower.proposals()] == made
+
+
+def test_a_long_downtime_is_read_in_bounded_steps(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = local.ledger_of(connection)
+    with Follower(ledger, 0, tmp_path / "index.sqlite") as follower:
+        catch_up(follower, lambda words: None)
+        ledger.warp(120)  # what was listed is out of the window that is listed again
+        made = [local.propose(connection).id for _ in range(5)]
+        monkeypatch.setattr(rules, "PAGE", 3)
+        found = follower.sync(transactions=2)
+        assert follower.index.gaps()
+        for _ in range(20):
+            if follower.backlog().done:
+                break
+            follower.backfill(transactions=2)
+            found += follower.sync(transactions=2)
+        assert follower.backlog().done
+        assert sorted(e.event.id for e in found if isinstance(e.event, ProposalSubmitted)) == made
+        assert len({event.seq for event in found}) == len(found)
+        told = [e.event.id for e in follower.events() if isinstance(e.event, ProposalSubmitted)]
+        assert told == made  # and the index has them in the chain's order
+
+
+def test_two_followers_share_a_file(connection: Connection, tmp_path: Path) -> None:
+    ledger = local.ledger_of(connection)
+    path = tmp_path / "index.sqlite"
+    with Follower(ledger, 0, path) as one, Follower(ledger, 0, path) as two:
+        one.sync(), two.sync()
+        local.propose(connection)
+        first, second = one.sync(), two.sync()
+        assert kinds(first) == ["Bought", "ProposalSubmitted"]
+        assert second == first  # whoever read it, each is told
+
+
+def test_a_project_that_is_not_there(connection: Connection, tmp_path: Path) -> None:
+    with (
+        Follower(local.ledger_of(connection), 7, tmp_path / "i") as follower,
+        pytest.raises(NotFound, match="project 7"),
+    ):
+        follower.sync()
+
+
+def test_other_projects_events_are_left_out(connection: Connection, tmp_path: Path) -> None:
+    ledger = local.ledger_of(connection)
+    project = connection.client.project(0)
+    live.put(connection.home, live.project_account(replace(project, id=5)))
+    local.propose(connection)
+    with Follower(ledger, 5, tmp_path / "index.sqlite") as follower:
+        catch_up(follower, lambda words: None)
+        assert kinds(follower.events()) == ["VerifierAdded"]
+        assert follower.proposals() == []
+
+
+# --- a cluster that forks, lags and lies ---
+
+
+class Cluster:
+    """A network whose history a test writes: blocks of transactions, some final, some to vanish."""
+
+    name, program_id, is_local = "cluster", PROGRAM_ID, False
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.chain: list[tuple[Entry, tuple[str, ...]]] = []  # oldest first
+        self.final = 0
+        self.withheld: set[Signature] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    def land(self, number: int, slot: int, *events: Any, failed: bool = False) -> Signature:
+        """Append a transaction."""
+        signature = Signature.from_bytes(number.to_bytes(8, "big") * 8)
+        logs = logs_of(*events)
+        self.chain.append((Entry(signature, slot, 1_700_000_000 + slot, failed, False), logs))
+        return signature
+
+    def fork(self, *gone: Signature) -> None:
+        self.chain = [item for item in self.chain if item[0].signature not in gone]
+
+    def entries(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Entry]:
+        found = [replace(entry, final=entry.slot <= self.final) for entry, _ in reversed(self.chain)]
+        if before is not None:
+            place = [entry.signature for entry in found].index(before)
+            found = found[place + 1 :]
+        return found[:limit]
+
+    def final_slot(self) -> int:
+        return self.final
+
+    def transaction(self, signature: Signature) -> Receipt | None:
+        for entry, logs in self.chain:
+            if entry.signature == signature and signature not in self.withheld:
+                error = "it failed" if entry.failed else None
+                return Receipt(signature, entry.slot, entry.block_time, 5000, 5000, error, None, logs, b"")
+        return None
+
+
+def logs_of(*events: Any) -> tuple[str, ...]:
+    """What the program logs; text is logged as it is."""
+    lines = [
+        event if isinstance(event, str) else f"Program data: {base64.b64encode(interface.encode_event(event)).decode()}"
+        for event in events
+    ]
+    return (f"Program {PROGRAM_ID} invoke [1]", *lines, f"Program {PROGRAM_ID} success")
+
+
+@pytest.fixture
+def cluster(connection: Connection) -> Cluster:
+    return Cluster(local.ledger_of(connection))
+
+
+@pytest.fixture
+def follower(cluster: Cluster, tmp_path: Path) -> Iterator[Follower]:
+    cluster.land(1, 10, Bought(0, KEY, 1, 1))
+    cluster.final = 10
+    with Follower(cluster, 0, tmp_path / "index.sqlite") as follower:
+        catch_up(follower, lambda words: None)
+        yield follower
+
+
+def buys(found: Sequence[IndexedEvent]) -> list[tuple[int, bool]]:
+    return [(e.event.tokens_out, e.removed) for e in found if isinstance(e.event, Bought)]
+
+
+def test_what_vanishes_is_taken_out_once_its_slot_is_final(cluster: Cluster, follower: Follower) -> None:
+    lost = cluster.land(2, 20, Bought(0, KEY, 1, 2))
+    cluster.land(3, 21, Bought(0, KEY, 1, 3))
+    assert buys(follower.sync()) == [(2, False), (3, False)]
+    assert [event.final for event in follower.events()] == [True, False, False]
+    cluster.fork(lost)
+    assert follower.sync() == []  # the slot is not final: the node may only lag
+    assert len(follower.events()) == 3
+    cluster.final = 30
+    assert buys(follower.sync()) == [(2, True)]
+    assert buys(follower.events()) == [(1, False), (3, False)]
+    assert all(event.final for event in follower.events())
+    assert follower.sync() == []
+
+
+def test_what_lands_again_elsewhere_stays(cluster: Cluster, follower: Follower) -> None:
+    moved = cluster.land(2, 20, Bought(0, KEY, 1, 2))
+    follower.sync()
+    cluster.fork(moved)
+    cluster.land(2, 25, Bought(0, KEY, 1, 2))
+    cluster.final = 30
+    assert follower.sync() == []
+    assert [(event.slot, event.final) for event in follower.events()] == [(10, True), (25, True)]
+
+
+def test_what_lands_again_with_another_outcome_is_told_anew(cluster: Cluster, follower: Follower) -> None:
+    moved = cluster.land(2, 20, Bought(0, KEY, 1, 2))
+    follower.sync()
+    cluster.fork(moved)
+    cluster.land(2, 25, Bought(0, KEY, 1, 99))
+    cluster.final = 30
+    assert buys(follower.sync()) == [(2, True), (99, False)]
+    cluster.final = 40
+
+
+def test_what_was_heard_and_is_listed_as_failed_is_taken_out(cluster: Cluster, follower: Follower) -> None:
+    signature = cluster.land(2, 20, Bought(0, KEY, 1, 2), failed=True)
+    assert buys(follower.heard(signature, 20, failed=False, logs=logs_of(Bought(0, KEY, 1, 2)))) == [(2, False)]
+    assert buys(follower.sync()) == [(2, True)]
+    assert buys(follower.events()) == [(1, False)]
+
+
+def test_a_subscription_and_the_listing_tell_a_thing_once(cluster: Cluster, follower: Follower) -> None:
+    logs = logs_of(Bought(0, KEY, 1, 2))
+    signature = cluster.land(2, 20, Bought(0, KEY, 1, 2))
+    (first,) = follower.heard(signature, 20, failed=False, logs=logs)
+    assert (first.time, first.final) == (None, False)
+    assert follower.heard(signature, 20, failed=False, logs=logs) == []
+    cluster.final = 20
+    assert follower.sync() == []
+    (_, last) = follower.events()
+    assert (last.time, last.final) == (1_700_000_020, True)
+
+
+def test_a_made_up_notification_does_not_stay(cluster: Cluster, follower: Follower) -> None:
+    made_up = Signature.from_bytes(bytes([9]) * 64)
+    assert len(follower.heard(made_up, 3, failed=False, logs=logs_of(Bought(0, KEY, 1, 66)))) == 1
+    cluster.final = 30
+    assert buys(follower.sync()) == [(66, True)]
+    assert buys(follower.events()) == [(1, False)]
+
+
+def test_a_transaction_that_a_lagging_node_lists_and_does_not_give(cluster: Cluster, follower: Follower) -> None:
+    late = cluster.land(2, 20, Bought(0, KEY, 1, 2))
+    cluster.land(3, 21, Bought(0, KEY, 1, 3))
+    cluster.withheld = {late}
+    assert buys(follower.sync()) == [(3, False)]
+    with pytest.raises(ChainError, match="does not give"):
+        catch_up(follower, lambda words: None)
+    cluster.withheld = set()
+    assert buys(follower.sync()) == [(2, False)]
+    assert buys(follower.events()) == [(1, False), (2, False), (3, False)]
+
+
+def test_a_failed_transaction_has_no_events(cluster: Cluster, follower: Follower) -> None:
+    cluster.land(2, 20, Bought(0, KEY, 1, 2), failed=True)
+    assert follower.sync() == []
+    assert follower.backlog().done
+
+
+def test_malformed_events_are_told_of_and_stop_nothing(cluster: Cluster, follower: Follower) -> None:
+    short = base64.b64encode(interface.encode_event(Bought(0, KEY, 1, 9))[:-1]).decode()
+    cluster.land(2, 20, f"Program data: {short}", "Program data: ?!", "Program data: AAAA", Bought(0, KEY, 1, 2))
+    found = follower.sync()
+    assert [event.event is None for event in found] == [True, True, False]
+    assert "ends at byte" in found[0].problem
+    assert "base64" in found[1].problem
+    assert follower.sync() == []
+
+
+def test_a_network_that_falls_silent_loses_nothing(
+    cluster: Cluster, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2, 6):
+        cluster.land(number, 20 + number, Bought(0, KEY, 1, number))
+    real, calls = cluster.transaction, iter(range(100))
+
+    def flaky(signature: Signature) -> Receipt | None:
+        if next(calls) == 2:
+            raise NetworkUnreachable("It does not answer.")
+        return real(signature)
+
+    monkeypatch.setattr(cluster, "transaction", flaky, raising=False)
+    with pytest.raises(NetworkUnreachable):
+        follower.sync()
+    assert buys(follower.sync()) == [(n, False) for n in range(2, 6)]
+
+
+# --- state ---
+
+
+def test_a_lagging_node_gives_the_newest_proposal_later(connection: Connection, tmp_path: Path) -> None:
+    ledger = local.ledger_of(connection)
+    hidden = live.PDAS.proposal(0)
+
+    class Lagging:
+        on = True
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(ledger, name)
+
+        def accounts(self, keys: Sequence[Pubkey]) -> Any:
+            found = ledger.accounts(keys)
+            return [None if self.on and key == hidden else account for key, account in zip(keys, found, strict=True)]
+
+    network: Any = Lagging()
+    with Follower(network, 0, tmp_path / "index.sqlite") as follower:
+        follower.refresh()
+        local.propose(connection)
+        follower.refresh()
+        assert follower.proposals() == []
+        network.on = False
+        follower.refresh()
+        assert [p.id for p in follower.proposals()] == [0]
+
+
+def test_malformed_proposals_are_set_aside(connection: Connection, tmp_path: Path) -> None:
+    proposal = local.propose(connection)
+    good = interface.encode_account(proposal)
+    live.put(connection.home, (live.PDAS.proposal(1), good[:8] + (1).to_bytes(8, "little") + good[16:-9], PROGRAM_ID))
+    with Follower(local.ledger_of(connection), 0, tmp_path / "index.sqlite") as follower:
+        follower.refresh()
+        assert [p.id for p in follower.proposals()] == [0]
+        assert follower.index.malformed(0) == [live.PDAS.proposal(1)]
+
+
+def test_many_open_proposals_are_read_in_one_call(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = local.ledger_of(connection)
+    monkeypatch.setattr(rules, "MAX_CHANGEABLE", 3)
+    live.put(connection.home, *(live.proposal_account(live.proposal(n)) for n in range(8)))
+    count: dict[str, int] = {}
+    monkeypatch.setattr(ledger, "program_accounts", ask(ledger, "program_accounts", count))
+    with Follower(ledger, 0, tmp_path / "index.sqlite") as follower:
+        follower.refresh()
+        live.put(connection.home, live.proposal_account(live.proposal(2, ProposalStatus.EXPIRED)))
+        follower.refresh()
+        assert count == {"program_accounts": 2}
+        assert [p.id for p in follower.proposals(ProposalStatus.EXPIRED)] == [2]
+        assert len(follower.proposals()) == 8
+
+
+# --- the file ---
+
+
+def test_the_file_is_bound_to_its_chain(tmp_path: Path) -> None:
+    path = tmp_path / "index.sqlite"
+    Index(path, Hash.default(), PROGRAM_ID).close()
+    Index(path, Hash.default(), PROGRAM_ID).close()
+    with pytest.raises(InvalidData, match="another chain"):
+        Index(path, Hash.new_unique(), PROGRAM_ID)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 9")
+    db.close()
+    with pytest.raises(InvalidData, match="format 9"):
+        Index(path, Hash.default(), PROGRAM_ID)
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(InvalidData, match="not an index"):
+        Index(path, Hash.default(), PROGRAM_ID)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ChainError, match="cannot be used"):
+        Index(tmp_path / "file" / "index.sqlite", Hash.default(), PROGRAM_ID)
+
+
+def test_its_place_tells_chains_apart(connection: Connection, tmp_path: Path) -> None:
+    ledger = local.ledger_of(connection)
+    path = index_path(tmp_path, ledger)
+    assert path.parent == tmp_path / "index"
+    other = Ledger(tmp_path / "other")
+    assert index_path(tmp_path, other) != path
+    other.close()
+    url: Any = type(
+        "Url", (), {"name": "http://[::1]:8899/?k=v", "genesis_hash": ledger.genesis_hash, "program_id": PROGRAM_ID}
+    )
+    assert index_path(tmp_path, url).parent == tmp_path / "index"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.one_of(st.text(), st.binary().map(lambda raw: "Program data: " + base64.b64encode(raw).decode()))))
+def test_any_log_gives_events_or_typed_errors(lines: list[str]) -> None:
+    logs = [f"Program {PROGRAM_ID} invoke [1]", *lines]
+    found = scan_events(logs)
+    if any(isinstance(event, InvalidData) for event in found):
+        with pytest.raises(InvalidData):
+            parse_events(logs)
+    else:
+        assert parse_events(logs) == found
+
+
+EVENTS: list[interface.Event] = [
+    Bought(2**64 - 1, KEY, 2**64 - 1, 0),
+    ReviewClaimed(2**64 - 1, KEY, -(2**63)),
+    LedgerBurned(0, 1),
+    StakeSlashed(1, KEY, 2, 3),
+    ProposalRejected(1, KEY, bytes(32), bytes(32)),
+]
+
+
+def test_the_largest_numbers_come_back(tmp_path: Path) -> None:
+    index = Index(tmp_path / "index.sqlite", Hash.default(), PROGRAM_ID)
+    signature = Keypair().sign_message(b"")
+    with index.writing():
+        index.hear(signature, 5, failed=False)
+        index.store_events(signature, EVENTS)
+        again = index.store_events(signature, EVENTS)
+    assert again == []
+    assert [event.event for event in index._events(_all())] == EVENTS
+    index.close()
+
+
+def _all() -> str:
+    from chain.indexer.store import _COLUMNS, _IN_ORDER
+
+    return _COLUMNS + _IN_ORDER

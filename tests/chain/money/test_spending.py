@@ -1,0 +1,251 @@
+"""Money: real money only where it was typed and capped, never more than the cap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from solders.keypair import Keypair
+
+from chain.connection.opening import Connection
+from chain.errors import TransactionFailed
+from chain.localnet.server import serve
+from chain.money import spending
+from chain.money.client import Client
+from chain.money.spending import MAINNET_GENESIS, Budget, SpendingRefused, Terms, refusal
+from chain.network.embedded import Ledger
+from chain.program.interface import Bought, ScoreNotImproved
+from chain.wallet import wallet
+from tests import local
+from tests.chain.commands.test_cli import chain, project_files, refused
+from tests.chain.svm import digest
+
+SOL = 10**9
+_MAINNET = Terms(typed=True, real=True, cap=SOL, genesis=MAINNET_GENESIS)
+
+
+@pytest.mark.parametrize(
+    ("terms", "genesis", "words"),
+    [
+        (_MAINNET, MAINNET_GENESIS, None),
+        (replace(_MAINNET, typed=False), MAINNET_GENESIS, "not named on the command line"),
+        (replace(_MAINNET, cap=None), MAINNET_GENESIS, "without a cap"),
+        (replace(_MAINNET, cap=0), MAINNET_GENESIS, None),
+        (_MAINNET, "other", "another cluster"),
+        (replace(_MAINNET, typed=False, genesis="fork"), "fork", "not named on the command line"),
+        (Terms(typed=True, cap=SOL), MAINNET_GENESIS, "under another name"),  # by its URL, or a name of one's own
+        (Terms(), MAINNET_GENESIS, "under another name"),
+        (Terms(), "local", None),
+        (Terms(genesis="devnet"), "local", "another cluster"),
+        (Terms(genesis="devnet"), "devnet", None),
+    ],
+)
+def test_refusal(terms: Terms, genesis: str, words: str | None) -> None:
+    found = refusal(terms, "NAME", genesis)
+    assert (found is None) == (words is None)
+    if found is not None and words is not None:
+        assert words in found.problem
+        assert "NAME" in found.problem
+        assert found.cure
+
+
+def test_a_budget() -> None:
+    budget = Budget(Terms(cap=100))
+    assert budget.reserve(60) == 60
+    with pytest.raises(SpendingRefused, match=r"0\.000000041 SOL.*0\.000000040 are left"):
+        budget.reserve(41)
+    budget.settle(60, 10)
+    assert budget.spent == 10
+    assert budget.reserve(-5) == 0  # a gain pays for nothing else
+    budget.settle(budget.reserve(90), 0)
+    assert budget.reserve(90) == 90
+    assert Budget(Terms()).reserve(10**18) == 10**18
+
+
+# --- on a ledger ---
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    with Connection("embedded", local.home_with_project(tmp_path)) as connection:
+        yield connection
+
+
+def capped(connection: Connection, cap: int) -> Client:
+    return Client(connection.network, budget=Budget(Terms(cap=cap)))
+
+
+def test_a_cap_holds_over_transactions_and_counts_what_they_took(connection: Connection) -> None:
+    miner, project = local.miner_of(connection), connection.client.project(0)
+    key, network = miner.pubkey(), connection.network
+    client, before = capped(connection, 20_000_000), network.balance(miner.pubkey())
+    client.buy(miner, project, local.cost(0, 9))
+    taken = before - network.balance(key)
+    assert client.budget.spent == taken > local.cost(0, 9) + 2_000_000  # with a token account's rent
+    landed = local.ledger_of(connection).transaction_count()
+    with pytest.raises(SpendingRefused, match="Nothing was sent"):
+        client.buy(miner, project, 19_000_000)
+    assert local.ledger_of(connection).transaction_count() == landed
+    spent = client.budget.spent
+    client.sell(miner, project, 9)  # gains more than its fee
+    assert client.budget.spent == spent
+    small = capped(connection, local.cost(0, 1) + 5_000)
+    small.buy(miner, project, local.cost(0, 1))
+    assert small.budget.spent == small.budget.terms.cap
+    with pytest.raises(SpendingRefused):
+        small.buy(miner, project, local.cost(1, 1))
+
+
+def test_what_came_to_nothing_is_given_back(connection: Connection) -> None:
+    proposal, verifier = local.propose(connection), local.verifier_of(connection)
+    other = local.propose(connection)
+    ledger = local.ledger_of(connection)
+    rival = Client(ledger)
+    for entry in (proposal, other):
+        rival.claim_review(verifier, entry)
+    project, metrics = rival.project(0), (digest("m"), digest("id"))
+
+    def rush() -> None:
+        rival.approve(verifier, other, project, verified_score=2_700_000, metrics=metrics)
+
+    network = local.Watched(ledger, send=rush)
+    client = Client(network, budget=Budget(Terms(cap=SOL)))
+    with pytest.raises(ScoreNotImproved):
+        client.approve(verifier, proposal, project, verified_score=2_600_000, metrics=metrics)
+    assert client.budget.spent == 0
+    open_ = Client(local.Watched(ledger, confirm=_interrupt), budget=Budget(Terms(cap=SOL)))
+    with pytest.raises(KeyboardInterrupt):
+        open_.buy(local.miner_of(connection), project, 100_000)
+    assert open_.budget.spent > 0  # not known: it stays reserved
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+# --- mainnet, played by a local node ---
+
+
+@dataclass(frozen=True)
+class Mainnet:
+    """A node that a user file calls mainnet, and who pays there."""
+
+    ledger: Ledger
+    url: str
+    home: Path
+    key: Keypair
+    file: Path
+
+    def run(self, *arguments: object, network: str | None = "mainnet", **environment: str) -> Result:
+        given = [] if network is None else ["--network", network]
+        return chain(self.home, *arguments, *given, ARMLX_CONFIG=str(self.file), **environment)
+
+    def balance(self) -> int:
+        return self.ledger.balance(self.key.pubkey())
+
+
+@pytest.fixture
+def mainnet(tmp_path: Path) -> Iterator[Mainnet]:
+    ledger = Ledger(local.home_with_project(tmp_path / "ledger"))
+    key = wallet.new(tmp_path / "keys", "payer")
+    ledger.airdrop(key.pubkey(), SOL)
+    with serve(ledger, port=0).start() as server:
+        file = tmp_path / "user.toml"
+        file.write_text(
+            f'[networks.mainnet]\nrpc_url = "{server.url}"\ngenesis = "{ledger.genesis_hash}"\n'
+            f'irys_uploader = "http://127.0.0.1:9"\nkeypair = "{wallet.path_of(tmp_path / "keys", "payer")}"\n'
+        )
+        yield Mainnet(ledger, server.url, tmp_path / "home", key, file)
+    ledger.close()
+
+
+def test_mainnet_has_to_be_typed_and_capped(mainnet: Mainnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    buy = ("token", "buy", local.cost(0, 2))
+    # looking is free
+    assert "TST" in mainnet.run("project", "list", network=None, ARMLX_NETWORK="mainnet").stdout
+    # an environment or a file does not type it
+    refused(
+        mainnet.run(*buy, network=None, ARMLX_NETWORK="mainnet"), "not named on the command line", "--network mainnet"
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "armlx.toml").write_text('network = "mainnet"\nmax_spend = 1\n')
+    refused(mainnet.run(*buy, network=None), "not named on the command line")
+    (tmp_path / "armlx.toml").unlink()
+    refused(mainnet.run(*buy), "without a cap", "--max-spend")
+    refused(mainnet.run(*buy, "--max-spend", "0.000001"), "of the cap of 0.000001000 SOL", "Nothing was sent")
+    assert mainnet.balance() == SOL
+    done = mainnet.run(*buy, "--max-spend", "0.01")
+    assert done.exit_code == 0, done.output
+    assert SOL - 10_000_000 < mainnet.balance() < SOL
+    # a configured cap is a cap
+    mainnet.file.write_text(mainnet.file.read_text() + 'max_spend = "0.01"\n')
+    assert mainnet.run(*buy).exit_code == 0
+
+
+def test_mainnet_is_known_by_any_name(mainnet: Mainnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    buy = (
+        "token",
+        "buy",
+        local.cost(0, 2),
+        "--max-spend",
+        "1",
+        "--keypair",
+        mainnet.home.parent / "keys/wallets/payer.json",
+    )
+    monkeypatch.setattr(spending, "MAINNET_GENESIS", str(mainnet.ledger.genesis_hash))
+    refused(mainnet.run(*buy, network=mainnet.url), "under another name", "--network mainnet")
+    mainnet.file.write_text(f'[networks.mine]\nrpc_url = "{mainnet.url}"\n')
+    refused(mainnet.run(*buy, network="mine"), "under another name")
+    # and a node of another cluster is not paid through
+    refused(mainnet.run(*buy, "--rpc-url", mainnet.url, network="devnet"), "another cluster")
+    assert mainnet.balance() == SOL
+
+
+def test_nothing_is_uploaded_where_nothing_may_be_spent(mainnet: Mainnet, tmp_path: Path) -> None:
+    create = ("project", "create", *project_files(tmp_path), "--name", "N", "--symbol", "S")
+    assert "without a cap" in mainnet.run(*create).stderr
+    assert "127.0.0.1:9" in mainnet.run(*create, "--max-spend", "1").stderr  # the uploader, which is not there
+
+
+def test_a_library_cannot_spend_on_mainnet_by_naming_it(mainnet: Mainnet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARMLX_CONFIG", str(mainnet.file))
+    monkeypatch.setenv("ARMLX_MAX_SPEND", "1")
+    with Connection("mainnet", mainnet.home) as connection:
+        assert not connection.network.is_local
+        with pytest.raises(SpendingRefused, match="not named on the command line"):
+            connection.client.buy(connection.wallet(None, "miner"), connection.client.project(0), 5_000)
+
+
+def test_a_failure_on_chain_costs_its_fee(connection: Connection) -> None:
+    """Sent without preflight, as a cluster does with what changed since: the fee is what the cap loses."""
+    ledger, verifier = local.ledger_of(connection), local.verifier_of(connection)
+    proposal = local.propose(connection)
+    client = Client(_Blind(ledger, connection.client, proposal.id), budget=Budget(Terms(cap=SOL)))  # type: ignore[arg-type]
+    with pytest.raises(TransactionFailed):
+        client.claim_review(verifier, proposal)
+    assert client.budget.spent == 5_000
+    done = Client(ledger).buy(verifier, client.project(0), local.cost(4, 1))
+    assert done.receipt.paid > done.event(Bought).lamports_spent + done.receipt.fee - 1
+
+
+class _Blind(local.Watched):
+    """A node that checks nothing before it forwards, with a rival who is faster."""
+
+    def __init__(self, ledger: Ledger, rival: Client, proposal: int) -> None:
+        super().__init__(ledger)
+        self._rival, self._proposal = rival, proposal
+
+    def send(self, tx: object) -> object:  # type: ignore[override]
+        from chain.connection.opening import AUTHORITY
+
+        second = Keypair()
+        ledger = self._network
+        assert isinstance(ledger, Ledger)
+        ledger.airdrop(second.pubkey(), SOL)
+        authority = wallet.load(wallet.path_of(ledger.home, AUTHORITY))
+        self._rival.add_verifier(authority, second.pubkey())
+        self._rival.claim_review(second, self._rival.proposal(self._proposal))
+        return ledger.submit(tx, preflight=False)  # type: ignore[arg-type]

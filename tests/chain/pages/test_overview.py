@@ -1,0 +1,309 @@
+"""The project page: the live project's figures from real accounts, through the command, in terminal and browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from solders.keypair import Keypair
+
+from chain.commands.main import main
+from chain.errors import InvalidData
+from chain.network.embedded import Ledger
+from chain.pages.overview import by_day, infer, parse_json, track_record
+from chain.pages.text import bars
+from chain.program import PROGRAM_ID, interface
+from chain.program.interface import Claimable, GlobalConfig, ProposalStatus, SolVault, VerifierEntry
+from chain.projects import listing
+from tests.chain import live
+from tests.support import require
+
+NOW = 1_795_600_000
+KEY = Keypair.from_seed(bytes(32)).pubkey()
+HOSTILE = "<script>alert(1)</script>\"'>&\x1b[2J\u202e"
+
+
+def chain(*arguments: object) -> Any:
+    environment = {"ARMLX_NETWORK": None, "ARMLX_HOME": None, "ARMLX_IRYS": None}
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], env=environment)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The live project with one approved proposal, and one of each status that is hostile or malformed beside it."""
+    home = tmp_path_factory.mktemp("live")
+    live.publish(
+        home,
+        protocol=live.with_purpose(HOSTILE, unheardOf={"spice": [HOSTILE, 3]}),
+        proposals=[live.approved(0), live.proposal(1, submitted_at=2**62), live.proposal(2, ProposalStatus.EXPIRED)],
+    )
+    broken = interface.encode_account(live.proposal(3))[:-3] + b"\x63\xff\xff"  # no such status
+    live.put(home, (live.PDAS.proposal(3), broken, PROGRAM_ID))
+    live.put(home, (live.PDAS.project(9), interface.discriminator("account", "Project") + b"short", PROGRAM_ID))
+    return home
+
+
+def test_the_live_projects_figures(home: Path) -> None:
+    shown = json.loads(chain("project", "show", 0, "--home", home, "--json").stdout)
+    assert {
+        name: shown[name] for name in ("metric", "convention", "baseline", "best", "raw_gain", "delta_percent")
+    } == {
+        "metric": "val_bpb",
+        "convention": "reflected",
+        "baseline": "2.667000",
+        "best": "1.991456",
+        "raw_gain": "0.675544",
+        "delta_percent": "25.33",
+    }
+    assert (shown["next_price_lamports"], shown["supply"]) == (224_000, 124)
+    assert (shown["miner_pool_minted"], shown["miner_pool_cap"]) == (1, 21_000_000)
+    (step,) = shown["track_record"]
+    assert (step["proposal"], step["metric"], step["gain"], step["miner"]) == (
+        0,
+        "1.991456",
+        "0.675544",
+        str(live.MINER),
+    )
+    assert [entry["malformed"] for entry in shown["malformed"]] == [str(live.PDAS.proposal(3))]
+    assert shown["protocol"]["measurement"]["primaryMetric"]["name"] == "val_bpb"
+    text = chain("project", "show", 0, "--home", home).stdout
+    for words in (
+        "Autoresearch MLX (ARMLX)",
+        "best val_bpb       1.991456",
+        "+25.33 %",
+        "raw gain           0.675544",
+        "0.000224 SOL",
+        "1 of 21,000,000 minted",
+        "track record (1 approved)",
+        "2026-05-10 08:00",
+        "malformed account",
+        "training seconds budget       300",
+        "spice",
+    ):
+        assert words in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
+def test_lists_show_what_cannot_be_read_and_go_on(home: Path) -> None:
+    text = chain("project", "list", "--home", home).stdout
+    assert "ARMLX" in text
+    assert f"malformed account {live.PDAS.project(9)} of 13 bytes" in text
+    listed = json.loads(chain("proposal", "list", "--home", home, "--json").stdout)
+    assert [entry.get("id") for entry in listed] == [0, 1, 2, None]
+    assert listed[3]["malformed"] == str(live.PDAS.proposal(3))
+
+
+def test_a_proposals_scores_as_metrics(home: Path) -> None:
+    shown = json.loads(chain("proposal", "show", 0, "--home", home, "--json").stdout)
+    assert (shown["verified_aggregate_score"], shown["verified_metric"]) == (3_342_544, "1.991456")
+    assert (shown["claimed_metric"], shown["claimed_gain_percent"]) == ("1.991456", "+25.33")
+    text = chain("proposal", "show", 1, "--home", home).stdout
+    assert "claimed metric               1.991456" in text
+    assert "verified metric" not in text
+    live.put(home, live.proposal_account(live.proposal(50, project_id=77)))
+    orphan = json.loads(chain("proposal", "show", 50, "--home", home, "--json").stdout)
+    assert (orphan["id"], orphan["metric"]) == (50, None)
+    assert "no project 77" in orphan["scores_are_raw_because"]
+
+
+def test_where_scores_mean_nothing_known_they_are_raw(tmp_path: Path) -> None:
+    words = "fits no known convention for the baseline metric 2.5"
+    live.publish(tmp_path, metrics=b'{"metric_value": 2.5}', proposals=[live.approved(0)])
+    page = tmp_path / "page.html"
+    text = chain("project", "show", 0, "--home", tmp_path, "--html", page).stdout
+    assert "baseline 2,667,000, best 3,342,544" in text
+    assert words in text
+    assert "+675,544" in text
+    assert words in page.read_text()
+    assert "%" not in page.read_text().partition("Track record")[2].partition("Protocol")[0]
+    shown = json.loads(chain("proposal", "show", 0, "--home", tmp_path, "--json").stdout)
+    assert shown["metric"] is None
+    assert words in shown["scores_are_raw_because"]
+
+
+def _protocol(direction: str = "minimize") -> Any:
+    return {"measurement": {"primaryMetric": {"name": "val_bpb", "direction": direction}}}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "score", "direction", "kind"),
+    [
+        ('{"metric_value": 2.667}', 2_667_000, "minimize", "reflected"),
+        ('{"metric_value": 2.667}', -2_667_000, "minimize", "negated"),
+        ('{"metric_value": 0.91}', 910_000, "maximize", "plain"),
+        ('{"metrics": {"val_bpb": 2.667}}', 2_667_000, "minimize", "reflected"),
+        ('{"primaryMetric": {"value": 2.667}}', 2_667_000, "minimize", "reflected"),
+        ('{"value": 9, "val_bpb": 2.667}', 2_667_000, "minimize", "reflected"),
+    ],
+)
+def test_the_convention_is_inferred(metrics: str, score: int, direction: str, kind: str) -> None:
+    name, convention = infer(score, _protocol(direction), parse_json(metrics.encode()))
+    assert (name, convention.kind) == ("val_bpb", kind)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "metrics"),
+    [
+        (None, "{}"),
+        ([], "{}"),
+        ({"measurement": []}, "{}"),
+        (_protocol("sideways"), '{"metric_value": 2.667}'),
+        (_protocol(), "[]"),
+        (_protocol(), '{"metric_value": true}'),
+        (_protocol(), '{"metric_value": "2.667"}'),
+        (_protocol(), '{"metric_value": 1e400}'),
+        (_protocol("maximize"), '{"metric_value": -2.667}'),
+    ],
+)
+def test_or_refused(protocol: Any, metrics: str) -> None:
+    with pytest.raises(InvalidData):
+        infer(2_667_000, protocol, parse_json(metrics.encode()))
+
+
+def test_track_record_in_order_of_approval() -> None:
+    late = live.approved(1, 2_900_000, submitted_at=50)
+    early = live.approved(7, 2_700_000, submitted_at=90)  # submitted later, approved first: scores only rise
+    steps = track_record([late, live.proposal(3), early], 2_667_000)
+    assert [(step.proposal.id, step.gain, step.total) for step in steps] == [(7, 33_000, 33_000), (1, 200_000, 233_000)]
+
+
+@pytest.mark.parametrize(
+    ("ago", "place"),
+    [(0, 34), (NOW % 86_400, 34), (NOW % 86_400 + 1, 33), (34 * 86_400, 0), (35 * 86_400, None), (-86_400, None)],
+)
+def test_days(ago: int, place: int | None) -> None:
+    days = by_day([live.proposal(0, submitted_at=NOW - ago)], NOW)
+    assert len(days) == 35
+    assert [day.total for day in days] == [int(number == place) for number in range(35)]
+
+
+@pytest.mark.parametrize("now", [-(2**63), 0, 2**63 - 1])
+def test_a_clock_that_no_calendar_has(now: int) -> None:
+    assert by_day([live.proposal(0, submitted_at=now)], now)[-1].day >= date(1970, 1, 1)
+
+
+def test_bars_are_stacked_by_status_and_scaled() -> None:
+    some = [live.proposal(n, ProposalStatus.REJECTED, submitted_at=NOW) for n in range(9)]
+    some += [live.approved(9, submitted_at=NOW), live.approved(10, submitted_at=NOW - 86_400)]
+    some += [live.approved(11 + n, submitted_at=NOW) for n in range(2)]
+    lines = bars(by_day(some, NOW))
+    assert lines[0].startswith("12 ┤")
+    assert [line[-1] for line in lines[:7]] == ["░", "░", "░", "░", "░", "█", "─"]
+    assert lines[-1].strip().startswith("2026-10-")
+
+
+KINDS = [
+    GlobalConfig(KEY, 1, 2, 3, 255),
+    VerifierEntry(KEY, 5, 254),
+    live.project(KEY, [(bytes(32), bytes(32))] * 2),
+    live.proposal(4),
+    Claimable(0, KEY, 7, 253),
+    SolVault(0, 252),
+]
+
+
+@pytest.mark.parametrize("record", KINDS, ids=lambda record: type(record).__name__)
+def test_every_kind_of_account_decodes(record: Any) -> None:
+    data = interface.encode_account(record)
+    assert listing.decode(data) == record
+    assert listing.decode(data + bytes(20)) == record
+    with pytest.raises(InvalidData):
+        listing.decode(data[:-1])
+    with pytest.raises(InvalidData):
+        listing.decode(b"12345678" + data[8:])
+
+
+def test_all_accounts_of_the_program_in_a_ledger_decode(home: Path) -> None:
+    ledger = Ledger(home)
+    try:
+        found = ledger.program_accounts(ledger.program_id)
+        kinds = set()
+        for address, account in found:
+            if address not in (live.PDAS.proposal(3), live.PDAS.project(9)):
+                kinds.add(type(listing.decode(account.data)).__name__)
+    finally:
+        ledger.close()
+    assert {"GlobalConfig", "VerifierEntry", "Project", "Proposal"} <= kinds
+
+
+# --- the page ---
+
+
+def test_the_page_is_self_contained_and_escaped(home: Path, tmp_path: Path) -> None:
+    page = tmp_path / "new" / "page.html"
+    result = chain("project", "show", 0, "--home", home, "--html", page)
+    assert str(page) in result.stderr
+    text = page.read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#x27;&gt;&amp;[2J" in text
+    for loads in ('http-equiv="refresh', "<link", "<img", "<iframe", "url(", "@import", " src=", " href="):
+        assert loads not in text
+    for words in ("1.991456", "+25.33 %", "0.675544", "0.000224 SOL", "21,000,000", "spice", "malformed account"):
+        assert words in text
+    assert [path.name for path in page.parent.iterdir()] == ["page.html"]  # nothing half written beside it
+
+
+def test_a_page_that_cannot_be_written(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    arguments = ["project", "show", "0", "--home", str(home), "--html", str(tmp_path / "file" / "page.html")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def browser(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
+    """Headless Chromium on a page of this project with proposals of today; gives what it prints."""
+    require(shutil.which("chromium") is not None, "chromium (apt-get install chromium)")
+    folder = tmp_path_factory.mktemp("browser")
+    busy = folder / "home"
+    shutil.copytree(home, busy)
+    ledger = Ledger(busy)
+    now = ledger.clock().unix_timestamp
+    ledger.close()
+    made = [live.proposal(n + 10, ProposalStatus(n % 5), submitted_at=now - n * 40_000) for n in range(40)]
+    live.put(busy, *map(live.proposal_account, [replace(p, verified_aggregate_score=2_700_000 + p.id) for p in made]))
+    chain("project", "show", 0, "--home", busy, "--html", folder / "page.html")
+    runs = iter(range(100))
+
+    def run(*flags: str) -> bytes:
+        quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+        command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *quiet]
+        command += [f"--user-data-dir={folder / str(next(runs))}", *flags, f"file://{folder / 'page.html'}"]
+        return subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
+
+    return run
+
+
+def test_the_browser_renders_it(browser: Callable[..., bytes]) -> None:
+    text = browser("--dump-dom").decode()
+    assert text.count("<section") >= 10
+    assert text.count("<rect") >= 20
+    assert "<script" not in text
+    for words in ("1.991456", "+25.33 %", "0.000224 SOL"):
+        assert words in text
+
+
+@pytest.mark.parametrize(("scheme", "width", "dark"), [("1", 1200, False), ("0", 400, True)])
+def test_light_and_dark(browser: Callable[..., bytes], tmp_path: Path, scheme: str, width: int, dark: bool) -> None:
+    from matplotlib.image import imread
+
+    shot = tmp_path / "shot.png"
+    browser(f"--blink-settings=preferredColorScheme={scheme}", f"--window-size={width},900", f"--screenshot={shot}")
+    pixels = imread(shot)
+    assert pixels.shape[1] == width
+    assert (float(pixels[2, 2, :3].mean()) < 0.3) == dark
+    assert (pixels[:, -3:, :3] == pixels[2, 2, :3]).all()  # nothing runs over the right edge
+    assert Decimal(float(pixels[..., :3].std())) > Decimal("0.02")

@@ -1,0 +1,140 @@
+"""The files that other OpenResearch clients read, in their exact form."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from miner.journal import interop, records
+from miner.journal.journal import Trial
+
+REQUIRED = {
+    "schemaVersion",
+    "trial_id",
+    "utc_timestamp",
+    "protocol_bundle_id",
+    "run_ok",
+    "primary_metric_name",
+    "primary_metric_value",
+    "direction",
+    "beats_local_best",
+    "beats_network_best",
+    "stdout_log_path",
+    "git_head_before",
+    "git_head_after",
+    "harness_exit_code",
+    "error",
+}
+OPTIONAL = {"hypothesis", "base_commit", "head_commit", "tree_hash"}
+BASE, KEPT, WORSE, BROKEN = ("b" * 40, "1" * 40, "2" * 40, "3" * 40)
+
+
+def run(
+    arm: str, value: float | None, *, memory: float | None = None, failure: str = "", at: str = "t"
+) -> dict[str, Any]:
+    return {
+        "at": at,
+        "arm": arm,
+        "val_bpb": value,
+        "failure": failure,
+        "detail": "",
+        "seconds": 6.0,
+        "memory_mb": memory,
+        "log": f"logs/{arm}-{at}.log",
+    }
+
+
+TRIALS = [
+    Trial(0, "baseline", "f0", BASE, BASE, [run("incumbent", 2.5), run("incumbent", 2.6, memory=2048.0)], "keep", 0.0),
+    Trial(
+        1,
+        "HEAD_LR 0.1 -> 0.2,\tMODEL\nDIM",
+        "f1",
+        KEPT,
+        BASE,
+        [run("candidate", 2.4, memory=1024.0), run("incumbent", 2.7, memory=9000.0), run("candidate", 2.3, at="u")],
+        "keep",
+        0.2,
+    ),
+    Trial(
+        2,
+        "worse",
+        "f2",
+        WORSE,
+        KEPT,
+        [run("candidate", 2.8), run("candidate", None, failure="crash", at="v")],
+        "discard",
+        -0.4,
+    ),
+    Trial(
+        3,
+        "broken",
+        "f3",
+        BROKEN,
+        KEPT,
+        [run("candidate", None, failure="crash"), run("candidate", None, failure="over_budget", at="w")],
+        "crash",
+        None,
+    ),
+    Trial(4, "not finished", "f4", "4" * 40, KEPT, [run("candidate", 1.0)]),
+]
+
+
+def test_results_tsv() -> None:
+    assert records.results_tsv(TRIALS) == (
+        "commit\tval_bpb\tmemory_gb\tstatus\tdescription\n"
+        "bbbbbbb\t2.550000\t2.0\tkeep\tbaseline\n"
+        "1111111\t2.350000\t1.0\tkeep\tHEAD_LR 0.1 -> 0.2, MODEL DIM\n"
+        "2222222\t2.800000\t0.0\tdiscard\tworse\n"
+        "3333333\t0.000000\t0.0\tcrash\tbroken\n"
+    )
+
+
+def test_a_crash_after_one_good_run_is_still_a_crash() -> None:
+    trial = Trial(
+        1, "shaky", "f", KEPT, BASE, [run("candidate", 2.4), *[run("candidate", None, failure="crash")] * 2], "crash"
+    )
+    assert records.results_tsv([trial]).splitlines()[1] == "1111111\t0.000000\t0.0\tcrash\tshaky"
+
+
+def test_trials_jsonl() -> None:
+    text = records.trials_jsonl(TRIALS, bundle_id="armlx-1", metric="val_bpb", direction="minimize")
+    assert text.endswith("\n")
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [row["trial_id"] for row in rows] == ["0000", "0001", "0002", "0003"]
+    for row in rows:
+        assert row.keys() >= REQUIRED
+        assert row.keys() <= REQUIRED | OPTIONAL
+        assert (row["schemaVersion"], row["protocol_bundle_id"]) == ("1", "armlx-1")
+        assert (row["primary_metric_name"], row["direction"]) == ("val_bpb", "minimize")
+        assert not row["stdout_log_path"].startswith("/")
+    baseline, kept, worse, broken = rows
+    assert (baseline["git_head_before"], baseline["git_head_after"]) == (BASE, BASE)
+    assert kept == {
+        "schemaVersion": "1",
+        "trial_id": "0001",
+        "utc_timestamp": "u",
+        "protocol_bundle_id": "armlx-1",
+        "run_ok": True,
+        "primary_metric_name": "val_bpb",
+        "primary_metric_value": 2.3499999999999996,
+        "direction": "minimize",
+        "beats_local_best": True,
+        "beats_network_best": True,
+        "stdout_log_path": "logs/candidate-u.log",
+        "git_head_before": BASE,
+        "git_head_after": KEPT,
+        "harness_exit_code": 0,
+        "error": "",
+        "hypothesis": "HEAD_LR 0.1 -> 0.2,\tMODEL\nDIM",
+        "base_commit": BASE,
+        "head_commit": KEPT,
+    }
+    assert (worse["run_ok"], worse["git_head_after"], worse["error"]) == (True, KEPT, "crash")
+    assert (broken["run_ok"], broken["primary_metric_value"], broken["harness_exit_code"]) == (False, None, 1)
+    assert (broken["error"], broken["beats_local_best"]) == ("over_budget", False)
+
+
+def test_no_trials() -> None:
+    assert records.results_tsv([]) == interop.HEADER + "\n"
+    assert records.trials_jsonl([], bundle_id="x", metric="y", direction="minimize") == ""

@@ -1,0 +1,349 @@
+"""The report: numbers and words on the page, hostile text, old ledgers, and the page in a real browser."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import struct
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from common.terminal import printable
+from miner.journal import journal
+from miner.journal.about import About
+from miner.journal.journal import Session
+from miner.journal.sessions import choose
+from miner.report import chart, material, page, png, summary
+from miner.report.material import Exhibit, Material, OnChain
+from miner.report.summary import Figures, Point, Step
+from miner.report.svg import decimals, ticks
+from tests.miner import sessions
+from tests.support import require
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+VOID = {"meta", "link", "input", "br", "line", "circle", "path", "rect"}
+
+
+@pytest.fixture(scope="module")
+def gathered(night: Path) -> Material:
+    return material.gather(choose(night), None)
+
+
+@pytest.fixture(scope="module")
+def html(gathered: Material) -> str:
+    return page.build(gathered)
+
+
+class Strict(HTMLParser):
+    """Collects tags and refuses what is not nested; the page's words are in `text`."""
+
+    def __init__(self, document: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(document)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_it_says_what_the_ledger_says(gathered: Material, html: str) -> None:
+    read = Strict(html)
+    found = gathered.figures
+    assert f"{found.best:.4f}" in read.text
+    assert f"+{found.gain:.4f}" in read.text
+    for words in ("Made-up project of the tests", "made-up-machine-16c", "mlx 0.32.0", "300 s of training a run"):
+        assert words in read.text
+    trials = [attrs for tag, attrs in read.tags if tag == "details" and "trial" in (attrs["class"] or "")]
+    assert len(trials) == len(gathered.session.trials)
+    assert sum(attrs["class"] == "trial keep" for attrs in trials) == found.kept
+    assert sum(attrs["class"] == "trial baseline" for attrs in trials) == 1
+    ids = {attrs["id"] for _, attrs in read.tags if "id" in attrs}
+    links = {attrs["href"] for tag, attrs in read.tags if tag == "a"}
+    assert links == {f"#t{trial.number}" for trial in gathered.session.trials if trial.runs}
+    assert {link[1:] for link in links if link} <= ids
+    assert "+DEPTH" in read.text  # a diff
+    assert "AssertionError: MODEL_DIM" in read.text  # a log
+    assert "another miner" in read.text
+    assert "given up" in read.text
+
+
+def test_nothing_in_it_acts_or_loads(html: str) -> None:
+    read = Strict(html)
+    assert {"script", "iframe", "img", "object", "form"}.isdisjoint(tag for tag, _ in read.tags)
+    for _, attributes in read.tags:
+        assert not any(name.startswith("on") or name in ("style", "src") for name in attributes)
+        assert (attributes.get("href") or "#").startswith(("#", "data:"))
+    assert "url(" not in html
+    assert "@import" not in html
+    policy = next(a["content"] for _, a in read.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202a-\u202e]", html)
+    assert "try <script>document.title='owned'</script>" in read.text
+
+
+def test_it_is_bounded_and_says_so(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_bytes(b"first\n" + b"\xff\x1b[31m" + b"A" * 100_000 + b"\r\nlast\r\n")
+    shown = material._tail(log)
+    assert shown[-1] == "last"
+    assert max(map(len, shown)) <= material.MAX_LINE
+    assert material._lines("x\n" * 9_999, 400)[-1] == "… more than 400 lines"
+    (tmp_path / "link.log").symlink_to(log)
+    assert material._tail(tmp_path / "link.log") == []
+    assert material._tail(tmp_path / "absent.log") == []
+
+
+def test_a_log_outside_the_folder_is_not_shown(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("a key")
+    folder = sessions.make(tmp_path, trials=1)
+    path = folder / "session.jsonl"
+    path.write_text(path.read_text().replace("logs/0000-03-incumbent.log", str(secret)))
+    document = page.build(material.gather(choose(tmp_path), None))
+    assert "a key" not in document
+
+
+def test_an_old_ledger_has_unknowns(night: Path) -> None:
+    """Neither facts nor curves nor intervals, no tree and no logs: everything else is there."""
+    session = journal.read(night / "work" / sessions.NAME / "session.jsonl")
+    for trial in session.trials:
+        trial.low = trial.high = trial.p = None
+        for run in trial.runs:
+            run |= {"curve": [], "tokens_per_second": None, "conditions": []}
+    session.segments, session.frontiers = [], []
+    old = Material("old", session, About(), summary.figures(session), material.recorded(session, About()))
+    read = Strict(page.build(old))
+    assert read.text.count("unknown") >= 8
+    assert "Not on record." in read.text
+    assert "idle time is unknown" in read.text
+
+
+@pytest.mark.parametrize("trials", [0, 1])
+def test_a_session_that_just_began(trials: int) -> None:
+    session = Session(tag="t")
+    if trials:
+        fields = {"number": 0, "hypothesis": "baseline", "fingerprint": "f", "commit": "c", "base": "c", "at": ""}
+        session.apply({"event": "trial", **fields})
+    new = Material("new", session, About(), summary.figures(session), OnChain("Not on record."))
+    assert "new" in Strict(page.build(new)).text
+
+
+def test_what_git_cannot_show_is_said(gathered: Material) -> None:
+    exhibits = {5: Exhibit(missing="The diff cannot be shown: git diff failed.")}
+    other = Material("x", gathered.session, gathered.about, gathered.figures, gathered.chain, exhibits=exhibits)
+    assert "The diff cannot be shown: git diff failed." in page.build(other)
+
+
+def test_the_range_of_the_chart_is_not_spoilt_by_one_that_diverged(gathered: Material) -> None:
+    low, high = chart.value_range(gathered.figures)
+    assert max(point.value or 0 for point in gathered.figures.points) > 5 > high
+    assert all(low < step.level < high for step in gathered.figures.steps)
+    kept = [point for point in gathered.figures.points if point.decision == "keep"]
+    assert all(point.value is not None and low < point.value < high for point in kept)
+    assert chart.progress(gathered.figures).count('class="off"') == 1
+
+
+BASELINE = (1.450159, 1.451165, 1.451432)
+
+
+def few(*losses: float, kept: tuple[float, ...] = ()) -> Figures:
+    """A session with a quiet baseline, one trial for each loss against it, and those with the gains `kept`."""
+    level = sum(BASELINE) / 3
+    values = [level + loss for loss in losses] + [level - gain for gain in kept]
+    words = ["discard"] * len(losses) + ["keep"] * len(kept)
+    tried = [Point(n, word, v, None, None, (v,)) for n, (word, v) in enumerate(zip(words, values, strict=True), 1)]
+    steps = [Step(0.0, "b", level), *(Step(p.number, "k", p.value or 0) for p in tried if p.decision == "keep")]
+    points = (Point(0, "keep", level, None, None, BASELINE), *tried)
+    return replace(summary.figures(Session()), points=points, steps=tuple(steps), noise=0.0007)
+
+
+@pytest.mark.parametrize(
+    ("made", "beyond"),
+    [
+        (few(0.0188), []),  # a full-size session's only candidate, 28 of its sigmas away
+        (few(-0.0264), []),
+        (few(3.1), []),  # alone it is all there is to see
+        (few(0.004, 0.0188), []),
+        (few(0.0, 0.0001, 0.02), []),
+        (few(0.02, 0.03, 4.0), [3]),
+        (few(0.001, 0.004, 4.0, -0.02, 5.0), [3, 5]),
+        (few(*[0.02, 0.05, 0.03] * 5), []),  # most changes lose
+        (few(*[0.02, 0.05, 0.03] * 5, 0.9, 3.0, math.e), [16, 17, 18]),
+        (few(*[0.002, -0.001] * 20, 0.4, 3.0, kept=(0.05,)), [41, 42]),
+        (few(), []),
+    ],
+)
+def test_the_range_of_the_chart_shows_what_is_usual(made: Figures, beyond: list[int]) -> None:
+    low, high = chart.value_range(made)
+    assert [p.number for p in made.points if p.value is not None and not low <= p.value <= high] == beyond
+    assert all(low < value < high for value in BASELINE)
+    assert png.progress(made, "few").startswith(b"\x89PNG")
+
+
+def test_single_runs_of_a_shown_trial_are_shown() -> None:
+    made = few(0.02)
+    wide = replace(made.points[1], runs=(1.4685, 1.4715), low=1.40, high=1.50)
+    low, high = chart.value_range(replace(made, points=(made.points[0], wide)))
+    assert low < min(BASELINE)
+    assert 1.4715 < high < 1.48  # an interval that is wide for two runs does not set the scale
+
+
+def test_a_page_of_few_trials() -> None:
+    """One open trial, interrupted: the legend explains what is drawn, and what is nothing says 0."""
+    made = Session(tag="t")
+    common = {"event": "trial", "hypothesis": "h", "fingerprint": "f", "base": "b" * 40, "at": "2026-01-01T00:00:00Z"}
+    ran = {"event": "run", "at": "2026-01-01T00:06:00Z", "failure": "", "detail": "", "seconds": 360.0}
+    ran |= {"memory_mb": None, "log": "", "curve": [[0.0, 9.0], [300.0, 3.3]]}
+    made.apply({"event": "begin", "at": "2026-01-01T00:00:00Z"})
+    made.apply({**common, "number": 0, "commit": "b" * 40})
+    for value in BASELINE:
+        made.apply({**ran, "number": 0, "arm": "incumbent", "val_bpb": value})
+    made.apply({"event": "decision", "number": 0, "decision": "keep", "delta": 0.0, "at": "2026-01-01T00:18:00Z"})
+    made.apply({**common, "number": 1, "commit": "1" * 40})
+    made.apply({**ran, "number": 1, "arm": "candidate", "val_bpb": 1.4697, "at": "2026-01-01T00:24:00Z"})
+    made.apply({"event": "end", "at": "2026-01-01T00:27:00Z", "reason": "interrupted", "seconds": 1620.0})
+    new = Material("new", made, About(), summary.figures(made, budget=300.0), OnChain("Not on record."))
+    document = page.build(new)
+    words = Strict(document).text
+    assert "ended 2026-01-01T00:27:00Z (interrupted)" in words
+    assert "in a run that was interrupted 3.0 min (11 %)" in words
+    assert "4; 0 trials finished, 1 open" in words
+    assert "2 degrees of freedom" in words
+    assert "0.0000" not in words.replace("0.0000 SOL", "")
+    assert "1 start." in words
+    legend = document.split("<ul class='legend'>")[1].split("</ul>")[0]
+    assert re.findall(r"</svg>([^<]+)", legend) == [
+        "the baseline",
+        "still open",
+        "one run",
+        "the incumbent, at the mean of all its runs",
+    ]
+    assert 'class="off"' not in document
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "about", "expected"),
+    [
+        (0, 10, 5, [0, 2, 4, 6, 8, 10]),
+        (2.34, 2.56, 4, [2.35, 2.4, 2.45, 2.5, 2.55]),
+        (-0.3, 0.3, 3, [-0.2, 0.0, 0.2]),
+        (1, 1, 4, []),
+        (float("nan"), 1, 4, []),
+    ],
+)
+def test_ticks(low: float, high: float, about: int, expected: list[float]) -> None:
+    assert ticks(low, high, about) == pytest.approx(expected)
+
+
+def test_decimals() -> None:
+    assert [decimals(v) for v in ([], [1.0], [2.35, 2.4], [1e-12])] == [0, 0, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\x1b[31mb\tc\nd", "a [31mb c d"),
+        ("\u202eevil\u200b", "evil"),
+        ("\ud800x\ue000", "x"),
+        ("ab" * 20, "ababababa…"),
+    ],
+)
+def test_printable(text: str, expected: str) -> None:
+    assert printable(text, 10 if len(text) > 30 else 200) == expected
+
+
+def test_the_chart_as_png(gathered: Material) -> None:
+    drawn = png.progress(gathered.figures, "costs $5 and $\\frac{1}{$")
+    assert drawn.startswith(b"\x89PNG\r\n\x1a\n")
+    assert struct.unpack(">II", drawn[16:24]) == (1600, 800)
+
+
+# --- in a real browser ---
+
+
+def browse(target: Path, profile: Path, *options: str) -> tuple[str, list[str]]:
+    """The page's DOM once loaded, and the console's lines."""
+    require(CHROMIUM is not None, "chromium (apt-get install chromium)")
+    assert CHROMIUM is not None
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--enable-logging=stderr",
+            f"--user-data-dir={profile}",
+            *options,
+            "--dump-dom",
+            target.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_a_browser_opens_it_without_a_complaint(html: str, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(html, encoding="utf-8")
+    dom, console = browse(tmp_path / "report.html", tmp_path / "profile")
+    assert console == []
+    assert "Made-up project of the tests: mining report</title>" in dom
+    assert dom.count("<details") == html.count("<details")
+
+
+OUTER = """<!DOCTYPE html><title>outer</title><body><script>
+function look(frame) {
+  const page = frame.contentDocument, root = page.documentElement;
+  page.querySelectorAll("details").forEach(part => part.open = true);
+  const inside = box => box.closest("pre, .scroll") !== null;
+  const over = [...page.querySelectorAll("body *")].filter(
+    box => !inside(box) && box.getBoundingClientRect().right > root.clientWidth + 0.5 && box.getClientRects().length);
+  const style = page.defaultView.getComputedStyle(page.querySelector(".headline"));
+  frame.replaceWith(`[${frame.width}: ${root.scrollWidth} of ${root.clientWidth}, ` +
+    `over ${over.map(box => box.tagName + "." + box.getAttribute("class")).join(" ")}; ` +
+    `${page.title}; ${style.display}; ${page.scripts.length} scripts]`);
+}
+</script>
+<iframe width="400" height="800" src="report.html" onload="look(this)"></iframe>
+<iframe width="1200" height="800" src="report.html" onload="look(this)"></iframe></body>
+"""
+
+
+def test_nothing_overflows_at_400_and_at_1200_pixels(html: str, tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(html, encoding="utf-8")
+    (tmp_path / "outer.html").write_text(OUTER)
+    dom, console = browse(tmp_path / "outer.html", tmp_path / "profile", "--allow-file-access-from-files")
+    assert console == []
+    found = re.findall(r"\[(\d+): (\d+) of (\d+), over (.*?); (.*?); (.*?); (\d+) scripts\]", dom.split("</script>")[1])
+    assert [int(width) for width, *_ in found] == [400, 1200]
+    for _, scroll, client, over, title, display, scripts in found:
+        assert (scroll, over) == (client, "")
+        assert (title, display, scripts) == ("Made-up project of the tests: mining report", "grid", "0")

@@ -1,0 +1,196 @@
+"""Figures of a session: hand-computed sums, and ledgers that do not say everything."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from miner.journal.journal import Session
+from miner.report import summary
+
+BASE, KEPT, WORSE, THEIRS = "b" * 40, "1" * 40, "2" * 40, "3" * 40
+
+
+def at(minute: float) -> str:
+    return f"2026-01-01T{int(minute) // 60:02d}:{int(minute) % 60:02d}:00Z"
+
+
+def trial(number: int, commit: str, base: str, minute: int = 0) -> dict[str, Any]:
+    return {
+        "event": "trial",
+        "at": at(minute),
+        "number": number,
+        "hypothesis": "h",
+        "fingerprint": "f",
+        "commit": commit,
+        "base": base,
+    }
+
+
+def run(number: int, arm: str, value: float | None, minute: int = 0, **more: Any) -> dict[str, Any]:
+    plain = {"failure": "" if value else "crash", "detail": "", "seconds": 60.0, "memory_mb": None, "log": "logs/x"}
+    return {"event": "run", "at": at(minute), "number": number, "arm": arm, "val_bpb": value, **plain, **more}
+
+
+def decision(number: int, word: str, delta: float | None, **more: Any) -> dict[str, Any]:
+    return {"event": "decision", "at": at(0), "number": number, "decision": word, "delta": delta, **more}
+
+
+def session(*events: dict[str, Any]) -> Session:
+    made = Session()
+    for event in events:
+        made.apply(event)
+    return made
+
+
+OLD = (
+    trial(0, BASE, BASE),
+    run(0, "incumbent", 2.5),
+    run(0, "incumbent", 2.7),
+    decision(0, "keep", 0.0),
+    trial(1, KEPT, BASE),
+    run(1, "candidate", 2.4),
+    run(1, "incumbent", 2.6),
+    decision(1, "keep", 0.2, low=0.1, high=0.35),
+    trial(2, WORSE, KEPT),
+    run(2, "incumbent", 2.5),
+    run(2, "candidate", None),
+    decision(2, "crash", None),
+)
+
+
+def test_levels_gain_and_steps() -> None:
+    found = summary.figures(session(*OLD))
+    assert (found.finished, found.kept, found.discarded, found.crashed, found.runs) == (2, 1, 0, 1, 6)
+    assert found.baseline == pytest.approx(2.6)  # all three of its runs
+    assert found.best == pytest.approx(2.45)  # as a candidate and as the incumbent since
+    assert found.gain == pytest.approx(0.2)
+    assert [(step.since, step.commit) for step in found.steps] == [(0.0, BASE), (1.0, KEPT)]
+    # pooled: (0.02 + 0.005) of 2 + 1 degrees of freedom
+    assert found.noise == pytest.approx(math.sqrt(0.025 / 3))
+    assert found.freedom == 3
+    assert found.per_hour == pytest.approx(0.2 / 0.1)
+
+
+def test_what_a_confirming_test_disproves_is_no_gain() -> None:
+    more = (trial(3, WORSE, KEPT), run(3, "candidate", 2.3), decision(3, "keep", 0.1))
+    about = {"at": at(9), "trial": 3, "commit": WORSE, "seed": 1, "fresh_seed": "", "noise": {}}
+    numbers = {"passed": False, "reason": "", "delta": -0.01, "low": None, "high": None, "p": None, "fresh_delta": None}
+    for against, gain, last in ((BASE, 0.0, BASE), (KEPT, 0.2, KEPT)):
+        confirmed = {"event": "confirming", **about, "against": against}, {"event": "confirmed", "at": at(9), **numbers}
+        found = summary.figures(session(*OLD, *more, *confirmed))
+        assert found.gain == pytest.approx(gain)
+        assert found.steps[-1].commit == last
+    assert summary.figures(session(*OLD, *more)).gain == pytest.approx(0.3)
+
+
+def test_a_points_interval_is_that_of_its_delta() -> None:
+    point = summary.figures(session(*OLD)).points[1]
+    assert (point.value, point.runs) == (2.4, (2.4,))
+    assert [point.low, point.high] == pytest.approx([2.4 - 0.15, 2.4 + 0.1])
+    baseline, _, crashed = summary.figures(session(*OLD)).points
+    assert (baseline.low, baseline.runs) == (None, (2.5, 2.7))
+    assert (crashed.value, crashed.low, crashed.runs) == (None, None, ())
+
+
+def test_an_old_ledger_leaves_unknown_what_it_does_not_say() -> None:
+    time = summary.figures(session(*OLD)).time
+    assert (time.training, time.evaluation, time.unsplit, time.failed) == (0, 0, 300, 60)
+    assert (time.idle, time.away) == (None, None)
+    assert summary.figures(session(*OLD), budget=45.0).time.training == 225
+
+
+def test_somebody_elses_code_is_an_incumbent_once_it_ran() -> None:
+    frontier = {
+        "event": "frontier",
+        "at": at(9),
+        "trial": 2,
+        "commit": THEIRS,
+        "code_hash": "c",
+        "metric": "2.3",
+        "miner": "m",
+        "own": False,
+    }
+    unmeasured = session(*OLD, frontier)
+    assert [step.commit for step in summary.incumbents(unmeasured)] == [BASE, KEPT]
+    measured = session(*OLD, frontier, trial(3, "4" * 40, THEIRS), run(3, "incumbent", 2.3))
+    assert [(s.since, s.level) for s in summary.incumbents(measured)][-1] == (2.5, 2.3)
+
+
+def test_time_of_segments() -> None:
+    """Ten minutes that ended, then a start killed after its run's end at minute 33."""
+    curve = [[10.0, 4.0], [40.0, 3.0]]
+    made = session(
+        {"event": "begin", "at": at(0)},
+        trial(0, BASE, BASE, 1),
+        run(0, "incumbent", 2.5, 3, curve=curve),
+        run(0, "incumbent", None, 5, failure="stopped"),
+        run(0, "incumbent", None, 7, failure="unfit"),
+        {"event": "end", "at": at(10), "reason": "limit", "seconds": 600.0},
+        {"event": "begin", "at": at(30)},
+        run(0, "incumbent", 2.5, 33, curve=curve),
+        {"event": "begin", "at": at(60)},
+    )
+    found = summary.figures(made)
+    time = found.time
+    assert (time.training, time.evaluation, time.stopped, time.unfit, time.failed) == (80, 40, 60, 60, 0)
+    assert time.idle == 600 - 3 * 60 + 3 * 60 - 60
+    assert time.away == 20 * 60 + 27 * 60
+    assert found.killed == 2
+    assert summary.figures(made, running=True).killed == 1
+
+
+def end(minute: float, reason: str, seconds: float) -> dict[str, Any]:
+    return {"event": "end", "at": at(minute), "reason": reason, "seconds": seconds}
+
+
+def test_what_follows_the_last_event_of_an_interrupted_trial_was_a_run() -> None:
+    """Ten minutes with a run of one, then four minutes into the next: Ctrl-C, or the end of a session."""
+    begun = ({"event": "begin", "at": at(0)}, trial(0, BASE, BASE, 1))
+    ran = run(0, "incumbent", 2.5, 6)
+    time = summary.time_split(session(*begun, ran, end(10, "interrupted", 600.0)), 45.0)
+    assert (time.training, time.evaluation, time.interrupted, time.idle) == (45, 15, 240, 300)
+    assert time.running == 300
+    for others in ((ran, end(10, "limit", 600.0)), (ran, decision(0, "keep", 0.0), end(10, "interrupted", 600.0))):
+        assert summary.time_split(session(*begun, *others)).interrupted == 0  # it ended itself, or between trials
+    known = summary.time_split(session(*begun, end(10, "interrupted", 600.0), begun[0] | {"at": at(20)}))
+    assert (known.interrupted, known.idle, known.away) == (540, 60, 600)
+    killed = summary.time_split(session(*begun, ran, begun[0] | {"at": at(20)}))
+    assert (killed.interrupted, killed.idle) == (0, 300)  # when it was killed is not known
+    assert summary.time_split(session(*OLD)).interrupted is None
+
+
+def test_an_interrupted_confirming_test_was_a_run() -> None:
+    about = {"at": at(5), "trial": 0, "commit": KEPT, "seed": 1, "fresh_seed": "", "noise": {}, "against": BASE}
+    begun = ({"event": "begin", "at": at(0)}, {"event": "confirming", **about})
+    assert summary.time_split(session(*begun, end(10, "interrupted", 600.0))).interrupted == 300
+    numbers = {"passed": True, "reason": "", "delta": 0.1, "low": None, "high": None, "p": None, "fresh_delta": None}
+    over = {"event": "confirmed", "at": at(6), **numbers}
+    assert summary.time_split(session(*begun, over, end(10, "interrupted", 600.0))).interrupted == 0
+    ran = {"event": "confirming_run", "at": at(6), "run": {"arm": "candidate", "seconds": 60.0}}
+    time = summary.time_split(session(*begun, ran, end(10, "interrupted", 600.0)))
+    assert (time.confirming, time.interrupted, time.idle) == (60, 240, 300)
+    assert time.running == 300
+    killed = summary.time_split(session(*begun, ran, begun[0] | {"at": at(20)}))
+    assert (killed.confirming, killed.idle, killed.away) == (60, 300, 840)  # each minute is counted once
+
+
+def test_an_empty_session() -> None:
+    found = summary.figures(Session())
+    assert (found.baseline, found.best, found.noise, found.per_hour, found.points) == (None, None, None, None, ())
+    assert found.as_json()["machine_seconds"] == 0
+
+
+@pytest.mark.parametrize("text", ["", "t", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00"])
+def test_a_time_that_is_none(text: str) -> None:
+    assert summary.seconds_of(text) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "0 min"), (59, "1 min"), (3599, "60 min"), (3600, "1.0 h"), (36_500, "10.1 h")]
+)
+def test_words_for_lengths_and_counts(seconds: float, words: str) -> None:
+    assert summary.lasted(seconds) == words
+    assert [summary.counted(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]

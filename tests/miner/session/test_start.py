@@ -1,0 +1,84 @@
+"""A session that publishes its project: the ledger says when each run was made, and the hours add up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from miner.commands.proposing import Proposing
+from miner.journal import journal
+from miner.report import summary as figures
+from miner.report.summary import seconds_of
+from miner.session import start
+from miner.session.goals import Goals
+from miner.trials.measuring import Rig
+from trainer.project import recipe
+from trainer.project.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tests.attacks.tiny import TinyHome
+
+SECONDS = 3.0  # that the interrupted run takes
+
+
+def interrupted(*_: Any, **__: Any) -> None:
+    time.sleep(SECONDS)
+    raise KeyboardInterrupt
+
+
+@pytest.fixture
+def fresh(tiny_home: TinyHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with the tiny project's data and environment and no chain, where `smoke` is the tiny project."""
+    from tests.attacks import tiny
+
+    shutil.copytree(tiny_home.path / "data", tmp_path / "data", symlinks=True)
+    shutil.copytree(tiny_home.path / "envs", tmp_path / "envs", symlinks=True, copy_function=os.link)
+    made = Recipe("tiny", tiny_home.files, tiny.DATA, recipe.load("smoke").terms)
+    monkeypatch.setattr(recipe, "load", lambda name: made)
+    return tmp_path
+
+
+def test_the_baseline_that_publishes_has_its_real_times(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = time.time()
+    who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True, "irys": None}
+    with start.started(fresh, "embedded", None, quiet=True, trust_harness=False, **who) as session:
+        runs = session.published_runs
+        miner = session.miner(Goals(), Proposing())
+        monkeypatch.setattr(Rig, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            miner.run()
+        after = time.time()
+    found = journal.read(session.folder / "session.jsonl")
+    assert len(found.trials[0].runs) == len(runs) == 3
+    for run, real in zip(found.trials[0].runs, runs, strict=True):
+        ended = seconds_of(run["at"])
+        assert ended is not None
+        assert 0 <= real.ended - ended < 1
+        assert 0 <= real.ended - real.began - run["seconds"] < 1
+    (segment,) = found.segments
+    assert found.started == segment.begin == found.trials[0].at
+    assert before - 1 <= (seconds_of(found.started) or 0) <= runs[0].began
+    assert (segment.reason, segment.within) == ("interrupted", True)
+    events = [line.split('"event": "')[1].split('"')[0] for line in miner.ledger.path.read_text().splitlines()]
+    assert events == ["session", "begin", "trial", "run", "run", "run", "frontier", "decision", "trial", "end"]
+
+    spent = figures.time_split(found, 1.0)
+    baseline = sum(run["seconds"] for run in found.trials[0].runs)
+    assert SECONDS - 1 <= (spent.interrupted or 0) <= SECONDS + 2
+    assert spent.running == pytest.approx(baseline + (spent.interrupted or 0))
+    assert spent.running + (spent.idle or 0) == pytest.approx(segment.seconds)
+    assert segment.seconds == pytest.approx(after - runs[0].began, abs=1)
+    assert spent.away == 0
+
+
+def test_limits_count_the_baseline_that_publishes(fresh: Path) -> None:
+    who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True, "irys": None}
+    with start.started(fresh, "embedded", None, quiet=True, trust_harness=False, **who) as session:
+        seconds = sum(made.run.seconds for made in session.published_runs)
+        summary = session.miner(Goals(max_minutes=seconds / 60), Proposing()).run()
+    assert (summary.reason, summary.trials) == (f"reached --max-minutes {seconds / 60:g}", 0)

@@ -1,0 +1,76 @@
+"""Whether a stake pays, as tables and against a simulation of what a verifier would see."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from dataclasses import replace
+
+import pytest
+
+from miner.staking.outlook import SUGGESTIVE, VERIFIER_RUNS, Market, outlook, verdict
+from trainer.statistics.comparison import Evidence, Policy, approval_point
+
+SIGMA = 0.02
+SEEN = Evidence(
+    delta=3 * SIGMA,
+    low=0.01,
+    high=0.1,
+    p=0.001,
+    sigma=SIGMA,
+    df=20.0,
+    incumbent_runs=6,
+    candidate_runs=3,
+    noisier=False,
+)
+MARKET = Market(price=200_000, approvals=4, minted=4)
+
+
+def test_chances_are_those_of_a_simulated_verifier() -> None:
+    found = outlook(SEEN, Policy(), MARKET, stake=1, fees=0)
+    rng = random.Random(5)
+    incumbent, candidate = VERIFIER_RUNS
+    bar = approval_point(20.0, Policy().alpha / 2) * SIGMA * (1 / incumbent + 1 / candidate) ** 0.5
+    doubt = approval_point(20.0, SUGGESTIVE) * SIGMA * (1 / incumbent + 1 / candidate) ** 0.5
+    approved = rejected = 0
+    for _ in range(4000):
+        truth = rng.gauss(SEEN.delta, SIGMA * (1 / SEEN.incumbent_runs + 1 / SEEN.candidate_runs) ** 0.5)
+        delta = statistics.fmean(rng.gauss(0, SIGMA) for _ in range(incumbent))
+        delta -= statistics.fmean(rng.gauss(-truth, SIGMA) for _ in range(candidate))
+        approved += delta > bar
+        rejected += delta < doubt
+    assert found.approved == pytest.approx(approved / 4000, abs=0.03)
+    assert found.rejected == pytest.approx(rejected / 4000, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("delta", "market", "stake", "fees", "positive"),
+    [
+        (10 * SIGMA, MARKET, 1, 15_000, True),  # surely approved: a token for the fees
+        (10 * SIGMA, MARKET, 1, 300_000, False),  # the fees cost more than a token
+        (0.0, MARKET, 1, 0, False),  # a likely rejection
+        (1.5 * SIGMA, MARKET, 1000, 0, False),  # too much at stake for one token
+        (10 * SIGMA, replace(MARKET, minted=400), 1, 300_000, True),  # a hundred tokens per approval
+    ],
+)
+def test_the_value_weighs_reward_slash_and_fees(
+    delta: float, market: Market, stake: int, fees: int, positive: bool
+) -> None:
+    found = outlook(replace(SEEN, delta=delta), Policy(), market, stake=stake, fees=fees)
+    assert found.value is not None
+    assert (found.value > 0) is positive
+    assert bool(verdict(SEEN, found, min_confidence=0.9)) is not positive
+
+
+def test_an_unknown_reward_is_no_reason_but_low_confidence_is() -> None:
+    found = outlook(SEEN, Policy(), Market(1000, 0, 0), stake=1, fees=5000)
+    assert found.value is None
+    assert verdict(SEEN, found, min_confidence=0.99) == ""
+    assert "--min-confidence" in verdict(SEEN, found, min_confidence=0.9999)
+
+
+def test_the_three_ends_add_up() -> None:
+    for gain in (-0.1, 0.0, 0.01, 0.05, 0.3):
+        found = outlook(replace(SEEN, delta=gain), Policy(), MARKET, stake=1, fees=0)
+        assert found.approved + found.released + found.rejected == pytest.approx(1.0)
+        assert min(found.approved, found.released, found.rejected) >= 0

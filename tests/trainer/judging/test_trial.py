@@ -1,0 +1,161 @@
+"""The loop around the sequential test, on scripted runs: what it asks for, when it stops, how it resumes."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.judging.trial import MAX_FAILURES, Trial, compare
+from trainer.measurement.run import Run
+from trainer.statistics.comparison import Arm, Kind, MiningPolicy, NoiseRecord, Policy
+
+QUIET = NoiseRecord(20 * 0.01**2, 20.0)
+LIMIT = 2 * (Policy().max_candidate_runs + 5) + 2 * MAX_FAILURES
+
+
+def run(arm: Arm, value: float | None, failure: str = "crash") -> Run:
+    return Run(arm, value, "" if value is not None else failure, "", 1.0, None, b"")
+
+
+class Script:
+    """An `execute` that gives each arm's next value and counts what was asked."""
+
+    def __init__(self, incumbent: Iterable[float | None], candidate: Iterable[float | None]) -> None:
+        self._left: dict[Arm, Iterator[float | None]] = {Arm.INCUMBENT: iter(incumbent), Arm.CANDIDATE: iter(candidate)}
+        self.asked: list[Arm] = []
+
+    def __call__(self, arm: Arm) -> Run:
+        self.asked.append(arm)
+        assert len(self.asked) <= LIMIT
+        return run(arm, next(self._left[arm]))
+
+
+def around(mean: float, seed: int = 0) -> Iterator[float]:
+    rng = random.Random(seed)
+    while True:
+        yield rng.gauss(mean, 0.01)
+
+
+def judge(execute: Callable[[Arm], Run], **changes: object) -> Trial:
+    given: dict[str, object] = {"history": [], "noise": QUIET, "policy": Policy(), "seed": 1, **changes}
+    return compare(execute, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("candidate", "kind"),
+    [(2.30, Kind.APPROVE), (2.50, Kind.REJECT), (2.90, Kind.REJECT)],
+)
+def test_it_stops_at_a_clear_answer(candidate: float, kind: Kind) -> None:
+    script = Script(around(2.5, 1), around(candidate, 2))
+    outcome = judge(script)
+    assert outcome.decision is not None
+    assert outcome.decision.kind is kind
+    assert [r.arm for r in outcome.runs] == script.asked
+    assert len(script.asked) <= 10
+    assert set(script.asked) == set(Arm)
+    assert outcome.values(Arm.CANDIDATE) == [r.val_bpb for r in outcome.runs if r.arm is Arm.CANDIDATE]
+
+
+def test_at_the_run_limit_it_is_undecided() -> None:
+    """Runs too loud for an answer: the loop ends all the same."""
+    wide = NoiseRecord(20 * 1.0, 20.0)
+    policy = Policy(max_candidate_runs=3)
+    script = Script(itertools.repeat(6.0), itertools.repeat(4.4))
+    outcome = judge(script, noise=wide, policy=policy)
+    assert outcome.decision is not None
+    assert outcome.decision.kind is Kind.UNDECIDED
+    assert len(outcome.values(Arm.CANDIDATE)) == 3
+
+
+def test_a_candidate_that_keeps_failing_ends_it() -> None:
+    script = Script(around(2.5), itertools.repeat(None))
+    outcome = judge(script)
+    assert outcome.decision is None
+    assert len(outcome.failures(Arm.CANDIDATE)) == MAX_FAILURES
+    assert outcome.failures(Arm.INCUMBENT) == []
+    assert script.asked[-1] is Arm.CANDIDATE
+
+
+def test_an_incumbent_that_keeps_failing_ends_it() -> None:
+    outcome = judge(Script(itertools.repeat(None), around(2.4)))
+    assert outcome.decision is None
+    assert len(outcome.failures(Arm.INCUMBENT)) == MAX_FAILURES
+
+
+def test_one_failure_is_made_up_for() -> None:
+    """A run without a value is no sample: the arm is asked again."""
+    script = Script(around(2.5, 1), itertools.chain([None], around(2.3, 2)))
+    outcome = judge(script)
+    assert outcome.decision is not None
+    assert outcome.decision.kind is Kind.APPROVE
+    assert len(outcome.failures(Arm.CANDIDATE)) == 1
+    assert outcome.decision.evidence is not None
+    assert outcome.decision.evidence.candidate_runs == len(outcome.values(Arm.CANDIDATE))
+
+
+@pytest.mark.parametrize(
+    ("candidate", "stale", "incumbents"),
+    [
+        (2.8, False, 0),  # a clear loser costs one run
+        (2.8, True, 1),  # unless the history is old
+        (2.3, False, 1),  # and a gain costs a fresh run of the incumbent
+        (2.3, True, 1),
+        (1.5, False, 0),  # unless no drift of the machine could be as large
+    ],
+)
+def test_history_spares_incumbent_runs(candidate: float, stale: bool, incumbents: int) -> None:
+    history = list(itertools.islice(around(2.5, 9), 10))
+    script = Script(around(2.5, 1), around(candidate, 2))
+    outcome = judge(script, history=history, policy=MiningPolicy(early_refresh=int(stale)))
+    assert outcome.decision is not None
+    assert outcome.decision.kind is (Kind.REJECT if candidate > 2.5 else Kind.APPROVE)
+    assert script.asked.count(Arm.INCUMBENT) == incumbents
+    assert script.asked.count(Arm.CANDIDATE) == 1
+
+
+def test_an_exception_passes_through() -> None:
+    def broken(arm: Arm) -> Run:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        judge(broken)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.none() | st.floats(1.0, 4.0), min_size=20, max_size=20),
+    st.lists(st.none() | st.floats(1.0, 4.0), min_size=20, max_size=20),
+    st.integers(0, 2**32),
+    st.data(),
+)
+def test_interrupted_anywhere_it_goes_on_the_same(
+    incumbent: list[float | None], candidate: list[float | None], seed: int, data: st.DataObject
+) -> None:
+    """With the runs of the first part as `done`, only the rest is run, and the outcome is that of one go."""
+    whole = judge(Script(incumbent, candidate), seed=seed)
+    cut = data.draw(st.integers(0, len(whole.runs)))
+    done = whole.runs[:cut]
+    used = {arm: sum(r.arm is arm for r in done) for arm in Arm}
+    rest = Script(incumbent[used[Arm.INCUMBENT] :], candidate[used[Arm.CANDIDATE] :])
+    again = judge(rest, seed=seed, done=done)
+    assert again == whole
+    assert len(rest.asked) == len(whole.runs) - cut
+    # and it ended for a reason
+    failed = any(len(whole.failures(arm)) >= MAX_FAILURES for arm in Arm)
+    assert (whole.decision is None) == failed
+    if whole.decision is not None:
+        assert whole.decision.kind is not Kind.CONTINUE
+
+
+def test_the_seed_orders_the_runs() -> None:
+    orders = set()
+    for seed in range(12):
+        script = Script(around(2.5, 1), around(2.3, 2))
+        judge(script, seed=seed)
+        orders.add(tuple(script.asked))
+    assert len(orders) > 3

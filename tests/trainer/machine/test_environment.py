@@ -1,0 +1,175 @@
+"""Preparing a locked environment with the real uv, from a project without dependencies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from trainer.errors import EnvironmentNotReady, InvalidProtocol
+from trainer.machine import environment
+from trainer.machine.environment import Environment, choose_extra, resolve
+
+PYPROJECT = f"""\
+[project]
+name = "tiny"
+version = "0.1.0"
+requires-python = ">=3.{sys.version_info.minor}"
+dependencies = []
+
+[project.optional-dependencies]
+cuda12 = []
+""".encode()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "pyproject.toml").write_bytes(PYPROJECT)
+    command = [str(environment.find_uv()), "lock", "--offline", "--project", str(folder)]
+    subprocess.run(command, check=True, capture_output=True)
+    return {"pyproject.toml": PYPROJECT, "uv.lock": (folder / "uv.lock").read_bytes(), "train.py": b""}
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_OFFLINE", "1")
+
+
+def test_prepare(files: dict[str, bytes], tmp_path: Path) -> None:
+    said: list[str] = []
+    found = environment.prepare(files, tmp_path, progress=said.append)
+    assert said
+    assert found.key == environment.key(files["pyproject.toml"], files["uv.lock"], None)
+    assert found.prefix == tmp_path / "envs" / found.key / "venv"
+    asked = [str(found.python), "-c", "import sys; print(sys.prefix)"]
+    assert subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip() == str(found.prefix)
+
+    said.clear()
+    assert environment.prepare(files, tmp_path, progress=said.append) == found
+    assert not said
+
+    (found.prefix.parent / environment.MARKER).unlink()
+    assert environment.find(found.prefix.parent) is None
+    assert environment.prepare(files, tmp_path, progress=said.append) == found
+    assert said
+
+
+def test_an_altered_environment_is_built_again(files: dict[str, bytes], tmp_path: Path) -> None:
+    found = environment.prepare(files, tmp_path)
+    extra = next(found.prefix.glob("lib/python*/site-packages")) / "evil-1.0.dist-info"
+    extra.mkdir()
+    (extra / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+    assert environment.find(found.prefix.parent) is None
+    assert environment.prepare(files, tmp_path) == found
+    assert not extra.exists()
+
+
+def test_processes_take_turns(files: dict[str, bytes], tmp_path: Path) -> None:
+    said: list[str] = []
+    made: list[Environment] = []
+    threads = [
+        threading.Thread(target=lambda: made.append(environment.prepare(files, tmp_path, progress=said.append)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made[0] == made[1]
+    assert sum("Installing" in line for line in said) == 1
+
+
+@pytest.mark.parametrize("missing", ["pyproject.toml", "uv.lock"])
+def test_a_bundle_without_its_lock_is_refused(files: dict[str, bytes], tmp_path: Path, missing: str) -> None:
+    less = {name: data for name, data in files.items() if name != missing}
+    with pytest.raises(EnvironmentNotReady, match=missing):
+        environment.prepare(less, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("uv.lock", b"not a lock"),
+        ("pyproject.toml", b"[project"),
+        ("pyproject.toml", PYPROJECT.replace(b">=3", b">=99")),
+    ],
+)
+def test_what_uv_refuses_is_said(files: dict[str, bytes], tmp_path: Path, name: str, content: bytes) -> None:
+    with pytest.raises(EnvironmentNotReady, match="uv could not install") as caught:
+        environment.prepare({**files, name: content}, tmp_path)
+    assert "\n" not in caught.value.message
+    assert not list(tmp_path.glob(f"envs/*/{environment.MARKER}"))
+
+
+@pytest.mark.parametrize(
+    ("pyproject", "cuda", "extra"),
+    [
+        (PYPROJECT, None, None),
+        (PYPROJECT, 11, None),
+        (PYPROJECT, 12, "cuda12"),
+        (PYPROJECT, 13, "cuda12"),
+        (PYPROJECT + b"cuda13 = []\n", 12, "cuda12"),
+        (PYPROJECT + b"cuda13 = []\n", 13, "cuda13"),
+        (PYPROJECT + b"cuda13 = []\n", 14, "cuda13"),
+        (b"[project]\nname = 'x'\n", 12, None),
+        (b"project = 1", 12, None),
+        (b"\xff", 12, None),
+    ],
+)
+def test_choose_extra(pyproject: bytes, cuda: int | None, extra: str | None) -> None:
+    assert choose_extra(pyproject, cuda) == extra
+
+
+def test_keys_differ_where_environments_would() -> None:
+    keys = {environment.key(*parts) for parts in ((b"a", b"b", None), (b"b", b"a", None), (b"a", b"b", "cuda12"))}
+    assert len(keys) == 3
+    assert {len(key) for key in keys} == {16}
+
+
+RUNNING = Environment.running()
+
+
+@pytest.mark.parametrize(
+    ("argv", "rest"),
+    [
+        ("uv run train.py", ["train.py"]),
+        ("uv run --frozen --offline train.py --fast", ["train.py", "--fast"]),
+        ("uv run python -u train.py", ["-u", "train.py"]),
+        ("python3 train.py", ["train.py"]),
+        ("uv run --with evil train.py", None),
+        ("uv run evil", None),
+        ("uv sync", None),
+        ("uv run", None),
+        ("python", None),
+        ("bash run.sh", None),
+    ],
+)
+def test_resolve(argv: str, rest: list[str] | None) -> None:
+    if rest is None:
+        with pytest.raises(InvalidProtocol, match=r"execution\.command"):
+            resolve(argv.split(), RUNNING)
+    else:
+        assert resolve(argv.split(), RUNNING) == [sys.executable, *rest]
+
+
+def test_the_running_environment_knows_its_packages() -> None:
+    assert RUNNING.python.samefile(sys.executable)
+    assert RUNNING.packages_digest != environment.packages_digest([])
+    assert replace(RUNNING) == Environment.running()
+
+
+def test_uv_is_found_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "uv"
+    fake.write_text("#!/bin/sh\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("UV", str(fake))
+    assert environment.find_uv() == fake
+    monkeypatch.setenv("UV", "uv")
+    assert environment.find_uv() != fake
+    assert os.access(environment.find_uv(), os.X_OK)

@@ -1,0 +1,499 @@
+"""The sequential test: its distributions, its decisions as a table, its error rates by simulation."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.benchmarks.bench_comparison import KINDS, bootstrap, median_rule, mine_no_ops, play, simulate
+from trainer.statistics.comparison import (
+    EARNING_TRIALS,
+    FRESH_ENOUGH,
+    HISTORY_WINDOW,
+    LEAST_DF,
+    Arm,
+    InvalidComparison,
+    Kind,
+    Look,
+    MiningPolicy,
+    NoiseRecord,
+    Policy,
+    Samples,
+    approval_point,
+    decide,
+    load_noise,
+    look,
+    rejection_point,
+    save_noise,
+    schedule,
+    suspicion_ratio,
+    usable_history,
+    worth_of,
+)
+
+FULL = NoiseRecord(20 * 0.01**2, 20)  # a full record of sigma = 0.01
+EMPTY = NoiseRecord()
+POLICY = Policy()
+MINING = MiningPolicy()
+
+
+@pytest.mark.parametrize(
+    ("df", "level", "expected"),
+    [(1, 0.025, 12.7062), (2, 1e-4, 70.7001), (5, 0.01, 3.36493), (30, 0.001, 3.38518), (1e4, 0.05, 1.64501)],
+)
+def test_student_points_agree_with_tables(df: float, level: float, expected: float) -> None:
+    assert approval_point(df, level) == pytest.approx(expected, rel=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("own", "record", "level", "expected"),
+    [(1, 1, 0.1, 39.8635), (3, 10, 0.1, 2.72767), (4, 20, 0.05, 2.86608), (7, 3, 0.1, 5.26619)],
+)
+def test_f_points_agree_with_tables(own: int, record: float, level: float, expected: float) -> None:
+    assert suspicion_ratio(own, record, level) == pytest.approx(expected, rel=2e-5)
+
+
+@pytest.mark.parametrize(("df", "noncentrality", "level"), [(3, 3.0, 0.05), (7, 3.6, 0.006), (25, 4.0, 0.006)])
+def test_rejection_points_hold_their_level(df: int, noncentrality: float, level: float) -> None:
+    rng = np.random.default_rng(7)
+    t = (rng.standard_normal(400_000) + noncentrality) / np.sqrt(rng.chisquare(df, 400_000) / df)
+    share = float((t <= rejection_point(df, noncentrality, level)).mean())
+    assert share == pytest.approx(level, abs=4 * math.sqrt(level / 400_000))
+
+
+@pytest.mark.parametrize(
+    ("policy", "approve", "reject"),
+    [(POLICY, 0.01, 0.03), (MINING, 0.01, 0.25), (Policy(spending=1), 0.01, 0.03)],
+)
+def test_levels_sum_to_the_promised_error(policy: Policy, approve: float, reject: float) -> None:
+    runs = range(60)
+    assert sum(map(policy.approval_level, runs)) == pytest.approx(approve)
+    assert sum(map(policy.rejection_level, runs)) == pytest.approx(reject)
+
+
+FLAT = [1.0, 1.01, 0.99, 1.0]  # mean 1.0
+MORE = [*FLAT, 1.01, 0.99, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("incumbent", "candidate", "noise", "policy", "kind"),
+    [
+        # A clear gain, no gain, a loss, and too few runs of either arm.
+        (FLAT, [0.95, 0.951], FULL, POLICY, Kind.APPROVE),
+        (FLAT, [1.0, 1.0], FULL, POLICY, Kind.REJECT),
+        (FLAT, [1.05, 1.06], FULL, POLICY, Kind.REJECT),
+        (FLAT, [0.9], FULL, POLICY, Kind.CONTINUE),
+        (FLAT[:3], [0.9, 0.9], FULL, POLICY, Kind.CONTINUE),
+        ([], [], FULL, POLICY, Kind.CONTINUE),
+        # An empty record asks for more incumbents before it decides the same.
+        (FLAT, [0.9, 0.9], EMPTY, POLICY, Kind.CONTINUE),
+        (MORE, [0.95, 0.951], EMPTY, POLICY, Kind.APPROVE),
+        # Neither clear at the limit.
+        (
+            MORE,
+            [0.982, 0.980, 0.984, 0.985, 0.986, 0.987],
+            NoiseRecord(20 * 0.03**2, 20),
+            POLICY,
+            Kind.REJECT,
+        ),
+        (
+            MORE,
+            [0.965, 0.966, 0.964, 0.960, 0.955, 0.950],
+            NoiseRecord(20 * 0.03**2, 20),
+            POLICY,
+            Kind.UNDECIDED,
+        ),
+        # The margin moves both boundaries.
+        (FLAT, [0.95, 0.951], FULL, Policy(margin=0.03), Kind.CONTINUE),
+        (FLAT, [0.95, 0.951], FULL, Policy(margin=0.01), Kind.APPROVE),
+        (FLAT, [0.95, 0.951], FULL, Policy(margin=0.05), Kind.REJECT),
+        # One candidate run may end a clear loser when mining, never a verification, and never approves.
+        (MORE, [1.05], FULL, MINING, Kind.REJECT),
+        (MORE, [1.05], FULL, POLICY, Kind.CONTINUE),
+        # The trial is far louder than the record: the record's small sigma may not approve.
+        ([1.0, 1.1, 0.9, 1.0], [0.85, 0.95], FULL, POLICY, Kind.CONTINUE),
+        # A machine without noise: any gain above the resolution counts, equality does not.
+        ([1.0] * 8, [0.9999, 0.9999], EMPTY, POLICY, Kind.APPROVE),
+        ([1.0] * 8, [1.0, 1.0], EMPTY, POLICY, Kind.REJECT),
+        # One slow incumbent run makes no gain out of nothing.
+        ([1.0, 1.01, 1.2, 1.0], [1.0, 1.0], FULL, POLICY, Kind.CONTINUE),
+    ],
+)
+def test_decisions(
+    incumbent: list[float], candidate: list[float], noise: NoiseRecord, policy: Policy, kind: Kind
+) -> None:
+    decision = decide(Samples(incumbent, candidate), noise, policy)
+    assert decision.kind is kind
+    assert (decision.next_arm is None) == (kind is not Kind.CONTINUE)
+
+
+def test_evidence_says_what_decided() -> None:
+    evidence = decide(Samples([*FLAT, 5.0], [0.95, 0.951]), FULL, POLICY).evidence
+    assert evidence is not None
+    assert (evidence.incumbent_runs, evidence.candidate_runs, evidence.noisier) == (4, 2, False)
+    assert evidence.delta == pytest.approx(0.0495)
+    assert evidence.df == 24
+    assert 0 < evidence.low < evidence.delta < evidence.high
+    assert evidence.p < POLICY.alpha
+    assert evidence.confidence == 1 - evidence.p
+
+
+def test_noisier_trial_is_flagged_and_judged_by_its_own_scatter() -> None:
+    at = Look(4, 2, POLICY.approval_level(2), POLICY.rejection_level(2))
+    _, quiet = look([1.0, 1.1, 0.9, 1.0], [0.85, 0.95], EMPTY, POLICY, at)
+    _, loud = look([1.0, 1.1, 0.9, 1.0], [0.85, 0.95], FULL, POLICY, at)
+    assert loud.noisier
+    assert not quiet.noisier
+    assert (loud.sigma, loud.df, loud.p) == (quiet.sigma, quiet.df, quiet.p)
+
+
+values = st.floats(0.5, 3.0)
+records = st.one_of(st.just(EMPTY), st.builds(NoiseRecord, st.floats(0, 0.1), st.floats(1, 20)))
+policies = st.builds(
+    Policy,
+    margin=st.sampled_from([0.0, 0.01]),
+    max_candidate_runs=st.integers(3, 7),
+    first_rejection=st.integers(1, 3),
+    spending=st.sampled_from([0.7, 1.0, 1.5]),
+    refresh=st.integers(0, 2),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(values, max_size=14), st.lists(values, max_size=9), records, policies, st.integers(0, 8))
+def test_decision_properties(
+    incumbent: list[float], candidate: list[float], noise: NoiseRecord, policy: Policy, history: int
+) -> None:
+    history = min(history, len(incumbent))
+    decision = decide(Samples(incumbent, candidate, history), noise, policy)
+    seen = decision.evidence
+    if decision.kind is Kind.CONTINUE:
+        needed = policy.looks(history, noise.df)[-1].incumbent
+        assert decision.next_arm is not None
+        assert len(candidate) < policy.max_candidate_runs or len(incumbent) < needed
+        return
+    assert seen is not None
+    assert (decision.kind is Kind.APPROVE) <= (seen.low >= policy.margin - 1e-12 and seen.p <= policy.alpha + 1e-9)
+    assert seen.low <= seen.delta <= seen.high
+    # Runs after the stop change nothing, and a candidate lower still is approved all the more.
+    more = Samples([*incumbent, 1.0], [*candidate, 0.6], history)
+    assert decide(more, noise, policy) == decision
+    if decision.kind is Kind.APPROVE and seen.candidate_runs == policy.first_look:
+        lower = Samples(incumbent, [y - 0.1 for y in candidate], history)
+        assert decide(lower, noise, policy).kind is Kind.APPROVE
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), records, policies, st.integers(0, 15))
+def test_next_arm_follows_the_schedule_to_the_end(seed: int, noise: NoiseRecord, policy: Policy, history: int) -> None:
+    looks = policy.looks(history, noise.df)
+    order = schedule(random.Random(seed), history, looks)
+    assert order.count(Arm.CANDIDATE) == looks[-1].candidate == policy.max_candidate_runs
+    assert order.count(Arm.INCUMBENT) + history == looks[-1].incumbent
+    # Values that never decide: a gain halfway between the boundaries, and noise that keeps them apart.
+    undecided = replace(policy, alpha=1e-6, beta=1e-6, spending=1.0)
+    incumbent = [1.0 + 0.1 * (-1) ** i for i in range(history)]
+    candidate: list[float] = []
+    for arm in order:
+        decision = decide(Samples(incumbent, candidate, history), noise, undecided, seed=seed)
+        if decision.kind is not Kind.CONTINUE:
+            return
+        assert decision.next_arm is arm
+        run = incumbent if arm is Arm.INCUMBENT else candidate
+        run.append((1.0 if arm is Arm.INCUMBENT else 0.85) + (0.1 if len(run) % 2 == 0 else -0.1))
+    assert decide(Samples(incumbent, candidate, history), noise, undecided, seed=seed).next_arm is None
+
+
+def test_schedules_interleave_and_differ() -> None:
+    looks = POLICY.looks(0, 3)
+    drawn = {schedule(random.Random(seed), 0, looks) for seed in range(50)}
+    assert len(drawn) > 25
+    for order in drawn:
+        first_look = looks[0].incumbent + looks[0].candidate
+        assert order[:first_look].count(Arm.CANDIDATE) == 2
+        assert {*order[:3]} | {*order[3:first_look]} == {*Arm}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 0.0, -1.0, 1e5, True, "1.0", None])
+def test_bad_samples_are_refused(bad: Any) -> None:
+    for incumbent, candidate in (([1.0, bad], [1.0]), ([1.0], [bad])):
+        with pytest.raises(InvalidComparison, match="finite positive"):
+            Samples(incumbent, candidate)
+    with pytest.raises(InvalidComparison):
+        EMPTY.update([[1.0, bad]])
+
+
+def test_bounds_of_samples() -> None:
+    with pytest.raises(InvalidComparison, match="History"):
+        Samples([1.0], [], history=2)
+    with pytest.raises(InvalidComparison, match="At most"):
+        Samples([1.0] * 1001, [])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"alpha": 0.0},
+        {"alpha": math.nan},
+        {"beta": 0.5},
+        {"margin": -0.1},
+        {"margin": math.inf},
+        {"effect": 0.0},
+        {"max_candidate_runs": 1},
+        {"max_candidate_runs": 2.5},
+        {"first_approval": 1},
+        {"first_rejection": 7},
+        {"spending": 0.0},
+        {"refresh": True},
+        {"refresh": 1, "early_refresh": 2},
+    ],
+)
+def test_bad_policies_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidComparison, match=next(iter(fields))):
+        Policy(**fields)
+
+
+def test_noise_record_pools_within_groups() -> None:
+    record = EMPTY.update([[1.0, 1.02], [2.0, 2.01, 1.99], [3.0]])
+    assert record.df == 3
+    assert record.sum_squares == pytest.approx(0.0002 + 0.0002)
+    assert record.sigma == pytest.approx(math.sqrt(0.0004 / 3))
+    assert EMPTY.sigma is None
+    assert EMPTY.update([[1.0]]) == EMPTY
+
+
+def test_noise_record_forgets() -> None:
+    loud = EMPTY.update([[1.0 + 0.1 * (-1) ** i for i in range(21)]])
+    assert loud.df == 20
+    quiet = loud
+    for _ in range(60):
+        quiet = quiet.update([[1.0, 1.001]])
+        assert quiet.df == pytest.approx(20)
+    assert loud.sigma == pytest.approx(0.1, rel=0.05)
+    assert quiet.sigma is not None
+    assert quiet.sigma < 0.025
+    assert loud.update([[1.0] * 40]) == NoiseRecord(0.0, 20.0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(values, min_size=1, max_size=6), max_size=8), st.floats(1, 50))
+def test_noise_record_stays_valid_and_survives_json(groups: list[list[float]], cap: float) -> None:
+    record = EMPTY
+    for group in groups:
+        record = record.update([group], cap)
+        assert record.df <= cap * (1 + 1e-12)
+    assert NoiseRecord.from_json(json.loads(json.dumps(record.to_json()))) == record
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        [],
+        {},
+        {"df": 3},
+        {"sum_squares": 1.0, "df": 3, "more": 1},
+        {"sum_squares": -1.0, "df": 3},
+        {"sum_squares": math.nan, "df": 3},
+        {"sum_squares": 1.0, "df": math.inf},
+        {"sum_squares": 1.0, "df": 0},
+        {"sum_squares": 1.0, "df": 0.5},
+        {"sum_squares": True, "df": 3},
+        {"sum_squares": "1", "df": 3},
+    ],
+)
+def test_bad_records_are_refused(data: object) -> None:
+    with pytest.raises(InvalidComparison):
+        NoiseRecord.from_json(data)
+
+
+def test_noise_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "noise.json"
+    assert load_noise(path) == {}
+    save_noise(path, {"a/b": FULL, "c": EMPTY})
+    assert load_noise(path) == {"a/b": FULL, "c": EMPTY}
+    assert [entry.name for entry in path.parent.iterdir()] == ["noise.json"]
+    for bad in (
+        b"{",
+        b"[]",
+        b'{"a": 1}',
+        b"\xff",
+        b"[" * 100_000,
+        b" " * (1 << 19),
+        b'{"a": {"df": NaN, "sum_squares": 1}}',
+    ):
+        path.write_bytes(bad)
+        with pytest.raises(InvalidComparison) as caught:
+            load_noise(path)
+        assert caught.value.cure.startswith("Delete")
+
+
+@pytest.mark.parametrize(
+    ("policy", "df", "history"),
+    [(POLICY, 0, 0), (POLICY, 3, 0), (Policy(margin=0.01), 20, 0), (MINING, 10, 7)],
+)
+def test_simulation_and_decide_agree(policy: Policy, df: int, history: int) -> None:
+    rng = np.random.default_rng(11)
+    trials = 60
+    runs = policy.looks(history, df)[-1].incumbent
+    incumbent = 2.0 + 0.02 * rng.standard_normal((trials, runs))
+    shift = policy.margin + 0.02 * rng.choice([0.0, 1.0, 2.0, 3.0], (trials, 1))
+    candidate = 2.0 - shift + 0.03 * rng.standard_normal((trials, policy.max_candidate_runs))
+    squares = 0.01**2 * rng.chisquare(df, trials) if df else np.zeros(trials)
+    answers, used, used_incumbent = play(incumbent, candidate, squares, df, history, policy)
+    for i in range(trials):
+        samples = Samples(incumbent[i].tolist(), candidate[i].tolist(), history)
+        decision = decide(samples, NoiseRecord(float(squares[i]), df), policy)
+        assert decision.kind is KINDS[answers[i]]
+        assert decision.evidence is not None
+        assert (decision.evidence.candidate_runs, decision.evidence.incumbent_runs) == (
+            used[i],
+            used_incumbent[i],
+        )
+
+
+def binomial_slack(rate: float, trials: int) -> float:
+    return 3.5 * math.sqrt(rate * (1 - rate) / trials)
+
+
+@pytest.mark.parametrize(
+    ("policy", "df", "history"), [(POLICY, 0, 0), (POLICY, 3, 0), (POLICY, 20, 0), (MINING, 20, 10)]
+)
+@pytest.mark.parametrize("sigma", [0.005, 0.03])
+def test_error_rates(policy: Policy, df: int, history: int, sigma: float) -> None:
+    rng, trials = np.random.default_rng(2026), 2_000
+    idle, better = (
+        simulate(rng, gain=gain, sigma=sigma, policy=policy, record_df=df, history=history, trials=trials)
+        for gain in (0.0, 3.0)
+    )
+    assert idle.approve <= 0.01 + binomial_slack(0.01, trials)
+    assert better.approve >= 0.95 - binomial_slack(0.95, trials)
+    assert better.reject <= policy.beta + binomial_slack(policy.beta, trials)
+    assert idle.candidate_runs < 3
+    assert better.candidate_runs < 3.1
+
+
+def test_a_record_that_is_too_quiet_or_outliers_do_not_open_the_gate() -> None:
+    rng = np.random.default_rng(3)
+    quiet = simulate(rng, gain=0, sigma=0.01, policy=POLICY, record_df=20, record_ratio=0.25, trials=4_000)
+    open_gate = replace(POLICY, suspicion=1e-6)
+    without = simulate(rng, gain=0, sigma=0.01, policy=open_gate, record_df=20, record_ratio=0.25, trials=4_000)
+    load = simulate(rng, gain=0, sigma=0.01, policy=POLICY, record_df=20, outliers=0.1, trials=4_000)
+    assert quiet.approve < 0.025 < 0.08 < without.approve
+    assert load.approve < 0.01
+
+
+def test_references_behave_as_reported() -> None:
+    rng = np.random.default_rng(5)
+    assert bootstrap(rng, 0.0, 0.01) == pytest.approx(0.1, abs=0.02)
+    assert median_rule(rng, 0.0, 0.02) == pytest.approx(0.045, abs=0.008)
+    assert median_rule(rng, 0.0, 0.03) == pytest.approx(0.13, abs=0.012)
+
+
+def test_a_mining_session_keeps_no_noise() -> None:
+    session = mine_no_ops(np.random.default_rng(8), sigma=0.01, sessions=300, trials=12)
+    assert session.kept_per_trial < 0.01 + binomial_slack(0.01, 3600)
+    assert session.candidate_runs < 2
+
+
+def test_history_lets_the_runs_go_that_an_incumbent_was_kept_by() -> None:
+    kept, fresh = [0.9, 0.91], [1.0, 1.01, 1.02, 1.03]
+    assert usable_history(kept, []) == kept
+    assert usable_history(kept, fresh[: FRESH_ENOUGH - 1]) == [*kept, *fresh[: FRESH_ENOUGH - 1]]
+    assert usable_history(kept, fresh[:FRESH_ENOUGH]) == fresh[:FRESH_ENOUGH]
+    many = [1.0 + i / 1000 for i in range(50)]
+    assert usable_history(kept, many) == many[-HISTORY_WINDOW:]
+    assert len(usable_history(many, fresh[:1])) == HISTORY_WINDOW
+
+
+@given(
+    history=st.integers(0, 40),
+    df=st.sampled_from([0.0, 1.0, 3.0, 20.0]),
+    stale=st.booleans(),
+    first_approval=st.integers(1, 3),
+)
+def test_the_looks_of_a_mining_trial(history: int, df: float, stale: bool, first_approval: int) -> None:
+    policy = MiningPolicy(early_refresh=int(stale), first_approval=first_approval)
+    looks = policy.looks(history, df)
+    runs = [(at.incumbent, at.candidate) for at in looks]
+    assert runs == sorted(set(runs))  # each sees more than the one before
+    assert looks[0].incumbent >= history + stale
+    # nothing is kept without a fresh run but what no drift could be
+    assert all(at.incumbent > history or at.beyond == policy.obvious for at in looks if at.alpha)
+    assert all(df + at.incumbent - 1 >= LEAST_DF for at in looks)
+    # Bonferroni: the levels of all looks sum to alpha
+    assert sum(at.alpha for at in looks) == pytest.approx(policy.alpha)
+
+
+RECENT = [1.0, 1.01, 0.99, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("fresh", "candidate", "policy", "kind", "spared", "next_arm"),
+    [
+        ([], [], MINING, Kind.CONTINUE, False, Arm.CANDIDATE),
+        # One run of the candidate ends what is worse or the same, and one fresh run keeps a gain of many sigma.
+        ([], [1.05], MINING, Kind.REJECT, False, None),
+        ([], [1.0], MINING, Kind.REJECT, False, None),
+        ([], [0.9], MINING, Kind.CONTINUE, False, Arm.INCUMBENT),
+        ([1.0], [0.9], MINING, Kind.APPROVE, False, None),
+        ([], [0.7], MINING, Kind.APPROVE, False, None),  # no drift of the machine is that large
+        ([0.92], [0.9], MINING, Kind.CONTINUE, False, Arm.CANDIDATE),  # the machine has changed, not the code
+        ([1.0], [0.97], MINING, Kind.CONTINUE, False, Arm.CANDIDATE),
+        ([1.0], [0.97, 0.97], MINING, Kind.APPROVE, False, None),
+        # What a further run must promise: this gain would take three runs
+        ([], [0.97], MiningPolicy(worth=0.002), Kind.CONTINUE, False, Arm.INCUMBENT),
+        ([], [0.97], MiningPolicy(worth=0.02), Kind.REJECT, True, None),
+        ([], [0.9], MiningPolicy(worth=0.02), Kind.CONTINUE, False, Arm.INCUMBENT),
+        ([], [0.9], MiningPolicy(worth=0.2), Kind.REJECT, True, None),
+        # With an old history the fresh run comes with the candidate's.
+        ([], [1.05], MiningPolicy(early_refresh=1), Kind.CONTINUE, False, Arm.INCUMBENT),
+        ([1.0], [1.05], MiningPolicy(early_refresh=1), Kind.REJECT, False, None),
+    ],
+)
+def test_mining_decisions(
+    fresh: list[float], candidate: list[float], policy: Policy, kind: Kind, spared: bool, next_arm: Arm | None
+) -> None:
+    decision = decide(Samples([*RECENT, *fresh], candidate, len(RECENT)), FULL, policy)
+    assert (decision.kind, decision.spared, decision.next_arm) == (kind, spared, next_arm)
+
+
+def test_a_first_trial_waits_until_the_noise_is_known() -> None:
+    for history in ([], [1.0, 1.01, 0.99]):
+        fresh = [1.0] * (4 - len(history))
+        begun = decide(Samples(history, [0.5], len(history)), EMPTY, MINING)
+        assert (begun.kind, begun.next_arm) == (Kind.CONTINUE, Arm.INCUMBENT)
+        assert decide(Samples([*history, *fresh], [1.5], len(history)), EMPTY, MINING).kind is Kind.REJECT
+    with pytest.raises(ValueError, match="no noise record"):
+        look([1.0], [1.0], EMPTY, MINING, Look(1, 1, 0.01, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("trials", "worth"),
+    [
+        ([], 0.0),
+        ([(3, 0.0)], 0.0),
+        ([(1, 0.0), (1, 0.0), (2, 0.04)], 0.005),
+        ([(4, -0.04)], 0.0),
+        ([(1, 9.0), *[(1, 0.01)] * EARNING_TRIALS], 0.005),  # what was earned long ago says nothing
+    ],
+)
+def test_what_a_run_must_promise(trials: list[tuple[int, float]], worth: float) -> None:
+    assert worth_of(trials) == pytest.approx(worth)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"glance": 0.0}, {"obvious": -1.0}, {"worth": -1.0}, {"worth": math.nan}, {"first_rejection": 2}]
+)
+def test_bad_mining_policies_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidComparison, match=next(iter(fields))):
+        MiningPolicy(**fields)

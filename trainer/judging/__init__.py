@@ -1,0 +1,1 @@
+"""Two codes compared on one machine: trials, replays and holdout text."""

@@ -1,0 +1,72 @@
+"""One trial: candidate against incumbent on this machine, run after run until the answer is clear.
+
+`compare` is the loop around `comparison.decide`: it asks which arm runs next, runs it, and stops at an
+answer. A run without a value (a crash, a time-out) is a failure, never a sample: the trial ends at
+`MAX_FAILURES` of the candidate's, and at as many of the incumbent's, which are this machine's fault.
+
+Two kinds of runs are no failures. A run that was `STOPPED` as hopeless ends the trial: the candidate is given up,
+so a wrong stop costs a chance and never keeps anything. A run that was `UNFIT`, because this machine was, is left
+out and made again, `MAX_UNFIT` times in all; then the trial is given up as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from trainer.measurement.run import STOPPED, UNFIT, Run
+from trainer.statistics import comparison
+from trainer.statistics.comparison import Arm, Decision, NoiseRecord, Policy, Samples
+
+MAX_FAILURES = 2
+MAX_UNFIT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """All runs of a trial, in order, and the comparison's last word (None where failures ended it)."""
+
+    runs: tuple[Run, ...]
+    decision: Decision | None
+
+    def failures(self, arm: Arm) -> list[Run]:
+        """The runs of an arm that failed by themselves."""
+        return [run for run in self.runs if run.arm is arm and run.failure not in ("", STOPPED, UNFIT)]
+
+    @property
+    def given_up(self) -> str:
+        """Why the trial ended without an answer or a failure, in words; "" where it did not."""
+        stopped = next((run for run in self.runs if run.failure == STOPPED), None)
+        unfit = [run for run in self.runs if run.failure == UNFIT]
+        return stopped.detail if stopped else unfit[-1].detail if len(unfit) >= MAX_UNFIT else ""
+
+    def values(self, arm: Arm) -> list[float]:
+        """The values of an arm, in the order they were measured."""
+        return [run.val_bpb for run in self.runs if run.arm is arm and run.val_bpb is not None]
+
+
+def compare(
+    execute: Callable[[Arm], Run],
+    *,
+    history: Sequence[float],
+    noise: NoiseRecord,
+    policy: Policy,
+    seed: int,
+    done: Sequence[Run] = (),
+) -> Trial:
+    """Run arms until the comparison has an answer, an arm keeps failing or the candidate is given up.
+
+    `history` holds the incumbent's values from before this trial; `done` the runs of this very trial
+    that an interrupted session made already. `seed` fixes the interleaving. Bounded by the policy's run
+    limit plus MAX_FAILURES an arm and MAX_UNFIT.
+    """
+    runs = list(done)
+    while True:
+        trial = Trial(tuple(runs), None)
+        if trial.given_up or any(len(trial.failures(arm)) >= MAX_FAILURES for arm in Arm):
+            return trial
+        samples = Samples([*history, *trial.values(Arm.INCUMBENT)], trial.values(Arm.CANDIDATE), len(history))
+        decision = comparison.decide(samples, noise, policy, seed=seed)
+        if decision.next_arm is None:
+            return Trial(tuple(runs), decision)
+        runs.append(execute(decision.next_arm))

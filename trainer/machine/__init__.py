@@ -1,0 +1,1 @@
+"""This machine: its class, its fitness to measure, locked environments, scratch folders."""

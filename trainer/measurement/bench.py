@@ -1,0 +1,247 @@
+"""The bench: everything that is needed to measure a source tree of one project on this machine.
+
+`open_bench` builds the bundle's locked environment, prepares or checks the data snapshot, probes the sandbox
+and fingerprints the hardware. `Bench.measure` then runs one tree once. Miner and verifier measure through
+the same bench, in one of two ways:
+
+- **trusted**: trained in the sandbox, frozen, scored and probed by `trainer.measurement`; nothing that the
+  candidate says counts. The only way for a verifier.
+- **self-reported**: run as it is, the metric taken from its log by the protocol's regular expression. For a
+  miner without a sandbox, whose code is its own, and for protocols whose harness cannot be stood in for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from common.resources import HARNESS
+from trainer import sandbox
+from trainer.errors import EnvironmentNotReady
+from trainer.machine import environment, hardware, scratch
+from trainer.machine.environment import Environment
+from trainer.measurement import Measurement, Measurer, Phase, supports
+from trainer.measurement.run import STOPPED, Run
+from trainer.measurement.scoring import Losses
+from trainer.project import metrics, protocol
+from trainer.project.protocol import Protocol
+from trainer.running import dataset, experiment
+from trainer.statistics import comparison
+from trainer.statistics.comparison import Arm, NoiseRecord
+
+Say = Callable[[str], None]
+TRUSTED, SELF_REPORTED = "trusted", "self-reported"
+PROBES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A project ready to be measured here. `files` is the pinned snapshot, `cache` its prepared data.
+
+    `measurer` is there when measurement is trusted; `why_not` says why where it is not.
+    """
+
+    protocol: Protocol
+    files: Mapping[str, bytes]
+    environment: Environment
+    cache: Path
+    data_snapshot: str
+    machine: hardware.Fingerprint
+    home: Path
+    isolation: str
+    measurer: Measurer | None
+    why_not: str
+
+    @property
+    def method(self) -> str:
+        """How values are found, as attestations say it."""
+        return TRUSTED if self.measurer else SELF_REPORTED
+
+    @property
+    def noise_key(self) -> str:
+        """What a noise estimate belongs to: machine class, bundle, budget and method."""
+        budget = f"{self.protocol.execution.training_seconds:g}s"
+        return f"{self.machine.hardware_class}/{self.protocol.bundle_id}/{budget}/{self.method}"
+
+    @property
+    def usual_seconds(self) -> float:
+        """How long a run takes before any was seen."""
+        return self.protocol.execution.training_seconds * (1.5 if self.measurer else 1.2)
+
+    def noise(self) -> NoiseRecord:
+        """This machine's run-to-run noise for this project, as far as it is known."""
+        return comparison.load_noise(self.home / "noise.json").get(self.noise_key, NoiseRecord())
+
+    def learn_noise(self, groups: Sequence[Sequence[float]]) -> None:
+        """Add groups of repeated runs, each of one unchanged script, to the estimate."""
+        path = self.home / "noise.json"
+        records = comparison.load_noise(path)
+        records[self.noise_key] = records.get(self.noise_key, NoiseRecord()).update(groups)
+        comparison.save_noise(path, records)
+
+    def on_view(self, cache: Path) -> Bench:
+        """The same bench on another folder of prepared data, such as one with text held out."""
+        if self.measurer is None:
+            return replace(self, cache=cache)
+        return replace(self, cache=cache, measurer=self.measurer.on_data(cache))
+
+    def measure(
+        self,
+        arm: Arm,
+        files: Mapping[str, bytes],
+        on_line: Say | None = None,
+        *,
+        incumbent_losses: Losses | None = None,
+        keep_graph: bool = False,
+    ) -> Run:
+        """Run a tree once. A failing script is a value; TrainerError is for this machine's own faults.
+
+        `on_line` may raise StopRun to end the run while it trains, which then has the failure STOPPED.
+        `incumbent_losses` (float32 (N*T,), nats) direct the probes; `keep_graph` leaves the frozen model
+        for a further score, and the caller then discards it.
+        """
+        if self.measurer is None:
+            return self._self_reported(arm, files, on_line)
+
+        def progress(phase: Phase, line: str) -> None:
+            if on_line:
+                on_line(line or str(phase))
+
+        found = self.measurer.measure(
+            files,
+            grace=loose_grace(self.protocol),
+            incumbent_losses=incumbent_losses,
+            probes=PROBES,
+            progress=progress,
+        )
+        if not keep_graph:
+            self.measurer.discard(found)
+        first = found.findings[0] if found.findings else None
+        return Run(
+            arm,
+            found.val_bpb,
+            str(first.failure) if first else "",
+            first.detail if first else "",
+            sum(found.seconds.values()),
+            _memory(found, self.protocol),
+            found.log.encode(),
+            found,
+        )
+
+    def plain_run(self, files: Mapping[str, bytes], on_line: Say | None = None) -> Run:
+        """Run a tree as the protocol says, unconfined, its metric from its log: what a benchmark log records.
+
+        For the user's own code only.
+        """
+        return self._self_reported(Arm.CANDIDATE, files, on_line)
+
+    def _self_reported(self, arm: Arm, files: Mapping[str, bytes], on_line: Say | None) -> Run:
+        result = experiment.run_experiment(
+            files,
+            self.protocol,
+            self.environment,
+            cache=self.cache,
+            scratch=self.home / "scratch",
+            on_line=on_line,
+        )
+        value, memory, failure, detail = None, None, "", ""
+        match result:
+            case experiment.Ok(metrics=found):
+                value, memory = found.primary, found.secondary.get("peak_vram_mb")
+            case experiment.Crash(exit_code=code, trace=trace):
+                last = trace.strip().splitlines()[-1:] or ["no output"]
+                failure, detail = "crash", f"It ended with status {code}: {last[0]}"
+            case experiment.Timeout(limit=limit):
+                failure, detail = "over_budget", f"It was killed after {limit:g} seconds."
+            case experiment.NoMetric(reason=reason):
+                failure, detail = "no_evaluation", f"It ended without a result: {reason}."
+            case experiment.Stopped(reason=why):
+                failure, detail = STOPPED, why
+        return Run(arm, value, failure, detail, result.seconds, memory, result.log.data, None)
+
+
+def loose_grace(spec: Protocol) -> float:
+    """Seconds over the budget after which a run is ended whatever it is: as long as the budget again, at least 20,
+    within the protocol's hard timeout. Whether a run kept the budget is judged later, against the incumbent's runs.
+    """
+    budget = spec.execution.training_seconds
+    return min(spec.execution.hard_timeout_seconds - budget, max(20.0, budget))
+
+
+def _memory(found: Measurement, spec: Protocol) -> float | None:
+    """The run's own figure of its peak memory in MB, where its log has one; it decides nothing."""
+    block = metrics.summary(found.log.encode())
+    for metric in spec.secondary:
+        if metric.name == "peak_vram_mb" and not isinstance(block, metrics.Missing):
+            value = metrics.value(block, metric)
+            return None if isinstance(value, metrics.Missing) else value
+    return None
+
+
+def open_bench(
+    protocol_bytes: bytes,
+    files: Mapping[str, bytes],
+    *,
+    home: Path,
+    say: Say,
+    data_arguments: Sequence[str],
+    expected_snapshot: str | None = None,
+    trust_harness: bool = False,
+    require_sandbox: bool = False,
+    isolated: bool = True,
+) -> Bench:
+    """A bench for a project, with its environment and data ready.
+
+    `expected_snapshot` is the id the project pins (None while a project is being created). Data is made by
+    the snapshot's own prepare.py, which runs here unconfined: only if it is this repository's own file or
+    `trust_harness` says that the user agreed; which data is there is found without running it. With
+    `require_sandbox` a missing sandbox is refused, else it makes the bench self-reported; `isolated` False
+    measures in the trusted way but without a sandbox.
+    EnvironmentNotReady where something is missing or the data differs.
+    """
+    spec = protocol.parse(protocol_bytes)
+    for folder in ("scratch", "measurement/graphs"):
+        scratch.sweep(home / folder)
+    env = environment.prepare(files, home, cuda_major=hardware.cuda_major(), progress=say)
+    cache = dataset.folder_of(home, spec.bundle_id, data_arguments)
+    known = files.get("prepare.py") == HARNESS.read_bytes()
+    identity = files.get("prepare.py", b"") + files.get("protocol.json", b"")
+    snapshot = dataset.prepare(
+        files,
+        env,
+        home / "harness" / sha256(identity).hexdigest()[:16],
+        cache,
+        data_arguments,
+        say,
+        allowed=known or trust_harness,
+        expected=expected_snapshot,
+    )
+    if expected_snapshot and snapshot != expected_snapshot:
+        raise EnvironmentNotReady(
+            f"The project was measured on the data snapshot {expected_snapshot[:16]}, the data in {cache} is "
+            f"{snapshot[:16]}.",
+            "Move that folder away to prepare it again; a snapshot depends on the Python version that made it.",
+        )
+    machine = hardware.fingerprint()
+    isolation, measurer, why_not = "none", None, ""
+    try:
+        if isolated:
+            say("probing the sandbox")
+            confined = sandbox.choose(cuda=machine.device == "cuda")
+            sandbox.probe(confined, env.python)
+        else:
+            from trainer.sandbox.host import NoIsolation
+
+            confined = NoIsolation()
+        isolation = confined.name
+        say("reading the validation rows")
+        measurer = Measurer(confined, env, files, cache, spec, home / "measurement")
+        if not supports(measurer.facts):
+            why_not, measurer = measurer.facts.problem, None
+    except EnvironmentNotReady as error:
+        if require_sandbox:
+            raise
+        why_not = error.problem
+    return Bench(spec, files, env, cache, snapshot, machine, home, isolation, measurer, why_not)

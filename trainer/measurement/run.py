@@ -1,0 +1,29 @@
+"""One execution of one arm's code, as everything above the bench sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trainer.measurement.values import Measurement
+from trainer.statistics.comparison import Arm
+
+STOPPED, UNFIT = "stopped", "unfit"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of one arm's code.
+
+    `val_bpb` is None where `failure` names why (one word) and `detail` says it in a sentence; `seconds` is
+    wall time, `memory_mb` the script's own peak figure where it prints one. `measurement` is there where the
+    run was measured in the trusted way in this process.
+    """
+
+    arm: Arm
+    val_bpb: float | None
+    failure: str
+    detail: str
+    seconds: float
+    memory_mb: float | None
+    log: bytes
+    measurement: Measurement | None = None

@@ -1,0 +1,1 @@
+"""What a project's artifacts mean: protocol, bundle, benchmark, recipe, constants, metrics."""

@@ -1,0 +1,1 @@
+"""Pure statistics: comparing two arms, loss curves, stopping early."""
