@@ -10,9 +10,11 @@ import click
 
 from chain.commands.options import Commands, answer, common, stoppable
 from miner.commands import look
-from miner.commands.executing import Executing, executing
+from miner.commands.executing import executing
 from miner.commands.init import init
-from miner.commands.proposing import Proposing, proposing
+from miner.commands.proposing import proposing
+from miner.executors.choice import Executing
+from miner.proposers.choice import Proposing
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -130,8 +132,8 @@ def run(
     test says that it is better. Before anything is staked, what was kept is measured once more against the best on
     chain, by a verifier's own rules. Ctrl-C stops at any time; the same command continues.
     """
+    from miner.context.goals import Goals
     from miner.session import start
-    from miner.session.goals import Goals
 
     stoppable()
     proposing.check()

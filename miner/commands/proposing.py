@@ -3,76 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    from miner.proposers.base import Proposer
-    from miner.proposers.mix import Mixture
-
-NAMES = ("tune", "agent", "llm", "patches")
-
-
-@dataclass(frozen=True, slots=True)
-class Proposing:
-    """What was chosen on the command line; the defaults are those of `miner run`."""
-
-    proposer: str = "tune"
-    agent_command: str | None = None
-    agent_minutes: float = 20.0
-    llm_url: str | None = None
-    llm_model: str | None = None
-    llm_max_calls: int | None = None
-    llm_max_tokens: int | None = None
-    patches: Path | None = None
-
-    def build(self, *, seed: int, files: Mapping[str, bytes], say: Callable[[str], None]) -> Mixture:
-        """The proposers on a project's snapshot `files`; TrainerError where an option is missing or does not fit."""
-        from miner.proposers import mix
-
-        makers: dict[str, Callable[[], Proposer]] = {
-            "tune": lambda: self._tune(seed),
-            "agent": lambda: self._agent(files),
-            "llm": lambda: self._llm(say),
-            "patches": lambda: self._patches(say),
-        }
-        return mix.parse(self.proposer, makers, seed=seed, say=say)
-
-    def check(self) -> None:
-        """Refuse what does not fit before any long work begins."""
-        self.build(seed=0, files={}, say=lambda _: None)
-
-    @staticmethod
-    def _tune(seed: int) -> Proposer:
-        from miner.proposers.tune import Tune
-
-        return Tune(seed)
-
-    def _agent(self, files: Mapping[str, bytes]) -> Proposer:
-        from miner.proposers.agent import Agent
-
-        return Agent(_needed(self.agent_command, "agent", "--agent-command"), files, self.agent_minutes)
-
-    def _llm(self, say: Callable[[str], None]) -> Proposer:
-        from miner.proposers.llm import Caps, Llm
-
-        url, model = _needed(self.llm_url, "llm", "--llm-url"), _needed(self.llm_model, "llm", "--llm-model")
-        return Llm(url, model, Caps(self.llm_max_calls, self.llm_max_tokens), say)
-
-    def _patches(self, say: Callable[[str], None]) -> Proposer:
-        from miner.proposers.patches import Patches
-
-        return Patches(Path(_needed(self.patches, "patches", "--patches")), say)
-
-
-def _needed(value: Any, name: str, option: str) -> Any:
-    if value is None:
-        raise click.UsageError(f"--proposer {name} needs {option}.")
-    return value
+from miner.proposers.choice import Proposing
 
 
 def proposing(command: Callable[..., Any]) -> Callable[..., Any]:

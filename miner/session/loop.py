@@ -27,15 +27,16 @@ from chain.indexer.rules import Follower
 from chain.money import score
 from chain.program.interface import Project, ProposalStatus
 from common.files import write_atomic
+from miner.context import goals
+from miner.context.goals import Done, Goals
 from miner.journal import records
 from miner.journal.journal import INTERRUPTED, Ledger, Trial, now, written
 from miner.journal.worktree import Workspace
 from miner.proposers.base import Proposer
 from miner.report import summary
 from miner.report.dashboard import Live
-from miner.session import context, frontier, goals
+from miner.session import context, frontier
 from miner.session.frontier import SCRIPT, Best
-from miner.session.goals import Done, Goals
 from miner.staking import submit
 from miner.staking.staking import Staking
 from miner.trials import trial as trials

@@ -20,13 +20,13 @@ from chain.money import score
 from chain.program.interface import Project, ProjectCreated
 from chain.projects.artifacts import ProjectArtifacts, ProjectTerms, fetch_project, publish_project
 from common.terminal import View
-from miner.commands.executing import Executing
-from miner.commands.proposing import Proposing
+from miner.context.goals import Goals
+from miner.executors.choice import Executing
 from miner.journal import about, sessions
 from miner.journal.journal import Ledger
+from miner.proposers.choice import Proposing
 from miner.report.dashboard import Live, Sample
 from miner.session.frontier import SCRIPT
-from miner.session.goals import Goals
 from miner.session.loop import Earlier, Miner, claimed_metric, new_session
 from miner.staking import confirm, submit
 from trainer.errors import TrainerError

@@ -19,11 +19,11 @@ from chain.money import score
 from chain.network.base import FEE_PER_SIGNATURE
 from chain.program.interface import Project, ProposalStatus
 from common.files import write_atomic
+from miner.context import goals
+from miner.context.goals import Done, Goals
 from miner.journal.journal import Confirmation, Ledger, Trial
 from miner.journal.worktree import Workspace
 from miner.report.dashboard import Live
-from miner.session import goals
-from miner.session.goals import Done, Goals
 from miner.staking import confirm, outlook, submit
 from trainer.errors import EnvironmentNotReady
 from trainer.measurement.bench import Bench

@@ -12,11 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import click
 import pytest
 
-from miner.commands.executing import Executing
 from miner.executors import worker
+from miner.executors.choice import Executing
 from miner.executors.cluster import Cluster, Returned
 from miner.executors.fleet import MAX_LOST, Fleet
 from miner.executors.worker import Job, Result, Setup, Worker
@@ -26,7 +25,7 @@ from miner.report.dashboard import Live
 from miner.session import context
 from miner.trials import trial as trials
 from tests.support import optional
-from trainer.errors import EnvironmentNotReady
+from trainer.errors import EnvironmentNotReady, TrainerError
 from trainer.judging import trial
 from trainer.machine import hardware
 from trainer.measurement.run import Run
@@ -260,7 +259,7 @@ def test_an_address_without_a_cluster_is_refused_at_once() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(EnvironmentNotReady, match=f"no Ray cluster at {address}"):
             Cluster(address, Setup(b"", {}, (), "", "", "", ""), print, trial_seconds=1.0)
-    with pytest.raises(click.UsageError, match="HOST:PORT"):
+    with pytest.raises(TrainerError, match="HOST:PORT"):
         Executing("ray", "ray://127.0.0.1:1").check()
 
 

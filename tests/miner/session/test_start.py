@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from miner.commands.proposing import Proposing
+from miner.context.goals import Goals
 from miner.journal import journal
+from miner.proposers.choice import Proposing
 from miner.report import summary as figures
 from miner.report.summary import seconds_of
 from miner.session import start
-from miner.session.goals import Goals
 from miner.trials.measuring import Rig
 from trainer.project import recipe
 from trainer.project.recipe import Recipe

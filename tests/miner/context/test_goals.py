@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from miner.session.goals import Done, Goals, affordable, reached, seconds_left
+from miner.context.goals import Done, Goals, affordable, reached, seconds_left
 from trainer.project.protocol import MiningLoop
 
 NONE = MiningLoop()
