@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_path import answer
+from trainer.machine.noise_file import save_noise
 from trainer.measurement import bench
 from trainer.project import hyperparameters
 from trainer.running import dataset
-from trainer.statistics import comparison
-from trainer.statistics.comparison import Arm, NoiseRecord
+from trainer.statistics.comparison import Arm
+from trainer.statistics.noise import NoiseRecord
 
 UPSTREAM = Path(__file__).parent / "fixtures" / "upstream"
 ARMLX = Path(__file__).parents[1] / "configs" / "armlx" / "protocol.json"
@@ -74,7 +75,7 @@ def publish(folder: Path) -> Published:
     # by the protocol's own command it finds its data as well, and says the same
     plain = made.plain_run(FILES)
     assert plain.val_bpb == pytest.approx(baseline, abs=1e-3), plain.detail
-    comparison.save_noise(home / "noise.json", {made.noise_key: NOISE})
+    save_noise(home / "noise.json", {made.noise_key: NOISE})
     created = answer(
         *(home, "chain", "project", "create", "--repository", source, "--protocol", spec),
         *("--data-snapshot", made.data_snapshot, "--baseline", f"{baseline:.6f}"),

@@ -20,7 +20,7 @@ from chain.money import score
 from chain.money.client import Client
 from trainer.errors import TrainerError
 from trainer.judging.replay import ReplayRun
-from trainer.statistics.comparison import NoiseRecord
+from trainer.statistics.noise import NoiseRecord
 from verifier import attestation, policy
 from verifier.replay import Judged, judge
 from verifier.verdict import Evidence, Fault, Finding, Reason, Verdict, decide

@@ -29,7 +29,7 @@ from trainer.errors import TrainerError
 from trainer.judging import holdout
 from trainer.machine import hardware
 from trainer.project import task
-from trainer.statistics.comparison import NoiseRecord
+from trainer.statistics.noise import NoiseRecord
 from verifier import attestation
 from verifier.intake import Case, local_case, open_case
 from verifier.policy import Policy

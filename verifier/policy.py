@@ -15,7 +15,7 @@ from typing import Any
 from trainer.errors import TrainerError
 from trainer.judging.replay import Budget, Fresh
 from trainer.project.source import SourceCaps
-from trainer.statistics import comparison
+from trainer.statistics.policy import ComparisonPolicy
 from verifier.verdict import VerdictPolicy
 
 
@@ -27,7 +27,7 @@ class Policy:
     gain that is not shown, but would be at this level, is no ground to slash a stake.
     """
 
-    comparison: comparison.Policy = field(default_factory=comparison.Policy)
+    comparison: ComparisonPolicy = field(default_factory=ComparisonPolicy)
     verdict: VerdictPolicy = field(default_factory=VerdictPolicy)
     source: SourceCaps = field(default_factory=SourceCaps)
     budget: Budget = field(default_factory=Budget)
@@ -46,7 +46,7 @@ def from_json(document: object) -> Policy:
         raise TrainerError("A policy is a table of tables.", "See verifier/policy.py for its fields.")
     values: dict[str, Any] = {}
     kinds: dict[str, Any] = {
-        "comparison": comparison.Policy,
+        "comparison": ComparisonPolicy,
         "verdict": VerdictPolicy,
         "source": SourceCaps,
         "budget": Budget,

@@ -31,8 +31,9 @@ from trainer.judging.replay import (
 )
 from trainer.judging.replay import replay as run_both
 from trainer.measurement.bench import SELF_REPORTED, Bench, open_bench
-from trainer.statistics import comparison
-from trainer.statistics.comparison import Arm, NoiseRecord
+from trainer.statistics.comparison import Arm
+from trainer.statistics.noise import NoiseRecord
+from trainer.statistics.policy import LookEvidence
 from verifier.intake import Case, not_ready
 from verifier.policy import Policy
 from verifier.verdict import Evidence, Fault, Finding, Reason
@@ -187,7 +188,7 @@ class Judged:
     """The evidence of a case with the numbers behind it."""
 
     evidence: Evidence
-    comparison: comparison.Evidence | None
+    comparison: LookEvidence | None
     fresh: FreshResult | None
     score: int | None
     metric: Decimal | None

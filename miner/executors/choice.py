@@ -45,7 +45,7 @@ class Executing:
         from miner.executors.cluster import Cluster
         from miner.executors.worker import Setup, program
         from trainer.judging.trial import MAX_FAILURES, MAX_UNFIT
-        from trainer.statistics.comparison import MiningPolicy
+        from trainer.statistics.mining import MiningPolicy
 
         setup = Setup(
             task.protocol_bytes,

@@ -29,7 +29,8 @@ from trainer.measurement.bench import Bench, open_bench
 from trainer.measurement.run import Run
 from trainer.project import bundle
 from trainer.statistics import pruning
-from trainer.statistics.comparison import Arm, Decision, Kind, Policy
+from trainer.statistics.comparison import Answer, Arm, Decision
+from trainer.statistics.policy import ComparisonPolicy
 
 MAX_LOG = 1024 * 1024  # bytes of a run's log that are sent back, the last ones
 _RELEASE = 20.0  # seconds that a worker before us may take to end
@@ -84,7 +85,7 @@ class Job:
     incumbent: str
     candidate: str
     seed: int
-    policy: Policy
+    policy: ComparisonPolicy
     history: tuple[float, ...] = ()
     incumbent_runs: tuple[Entry, ...] = ()
     candidate_runs: tuple[Entry, ...] = ()
@@ -192,7 +193,7 @@ class Worker:
         if len(failed) >= trial.MAX_FAILURES:
             return Result(problem=f"The incumbent does not run there: {failed[-1].detail}")
         groups: list[Sequence[float]] = [outcome.values(Arm.CANDIDATE)]
-        if outcome.decision is not None and outcome.decision.kind is Kind.APPROVE:
+        if outcome.decision is not None and outcome.decision.kind is Answer.APPROVE:
             groups.append([*job.history, *outcome.values(Arm.INCUMBENT)])  # it is replaced, here or by another's
         bench.learn_noise(groups)
         return Result(tuple(runs), tuple(logs), outcome.decision, sigma=bench.noise().sigma)

@@ -24,15 +24,16 @@ from trainer.measurement.run import Run
 from trainer.project import source
 from trainer.project.source import SourceCaps
 from trainer.project.task import Task
-from trainer.statistics import comparison
-from trainer.statistics.comparison import Arm, Evidence, NoiseRecord
+from trainer.statistics.comparison import Arm
+from trainer.statistics.noise import NoiseRecord
+from trainer.statistics.policy import ComparisonPolicy, LookEvidence
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """A verifier's default policy as far as it concerns a miner; see verifier/policy.py for the words."""
 
-    comparison: comparison.Policy
+    comparison: ComparisonPolicy
     source: SourceCaps = field(default_factory=SourceCaps)
     budget: Budget = field(default_factory=Budget)
     fresh: Fresh = field(default_factory=Fresh)
@@ -41,7 +42,7 @@ class Rules:
     @classmethod
     def at(cls, min_confidence: float, margin: float) -> Rules:
         """The rules at the owner's confidence, never below a verifier's own, and the project's margin (bpb)."""
-        usual = comparison.Policy()
+        usual = ComparisonPolicy()
         return cls(comparison=replace(usual, alpha=min(usual.alpha, 1 - min_confidence), margin=margin))
 
 
@@ -50,7 +51,7 @@ class Answer:
     """What the confirming test says: "" and the numbers, or why not to submit."""
 
     problem: str
-    evidence: Evidence | None
+    evidence: LookEvidence | None
     fresh_delta: float | None
 
 
@@ -147,7 +148,7 @@ def confirm(
     return _end(ledger, answer)
 
 
-def evidence_of(done: Confirmation, rules: Rules) -> Evidence:
+def evidence_of(done: Confirmation, rules: Rules) -> LookEvidence:
     """The comparison's last look of a confirmation that passed, from its record."""
     runs = [_restored(run) for run in done.runs]
     _, evidence = replay.compared(

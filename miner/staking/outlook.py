@@ -20,8 +20,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from trainer.statistics import comparison
-from trainer.statistics.comparison import Evidence, Policy
+from trainer.statistics.distributions import approval_point
+from trainer.statistics.policy import ComparisonPolicy, LookEvidence
 
 VERIFIER_RUNS = (6, 3)  # incumbent and candidate runs of a verifier's usual last look
 SUGGESTIVE = 0.1  # the level at which a gain counts as suggested, so that a verifier releases rather than rejects
@@ -62,15 +62,15 @@ class Outlook:
         )
 
 
-def outlook(seen: Evidence, policy: Policy, market: Market, *, stake: int, fees: int) -> Outlook:
+def outlook(seen: LookEvidence, policy: ComparisonPolicy, market: Market, *, stake: int, fees: int) -> Outlook:
     """What staking `stake` tokens on a gain confirmed by `seen` promises; `fees` in lamports, paid in any case."""
     incumbent, candidate = VERIFIER_RUNS
     theirs = math.sqrt(1 / incumbent + 1 / candidate)
     ours = math.sqrt(1 / seen.incumbent_runs + 1 / seen.candidate_runs)
     spread = seen.sigma * math.hypot(theirs, ours)
     df = max(1.0, seen.df)
-    bar = comparison.approval_point(df, policy.alpha / 2) * seen.sigma * theirs
-    doubt = comparison.approval_point(df, SUGGESTIVE) * seen.sigma * theirs
+    bar = approval_point(df, policy.alpha / 2) * seen.sigma * theirs
+    doubt = approval_point(df, SUGGESTIVE) * seen.sigma * theirs
     gain = seen.delta - policy.margin
     approved = _above(gain, bar, spread)
     rejected = 1.0 - _above(gain, doubt, spread)
@@ -80,7 +80,7 @@ def outlook(seen: Evidence, policy: Policy, market: Market, *, stake: int, fees:
     return Outlook(approved, rejected, value)
 
 
-def verdict(seen: Evidence, found: Outlook, *, min_confidence: float) -> str:
+def verdict(seen: LookEvidence, found: Outlook, *, min_confidence: float) -> str:
     """Why not to stake, in words; "" to go on. An unknown reward is no reason: somebody has to be first."""
     if seen.confidence < min_confidence:
         return f"confidence {seen.confidence:.4f} is below --min-confidence {min_confidence:g}"

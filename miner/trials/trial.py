@@ -16,15 +16,16 @@ from miner.trials.pruner import pairs, seconds_of
 from trainer.judging import trial
 from trainer.machine import fitness as machines
 from trainer.measurement.run import UNFIT, Run
-from trainer.statistics import comparison, curve, pruning
-from trainer.statistics.comparison import STALE_TRIALS, Arm, Kind, MiningPolicy, usable_history
+from trainer.statistics import curve, pruning
+from trainer.statistics.comparison import Answer, Arm
+from trainer.statistics.mining import STALE_TRIALS, MiningPolicy, usable_history, worth_of
 
 Entry = Mapping[str, Any]  # a run as the ledger has it: see `miner.journal.journal.Trial`
 
-_WORDS: Mapping[Kind, str] = {
-    Kind.APPROVE: "the gain is significant",
-    Kind.REJECT: "no gain of the size looked for",
-    Kind.UNDECIDED: "too noisy to tell within the limit of runs",
+_WORDS: Mapping[Answer, str] = {
+    Answer.APPROVE: "the gain is significant",
+    Answer.REJECT: "no gain of the size looked for",
+    Answer.UNDECIDED: "too noisy to tell within the limit of runs",
 }
 SPARED = "what gain it may have is small beside what as many other runs have found"
 MOVED = "the gain is significant, but the incumbent changed meanwhile: it is measured against the new one"
@@ -72,7 +73,7 @@ def stale(session: Session, current: Trial, machine: str = "") -> bool:
 def policy(session: Session, current: Trial, machine: str = "") -> MiningPolicy:
     """What a trial is judged by, as the session before it says."""
     finished = [t for t in session.trials[: current.number] if t.number and t.decision]
-    earned = comparison.worth_of((len(t.runs), t.delta if t.kept and t.delta else 0.0) for t in finished)
+    earned = worth_of((len(t.runs), t.delta if t.kept and t.delta else 0.0) for t in finished)
     return MiningPolicy(early_refresh=int(stale(session, current, machine)), worth=earned)
 
 
@@ -163,7 +164,7 @@ def decided(outcome: trial.Trial, *, moved: bool = False) -> dict[str, Any]:
     elif outcome.decision is None:
         decision, reason = "crash", outcome.failures(Arm.CANDIDATE)[-1].detail
     else:
-        won = outcome.decision.kind is Kind.APPROVE
+        won = outcome.decision.kind is Answer.APPROVE
         carry = won and moved
         decision = "keep" if won and not moved else "discard"
         reason = MOVED if carry else SPARED if outcome.decision.spared else _WORDS[outcome.decision.kind]

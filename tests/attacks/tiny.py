@@ -21,11 +21,12 @@ from chain.connection.opening import AUTHORITY, Connection
 from chain.money import score
 from chain.program.interface import ProjectCreated
 from chain.projects.artifacts import ProjectArtifacts, ProjectTerms, publish_project
+from trainer.machine.noise_file import save_noise
 from trainer.measurement.bench import Bench, open_bench
 from trainer.project import bundle, hyperparameters, recipe, task
 from trainer.project.task import Benchmark
-from trainer.statistics import comparison
-from trainer.statistics.comparison import Arm, NoiseRecord
+from trainer.statistics.comparison import Arm
+from trainer.statistics.noise import NoiseRecord
 
 SMOKE = "smoke"
 BUDGET, HARD_TIMEOUT, LENGTH, VOCABULARY, EVAL_TOKENS = 1, 5, 32, 320, 4096
@@ -141,4 +142,4 @@ def publish(home: Path, *, baseline_runs: int = 3) -> TinyHome:
 
 
 def _remember_noise(bench: Bench, sigma: float) -> None:
-    comparison.save_noise(bench.home / "noise.json", {bench.noise_key: NoiseRecord(sigma**2 * NOISE_DF, NOISE_DF)})
+    save_noise(bench.home / "noise.json", {bench.noise_key: NoiseRecord(sigma**2 * NOISE_DF, NOISE_DF)})

@@ -18,15 +18,10 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from trainer.statistics.comparison import (
-    Kind,
-    MiningPolicy,
-    Policy,
-    approval_point,
-    incumbent_lead,
-    rejection_point,
-    suspicion_ratio,
-)
+from trainer.statistics.comparison import Answer
+from trainer.statistics.distributions import approval_point, rejection_point, suspicion_ratio
+from trainer.statistics.mining import MiningPolicy
+from trainer.statistics.policy import ComparisonPolicy, incumbent_lead
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -37,7 +32,7 @@ GAINS = (0.0, 1.0, 2.0, 3.0)
 LEVEL = 2.534
 """val_bpb of the live project's sample log: the 1 % of the median rule is 1 % of this."""
 
-KINDS = (Kind.APPROVE, Kind.REJECT, Kind.UNDECIDED)
+KINDS = (Answer.APPROVE, Answer.REJECT, Answer.UNDECIDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,7 @@ def play(
     record_squares: Floats,
     record_df: float,
     history: int,
-    policy: Policy,
+    policy: ComparisonPolicy,
 ) -> tuple[Ints, Ints, Ints]:
     """`decide` on many trials at once.
 
@@ -76,7 +71,7 @@ def play(
     """
     trials = len(candidate)
     looks = policy.looks(history, record_df)
-    answer = np.full(trials, KINDS.index(Kind.UNDECIDED))
+    answer = np.full(trials, KINDS.index(Answer.UNDECIDED))
     used, used_incumbent = np.full(trials, looks[-1].candidate), np.full(trials, looks[-1].incumbent)
     live = np.ones(trials, dtype=bool)
     for at in looks:
@@ -97,7 +92,7 @@ def play(
             t = (x.mean(axis=1) - y.mean(axis=1) - policy.margin) / (s * scale)
             approve &= ~counts | (t - at.beyond / scale >= approval_point(df, at.alpha) if at.alpha else False)
             reject &= ~counts | (t <= rejection_point(df, policy.effect / scale, at.beta) if at.beta else False)
-        for crossed, kind in ((approve & live, Kind.APPROVE), (reject & live & ~approve, Kind.REJECT)):
+        for crossed, kind in ((approve & live, Answer.APPROVE), (reject & live & ~approve, Answer.REJECT)):
             answer[crossed], used[crossed], used_incumbent[crossed] = KINDS.index(kind), n, m
             live &= ~crossed
     return answer, used, used_incumbent
@@ -108,7 +103,7 @@ def simulate(
     *,
     gain: float,
     sigma: float,
-    policy: Policy,
+    policy: ComparisonPolicy,
     record_df: int,
     trials: int = TRIALS,
     history: int = 0,
@@ -179,7 +174,7 @@ def mine_no_ops(
                 spent + int(used.sum()),
                 spent_incumbent + int(used_incumbent.sum()) - h * len(used),
             )
-            kept = answer == KINDS.index(Kind.APPROVE)
+            kept = answer == KINDS.index(Answer.APPROVE)
             keeps[members] += kept
             for n, m, new in {*zip(used.tolist(), used_incumbent.tolist(), kept.tolist(), strict=True)}:
                 rows = np.flatnonzero((used == n) & (used_incumbent == m) & (kept == new))
@@ -217,7 +212,7 @@ def median_rule(rng: np.random.Generator, gain: float, sigma: float, level: floa
 
 
 def critical_values(
-    rng: np.random.Generator, policy: Policy, record_df: int
+    rng: np.random.Generator, policy: ComparisonPolicy, record_df: int
 ) -> list[tuple[int, ...] | tuple[float, ...]]:
     """Per look: runs, df, both boundaries for T, and the share of trials that cross each at that look alone
     (approve under no gain, reject under a gain of effect·sigma) beside its nominal level."""
@@ -246,7 +241,7 @@ def critical_values(
 
 def main() -> None:
     rng = np.random.default_rng(20_260_101)
-    verify = Policy()
+    verify = ComparisonPolicy()
     print(f"{TRIALS:,} trials per row unless stated; gain in units of sigma; 95 % band of a 1 % rate: ±0.14 %.")
 
     print("\nCritical values for T; nominal and simulated error of each look alone")
@@ -257,14 +252,14 @@ def main() -> None:
             levels = f"{a:7.3%} {a_seen:6.3%} {b:6.3%} {b_seen:6.3%}"
             print(f"  {n:2.0f} {m:2.0f} {df:3.0f} {lower:8.3f} {upper:8.3f} {levels}")
 
-    modes: tuple[tuple[str, Policy, int, int], ...] = (
+    modes: tuple[tuple[str, ComparisonPolicy, int, int], ...] = (
         ("verifier, first use (record df 0)", verify, 0, 0),
         ("verifier, 4 calibration runs (record df 3)", verify, 3, 0),
         ("verifier, record df 10", verify, 10, 0),
         ("verifier, record df 20 (full)", verify, 20, 0),
         ("mining, first trial (history 4, record df 0)", MiningPolicy(), 0, 4),
         ("mining, settled (history 10, record df 20)", MiningPolicy(), 20, 10),
-        ("verifier, margin 0.01 bpb, record df 3, gains beyond the margin", Policy(margin=0.01), 3, 0),
+        ("verifier, margin 0.01 bpb, record df 3, gains beyond the margin", ComparisonPolicy(margin=0.01), 3, 0),
     )
     for title, policy, record_df, history in modes:
         print(f"\n{title}\n sigma  gain  {HEADER}")
@@ -293,7 +288,7 @@ def main() -> None:
         )
 
     print(f"\nWhen the assumptions fail (sigma = 0.01, verifier)              {HEADER}")
-    unguarded = Policy(suspicion=1e-6)
+    unguarded = ComparisonPolicy(suspicion=1e-6)
     case = partial(simulate, rng, sigma=0.01)
     cases: list[tuple[str, partial[Rates]]] = []
     for df, ratio, policy in (
@@ -317,7 +312,7 @@ def main() -> None:
         (3, 2.0, verify),
         (20, 2.0, verify),
         (20, 10.0, verify),
-        (20, 10.0, Policy(first_approval=4)),
+        (20, 10.0, ComparisonPolicy(first_approval=4)),
     ):
         rule = "" if policy is verify else ", ≥4 to approve"
         title = f"candidate's sigma is {ratio:g}x, record df {df}{rule}"

@@ -27,7 +27,7 @@ from tests.benchmarks.simulation import (
     play,
     summarise,
 )
-from trainer.statistics.comparison import Policy
+from trainer.statistics.policy import ComparisonPolicy
 
 HOURS = 8.0
 BUDGETS = ((45, 0.05, 60.0, 30), (120, 0.009, 140.0, 75), (300, 0.004, 330.0, 150))
@@ -80,9 +80,9 @@ def histories() -> dict[str, Strategy]:
     }
 
 
-def topped_up(stale: bool, worth: float) -> Policy:
+def topped_up(stale: bool, worth: float) -> ComparisonPolicy:
     """The miner's policy before: no look before the incumbent is topped up, no answer for economy's sake."""
-    return Policy(
+    return ComparisonPolicy(
         effect=2.5,
         beta=0.25,
         max_candidate_runs=4,

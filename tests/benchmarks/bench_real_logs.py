@@ -39,7 +39,7 @@ from typing import Any
 
 from tests.benchmarks.bench_mining import EFFECTS, HEADER, HOURS, compare_all, sessions, topped_up
 from tests.benchmarks.simulation import REFERENCES, STRATEGIES, Count, Landscape, Strategy, advantage, ours, summarise
-from trainer.statistics.comparison import MiningPolicy
+from trainer.statistics.mining import MiningPolicy
 
 DATA = Path(__file__).parent / "data" / "real_logs.json"
 EARLY = 10

@@ -30,17 +30,10 @@ from trainer.errors import TrainerError
 from trainer.judging.trial import compare
 from trainer.measurement.run import Run
 from trainer.statistics import pruning
-from trainer.statistics.comparison import (
-    STALE_TRIALS,
-    Arm,
-    Evidence,
-    Kind,
-    MiningPolicy,
-    NoiseRecord,
-    Policy,
-    usable_history,
-    worth_of,
-)
+from trainer.statistics.comparison import Answer, Arm
+from trainer.statistics.mining import STALE_TRIALS, MiningPolicy, usable_history, worth_of
+from trainer.statistics.noise import NoiseRecord
+from trainer.statistics.policy import ComparisonPolicy, LookEvidence
 from trainer.statistics.pruning import Band, Rules
 
 BASELINE_RUNS = 3
@@ -277,7 +270,7 @@ def play(strategy: Strategy, landscape: Landscape, *, hours: float, seed: int) -
 # --- the strategies ---------------------------------------------------------------------------------------
 
 History = Callable[[Sequence[float], Sequence[float]], list[float]]
-PolicyOf = Callable[[bool, float], Policy]
+PolicyOf = Callable[[bool, float], ComparisonPolicy]
 
 
 def ours(
@@ -312,10 +305,10 @@ def ours(
         without_incumbent = 0 if incumbent else without_incumbent + 1
         if race and outcome.decision and outcome.decision.evidence:
             race.learn(outcome.decision.evidence)
-            race.seen(len(incumbent), kept=len(candidate) if outcome.decision.kind is Kind.APPROVE else 0)
+            race.seen(len(incumbent), kept=len(candidate) if outcome.decision.kind is Answer.APPROVE else 0)
         groups = [candidate]
         fresh += incumbent
-        won = outcome.decision if outcome.decision and outcome.decision.kind is Kind.APPROVE else None
+        won = outcome.decision if outcome.decision and outcome.decision.kind is Answer.APPROVE else None
         earned.append((len(outcome.runs), won.evidence.delta if won and won.evidence else 0.0))
         if won:
             world.keep()
@@ -355,7 +348,7 @@ class _Race:
             self._curves = [*before, *(self._world.curve(0.0, self._rng) for _ in range(kept or incumbents))]
             self._band = Band.of(self._curves)
 
-    def learn(self, evidence: Evidence) -> None:
+    def learn(self, evidence: LookEvidence) -> None:
         """Pair the latest run's lag with what the trial found."""
         if self._lag is not None:
             self._pairs.append((self._lag, evidence.delta / evidence.sigma))

@@ -11,7 +11,7 @@ from chain.connection.opening import Connection
 from chain.program.interface import Proposal
 from tests import local
 from trainer.judging.replay import ReplayRun
-from trainer.statistics.comparison import NoiseRecord
+from trainer.statistics.noise import NoiseRecord
 from verifier import check
 from verifier.check import Checked
 from verifier.intake import open_case

@@ -28,7 +28,8 @@ from trainer.judging.replay import (
     values,
 )
 from trainer.project.source import SourceCaps
-from trainer.statistics.comparison import Arm, NoiseRecord
+from trainer.statistics.comparison import Arm
+from trainer.statistics.noise import NoiseRecord
 from verifier.intake import open_case
 from verifier.policy import Policy
 from verifier.replay import Judged, judge, machine_findings, run_findings

@@ -23,7 +23,10 @@ from trainer.measurement.bench import Bench
 from trainer.measurement.run import Run
 from trainer.measurement.scoring import Losses, Tokens
 from trainer.statistics import comparison
-from trainer.statistics.comparison import Arm, NoiseRecord
+from trainer.statistics.comparison import Answer, Arm, TrialSamples
+from trainer.statistics.distributions import approval_point
+from trainer.statistics.noise import NoiseRecord
+from trainer.statistics.policy import ComparisonPolicy, LookEvidence
 
 Say = Callable[[str], None]
 
@@ -122,7 +125,7 @@ def replay(
     trees: Mapping[Arm, Mapping[str, bytes]],
     rows: FreshRows | None,
     *,
-    policy: comparison.Policy,
+    policy: ComparisonPolicy,
     fresh_policy: Fresh,
     noise: NoiseRecord,
     seed: int,
@@ -234,25 +237,25 @@ def values(runs: Sequence[ReplayRun], arm: Arm, *, on_fresh: bool = False) -> li
     return [value for value in found if value is not None]
 
 
-def suggested(evidence: comparison.Evidence, level: float) -> bool:
+def suggested(evidence: LookEvidence, level: float) -> bool:
     """Whether a single one-sided t test at `level` would call the gain positive."""
-    reach = comparison.approval_point(evidence.df, level) * evidence.sigma
+    reach = approval_point(evidence.df, level) * evidence.sigma
     return evidence.delta > reach * math.sqrt(1 / evidence.incumbent_runs + 1 / evidence.candidate_runs)
 
 
 def compared(
-    runs: Sequence[ReplayRun], noise: NoiseRecord, policy: comparison.Policy, seed: int, suggestive: float
-) -> tuple[Outcome, comparison.Evidence | None]:
+    runs: Sequence[ReplayRun], noise: NoiseRecord, policy: ComparisonPolicy, seed: int, suggestive: float
+) -> tuple[Outcome, LookEvidence | None]:
     """The sequential comparison's answer on these runs, the same for everybody who has them."""
     incumbent, candidate = values(runs, Arm.INCUMBENT), values(runs, Arm.CANDIDATE)
     if not incumbent or not candidate:
         return Outcome.MISSING, None
-    decision = comparison.decide(comparison.Samples(incumbent, candidate), noise, policy, seed=seed)
+    decision = comparison.decide(TrialSamples(incumbent, candidate), noise, policy, seed=seed)
     outcome = {
-        comparison.Kind.APPROVE: Outcome.BETTER,
-        comparison.Kind.REJECT: Outcome.NOT_BETTER,
-        comparison.Kind.UNDECIDED: Outcome.UNDECIDED,
-        comparison.Kind.CONTINUE: Outcome.MISSING,
+        Answer.APPROVE: Outcome.BETTER,
+        Answer.REJECT: Outcome.NOT_BETTER,
+        Answer.UNDECIDED: Outcome.UNDECIDED,
+        Answer.CONTINUE: Outcome.MISSING,
     }[decision.kind]
     # Louder runs than this machine's record knows, or a gain that is at least suggested, may be a true gain that
     # this machine cannot show: that is no miner's fault.
@@ -289,7 +292,7 @@ def fresh_outcome(runs: Sequence[ReplayRun], gain: float, noise: NoiseRecord, po
     delta = statistics.fmean(incumbent) - statistics.fmean(candidate)
     squares = sum(sum((v - statistics.fmean(group)) ** 2 for v in group) for group in (incumbent, candidate))
     sigma = max(math.sqrt((squares + noise.sum_squares) / freedom), 1e-6)
-    reach = comparison.approval_point(float(freedom), policy.alpha) * sigma
+    reach = approval_point(float(freedom), policy.alpha) * sigma
     reach *= math.sqrt(1 / len(incumbent) + 1 / len(candidate))
     low, high = delta - reach, delta + reach
     shown, whole = low > 0, high >= policy.least_share * gain

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 
 from trainer.measurement.run import STOPPED, UNFIT, Run
 from trainer.statistics import comparison
-from trainer.statistics.comparison import Arm, Decision, NoiseRecord, Policy, Samples
+from trainer.statistics.comparison import Arm, Decision, TrialSamples
+from trainer.statistics.noise import NoiseRecord
+from trainer.statistics.policy import ComparisonPolicy
 
 MAX_FAILURES = 2
 MAX_UNFIT = 5
@@ -50,7 +52,7 @@ def compare(
     *,
     history: Sequence[float],
     noise: NoiseRecord,
-    policy: Policy,
+    policy: ComparisonPolicy,
     seed: int,
     done: Sequence[Run] = (),
 ) -> Trial:
@@ -65,7 +67,7 @@ def compare(
         trial = Trial(tuple(runs), None)
         if trial.given_up or any(len(trial.failures(arm)) >= MAX_FAILURES for arm in Arm):
             return trial
-        samples = Samples([*history, *trial.values(Arm.INCUMBENT)], trial.values(Arm.CANDIDATE), len(history))
+        samples = TrialSamples([*history, *trial.values(Arm.INCUMBENT)], trial.values(Arm.CANDIDATE), len(history))
         decision = comparison.decide(samples, noise, policy, seed=seed)
         if decision.next_arm is None:
             return Trial(tuple(runs), decision)

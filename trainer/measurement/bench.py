@@ -22,14 +22,15 @@ from trainer import sandbox
 from trainer.errors import EnvironmentNotReady
 from trainer.machine import environment, hardware, scratch
 from trainer.machine.environment import Environment
+from trainer.machine.noise_file import load_noise, save_noise
 from trainer.measurement import Measurement, Measurer, Phase, supports
 from trainer.measurement.run import STOPPED, Run
 from trainer.measurement.scoring import Losses
 from trainer.project import metrics, protocol
 from trainer.project.protocol import Protocol
 from trainer.running import dataset, experiment
-from trainer.statistics import comparison
-from trainer.statistics.comparison import Arm, NoiseRecord
+from trainer.statistics.comparison import Arm
+from trainer.statistics.noise import NoiseRecord
 
 Say = Callable[[str], None]
 TRUSTED, SELF_REPORTED = "trusted", "self-reported"
@@ -72,14 +73,14 @@ class Bench:
 
     def noise(self) -> NoiseRecord:
         """This machine's run-to-run noise for this project, as far as it is known."""
-        return comparison.load_noise(self.home / "noise.json").get(self.noise_key, NoiseRecord())
+        return load_noise(self.home / "noise.json").get(self.noise_key, NoiseRecord())
 
     def learn_noise(self, groups: Sequence[Sequence[float]]) -> None:
         """Add groups of repeated runs, each of one unchanged script, to the estimate."""
         path = self.home / "noise.json"
-        records = comparison.load_noise(path)
+        records = load_noise(path)
         records[self.noise_key] = records.get(self.noise_key, NoiseRecord()).update(groups)
-        comparison.save_noise(path, records)
+        save_noise(path, records)
 
     def on_view(self, cache: Path) -> Bench:
         """The same bench on another folder of prepared data, such as one with text held out."""

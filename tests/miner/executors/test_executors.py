@@ -30,13 +30,15 @@ from trainer.judging import trial
 from trainer.machine import hardware
 from trainer.measurement.run import Run
 from trainer.project import protocol
-from trainer.statistics.comparison import Arm, Decision, Evidence, Kind, MiningPolicy
+from trainer.statistics.comparison import Answer, Arm, Decision
+from trainer.statistics.mining import MiningPolicy
+from trainer.statistics.policy import LookEvidence
 
 if TYPE_CHECKING:
     from tests.attacks.tiny import TinyHome
 
 SOURCE = "LR = 0.1  # rate\nDEPTH = 2\n"
-EVIDENCE = Evidence(0.1, 0.05, 0.15, 0.001, 0.01, 20.0, 3, 2, False)
+EVIDENCE = LookEvidence(0.1, 0.05, 0.15, 0.001, 0.01, 20.0, 3, 2, False)
 
 
 def run(arm: str, value: float | None, machine: str, failure: str = "") -> dict[str, Any]:
@@ -45,7 +47,7 @@ def run(arm: str, value: float | None, machine: str, failure: str = "") -> dict[
     return trials.entry(made, (), budget_seconds=1.0, machine=machine)
 
 
-def answer(kind: Kind, machine: str) -> Result:
+def answer(kind: Answer, machine: str) -> Result:
     values = [("incumbent", 2.5), ("candidate", 2.4), ("candidate", 2.4)]
     runs = tuple(run(arm, value, machine) for arm, value in values)
     return Result(runs, tuple(b"log" for _ in runs), Decision(kind, EVIDENCE, None))
@@ -77,7 +79,7 @@ class Scripted:
         word = self.script.pop(0)
         if word == "lost":
             return [Returned(name, job.number, None, "its power went")]
-        return [Returned(name, job.number, answer(Kind(word), name))]
+        return [Returned(name, job.number, answer(Answer(word), name))]
 
 
 class Session:
@@ -214,16 +216,16 @@ def test_proposers_know_what_is_being_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("runs", "kind", "moved", "expected"),
     [
-        ([("candidate", 2.4, "")], Kind.APPROVE, False, ("keep", False)),
-        ([("candidate", 2.4, "")], Kind.APPROVE, True, ("discard", True)),
-        ([("candidate", 2.4, "")], Kind.REJECT, True, ("discard", False)),
-        ([("candidate", 2.4, "")], Kind.UNDECIDED, False, ("discard", False)),
+        ([("candidate", 2.4, "")], Answer.APPROVE, False, ("keep", False)),
+        ([("candidate", 2.4, "")], Answer.APPROVE, True, ("discard", True)),
+        ([("candidate", 2.4, "")], Answer.REJECT, True, ("discard", False)),
+        ([("candidate", 2.4, "")], Answer.UNDECIDED, False, ("discard", False)),
         ([("candidate", None, "crash")] * 2, None, True, ("crash", False)),
         ([("candidate", None, "stopped")], None, False, ("discard", False)),
     ],
 )
 def test_decisions(
-    runs: list[tuple[str, float | None, str]], kind: Kind | None, moved: bool, expected: tuple[str, bool]
+    runs: list[tuple[str, float | None, str]], kind: Answer | None, moved: bool, expected: tuple[str, bool]
 ) -> None:
     made = tuple(trials.restored(run(arm, value, "", failure)) for arm, value, failure in runs)
     decision = Decision(kind, EVIDENCE, None) if kind else None
@@ -297,7 +299,7 @@ def test_a_worker_measures_a_whole_trial(tiny_home: TinyHome, home: Path) -> Non
     job = Job(4, tiny_home.baseline, tiny_home.better, 7, MiningPolicy())
     result = pickle.loads(pickle.dumps(machine.measure(pickle.loads(pickle.dumps(job)))))
     assert not result.problem
-    assert result.decision.kind is Kind.APPROVE
+    assert result.decision.kind is Answer.APPROVE
     assert {run["machine"] for run in result.runs} == {ready.name}
     assert {run["arm"] for run in result.runs} == {"incumbent", "candidate"}
     assert all(b"step" in log for log in result.logs)

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 
 from trainer.judging.trial import MAX_FAILURES, Trial, compare
 from trainer.measurement.run import Run
-from trainer.statistics.comparison import Arm, Kind, MiningPolicy, NoiseRecord, Policy
+from trainer.statistics.comparison import Answer, Arm
+from trainer.statistics.mining import MiningPolicy
+from trainer.statistics.noise import NoiseRecord
+from trainer.statistics.policy import ComparisonPolicy
 
 QUIET = NoiseRecord(20 * 0.01**2, 20.0)
-LIMIT = 2 * (Policy().max_candidate_runs + 5) + 2 * MAX_FAILURES
+LIMIT = 2 * (ComparisonPolicy().max_candidate_runs + 5) + 2 * MAX_FAILURES
 
 
 def run(arm: Arm, value: float | None, failure: str = "crash") -> Run:
@@ -42,15 +45,15 @@ def around(mean: float, seed: int = 0) -> Iterator[float]:
 
 
 def judge(execute: Callable[[Arm], Run], **changes: object) -> Trial:
-    given: dict[str, object] = {"history": [], "noise": QUIET, "policy": Policy(), "seed": 1, **changes}
+    given: dict[str, object] = {"history": [], "noise": QUIET, "policy": ComparisonPolicy(), "seed": 1, **changes}
     return compare(execute, **given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("candidate", "kind"),
-    [(2.30, Kind.APPROVE), (2.50, Kind.REJECT), (2.90, Kind.REJECT)],
+    [(2.30, Answer.APPROVE), (2.50, Answer.REJECT), (2.90, Answer.REJECT)],
 )
-def test_it_stops_at_a_clear_answer(candidate: float, kind: Kind) -> None:
+def test_it_stops_at_a_clear_answer(candidate: float, kind: Answer) -> None:
     script = Script(around(2.5, 1), around(candidate, 2))
     outcome = judge(script)
     assert outcome.decision is not None
@@ -64,11 +67,11 @@ def test_it_stops_at_a_clear_answer(candidate: float, kind: Kind) -> None:
 def test_at_the_run_limit_it_is_undecided() -> None:
     """Runs too loud for an answer: the loop ends all the same."""
     wide = NoiseRecord(20 * 1.0, 20.0)
-    policy = Policy(max_candidate_runs=3)
+    policy = ComparisonPolicy(max_candidate_runs=3)
     script = Script(itertools.repeat(6.0), itertools.repeat(4.4))
     outcome = judge(script, noise=wide, policy=policy)
     assert outcome.decision is not None
-    assert outcome.decision.kind is Kind.UNDECIDED
+    assert outcome.decision.kind is Answer.UNDECIDED
     assert len(outcome.values(Arm.CANDIDATE)) == 3
 
 
@@ -92,7 +95,7 @@ def test_one_failure_is_made_up_for() -> None:
     script = Script(around(2.5, 1), itertools.chain([None], around(2.3, 2)))
     outcome = judge(script)
     assert outcome.decision is not None
-    assert outcome.decision.kind is Kind.APPROVE
+    assert outcome.decision.kind is Answer.APPROVE
     assert len(outcome.failures(Arm.CANDIDATE)) == 1
     assert outcome.decision.evidence is not None
     assert outcome.decision.evidence.candidate_runs == len(outcome.values(Arm.CANDIDATE))
@@ -113,7 +116,7 @@ def test_history_spares_incumbent_runs(candidate: float, stale: bool, incumbents
     script = Script(around(2.5, 1), around(candidate, 2))
     outcome = judge(script, history=history, policy=MiningPolicy(early_refresh=int(stale)))
     assert outcome.decision is not None
-    assert outcome.decision.kind is (Kind.REJECT if candidate > 2.5 else Kind.APPROVE)
+    assert outcome.decision.kind is (Answer.REJECT if candidate > 2.5 else Answer.APPROVE)
     assert script.asked.count(Arm.INCUMBENT) == incumbents
     assert script.asked.count(Arm.CANDIDATE) == 1
 
@@ -149,7 +152,7 @@ def test_interrupted_anywhere_it_goes_on_the_same(
     failed = any(len(whole.failures(arm)) >= MAX_FAILURES for arm in Arm)
     assert (whole.decision is None) == failed
     if whole.decision is not None:
-        assert whole.decision.kind is not Kind.CONTINUE
+        assert whole.decision.kind is not Answer.CONTINUE
 
 
 def test_the_seed_orders_the_runs() -> None:

@@ -16,7 +16,8 @@ from trainer.machine.hardware import Fingerprint
 from trainer.measurement.bench import Bench, loose_grace
 from trainer.project import protocol, recipe
 from trainer.running import dataset
-from trainer.statistics.comparison import Arm, NoiseRecord
+from trainer.statistics.comparison import Arm
+from trainer.statistics.noise import NoiseRecord
 
 SMOKE = recipe.load("smoke")
 MACHINE = Fingerprint("cpu", "AMD EPYC", 2, None, None, 1 << 30, "Linux", "0.32", "3.11.0")

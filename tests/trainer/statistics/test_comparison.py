@@ -15,34 +15,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.benchmarks.bench_comparison import KINDS, bootstrap, median_rule, mine_no_ops, play, simulate
-from trainer.statistics.comparison import (
+from trainer.machine.noise_file import load_noise, save_noise
+from trainer.statistics.comparison import Answer, Arm, TrialSamples, decide, look, schedule
+from trainer.statistics.distributions import approval_point, rejection_point, suspicion_ratio
+from trainer.statistics.mining import (
     EARNING_TRIALS,
     FRESH_ENOUGH,
     HISTORY_WINDOW,
     LEAST_DF,
-    Arm,
-    InvalidComparison,
-    Kind,
-    Look,
     MiningPolicy,
-    NoiseRecord,
-    Policy,
-    Samples,
-    approval_point,
-    decide,
-    load_noise,
-    look,
-    rejection_point,
-    save_noise,
-    schedule,
-    suspicion_ratio,
     usable_history,
     worth_of,
 )
+from trainer.statistics.noise import InvalidComparison, NoiseRecord
+from trainer.statistics.policy import ComparisonPolicy, Look
 
 FULL = NoiseRecord(20 * 0.01**2, 20)  # a full record of sigma = 0.01
 EMPTY = NoiseRecord()
-POLICY = Policy()
+POLICY = ComparisonPolicy()
 MINING = MiningPolicy()
 
 
@@ -72,9 +62,9 @@ def test_rejection_points_hold_their_level(df: int, noncentrality: float, level:
 
 @pytest.mark.parametrize(
     ("policy", "approve", "reject"),
-    [(POLICY, 0.01, 0.03), (MINING, 0.01, 0.25), (Policy(spending=1), 0.01, 0.03)],
+    [(POLICY, 0.01, 0.03), (MINING, 0.01, 0.25), (ComparisonPolicy(spending=1), 0.01, 0.03)],
 )
-def test_levels_sum_to_the_promised_error(policy: Policy, approve: float, reject: float) -> None:
+def test_levels_sum_to_the_promised_error(policy: ComparisonPolicy, approve: float, reject: float) -> None:
     runs = range(60)
     assert sum(map(policy.approval_level, runs)) == pytest.approx(approve)
     assert sum(map(policy.rejection_level, runs)) == pytest.approx(reject)
@@ -88,56 +78,56 @@ MORE = [*FLAT, 1.01, 0.99, 1.0, 1.0]
     ("incumbent", "candidate", "noise", "policy", "kind"),
     [
         # A clear gain, no gain, a loss, and too few runs of either arm.
-        (FLAT, [0.95, 0.951], FULL, POLICY, Kind.APPROVE),
-        (FLAT, [1.0, 1.0], FULL, POLICY, Kind.REJECT),
-        (FLAT, [1.05, 1.06], FULL, POLICY, Kind.REJECT),
-        (FLAT, [0.9], FULL, POLICY, Kind.CONTINUE),
-        (FLAT[:3], [0.9, 0.9], FULL, POLICY, Kind.CONTINUE),
-        ([], [], FULL, POLICY, Kind.CONTINUE),
+        (FLAT, [0.95, 0.951], FULL, POLICY, Answer.APPROVE),
+        (FLAT, [1.0, 1.0], FULL, POLICY, Answer.REJECT),
+        (FLAT, [1.05, 1.06], FULL, POLICY, Answer.REJECT),
+        (FLAT, [0.9], FULL, POLICY, Answer.CONTINUE),
+        (FLAT[:3], [0.9, 0.9], FULL, POLICY, Answer.CONTINUE),
+        ([], [], FULL, POLICY, Answer.CONTINUE),
         # An empty record asks for more incumbents before it decides the same.
-        (FLAT, [0.9, 0.9], EMPTY, POLICY, Kind.CONTINUE),
-        (MORE, [0.95, 0.951], EMPTY, POLICY, Kind.APPROVE),
+        (FLAT, [0.9, 0.9], EMPTY, POLICY, Answer.CONTINUE),
+        (MORE, [0.95, 0.951], EMPTY, POLICY, Answer.APPROVE),
         # Neither clear at the limit.
         (
             MORE,
             [0.982, 0.980, 0.984, 0.985, 0.986, 0.987],
             NoiseRecord(20 * 0.03**2, 20),
             POLICY,
-            Kind.REJECT,
+            Answer.REJECT,
         ),
         (
             MORE,
             [0.965, 0.966, 0.964, 0.960, 0.955, 0.950],
             NoiseRecord(20 * 0.03**2, 20),
             POLICY,
-            Kind.UNDECIDED,
+            Answer.UNDECIDED,
         ),
         # The margin moves both boundaries.
-        (FLAT, [0.95, 0.951], FULL, Policy(margin=0.03), Kind.CONTINUE),
-        (FLAT, [0.95, 0.951], FULL, Policy(margin=0.01), Kind.APPROVE),
-        (FLAT, [0.95, 0.951], FULL, Policy(margin=0.05), Kind.REJECT),
+        (FLAT, [0.95, 0.951], FULL, ComparisonPolicy(margin=0.03), Answer.CONTINUE),
+        (FLAT, [0.95, 0.951], FULL, ComparisonPolicy(margin=0.01), Answer.APPROVE),
+        (FLAT, [0.95, 0.951], FULL, ComparisonPolicy(margin=0.05), Answer.REJECT),
         # One candidate run may end a clear loser when mining, never a verification, and never approves.
-        (MORE, [1.05], FULL, MINING, Kind.REJECT),
-        (MORE, [1.05], FULL, POLICY, Kind.CONTINUE),
+        (MORE, [1.05], FULL, MINING, Answer.REJECT),
+        (MORE, [1.05], FULL, POLICY, Answer.CONTINUE),
         # The trial is far louder than the record: the record's small sigma may not approve.
-        ([1.0, 1.1, 0.9, 1.0], [0.85, 0.95], FULL, POLICY, Kind.CONTINUE),
+        ([1.0, 1.1, 0.9, 1.0], [0.85, 0.95], FULL, POLICY, Answer.CONTINUE),
         # A machine without noise: any gain above the resolution counts, equality does not.
-        ([1.0] * 8, [0.9999, 0.9999], EMPTY, POLICY, Kind.APPROVE),
-        ([1.0] * 8, [1.0, 1.0], EMPTY, POLICY, Kind.REJECT),
+        ([1.0] * 8, [0.9999, 0.9999], EMPTY, POLICY, Answer.APPROVE),
+        ([1.0] * 8, [1.0, 1.0], EMPTY, POLICY, Answer.REJECT),
         # One slow incumbent run makes no gain out of nothing.
-        ([1.0, 1.01, 1.2, 1.0], [1.0, 1.0], FULL, POLICY, Kind.CONTINUE),
+        ([1.0, 1.01, 1.2, 1.0], [1.0, 1.0], FULL, POLICY, Answer.CONTINUE),
     ],
 )
 def test_decisions(
-    incumbent: list[float], candidate: list[float], noise: NoiseRecord, policy: Policy, kind: Kind
+    incumbent: list[float], candidate: list[float], noise: NoiseRecord, policy: ComparisonPolicy, kind: Answer
 ) -> None:
-    decision = decide(Samples(incumbent, candidate), noise, policy)
+    decision = decide(TrialSamples(incumbent, candidate), noise, policy)
     assert decision.kind is kind
-    assert (decision.next_arm is None) == (kind is not Kind.CONTINUE)
+    assert (decision.next_arm is None) == (kind is not Answer.CONTINUE)
 
 
 def test_evidence_says_what_decided() -> None:
-    evidence = decide(Samples([*FLAT, 5.0], [0.95, 0.951]), FULL, POLICY).evidence
+    evidence = decide(TrialSamples([*FLAT, 5.0], [0.95, 0.951]), FULL, POLICY).evidence
     assert evidence is not None
     assert (evidence.incumbent_runs, evidence.candidate_runs, evidence.noisier) == (4, 2, False)
     assert evidence.delta == pytest.approx(0.0495)
@@ -159,7 +149,7 @@ def test_noisier_trial_is_flagged_and_judged_by_its_own_scatter() -> None:
 values = st.floats(0.5, 3.0)
 records = st.one_of(st.just(EMPTY), st.builds(NoiseRecord, st.floats(0, 0.1), st.floats(1, 20)))
 policies = st.builds(
-    Policy,
+    ComparisonPolicy,
     margin=st.sampled_from([0.0, 0.01]),
     max_candidate_runs=st.integers(3, 7),
     first_rejection=st.integers(1, 3),
@@ -171,30 +161,32 @@ policies = st.builds(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(values, max_size=14), st.lists(values, max_size=9), records, policies, st.integers(0, 8))
 def test_decision_properties(
-    incumbent: list[float], candidate: list[float], noise: NoiseRecord, policy: Policy, history: int
+    incumbent: list[float], candidate: list[float], noise: NoiseRecord, policy: ComparisonPolicy, history: int
 ) -> None:
     history = min(history, len(incumbent))
-    decision = decide(Samples(incumbent, candidate, history), noise, policy)
+    decision = decide(TrialSamples(incumbent, candidate, history), noise, policy)
     seen = decision.evidence
-    if decision.kind is Kind.CONTINUE:
+    if decision.kind is Answer.CONTINUE:
         needed = policy.looks(history, noise.df)[-1].incumbent
         assert decision.next_arm is not None
         assert len(candidate) < policy.max_candidate_runs or len(incumbent) < needed
         return
     assert seen is not None
-    assert (decision.kind is Kind.APPROVE) <= (seen.low >= policy.margin - 1e-12 and seen.p <= policy.alpha + 1e-9)
+    assert (decision.kind is Answer.APPROVE) <= (seen.low >= policy.margin - 1e-12 and seen.p <= policy.alpha + 1e-9)
     assert seen.low <= seen.delta <= seen.high
     # Runs after the stop change nothing, and a candidate lower still is approved all the more.
-    more = Samples([*incumbent, 1.0], [*candidate, 0.6], history)
+    more = TrialSamples([*incumbent, 1.0], [*candidate, 0.6], history)
     assert decide(more, noise, policy) == decision
-    if decision.kind is Kind.APPROVE and seen.candidate_runs == policy.first_look:
-        lower = Samples(incumbent, [y - 0.1 for y in candidate], history)
-        assert decide(lower, noise, policy).kind is Kind.APPROVE
+    if decision.kind is Answer.APPROVE and seen.candidate_runs == policy.first_look:
+        lower = TrialSamples(incumbent, [y - 0.1 for y in candidate], history)
+        assert decide(lower, noise, policy).kind is Answer.APPROVE
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), records, policies, st.integers(0, 15))
-def test_next_arm_follows_the_schedule_to_the_end(seed: int, noise: NoiseRecord, policy: Policy, history: int) -> None:
+def test_next_arm_follows_the_schedule_to_the_end(
+    seed: int, noise: NoiseRecord, policy: ComparisonPolicy, history: int
+) -> None:
     looks = policy.looks(history, noise.df)
     order = schedule(random.Random(seed), history, looks)
     assert order.count(Arm.CANDIDATE) == looks[-1].candidate == policy.max_candidate_runs
@@ -204,13 +196,13 @@ def test_next_arm_follows_the_schedule_to_the_end(seed: int, noise: NoiseRecord,
     incumbent = [1.0 + 0.1 * (-1) ** i for i in range(history)]
     candidate: list[float] = []
     for arm in order:
-        decision = decide(Samples(incumbent, candidate, history), noise, undecided, seed=seed)
-        if decision.kind is not Kind.CONTINUE:
+        decision = decide(TrialSamples(incumbent, candidate, history), noise, undecided, seed=seed)
+        if decision.kind is not Answer.CONTINUE:
             return
         assert decision.next_arm is arm
         run = incumbent if arm is Arm.INCUMBENT else candidate
         run.append((1.0 if arm is Arm.INCUMBENT else 0.85) + (0.1 if len(run) % 2 == 0 else -0.1))
-    assert decide(Samples(incumbent, candidate, history), noise, undecided, seed=seed).next_arm is None
+    assert decide(TrialSamples(incumbent, candidate, history), noise, undecided, seed=seed).next_arm is None
 
 
 def test_schedules_interleave_and_differ() -> None:
@@ -227,16 +219,16 @@ def test_schedules_interleave_and_differ() -> None:
 def test_bad_samples_are_refused(bad: Any) -> None:
     for incumbent, candidate in (([1.0, bad], [1.0]), ([1.0], [bad])):
         with pytest.raises(InvalidComparison, match="finite positive"):
-            Samples(incumbent, candidate)
+            TrialSamples(incumbent, candidate)
     with pytest.raises(InvalidComparison):
         EMPTY.update([[1.0, bad]])
 
 
 def test_bounds_of_samples() -> None:
     with pytest.raises(InvalidComparison, match="History"):
-        Samples([1.0], [], history=2)
+        TrialSamples([1.0], [], history=2)
     with pytest.raises(InvalidComparison, match="At most"):
-        Samples([1.0] * 1001, [])
+        TrialSamples([1.0] * 1001, [])
 
 
 @pytest.mark.parametrize(
@@ -259,7 +251,7 @@ def test_bounds_of_samples() -> None:
 )
 def test_bad_policies_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidComparison, match=next(iter(fields))):
-        Policy(**fields)
+        ComparisonPolicy(**fields)
 
 
 def test_noise_record_pools_within_groups() -> None:
@@ -339,9 +331,9 @@ def test_noise_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("policy", "df", "history"),
-    [(POLICY, 0, 0), (POLICY, 3, 0), (Policy(margin=0.01), 20, 0), (MINING, 10, 7)],
+    [(POLICY, 0, 0), (POLICY, 3, 0), (ComparisonPolicy(margin=0.01), 20, 0), (MINING, 10, 7)],
 )
-def test_simulation_and_decide_agree(policy: Policy, df: int, history: int) -> None:
+def test_simulation_and_decide_agree(policy: ComparisonPolicy, df: int, history: int) -> None:
     rng = np.random.default_rng(11)
     trials = 60
     runs = policy.looks(history, df)[-1].incumbent
@@ -351,7 +343,7 @@ def test_simulation_and_decide_agree(policy: Policy, df: int, history: int) -> N
     squares = 0.01**2 * rng.chisquare(df, trials) if df else np.zeros(trials)
     answers, used, used_incumbent = play(incumbent, candidate, squares, df, history, policy)
     for i in range(trials):
-        samples = Samples(incumbent[i].tolist(), candidate[i].tolist(), history)
+        samples = TrialSamples(incumbent[i].tolist(), candidate[i].tolist(), history)
         decision = decide(samples, NoiseRecord(float(squares[i]), df), policy)
         assert decision.kind is KINDS[answers[i]]
         assert decision.evidence is not None
@@ -369,7 +361,7 @@ def binomial_slack(rate: float, trials: int) -> float:
     ("policy", "df", "history"), [(POLICY, 0, 0), (POLICY, 3, 0), (POLICY, 20, 0), (MINING, 20, 10)]
 )
 @pytest.mark.parametrize("sigma", [0.005, 0.03])
-def test_error_rates(policy: Policy, df: int, history: int, sigma: float) -> None:
+def test_error_rates(policy: ComparisonPolicy, df: int, history: int, sigma: float) -> None:
     rng, trials = np.random.default_rng(2026), 2_000
     idle, better = (
         simulate(rng, gain=gain, sigma=sigma, policy=policy, record_df=df, history=history, trials=trials)
@@ -440,39 +432,44 @@ RECENT = [1.0, 1.01, 0.99, 1.0, 1.0]
 @pytest.mark.parametrize(
     ("fresh", "candidate", "policy", "kind", "spared", "next_arm"),
     [
-        ([], [], MINING, Kind.CONTINUE, False, Arm.CANDIDATE),
+        ([], [], MINING, Answer.CONTINUE, False, Arm.CANDIDATE),
         # One run of the candidate ends what is worse or the same, and one fresh run keeps a gain of many sigma.
-        ([], [1.05], MINING, Kind.REJECT, False, None),
-        ([], [1.0], MINING, Kind.REJECT, False, None),
-        ([], [0.9], MINING, Kind.CONTINUE, False, Arm.INCUMBENT),
-        ([1.0], [0.9], MINING, Kind.APPROVE, False, None),
-        ([], [0.7], MINING, Kind.APPROVE, False, None),  # no drift of the machine is that large
-        ([0.92], [0.9], MINING, Kind.CONTINUE, False, Arm.CANDIDATE),  # the machine has changed, not the code
-        ([1.0], [0.97], MINING, Kind.CONTINUE, False, Arm.CANDIDATE),
-        ([1.0], [0.97, 0.97], MINING, Kind.APPROVE, False, None),
+        ([], [1.05], MINING, Answer.REJECT, False, None),
+        ([], [1.0], MINING, Answer.REJECT, False, None),
+        ([], [0.9], MINING, Answer.CONTINUE, False, Arm.INCUMBENT),
+        ([1.0], [0.9], MINING, Answer.APPROVE, False, None),
+        ([], [0.7], MINING, Answer.APPROVE, False, None),  # no drift of the machine is that large
+        ([0.92], [0.9], MINING, Answer.CONTINUE, False, Arm.CANDIDATE),  # the machine has changed, not the code
+        ([1.0], [0.97], MINING, Answer.CONTINUE, False, Arm.CANDIDATE),
+        ([1.0], [0.97, 0.97], MINING, Answer.APPROVE, False, None),
         # What a further run must promise: this gain would take three runs
-        ([], [0.97], MiningPolicy(worth=0.002), Kind.CONTINUE, False, Arm.INCUMBENT),
-        ([], [0.97], MiningPolicy(worth=0.02), Kind.REJECT, True, None),
-        ([], [0.9], MiningPolicy(worth=0.02), Kind.CONTINUE, False, Arm.INCUMBENT),
-        ([], [0.9], MiningPolicy(worth=0.2), Kind.REJECT, True, None),
+        ([], [0.97], MiningPolicy(worth=0.002), Answer.CONTINUE, False, Arm.INCUMBENT),
+        ([], [0.97], MiningPolicy(worth=0.02), Answer.REJECT, True, None),
+        ([], [0.9], MiningPolicy(worth=0.02), Answer.CONTINUE, False, Arm.INCUMBENT),
+        ([], [0.9], MiningPolicy(worth=0.2), Answer.REJECT, True, None),
         # With an old history the fresh run comes with the candidate's.
-        ([], [1.05], MiningPolicy(early_refresh=1), Kind.CONTINUE, False, Arm.INCUMBENT),
-        ([1.0], [1.05], MiningPolicy(early_refresh=1), Kind.REJECT, False, None),
+        ([], [1.05], MiningPolicy(early_refresh=1), Answer.CONTINUE, False, Arm.INCUMBENT),
+        ([1.0], [1.05], MiningPolicy(early_refresh=1), Answer.REJECT, False, None),
     ],
 )
 def test_mining_decisions(
-    fresh: list[float], candidate: list[float], policy: Policy, kind: Kind, spared: bool, next_arm: Arm | None
+    fresh: list[float],
+    candidate: list[float],
+    policy: ComparisonPolicy,
+    kind: Answer,
+    spared: bool,
+    next_arm: Arm | None,
 ) -> None:
-    decision = decide(Samples([*RECENT, *fresh], candidate, len(RECENT)), FULL, policy)
+    decision = decide(TrialSamples([*RECENT, *fresh], candidate, len(RECENT)), FULL, policy)
     assert (decision.kind, decision.spared, decision.next_arm) == (kind, spared, next_arm)
 
 
 def test_a_first_trial_waits_until_the_noise_is_known() -> None:
     for history in ([], [1.0, 1.01, 0.99]):
         fresh = [1.0] * (4 - len(history))
-        begun = decide(Samples(history, [0.5], len(history)), EMPTY, MINING)
-        assert (begun.kind, begun.next_arm) == (Kind.CONTINUE, Arm.INCUMBENT)
-        assert decide(Samples([*history, *fresh], [1.5], len(history)), EMPTY, MINING).kind is Kind.REJECT
+        begun = decide(TrialSamples(history, [0.5], len(history)), EMPTY, MINING)
+        assert (begun.kind, begun.next_arm) == (Answer.CONTINUE, Arm.INCUMBENT)
+        assert decide(TrialSamples([*history, *fresh], [1.5], len(history)), EMPTY, MINING).kind is Answer.REJECT
     with pytest.raises(ValueError, match="no noise record"):
         look([1.0], [1.0], EMPTY, MINING, Look(1, 1, 0.01, 0.1))
 

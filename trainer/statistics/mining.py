@@ -1,0 +1,116 @@
+"""What a mining session asks of a comparison: the most true gain in the hours there are. Pure.
+
+`comparison` says why each rule is as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from trainer.statistics.distributions import approval_point
+from trainer.statistics.noise import InvalidComparison
+from trainer.statistics.policy import ComparisonPolicy, Look, LookEvidence
+
+STALE_TRIALS = 8
+"""Trials in a row without an incumbent run after which history no longer says what the machine does now."""
+
+HISTORY_WINDOW = 16
+"""Most values of history that are used, the latest: more hardly steady the mean, and age."""
+
+EARNING_TRIALS = 30
+"""Trials, the latest, that say what a run earns in this session."""
+
+EARNING_SHARE = 0.5
+"""What a further run must promise, of what one has earned."""
+
+LEAST_DF = 3
+"""Degrees of freedom below which a mining trial's first run is not looked at."""
+
+FRESH_ENOUGH = 4
+"""Fresh incumbent runs from which on those that it was kept by are left out of history."""
+
+
+@dataclass(frozen=True, slots=True)
+class MiningPolicy(ComparisonPolicy):
+    """For a session whose incumbent has history: losers stop after a single run, without one of the incumbent.
+
+    glance: level of the looks at the first candidate run before the incumbent is topped up, each for rejecting a
+    true gain of `effect`·sigma. obvious: a gain of so many sigma beyond the boundary is no drift of the machine, and
+    is kept without a fresh run of the incumbent. worth: least gain that a further run must promise, in bpb
+    (`worth_of`). Set `early_refresh` to 1 after `STALE_TRIALS` trials without a run of the incumbent: history then
+    says little about the machine as it is now.
+    """
+
+    beta: float = 0.25
+    effect: float = 2.5
+    max_candidate_runs: int = 4
+    first_approval: int = 1
+    first_rejection: int = 1
+    spending: float = 2.5
+    refresh: int = 1
+    glance: float = 0.1
+    obvious: float = 20.0
+    worth: float = 0.0
+
+    least_approval: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        ComparisonPolicy.__post_init__(self)
+        good = 0 < self.glance < 0.5 and 0 <= self.obvious < 1e4 and 0 <= self.worth < 100
+        if not good or self.first_rejection != 1:
+            raise InvalidComparison(
+                f"A mining policy has a first_rejection of 1, found {self.first_rejection!r}, a glance from 0 to 0.5, "
+                f"found {self.glance!r}, obvious from 0 to 10,000, found {self.obvious!r}, and a worth from 0 to 100, "
+                f"found {self.worth!r}.",
+                "Correct the policy.",
+            )
+
+    def looks(self, history: int, noise_df: float) -> tuple[Look, ...]:
+        """As they stand, with one fresh run of the incumbent, topped up, and from then on as any trial's."""
+        begun, alpha = history + self.early_refresh, self.approval_level(1)
+        fresh = max(begun, history + self.refresh, math.ceil(LEAST_DF + 1 - noise_df))
+        found = [Look(fresh, 1, alpha, self.glance)]
+        if begun and begun < fresh and noise_df + begun - 1 >= LEAST_DF:
+            found = [Look(begun, 1, alpha / 2, self.glance, self.obvious), Look(fresh, 1, alpha / 2, self.glance)]
+        first, *rest = ComparisonPolicy.looks(self, history, noise_df)
+        if first.incumbent > fresh:
+            found.append(replace(first, alpha=0.0))
+        return (*found, *(replace(look, incumbent=max(look.incumbent, fresh)) for look in rest))
+
+    def gives_up(self, seen: LookEvidence, noise_df: float, later: Sequence[Look]) -> bool:
+        """Whether the gain seen, spread over the runs until it would be approved, is less than `worth` for each."""
+        if not self.worth:
+            return False
+        gain = seen.delta - self.margin
+
+        def approves(look: Look) -> bool:
+            df = noise_df + look.incumbent + look.candidate - 2
+            scale = math.sqrt(1 / look.incumbent + 1 / look.candidate)
+            return look.alpha > 0 and gain >= (approval_point(df, look.alpha) * scale + look.beyond) * seen.sigma
+
+        until = next((look for look in later if approves(look)), later[-1])
+        runs = until.incumbent - seen.incumbent_runs + until.candidate - seen.candidate_runs
+        return gain <= self.worth * runs
+
+
+def worth_of(trials: Iterable[tuple[int, float]]) -> float:
+    """`MiningPolicy.worth` after a session's finished trials: the runs of each and what was kept of it, in bpb."""
+    latest = list(trials)[-EARNING_TRIALS:]
+    runs, gain = sum(runs for runs, _ in latest), math.fsum(gain for _, gain in latest)
+    return max(0.0, EARNING_SHARE * gain / runs) if runs else 0.0
+
+
+def usable_history(selected: Sequence[float], fresh: Sequence[float]) -> list[float]:
+    """What of an incumbent's earlier values a mining trial uses as its history.
+
+    selected: its runs as the candidate that was kept, in order; fresh: its runs as the incumbent since. The test
+    chose the former for being low, so while they count the incumbent looks better than it is: that never raises
+    false keeps, but hides gains. They go once FRESH_ENOUGH fresh runs are there. Which values those are does
+    not change the error rates: neither rule looks at a value.
+    """
+    if len(fresh) >= FRESH_ENOUGH:
+        return list(fresh[-HISTORY_WINDOW:])
+    return [*selected, *fresh][-HISTORY_WINDOW:]
