@@ -29,7 +29,7 @@ from trainer.errors import EnvironmentNotReady, InvalidBundle, TrainerError
 from trainer.project import bundle
 from trainer.project.protocol import Surface
 from trainer.running import experiment
-from trainer.running.experiment import Command
+from trainer.running.experiment import LaunchCommand
 
 MAX_LOG = 1024 * 1024  # bytes of output that are kept, the last ones
 _PLACE = "{prompt}"
@@ -81,7 +81,7 @@ class Agent:
             write_atomic(Path(source), text.encode())
         left = context.seconds_left
         limit = self._seconds if left is None else min(self._seconds, max(1.0, left))
-        command = Command(
+        command = LaunchCommand(
             # The supervisor gives no stdin, so a shell opens it; "$@" is passed on as it is.
             argv=("/bin/sh", "-c", 'exec "$@" <"$0"', source, *argv),
             cwd=tree,
@@ -162,7 +162,7 @@ def edited(tree: Path, given: Mapping[str, bytes]) -> str:
     return source
 
 
-def _follow(command: Command, limit: float, context: Context) -> tuple[int | None, bytes]:
+def _follow(command: LaunchCommand, limit: float, context: Context) -> tuple[int | None, bytes]:
     """Run until the end, the limit or the session's stop: the exit code (None: stopped) and the last output."""
     process = experiment.launch(command)
     output, end, code = bytearray(), time.monotonic() + limit, None

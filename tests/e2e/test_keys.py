@@ -20,7 +20,7 @@ from tests.support import require
 from trainer import sandbox
 from trainer.machine.environment import Environment
 from trainer.project import protocol
-from trainer.running.experiment import Limits, Ok, run_experiment
+from trainer.running.experiment import Ok, RunLimits, run_experiment
 
 ROOT = Path(__file__).parents[2]
 PROTOCOL = protocol.parse((ROOT / "configs" / "armlx" / "protocol.json").read_bytes())
@@ -125,7 +125,7 @@ def run_plain(parent: Parent, tmp_path: Path) -> bytes:
         Environment.running(),
         cache=cache,
         scratch=tmp_path / "scratch",
-        limits=Limits(wall_seconds=60),
+        limits=RunLimits(wall_seconds=60),
     )
     assert isinstance(found, Ok), found
     return found.log.data
@@ -134,7 +134,7 @@ def run_plain(parent: Parent, tmp_path: Path) -> bytes:
 def run_sandboxed(parent: Parent) -> bytes:
     require(sys.platform == "linux", "Linux (the macOS sandbox is probed at start)")
     require(shutil.which("bwrap") is not None, "bubblewrap (apt-get install bubblewrap)")
-    limits = sandbox.Limits(wall_seconds=60, memory_bytes=1 << 30, output_bytes=1 << 20)
+    limits = sandbox.JobLimits(wall_seconds=60, memory_bytes=1 << 30, output_bytes=1 << 20)
     tools = sandbox.interpreter_prefixes(Path(sys.executable))
     with sandbox.choose().start([sys.executable, "-c", parent.spy], limits=limits, tools=tools) as job:
         outcome = job.wait()

@@ -52,7 +52,7 @@ _LIMITS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class MachineState:
     """The machine at one moment; None is unknown.
 
     load: the 1-minute load average, in tasks that run or wait. throttle_events: how often the CPU slowed down
@@ -68,7 +68,7 @@ class State:
     cores: int = 1
 
 
-def read() -> State:
+def read() -> MachineState:
     """This machine now. Asks system tools; takes well under a second where they answer."""
     try:
         load = os.getloadavg()[0]
@@ -83,7 +83,7 @@ def read() -> State:
         ]
         if os.geteuid() == 0:
             hot.append(pressure_from_powermetrics(_tool("powermetrics", "-n", "1", "-i", "100", "-s", "thermal")))
-        return State(
+        return MachineState(
             on_battery=battery_from_pmset(_tool("pmset", "-g", "batt")),
             low_power=low_power_from_pmset(_tool("pmset", "-g")),
             throttled=any_of(hot),
@@ -98,7 +98,7 @@ def read() -> State:
         throttled_from_nvidia_smi(_tool("nvidia-smi", "--query-gpu=" + nvidia, "--format=csv,noheader")),
     ]
     profile = read_text("/sys/firmware/acpi/platform_profile").strip()
-    return State(
+    return MachineState(
         on_battery=battery_from_supplies(_entries(Path("/sys/class/power_supply"), "")),
         low_power=profile in ("low-power", "quiet", "cool") if profile else None,
         throttled=any_of(hot),
@@ -109,7 +109,7 @@ def read() -> State:
     )
 
 
-def judge(state: State, *, own_load: float = 0.0, before: State | None = None) -> tuple[str, ...]:
+def judge(state: MachineState, *, own_load: float = 0.0, before: MachineState | None = None) -> tuple[str, ...]:
     """Why runs measured now are suspect, in plain words; empty where nothing known speaks against them.
 
     `own_load` is what the load average owes to our own runs (`own_load` below): look before a run starts, not in

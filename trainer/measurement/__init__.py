@@ -29,31 +29,42 @@ The parent never imports a graph, unpickles anything or runs the harness: valida
 sandbox without the candidate (`facts`), checked, hashed and kept. That the formula is the harness's own is tested there
 by giving it known losses; a harness that fails is not `supports`-ed, and its projects are self-reported.
 
-**What it does not show.** Gains within tolerance and drift (`Policy`), a fraction of run-to-run noise. Memorised text
-that the fresh rows share. Collusion through the hardware: timing or device memory that survives a process. Repeated
-documents in a small validation shard: a compromised probe worker could find one row's target in another.
+**What it does not show.** Gains within tolerance and drift (`MeasurementPolicy`), a fraction of run-to-run noise.
+Memorised text that the fresh rows share. Collusion through the hardware: timing or device memory that survives a
+process. Repeated documents in a small validation shard: a compromised probe worker could find one row's target in
+another.
 
 **Findings** are typed (`Failure`); HOST is this machine's. Whether a worker's CRASH is the graph's doing is for the
 caller to tell, who knows whether the incumbent's graph runs here.
 """
 
-from trainer.measurement.facts import Facts, supports, training_view
+from trainer.measurement.facts import HarnessFacts, supports, training_view
 from trainer.measurement.measurer import MeasurementFailed, Measurer, judge
 from trainer.measurement.scoring import bits_per_byte
-from trainer.measurement.values import Failure, Finding, Measurement, Phase, Policy, Probe, ProbeReport, Progress, Score
+from trainer.measurement.values import (
+    Failure,
+    Measurement,
+    MeasurementPolicy,
+    Phase,
+    Probe,
+    ProbeReport,
+    Progress,
+    RunFinding,
+    Score,
+)
 
 __all__ = [
-    "Facts",
     "Failure",
-    "Finding",
+    "HarnessFacts",
     "Measurement",
     "MeasurementFailed",
+    "MeasurementPolicy",
     "Measurer",
     "Phase",
-    "Policy",
     "Probe",
     "ProbeReport",
     "Progress",
+    "RunFinding",
     "Score",
     "bits_per_byte",
     "judge",

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from trainer.errors import EnvironmentNotReady, InvalidBundle
 from trainer.machine.environment import Environment
 from trainer.measurement.scoring import Tokens
-from trainer.measurement.values import Policy
+from trainer.measurement.values import MeasurementPolicy
 from trainer.project import bundle
-from trainer.sandbox import Limits, Mount, Sandbox, UntrustedResult, interpreter_prefixes
+from trainer.sandbox import JobLimits, Mount, Sandbox, UntrustedResult, interpreter_prefixes
 
 INSIDE = Path(__file__).with_name("inside_harness.py")
 CACHE = "home/.cache/autoresearch"
@@ -32,7 +32,7 @@ _SECONDS = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class HarnessFacts:
     """A harness with its data. `problem` says why it cannot be stood in for; then all else is empty.
 
     `rows` int32 (N, T + 1), the validation rows; `token_bytes` int32 (V,), bytes per token, 0 for special tokens.
@@ -67,7 +67,7 @@ class Facts:
         return sha256(self.token_bytes.astype("<i4").tobytes()).hexdigest()
 
 
-def supports(facts: Facts) -> bool:
+def supports(facts: HarnessFacts) -> bool:
     """Whether this package can measure in the harness's place; if not, only the run's own word is left."""
     return not facts.problem
 
@@ -122,7 +122,7 @@ def run_harness(
     snapshot: Mapping[str, bytes],
     path: str,
     cache: Path,
-    policy: Policy,
+    policy: MeasurementPolicy,
     results: Mapping[str, int],
     texts: Path | None = None,
 ) -> dict[str, bytes]:
@@ -142,7 +142,7 @@ def run_harness(
         if texts is not None:
             mounts.append(Mount(texts, "texts.json"))
             arguments.append("{job}/texts.json")
-        limits = Limits(_SECONDS, policy.memory_bytes, policy.processes, scratch_bytes=policy.scratch_bytes)
+        limits = JobLimits(_SECONDS, policy.memory_bytes, policy.processes, scratch_bytes=policy.scratch_bytes)
         with sandbox.start(
             arguments,
             limits=limits,
@@ -173,8 +173,8 @@ def harness_facts(
     path: str,
     cache: Path,
     work: Path,
-    policy: Policy,
-) -> Facts:
+    policy: MeasurementPolicy,
+) -> HarnessFacts:
     """The facts of the harness at `path` in the snapshot, from `work` if they were found before.
 
     Kept by the snapshot's digest and the names, sizes and times of the data. EnvironmentNotReady without data.
@@ -204,12 +204,12 @@ def harness_facts(
     return facts
 
 
-def _unsupported(problem: str) -> Facts:
-    return Facts(problem, 0.0, "", np.zeros((0, 1), np.int32), np.zeros(0, np.int32))
+def _unsupported(problem: str) -> HarnessFacts:
+    return HarnessFacts(problem, 0.0, "", np.zeros((0, 1), np.int32), np.zeros(0, np.int32))
 
 
-def _parse(found: Mapping[str, bytes]) -> Facts:
-    """Facts from the files of inside_harness.py; ValueError for anything that cannot be."""
+def _parse(found: Mapping[str, bytes]) -> HarnessFacts:
+    """The facts in the files of inside_harness.py; ValueError for anything that cannot be."""
     try:
         document = json.loads(found["facts.json"])
         if document["problem"]:
@@ -224,7 +224,7 @@ def _parse(found: Mapping[str, bytes]) -> Facts:
     table = integers(token_bytes, 1, vocabulary)[0]
     if table.min() < 0 or table.max() > 1 << 16 or not table.any():
         raise ValueError("the byte counts of tokens")
-    return Facts("", budget, val_filename, token_rows(rows, count, length, vocabulary), table)
+    return HarnessFacts("", budget, val_filename, token_rows(rows, count, length, vocabulary), table)
 
 
 def token_rows(data: bytes, count: int, length: int, vocabulary: int) -> Tokens:

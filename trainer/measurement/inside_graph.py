@@ -29,7 +29,7 @@ _AHEAD = 2  # calls in flight on the device
 Logits = Callable[[mx.array], mx.array]
 
 
-class Refused(Exception):
+class BadGraph(Exception):
     """The graph does not compute what it must."""
 
 
@@ -38,16 +38,16 @@ def load(path: str, batch: int, length: int, vocabulary: int) -> Logits:
     try:
         graph: Any = mx.import_function(path)
     except Exception as error:
-        raise Refused(f"the graph cannot be read: {error}") from error
+        raise BadGraph(f"the graph cannot be read: {error}") from error
 
     def logits(x: mx.array) -> mx.array:
         try:
             results: Any = graph(x)
         except Exception as error:
-            raise Refused(f"the graph does not take int32 ({batch}, {length}): {error}") from error
+            raise BadGraph(f"the graph does not take int32 ({batch}, {length}): {error}") from error
         found = [(tuple(z.shape), z.dtype) for z in results]
         if found != [((batch, length, vocabulary), mx.float32)]:
-            raise Refused(f"the graph must return float32 ({batch}, {length}, {vocabulary}) and returns {found[:3]}")
+            raise BadGraph(f"the graph must return float32 ({batch}, {length}, {vocabulary}) and returns {found[:3]}")
         first: mx.array = results[0]
         return first
 
@@ -96,6 +96,6 @@ def main(task: str, graph: str, source: str, count: int, batch: int, length: int
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:4], *map(int, sys.argv[4:8]))  # type: ignore[arg-type]
-    except Refused as error:
+    except BadGraph as error:
         os.write(_CHANNEL, json.dumps({"event": "bad_output", "detail": str(error)[:500]}).encode() + b"\n")
         sys.exit(1)

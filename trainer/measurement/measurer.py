@@ -21,10 +21,20 @@ from trainer.machine.environment import Environment
 from trainer.measurement import facts as harness
 from trainer.measurement import scoring
 from trainer.measurement.scoring import Losses, Tokens
-from trainer.measurement.values import Failure, Finding, Measurement, Phase, Policy, Probe, ProbeReport, Progress, Score
+from trainer.measurement.values import (
+    Failure,
+    Measurement,
+    MeasurementPolicy,
+    Phase,
+    Probe,
+    ProbeReport,
+    Progress,
+    RunFinding,
+    Score,
+)
 from trainer.project import bundle
 from trainer.project.protocol import Protocol
-from trainer.sandbox import Job, Limits, Mount, Outcome, Sandbox, UntrustedResult, interpreter_prefixes
+from trainer.sandbox import Job, JobLimits, JobOutcome, Mount, Sandbox, UntrustedResult, interpreter_prefixes
 
 _HERE: Final = Path(__file__).parent
 _GRAPH: Final = "graph.mlxfn"
@@ -40,7 +50,7 @@ class MeasurementFailed(TrainerError):
 
     def __init__(self, failure: Failure, phase: Phase, detail: str) -> None:
         super().__init__(f"The {phase} failed ({failure}): {detail}.")
-        self.finding = Finding(failure, phase, detail)
+        self.finding = RunFinding(failure, phase, detail)
 
 
 @dataclass(slots=True)
@@ -51,7 +61,7 @@ class _Run:
     log: str = ""
     seconds: float = 0.0
     graph: bytes = b""
-    finding: Finding | None = None
+    finding: RunFinding | None = None
 
 
 class Measurer:
@@ -70,11 +80,11 @@ class Measurer:
         protocol: Protocol,
         work: Path,
         *,
-        policy: Policy | None = None,
+        policy: MeasurementPolicy | None = None,
     ) -> None:
         """Finds the harness's facts (seconds, the first time). EnvironmentNotReady without data or sandbox."""
         self._sandbox, self._environment, self._cache, self._work = sandbox, environment, cache, work
-        self._snapshot, self._protocol, self._policy = dict(snapshot), protocol, policy or Policy()
+        self._snapshot, self._protocol, self._policy = dict(snapshot), protocol, policy or MeasurementPolicy()
         self._argv = environments.resolve(protocol.execution.argv, environment)
         self._harness = harness.harness_path(self._argv, protocol.execution.cwd)
         work.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -255,11 +265,11 @@ class Measurer:
         except MeasurementFailed as failed:
             run.finding = failed.finding
         except StopRun as stopped:
-            run.finding = Finding(Failure.STOPPED, Phase.TRAINING, str(stopped))
+            run.finding = RunFinding(Failure.STOPPED, Phase.TRAINING, str(stopped))
         except UntrustedResult as error:
-            run.finding = Finding(Failure.BAD_OUTPUT, Phase.TRAINING, error.problem)
+            run.finding = RunFinding(Failure.BAD_OUTPUT, Phase.TRAINING, error.problem)
         except TrainerError as error:
-            run.finding = Finding(Failure.HOST, Phase.TRAINING, error.problem)
+            run.finding = RunFinding(Failure.HOST, Phase.TRAINING, error.problem)
         return run
 
     def _prove(
@@ -343,9 +353,9 @@ class Measurer:
             raise MeasurementFailed(Failure.BAD_OUTPUT, phase, f"{len(data)} bytes of results, not {size}")
         return np.frombuffer(data, "<f4").reshape(len(inputs), columns).astype(np.float32)
 
-    def _limits(self, wall_seconds: float) -> Limits:
+    def _limits(self, wall_seconds: float) -> JobLimits:
         policy = self._policy
-        return Limits(
+        return JobLimits(
             wall_seconds,
             policy.memory_bytes,
             policy.processes,
@@ -362,7 +372,7 @@ class Measurer:
         return scratch.hold(Path(file.name))
 
 
-def judge(report: ProbeReport, policy: Policy) -> Finding | None:
+def judge(report: ProbeReport, policy: MeasurementPolicy) -> RunFinding | None:
     """Whether the probes agree with the claim: each within the tolerance, their mean within the drift."""
     wrong = [probe for probe in report.probes if not abs(probe.proven - probe.claimed) <= policy.tolerance]
     if wrong:
@@ -375,7 +385,7 @@ def judge(report: ProbeReport, policy: Policy) -> Finding | None:
         detail = f"the claims are off by {report.mean:+.6f} nats on average when the tokens that follow are replaced"
     else:
         return None
-    return Finding(Failure.NON_CAUSAL, Phase.PROBES, detail)
+    return RunFinding(Failure.NON_CAUSAL, Phase.PROBES, detail)
 
 
 def _wait_for_graph(job: Job, report: Progress) -> float:
@@ -409,7 +419,7 @@ def _refuse(line: bytes, phase: Phase) -> str | None:
     return event
 
 
-def _ended(outcome: Outcome, phase: Phase) -> MeasurementFailed:
+def _ended(outcome: JobOutcome, phase: Phase) -> MeasurementFailed:
     """Why a job ended without its result."""
     if outcome.kind == "killed_wall" and phase is Phase.TRAINING:
         detail = f"no graph after {outcome.seconds:.1f} s, so it was stopped"

@@ -41,7 +41,7 @@ characters replaced. It may raise StopRun while the candidate trains, which ends
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RunFinding:
     """One failure, where it was met, and a sentence on it."""
 
     failure: Failure
@@ -86,7 +86,7 @@ class Score:
     claimed_bpb: float | None
     losses: Losses | None
     probes: ProbeReport | None
-    findings: tuple[Finding, ...]
+    findings: tuple[RunFinding, ...]
     seconds: dict[Phase, float]
 
 
@@ -106,7 +106,7 @@ class Measurement:
     graph_sha256: str | None
     files_sha256: str
     log: str
-    findings: tuple[Finding, ...]
+    findings: tuple[RunFinding, ...]
     seconds: dict[Phase, float]
 
     @property
@@ -128,7 +128,7 @@ def _most_memory() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class MeasurementPolicy:
     """Limits of a measurement. Nats for `tolerance` (one probe) and `drift` (the mean of all)."""
 
     tolerance: float = 1e-3

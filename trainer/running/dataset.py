@@ -165,7 +165,7 @@ def run_command(
         private = Path(folder)
         cache.mkdir(parents=True, exist_ok=True)
         given = variables(os.environ, env, cache, private)
-        command = experiment.Command(tuple(argv), cwd, given, private, (), seconds)
+        command = experiment.LaunchCommand(tuple(argv), cwd, given, private, (), seconds)
         code, log = experiment.run_command(command, on_line=say)
     return code, log.data
 

@@ -58,7 +58,7 @@ _LINE_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RunLimits:
     """Of one run: wall seconds from its start (None: the protocol's hard timeout) and bytes of log kept."""
 
     wall_seconds: float | None = None
@@ -119,11 +119,11 @@ class Stopped:
     log: Log
 
 
-Result = Ok | Crash | Timeout | NoMetric | Stopped
+RunResult = Ok | Crash | Timeout | NoMetric | Stopped
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class LaunchCommand:
     """What a launcher starts. Only `scratch` (the tree's copy, home and temporary folder) is for writing."""
 
     argv: tuple[str, ...]
@@ -154,7 +154,7 @@ class Process(Protocol):
 class Launcher(Protocol):
     """Starts a command; EnvironmentNotReady where that fails."""
 
-    def __call__(self, command: Command, /) -> Process:
+    def __call__(self, command: LaunchCommand, /) -> Process:
         """The started process."""
 
 
@@ -165,10 +165,10 @@ def run_experiment(
     *,
     cache: Path,
     scratch: Path,
-    limits: Limits = Limits(),
+    limits: RunLimits = RunLimits(),
     on_line: OnLine | None = None,
     launcher: Launcher | None = None,
-) -> Result:
+) -> RunResult:
     """Run the tree `files` once, as `protocol` says, in the environment `env`.
 
     `cache` is the prepared data (AUTORESEARCH_CACHE), `scratch` an existing or new folder that the run's
@@ -190,7 +190,7 @@ def run_experiment(
                 "Check the bundle's files against its protocol.",
             )
         limit = limits.wall_seconds or protocol.execution.hard_timeout_seconds
-        command = Command(
+        command = LaunchCommand(
             argv=tuple(environment.resolve(protocol.execution.argv, env)),
             cwd=cwd,
             env=scrubbed(os.environ, env, cache=cache.resolve(), home=home, temporary=temporary),
@@ -219,7 +219,7 @@ def run_experiment(
 
 
 def run_command(
-    command: Command, *, log_bytes: int = 1024 * 1024, on_line: OnLine | None = None
+    command: LaunchCommand, *, log_bytes: int = 1024 * 1024, on_line: OnLine | None = None
 ) -> tuple[int | None, Log]:
     """Run a command unconfined under the rules of a run: its exit status (None: killed at its limit) and log."""
     capture = _Capture(log_bytes, on_line)
@@ -342,7 +342,7 @@ class _Capture:
             on_line(told)
 
 
-def launch(command: Command) -> Process:
+def launch(command: LaunchCommand) -> Process:
     """Start a command under `supervisor`, unconfined: for the user's own scripts."""
     return _Supervised(command)
 
@@ -350,7 +350,7 @@ def launch(command: Command) -> Process:
 class _Supervised:
     """A tree under a supervisor process, which ends it when we say so or when we are gone."""
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: LaunchCommand) -> None:
         self.output, output = os.pipe()
         control, self._control = os.pipe()
         self._status, status = os.pipe()

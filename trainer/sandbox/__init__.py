@@ -26,16 +26,16 @@ from pathlib import Path
 from typing import Protocol
 
 from trainer.errors import EnvironmentNotReady
-from trainer.sandbox.job import CHANNEL, Job, Kind, Limits, Message, Mount, Outcome, UntrustedResult
+from trainer.sandbox.job import CHANNEL, Job, JobEnd, JobLimits, JobOutcome, Message, Mount, UntrustedResult
 
 __all__ = [
     "CHANNEL",
     "Job",
-    "Kind",
-    "Limits",
+    "JobEnd",
+    "JobLimits",
+    "JobOutcome",
     "Message",
     "Mount",
-    "Outcome",
     "Sandbox",
     "UntrustedResult",
     "choose",
@@ -55,7 +55,7 @@ class Sandbox(Protocol):
         self,
         argv: Sequence[str],
         *,
-        limits: Limits,
+        limits: JobLimits,
         tools: Sequence[Path],
         mounts: Sequence[Mount] = (),
         env: Mapping[str, str] | None = None,
@@ -137,7 +137,7 @@ def probe(sandbox: Sandbox, python: Path | None = None, *, wall_seconds: float =
     EnvironmentNotReady, naming what is missing, unless all of it is as it must be.
     """
     python = Path(sys.executable) if python is None else python
-    limits = Limits(wall_seconds=wall_seconds, memory_bytes=8 << 30)
+    limits = JobLimits(wall_seconds=wall_seconds, memory_bytes=8 << 30)
     with tempfile.NamedTemporaryFile(prefix="secret-") as secret:
         job = sandbox.start(
             [str(python), "-c", _PROBE, secret.name, str(Path(__file__).resolve())],

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from trainer.errors import EnvironmentNotReady
-from trainer.sandbox.job import Limits, Mount
+from trainer.sandbox.job import JobLimits, Mount
 
 SETUP_SECONDS = 60.0
 _SOURCE = Path(__file__).with_name("inside.py").read_text()
@@ -104,7 +104,7 @@ def prefixes(tools: Sequence[Path]) -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda pair: PurePosixPath(pair[1]).parts)
 
 
-def common_limits(limits: Limits) -> dict[str, int]:
+def common_limits(limits: JobLimits) -> dict[str, int]:
     """The resource limits that mean the same everywhere."""
     caps = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": limits.file_bytes, "RLIMIT_NOFILE": 4096}
     return caps if limits.cpu_seconds is None else caps | {"RLIMIT_CPU": limits.cpu_seconds}

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from trainer.errors import EnvironmentNotReady
 from trainer.sandbox.entry import Entered, SetupFailed, common_limits, enter, order, sources
-from trainer.sandbox.job import SCRATCH_FILES, Job, Limits, Mount, Started, Usage
+from trainer.sandbox.job import SCRATCH_FILES, Job, JobLimits, Mount, StartedTree, TreeUsage
 from trainer.sandbox.linux import tree_usage
 
 # waits for its stdin to end, which it does however the parent dies, then kills the job's process group
@@ -69,10 +69,10 @@ class _Group:
         code = self.entered.process.poll()
         return code if code is None or code >= 0 else 128 - code
 
-    def usage(self, limits: Limits) -> Usage:
+    def usage(self, limits: JobLimits) -> TreeUsage:
         pid = self.entered.process.pid
         memory, tasks = (footprint(pid), 1) if sys.platform == "darwin" else tree_usage(pid, limits)
-        return Usage(memory, tasks, *folder_usage(self.entered.folders[0]))
+        return TreeUsage(memory, tasks, *folder_usage(self.entered.folders[0]))
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -89,14 +89,14 @@ class _Group:
 def start_in_folder(
     wrapper: Callable[[Path], Sequence[str]],
     argv: Sequence[str],
-    limits: Limits,
+    limits: JobLimits,
     mounts: Sequence[Mount],
     env: Mapping[str, str] | None,
     cwd: str,
 ) -> Job:
     """A job whose folder is a fresh private one with links to the inputs; `wrapper(folder)` confines it."""
 
-    def start() -> Started:
+    def start() -> StartedTree:
         folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="sandbox-")))
         try:
             (folder / "scratch").mkdir(mode=0o700)
@@ -119,7 +119,7 @@ def start_in_folder(
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
-        return Started(_Group(entered, folder, watchdog), entered.output, entered.channel, entered.folders[0])
+        return StartedTree(_Group(entered, folder, watchdog), entered.output, entered.channel, entered.folders[0])
 
     return Job(start, limits)
 
@@ -134,7 +134,7 @@ class NoIsolation:
         self,
         argv: Sequence[str],
         *,
-        limits: Limits,
+        limits: JobLimits,
         tools: Sequence[Path],
         mounts: Sequence[Mount] = (),
         env: Mapping[str, str] | None = None,

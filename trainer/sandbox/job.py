@@ -35,7 +35,7 @@ _CHECK_SECONDS = 0.1
 _SOON_SECONDS = 0.005
 _READ_BYTES = 64 * 1024
 
-Kind = Literal[
+JobEnd = Literal[
     "exited",
     "killed_wall",
     "killed_memory",
@@ -51,7 +51,7 @@ class UntrustedResult(TrainerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class JobLimits:
     """What one job may use. `memory_bytes` and `processes` (threads too) are for the whole tree."""
 
     wall_seconds: float
@@ -80,10 +80,10 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class JobOutcome:
     """How a job ended. `exit_code` is 128 + n for a signal n and meaningful for "exited" only."""
 
-    kind: Kind
+    kind: JobEnd
     exit_code: int
     seconds: float
     output: bytes
@@ -91,7 +91,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TreeUsage:
     """What a tree holds now, in bytes and counts."""
 
     memory_bytes: int
@@ -109,7 +109,7 @@ class Tree(Protocol):
     def poll(self) -> int | None:
         """The command's exit code once it has ended."""
 
-    def usage(self, limits: Limits) -> Usage:
+    def usage(self, limits: JobLimits) -> TreeUsage:
         """What it holds, exact only as far as it takes to tell whether it is within `limits`."""
 
     def kill(self) -> None:
@@ -120,7 +120,7 @@ class Tree(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class StartedTree:
     """A tree with the parent's ends of its pipes and an open descriptor of its scratch."""
 
     tree: Tree
@@ -129,7 +129,7 @@ class Started:
     scratch: int
 
 
-def exceeded(limits: Limits, seconds: float, usage: Usage) -> Kind | None:
+def exceeded(limits: JobLimits, seconds: float, usage: TreeUsage) -> JobEnd | None:
     """Which limit a job is over, if any."""
     if seconds > limits.wall_seconds:
         return "killed_wall"
@@ -145,19 +145,19 @@ def exceeded(limits: Limits, seconds: float, usage: Usage) -> Kind | None:
 class Job:
     """A run in progress or over; as a context manager its tree and its scratch do not outlive the block."""
 
-    def __init__(self, start: Callable[[], Started], limits: Limits) -> None:
+    def __init__(self, start: Callable[[], StartedTree], limits: JobLimits) -> None:
         self._limits = limits
         self._output = bytearray()
         self._line = bytearray()
         self._messages: list[Message] = []
         self._channel_bytes = 0
         self._overflow = False
-        self._ended: tuple[Kind, int, float] | None = None
+        self._ended: tuple[JobEnd, int, float] | None = None
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
         self._closed = False
         self._wake, self._stop = os.pipe()
-        launched: Future[Started] = Future()
+        launched: Future[StartedTree] = Future()
         threading.Thread(target=self._run, args=(start, launched), name="sandbox", daemon=True).start()
         try:
             self._started = launched.result()
@@ -185,16 +185,16 @@ class Job:
             self._changed.wait_for(lambda: len(self._messages) >= count or self._over, timeout)
             return tuple(self._messages)
 
-    def poll(self) -> Outcome | None:
+    def poll(self) -> JobOutcome | None:
         """The outcome once the whole tree is dead, None before."""
         if self._failure is not None:
             raise self._failure
         if self._ended is None:
             return None
         kind, code, seconds = self._ended
-        return Outcome(kind, code, seconds, self.output, self._overflow)
+        return JobOutcome(kind, code, seconds, self.output, self._overflow)
 
-    def wait(self, timeout: float | None = None) -> Outcome:
+    def wait(self, timeout: float | None = None) -> JobOutcome:
         """The outcome; TimeoutError when the job is still running after `timeout` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self._over, timeout)
@@ -203,7 +203,7 @@ class Job:
             raise TimeoutError(f"the job is still running after {timeout} s")
         return outcome
 
-    def kill(self) -> Outcome:
+    def kill(self) -> JobOutcome:
         """End it now; returns when the whole tree is dead. An ended job keeps its outcome."""
         if not self._over:
             os.write(self._stop, b"x")
@@ -256,7 +256,7 @@ class Job:
     def _over(self) -> bool:
         return self._ended is not None or self._failure is not None
 
-    def _run(self, start: Callable[[], Started], launched: Future[Started]) -> None:
+    def _run(self, start: Callable[[], StartedTree], launched: Future[StartedTree]) -> None:
         try:
             started = start()
         except BaseException as error:
@@ -277,12 +277,12 @@ class Job:
             with self._changed:
                 self._changed.notify_all()
 
-    def _supervise(self, started: Started) -> tuple[Kind, int, float]:
+    def _supervise(self, started: StartedTree) -> tuple[JobEnd, int, float]:
         """Run the job to its end; nothing of it is alive when this returns."""
         os.set_blocking(started.output, False)
         os.set_blocking(started.channel, False)
         tree = started.tree
-        kind: Kind | None = None
+        kind: JobEnd | None = None
         code: int | None = None
         tree.go()
         begin = check = time.monotonic()

@@ -37,7 +37,7 @@ from pathlib import Path
 from trainer.errors import EnvironmentNotReady
 from trainer.sandbox import seccomp
 from trainer.sandbox.entry import Entered, Order, SetupFailed, common_limits, enter, order, prefixes, sources
-from trainer.sandbox.job import Job, Limits, Mount, Started, Usage
+from trainer.sandbox.job import Job, JobLimits, Mount, StartedTree, TreeUsage
 
 JOB = "/job"
 _SHM_BYTES = 64 << 20
@@ -119,7 +119,7 @@ def options(mounts: Sequence[Mount], tools: Sequence[Path], scratch_bytes: int, 
     return [*found, "--symlink", scratch, link, "--remount-ro", "/"]
 
 
-def resource_limits(limits: Limits, release: str, cuda: bool) -> dict[str, int]:
+def resource_limits(limits: JobLimits, release: str, cuda: bool) -> dict[str, int]:
     """The caps of each process; `release` is the kernel's."""
     caps = common_limits(limits) | {"RLIMIT_MSGQUEUE": 0}
     if not cuda:  # twice the polled cap: a backstop between two polls that honest reservations do not meet
@@ -157,7 +157,7 @@ def descendants(root: int, most: int = 1 << 16) -> list[int]:
     return pids[:most]
 
 
-def tree_usage(root: int, limits: Limits) -> tuple[int, int]:
+def tree_usage(root: int, limits: JobLimits) -> tuple[int, int]:
     """(memory in bytes, processes and threads) of the tree below `root`.
 
     Memory is the sum of resident sizes, and only when that is over the cap the dearer sum of proportional
@@ -206,10 +206,10 @@ class _Namespace:
     def poll(self) -> int | None:
         return self.entered.process.poll()
 
-    def usage(self, limits: Limits) -> Usage:
+    def usage(self, limits: JobLimits) -> TreeUsage:
         memory, tasks = tree_usage(self.init, limits)
         file_systems = [os.fstatvfs(folder) for folder in self.entered.folders]
-        return Usage(
+        return TreeUsage(
             memory,
             tasks,
             sum((system.f_blocks - system.f_bfree) * system.f_frsize for system in file_systems[:1]),
@@ -250,7 +250,7 @@ class Bubblewrap:
         self,
         argv: Sequence[str],
         *,
-        limits: Limits,
+        limits: JobLimits,
         tools: Sequence[Path],
         mounts: Sequence[Mount] = (),
         env: Mapping[str, str] | None = None,
@@ -280,7 +280,7 @@ class Bubblewrap:
         wanted = options(mounts, tools, limits.scratch_bytes, self.cuda)
         return Job(lambda: self._enter(bwrap, wanted, what), limits)
 
-    def _enter(self, bwrap: str, wanted: Sequence[str], what: Order) -> Started:
+    def _enter(self, bwrap: str, wanted: Sequence[str], what: Order) -> StartedTree:
         with contextlib.ExitStack() as files:
 
             def sealed(data: bytes) -> int:
@@ -319,4 +319,4 @@ class Bubblewrap:
                     f"The sandbox's first process should be under control and is not: {error}.",
                     "Use Linux 5.3 or later and a /proc without hidepid.",
                 ) from error
-        return Started(tree, entered.output, entered.channel, entered.folders[0])
+        return StartedTree(tree, entered.output, entered.channel, entered.folders[0])

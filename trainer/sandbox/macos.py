@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from trainer.errors import EnvironmentNotReady
 from trainer.sandbox.entry import prefixes, sources
 from trainer.sandbox.host import start_in_folder
-from trainer.sandbox.job import Job, Limits, Mount
+from trainer.sandbox.job import Job, JobLimits, Mount
 
 SANDBOX_EXEC = "/usr/bin/sandbox-exec"
 TASKPOLICY = "/usr/sbin/taskpolicy"
@@ -62,7 +62,7 @@ class Seatbelt:
         self,
         argv: Sequence[str],
         *,
-        limits: Limits,
+        limits: JobLimits,
         tools: Sequence[Path],
         mounts: Sequence[Mount] = (),
         env: Mapping[str, str] | None = None,

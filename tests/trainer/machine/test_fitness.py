@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.machine import fitness
-from trainer.machine.fitness import State, fit, in_force, judge, own_load, read
+from trainer.machine.fitness import MachineState, fit, in_force, judge, own_load, read
 
 BATTERY = """Now drawing from 'Battery Power'
  -InternalBattery-0 (id=22085731)\t61%; discharging; 4:10 remaining present: true
@@ -165,25 +165,25 @@ def test_no_text_breaks_a_parser(text: str) -> None:
 @pytest.mark.parametrize(
     ("state", "own", "before", "words"),
     [
-        (State(), 0, None, []),
-        (State(False, False, False, 3, False, 0.5, 2), 0, State(throttle_events=3), []),
-        (State(on_battery=True), 0, None, ["battery"]),
-        (State(low_power=True), 0, None, ["low power"]),
-        (State(throttled=True, throttle_events=5), 0, State(throttle_events=3), ["slowed down for heat"]),
-        (State(throttle_events=5), 0, State(throttle_events=3), ["2 times since"]),
-        (State(throttle_events=5), 0, State(), []),
-        (State(throttle_events=1), 0, State(throttle_events=3), []),  # started again in between
-        (State(memory_short=True), 0, None, ["memory"]),
-        (State(load=0.7, cores=2), 0, None, []),
-        (State(load=2.0, cores=2), 0, None, ["2.0 of 2 cores"]),
-        (State(load=2.0, cores=2), 1.6, None, []),
-        (State(load=4.0, cores=2), 1.6, None, ["2.4 of 2 cores"]),
-        (State(load=1.0, cores=2), 5.0, None, []),
-        (State(load=3.0, cores=16), 0, None, []),
-        (State(on_battery=True, load=9, cores=4), 0, None, ["battery", "9.0 of 4"]),
+        (MachineState(), 0, None, []),
+        (MachineState(False, False, False, 3, False, 0.5, 2), 0, MachineState(throttle_events=3), []),
+        (MachineState(on_battery=True), 0, None, ["battery"]),
+        (MachineState(low_power=True), 0, None, ["low power"]),
+        (MachineState(throttled=True, throttle_events=5), 0, MachineState(throttle_events=3), ["slowed down for heat"]),
+        (MachineState(throttle_events=5), 0, MachineState(throttle_events=3), ["2 times since"]),
+        (MachineState(throttle_events=5), 0, MachineState(), []),
+        (MachineState(throttle_events=1), 0, MachineState(throttle_events=3), []),  # started again in between
+        (MachineState(memory_short=True), 0, None, ["memory"]),
+        (MachineState(load=0.7, cores=2), 0, None, []),
+        (MachineState(load=2.0, cores=2), 0, None, ["2.0 of 2 cores"]),
+        (MachineState(load=2.0, cores=2), 1.6, None, []),
+        (MachineState(load=4.0, cores=2), 1.6, None, ["2.4 of 2 cores"]),
+        (MachineState(load=1.0, cores=2), 5.0, None, []),
+        (MachineState(load=3.0, cores=16), 0, None, []),
+        (MachineState(on_battery=True, load=9, cores=4), 0, None, ["battery", "9.0 of 4"]),
     ],
 )
-def test_judge(state: State, own: float, before: State | None, words: list[str]) -> None:
+def test_judge(state: MachineState, own: float, before: MachineState | None, words: list[str]) -> None:
     reasons = judge(state, own_load=own, before=before)
     assert len(reasons) == len(words)
     for reason, word in zip(reasons, words, strict=True):

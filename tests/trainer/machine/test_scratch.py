@@ -13,7 +13,7 @@ from trainer.machine import scratch
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from trainer import leftovers
+from trainer.machine import scratch as leftovers
 for name in sys.argv[1:]:
     leftovers.hold(Path(name))
 print("held", flush=True)

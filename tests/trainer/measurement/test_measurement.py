@@ -23,9 +23,9 @@ from trainer.machine.environment import Environment
 from trainer.measurement import (
     Failure,
     Measurement,
+    MeasurementPolicy,
     Measurer,
     Phase,
-    Policy,
     Probe,
     ProbeReport,
     bits_per_byte,
@@ -40,7 +40,7 @@ from trainer.sandbox import Job, Sandbox, choose
 
 ROOT = Path(__file__).resolve().parents[3]
 LENGTH, VOCABULARY, ROWS, BUDGET, GRACE = 64, 512, 64, 1.0, 20.0
-POLICY = Policy(memory_bytes=1 << 30, graph_bytes=8 << 20, scratch_bytes=64 << 20, output_bytes=64 << 10)
+POLICY = MeasurementPolicy(memory_bytes=1 << 30, graph_bytes=8 << 20, scratch_bytes=64 << 20, output_bytes=64 << 10)
 
 # A small causal model with all that MLX cannot serialise as it stands.
 MODEL = """
@@ -136,7 +136,9 @@ def run_harness(project: Path, arguments: list[str]) -> str:
     return done.stdout
 
 
-def make(sandbox: Sandbox, project: Path, work: Path, snapshot: Mapping[str, bytes], policy: Policy) -> Measurer:
+def make(
+    sandbox: Sandbox, project: Path, work: Path, snapshot: Mapping[str, bytes], policy: MeasurementPolicy
+) -> Measurer:
     rules = protocol.parse(snapshot["protocol.json"])
     return Measurer(sandbox, Environment.running(), snapshot, project / "cache", rules, work, policy=policy)
 

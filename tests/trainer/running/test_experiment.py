@@ -21,7 +21,7 @@ from trainer.machine.environment import Environment
 from trainer.project import protocol
 from trainer.project.metrics import Missing
 from trainer.running import experiment
-from trainer.running.experiment import Crash, Limits, NoMetric, Ok, Result, Timeout, run_experiment
+from trainer.running.experiment import Crash, NoMetric, Ok, RunLimits, RunResult, Timeout, run_experiment
 
 ROOT = Path(__file__).parents[3]
 PROTOCOL = protocol.parse((ROOT / "configs" / "armlx" / "protocol.json").read_bytes())
@@ -30,9 +30,9 @@ SUMMARY = f"print({PRINTED!r}, end='')\n"
 LINUX = sys.platform == "linux"
 
 
-def run(tmp_path: Path, script: str, seconds: float = 20, **more: Any) -> Result:
+def run(tmp_path: Path, script: str, seconds: float = 20, **more: Any) -> RunResult:
     """One run of a script in this interpreter's environment; its private folder is gone afterwards."""
-    limits = more.pop("limits", Limits(wall_seconds=seconds))
+    limits = more.pop("limits", RunLimits(wall_seconds=seconds))
     cache = tmp_path / "cache"
     cache.mkdir(exist_ok=True)
     files = {"train.py": script.encode(), "prepare.py": b"TIME_BUDGET = 300\n"}
@@ -124,7 +124,7 @@ def test_crash_keeps_the_end_of_the_trace(tmp_path: Path) -> None:
 
 def test_a_command_that_ends_at_once_keeps_its_exit_code(tmp_path: Path) -> None:
     for _ in range(25):
-        command = experiment.Command(("/bin/sh", "-c", "exit 7"), tmp_path, {}, tmp_path, (), 20)
+        command = experiment.LaunchCommand(("/bin/sh", "-c", "exit 7"), tmp_path, {}, tmp_path, (), 20)
         process = experiment.launch(command)
         while not process.ended():
             time.sleep(0.002)
@@ -238,7 +238,7 @@ for step in range(5000):
 
 def test_a_flood_is_cut_and_said(tmp_path: Path) -> None:
     flood = "import sys\nprint('first')\nfor n in range(300): sys.stdout.write('x' * 9999 + '\\n')\n"
-    found = run(tmp_path, flood + SUMMARY, limits=Limits(20, 40_000))
+    found = run(tmp_path, flood + SUMMARY, limits=RunLimits(20, 40_000))
     assert isinstance(found, Ok)
     assert len(found.log.data) < 41_000
     assert found.log.data.startswith(b"first\nxxx")
@@ -249,7 +249,7 @@ def test_a_flood_is_cut_and_said(tmp_path: Path) -> None:
 
 
 def test_an_endless_flood_ends_at_the_limit(tmp_path: Path) -> None:
-    found = run(tmp_path, "import os\nwhile True: os.write(1, b'x' * 65536)\n", limits=Limits(0.5, 10_000))
+    found = run(tmp_path, "import os\nwhile True: os.write(1, b'x' * 65536)\n", limits=RunLimits(0.5, 10_000))
     assert isinstance(found, Timeout)
     assert found.seconds < 5
     assert len(found.log.data) <= 10_100
@@ -257,7 +257,7 @@ def test_an_endless_flood_ends_at_the_limit(tmp_path: Path) -> None:
 
 def test_half_a_line_is_not_kept(tmp_path: Path) -> None:
     line = "y" * 40 + "val_bpb: 0.1"
-    found = run(tmp_path, f"print('---')\nfor n in range(500): print({line!r})\n", limits=Limits(20, 1024))
+    found = run(tmp_path, f"print('---')\nfor n in range(500): print({line!r})\n", limits=RunLimits(20, 1024))
     lines = found.log.data.split(b"\n")
     marker = next(at for at, text in enumerate(lines) if text.startswith(b"["))
     assert set(lines[marker + 1 :]) == {line.encode(), b""}
@@ -295,7 +295,7 @@ def test_an_interruption_kills_the_tree(tmp_path: Path) -> None:
 def test_a_killed_parent_takes_the_tree_with_it(tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path
-from tests.trainer.test_experiment import HANG, run
+from tests.trainer.running.test_experiment import HANG, run
 run(Path({str(tmp_path)!r}), HANG, on_line=lambda line: print(line, flush=True))
 """
     command = [sys.executable, "-c", program]
@@ -322,7 +322,7 @@ def test_a_run_that_kills_its_supervisor_is_found_out(tmp_path: Path) -> None:
 
 
 def test_runs_side_by_side_do_not_touch_each_other(tmp_path: Path) -> None:
-    found: list[Result] = []
+    found: list[RunResult] = []
     slow = threading.Thread(
         target=lambda: found.append(run(tmp_path / "slow", "import time\ntime.sleep(1)\n" + SUMMARY))
     )
@@ -347,9 +347,9 @@ def test_what_cannot_start_is_this_hosts_fault(tmp_path: Path) -> None:
 
 
 def test_a_launcher_can_take_the_place_of_the_plain_one(tmp_path: Path) -> None:
-    seen: list[experiment.Command] = []
+    seen: list[experiment.LaunchCommand] = []
 
-    def confined(command: experiment.Command) -> experiment.Process:
+    def confined(command: experiment.LaunchCommand) -> experiment.Process:
         seen.append(command)
         assert command.cwd.is_relative_to(command.scratch)
         assert os.path.isabs(command.argv[0])

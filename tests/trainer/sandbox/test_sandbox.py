@@ -19,17 +19,27 @@ import pytest
 
 from tests.support import require
 from trainer.errors import EnvironmentNotReady
-from trainer.sandbox import Job, Limits, Mount, Sandbox, UntrustedResult, choose, interpreter_prefixes, probe, seccomp
+from trainer.sandbox import (
+    Job,
+    JobLimits,
+    Mount,
+    Sandbox,
+    UntrustedResult,
+    choose,
+    interpreter_prefixes,
+    probe,
+    seccomp,
+)
 from trainer.sandbox.entry import prefixes, relative
 from trainer.sandbox.host import NoIsolation, folder_usage
-from trainer.sandbox.job import SCRATCH_FILES, Usage, exceeded
+from trainer.sandbox.job import SCRATCH_FILES, TreeUsage, exceeded
 from trainer.sandbox.linux import cure, descendants, options, protected, resource_limits
 from trainer.sandbox.macos import profile
 
 PYTHON = Path(sys.executable)
 TOOLS = interpreter_prefixes(PYTHON)
 MEBIBYTE = 1 << 20
-LIMITS = Limits(
+LIMITS = JobLimits(
     wall_seconds=30,
     memory_bytes=256 * MEBIBYTE,
     processes=64,
@@ -55,8 +65,8 @@ def ours(most: int = 1 << 16) -> list[int]:
     return [pid for pid in descendants(os.getpid(), most) if pid not in _OTHERS]
 
 
-def with_limits(**changes: float) -> Limits:
-    return Limits(**{name: changes.get(name, getattr(LIMITS, name)) for name in Limits.__slots__})
+def with_limits(**changes: float) -> JobLimits:
+    return JobLimits(**{name: changes.get(name, getattr(LIMITS, name)) for name in JobLimits.__slots__})
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +76,9 @@ def sandbox() -> Sandbox:
     return choose()
 
 
-def start(sandbox: Sandbox, code: str, *arguments: str, limits: Limits = LIMITS, mounts: Sequence[Mount] = ()) -> Job:
+def start(
+    sandbox: Sandbox, code: str, *arguments: str, limits: JobLimits = LIMITS, mounts: Sequence[Mount] = ()
+) -> Job:
     return sandbox.start([str(PYTHON), "-c", code, *arguments], limits=limits, tools=TOOLS, mounts=mounts)
 
 
@@ -388,7 +400,7 @@ from trainer.sandbox import *
 from trainer.sandbox.host import NoIsolation
 def begin():  # the thread that starts a job may end before the job
     global job
-    job = {kind}.start([sys.executable, "-c", {SLEEP!r}], limits=Limits(60, 1 << 30),
+    job = {kind}.start([sys.executable, "-c", {SLEEP!r}], limits=JobLimits(60, 1 << 30),
                        tools=interpreter_prefixes(Path(sys.executable)))
 thread = threading.Thread(target=begin)
 thread.start(); thread.join()
@@ -564,16 +576,16 @@ def test_probe_fails_closed(sandbox: Sandbox, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("seconds", "usage", "kind"),
     [
-        (1, Usage(1, 1, 1, 1), None),
-        (30, Usage(256 << 20, 64, 16 << 20, SCRATCH_FILES), None),
-        (30.1, Usage(1, 1, 1, 1), "killed_wall"),
-        (1, Usage((256 << 20) + 1, 1, 1, 1), "killed_memory"),
-        (1, Usage(1, 65, 1, 1), "killed_processes"),
-        (1, Usage(1, 1, (16 << 20) + 1, 1), "killed_scratch"),
-        (1, Usage(1, 1, 1, SCRATCH_FILES + 1), "killed_scratch"),
+        (1, TreeUsage(1, 1, 1, 1), None),
+        (30, TreeUsage(256 << 20, 64, 16 << 20, SCRATCH_FILES), None),
+        (30.1, TreeUsage(1, 1, 1, 1), "killed_wall"),
+        (1, TreeUsage((256 << 20) + 1, 1, 1, 1), "killed_memory"),
+        (1, TreeUsage(1, 65, 1, 1), "killed_processes"),
+        (1, TreeUsage(1, 1, (16 << 20) + 1, 1), "killed_scratch"),
+        (1, TreeUsage(1, 1, 1, SCRATCH_FILES + 1), "killed_scratch"),
     ],
 )
-def test_exceeded(seconds: float, usage: Usage, kind: str | None) -> None:
+def test_exceeded(seconds: float, usage: TreeUsage, kind: str | None) -> None:
     assert exceeded(LIMITS, seconds, usage) == kind
 
 
