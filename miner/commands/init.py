@@ -12,9 +12,9 @@ from chain.commands.options import answer, common, default_home
 
 if TYPE_CHECKING:
     from common.terminal import View
-    from miner.setup.init import Checked
-    from miner.setup.prepare import Command, SetUp
-    from miner.setup.readiness import Point
+    from miner.setup.init import CheckedArtifact
+    from miner.setup.prepare import SetUp, SetupCommand
+    from miner.setup.readiness import Requirement
     from trainer.project.task import Task
 
 
@@ -61,9 +61,9 @@ def init(
         account = connection.client.project(project)
         folder = (folder or Path(steps.folder_name(account.token_symbol, project))).absolute()
         steps.require_empty(folder)
-        checked: list[Checked] = []
+        checked: list[CheckedArtifact] = []
 
-        def tell(artifact: Checked) -> None:
+        def tell(artifact: CheckedArtifact) -> None:
             checked.append(artifact)
             view.say(artifact.line)
 
@@ -112,10 +112,10 @@ def _set_up(folder: Path, parsed: Task, cache: Path, yes: bool, seconds: float, 
         for number, command in enumerate(wanted, 1):
             view.say(f"  {number}. {command.text}" + (f"  ({command.problem})" if command.problem else ""))
 
-    def agrees(command: Command) -> bool:
+    def agrees(command: SetupCommand) -> bool:
         return yes or (not quiet and pause_if_interactive(f"Run `{command.text}` in {folder}?"))
 
-    def step(command: Command) -> Any:
+    def step(command: SetupCommand) -> Any:
         return view.step(f"running {command.text}")
 
     results = []
@@ -133,7 +133,7 @@ def _next(home: Path, network: str, irys: str | None, project: int, *, trust: bo
     return f"uv run miner run --project {project}{options}"
 
 
-def _text(folder: Path, branch: str, points: list[Point], results: list[SetUp], command: str) -> str:
+def _text(folder: Path, branch: str, points: list[Requirement], results: list[SetUp], command: str) -> str:
     lines = [f"{folder}, on branch {branch}", "", "this machine:"]
     lines += [f"  {point.line}" for point in points]
     left = [result for result in results if result.state != "done"]

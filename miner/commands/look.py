@@ -12,7 +12,7 @@ import click
 from chain.commands.options import answer, home_option, json_option
 
 if TYPE_CHECKING:
-    from miner.journal.sessions import Found
+    from miner.journal.sessions import SessionFolder
     from miner.report.material import OnChain
 
 
@@ -92,14 +92,14 @@ def report(
     view = View(quiet=as_json)
     found = sessions.choose(home, network=network, project=project, session=session)
     chain = None if offline else _on_chain(found, home, network, irys, view.say)
-    with view.step("reading ledger, commits and logs"):
+    with view.step("reading journal, commits and logs"):
         gathered = material.gather(found, chain)
         document = page.build(gathered)
     output = output or found.folder / "report.html"
     _write(output, document.encode())
     if png is not None:
         with view.step("drawing the chart"):
-            drawn = picture.progress(gathered.figures, gathered.about.token_name or found.name)
+            drawn = picture.progress(gathered.summary, gathered.about.token_name or found.name)
         _write(png, drawn)
     if show and not webbrowser.open(output.absolute().as_uri()):
         view.say(f"no browser could be opened here; the page is {output}", style="yellow")
@@ -108,7 +108,7 @@ def report(
         "page": str(output),
         "png": str(png) if png else None,
         "running": gathered.running,
-        "figures": gathered.figures.as_json(),
+        "summary": gathered.summary.as_json(),
         "chain": {**asdict(gathered.chain), "bests": [asdict(best) for best in gathered.chain.bests]},
         "spent_lamports": gathered.session.spent,
         "staked": gathered.session.staked,
@@ -154,7 +154,7 @@ def export(
     answer(as_json, {"session": found.name, "files": paths}, "\n".join(paths))
 
 
-def _network(found: Found, given: str | None) -> str:
+def _network(found: SessionFolder, given: str | None) -> str:
     """What to connect to: as given, as the session wrote it down, or as its folder is named."""
     from miner.journal import about
 
@@ -162,7 +162,7 @@ def _network(found: Found, given: str | None) -> str:
 
 
 def _on_chain(
-    found: Found, home: Path, network: str | None, irys: str | None, say: Callable[[str], None]
+    found: SessionFolder, home: Path, network: str | None, irys: str | None, say: Callable[[str], None]
 ) -> OnChain | None:
     """The chain's state; None, and said so, where it cannot be had."""
     from chain.errors import ChainError

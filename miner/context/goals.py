@@ -32,7 +32,7 @@ class Goals:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Progress:
     """What there is to compare with the goals: of this life trials, seconds and submissions; of the whole session
     `all_trials`, `all_seconds` and the money spent (lamports) and staked (tokens); `since_kept` trials in a row
     without a kept one."""
@@ -47,12 +47,12 @@ class Done:
     staked: int = 0
 
 
-def enough(goals: Goals, done: Done) -> bool:
+def enough(goals: Goals, done: Progress) -> bool:
     """Whether as much was submitted as was asked for."""
     return 0 < goals.submissions <= done.submissions
 
 
-def reached(goals: Goals, loop: MiningLoop, done: Done) -> str:
+def reached(goals: Goals, loop: MiningLoop, done: Progress) -> str:
     """Why the session ends now, in words; "" while it goes on."""
     if enough(goals, done):
         return "submitted"
@@ -73,7 +73,7 @@ def reached(goals: Goals, loop: MiningLoop, done: Done) -> str:
     return ""
 
 
-def affordable(goals: Goals, done: Done, cost: int) -> str:
+def affordable(goals: Goals, done: Progress, cost: int) -> str:
     """Why the next stake, which costs `cost` lamports in all, may not be made, in words; "" where it may."""
     if goals.max_stake is not None and done.staked + goals.stake > goals.max_stake:
         return f"{done.staked} tokens are staked already, and --max-stake allows {goals.max_stake}"
@@ -85,7 +85,7 @@ def affordable(goals: Goals, done: Done, cost: int) -> str:
     return ""
 
 
-def seconds_left(goals: Goals, loop: MiningLoop, done: Done) -> float | None:
+def seconds_left(goals: Goals, loop: MiningLoop, done: Progress) -> float | None:
     """Seconds until the nearest limit of time; None without one."""
     left = []
     if goals.max_minutes is not None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from miner.executors.worker import Job, Ready, Result, Setup, Worker
+from miner.executors.worker import Ready, Setup, TrialJob, TrialResult, Worker
 from trainer.errors import EnvironmentNotReady
 
 Say = Callable[[str], None]
@@ -35,7 +35,7 @@ class Returned:
 
     machine: str
     number: int
-    result: Result | None
+    result: TrialResult | None
     lost: str = ""
 
 
@@ -108,7 +108,7 @@ class Cluster:
 
     # --- work ---
 
-    def send(self, name: str, job: Job) -> None:
+    def send(self, name: str, job: TrialJob) -> None:
         """Have an idle machine measure a trial."""
         machine = next(m for m in self._machines.values() if m.name == name and m.ref is None)
         machine.ref, machine.number = machine.actor.measure.remote(job), job.number
@@ -139,7 +139,7 @@ class Cluster:
         if isinstance(value, Ready) and number is None:
             self._opened(machine, value)
             return None
-        if not isinstance(value, Result) or number is None:
+        if not isinstance(value, TrialResult) or number is None:
             return self._set_aside(machine, number, "it answered something else than a trial")
         if value.problem:
             return self._set_aside(machine, number, value.problem)

@@ -1,4 +1,4 @@
-"""Several trials in flight at once, one for each machine of a cluster; the session's ledger knows where each one is.
+"""Several trials in flight at once, one for each machine of a cluster; the session's journal knows where each one is.
 
 What is sent out is on record first, and what comes back is recorded in one line, so a kill of this process repeats at
 most the trials in flight. A trial whose machine is lost goes to the next one, `MAX_LOST` times; then it is discarded
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from common.files import write_atomic
 from miner.executors.cluster import Cluster
-from miner.executors.worker import MAX_PAST, Job, Result
-from miner.journal.journal import Ledger, Trial
+from miner.executors.worker import MAX_PAST, TrialJob, TrialResult
+from miner.journal.journal import Journal, TrialRecord
 from miner.journal.worktree import Workspace
 from miner.proposers.base import SCRIPT
-from miner.report.dashboard import Live
+from miner.report.dashboard import Dashboard
 from miner.trials import trial as trials
 from trainer.errors import EnvironmentNotReady
 from trainer.judging import trial as trainer_trial
@@ -30,27 +30,27 @@ _TURN = 300.0  # seconds after which the session sees to the chain, whatever com
 class Fleet:
     """The trials of a session on a cluster's machines; `folder` is the session's, `budget_seconds` the protocol's.
 
-    `begin` puts a new trial into the ledger, or says that there is none; `may_race` says whether a trial's runs may
+    `begin` puts a new trial into the journal, or says that there is none; `may_race` says whether a trial's runs may
     be stopped by their curves; `decided` acts on a decision that is on record.
     """
 
     def __init__(
         self,
         cluster: Cluster,
-        ledger: Ledger,
+        journal: Journal,
         workspace: Workspace,
-        view: Live,
+        view: Dashboard,
         *,
         folder: Path,
         budget_seconds: float,
         begin: Callable[[], bool],
-        may_race: Callable[[Trial], bool],
-        decided: Callable[[Trial, trainer_trial.Trial], None],
+        may_race: Callable[[TrialRecord], bool],
+        decided: Callable[[TrialRecord, trainer_trial.Trial], None],
     ) -> None:
-        self.cluster, self._ledger, self._workspace, self._view = cluster, ledger, workspace, view
+        self.cluster, self._journal, self._workspace, self._view = cluster, journal, workspace, view
         self._folder, self._budget = folder, budget_seconds
         self._begin, self._may_race, self._decided = begin, may_race, decided
-        self._flying: dict[int, Trial] = {}
+        self._flying: dict[int, TrialRecord] = {}
 
     @property
     def flying(self) -> int:
@@ -60,16 +60,16 @@ class Fleet:
     def fill(self, *, here: bool = True) -> None:
         """Give idle machines the trials that are open, then new ones; `here` False leaves out this process's own."""
         for machine in self.cluster.idle(here=here):
-            waiting = [trial for trial in self._ledger.session.unfinished if trial.number not in self._flying]
+            waiting = [trial for trial in self._journal.session.unfinished if trial.number not in self._flying]
             if not waiting and not self._begin():
                 return
-            trial = waiting[0] if waiting else self._ledger.session.trials[-1]
+            trial = waiting[0] if waiting else self._journal.session.trials[-1]
             job = self._job(trial, machine)
-            self._ledger.append("dispatched", number=trial.number, machine=machine)
+            self._journal.append("dispatched", number=trial.number, machine=machine)
             self._view.say(f"trial {trial.number} on {machine}: {trial.hypothesis}")
             self.cluster.send(machine, job)
             self._flying[trial.number] = trial
-            self._view.observe(self._ledger.session)
+            self._view.observe(self._journal.session)
 
     def advance(self, *, more: bool = True, here: bool = True) -> bool:
         """Go on until something came back, or for a while; False where nothing is in flight or left to begin.
@@ -96,12 +96,12 @@ class Fleet:
                     )
         return True
 
-    def _job(self, trial: Trial, machine: str) -> Job:
-        session, sigma = self._ledger.session, self.cluster.sigma(machine)
+    def _job(self, trial: TrialRecord, machine: str) -> TrialJob:
+        session, sigma = self._journal.session, self.cluster.sigma(machine)
         rules = None
         if self._may_race(trial):
             rules = trials.rules(session, trial, sigma, budget_seconds=self._budget, machine=machine)
-        return Job(
+        return TrialJob(
             trial.number,
             self._workspace.read(trial.base, SCRIPT),
             self._workspace.read(trial.commit, SCRIPT),
@@ -113,28 +113,28 @@ class Fleet:
             rules,
         )
 
-    def _take(self, machine: str, number: int, result: Result | None, lost: str) -> None:
+    def _take(self, machine: str, number: int, result: TrialResult | None, lost: str) -> None:
         trial = self._flying.pop(number)
         if result is not None:
             self._record(trial, result)
             return
-        self._ledger.append("lost", number=number, machine=machine, reason=lost)
+        self._journal.append("lost", number=number, machine=machine, reason=lost)
         if trial.lost <= MAX_LOST:
             self._view.say(f"  trial {number} is measured anew: {machine} was lost with it", "yellow")
             return
         reason = f"not judged: {trial.lost} machines were lost with it, the last one so: {lost}"
-        self._ledger.append("decision", number=number, decision="discard", reason=reason, delta=None)
+        self._journal.append("decision", number=number, decision="discard", reason=reason, delta=None)
         self._decided(trial, trainer_trial.Trial((), None))
 
-    def _record(self, trial: Trial, result: Result) -> None:
+    def _record(self, trial: TrialRecord, result: TrialResult) -> None:
         runs = []
         for place, (run, log) in enumerate(zip(result.runs, result.logs, strict=True), 1):
             name = f"logs/{trial.number:04d}-{place:02d}-{run['arm']}.log"
             write_atomic(self._folder / name, log)
             runs.append({**run, "log": name})
         outcome = result.outcome()
-        decision = trials.decided(outcome, moved=trial.base != self._ledger.session.head)
-        self._ledger.append("judged", number=trial.number, machine=trial.machine, runs=runs, decision=decision)
+        decision = trials.decided(outcome, moved=trial.base != self._journal.session.head)
+        self._journal.append("judged", number=trial.number, machine=trial.machine, runs=runs, decision=decision)
         self._decided(trial, outcome)
 
     def _words(self) -> str:

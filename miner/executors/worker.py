@@ -74,11 +74,11 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrialJob:
     """A trial to measure: two train.py sources and what the machine it is for measured before.
 
     `history` are the incumbent's values (val_bpb), `incumbent_runs` and `candidate_runs` earlier runs of the two
-    sources as the ledger has them. `rules` are those of racing, None where runs are not stopped by their curves.
+    sources as the journal has them. `rules` are those of racing, None where runs are not stopped by their curves.
     """
 
     number: int
@@ -93,8 +93,8 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """A trial's runs as the ledger has them but for their logs' names, their logs, and the comparison's last word.
+class TrialResult:
+    """A trial's runs as the journal has them but for their logs' names, their logs, and the comparison's last word.
 
     `problem` says what is wrong with the machine itself; then nothing was judged. `sigma` is the machine's noise
     after it, in bpb.
@@ -158,7 +158,7 @@ class Worker:
         self._bench, self._rig = bench, Rig(bench, lambda _: None)
         return Ready(self._name, sigma=bench.noise().sigma)
 
-    def measure(self, job: Job) -> Result:
+    def measure(self, job: TrialJob) -> TrialResult:
         """Measure a trial from its first run to its decision."""
         bench, rig = self._bench, self._rig
         assert bench is not None
@@ -188,17 +188,17 @@ class Worker:
         try:
             outcome = trial.compare(execute, history=job.history, noise=bench.noise(), policy=job.policy, seed=job.seed)
         except TrainerError as error:
-            return Result(problem=error.message)
+            return TrialResult(problem=error.message)
         failed = outcome.failures(Arm.INCUMBENT)
         if len(failed) >= trial.MAX_FAILURES:
-            return Result(problem=f"The incumbent does not run there: {failed[-1].detail}")
+            return TrialResult(problem=f"The incumbent does not run there: {failed[-1].detail}")
         groups: list[Sequence[float]] = [outcome.values(Arm.CANDIDATE)]
         if outcome.decision is not None and outcome.decision.kind is Answer.APPROVE:
             groups.append([*job.history, *outcome.values(Arm.INCUMBENT)])  # it is replaced, here or by another's
         bench.learn_noise(groups)
-        return Result(tuple(runs), tuple(logs), outcome.decision, sigma=bench.noise().sigma)
+        return TrialResult(tuple(runs), tuple(logs), outcome.decision, sigma=bench.noise().sigma)
 
-    def _tree(self, job: Job, arm: Arm) -> Mapping[str, bytes]:
+    def _tree(self, job: TrialJob, arm: Arm) -> Mapping[str, bytes]:
         source = job.candidate if arm is Arm.CANDIDATE else job.incumbent
         assert self._bench is not None
         return bundle.overlay(self._setup.files, {SCRIPT: source.encode()}, self._bench.protocol.surface)
@@ -222,7 +222,7 @@ class Worker:
                 return
 
 
-def _past(job: Job, arm: Arm) -> tuple[Entry, ...]:
+def _past(job: TrialJob, arm: Arm) -> tuple[Entry, ...]:
     return job.candidate_runs if arm is Arm.CANDIDATE else job.incumbent_runs
 
 

@@ -1,7 +1,7 @@
 """What a session is about: where it mines what on which machine, written down when it starts.
 
-`about.json` lies beside the ledger, so that looking at a session needs neither its chain nor its machine. The
-ledger does not depend on it: a session without one has these facts unknown.
+`about.json` lies beside the journal, so that looking at a session needs neither its chain nor its machine. The
+journal does not depend on it: a session without one has these facts unknown.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class InvalidRecord(TrainerError):
 
 
 @dataclass(frozen=True, slots=True)
-class TrialRecord:
+class TrialLine:
     """One line of trials.jsonl: a trial and what came of it.
 
     `error` is empty where there was none; `primary_metric_value` None where no run gave one. The last four are
@@ -87,7 +87,7 @@ class NetworkState:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ResultLine:
     """A line of results.tsv; a crash is 0.000000 and 0.0. Memory in GiB."""
 
     commit: str
@@ -123,7 +123,7 @@ _TRIAL_OPTIONAL: Final[Mapping[str, Any]] = {
 }
 
 
-def trials_text(records: Iterable[TrialRecord]) -> str:
+def trials_text(records: Iterable[TrialLine]) -> str:
     """The file for these records, one object a line."""
     lines = []
     for record in records:
@@ -134,14 +134,14 @@ def trials_text(records: Iterable[TrialRecord]) -> str:
     return "".join(lines)
 
 
-def read_trials(data: bytes) -> list[TrialRecord]:
+def read_trials(data: bytes) -> list[TrialLine]:
     """The records of a trials.jsonl; InvalidRecord naming the line. Empty lines are none."""
     records = []
     for number, line in enumerate(_lines(data, "trials.jsonl"), start=1):
         if line.strip():
             what = f"Line {number} of trials.jsonl"
             values = _fields(_object(line, what), what, _TRIAL, _TRIAL_OPTIONAL)
-            records.append(TrialRecord(**values))
+            records.append(TrialLine(**values))
     return records
 
 
@@ -229,7 +229,7 @@ def read_network_state(data: bytes) -> NetworkState:
 # --- results.tsv ---
 
 
-def results_text(results: Iterable[Result]) -> str:
+def results_text(results: Iterable[ResultLine]) -> str:
     """The file for these lines, with its header."""
     rows = [
         f"{row.commit}\t{row.val_bpb:.6f}\t{row.memory_gb:.1f}\t{row.status}\t{' '.join(row.description.split())}"
@@ -238,7 +238,7 @@ def results_text(results: Iterable[Result]) -> str:
     return "\n".join([HEADER, *rows]) + "\n"
 
 
-def read_results(data: bytes) -> list[Result]:
+def read_results(data: bytes) -> list[ResultLine]:
     """The lines of a results.tsv; InvalidRecord naming the line."""
     header, *rows = _lines(data, "results.tsv") or [b""]
     if header.decode(errors="replace") != HEADER:
@@ -246,7 +246,7 @@ def read_results(data: bytes) -> list[Result]:
     return [_result(row, number) for number, row in enumerate(rows, start=2) if row]
 
 
-def _result(row: bytes, number: int) -> Result:
+def _result(row: bytes, number: int) -> ResultLine:
     what = f"Line {number} of results.tsv"
     try:
         commit, value, memory, status, description = row.decode().split("\t")
@@ -258,7 +258,7 @@ def _result(row: bytes, number: int) -> Result:
         raise InvalidRecord(f"{what}: {value[:40]!r} and {memory[:40]!r} should be decimal numbers.")
     if status not in ("keep", "discard", "crash"):
         raise InvalidRecord(f"{what}: the status is keep, discard or crash, not {status[:40]!r}.")
-    result = Result(commit, Decimal(value), Decimal(memory), status, description)
+    result = ResultLine(commit, Decimal(value), Decimal(memory), status, description)
     if status == "crash" and (result.val_bpb or result.memory_gb):
         raise InvalidRecord(f"{what}: a crash is 0.000000 and 0.0, not {value} and {memory}.")
     return result

@@ -1,4 +1,4 @@
-"""The session ledger: an append-only file of events, and the state they add up to.
+"""The session journal: an append-only file of events, and the state they add up to.
 
 Everything is written here, and on disk, before it is acted on. `Session` is a pure fold over the
 events, so starting again after a kill is reading the file. A line that a crash cut short is the last
@@ -33,15 +33,15 @@ _LATER_RUN_FIELDS: Mapping[str, Any] = {
 }
 
 
-class LedgerDamaged(TrainerError):
-    """A session ledger with a line that is not one of ours."""
+class JournalDamaged(TrainerError):
+    """A session journal with a line that is not one of ours."""
 
 
 @dataclass(slots=True)
-class Trial:
+class TrialRecord:
     """One candidate being judged, or judged: its source, why, its runs and what became of it.
 
-    `commit` is the candidate's, `base` the incumbent's it is measured against. A run is a mapping of its ledger
+    `commit` is the candidate's, `base` the incumbent's it is measured against. A run is a mapping of its journal
     fields: arm, val_bpb and fresh_bpb (None without a value), failure ("" or one word: "stopped" by its loss curve,
     "unfit" for this machine's state, else what went wrong), detail, seconds, memory_mb, tokens_per_second, curve
     (a list of [seconds, loss in nats], what the script printed), conditions (words on the machine's state) and
@@ -157,7 +157,7 @@ class Confirmation:
 class Segment:
     """One life of the miner's process, from `begin` to `end` ("" where it was killed); `seconds` it ran.
 
-    `measured` says on what class of machine and how; "" in an older ledger. `last` is the time of its last event
+    `measured` says on what class of machine and how; "" in an older journal. `last` is the time of its last event
     before the end, `within` whether a trial or a confirming test was open at the end.
     """
 
@@ -172,7 +172,7 @@ class Segment:
 
 @dataclass(slots=True)
 class Session:
-    """What a ledger adds up to. `head` is the commit of the incumbent; `spent` is in lamports, `staked` in tokens,
+    """What a journal adds up to. `head` is the commit of the incumbent; `spent` is in lamports, `staked` in tokens,
     both only of what landed on chain. `purchase` is the signature and last block height of a purchase of tokens
     whose end is not known.
     """
@@ -181,7 +181,7 @@ class Session:
     tag: str = ""
     started: str = ""
     head: str = ""
-    trials: list[Trial] = field(default_factory=list)
+    trials: list[TrialRecord] = field(default_factory=list)
     submissions: list[Submission] = field(default_factory=list)
     confirmations: list[Confirmation] = field(default_factory=list)
     frontiers: list[Frontier] = field(default_factory=list)
@@ -191,14 +191,14 @@ class Session:
     purchase: tuple[str, int] | None = None
 
     def apply(self, event: Event) -> None:
-        """Fold one event in; an unknown kind or a missing field raises LedgerDamaged."""
+        """Fold one event in; an unknown kind or a missing field raises JournalDamaged."""
         try:
             match event["event"]:
                 case "session":
                     self.seed, self.tag, self.started = event["seed"], event["tag"], event["at"]
                 case "trial":
                     self.trials.append(
-                        Trial(
+                        TrialRecord(
                             event["number"],
                             event["hypothesis"],
                             event["fingerprint"],
@@ -284,21 +284,21 @@ class Session:
                 case other:
                     raise KeyError(f"unknown event {other!r}")
         except (KeyError, TypeError, IndexError, StopIteration) as error:
-            raise LedgerDamaged(
-                f"The session ledger holds an event that does not fit: {error!r}.",
+            raise JournalDamaged(
+                f"The session journal holds an event that does not fit: {error!r}.",
                 "Move its folder away to start a new session.",
             ) from error
         if self.segments and not self.segments[-1].end:
             self.segments[-1].last = event.get("at", "")
 
-    def _trial(self, number: int) -> Trial:
+    def _trial(self, number: int) -> TrialRecord:
         trial = next((trial for trial in reversed(self.trials) if trial.number == number), None)
         if trial is None:
             raise KeyError(f"trial {number}")
         return trial
 
     @property
-    def unfinished(self) -> list[Trial]:
+    def unfinished(self) -> list[TrialRecord]:
         """The trials that are being judged, or were when the session ended: one, or one for each machine."""
         return [trial for trial in self.trials if not trial.decision]
 
@@ -323,7 +323,7 @@ class Session:
         return f"trial {won.number} once more, against what was kept since"
 
     @property
-    def _won_meanwhile(self) -> Trial | None:
+    def _won_meanwhile(self) -> TrialRecord | None:
         again = {trial.commit: trial.number for trial in self.trials}
         return next((t for t in self.trials if t.carry and again[t.commit] == t.number), None)
 
@@ -356,10 +356,10 @@ class SessionBusy(TrainerError):
     """A session that another process is running."""
 
 
-class Ledger:
+class Journal:
     """The file, held by one process at a time. `append` returns once the event is on disk and in `session`.
 
-    Raises SessionBusy where another process has it open, LedgerDamaged where it does not parse.
+    Raises SessionBusy where another process has it open, JournalDamaged where it does not parse.
     """
 
     def __init__(self, path: Path) -> None:
@@ -407,22 +407,22 @@ class Ledger:
 
 
 def read(path: Path) -> Session:
-    """The session in a ledger that another process may be writing: no lock, nothing changed, half a last line dropped.
+    """The session in a journal that another process may be writing: no lock, nothing changed, half a last line dropped.
 
-    Raises LedgerDamaged where it cannot be read or does not parse.
+    Raises JournalDamaged where it cannot be read or does not parse.
     """
     session = Session()
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise LedgerDamaged(f"{path} cannot be read: {error.strerror}.", "Name another session.") from error
+        raise JournalDamaged(f"{path} cannot be read: {error.strerror}.", "Name another session.") from error
     for event, _ in _events(content, path):
         session.apply(event)
     return session
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process has the ledger open for writing, that is, is mining in its folder now."""
+    """Whether a process has the journal open for writing, that is, is mining in its folder now."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -441,7 +441,7 @@ def _events(content: bytes, path: Path) -> Iterable[tuple[Event, int]]:
             if not isinstance(event, dict):
                 raise ValueError("not an object")
         except ValueError as error:
-            raise LedgerDamaged(
+            raise JournalDamaged(
                 f"{path} does not parse at byte {end}: {error}.",
                 "Move its folder away to start a new session.",
             ) from error

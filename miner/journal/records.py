@@ -1,6 +1,6 @@
 """A session's records for other OpenResearch clients: results.tsv and trials.jsonl.
 
-Both are written anew from the session ledger, whole or not at all, so they never disagree with it. The formats are
+Both are written anew from the session journal, whole or not at all, so they never disagree with it. The formats are
 `miner.journal.interop`'s.
 """
 
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from miner.journal.interop import Result, TrialRecord, results_text, trials_text
-from miner.journal.journal import Trial
+from miner.journal.interop import ResultLine, TrialLine, results_text, trials_text
+from miner.journal.journal import TrialRecord
 
 
-def results_tsv(trials: Sequence[Trial]) -> str:
+def results_tsv(trials: Sequence[TrialRecord]) -> str:
     """One line per finished trial: the mean val_bpb of its runs and the largest memory of any."""
     rows = []
     for trial in trials:
@@ -25,7 +25,7 @@ def results_tsv(trials: Sequence[Trial]) -> str:
         ok = trial.decision != "crash" and bool(values)
         memory = max((run.get("memory_mb") or 0.0 for run in _own_runs(trial)), default=0.0) / 1024
         rows.append(
-            Result(
+            ResultLine(
                 trial.commit[:7],
                 Decimal(statistics.fmean(values)) if ok else Decimal(0),
                 Decimal(memory) if ok else Decimal(0),
@@ -36,15 +36,15 @@ def results_tsv(trials: Sequence[Trial]) -> str:
     return results_text(rows)
 
 
-def trials_jsonl(trials: Sequence[Trial], *, bundle_id: str, metric: str, direction: str) -> str:
+def trials_jsonl(trials: Sequence[TrialRecord], *, bundle_id: str, metric: str, direction: str) -> str:
     """One object per finished trial, with the fields existing clients expect."""
     return trials_text(_record(trial, bundle_id, metric, direction) for trial in trials if trial.decision)
 
 
-def _record(trial: Trial, bundle_id: str, metric: str, direction: str) -> TrialRecord:
+def _record(trial: TrialRecord, bundle_id: str, metric: str, direction: str) -> TrialLine:
     values, runs = own_values(trial), _own_runs(trial)
     failed = next((run for run in reversed(runs) if run.get("failure")), None)
-    return TrialRecord(
+    return TrialLine(
         trial_id=f"{trial.number:04d}",
         utc_timestamp=runs[-1]["at"] if runs else "",
         protocol_bundle_id=bundle_id,
@@ -65,12 +65,12 @@ def _record(trial: Trial, bundle_id: str, metric: str, direction: str) -> TrialR
     )
 
 
-def own_values(trial: Trial) -> list[float]:
+def own_values(trial: TrialRecord) -> list[float]:
     """val_bpb of the trial's own runs that gave one."""
     return [run["val_bpb"] for run in _own_runs(trial) if run.get("val_bpb") is not None]
 
 
-def _own_runs(trial: Trial) -> list[dict[str, Any]]:
+def _own_runs(trial: TrialRecord) -> list[dict[str, Any]]:
     """The runs of the code that the trial is about: the candidate's, and the incumbent's for the baseline."""
     arm = "candidate" if trial.number else "incumbent"
     return [run for run in trial.runs if run["arm"] == arm]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from trainer.errors import TrainerError
 
-LEDGER = "session.jsonl"
+JOURNAL = "session.jsonl"
 _NAME = re.compile(r"(?P<network>.+)-(?P<project>\d{1,20})-(?P<wallet>[1-9A-HJ-NP-Za-km-z]{8})(?:-until-(?P<tag>.+))?")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SessionFolder:
     """A session's folder; `network` as in its name, `until` is set where a newer session took its place."""
 
     folder: Path
@@ -27,8 +27,8 @@ class Found:
         return self.folder.name
 
     @property
-    def ledger(self) -> Path:
-        return self.folder / LEDGER
+    def journal(self) -> Path:
+        return self.folder / JOURNAL
 
 
 class NoSession(TrainerError):
@@ -40,14 +40,14 @@ def folder_name(network: str, project: int, wallet: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "_", f"{network}-{project}-{wallet[:8]}")
 
 
-def find(home: Path, *, network: str | None = None, project: int | None = None) -> list[Found]:
+def find(home: Path, *, network: str | None = None, project: int | None = None) -> list[SessionFolder]:
     """The sessions of a home by name, those on one network and of one project where given."""
     found = []
-    for path in sorted((home / "work").glob(f"*/{LEDGER}")):
+    for path in sorted((home / "work").glob(f"*/{JOURNAL}")):
         match = _NAME.fullmatch(path.parent.name)
         if match is None:
             continue
-        entry = Found(path.parent, match["network"], int(match["project"]), match["wallet"], match["tag"] or "")
+        entry = SessionFolder(path.parent, match["network"], int(match["project"]), match["wallet"], match["tag"] or "")
         if project is not None and entry.project != project:
             continue
         if network is not None and entry.network != re.sub(r"[^A-Za-z0-9.-]+", "_", network):
@@ -56,7 +56,9 @@ def find(home: Path, *, network: str | None = None, project: int | None = None) 
     return found
 
 
-def choose(home: Path, *, network: str | None = None, project: int | None = None, session: str | None = None) -> Found:
+def choose(
+    home: Path, *, network: str | None = None, project: int | None = None, session: str | None = None
+) -> SessionFolder:
     """The session asked for, or the only one that no newer one took the place of; NoSession otherwise."""
     found = find(home, network=network, project=project)
     if session is not None:
@@ -72,5 +74,5 @@ def choose(home: Path, *, network: str | None = None, project: int | None = None
     return current[0]
 
 
-def _listed(found: list[Found]) -> str:
+def _listed(found: list[SessionFolder]) -> str:
     return ": " + ", ".join(entry.name for entry in found[:20]) if found else ""

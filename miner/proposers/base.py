@@ -101,7 +101,7 @@ class Proposer(Protocol):
 
     @property
     def name(self) -> str:
-        """One word, as the specification and the ledger have it."""
+        """One word, as the specification and the journal have it."""
 
     def propose(self, context: Context) -> Candidate | None:
         """The next candidate, or None where nothing is left to try; ProposerFailed where this attempt failed."""
@@ -120,7 +120,7 @@ def one_line(text: str, most: int = MAX_HYPOTHESIS) -> str:
 
 
 def decision(word: str) -> Decision:
-    """A ledger's word for how a trial ended."""
+    """A journal's word for how a trial ended."""
     if word not in ("keep", "discard", "crash"):
         raise TrainerError(f"Expected keep, discard or crash, found {word!r}.", "Move the session's folder away.")
     return cast("Decision", word)

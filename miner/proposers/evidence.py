@@ -40,7 +40,7 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class SearchHistory:
     """The usable trials in their order, and the values of scripts that ran and that crashed."""
 
     moves: tuple[Move, ...]
@@ -48,7 +48,7 @@ class Evidence:
     crashed: tuple[tuple[Values, Values], ...]  # what it was changed from, and what crashed
 
 
-def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> Evidence:
+def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> SearchHistory:
     """The evidence in `history` on the dimensions of the incumbent `source`."""
     texts = {hyperparameters.fingerprint(source): source} | {trial.fingerprint: trial.source for trial in history}
     values = {fingerprint: _values(text) for fingerprint, text in texts.items()}
@@ -76,7 +76,7 @@ def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> Evid
             gain = None if trial.decision == "crash" else trial.delta
             if gain is not None or trial.decision == "crash":
                 moves.append(Move(trial.number, trial.fingerprint, start, end, gain, level, trial.kept))
-    return Evidence(tuple(moves), tuple(ran), tuple(crashed))
+    return SearchHistory(tuple(moves), tuple(ran), tuple(crashed))
 
 
 @lru_cache(maxsize=4096)  # the history comes again with every trial
@@ -96,7 +96,7 @@ def _constants_alone(source: str, fingerprint: str, base: str) -> bool:
     return hyperparameters.fingerprint(hyperparameters.replace(base, values)) == fingerprint
 
 
-def allowed(candidate: Values, evidence: Evidence) -> bool:
+def allowed(candidate: Values, evidence: SearchHistory) -> bool:
     """Whether nothing that crashed speaks against these values. The rules:
 
     1. A divisibility A % B == 0 between two integers that held in everything that ran and was broken by a crash

@@ -51,7 +51,7 @@ class Caps:
 
 
 @dataclass(slots=True)
-class Usage:
+class LlmUsage:
     """What was spent. A call counts once it is about to be sent, its tokens when they are known."""
 
     calls: int = 0
@@ -115,7 +115,7 @@ class Llm:
             ]
         raise ProposerFailed(f"No usable answer of {ANSWERS}; the last: {why}", "Try another --llm-model.")
 
-    def _room(self, usage: Usage, messages: list[dict[str, str]]) -> int | None:
+    def _room(self, usage: LlmUsage, messages: list[dict[str, str]]) -> int | None:
         """Tokens that the next answer may have, or None where a cap forbids the call."""
         if self._caps.calls is not None and usage.calls >= self._caps.calls:
             self._say(f"  llm: reached --llm-max-calls {self._caps.calls}")
@@ -128,7 +128,9 @@ class Llm:
             return None
         return min(room, MAX_ANSWER_TOKENS)
 
-    def _ask(self, messages: list[dict[str, str]], room: int, usage: Usage, usage_file: Path, context: Context) -> str:
+    def _ask(
+        self, messages: list[dict[str, str]], room: int, usage: LlmUsage, usage_file: Path, context: Context
+    ) -> str:
         """One answer's text, asking again where the server is busy or failing; ProposerFailed where it stays so."""
         import httpx
 
@@ -180,7 +182,7 @@ class Llm:
                     raise httpx.ReadTimeout("the answer as a whole took too long")
             return response.status_code, response.headers, bytes(content)
 
-    def _read(self, content: bytes, usage: Usage, usage_file: Path, messages: list[dict[str, str]]) -> str:
+    def _read(self, content: bytes, usage: LlmUsage, usage_file: Path, messages: list[dict[str, str]]) -> str:
         """The answer's text; its tokens are counted, by estimate where the server does not say."""
         try:
             document = json.loads(content)
@@ -271,19 +273,19 @@ def _sleep(seconds: float, stop: Callable[[], bool]) -> bool:
     return not stop()
 
 
-def _read_usage(path: Path) -> Usage:
+def _read_usage(path: Path) -> LlmUsage:
     try:
         found = json.loads(path.read_bytes())
-        usage = Usage(**found)
+        usage = LlmUsage(**found)
         if not all(type(value) is int and value >= 0 for value in asdict(usage).values()):
             raise ValueError("not counts")
     except FileNotFoundError:
-        return Usage()
+        return LlmUsage()
     except (OSError, ValueError, TypeError) as error:
         # Starting from nothing again would lift the caps.
         raise ProposerFailed(f"{path} does not tell what was spent: {error}.", "Restore or delete it.") from None
     return usage
 
 
-def _write_usage(path: Path, usage: Usage) -> None:
+def _write_usage(path: Path, usage: LlmUsage) -> None:
     write_atomic(path, json.dumps(asdict(usage), sort_keys=True).encode() + b"\n")

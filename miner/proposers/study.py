@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from miner.proposers.base import Context, ProposerFailed
-from miner.proposers.evidence import Evidence, Move, Point
+from miner.proposers.evidence import Move, Point, SearchHistory
 from miner.proposers.space import Dimension
 from trainer.project.hyperparameters import Value
 
@@ -28,7 +28,9 @@ EDGE = 0.5  # how near an edge the incumbent may be before the range widens
 JOURNAL = "tune.journal"
 
 
-def ask(context: Context, dims: list[Dimension], origin: Point, found: Evidence, *, few: int, seed: int) -> list[Value]:
+def ask(
+    context: Context, dims: list[Dimension], origin: Point, found: SearchHistory, *, few: int, seed: int
+) -> list[Value]:
     """Values for all dimensions: `few` of them, by weight, drawn jointly, the others the incumbent's."""
     path = context.folder / JOURNAL
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +47,7 @@ def ask(context: Context, dims: list[Dimension], origin: Point, found: Evidence,
         raise ProposerFailed(f"Optuna gave no suggestion: {error!r}.", f"Move {path} away.") from error
 
 
-def _ask(path: Path, dims: list[Dimension], origin: Point, found: Evidence, few: int, seed: int) -> list[Value]:
+def _ask(path: Path, dims: list[Dimension], origin: Point, found: SearchHistory, few: int, seed: int) -> list[Value]:
     import warnings
 
     import optuna

@@ -27,7 +27,7 @@ _UNSEEN = 0.01  # bpb per step before anything was observed; only its ratio to i
 
 
 @dataclass(frozen=True, slots=True)
-class Surface:
+class GainSurface:
     """The posterior over the unknowns of `dims` about `origin`."""
 
     dims: Sequence[Dimension]
@@ -44,7 +44,7 @@ class Surface:
         return float(_features(self.dims, self.origin, end) @ unknowns)
 
 
-def fit(dims: Sequence[Dimension], origin: Point, moves: Sequence[Move]) -> Surface:
+def fit(dims: Sequence[Dimension], origin: Point, moves: Sequence[Move]) -> GainSurface:
     """The surface after `moves`; crashes tell nothing here."""
     seen = [move for move in moves if move.gain is not None]
     prior_mean, prior_deviation = _prior(dims)
@@ -70,7 +70,7 @@ def fit(dims: Sequence[Dimension], origin: Point, moves: Sequence[Move]) -> Surf
     assert best is not None
     _, mean, covariance = best
     floor = 1e-9 * max(float(np.trace(covariance)) / len(mean), 1e-12)
-    return Surface(
+    return GainSurface(
         dims, origin, mean, np.asarray(np.linalg.cholesky(covariance + floor * np.eye(len(mean))), np.float64)
     )
 

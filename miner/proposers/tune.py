@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 from miner.proposers import evidence, space
 from miner.proposers.base import Candidate, Context
-from miner.proposers.evidence import Evidence, Point
+from miner.proposers.evidence import Point, SearchHistory
 from miner.proposers.space import Dimension
 from trainer.project import hyperparameters
 from trainer.project.hyperparameters import Value
 
 if TYPE_CHECKING:
-    from miner.proposers.surface import Surface, Vector
+    from miner.proposers.surface import GainSurface, Vector
 
 EARLY = 10  # results until joint draws begin
 MAIN = 3.0  # weight of what is turned before that: rates, batch, shape, warm-down
@@ -66,7 +66,7 @@ class Tune:
         return None
 
     def _settings(
-        self, context: Context, dims: list[Dimension], origin: Point, found: Evidence
+        self, context: Context, dims: list[Dimension], origin: Point, found: SearchHistory
     ) -> Iterator[list[Value]]:
         """Values for all dimensions, most promising first."""
         import numpy as np
@@ -101,7 +101,7 @@ class Tune:
                     yield _values(dims, step)
 
 
-def _joint(fitted: Surface, unknowns: Vector, most: int, *, fine: bool) -> Point:
+def _joint(fitted: GainSurface, unknowns: Vector, most: int, *, fine: bool) -> Point:
     """The best steps of up to `most` dimensions together."""
     end = list(fitted.origin)
     taken: set[int] = set()
@@ -115,7 +115,7 @@ def _joint(fitted: Surface, unknowns: Vector, most: int, *, fine: bool) -> Point
     return tuple(end)
 
 
-def _steps(fitted: Surface, unknowns: Vector, *, fine: bool) -> list[Point]:
+def _steps(fitted: GainSurface, unknowns: Vector, *, fine: bool) -> list[Point]:
     """Every step along one dimension, best first: doublings; if `fine`, half of them and the parabola's top too."""
     found: list[tuple[float, Point]] = []
     at = 0

@@ -1,4 +1,4 @@
-"""The report's charts as SVG, pure functions of figures and runs.
+"""The report's charts as SVG, pure functions of a session's summary and runs.
 
 Colours come from the page's style sheet by class; every mark has a title that a pointer shows. What lies outside
 a chart's range is drawn at its edge as an arrow, never left out silently.
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from html import escape
 from itertools import zip_longest
 
-from miner.report.summary import Figures, Point, Time
+from miner.report.summary import Summary, Time, TrialPoint
 from miner.report.svg import Frame, decimals, element, line, svg, text, ticks
 
 MAX_CURVE = 90  # points of one loss curve
@@ -23,25 +23,25 @@ HANDFUL = 5  # trials
 WIDE, NARROW = (1080, 400), (400, 320)
 
 
-def value_range(figures: Figures) -> tuple[float, float]:
+def value_range(summary: Summary) -> tuple[float, float]:
     """The range of val_bpb to draw: all incumbents, what was kept, and the trials that are not far from these.
 
     Far is far for this session: of few trials all but a disaster are near, of many at least the usual ones.
     """
-    levels = [step.level for step in figures.steps]
-    means = [point.value for point in figures.points if point.value is not None]
+    levels = [step.level for step in summary.steps]
+    means = [point.value for point in summary.points if point.value is not None]
     if not levels and not means:
         return 0.0, 1.0
     levels = levels or [statistics.median(means)]
     least, most = min(levels), max(levels)
-    span = max(most - least, 6 * (figures.noise or 0.0), 1e-3 * max(map(abs, levels)), 1e-9)
-    tried = [point.value for point in figures.points if point.value is not None and point.number]
+    span = max(most - least, 6 * (summary.noise or 0.0), 1e-3 * max(map(abs, levels)), 1e-9)
+    tried = [point.value for point in summary.points if point.value is not None and point.number]
     below = _reach([least - value for value in tried], 2 * span)
     above = _reach([value - most for value in tried], 0.55 * span)
-    kept = [end for p in figures.points if p.decision == "keep" for end in (p.value, p.low, p.high) if end is not None]
+    kept = [end for p in summary.points if p.decision == "keep" for end in (p.value, p.low, p.high) if end is not None]
     near = [value for value in [*means, *kept] if least - below <= value <= most + above]
-    ends = [e for p in figures.points if p.value in near for e in (p.low, p.high) if e is not None]
-    ends += [value for p in figures.points if p.value in near for value in p.runs]
+    ends = [e for p in summary.points if p.value in near for e in (p.low, p.high) if e is not None]
+    ends += [value for p in summary.points if p.value in near for value in p.runs]
     least, most = min([*levels, *near]), max([*levels, *near])
     ends = [end for end in ends if least - span <= end <= most + span]
     low, high = min([least, *ends]), max([most, *ends])
@@ -61,25 +61,25 @@ def _reach(distances: Sequence[float], least: float) -> float:
     return max(least, 2 * sorted(distances)[2 * len(distances) // 3])
 
 
-def progress(figures: Figures, *, narrow: bool = False) -> str:
+def progress(summary: Summary, *, narrow: bool = False) -> str:
     """val_bpb over trials: the incumbent as a step line, kept trials with intervals, single runs as faint dots."""
     width, height = NARROW if narrow else WIDE
-    last = max((point.number for point in figures.points), default=0)
-    frame = Frame(width, height, 52 if narrow else 62, 14, 18, 52, (-0.7, last + 0.7), value_range(figures))
+    last = max((point.number for point in summary.points), default=0)
+    frame = Frame(width, height, 52 if narrow else 62, 14, 18, 52, (-0.7, last + 0.7), value_range(summary))
     levels = ticks(*frame.y_range, 4 if narrow else 6)
     numbers = [tick for tick in ticks(0, max(last, 1), 5 if narrow else 12) if tick == int(tick)]
     places = max(2, decimals(levels))
     parts = frame.axes([(n, f"{n:.0f}") for n in numbers], [(v, f"{v:.{places}f}") for v in levels])
     parts.append(text(width - frame.right, height - 8, "trial", class_="tick", text_anchor="end"))
     aside, radius = (3.2 if narrow else 6.5), (1.6 if last > 3 * HANDFUL else 2.2)
-    parts += [_run_dots(frame, point, aside, radius) for point in figures.points]
-    parts += _incumbent(frame, figures, last)
-    ordered = sorted(figures.points, key=lambda point: point.decision == "keep")
+    parts += [_run_dots(frame, point, aside, radius) for point in summary.points]
+    parts += _incumbent(frame, summary, last)
+    ordered = sorted(summary.points, key=lambda point: point.decision == "keep")
     parts += [_mark(frame, point, radius=3.2 if narrow else 4.2) for point in ordered]
     return svg(width, height, "val_bpb of every trial", *parts, class_="narrow" if narrow else "wide")
 
 
-def _run_dots(frame: Frame, point: Point, aside: float, radius: float) -> str:
+def _run_dots(frame: Frame, point: TrialPoint, aside: float, radius: float) -> str:
     return "".join(
         element("circle", cx=frame.x(point.number) - aside, cy=frame.y(value), r=radius, class_="run")
         for value in point.runs
@@ -87,10 +87,10 @@ def _run_dots(frame: Frame, point: Point, aside: float, radius: float) -> str:
     )
 
 
-def _incumbent(frame: Frame, figures: Figures, last: int) -> list[str]:
+def _incumbent(frame: Frame, summary: Summary, last: int) -> list[str]:
     path: list[tuple[float, float]] = []
     parts = []
-    for step, following in zip_longest(figures.steps, figures.steps[1:]):
+    for step, following in zip_longest(summary.steps, summary.steps[1:]):
         end = following.since if following else last + 0.7
         path += [(frame.x(step.since), frame.y(step.level)), (frame.x(end), frame.y(step.level))]
         if step.why:
@@ -98,12 +98,12 @@ def _incumbent(frame: Frame, figures: Figures, last: int) -> list[str]:
             parts.append(element("line", x1=x, x2=x, y1=frame.top, y2=frame.floor, class_="theirs"))
             parts.append(text(x + 5, frame.top + 8, step.why, class_="theirs-label"))
     if path:
-        path[0] = (frame.x(-0.7), path[0][1]) if figures.steps[0].since == 0 else path[0]
+        path[0] = (frame.x(-0.7), path[0][1]) if summary.steps[0].since == 0 else path[0]
         parts.append(line(path, class_="incumbent"))
     return parts
 
 
-def _mark(frame: Frame, point: Point, radius: float) -> str:
+def _mark(frame: Frame, point: TrialPoint, radius: float) -> str:
     x = frame.x(point.number)
     if point.value is None:
         if not point.decision:
@@ -132,14 +132,14 @@ def _mark(frame: Frame, point: Point, radius: float) -> str:
     return element("a", group, href=f"#t{point.number}")
 
 
-def _words(point: Point) -> str:
+def _words(point: TrialPoint) -> str:
     value = "no value" if point.value is None else f"{point.value:.6f} val_bpb"
     interval = "" if point.low is None or point.high is None else f" [{point.low:.6f}, {point.high:.6f}]"
     return f"trial {point.number}: {value}{interval}, {point.decision or 'being judged'}, {len(point.runs)} runs"
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
+class BestMark:
     """The chain's best from `at` (Unix seconds) on; `own` says whose it is."""
 
     at: float
@@ -148,7 +148,7 @@ class Best:
     words: str
 
 
-def track(baseline: float | None, bests: Sequence[Best], until: float | None) -> str:
+def track(baseline: float | None, bests: Sequence[BestMark], until: float | None) -> str:
     """The chain's best over time, up to `until` at least, against its baseline; "" where there is nothing to draw."""
     if not bests:
         return ""

@@ -1,8 +1,8 @@
-"""The live terminal view of a mining session: the run under way, the last trials, the best so far, spend.
+"""The dashboard of a mining session: the run under way, the last trials, the best so far, spend.
 
-`Live` is a `View`: everywhere but on a terminal, and until it is entered, it behaves as one, in plain lines. Entered
-on a terminal it takes the whole screen, follows its size and gives it back at the end, whatever ended it; what was
-said meanwhile is then printed, so that nothing is lost with the screen.
+`Dashboard` is a `View`: everywhere but on a terminal, and until it is entered, it behaves as one, in plain lines.
+Entered on a terminal it takes the whole screen, follows its size and gives it back at the end, whatever ended it;
+what was said meanwhile is then printed, so that nothing is lost with the screen.
 
 `render` is a pure function of the state and a size: never wider, never higher.
 """
@@ -26,7 +26,7 @@ from rich.text import Text
 
 from chain.network.base import LAMPORTS_PER_SOL
 from common.terminal import Say, View, printable
-from miner.journal.journal import Session, Trial
+from miner.journal.journal import Session, TrialRecord
 from miner.report import summary
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -50,7 +50,7 @@ Reader = Callable[[str], Sample | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TrialRow:
     """A trial as the table shows it."""
 
     number: int
@@ -64,7 +64,7 @@ class Row:
 
 @dataclass(slots=True)
 class Running:
-    """The run under way; `begun` on the clock of `State.now`, `expected` seconds or None."""
+    """The run under way; `begun` on the clock of `DashboardState.now`, `expected` seconds or None."""
 
     what: str
     begun: float
@@ -77,7 +77,7 @@ class Running:
 
 
 @dataclass(slots=True)
-class State:
+class DashboardState:
     """All that the view shows."""
 
     title: str = "mining"
@@ -85,15 +85,15 @@ class State:
     now: float = 0.0
     status: str = ""
     running: Running | None = None
-    rows: Sequence[Row] = ()
+    rows: Sequence[TrialRow] = ()
     best: str = ""
     spend: str = ""
     machine: str = ""
     said: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=200))
 
     def observe(self, session: Session) -> None:
-        """Take over what the ledger says."""
-        found = summary.figures(session, running=True)
+        """Take over what the journal says."""
+        found = summary.summarize(session, running=True)
         trials = session.trials[-200:]
         self.rows = [_row(trial) for trial in trials if trial.number] or [_row(trial) for trial in trials]
         best = "no value yet" if found.best is None else f"{found.best:.6f} val_bpb"
@@ -111,7 +111,7 @@ class State:
         self.machine = ", ".join(part for part in (hours, f"{unfit} unfit" if unfit else "", conditions) if part)
 
 
-def render(state: State, width: int, height: int) -> Group:
+def render(state: DashboardState, width: int, height: int) -> Group:
     """The view in exactly `height` lines of at most `width` columns."""
     room = max(0, height - 24)
     rows = min(len(state.rows), ROWS + 3 * room // 5) if height >= 24 else max(1, min(ROWS, height - 13))
@@ -156,19 +156,21 @@ def at(curve: Curve, seconds: float) -> float | None:
     return next((loss for moment, loss in reversed(curve) if moment <= seconds), None)
 
 
-def _row(trial: Trial) -> Row:
+def _row(trial: TrialRecord) -> TrialRow:
     delta = trial.delta if trial.number else None
-    return Row(trial.number, printable(trial.hypothesis), len(trial.runs), delta, trial.low, trial.high, trial.decision)
+    return TrialRow(
+        trial.number, printable(trial.hypothesis), len(trial.runs), delta, trial.low, trial.high, trial.decision
+    )
 
 
-def _title(state: State, width: int) -> Text:
+def _title(state: DashboardState, width: int) -> Text:
     elapsed = _clock(state.now - state.begun)
     right = f"{state.status}   {elapsed}" if state.status else elapsed
     room = max(0, width - len(right) - 2)
     return _cut(Text(_fit(state.title, room) + "  ", style="bold").append(right, style="default"), width)
 
 
-def _run(state: State, width: int) -> list[Text]:
+def _run(state: DashboardState, width: int) -> list[Text]:
     """Five lines, whether something runs or not."""
     run = state.running
     if run is None:
@@ -226,7 +228,7 @@ def _room(width: int) -> int:
     return max(4, width - 4 - 1 - 1 - 4 - 1 - (27 if width >= _WIDE else 8) - 1 - 9)
 
 
-def _rows(state: State, width: int, count: int) -> list[Text]:
+def _rows(state: DashboardState, width: int, count: int) -> list[Text]:
     lines = []
     for row in list(state.rows)[-count:]:
         delta = "" if row.delta is None else f"{row.delta:+.4f}"
@@ -266,7 +268,7 @@ def _short(rate: float) -> str:
     return f"{rate / 1e6:.2f}M" if rate >= 1e6 else f"{rate / 1e3:.1f}k" if rate >= 1e4 else f"{rate:.0f}"
 
 
-class Live(View):
+class Dashboard(View):
     """A `View` that, while it is entered on a terminal, shows the whole session.
 
     `reader` finds loss and throughput in a line of a run's log; `title` says what is mined.
@@ -278,7 +280,7 @@ class Live(View):
         self._lock = threading.RLock()
         self._screen: Screen | None = None
         self._kept: deque[tuple[str, str]] = deque(maxlen=5000)
-        self.state = State(title=title)
+        self.state = DashboardState(title=title)
 
     def __enter__(self) -> Self:
         if not self._quiet and self._console.is_terminal and not self._console.is_dumb_terminal:
@@ -320,7 +322,7 @@ class Live(View):
             self.state.said.extend((printable(part), style) for part in text.splitlines() if part.strip())
 
     def observe(self, session: Session) -> None:
-        """Show what the ledger says now; the session is read during the call only."""
+        """Show what the journal says now; the session is read during the call only."""
         with self._lock:
             self.state.observe(session)
 
@@ -337,7 +339,7 @@ class Live(View):
     @contextmanager
     def run(
         self,
-        trial: Trial,
+        trial: TrialRecord,
         arm: str,
         expected: float | None,
         incumbent_curve: Curve = (),

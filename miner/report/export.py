@@ -10,16 +10,16 @@ from chain.projects.artifacts import fetch_project
 from common.files import write_atomic
 from miner.journal import about, journal, records
 from miner.journal.interop import network_state_json
-from miner.journal.sessions import Found
+from miner.journal.sessions import SessionFolder
 from trainer.errors import TrainerError
 from trainer.project import task
 
 RESULTS, TRIALS, STATE = "results.tsv", "trials.jsonl", "network_state.json"
 
 
-def export(found: Found, directory: Path, state: str | None) -> list[Path]:
+def export(found: SessionFolder, directory: Path, state: str | None) -> list[Path]:
     """Write the files into `directory`; `state` is the text of network_state.json, None leaves it out."""
-    session, facts = journal.read(found.ledger), about.load(found.folder)
+    session, facts = journal.read(found.journal), about.load(found.folder)
     if not facts.bundle_id:
         raise TrainerError(
             f"The session {found.name} is of an older version and does not say which protocol bundle it is of.",

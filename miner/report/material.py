@@ -15,12 +15,12 @@ from pathlib import Path
 from common.terminal import printable
 from miner.journal import about, journal
 from miner.journal.about import About
-from miner.journal.journal import Session, Trial, now
-from miner.journal.sessions import Found
+from miner.journal.journal import Session, TrialRecord, now
+from miner.journal.sessions import SessionFolder
 from miner.journal.worktree import Workspace
-from miner.report import summary as figures
-from miner.report.chart import Best
-from miner.report.summary import Figures
+from miner.report import summary
+from miner.report.chart import BestMark
+from miner.report.summary import Summary
 from trainer.errors import TrainerError
 
 MAX_DETAILED = 400  # trials with diff and log, besides the kept ones
@@ -46,7 +46,7 @@ class OnChain:
     note: str
     baseline: float | None = None
     best: float | None = None
-    bests: Sequence[Best] = ()
+    bests: Sequence[BestMark] = ()
     statuses: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -57,17 +57,17 @@ class Material:
     name: str
     session: Session
     about: About
-    figures: Figures
+    summary: Summary
     chain: OnChain
     running: bool = False
     made: str = ""
     exhibits: Mapping[int, Exhibit] = field(default_factory=dict)
 
 
-def gather(found: Found, chain: OnChain | None) -> Material:
-    """Read a session's folder; LedgerDamaged where its ledger does not parse."""
-    session, facts = journal.read(found.ledger), about.load(found.folder)
-    running = journal.is_held(found.ledger)
+def gather(found: SessionFolder, chain: OnChain | None) -> Material:
+    """Read a session's folder; JournalDamaged where its journal does not parse."""
+    session, facts = journal.read(found.journal), about.load(found.folder)
+    running = journal.is_held(found.journal)
     detailed = {trial.number for trial in session.trials[-MAX_DETAILED:]}
     detailed |= {trial.number for trial in session.trials if trial.kept}
     tree = Workspace(found.folder / "tree", session.tag)
@@ -75,7 +75,7 @@ def gather(found: Found, chain: OnChain | None) -> Material:
         found.name,
         session,
         facts,
-        figures.figures(session, budget=facts.budget, running=running),
+        summary.summarize(session, budget=facts.budget, running=running),
         chain or recorded(session, facts),
         running,
         now(),
@@ -87,16 +87,16 @@ def recorded(session: Session, facts: About, why: str = "") -> OnChain:
     """The chain's state as the session itself wrote it down."""
     bests = []
     for frontier in session.frontiers:
-        at, metric = figures.seconds_of(frontier.at), _number(frontier.metric)
+        at, metric = summary.seconds_of(frontier.at), _number(frontier.metric)
         if at is not None and metric is not None and (frontier.own or frontier.foreign):
             whose = "this miner" if frontier.own else f"miner {printable(frontier.miner, 12)}"
-            bests.append(Best(at, metric, frontier.own, f"{metric:.6f} by {whose}, seen {frontier.at}"))
+            bests.append(BestMark(at, metric, frontier.own, f"{metric:.6f} by {whose}, seen {frontier.at}"))
     best = bests[-1].metric if bests else _number(facts.best)
     note = "As this session saw it; the chain was not asked now." if facts.at or bests else "Not on record."
     return OnChain(f"{note} {why}".strip(), _number(facts.baseline), best, bests)
 
 
-def _exhibit(folder: Path, tree: Workspace, trial: Trial) -> Exhibit:
+def _exhibit(folder: Path, tree: Workspace, trial: TrialRecord) -> Exhibit:
     missing, diff = "", ""
     if trial.commit != trial.base and not tree.path.is_dir():
         missing = "The diff cannot be shown: the session’s work tree is not here."

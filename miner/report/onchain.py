@@ -9,7 +9,7 @@ from chain.errors import ChainError
 from chain.pages import show
 from chain.pages.overview import overview
 from chain.program.interface import ProposalStatus
-from miner.report.chart import Best
+from miner.report.chart import BestMark
 from miner.report.material import OnChain
 
 
@@ -31,7 +31,7 @@ def read(home: Path, network: str, project: int, wallet: str, *, irys: str | Non
             own = str(proposal.miner).startswith(wallet)
             whose = "this miner" if own else f"miner {str(proposal.miner)[:8]}…"
             words = f"proposal {proposal.id}: {metric:.6f} by {whose}, submitted {show.when(proposal.submitted_at)}"
-            bests.append(Best(float(proposal.submitted_at), float(metric), own, words))
+            bests.append(BestMark(float(proposal.submitted_at), float(metric), own, words))
     baseline, best = (
         seen.meaning.value(value)
         for value in (seen.project.baseline_aggregate_score, seen.project.current_best_aggregate_score)

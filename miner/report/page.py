@@ -17,9 +17,8 @@ from pathlib import Path
 
 from chain.network.base import LAMPORTS_PER_SOL
 from common.terminal import printable
-from miner.journal.journal import Submission, Trial
-from miner.report import chart
-from miner.report import summary as figures
+from miner.journal.journal import Submission, TrialRecord
+from miner.report import chart, summary
 from miner.report.material import MAX_DETAILED, Exhibit, Material
 from miner.report.summary import WORDS, counted, lasted, submission_state
 from miner.report.svg import element, svg
@@ -40,7 +39,7 @@ def build(material: Material) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="referrer" content="no-referrer">\n<link rel="icon" href="data:,">\n'
         f"<title>{_say(title)}: mining report</title>\n<style>{style}</style>\n</head>\n<body>\n{body}\n"
-        f"<footer>Session {_say(material.name)}, ledger of {len(material.session.trials)} trials, "
+        f"<footer>Session {_say(material.name)}, journal of {len(material.session.trials)} trials, "
         f"page made {_say(material.made)}. Deltas are incumbent − candidate: positive is better.</footer>\n"
         "</body>\n</html>\n"
     )
@@ -50,7 +49,7 @@ def build(material: Material) -> str:
 
 
 def _header(material: Material) -> str:
-    about, found, session = material.about, material.figures, material.session
+    about, found, session = material.about, material.summary, material.session
     state = "Mining now" if material.running else "Not mining now"
     last = session.segments[-1] if session.segments and not material.running else None
     ended = f"ended {_say(last.end)} ({_say(last.reason)}), " if last and last.end else ""
@@ -94,12 +93,12 @@ def _header(material: Material) -> str:
 
 
 def _progress(material: Material) -> str:
-    figures_ = material.figures
-    if not figures_.points:
+    whole = material.summary
+    if not whole.points:
         return "<h2>val_bpb over trials</h2><p class='note'>No trial yet.</p>"
-    off = [p for p in figures_.points if p.value is not None and not _inside(p.value, figures_)]
-    crashes = sum(point.decision == "crash" for point in figures_.points)
-    none = sum(p.value is None and p.decision == "discard" for p in figures_.points)
+    off = [p for p in whole.points if p.value is not None and not _inside(p.value, whole)]
+    crashes = sum(point.decision == "crash" for point in whole.points)
+    none = sum(p.value is None and p.decision == "discard" for p in whole.points)
 
     def key(kind: str, shape: str) -> str:
         return svg(22, 14, "", element("g", shape, class_=f"trial-mark {kind}"))
@@ -108,7 +107,7 @@ def _progress(material: Material) -> str:
     bar = element("line", x1=11, x2=11, y1=0, y2=14, class_="interval")
     run = element("circle", cx=11, cy=7, r=1.8, class_="run")
     incumbent = element("line", x1=0, x2=22, y1=7, y2=7, class_="incumbent")
-    drawn = {p.decision for p in figures_.points if p.number and p.value is not None}
+    drawn = {p.decision for p in whole.points if p.number and p.value is not None}
     entries = [
         *([key("keep", dot) + "the baseline"] if "keep" not in drawn else []),
         *([key("keep", bar + dot) + "kept, with the interval of its delta"] if "keep" in drawn else []),
@@ -128,14 +127,14 @@ def _progress(material: Material) -> str:
     return (
         f"<h2>{_say(material.about.metric)} over trials</h2>"
         f"<p class='note'>Lower is better. A mark leads to its trial.</p>"
-        f"<div class='chart'>{chart.progress(figures_)}{chart.progress(figures_, narrow=True)}</div>"
+        f"<div class='chart'>{chart.progress(whole)}{chart.progress(whole, narrow=True)}</div>"
         f"<ul class='legend'>{legend}</ul>"
     )
 
 
 def _record(material: Material) -> str:
     chain, session = material.chain, material.session
-    drawn = chart.track(chain.baseline, chain.bests, figures.last_moment(session))
+    drawn = chart.track(chain.baseline, chain.bests, summary.last_moment(session))
     rows = [("baseline", _value(chain.baseline, 6), "")]
     previous = chain.baseline
     for best in chain.bests[-30:]:
@@ -173,7 +172,7 @@ def _submission(entry: Submission, material: Material) -> tuple[str, ...]:
 
 
 def _time(material: Material) -> str:
-    found, segments = material.figures, material.session.segments
+    found, segments = material.summary, material.session.segments
     parts = chart.time_parts(found.time)
     total = math.fsum(seconds for _, _, seconds in parts)
     entries = "".join(
@@ -183,7 +182,7 @@ def _time(material: Material) -> str:
     )
     notes = []
     if not segments:
-        notes.append("This ledger has no record of when the process ran, so idle time is unknown.")
+        notes.append("This journal has no record of when the process ran, so idle time is unknown.")
     else:
         starts = "1 start" if len(segments) == 1 else f"{len(segments)} starts"
         cut = f", {found.killed} ended by a kill or a crash; what that cut off is not on record, and not counted"
@@ -227,8 +226,8 @@ def _trials(material: Material) -> str:
     )
 
 
-def _trial(trial: Trial, material: Material, reach: float) -> str:
-    point = figures.point(trial)
+def _trial(trial: TrialRecord, material: Material, reach: float) -> str:
+    point = summary.point(trial)
     delta = ""
     if trial.delta is not None and trial.number:
         delta = f"{_signed(trial.delta)} "
@@ -237,7 +236,7 @@ def _trial(trial: Trial, material: Material, reach: float) -> str:
     word = "baseline" if trial.number == 0 else WORDS.get(trial.decision, "")
     forest = chart.forest(trial.delta, trial.low, trial.high, reach) if trial.number else ""
     value = "–" if point.value is None else f"{point.value:.4f}"
-    summary = (
+    head = (
         f"<summary><span class='n'>{trial.number}</span><span class='idea'>{_say(trial.hypothesis, 300)}</span>"
         f"<span class='count r'>{len(trial.runs)}</span><span class='value r'>{value}</span>"
         f"{forest or '<span class=forest></span>'}<span class='delta'>{delta}</span>"
@@ -248,10 +247,10 @@ def _trial(trial: Trial, material: Material, reach: float) -> str:
         "baseline" if not trial.number else trial.decision if trial.decision in ("keep", "discard", "crash") else "open"
     )
     inside = f"<div class='inside' id='t{trial.number}'>{_inside_trial(trial, exhibit, material)}</div>"
-    return f"<details class='trial {kind}'>{summary}{inside}</details>"
+    return f"<details class='trial {kind}'>{head}{inside}</details>"
 
 
-def _inside_trial(trial: Trial, exhibit: Exhibit, material: Material) -> str:
+def _inside_trial(trial: TrialRecord, exhibit: Exhibit, material: Material) -> str:
     said = [f"{WORDS.get(trial.decision, '') or 'open'}: {trial.reason}" if trial.reason else ""]
     said += [
         f"p = {trial.p:.2g}" if trial.p is not None else "",
@@ -261,7 +260,7 @@ def _inside_trial(trial: Trial, exhibit: Exhibit, material: Material) -> str:
     facts = _say("; ".join(part for part in said if part), 600)
     out = f"<p class='full'>{facts}<br>commit {_code(_say(trial.commit[:12]))} on {_code(_say(trial.base[:12]))}</p>"
     own = "candidate" if trial.number else "incumbent"
-    incumbent = figures.curves(material.session, trial.base) if trial.number else []
+    incumbent = summary.curves(material.session, trial.base) if trial.number else []
     drawn = chart.losses([run.get("curve") or [] for run in trial.runs if run["arm"] == own], incumbent)
     heads = ("arm", "val_bpb", "tok/s", "seconds", "")
     rows = [
@@ -334,7 +333,7 @@ def _share(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.005 else "under 1 %"
 
 
-def _inside(value: float, found: figures.Figures) -> bool:
+def _inside(value: float, found: summary.Summary) -> bool:
     low, high = chart.value_range(found)
     return low <= value <= high
 

@@ -1,4 +1,4 @@
-"""The main chart as a PNG, by matplotlib without a display; the same figures and rules as `chart.progress`."""
+"""The main chart as a PNG, by matplotlib without a display; the same summary and rules as `chart.progress`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import io
 from itertools import zip_longest
 
 from miner.report.chart import HANDFUL, value_range
-from miner.report.summary import Figures
+from miner.report.summary import Summary
 
 _KEEP, _MARK, _RUN, _CRASH, _THEIRS, _OPEN = "#0a7560", "#9a9ca3", "#c3c4c9", "#b23a2e", "#a1620a", "#3d5a98"
 
 
-def progress(figures: Figures, title: str) -> bytes:
+def progress(summary: Summary, title: str) -> bytes:
     """A PNG of 1600 x 800 pixels: val_bpb over trials."""
     import numpy
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,11 +22,11 @@ def progress(figures: Figures, title: str) -> bytes:
     picture = Figure(figsize=(10, 5), dpi=160, layout="constrained")
     FigureCanvasAgg(picture)
     axes = picture.add_subplot()
-    low, high = value_range(figures)
-    last = max((point.number for point in figures.points), default=0)
+    low, high = value_range(summary)
+    last = max((point.number for point in summary.points), default=0)
     beside = axes.transData + ScaledTranslation(-6 / 72, 0, picture.dpi_scale_trans)
     dot = 3 if last > 3 * HANDFUL else 4.5
-    for point in figures.points:
+    for point in summary.points:
         kept = point.decision == "keep"
         at = [point.number] * len(point.runs)
         axes.plot(at, point.runs, ".", color=_RUN, markersize=dot, zorder=1, transform=beside)
@@ -45,7 +45,7 @@ def progress(figures: Figures, title: str) -> bytes:
         axes.plot(
             point.number, point.value, "o", color=color, markerfacecolor=face, markersize=6 if kept else 5, zorder=4
         )
-    for step, following in zip_longest(figures.steps, figures.steps[1:]):
+    for step, following in zip_longest(summary.steps, summary.steps[1:]):
         begin, end = max(step.since, -0.7) if step.since else -0.7, following.since if following else last + 0.7
         axes.hlines(step.level, begin, end, color=_KEEP, linewidth=1.6, zorder=2)
         if following:

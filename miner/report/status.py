@@ -10,30 +10,30 @@ from chain.network.base import LAMPORTS_PER_SOL
 from common.terminal import printable
 from miner.journal import about, journal
 from miner.journal.about import About
-from miner.journal.journal import Session, Trial
-from miner.journal.sessions import Found
+from miner.journal.journal import Session, TrialRecord
+from miner.journal.sessions import SessionFolder
 from miner.report import summary
-from miner.report.summary import WORDS, Figures, counted, lasted, submission_state
+from miner.report.summary import WORDS, Summary, counted, lasted, submission_state
 from trainer.errors import TrainerError
 
 SEGMENTS = 3  # of the last starts that are shown
 
 
-def status(found: Found) -> tuple[dict[str, Any], str]:
-    """A session as a JSON document and as text; one whose ledger is damaged says so in `problem`."""
+def status(found: SessionFolder) -> tuple[dict[str, Any], str]:
+    """A session as a JSON document and as text; one whose journal is damaged says so in `problem`."""
     where = {"session": found.name, "folder": str(found.folder), "network": found.network, "project": found.project}
     try:
-        session = journal.read(found.ledger)
+        session = journal.read(found.journal)
     except TrainerError as error:
         return {**where, "problem": error.message}, f"{found.name}\n  {error.message}"
-    facts, running = about.load(found.folder), journal.is_held(found.ledger)
-    known = summary.figures(session, budget=facts.budget, running=running)
+    facts, running = about.load(found.folder), journal.is_held(found.journal)
+    known = summary.summarize(session, budget=facts.budget, running=running)
     document = {
         **where,
         "running": running,
         "tag": session.tag,
         "started": session.started,
-        "figures": {key: value for key, value in known.as_json().items() if key not in ("points", "steps")},
+        "summary": {key: value for key, value in known.as_json().items() if key not in ("points", "steps")},
         "unfinished": [{"number": trial.number, "machine": trial.machine} for trial in session.unfinished],
         "submissions": [{**asdict(entry), "state": submission_state(entry)} for entry in session.submissions],
         "segments": [asdict(segment) for segment in session.segments],
@@ -45,7 +45,7 @@ def status(found: Found) -> tuple[dict[str, Any], str]:
     return document, _text(found, session, facts, known, running, time.time())
 
 
-def _text(found: Found, session: Session, facts: About, known: Figures, running: bool, now: float) -> str:
+def _text(found: SessionFolder, session: Session, facts: About, known: Summary, running: bool, now: float) -> str:
     lines = [f"{found.name}: {'mining now' if running else 'not mining now'}"]
 
     def row(name: str, words: str) -> None:
@@ -80,13 +80,13 @@ def _text(found: Found, session: Session, facts: About, known: Figures, running:
     return "\n".join(lines)
 
 
-def _open(trial: Trial) -> str:
+def _open(trial: TrialRecord) -> str:
     if trial.machine:
         return printable(f"trial {trial.number} is open on {trial.machine}: {trial.hypothesis}", 130)
     return f"trial {trial.number} is open after {len(trial.runs)} runs: {printable(trial.hypothesis, 90)}"
 
 
-def _last_run(trial: Trial, now: float) -> str:
+def _last_run(trial: TrialRecord, now: float) -> str:
     run = trial.runs[-1]
     value = "no value" if run["val_bpb"] is None else f"{run['val_bpb']:.6f}"
     at = summary.seconds_of(run["at"])

@@ -1,4 +1,4 @@
-"""What a session's ledger adds up to, in figures: for the live view, `miner status` and `miner report`.
+"""What a session's journal adds up to: for the dashboard, `miner status` and `miner report`.
 
 All of it is a pure function of the `Session`. Values are val_bpb, lower is better; deltas are incumbent − candidate.
 
@@ -6,7 +6,7 @@ All of it is a pure function of the `Session`. Values are val_bpb, lower is bett
 - The level of a commit is the mean of all its runs, as a candidate and as the incumbent since: a lucky keep
   settles where its repeats put it.
 - The gain is the sum of the deltas of what was kept, less what a confirming test disproved since.
-- What a ledger does not say (an older one has no segments and no curves) is None or unsplit, never guessed.
+- What a journal does not say (an older one has no segments and no curves) is None or unsplit, never guessed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from miner.journal import records
-from miner.journal.journal import INTERRUPTED, Segment, Session, Submission, Trial
+from miner.journal.journal import INTERRUPTED, Segment, Session, Submission, TrialRecord
 
 CANDIDATE = "candidate"
 WORDS = {"keep": "kept", "discard": "discarded", "crash": "crashed", "": "open"}  # decisions, as people read them
@@ -27,7 +27,7 @@ THEIRS, DISPROVED = "another miner’s", "disproved"
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class TrialPoint:
     """One trial: its mean value, its interval where it has one, and each of its own runs."""
 
     number: int
@@ -39,7 +39,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class IncumbentStep:
     """The incumbent from trial `since` on (a half where it came between two trials), at its level.
 
     `why` says where it came from if it was not kept here: another miner's, or back to the best on chain.
@@ -82,8 +82,8 @@ class Time:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """A session in figures. `baseline` and `best` are levels; `freedom` is that of the noise, in degrees; `killed`
+class Summary:
+    """A session in numbers. `baseline` and `best` are levels; `freedom` is that of the noise, in degrees; `killed`
     counts segments that did not end themselves."""
 
     finished: int
@@ -99,8 +99,8 @@ class Figures:
     freedom: int
     killed: int
     time: Time
-    points: tuple[Point, ...]
-    steps: tuple[Step, ...]
+    points: tuple[TrialPoint, ...]
+    steps: tuple[IncumbentStep, ...]
 
     @property
     def per_hour(self) -> float | None:
@@ -112,13 +112,13 @@ class Figures:
         return {**asdict(self), "machine_seconds": self.time.running, "gain_per_machine_hour": self.per_hour}
 
 
-def figures(session: Session, *, budget: float | None = None, running: bool = False) -> Figures:
-    """The figures; `budget` is the protocol's training time in seconds, `running` says that a process mines now."""
+def summarize(session: Session, *, budget: float | None = None, running: bool = False) -> Summary:
+    """Sum a session up; `budget` is the training time in seconds, `running` says that a process mines now."""
     judged = [trial for trial in session.trials if trial.decision and trial.number]
     steps = incumbents(session)
     sigma, freedom = noise(session)
     open_segments = sum(not segment.end for segment in session.segments)
-    return Figures(
+    return Summary(
         finished=len(judged),
         kept=sum(trial.kept for trial in judged),
         discarded=sum(trial.decision == "discard" for trial in judged),
@@ -142,7 +142,7 @@ def gain(session: Session) -> float:
     return math.fsum(trial.delta or 0.0 for trial in _standing(session))
 
 
-def _standing(session: Session) -> list[Trial]:
+def _standing(session: Session) -> list[TrialRecord]:
     """The kept trials but those from which a confirming test sent the search back."""
     kept = {trial.commit: trial for trial in session.trials if trial.kept and trial.number}
     for test in session.confirmations:
@@ -152,7 +152,7 @@ def _standing(session: Session) -> list[Trial]:
     return list(kept.values())
 
 
-def point(trial: Trial) -> Point:
+def point(trial: TrialRecord) -> TrialPoint:
     """A trial as the chart shows it."""
     values = tuple(value for value in records.own_values(trial) if math.isfinite(value))
     mean = statistics.fmean(values) if values else None
@@ -161,7 +161,7 @@ def point(trial: Trial) -> Point:
     if mean is not None and trial.number and len(ends) == 3:
         delta, least, most = ends
         low, high = mean - (most - delta), mean + (delta - least)
-    return Point(trial.number, trial.decision, mean, low, high, values)
+    return TrialPoint(trial.number, trial.decision, mean, low, high, values)
 
 
 def levels(session: Session) -> dict[str, float]:
@@ -179,7 +179,7 @@ def noise(session: Session) -> tuple[float | None, int]:
     return math.sqrt(squares / freedom), freedom
 
 
-def incumbents(session: Session) -> list[Step]:
+def incumbents(session: Session) -> list[IncumbentStep]:
     """The incumbents in order; one that never ran here has no level and is left out."""
     if not session.trials:
         return []
@@ -188,7 +188,9 @@ def incumbents(session: Session) -> list[Step]:
     changes += [(test.trial + 0.5, test.against, DISPROVED) for test in session.confirmations if test.disproved]
     changes += [(frontier.trial + 0.5, frontier.commit, THEIRS) for frontier in session.frontiers if frontier.foreign]
     known = levels(session)
-    return [Step(since, commit, known[commit], why) for since, commit, why in sorted(changes) if commit in known]
+    return [
+        IncumbentStep(since, commit, known[commit], why) for since, commit, why in sorted(changes) if commit in known
+    ]
 
 
 def curves(session: Session, commit: str) -> list[Sequence[Sequence[float]]]:
@@ -225,7 +227,7 @@ def lasted(seconds: float) -> str:
 
 
 def submission_state(entry: Submission, on_chain: str = "") -> str:
-    """A submission's state in words: the chain's where it was asked, else the ledger's last."""
+    """A submission's state in words: the chain's where it was asked, else the journal's last."""
     if entry.proposal is not None:
         return on_chain or entry.status or "submitted"
     return "given up" if entry.abandoned else "not known to have landed"
@@ -237,7 +239,7 @@ def last_moment(session: Session) -> float | None:
 
 
 def seconds_of(at: str) -> float | None:
-    """A ledger's time as Unix seconds; None where it is not one."""
+    """A journal's time as Unix seconds; None where it is not one."""
     try:
         return datetime.strptime(at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
     except ValueError:

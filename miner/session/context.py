@@ -1,4 +1,4 @@
-"""A proposer's view of a session: the ledger's trials with their sources, and the incumbent's last log."""
+"""A proposer's view of a session: the journal's trials with their sources, and the incumbent's last log."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from chain.connection.opening import Connection
 from chain.money import score
 from chain.program.interface import Project
 from chain.projects.artifacts import fetch_best_code
-from miner.journal.journal import Ledger, Session
+from miner.journal.journal import Journal, Session
 from miner.journal.worktree import Workspace
 from trainer.errors import InvalidBundle
 from trainer.project import bundle, hyperparameters
@@ -33,7 +33,7 @@ class Moved(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
+class FetchedBest:
     """The chain's best, fetched: its hash, the train.py in it, its metric in its own unit and its miner."""
 
     code_hash: str
@@ -53,7 +53,7 @@ def moved(session: Session, code_hash: str) -> Moved:
     return Moved.THEIRS
 
 
-def fetch(connection: Connection, project: Project, task: Task, convention: score.Convention) -> Best:
+def fetch(connection: Connection, project: Project, task: Task, convention: score.Convention) -> FetchedBest:
     """The best code on chain, verified. ChainError or TrainerError where it cannot be had or read."""
     archive = fetch_best_code(connection, project)
     files = task.files if archive is None else bundle.read_archive(archive).files
@@ -63,7 +63,7 @@ def fetch(connection: Connection, project: Project, task: Task, convention: scor
         hyperparameters.fingerprint(script)
     except (KeyError, UnicodeDecodeError) as error:
         raise InvalidBundle(f"The best code on chain has no readable {SCRIPT}: {error}.") from None
-    return Best(
+    return FetchedBest(
         project.current_best_code_hash.hex(),
         script,
         str(convention.to_metric(project.current_best_aggregate_score)),
@@ -71,13 +71,13 @@ def fetch(connection: Connection, project: Project, task: Task, convention: scor
     )
 
 
-def adopt(ledger: Ledger, workspace: Workspace, best: Best) -> bool:
+def adopt(journal: Journal, workspace: Workspace, best: FetchedBest) -> bool:
     """Make the fetched best the frontier; whether the head moved to it.
 
     A best that this session has as a commit of its own leaves the head where it is. Else the head moves, and what
     was kept and never submitted is carried over: `Session.carried` is to be measured against the new head.
     """
-    session = ledger.session
+    session = journal.session
     state = moved(session, best.code_hash)
     fingerprint = hyperparameters.fingerprint(best.source)
     known = [t for t in session.trials if t.fingerprint == fingerprint and (t.kept or not t.number)]
@@ -92,7 +92,7 @@ def adopt(ledger: Ledger, workspace: Workspace, best: Best) -> bool:
     if new:
         commit = workspace.adopt(best.source, f"the best on chain, {best.metric}, by {best.miner}")
     passed = session.frontiers[-1].commit if session.frontiers else ""
-    ledger.append(
+    journal.append(
         "frontier",
         trial=session.trials[-1].number,
         commit=commit,

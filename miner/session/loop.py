@@ -1,6 +1,6 @@
 """The mining session: propose, measure against the incumbent, keep or discard, confirm and submit what wins.
 
-Each experiment is a commit; each run and decision is in the ledger before the next step. A session that is
+Each experiment is a commit; each run and decision is in the journal before the next step. A session that is
 interrupted continues where it was: the trial that was being measured keeps its finished runs, and at most the run
 in flight is repeated. A candidate is kept by the sequential test of `trainer.statistics.comparison` alone, never by
 one number,
@@ -28,15 +28,15 @@ from chain.money import score
 from chain.program.interface import Project, ProposalStatus
 from common.files import write_atomic
 from miner.context import goals
-from miner.context.goals import Done, Goals
+from miner.context.goals import Goals, Progress
 from miner.journal import records
-from miner.journal.journal import INTERRUPTED, Ledger, Trial, now, written
+from miner.journal.journal import INTERRUPTED, Journal, TrialRecord, now, written
 from miner.journal.worktree import Workspace
 from miner.proposers.base import Proposer
 from miner.report import summary
-from miner.report.dashboard import Live
+from miner.report.dashboard import Dashboard
 from miner.session import context, frontier
-from miner.session.frontier import SCRIPT, Best
+from miner.session.frontier import SCRIPT, FetchedBest
 from miner.staking import submit
 from miner.staking.staking import Staking
 from miner.trials import trial as trials
@@ -67,7 +67,7 @@ class Earlier:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class SessionEnd:
     """How a session ended."""
 
     reason: str
@@ -78,7 +78,7 @@ class Summary:
 
 
 class Miner:
-    """One session on one project; `folder` holds its ledger, work tree, logs and records."""
+    """One session on one project; `folder` holds its journal, work tree, logs and records."""
 
     def __init__(
         self,
@@ -90,20 +90,20 @@ class Miner:
         proposer: Proposer,
         *,
         folder: Path,
-        ledger: Ledger,
+        journal: Journal,
         follower: Follower,
         wallet: Keypair,
         reward_recipient: Pubkey,
         goals: Goals,
-        view: Live,
+        view: Dashboard,
         race: bool = True,
         cluster: Cluster | None = None,
     ) -> None:
         self.connection, self.project, self.task, self.bench = connection, project, task, bench
         self.convention, self.proposer, self.goals, self.view = convention, proposer, goals, view
-        self.folder, self.ledger, self.race = folder, ledger, race
+        self.folder, self.journal, self.race = folder, journal, race
         self.wallet, self.follower = wallet, follower
-        self.workspace = Workspace.open(folder / "tree", ledger.session.tag, task.incumbent)
+        self.workspace = Workspace.open(folder / "tree", journal.session.tag, task.incumbent)
         self.staking = Staking(
             connection,
             project,
@@ -111,7 +111,7 @@ class Miner:
             bench,
             convention,
             folder=folder,
-            ledger=ledger,
+            journal=journal,
             follower=follower,
             workspace=self.workspace,
             wallet=wallet,
@@ -131,11 +131,11 @@ class Miner:
 
     # --- the session ---
 
-    def run(self) -> Summary:
+    def run(self) -> SessionEnd:
         """Mine until a goal is reached; KeyboardInterrupt passes through with everything on disk."""
         reason, begun = INTERRUPTED, self._adopted[0].began if self._adopted else time.time()
         measured = f"{self.bench.machine.hardware_class}, {self.bench.method}"
-        self.ledger.append("begin", measured=measured, at=written(begun))
+        self.journal.append("begin", measured=measured, at=written(begun))
         try:
             reason = self._run()
         except (TrainerError, ChainError) as error:
@@ -144,12 +144,12 @@ class Miner:
         finally:
             if self.fleet is not None:
                 self.fleet.cluster.close()
-            self.ledger.append("end", reason=reason, seconds=round(time.monotonic() - self._started, 3))
+            self.journal.append("end", reason=reason, seconds=round(time.monotonic() - self._started, 3))
         self._write_records()
-        session = self.ledger.session
+        session = self.journal.session
         finished = [t for t in session.trials if t.decision and t.number]
         kept = [t for t in finished if t.kept]
-        return Summary(
+        return SessionEnd(
             reason,
             len(finished),
             len(kept),
@@ -158,14 +158,14 @@ class Miner:
         )
 
     def _run(self) -> str:
-        session = self.ledger.session
+        session = self.journal.session
         if self._adopted:
             self._append_trial(0, "baseline", self.workspace.head(), at=written(self._adopted[0].began))
             for earlier in self._adopted:
                 self._record(session.trials[0], earlier.run, (), at=written(earlier.ended))
-        if session.head and self.workspace.head() != session.head:  # a kill came between ledger and branch
+        if session.head and self.workspace.head() != session.head:  # a kill came between journal and branch
             self.workspace.keep(session.head)
-        landed = submit.reconcile(self.connection.client, self.wallet.pubkey(), self.project, self.ledger)
+        landed = submit.reconcile(self.connection.client, self.wallet.pubkey(), self.project, self.journal)
         if landed is not None:
             self.view.say(f"proposal {landed.id} of the interrupted session did reach the chain")
         self._check_machine()
@@ -192,7 +192,7 @@ class Miner:
 
     def _check_machine(self) -> None:
         """Refuse to go on where what this session measured so far does not compare with what is measured now."""
-        ways = [segment.measured for segment in self.ledger.session.segments if segment.measured]
+        ways = [segment.measured for segment in self.journal.session.segments if segment.measured]
         if ways[0] != ways[-1]:
             raise EnvironmentNotReady(
                 f"This session measured as {ways[0]}, now it would as {ways[-1]}, and such values do not compare.",
@@ -218,7 +218,7 @@ class Miner:
 
         return Fleet(
             cluster,
-            self.ledger,
+            self.journal,
             self.workspace,
             self.view,
             folder=self.folder,
@@ -234,12 +234,12 @@ class Miner:
         planned = replace(done, trials=done.trials + flying, all_trials=done.all_trials + flying)
         return not goals.reached(self.goals, self.bench.protocol.mining_loop, planned) and self._begin_trial()
 
-    def _done(self) -> Done:
+    def _done(self) -> Progress:
         """What the goals are compared with."""
-        session, seconds = self.ledger.session, time.monotonic() - self._started
+        session, seconds = self.journal.session, time.monotonic() - self._started
         finished = [t for t in session.trials if t.decision and t.number]
         kept = [place for place, t in enumerate(finished, 1) if t.kept]
-        return Done(
+        return Progress(
             trials=self._trials,
             seconds=seconds,
             submissions=self._submitted() - self._submitted_before,
@@ -251,11 +251,11 @@ class Miner:
         )
 
     def _submitted(self) -> int:
-        return sum(s.proposal is not None for s in self.ledger.session.submissions)
+        return sum(s.proposal is not None for s in self.journal.session.submissions)
 
     def _show_best(self) -> None:
-        self.view.status = f"best so far: {summary.gain(self.ledger.session):+.4f}"
-        self.view.observe(self.ledger.session)
+        self.view.status = f"best so far: {summary.gain(self.journal.session):+.4f}"
+        self.view.observe(self.journal.session)
 
     # --- the chain ---
 
@@ -268,20 +268,20 @@ class Miner:
             self.follower.refresh()
             self.project = self.follower.project
             self._note_statuses()
-            if frontier.moved(self.ledger.session, self.project.current_best_code_hash.hex()) is frontier.Moved.SAME:
+            if frontier.moved(self.journal.session, self.project.current_best_code_hash.hex()) is frontier.Moved.SAME:
                 return self.project
             best = frontier.fetch(self.connection, self.project, self.task, self.convention)
         except (ChainError, TrainerError) as error:
-            if not self.ledger.session.frontiers:
+            if not self.journal.session.frontiers:
                 raise
             self.view.say(f"the chain could not be read ({error.problem}): mining on, looking again later")
             return self.project
         self._adopt(best)
         return self.project
 
-    def _adopt(self, best: Best) -> None:
-        moved = frontier.adopt(self.ledger, self.workspace, best)
-        latest = self.ledger.session.frontiers[-1]
+    def _adopt(self, best: FetchedBest) -> None:
+        moved = frontier.adopt(self.journal, self.workspace, best)
+        latest = self.journal.session.frontiers[-1]
         if moved:
             self.view.say(f"the best on chain is new: {best.metric} by {best.miner}; searching on from it", "bold")
             if latest.carry:
@@ -291,11 +291,11 @@ class Miner:
 
     def _note_statuses(self) -> None:
         statuses = {proposal.id: proposal.status for proposal in self.follower.proposals()}
-        for sent in self.ledger.session.submissions:
+        for sent in self.journal.session.submissions:
             status = statuses.get(sent.proposal) if sent.proposal is not None else None
             word = status.name.lower() if status is not None else ""
             if status is not None and word != sent.status:
-                self.ledger.append("status", proposal=sent.proposal, status=word)
+                self.journal.append("status", proposal=sent.proposal, status=word)
                 style = {ProposalStatus.APPROVED: "green", ProposalStatus.REJECTED: "red"}.get(status, "")
                 self.view.say(f"proposal {sent.proposal} is {word.replace('_', ' ')}", style)
                 self.staking.rejections += status is ProposalStatus.REJECTED
@@ -304,7 +304,7 @@ class Miner:
 
     def _baseline(self) -> None:
         """Measure the incumbent as trial 0, unless this session has already."""
-        baseline = self.ledger.session.trials[0]
+        baseline = self.journal.session.trials[0]
         if baseline.decision:
             return
         while len(trials.values(baseline, Arm.INCUMBENT)) < BASELINE_RUNS:
@@ -315,7 +315,7 @@ class Miner:
                     f"Its log is in {self.folder / 'logs'}.",
                 )
         values = trials.values(baseline, Arm.INCUMBENT)
-        self.ledger.append("decision", number=0, decision="keep", delta=0.0)
+        self.journal.append("decision", number=0, decision="keep", delta=0.0)
         self.view.say(f"baseline {statistics.fmean(values):.6f} val_bpb ({_spread(values)})")
 
     def adopt_baseline(self, runs: Sequence[Earlier]) -> None:
@@ -325,7 +325,7 @@ class Miner:
 
     def _append_trial(self, number: int, hypothesis: str, commit: str, proposer: str = "", at: str = "") -> None:
         """Begin a trial of a commit against the branch's head."""
-        self.ledger.append(
+        self.journal.append(
             "trial",
             number=number,
             hypothesis=hypothesis,
@@ -338,16 +338,16 @@ class Miner:
 
     def _trial(self) -> bool:
         """One candidate, judged; False where the proposer has none."""
-        if not self.ledger.session.unfinished and not self._begin_trial():
+        if not self.journal.session.unfinished and not self._begin_trial():
             return False
-        self._measure(self.ledger.session.unfinished[0])
+        self._measure(self.journal.session.unfinished[0])
         return True
 
-    def _measure(self, current: Trial) -> None:
+    def _measure(self, current: TrialRecord) -> None:
         """Judge a trial on this machine."""
-        session = self.ledger.session
+        session = self.journal.session
         if current.machine:  # it was another machine's when the session was interrupted
-            self.ledger.append("dispatched", number=current.number, machine="")
+            self.journal.append("dispatched", number=current.number, machine="")
         self.view.say(f"trial {current.number}: {current.hypothesis}")
         history = trials.history(session, current)
         outcome = trial.compare(
@@ -361,7 +361,7 @@ class Miner:
         self._decide(current, outcome, history)
 
     def _begin_trial(self) -> bool:
-        session = self.ledger.session
+        session = self.journal.session
         number = session.trials[-1].number + 1
         if session.carried:
             self._append_trial(number, session.carried_words, session.carried)
@@ -375,14 +375,14 @@ class Miner:
         self._append_trial(number, candidate.hypothesis, commit, candidate.proposer)
         return True
 
-    def _decide(self, current: Trial, outcome: trial.Trial, history: Sequence[float]) -> None:
+    def _decide(self, current: TrialRecord, outcome: trial.Trial, history: Sequence[float]) -> None:
         if len(outcome.failures(Arm.INCUMBENT)) >= trial.MAX_FAILURES:
             raise EnvironmentNotReady(
                 f"The incumbent no longer runs here: {outcome.failures(Arm.INCUMBENT)[-1].detail}",
                 "See to this machine and run the command again; the session continues where it was.",
             )
-        moved = current.base != self.ledger.session.head
-        self.ledger.append("decision", number=current.number, **trials.decided(outcome, moved=moved))
+        moved = current.base != self.journal.session.head
+        self.journal.append("decision", number=current.number, **trials.decided(outcome, moved=moved))
         self._decided(current, outcome)
         # A candidate's runs are one group of repeats of one script; the incumbent's once it is replaced.
         groups: list[Sequence[float]] = [outcome.values(Arm.CANDIDATE)]
@@ -390,7 +390,7 @@ class Miner:
             groups.append([*history, *outcome.values(Arm.INCUMBENT)])
         self.bench.learn_noise(groups)
 
-    def _decided(self, current: Trial, outcome: trial.Trial) -> None:
+    def _decided(self, current: TrialRecord, outcome: trial.Trial) -> None:
         """Act on a decision that is on record, and say it."""
         self._trials += 1
         said = f"trial {current.number} on {current.machine}: " if current.machine else ""
@@ -416,10 +416,10 @@ class Miner:
         changed = {SCRIPT: self.workspace.read(commit, SCRIPT).encode()}
         return bundle.overlay(self.task.files, changed, self.task.protocol.surface)
 
-    def _execute(self, current: Trial, arm: Arm) -> Run:
+    def _execute(self, current: TrialRecord, arm: Arm) -> Run:
         """One run, on record with the machine's state when it began."""
         commit = current.commit if arm is Arm.CANDIDATE else current.base
-        session, conditions = self.ledger.session, self._rig.calm()
+        session, conditions = self.journal.session, self._rig.calm()
         past = [run for run in trials.runs_of(session, current.base) if not run["failure"]]
         race = arm is Arm.CANDIDATE and self._may_race(current)
         with self.view.run(
@@ -440,36 +440,36 @@ class Miner:
         self._record(current, run, tuple(dict.fromkeys((*conditions, *heat))))
         return run
 
-    def _may_race(self, current: Trial) -> bool:
+    def _may_race(self, current: TrialRecord) -> bool:
         """Whether runs of this candidate may be stopped by their curves."""
-        if not self.race or pruning.audited(self.ledger.session.seed + current.number, pruning.Rules()):
+        if not self.race or pruning.audited(self.journal.session.seed + current.number, pruning.Rules()):
             return False
         return pruning.prints_same_loss(*(self.workspace.read(c, SCRIPT) for c in (current.base, current.commit)))
 
-    def _rules(self, current: Trial) -> pruning.Rules:
+    def _rules(self, current: TrialRecord) -> pruning.Rules:
         return trials.rules(
-            self.ledger.session,
+            self.journal.session,
             current,
             self.bench.noise().sigma,
             budget_seconds=self.bench.protocol.execution.training_seconds,
         )
 
-    def _record(self, current: Trial, run: Run, conditions: tuple[str, ...], at: str = "") -> None:
+    def _record(self, current: TrialRecord, run: Run, conditions: tuple[str, ...], at: str = "") -> None:
         name = f"{current.number:04d}-{len(current.runs) + 1:02d}-{run.arm.value}.log"
         write_atomic(self.folder / "logs" / name, run.log)
         budget = self.bench.protocol.execution.training_seconds
         entry = trials.entry(run, conditions, budget_seconds=budget)
-        self.ledger.append("run", number=current.number, log=f"logs/{name}", at=at or now(), **entry)
-        self.view.observe(self.ledger.session)
+        self.journal.append("run", number=current.number, log=f"logs/{name}", at=at or now(), **entry)
+        self.view.observe(self.journal.session)
 
     def _usual_seconds(self) -> float:
-        seconds = [run["seconds"] for t in self.ledger.session.trials for run in t.runs if not run["failure"]]
+        seconds = [run["seconds"] for t in self.journal.session.trials for run in t.runs if not run["failure"]]
         return statistics.median(seconds) if seconds else self.bench.usual_seconds
 
     # --- records ---
 
     def _write_records(self) -> None:
-        every = self.ledger.session.trials
+        every = self.journal.session.trials
         primary = self.bench.protocol.primary
         write_atomic(self.folder / "results.tsv", records.results_tsv(every).encode())
         write_atomic(
@@ -483,18 +483,18 @@ class Miner:
         )
 
 
-def new_session(path: Path, project: int, miner: Pubkey, *, begun: float | None = None) -> Ledger:
-    """The ledger at `path`, begun now or at `begun` (Unix seconds) if it is new.
+def new_session(path: Path, project: int, miner: Pubkey, *, begun: float | None = None) -> Journal:
+    """The journal at `path`, begun now or at `begun` (Unix seconds) if it is new.
 
     The seed follows from project and wallet, so it is stable.
     """
-    ledger = Ledger(path)
-    if not ledger.session.tag:
+    journal = Journal(path)
+    if not journal.session.tag:
         seed = int.from_bytes(sha256(bytes(miner) + project.to_bytes(8, "little")).digest()[:4], "little")
         begun = time.time() if begun is None else begun
         tag = time.strftime("%Y%m%d-%H%M%S", time.gmtime(begun))
-        ledger.append("session", seed=seed, tag=tag, at=written(begun))
-    return ledger
+        journal.append("session", seed=seed, tag=tag, at=written(begun))
+    return journal
 
 
 def _spread(values: list[float]) -> str:

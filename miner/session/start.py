@@ -23,9 +23,9 @@ from common.terminal import View
 from miner.context.goals import Goals
 from miner.executors.choice import Executing
 from miner.journal import about, sessions
-from miner.journal.journal import Ledger
+from miner.journal.journal import Journal
 from miner.proposers.choice import Proposing
-from miner.report.dashboard import Live, Sample
+from miner.report.dashboard import Dashboard, Sample
 from miner.session.frontier import SCRIPT
 from miner.session.loop import Earlier, Miner, claimed_metric, new_session
 from miner.staking import confirm, submit
@@ -53,9 +53,9 @@ class Started:
     reward_recipient: Pubkey
     stake: int
     folder: Path
-    ledger: Ledger
+    journal: Journal
     follower: Follower
-    view: Live
+    view: Dashboard
     published_runs: list[Earlier] = field(default_factory=list)
     trust_harness: bool = False
 
@@ -67,9 +67,9 @@ class Started:
             self.task,
             self.bench,
             self.convention,
-            proposing.build(seed=self.ledger.session.seed, files=self.task.files, say=self.view.say),
+            proposing.build(seed=self.journal.session.seed, files=self.task.files, say=self.view.say),
             folder=self.folder,
-            ledger=self.ledger,
+            journal=self.journal,
             follower=self.follower,
             wallet=self.wallet,
             reward_recipient=self.reward_recipient,
@@ -78,7 +78,7 @@ class Started:
             race=race,
             cluster=executing.cluster(self.task, self.bench, self.view.say, trust_harness=self.trust_harness),
         )
-        if self.published_runs and not self.ledger.session.trials:
+        if self.published_runs and not self.journal.session.trials:
             miner.adopt_baseline(self.published_runs)
         return miner
 
@@ -104,7 +104,7 @@ def started(
     `publish` names the bundled project that a local network without any gets, `text` the folder of local text that
     it is trained on (None: the recipe's own data).
     """
-    view = Live(quiet=quiet)
+    view = Dashboard(quiet=quiet)
     recipient = _address(reward_recipient) if reward_recipient else None
     with Connection(network, home, irys=irys) as connection:
         _say_where(connection, home, view)
@@ -141,13 +141,13 @@ def started(
         )
         folder = home / "work" / sessions.folder_name(connection.network.name, project.id, str(wallet.pubkey()))
         begun = published[0].began if published else None
-        ledger = new_session(folder / "session.jsonl", project.id, wallet.pubkey(), begun=begun)
+        journal = new_session(folder / "session.jsonl", project.id, wallet.pubkey(), begun=begun)
         about.save(folder, about.describe(connection.network.name, project, parsed, convention, bench))
         budget = bench.protocol.execution.training_seconds
         view.state.title = f"mining {project.token_symbol} (project {project.id}) on {connection.network.name}"
         view.reader = lambda line: _sample(line, budget)
         with (
-            closing(ledger),
+            closing(journal),
             Follower(connection.network, project.id, index_path(home, connection.network)) as follower,
         ):
             yield Started(
@@ -160,7 +160,7 @@ def started(
                 recipient or wallet.pubkey(),
                 stake,
                 folder,
-                ledger,
+                journal,
                 follower,
                 view,
                 published,
@@ -270,7 +270,7 @@ def submit_file(session: Started, file: Path, claim: str | None, min_confidence:
             bench,
             session.task,
             {Arm.INCUMBENT: session.task.incumbent, Arm.CANDIDATE: files},
-            session.ledger,
+            session.journal,
             number=-1,
             commit=sha256(source).hexdigest(),
             against=project.current_best_code_hash.hex(),
@@ -290,14 +290,14 @@ def submit_file(session: Started, file: Path, claim: str | None, min_confidence:
         metric = claimed_metric(claim)
         claimed = convention.to_score(metric)
         log = f"unmeasured claim\n---\n{session.task.protocol.primary.name}: {metric}\n".encode()
-    submit.reconcile(session.connection.client, session.wallet.pubkey(), project, session.ledger)
+    submit.reconcile(session.connection.client, session.wallet.pubkey(), project, session.journal)
     offer = submit.Offer(-1, bundle.pack(files), log, claimed, session.stake, session.reward_recipient)
     proposal = submit.submit(
         session.connection,
         session.wallet,
         project,
         offer,
-        session.ledger,
+        session.journal,
         machine=bench.machine,
         data_snapshot=bench.data_snapshot,
         say=session.view.say,

@@ -38,7 +38,7 @@ SNAPSHOT, BEST = "snapshot", "best"
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedArtifact:
     """An artifact that was verified: SHA-256 (hex) and Irys id as on chain; `signed` by its owner as far as a
     gateway told what is needed to check that."""
 
@@ -56,7 +56,7 @@ class Checked:
         return f"✓ {self.name}: {self.size:,} bytes, SHA-256 {self.sha256[:16]}…, {who}"
 
 
-def fetch(connection: Connection, project: Project, say: Callable[[Checked], None]) -> ProjectArtifacts:
+def fetch(connection: Connection, project: Project, say: Callable[[CheckedArtifact], None]) -> ProjectArtifacts:
     """A project's artifacts, each told when its SHA-256, signature and owner were verified; the error names which."""
     creator = project.creator
     wanted = [
@@ -76,7 +76,7 @@ def fetch(connection: Connection, project: Project, say: Callable[[Checked], Non
             raise type(error)(f"✗ The {name} ({ItemId(item)}): {error.problem}", error.cure) from error
         found.append(artifact.data)
         size, signed = len(artifact.data), artifact.signature_checked
-        say(Checked(name, digest.hex(), str(ItemId(item)), str(owner), size, signed))
+        say(CheckedArtifact(name, digest.hex(), str(ItemId(item)), str(owner), size, signed))
     protocol, snapshot, benchmark, metrics, *best = found
     return ProjectArtifacts(protocol, snapshot, benchmark, metrics, best[0] if best else None)
 

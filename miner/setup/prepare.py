@@ -24,7 +24,7 @@ _SHELL: Final = set("|&;<>()$`\\*?[#~\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class SetupCommand:
     """A setup command: its text as shown, its arguments, and the `problem` for which it is not run."""
 
     text: str
@@ -41,7 +41,7 @@ class SetUp:
     detail: str = ""
 
 
-def commands(raw: Mapping[str, Any]) -> list[Command]:
+def commands(raw: Mapping[str, Any]) -> list[SetupCommand]:
     """The protocol's setup commands, at most MAX_COMMANDS; InvalidProtocol where they are no list of texts."""
     match raw:
         case {"environment": {"setupCommands": given}}:
@@ -56,24 +56,24 @@ def commands(raw: Mapping[str, Any]) -> list[Command]:
     return [_command(text) for text in given]
 
 
-def _command(text: str) -> Command:
+def _command(text: str) -> SetupCommand:
     shown = printable(text, 500)
     if shown != text or set(text) & _SHELL:
-        return Command(shown, (), "it needs a shell, and none is used here")
+        return SetupCommand(shown, (), "it needs a shell, and none is used here")
     try:
         argv = tuple(shlex.split(text))
     except ValueError as error:
-        return Command(shown, (), str(error).lower())
-    return Command(shown, argv, "" if argv else "it is empty")
+        return SetupCommand(shown, (), str(error).lower())
+    return SetupCommand(shown, argv, "" if argv else "it is empty")
 
 
 def set_up(
     folder: Path,
     parsed: Task,
     cache: Path,
-    agrees: Callable[[Command], bool],
+    agrees: Callable[[SetupCommand], bool],
     seconds: float,
-    step: Callable[[Command], Any],
+    step: Callable[[SetupCommand], Any],
 ) -> Iterator[SetUp]:
     """Run the protocol's setup commands in `folder`, each only if `agrees`; after one that fails none is reached.
 
@@ -94,7 +94,7 @@ def set_up(
             yield result
 
 
-def _run(command: Command, folder: Path, cache: Path, say: dataset.Say, seconds: float) -> SetUp:
+def _run(command: SetupCommand, folder: Path, cache: Path, say: dataset.Say, seconds: float) -> SetUp:
     try:
         code, log = dataset.run_command(_found(command.argv), folder, _interpreter(folder), cache, say, seconds)
     except EnvironmentNotReady as error:

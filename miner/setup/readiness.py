@@ -23,7 +23,7 @@ LEAST_MEMORY: Final = 4 * GIB
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class MachineFacts:
     """What of this machine matters to a project; sizes in bytes. `uv` and `sandbox` name what was found, if anything.
 
     `data` is the id of the data in `data_folder`, None without any; `own_harness` whether prepare.py is this
@@ -42,7 +42,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class Requirement:
     """One thing a project needs. `state`: ok, differs (work is possible, with that consequence) or missing."""
 
     name: str
@@ -57,7 +57,7 @@ class Point:
         return f"{mark} {self.name}: {self.found}" + (f" {self.cure}" if self.cure else "")
 
 
-def read(parsed: Task, home: Path) -> Facts:
+def read(parsed: Task, home: Path) -> MachineFacts:
     """This machine as it is now. Takes a few seconds; runs nothing of the project."""
     machine = hardware.fingerprint()
     cache = dataset.folder_of(home, parsed.protocol.bundle_id, parsed.benchmark.data_arguments)
@@ -66,7 +66,7 @@ def read(parsed: Task, home: Path) -> Facts:
     except EnvironmentNotReady:
         uv = None
     name = "bwrap" if sys.platform == "linux" else "sandbox-exec"
-    return Facts(
+    return MachineFacts(
         device=machine.device,
         hardware_class=machine.hardware_class,
         memory=machine.memory_bytes,
@@ -79,56 +79,56 @@ def read(parsed: Task, home: Path) -> Facts:
     )
 
 
-def points(facts: Facts, parsed: Task, baseline_class: str) -> list[Point]:
+def points(facts: MachineFacts, parsed: Task, baseline_class: str) -> list[Requirement]:
     """What is there and what is missing, in the order in which it matters."""
     wanted = parsed.benchmark.data_snapshot
     found = [
         _hardware(facts, baseline_class, _hints(parsed.protocol.raw)),
-        Point("uv", "ok", facts.uv)
+        Requirement("uv", "ok", facts.uv)
         if facts.uv
-        else Point("uv", "missing", "not found.", "Install it with `python3 -m pip install uv`."),
+        else Requirement("uv", "missing", "not found.", "Install it with `python3 -m pip install uv`."),
         _sandbox(facts.sandbox),
     ]
     if facts.data is None:
         found.append(
-            Point("data", "missing", f"nothing is prepared in {facts.data_folder}.", "Run the setup commands.")
+            Requirement("data", "missing", f"nothing is prepared in {facts.data_folder}.", "Run the setup commands.")
         )
     elif facts.data != wanted:
         cure = "Run the setup commands, or move that folder away and then run them."
         what = f"{facts.data_folder} holds {facts.data[:16]}…, the project was measured on {wanted[:16]}…"
-        found.append(Point("data", "missing", what, cure))
+        found.append(Requirement("data", "missing", what, cure))
     else:
-        found.append(Point("data", "ok", f"{wanted[:16]}… in {facts.data_folder}"))
+        found.append(Requirement("data", "ok", f"{wanted[:16]}… in {facts.data_folder}"))
     found.append(_size("free disk", facts.disk, LEAST_DISK, "Make room, or choose another --home."))
     found.append(_size("memory", facts.memory, LEAST_MEMORY, "Large models will not fit."))
     return found
 
 
-def _hardware(facts: Facts, baseline_class: str, hints: str) -> Point:
+def _hardware(facts: MachineFacts, baseline_class: str, hints: str) -> Requirement:
     device = {"metal": "Metal", "cuda": "CUDA", "cpu": "CPU only"}[facts.device]
     here = f"{facts.hardware_class} ({device})"
     if baseline_class == facts.hardware_class:
-        return Point("hardware", "ok", f"{here}, the class that the baseline was measured on")
+        return Requirement("hardware", "ok", f"{here}, the class that the baseline was measured on")
     measured = f"was measured on {baseline_class}" if baseline_class else "does not name its own"
     hint = f" The project says: {hints}." if hints else ""
     cure = "Only gains measured on one machine can be compared."
-    return Point("hardware", "differs", f"{here}; the baseline {measured}.{hint}", cure)
+    return Requirement("hardware", "differs", f"{here}; the baseline {measured}.{hint}", cure)
 
 
-def _sandbox(path: str | None) -> Point:
+def _sandbox(path: str | None) -> Requirement:
     if path:
-        return Point("sandbox", "ok", path)
+        return Requirement("sandbox", "ok", path)
     cure = "Install bubblewrap (apt-get install bubblewrap)." if sys.platform == "linux" else ""
-    return Point(
+    return Requirement(
         "sandbox", "differs", "none: numbers measured here are your own word, and nothing can be verified.", cure
     )
 
 
-def _size(name: str, size: int, least: int, cure: str) -> Point:
+def _size(name: str, size: int, least: int, cure: str) -> Requirement:
     text = f"{size / GIB:.1f} GiB"
     if size >= least:
-        return Point(name, "ok", text)
-    return Point(name, "differs", f"{text}, less than the {least / GIB:.0f} GiB that such a project takes.", cure)
+        return Requirement(name, "ok", text)
+    return Requirement(name, "differs", f"{text}, less than the {least / GIB:.0f} GiB that such a project takes.", cure)
 
 
 def _hints(raw: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ A session keeps what wins, and winners are chosen for looking good, so the sum o
 confirming test measures the code to submit against the chain's best with fresh runs of both, on validation and on
 fresh text, by the verifier's own rules (`trainer.judging.replay`, `trainer.project.source`) and at least as
 strictly. Its delta is
-what is claimed. Every run is in the ledger before the next; a session that is interrupted continues it.
+what is claimed. Every run is in the journal before the next; a session that is interrupted continues it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from common.terminal import View
-from miner.journal.journal import Confirmation, Ledger
+from miner.journal.journal import Confirmation, Journal
 from trainer.judging import replay, trial
 from trainer.judging.replay import Budget, Fresh, Outcome, ReplayRun
 from trainer.measurement.bench import Bench
@@ -90,7 +90,7 @@ def confirm(
     bench: Bench,
     task: Task,
     trees: Mapping[Arm, Mapping[str, bytes]],
-    ledger: Ledger,
+    journal: Journal,
     *,
     number: int,
     commit: str,
@@ -104,10 +104,10 @@ def confirm(
     TrainerError where this machine cannot carry it out, with nothing decided.
     """
     over = source.problems(task.files, trees[Arm.CANDIDATE], rules.source)
-    current = _begin(ledger, bench, number, commit, against)
+    current = _begin(journal, bench, number, commit, against)
     noise = NoiseRecord.from_json(current.noise)
     if over:
-        return _end(ledger, Answer(over[0], None, None))
+        return _end(journal, Answer(over[0], None, None))
     with view.step("drawing fresh text") as word:
         rows, on = replay.draw_fresh(
             bench,
@@ -119,7 +119,7 @@ def confirm(
         )
 
     def record(entry: ReplayRun, _: Run) -> None:
-        ledger.append("confirming_run", run=entry.as_json())
+        journal.append("confirming_run", run=entry.as_json())
 
     runs = replay.replay(
         on,
@@ -135,7 +135,7 @@ def confirm(
     )
     if sum(bool(run.failure) for run in runs if run.arm == "incumbent") >= trial.MAX_FAILURES:
         last = next(run for run in reversed(runs) if run.arm == "incumbent" and run.failure)
-        return _end(ledger, Answer(f"the best on chain fails here itself: {last.detail}", None, None))
+        return _end(journal, Answer(f"the best on chain fails here itself: {last.detail}", None, None))
     bench.learn_noise([replay.values(runs, Arm.INCUMBENT)])
     answer = judge(
         runs,
@@ -145,7 +145,7 @@ def confirm(
         budget_seconds=task.protocol.execution.training_seconds,
         trusted=bench.measurer is not None,
     )
-    return _end(ledger, answer)
+    return _end(journal, answer)
 
 
 def evidence_of(done: Confirmation, rules: Rules) -> LookEvidence:
@@ -158,11 +158,11 @@ def evidence_of(done: Confirmation, rules: Rules) -> LookEvidence:
     return evidence
 
 
-def _begin(ledger: Ledger, bench: Bench, number: int, commit: str, against: str) -> Confirmation:
+def _begin(journal: Journal, bench: Bench, number: int, commit: str, against: str) -> Confirmation:
     """The open confirmation of these two commits, or a new one."""
-    last = ledger.session.confirmations[-1:]
+    last = journal.session.confirmations[-1:]
     if not last or last[0].passed is not None or (last[0].commit, last[0].against) != (commit, against):
-        ledger.append(
+        journal.append(
             "confirming",
             trial=number,
             commit=commit,
@@ -171,12 +171,12 @@ def _begin(ledger: Ledger, bench: Bench, number: int, commit: str, against: str)
             fresh_seed=secrets.token_hex(32),
             noise=bench.noise().to_json(),
         )
-    return ledger.session.confirmations[-1]
+    return journal.session.confirmations[-1]
 
 
-def _end(ledger: Ledger, answer: Answer) -> Confirmation:
+def _end(journal: Journal, answer: Answer) -> Confirmation:
     seen = answer.evidence
-    ledger.append(
+    journal.append(
         "confirmed",
         passed=not answer.problem,
         reason=answer.problem or "it is better than the best on chain",
@@ -186,7 +186,7 @@ def _end(ledger: Ledger, answer: Answer) -> Confirmation:
         p=seen.p if seen else None,
         fresh_delta=answer.fresh_delta,
     )
-    return ledger.session.confirmations[-1]
+    return journal.session.confirmations[-1]
 
 
 def _restored(run: Mapping[str, Any]) -> ReplayRun:

@@ -1,7 +1,7 @@
 """From a head that beats the chain's best to a proposal: confirm, weigh, stake.
 
 Nothing is staked that did not pass the confirming test, that does not pay as far as can be known, or that goes
-beyond the owner's limits. What is decided is in the ledger, and is not decided again for the same code and best.
+beyond the owner's limits. What is decided is in the journal, and is not decided again for the same code and best.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from chain.network.base import FEE_PER_SIGNATURE
 from chain.program.interface import Project, ProposalStatus
 from common.files import write_atomic
 from miner.context import goals
-from miner.context.goals import Done, Goals
-from miner.journal.journal import Confirmation, Ledger, Trial
+from miner.context.goals import Goals, Progress
+from miner.journal.journal import Confirmation, Journal, TrialRecord
 from miner.journal.worktree import Workspace
-from miner.report.dashboard import Live
+from miner.report.dashboard import Dashboard
 from miner.staking import confirm, outlook, submit
 from trainer.errors import EnvironmentNotReady
 from trainer.measurement.bench import Bench
@@ -34,7 +34,7 @@ _SIGNATURES = 3  # of the transactions that a submission sends at most: buy, sub
 
 
 class Staking:
-    """The submissions of one session. `look` reads the chain, keeps the ledger's frontier and gives the project;
+    """The submissions of one session. `look` reads the chain, keeps the journal's frontier and gives the project;
     `done` says what there is to compare with the goals; `rejections` are those seen since the process began.
     """
 
@@ -47,28 +47,28 @@ class Staking:
         convention: score.Convention,
         *,
         folder: Path,
-        ledger: Ledger,
+        journal: Journal,
         follower: Follower,
         workspace: Workspace,
         wallet: Keypair,
         reward_recipient: Pubkey,
         goals: Goals,
-        view: Live,
+        view: Dashboard,
         tree: Callable[[str], Mapping[str, bytes]],
         look: Callable[[], Project],
-        done: Callable[[], Done],
+        done: Callable[[], Progress],
         usual_seconds: Callable[[], float],
     ) -> None:
         self.connection, self.project, self.task, self.bench = connection, project, task, bench
-        self.convention, self.folder, self.ledger, self.workspace = convention, folder, ledger, workspace
+        self.convention, self.folder, self.journal, self.workspace = convention, folder, journal, workspace
         self.wallet, self.reward_recipient, self.goals, self.view = wallet, reward_recipient, goals, view
         self._tree, self._look, self._done, self._usual_seconds = tree, look, done, usual_seconds
         self.follower, self.rejections = follower, 0
 
-    def candidate(self) -> Trial | None:
+    def candidate(self) -> TrialRecord | None:
         """The trial whose code is the head, where it is better than the chain's best as far as this session knows,
         was not submitted and did not fail its confirming test against that best."""
-        session = self.ledger.session
+        session = self.journal.session
         best = session.frontiers[-1].commit
         won = next((t for t in reversed(session.trials) if t.number and t.kept and t.commit == session.head), None)
         if won is None or session.head == best:
@@ -78,9 +78,9 @@ class Staking:
         failed = [c for c in session.confirmations if (c.commit, c.against) == (won.commit, best)]
         return None if any(c.passed is False for c in failed) else won
 
-    def attempt(self, won: Trial) -> None:
+    def attempt(self, won: TrialRecord) -> None:
         """Confirm, look at what it is worth, and stake. What is not submitted is recorded, and not tried again."""
-        session, best = self.ledger.session, self.ledger.session.frontiers[-1].commit
+        session, best = self.journal.session, self.journal.session.frontiers[-1].commit
         margin = self.bench.protocol.margin(float(self._best_metric()))
         rules = confirm.Rules.at(self.goals.min_confidence, margin)
         done = next(
@@ -92,7 +92,7 @@ class Staking:
                 self.bench,
                 self.task,
                 {Arm.INCUMBENT: self._tree(best), Arm.CANDIDATE: self._tree(won.commit)},
-                self.ledger,
+                self.journal,
                 number=won.number,
                 commit=won.commit,
                 against=best,
@@ -105,11 +105,11 @@ class Staking:
             return
         reason = self._why_not(done, rules)
         if reason:
-            self.ledger.append("held", commit=won.commit, against=best, reason=reason)
+            self.journal.append("held", commit=won.commit, against=best, reason=reason)
             self.view.say(f"  not submitted: {reason}", style="yellow")
             return
         self.project = self._look()
-        if self.ledger.session.frontiers[-1].commit == best:
+        if self.journal.session.frontiers[-1].commit == best:
             self._send(won, done)
 
     def _not_confirmed(self, done: Confirmation, best: str) -> None:
@@ -141,7 +141,7 @@ class Staking:
     def _best_metric(self) -> Decimal:
         return self.convention.to_metric(self.project.current_best_aggregate_score)
 
-    def _send(self, won: Trial, done: Confirmation) -> None:
+    def _send(self, won: TrialRecord, done: Confirmation) -> None:
         assert done.delta is not None
         gain = round(done.delta, 6)
         metric, claimed = submit.anchored_score(self.project, self.convention, gain)
@@ -160,14 +160,14 @@ class Staking:
             self.wallet,
             self.project,
             offer,
-            self.ledger,
+            self.journal,
             machine=self.bench.machine,
             data_snapshot=self.bench.data_snapshot,
             say=self.view.say,
         )
         self.view.say(f"proposal {proposal} is on chain", style="green")
 
-    def _benchmark_log(self, won: Trial) -> bytes:
+    def _benchmark_log(self, won: TrialRecord) -> bytes:
         """The log of one run by the protocol's own command; of an earlier one where a submission was interrupted."""
         path = self.folder / "logs" / f"{won.number:04d}-benchmark-{won.commit[:12]}.log"
         if path.exists():

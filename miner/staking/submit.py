@@ -1,6 +1,6 @@
 """Submission: from a kept candidate to a proposal on chain, once and only once.
 
-The order makes a crash at any point harmless: the intent with both hashes is in the ledger before
+The order makes a crash at any point harmless: the intent with both hashes is in the journal before
 anything is uploaded, the signature of each transaction, the stake's purchase included, before it is
 sent. `reconcile` runs at the next start: it looks them up on chain, by signature and by hash, and only
 what is known never to have landed may be made again.
@@ -23,7 +23,7 @@ from chain.irys.client import Role
 from chain.money import score
 from chain.money.client import Client, Done
 from chain.program.interface import Project, Proposal, ProposalSubmitted
-from miner.journal.journal import Ledger
+from miner.journal.journal import Journal
 from trainer.machine.hardware import Fingerprint
 
 Say = Callable[[str], None]
@@ -65,7 +65,7 @@ def submit(
     miner: Keypair,
     project: Project,
     offer: Offer,
-    ledger: Ledger,
+    journal: Journal,
     *,
     machine: Fingerprint,
     data_snapshot: str,
@@ -73,16 +73,16 @@ def submit(
 ) -> int:
     """Upload, buy the stake where it lacks, stake and confirm; the proposal's id."""
     client = connection.client
-    ledger.append("intent", number=offer.trial, code_hash=offer.code_hash.hex(), log_hash=offer.log_hash.hex())
+    journal.append("intent", number=offer.trial, code_hash=offer.code_hash.hex(), log_hash=offer.log_hash.hex())
     tags = [("Hardware-Class", machine.hardware_class), ("Data-Snapshot", data_snapshot)]
     say("uploading the code archive and the run's log")
     code = connection.publish(miner, Role.PROPOSAL_CODE, offer.code, "application/x-tar", tags)
     log = connection.publish(miner, Role.BENCHMARK_LOG, offer.log, "text/plain", tags)
-    ensure_stake(client, miner, project, offer.stake, ledger, say)
+    ensure_stake(client, miner, project, offer.stake, journal, say)
     say(f"submitting the proposal with a stake of {offer.stake}")
 
     def before_send(signature: Signature, last_valid: int) -> None:
-        ledger.append("sent", signature=str(signature), last_valid=last_valid)
+        journal.append("sent", signature=str(signature), last_valid=last_valid)
 
     done = client.submit(
         miner,
@@ -94,12 +94,12 @@ def submit(
         reward_recipient=offer.reward_recipient,
         before_send=before_send,
     )
-    return _submitted(ledger, done, offer.stake)
+    return _submitted(journal, done, offer.stake)
 
 
-def _submitted(ledger: Ledger, done: Done, stake: int) -> int:
+def _submitted(journal: Journal, done: Done, stake: int) -> int:
     proposal = int(done.event(ProposalSubmitted).id)
-    ledger.append("submitted", proposal=proposal, stake=stake, lamports=done.receipt.paid)
+    journal.append("submitted", proposal=proposal, stake=stake, lamports=done.receipt.paid)
     return proposal
 
 
@@ -108,9 +108,9 @@ def price(project: Project, supply: int, tokens: int) -> int:
     return tokens * project.base_price + project.slope * (tokens * supply + tokens * (tokens - 1) // 2)
 
 
-def ensure_stake(client: Client, miner: Keypair, project: Project, stake: int, ledger: Ledger, say: Say) -> None:
+def ensure_stake(client: Client, miner: Keypair, project: Project, stake: int, journal: Journal, say: Say) -> None:
     """Buy what the miner's token account lacks of the stake, at the curve's exact price."""
-    _look_up_purchase(client, ledger)
+    _look_up_purchase(client, journal)
     lacking = stake - client.tokens(project, miner.pubkey())
     if lacking <= 0:
         return
@@ -125,40 +125,40 @@ def ensure_stake(client: Client, miner: Keypair, project: Project, stake: int, l
     say(f"buying {lacking} {project.token_symbol} for {cost:,} lamports to stake")
 
     def before_send(signature: Signature, last_valid: int) -> None:
-        ledger.append("buying", signature=str(signature), last_valid=last_valid)
+        journal.append("buying", signature=str(signature), last_valid=last_valid)
 
     done = client.buy(miner, project, cost, before_send=before_send)
-    ledger.append("bought", lamports=done.receipt.paid)
+    journal.append("bought", lamports=done.receipt.paid)
 
 
-def reconcile(client: Client, miner: Pubkey, project: Project, ledger: Ledger) -> Proposal | None:
+def reconcile(client: Client, miner: Pubkey, project: Project, journal: Journal) -> Proposal | None:
     """Settle what an interrupted session left open; the proposal where it did land.
 
     By signature first; without one, by the hashes, in case another process sent it. What is known never
     to have landed is recorded as abandoned, so that it may be submitted again.
     """
-    _look_up_purchase(client, ledger)
-    pending = ledger.session.pending
+    _look_up_purchase(client, journal)
+    pending = journal.session.pending
     if pending is None:
         return None
     if pending.signature:
         done = client.outcome(Signature.from_string(pending.signature), pending.last_valid)
         if done is not None:
             proposal = client.proposal(done.event(ProposalSubmitted).id)
-            _submitted(ledger, done, proposal.stake)
+            _submitted(journal, done, proposal.stake)
             return proposal
     else:
         for proposal in client.proposals(project.id):
             if proposal.miner == miner and proposal.code_hash.hex() == pending.code_hash:
-                ledger.append("submitted", proposal=proposal.id, stake=proposal.stake)
+                journal.append("submitted", proposal=proposal.id, stake=proposal.stake)
                 return proposal
-    ledger.append("abandoned")
+    journal.append("abandoned")
     return None
 
 
-def _look_up_purchase(client: Client, ledger: Ledger) -> None:
+def _look_up_purchase(client: Client, journal: Journal) -> None:
     """Find out what became of a purchase that was interrupted: until then, what the miner holds is not known."""
-    if ledger.session.purchase is not None:
-        signature, last_valid = ledger.session.purchase
+    if journal.session.purchase is not None:
+        signature, last_valid = journal.session.purchase
         done = client.outcome(Signature.from_string(signature), last_valid)
-        ledger.append("bought", lamports=done.receipt.paid if done else 0)
+        journal.append("bought", lamports=done.receipt.paid if done else 0)

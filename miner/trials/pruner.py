@@ -39,7 +39,7 @@ class Racer:
 
 
 def seconds_of(found: curve.Curve, budget_seconds: float) -> list[tuple[float, float]]:
-    """A log's curve as (seconds, loss in nats), rounded as the ledger keeps it."""
+    """A log's curve as (seconds, loss in nats), rounded as the journal keeps it."""
     return [(round(point.progress * budget_seconds, 2), round(point.loss, 5)) for point in found.points]
 
 

@@ -1,4 +1,4 @@
-"""What the trials of a ledger say of earlier runs, and how a trial's outcome is written into it. Pure.
+"""What the trials of a journal say of earlier runs, and how a trial's outcome is written into it. Pure.
 
 Values are compared only with values of the same machine, so whatever looks back takes the machine's name: "" is the
 one that the session itself runs on, others are those of a cluster (`miner.executors`).
@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from miner.journal.journal import Session, Trial
+from miner.journal.journal import Session, TrialRecord
 from miner.trials.pruner import pairs, seconds_of
 from trainer.judging import trial
 from trainer.machine import fitness as machines
@@ -20,7 +20,7 @@ from trainer.statistics import curve, pruning
 from trainer.statistics.comparison import Answer, Arm
 from trainer.statistics.mining import STALE_TRIALS, MiningPolicy, usable_history, worth_of
 
-Entry = Mapping[str, Any]  # a run as the ledger has it: see `miner.journal.journal.Trial`
+Entry = Mapping[str, Any]  # a run as the journal has it: see `miner.journal.journal.Trial`
 
 _WORDS: Mapping[Answer, str] = {
     Answer.APPROVE: "the gain is significant",
@@ -31,7 +31,7 @@ SPARED = "what gain it may have is small beside what as many other runs have fou
 MOVED = "the gain is significant, but the incumbent changed meanwhile: it is measured against the new one"
 
 
-def values(of: Trial, arm: Arm, machine: str = "") -> list[float]:
+def values(of: TrialRecord, arm: Arm, machine: str = "") -> list[float]:
     """val_bpb of one arm's runs on one machine that gave one."""
     return [
         run["val_bpb"]
@@ -50,7 +50,7 @@ def runs_of(session: Session, commit: str, machine: str = "") -> list[dict[str, 
     ]
 
 
-def history(session: Session, current: Trial, machine: str = "") -> list[float]:
+def history(session: Session, current: TrialRecord, machine: str = "") -> list[float]:
     """The incumbent's values from before this trial. Those that made it the incumbent were chosen for being
     low, so `usable_history` says which of them still count."""
     selected: list[float] = []
@@ -63,14 +63,14 @@ def history(session: Session, current: Trial, machine: str = "") -> list[float]:
     return usable_history(selected, fresh)
 
 
-def stale(session: Session, current: Trial, machine: str = "") -> bool:
+def stale(session: Session, current: TrialRecord, machine: str = "") -> bool:
     """Whether a machine's last trials told nothing of the incumbent, so that a run of it comes first."""
     there = [t for t in session.trials[: current.number] if any(run["machine"] == machine for run in t.runs)]
     last = there[-STALE_TRIALS:]
     return len(last) == STALE_TRIALS and not any(values(t, Arm.INCUMBENT, machine) for t in last)
 
 
-def policy(session: Session, current: Trial, machine: str = "") -> MiningPolicy:
+def policy(session: Session, current: TrialRecord, machine: str = "") -> MiningPolicy:
     """What a trial is judged by, as the session before it says."""
     finished = [t for t in session.trials[: current.number] if t.number and t.decision]
     earned = worth_of((len(t.runs), t.delta if t.kept and t.delta else 0.0) for t in finished)
@@ -96,7 +96,7 @@ def band(runs: Sequence[Entry]) -> pruning.Band | None:
 
 
 def rules(
-    session: Session, current: Trial, sigma: float | None, *, budget_seconds: float, machine: str = ""
+    session: Session, current: TrialRecord, sigma: float | None, *, budget_seconds: float, machine: str = ""
 ) -> pruning.Rules:
     """The rules of racing as this session's finished runs on a machine calibrate them; `sigma` is its noise (bpb)."""
     against = band(runs_of(session, current.base, machine))
@@ -122,7 +122,7 @@ def curve_of(run: Entry) -> list[tuple[float, float]]:
 
 
 def entry(run: Run, conditions: Sequence[str], *, budget_seconds: float, machine: str = "") -> dict[str, Any]:
-    """A run as the ledger has it, but for its log's name."""
+    """A run as the journal has it, but for its log's name."""
     seen = curve.of_log(run.log)
     return {
         "arm": run.arm.value,
@@ -153,7 +153,7 @@ def restored(run: Entry) -> Run:
 
 
 def decided(outcome: trial.Trial, *, moved: bool = False) -> dict[str, Any]:
-    """What a trial's runs decide, as the ledger has it.
+    """What a trial's runs decide, as the journal has it.
 
     `moved` says that the incumbent it was measured against is no longer the head: then a gain is carried over.
     """

@@ -174,7 +174,7 @@ class Court:
             self.session.wallet,
             self.session.project,
             offer,
-            self.session.ledger,
+            self.session.journal,
             machine=bench.machine,
             data_snapshot=bench.data_snapshot,
             say=lambda _: None,
@@ -184,7 +184,7 @@ class Court:
         """A proposal of these (SHA-256, Irys id), whatever lies there."""
         session = self.session
         submit.ensure_stake(
-            session.connection.client, session.wallet, session.project, 1, session.ledger, lambda _: None
+            session.connection.client, session.wallet, session.project, 1, session.journal, lambda _: None
         )
         done = session.connection.client.submit(
             session.wallet,

@@ -49,7 +49,7 @@ from chain.commands.options import Refusing, answer, json_option
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the first session.")
 @click.option(
-    "--ledger",
+    "--journal",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Resample this session's noise, gains, crashes and run time instead.",
 )
@@ -63,7 +63,7 @@ def simulate(
     drift: float,
     run_seconds: float,
     seed: int,
-    ledger: Path | None,
+    journal: Path | None,
 ) -> None:
     """Play mining sessions whose true gains are known, and count what each way of deciding finds.
 
@@ -81,8 +81,8 @@ def simulate(
     from miner.journal.journal import read
     from tests.benchmarks import simulation as engine
 
-    if ledger is not None:
-        landscape = replace(engine.recorded(read(ledger)), drift=drift)
+    if journal is not None:
+        landscape = replace(engine.recorded(read(journal)), drift=drift)
     else:
         landscape = engine.Landscape(sigma=sigma, effect=effect, harm=harm, drift=drift, run_seconds=run_seconds)
     view = View(quiet=as_json)

@@ -114,7 +114,7 @@ def recorded(session: Session) -> Landscape:
         raise NothingToResample(
             f"Resampling needs {MIN_RECORDED} finished trials and repeated runs, the session has {len(deltas)} and "
             f"{freedom}.",
-            "Mine longer, or leave out --ledger.",
+            "Mine longer, or leave out --journal.",
         )
     residuals = [
         (value - statistics.fmean(group)) * math.sqrt(len(group) / (len(group) - 1))

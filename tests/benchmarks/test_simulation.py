@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from miner.journal.journal import Ledger, LedgerDamaged, Session, read
+from miner.journal.journal import Journal, JournalDamaged, Session, read
 from tests.benchmarks.bench_comparison import bootstrap
 from tests.benchmarks.simulate import simulate
 from tests.benchmarks.simulation import (
@@ -121,38 +121,38 @@ def test_estimates() -> None:
 
 
 def write_session(path: Path, trials: int, sigma: float = 0.01) -> None:
-    """A ledger of `trials` trials, every fourth a gain of 0.05, every tenth a crash, and a baseline."""
+    """A journal of `trials` trials, every fourth a gain of 0.05, every tenth a crash, and a baseline."""
     import random
 
     rng = random.Random(2)
-    ledger = Ledger(path)
-    ledger.append("session", seed=1, tag="20260101-000000")
+    journal = Journal(path)
+    journal.append("session", seed=1, tag="20260101-000000")
 
     def add(number: int, arm: str, value: float | None) -> None:
         failure = "" if value is not None else "crash"
         seconds = 50.0 if value is not None else 5.0
         fields: dict[str, Any] = {"memory_mb": None, "log": "", "detail": "", "failure": failure, "seconds": seconds}
-        ledger.append("run", number=number, arm=arm, val_bpb=value, **fields)
+        journal.append("run", number=number, arm=arm, val_bpb=value, **fields)
 
     def begin(number: int) -> None:
-        ledger.append("trial", number=number, hypothesis="", fingerprint=str(number), commit="c", base="b")
+        journal.append("trial", number=number, hypothesis="", fingerprint=str(number), commit="c", base="b")
 
     begin(0)
     for _ in range(4):
         add(0, "incumbent", rng.gauss(2, sigma))
-    ledger.append("decision", number=0, decision="keep", delta=0.0)
+    journal.append("decision", number=0, decision="keep", delta=0.0)
     for number in range(1, trials + 1):
         begin(number)
         if number % 10 == 0:
             add(number, "candidate", None)
-            ledger.append("decision", number=number, decision="crash", delta=None)
+            journal.append("decision", number=number, decision="crash", delta=None)
             continue
         true = 0.05 if number % 4 == 0 else -0.03
         values = [rng.gauss(2 - true, sigma) for _ in range(2)]
         for value in values:
             add(number, "candidate", value)
-        ledger.append("decision", number=number, decision="discard", delta=2 - statistics.fmean(values))
-    ledger.close()
+        journal.append("decision", number=number, decision="discard", delta=2 - statistics.fmean(values))
+    journal.close()
 
 
 def test_a_recorded_session_is_resampled(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_short_session_has_nothing_to_resample(tmp_path: Path) -> None:
         recorded(read(tmp_path / "session.jsonl"))
     with pytest.raises(NothingToResample):
         recorded(Session())
-    with pytest.raises(LedgerDamaged):
+    with pytest.raises(JournalDamaged):
         read(tmp_path / "none.jsonl")
 
 
@@ -199,15 +199,15 @@ def test_the_command_prints_a_table_and_a_document(tmp_path: Path) -> None:
 
 
 def test_the_command_resamples_and_refuses(tmp_path: Path) -> None:
-    ledger = tmp_path / "session.jsonl"
-    write_session(ledger, 30)
-    arguments = ["--sessions", "2", "--hours", "0.5", "--json", "--ledger", str(ledger)]
+    journal = tmp_path / "session.jsonl"
+    write_session(journal, 30)
+    arguments = ["--sessions", "2", "--hours", "0.5", "--json", "--journal", str(journal)]
     document = json.loads(CliRunner().invoke(simulate, arguments).stdout)
     assert document["resampled"]["effects"] == 27
-    ledger.unlink()
-    write_session(ledger, 3)
+    journal.unlink()
+    write_session(journal, 3)
     refused = CliRunner().invoke(simulate, arguments)
     assert refused.exit_code == 1
-    assert "leave out --ledger" in refused.stderr
-    ledger.write_text("{}\nnonsense\n")
+    assert "leave out --journal" in refused.stderr
+    journal.write_text("{}\nnonsense\n")
     assert CliRunner().invoke(simulate, arguments).exit_code == 1

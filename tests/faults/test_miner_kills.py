@@ -1,7 +1,7 @@
 """A mining session killed again and again ends as an undisturbed one does: same trials, same proposals, once each.
 
 The installed command on the tiny project, with SIGKILL for its whole process group or for the parent alone: after
-random seconds, or as soon as so many more events are in its ledger, each of which is followed by an act that the
+random seconds, or as soon as so many more events are in its journal, each of which is followed by an act that the
 kill may cut off. `ARMLX_FAULT_KILLS` says how often (from 10 on with an undisturbed session of nine candidates beside
 it), `ARMLX_FAULT_SEED` when.
 """
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from chain.connection.opening import Connection
-from miner.journal.journal import Ledger, read
+from miner.journal.journal import Journal, read
 from tests.e2e.test_path import BIN, events
 from tests.faults.lives import LIFE, Kill, copied, left_over, live
 from tests.faults.world import number
@@ -38,7 +38,7 @@ _RUN = re.compile(r"^(trial \d+, run|run) \d+ \((incumbent|candidate)\)|^one run
 
 
 def kills(count: int, rng: random.Random) -> list[Kill]:
-    """A few at the moments with most at stake; many at random, by the clock and by the ledger in turn."""
+    """A few at the moments with most at stake; many at random, by the clock and by the journal in turn."""
     if count < 10:
         return [Kill("decision"), Kill("confirming_run", group=False), Kill("sent")][:count]
     return [
@@ -72,17 +72,17 @@ class Session:
 
     def runs_recorded(self) -> int:
         found = sum(event["event"] in ("run", "confirming_run") for event in events(self.home))
-        return found + len(list(self.ledger.parent.glob("logs/*-benchmark-*.log")))
+        return found + len(list(self.journal.parent.glob("logs/*-benchmark-*.log")))
 
     @property
-    def ledger(self) -> Path:
+    def journal(self) -> Path:
         (path,) = (self.home / "work").glob("*/session.jsonl")
         return path
 
 
 def history(session: Session) -> list[tuple[Any, ...]]:
     """Of every trial in order: its number, why, which code on which, and what became of it."""
-    state = read(session.ledger)
+    state = read(session.journal)
     code = {t.commit: t.fingerprint for t in state.trials}
     return [
         (
@@ -194,21 +194,21 @@ def _expected(name: str) -> str:
 
 
 def _once_each(session: Session) -> None:
-    """The ledger parses; no trial, run or decision is there twice, and nothing is left open."""
+    """The journal parses; no trial, run or decision is there twice, and nothing is left open."""
     happened = events(session.home)
-    assert len(happened) == session.ledger.read_bytes().count(b"\n")
-    ledger = Ledger(session.ledger)
-    ledger.close()
-    state = ledger.session
+    assert len(happened) == session.journal.read_bytes().count(b"\n")
+    journal = Journal(session.journal)
+    journal.close()
+    state = journal.session
     assert (state.unfinished, state.pending, state.purchase) == ([], None, None)
     assert [t.number for t in state.trials] == list(range(len(state.trials)))
     for kind in ("trial", "decision"):
         assert set(Counter(e["number"] for e in happened if e["event"] == kind).values()) == {1}
     logs = [event["log"] for event in happened if event["event"] == "run"]
     assert len(set(logs)) == len(logs)
-    assert all((session.ledger.parent / log).is_file() for log in logs)
+    assert all((session.journal.parent / log).is_file() for log in logs)
     sent = [s.proposal for s in state.submissions if s.proposal is not None]
     assert len(set(sent)) == len(sent) == state.staked
-    tree = session.ledger.parent / "tree"
+    tree = session.journal.parent / "tree"
     head = subprocess.run(["git", "-C", tree, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
     assert head.strip() == state.head

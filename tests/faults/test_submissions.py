@@ -12,7 +12,7 @@ from chain.connection.opening import MINER, Connection
 from chain.errors import ChainError
 from chain.program.interface import Bought, ProposalSubmitted, associated_token_account
 from chain.wallet import wallet
-from miner.journal.journal import Ledger
+from miner.journal.journal import Journal
 from miner.staking import submit
 from tests import local
 from tests.faults.world import Killed, World, number, tokens_of, world
@@ -35,16 +35,16 @@ def submitted(at: World, machine: Connection, path: Path, offer: submit.Offer, r
     troubles: Counter[str] = Counter()
     for _ in range(TRIES):
         at.start(machine, rng, KILLED)
-        ledger = Ledger(path)
+        journal = Journal(path)
         try:
             project, miner = machine.client.project(0), wallet.load(wallet.path_of(machine.home, MINER))
-            if submit.reconcile(machine.client, miner.pubkey(), project, ledger) is None:
+            if submit.reconcile(machine.client, miner.pubkey(), project, journal) is None:
                 submit.submit(
                     machine,
                     miner,
                     project,
                     offer,
-                    ledger,
+                    journal,
                     machine=MACHINE,
                     data_snapshot=local.DATA_SNAPSHOT,
                     say=lambda _: None,
@@ -55,7 +55,7 @@ def submitted(at: World, machine: Connection, path: Path, offer: submit.Offer, r
         except ChainError as error:
             troubles[type(error).__name__] += 1
         finally:
-            ledger.close()
+            journal.close()
     raise AssertionError(f"not submitted after {TRIES} tries: {troubles}")
 
 
@@ -98,9 +98,9 @@ def test_through_faults_each_is_staked_once(tmp_path: Path) -> None:
             assert sum(e.tokens_out for e in events if isinstance(e, Bought)) == sum(held.values()) == sum(stakes)
             assert held[associated_token_account(miner, project.mint)] == 0
         assert sum(isinstance(event, ProposalSubmitted) for event in events) == COUNT
-        ledger = Ledger(path)
-        session = ledger.session
-        ledger.close()
+        journal = Journal(path)
+        session = journal.session
+        journal.close()
         assert session.pending is None
         assert session.purchase is None
         assert [s.proposal for s in session.submissions if s.proposal is not None] == list(range(COUNT))

@@ -17,7 +17,7 @@ from typing import Any
 
 from miner.journal import about
 from miner.journal.about import About
-from miner.journal.journal import Ledger
+from miner.journal.journal import Journal
 from miner.journal.worktree import Workspace
 from trainer.project import hyperparameters, recipe
 
@@ -49,10 +49,10 @@ IDEAS: list[tuple[str, Mapping[str, int | float], float | None]] = [
 
 @dataclass(slots=True)
 class Night:
-    """The state of the drawing: a clock that only we move, the ledger, the tree and the true values."""
+    """The state of the drawing: a clock that only we move, the journal, the tree and the true values."""
 
     folder: Path
-    ledger: Ledger
+    journal: Journal
     tree: Workspace
     rng: random.Random
     clock: float = START
@@ -63,10 +63,10 @@ class Night:
         return datetime.fromtimestamp(self.clock, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def write(self, kind: str, **fields: Any) -> None:
-        self.ledger.append(kind, **{"at": self.at(), **fields})
+        self.journal.append(kind, **{"at": self.at(), **fields})
 
     def run(self, number: int, commit: str, arm: str, *, failure: str = "", log: str | None = None) -> float | None:
-        """One run in the ledger and its log; the value."""
+        """One run in the journal and its log; the value."""
         end = self.true[commit] + self.rng.gauss(0, SIGMA)
         seconds = 366 + self.rng.gauss(0, 3)
         last = {"stopped": 0.35, "unfit": 1.0}.get(failure, 0.0 if failure else 1.0)
@@ -79,7 +79,7 @@ class Night:
         seconds = seconds if last == 1 else 40 + BUDGET * last
         self.clock += seconds + 2
         self.runs += 1
-        trial = self.ledger.session.trials[-1]
+        trial = self.journal.session.trials[-1]
         name = f"{number:04d}-{len(trial.runs) + 1:02d}-{arm}.log"
         value = None if failure else round(end, 6)
         if log is None:
@@ -113,9 +113,9 @@ def make(home: Path, *, trials: int = 44, seed: int = 5, name: str = NAME) -> Pa
     """Write the session under `home`; its folder. Ends inside a trial, as a running one does."""
     smoke = recipe.load("smoke")
     folder = home / "work" / name
-    ledger = Ledger(folder / "session.jsonl")
-    ledger.append("session", seed=seed, tag=TAG, at=datetime.fromtimestamp(START, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
-    night = Night(folder, ledger, Workspace.open(folder / "tree", TAG, smoke.files), random.Random(seed))
+    journal = Journal(folder / "session.jsonl")
+    journal.append("session", seed=seed, tag=TAG, at=datetime.fromtimestamp(START, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    night = Night(folder, journal, Workspace.open(folder / "tree", TAG, smoke.files), random.Random(seed))
     night.write("begin")
     base = night.tree.head()
     night.true[base] = 2.534
@@ -157,7 +157,7 @@ def make(home: Path, *, trials: int = 44, seed: int = 5, name: str = NAME) -> Pa
             _submit(night, None, "")
         if number == 38:
             _submit(night, 7, "pending")
-    ledger.close()
+    journal.close()
     about.save(folder, facts(statistics.fmean(value for value in baseline if value is not None), chain))
     return folder
 
@@ -255,7 +255,7 @@ def _judge(night: Night, number: int, base: str, *, last: bool) -> str:
 
 
 def _submit(night: Night, proposal: int | None, status: str) -> None:
-    kept = [trial.number for trial in night.ledger.session.trials if trial.kept]
+    kept = [trial.number for trial in night.journal.session.trials if trial.kept]
     night.write("intent", number=kept[-1], code_hash="c0" * 32, log_hash="10" * 32)
     night.write("sent", signature="MadeUpSignature" * 5, last_valid=1)
     if proposal is None:

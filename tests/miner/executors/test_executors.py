@@ -18,10 +18,10 @@ from miner.executors import worker
 from miner.executors.choice import Executing
 from miner.executors.cluster import Cluster, Returned
 from miner.executors.fleet import MAX_LOST, Fleet
-from miner.executors.worker import Job, Result, Setup, Worker
-from miner.journal.journal import Ledger, Trial, read
+from miner.executors.worker import Setup, TrialJob, TrialResult, Worker
+from miner.journal.journal import Journal, TrialRecord, read
 from miner.journal.worktree import Workspace
-from miner.report.dashboard import Live
+from miner.report.dashboard import Dashboard
 from miner.session import context
 from miner.trials import trial as trials
 from tests.support import optional
@@ -47,10 +47,10 @@ def run(arm: str, value: float | None, machine: str, failure: str = "") -> dict[
     return trials.entry(made, (), budget_seconds=1.0, machine=machine)
 
 
-def answer(kind: Answer, machine: str) -> Result:
+def answer(kind: Answer, machine: str) -> TrialResult:
     values = [("incumbent", 2.5), ("candidate", 2.4), ("candidate", 2.4)]
     runs = tuple(run(arm, value, machine) for arm, value in values)
-    return Result(runs, tuple(b"log" for _ in runs), Decision(kind, EVIDENCE, None))
+    return TrialResult(runs, tuple(b"log" for _ in runs), Decision(kind, EVIDENCE, None))
 
 
 class Scripted:
@@ -58,8 +58,8 @@ class Scripted:
 
     def __init__(self, script: list[str], machines: int = 2) -> None:
         self.script, self.names = script, [f"rack-{n}" for n in range(1, machines + 1)]
-        self.sent: list[tuple[str, Job]] = []
-        self.flying: dict[str, Job] = {}
+        self.sent: list[tuple[str, TrialJob]] = []
+        self.flying: dict[str, TrialJob] = {}
 
     def idle(self, *, here: bool = True) -> list[str]:
         return [name for name in self.names if name not in self.flying]
@@ -70,7 +70,7 @@ class Scripted:
     def sigma(self, name: str) -> float | None:
         return None
 
-    def send(self, name: str, job: Job) -> None:
+    def send(self, name: str, job: TrialJob) -> None:
         self.flying[name] = job
         self.sent.append((name, job))
 
@@ -83,22 +83,22 @@ class Scripted:
 
 
 class Session:
-    """A session's ledger and tree, with candidates that differ by one constant."""
+    """A session's journal and tree, with candidates that differ by one constant."""
 
     def __init__(self, folder: Path, script: list[str], candidates: int, machines: int = 2) -> None:
         self.folder, self.left = folder, candidates
-        self.ledger = Ledger(folder / "session.jsonl")
+        self.journal = Journal(folder / "session.jsonl")
         self.tree = Workspace.open(folder / "tree", "t", {"train.py": SOURCE.encode()})
-        if not self.ledger.session.trials:
-            self.ledger.append("session", seed=1, tag="t")
+        if not self.journal.session.trials:
+            self.journal.append("session", seed=1, tag="t")
             self.append(self.tree.head())
-            self.ledger.append("decision", number=0, decision="keep", delta=0.0)
+            self.journal.append("decision", number=0, decision="keep", delta=0.0)
         self.cluster = Scripted(script, machines)
         self.fleet = Fleet(
             cast("Cluster", self.cluster),
-            self.ledger,
+            self.journal,
             self.tree,
-            Live(quiet=True),
+            Dashboard(quiet=True),
             folder=folder,
             budget_seconds=1.0,
             begin=self.begin,
@@ -107,24 +107,24 @@ class Session:
         )
 
     def append(self, commit: str) -> None:
-        number = len(self.ledger.session.trials)
+        number = len(self.journal.session.trials)
         base = self.tree.head()
-        self.ledger.append(
+        self.journal.append(
             "trial", number=number, hypothesis=f"h{number}", fingerprint=str(number), commit=commit, base=base
         )
 
     def begin(self) -> bool:
-        if self.ledger.session.carried:
-            self.append(self.ledger.session.carried)
+        if self.journal.session.carried:
+            self.append(self.journal.session.carried)
             return True
         if not self.left:
             return False
         self.left -= 1
-        number = len(self.ledger.session.trials)
+        number = len(self.journal.session.trials)
         self.append(self.tree.commit(number, SOURCE.replace("0.1", f"0.{number + 1}"), f"h{number}"))
         return True
 
-    def decided(self, of: Trial, _: trial.Trial) -> None:
+    def decided(self, of: TrialRecord, _: trial.Trial) -> None:
         if of.kept:
             self.tree.keep(of.commit)
 
@@ -135,20 +135,20 @@ class Session:
         raise AssertionError("it never ends")
 
     def outcomes(self) -> list[tuple[int, str, bool]]:
-        return [(t.number, t.decision, t.carry) for t in self.ledger.session.trials[1:]]
+        return [(t.number, t.decision, t.carry) for t in self.journal.session.trials[1:]]
 
 
 def test_what_comes_back_is_recorded_once_and_read_again(tmp_path: Path) -> None:
     session = Session(tmp_path, ["reject", "undecided", "reject"], 3)
     assert session.fleet.advance()  # two in flight, one came back
-    ledger = session.ledger.session
-    assert [(t.number, t.machine) for t in ledger.unfinished] == [(1, "rack-1")]
+    journal = session.journal.session
+    assert [(t.number, t.machine) for t in journal.unfinished] == [(1, "rack-1")]
     assert len({job.candidate for _, job in session.cluster.sent}) == 2
     session.finish()
     assert session.outcomes() == [(1, "discard", False), (2, "discard", False), (3, "discard", False)]
     assert sorted((tmp_path / "logs").iterdir())[0].read_bytes() == b"log"
     again = read(tmp_path / "session.jsonl")
-    assert again == ledger
+    assert again == journal
     assert [run["machine"] for run in again.trials[2].runs] == ["rack-2"] * 3
 
 
@@ -158,24 +158,24 @@ def test_a_machine_is_told_only_what_it_measured_itself(tmp_path: Path) -> None:
     third = next(job for name, job in session.cluster.sent if job.number == 3)
     assert third.history == (2.5,)
     assert {run["machine"] for run in third.incumbent_runs} == {"rack-2"}
-    assert trials.history(session.ledger.session, session.ledger.session.trials[3], "") == []
+    assert trials.history(session.journal.session, session.journal.session.trials[3], "") == []
 
 
 def test_what_won_against_an_old_head_is_measured_against_the_new_one(tmp_path: Path) -> None:
     session = Session(tmp_path, ["approve", "approve", "reject"], 2)
     session.finish()
-    # Trial 2 came back first and is the head; trial 1 won as well, but against the head before.
+    # TrialRecord 2 came back first and is the head; trial 1 won as well, but against the head before.
     assert session.outcomes() == [(1, "discard", True), (2, "keep", False), (3, "discard", False)]
-    first, second, third = session.ledger.session.trials[1:]
+    first, second, third = session.journal.session.trials[1:]
     assert (third.commit, third.base) == (first.commit, second.commit)
-    assert session.ledger.session.head == session.tree.head() == second.commit
-    assert not session.ledger.session.carried
+    assert session.journal.session.head == session.tree.head() == second.commit
+    assert not session.journal.session.carried
 
 
 def test_a_trial_that_machines_are_lost_with_is_given_up(tmp_path: Path) -> None:
     session = Session(tmp_path, ["lost"] * (MAX_LOST + 1) + ["reject"], 2, machines=1)
     session.finish()
-    first, second = session.ledger.session.trials[1:]
+    first, second = session.journal.session.trials[1:]
     assert (first.decision, first.lost, second.decision) == ("discard", MAX_LOST + 1, "discard")
     assert first.reason.startswith("not judged: 3 machines were lost")
     assert [job.number for _, job in session.cluster.sent] == [1] * (MAX_LOST + 1) + [2]
@@ -184,12 +184,12 @@ def test_a_trial_that_machines_are_lost_with_is_given_up(tmp_path: Path) -> None
 def test_an_interrupted_session_sends_its_open_trials_out_again(tmp_path: Path) -> None:
     session = Session(tmp_path / "a", ["reject"] * 3, 3)
     session.fleet.fill()
-    assert len(session.ledger.session.unfinished) == 2
-    session.ledger.close()
+    assert len(session.journal.session.unfinished) == 2
+    session.journal.close()
     again = Session(tmp_path / "a", ["reject"] * 3, 1)
     again.finish()
     assert sorted(job.number for _, job in again.cluster.sent) == [1, 2, 3]
-    assert all(t.decision == "discard" and len(t.runs) == 3 for t in again.ledger.session.trials[1:])
+    assert all(t.decision == "discard" and len(t.runs) == 3 for t in again.journal.session.trials[1:])
 
 
 def test_nothing_is_begun_when_the_session_is_to_end(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_proposers_know_what_is_being_measured(tmp_path: Path) -> None:
     from tests import local
 
     parsed = protocol.parse(local.PROTOCOL)
-    seen = context.gather(session.ledger.session, session.tree, parsed, tmp_path, seconds_left=None)
+    seen = context.gather(session.journal.session, session.tree, parsed, tmp_path, seconds_left=None)
     assert [(one.number, one.hypothesis) for one in seen.pending] == [(1, "h1"), (2, "h2")]
     assert {"1", "2"} <= seen.known()
     assert len(seen.history) == 1
@@ -296,7 +296,7 @@ def test_a_worker_measures_a_whole_trial(tiny_home: TinyHome, home: Path) -> Non
     assert not ready.problem
     name, identity = ready.name.split("/")
     assert (name, len(identity)) == ("rack-1", 6)
-    job = Job(4, tiny_home.baseline, tiny_home.better, 7, MiningPolicy())
+    job = TrialJob(4, tiny_home.baseline, tiny_home.better, 7, MiningPolicy())
     result = pickle.loads(pickle.dumps(machine.measure(pickle.loads(pickle.dumps(job)))))
     assert not result.problem
     assert result.decision.kind is Answer.APPROVE

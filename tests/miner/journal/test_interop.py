@@ -18,8 +18,8 @@ from chain.money import score
 from chain.program import PROGRAM_ID
 from chain.program.interface import Project
 from miner.journal import interop, records
-from miner.journal.interop import InvalidRecord, NetworkState, Result, TrialRecord
-from miner.journal.journal import Trial
+from miner.journal.interop import InvalidRecord, NetworkState, ResultLine, TrialLine
+from miner.journal.journal import TrialRecord
 from tests import local
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -33,7 +33,7 @@ times = st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1)).map(
 finite = st.floats(-1e9, 1e9, allow_nan=False)
 directions = st.sampled_from(interop.DIRECTIONS)
 trial_records = st.builds(
-    TrialRecord,
+    TrialLine,
     trial_id=texts,
     utc_timestamp=times,
     protocol_bundle_id=texts,
@@ -69,7 +69,7 @@ states = st.builds(
     min_score_improvement_bips=st.none() | st.integers(0, 10_000),
 )
 results = st.builds(
-    lambda commit, value, memory, status, words: Result(
+    lambda commit, value, memory, status, words: ResultLine(
         commit[:7],
         Decimal(0 if status == "crash" else value).scaleb(-6),
         Decimal(0 if status == "crash" else memory).scaleb(-1),
@@ -88,7 +88,7 @@ results = st.builds(
 
 
 @given(st.lists(trial_records, max_size=4))
-def test_trials_come_back(given_records: list[TrialRecord]) -> None:
+def test_trials_come_back(given_records: list[TrialLine]) -> None:
     assert interop.read_trials(interop.trials_text(given_records).encode()) == given_records
 
 
@@ -98,7 +98,7 @@ def test_a_state_comes_back(state: NetworkState) -> None:
 
 
 @given(st.lists(results, max_size=4))
-def test_results_come_back(rows: list[Result]) -> None:
+def test_results_come_back(rows: list[ResultLine]) -> None:
     assert interop.read_results(interop.results_text(rows).encode()) == rows
 
 
@@ -139,8 +139,8 @@ def test_a_sessions_records_are_read_by_the_strict_readers() -> None:
         return {"at": at, "arm": "candidate", "val_bpb": value, "failure": failure, "memory_mb": 99.0, "log": "a.log"}
 
     trials = [
-        Trial(1, "first\tidea", "f", "a" * 40, "b" * 40, [run(2.4)], "keep", 0.1),
-        Trial(2, "second", "f", "c" * 40, "a" * 40, [run(None, "crash")], "crash"),
+        TrialRecord(1, "first\tidea", "f", "a" * 40, "b" * 40, [run(2.4)], "keep", 0.1),
+        TrialRecord(2, "second", "f", "c" * 40, "a" * 40, [run(None, "crash")], "crash"),
     ]
     text = records.trials_jsonl(trials, bundle_id="armlx", metric="val_bpb", direction="minimize")
     first, second = interop.read_trials(text.encode())

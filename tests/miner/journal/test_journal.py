@@ -1,4 +1,4 @@
-"""The session ledger: whatever a crash leaves of the file, the state is that of a prefix of the events."""
+"""The session journal: whatever a crash leaves of the file, the state is that of a prefix of the events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner.journal.journal import Ledger, LedgerDamaged, Session, SessionBusy
+from miner.journal.journal import Journal, JournalDamaged, Session, SessionBusy
 
 COMMITS = st.text("0123456789abcdef", min_size=40, max_size=40)
 
@@ -86,20 +86,20 @@ def sessions(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 def written(path: Path, events: list[dict[str, Any]]) -> tuple[bytes, list[Session]]:
     """The file after all events, and the state after each prefix of them."""
-    ledger = Ledger(path)
-    states = [deepcopy(ledger.session)]
+    journal = Journal(path)
+    states = [deepcopy(journal.session)]
     for event in events:
-        ledger.append(event["event"], **{key: value for key, value in event.items() if key != "event"})
-        states.append(deepcopy(ledger.session))
-    ledger.close()
+        journal.append(event["event"], **{key: value for key, value in event.items() if key != "event"})
+        states.append(deepcopy(journal.session))
+    journal.close()
     assert reopened(path) == states[-1]
     return path.read_bytes(), states
 
 
 def reopened(path: Path) -> Session:
-    ledger = Ledger(path)
-    ledger.close()
-    return ledger.session
+    journal = Journal(path)
+    journal.close()
+    return journal.session
 
 
 def test_what_it_adds_up_to(tmp_path: Path) -> None:
@@ -163,16 +163,16 @@ def test_cut_at_every_byte_it_is_a_prefix(tmp_path: Path) -> None:
 def test_any_session_survives_any_cut(
     tmp_path_factory: pytest.TempPathFactory, events: list[dict[str, Any]], data: st.DataObject
 ) -> None:
-    path = tmp_path_factory.mktemp("ledger") / "session.jsonl"
+    path = tmp_path_factory.mktemp("journal") / "session.jsonl"
     content, states = written(path, events)
     length = data.draw(st.integers(0, len(content)))
     path.write_bytes(content[:length])
-    ledger = Ledger(path)
-    assert ledger.session == states[content[:length].count(b"\n")]
+    journal = Journal(path)
+    assert journal.session == states[content[:length].count(b"\n")]
     # what was cut off can be written again, and the file reads back
     for event in events[content[:length].count(b"\n") :]:
-        ledger.append(event["event"], **{key: value for key, value in event.items() if key != "event"})
-    ledger.close()
+        journal.append(event["event"], **{key: value for key, value in event.items() if key != "event"})
+    journal.close()
     again = reopened(path)
     assert [t.commit for t in again.trials] == [t.commit for t in states[-1].trials]
     assert again.submissions == states[-1].submissions
@@ -182,9 +182,9 @@ def test_an_event_is_on_disk_before_append_returns(tmp_path: Path) -> None:
     """A process that is killed right after `append` has lost nothing, and the half line it began is dropped."""
     path = tmp_path / "session.jsonl"
     program = (
-        "import os, signal, sys; from pathlib import Path; from miner.journal.journal import Ledger\n"
-        "ledger = Ledger(Path(sys.argv[1])); ledger.append('session', seed=1, tag='t')\n"
-        'os.write(ledger._file.fileno(), b\'{"event": "tri\')\n'
+        "import os, signal, sys; from pathlib import Path; from miner.journal.journal import Journal\n"
+        "journal = Journal(Path(sys.argv[1])); journal.append('session', seed=1, tag='t')\n"
+        'os.write(journal._file.fileno(), b\'{"event": "tri\')\n'
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", program, str(path)], check=False, timeout=60).returncode == -9
@@ -220,16 +220,16 @@ def test_what_is_not_ours_is_refused_and_left_alone(tmp_path: Path, line: str) -
     content = b"".join(json.dumps(e).encode() + b"\n" for e in [SESSION | {"at": "t"}, trial(1)])
     content += line.encode(errors="surrogateescape") + b"\n"
     path.write_bytes(content)
-    with pytest.raises(LedgerDamaged) as refusal:
-        Ledger(path)
+    with pytest.raises(JournalDamaged) as refusal:
+        Journal(path)
     assert refusal.value.cure.startswith("Move its folder away")
     assert path.read_bytes() == content
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "session.jsonl")
+    journal = Journal(tmp_path / "session.jsonl")
     with pytest.raises(SessionBusy, match="Another process"):
-        Ledger(tmp_path / "session.jsonl")
-    ledger.append("session", seed=1, tag="t")
-    ledger.close()
+        Journal(tmp_path / "session.jsonl")
+    journal.append("session", seed=1, tag="t")
+    journal.close()
     assert reopened(tmp_path / "session.jsonl").tag == "t"

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from miner.journal import interop, records
-from miner.journal.journal import Trial
+from miner.journal.journal import TrialRecord
 
 REQUIRED = {
     "schemaVersion",
@@ -45,8 +45,10 @@ def run(
 
 
 TRIALS = [
-    Trial(0, "baseline", "f0", BASE, BASE, [run("incumbent", 2.5), run("incumbent", 2.6, memory=2048.0)], "keep", 0.0),
-    Trial(
+    TrialRecord(
+        0, "baseline", "f0", BASE, BASE, [run("incumbent", 2.5), run("incumbent", 2.6, memory=2048.0)], "keep", 0.0
+    ),
+    TrialRecord(
         1,
         "HEAD_LR 0.1 -> 0.2,\tMODEL\nDIM",
         "f1",
@@ -56,7 +58,7 @@ TRIALS = [
         "keep",
         0.2,
     ),
-    Trial(
+    TrialRecord(
         2,
         "worse",
         "f2",
@@ -66,7 +68,7 @@ TRIALS = [
         "discard",
         -0.4,
     ),
-    Trial(
+    TrialRecord(
         3,
         "broken",
         "f3",
@@ -76,7 +78,7 @@ TRIALS = [
         "crash",
         None,
     ),
-    Trial(4, "not finished", "f4", "4" * 40, KEPT, [run("candidate", 1.0)]),
+    TrialRecord(4, "not finished", "f4", "4" * 40, KEPT, [run("candidate", 1.0)]),
 ]
 
 
@@ -91,7 +93,7 @@ def test_results_tsv() -> None:
 
 
 def test_a_crash_after_one_good_run_is_still_a_crash() -> None:
-    trial = Trial(
+    trial = TrialRecord(
         1, "shaky", "f", KEPT, BASE, [run("candidate", 2.4), *[run("candidate", None, failure="crash")] * 2], "crash"
     )
     assert records.results_tsv([trial]).splitlines()[1] == "1111111\t0.000000\t0.0\tcrash\tshaky"

@@ -140,7 +140,7 @@ def test_a_folder_of_somebody_elses_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_the_same_experiment_twice_is_no_trouble(tree: Workspace) -> None:
-    """A session that was killed between commit and ledger proposes the same again."""
+    """A session that was killed between commit and journal proposes the same again."""
     first = tree.commit(1, "LR = 0.2\n", "better")
     again = tree.commit(1, "LR = 0.2\n", "better")
     assert tree.tree(first) == tree.tree(again)

@@ -6,7 +6,7 @@ import pytest
 
 from miner.proposers import evidence, space
 from miner.proposers.base import Candidate, Tried
-from miner.proposers.evidence import Evidence
+from miner.proposers.evidence import SearchHistory
 from tests.miner.proposers.support import baseline, tried
 from trainer.project.hyperparameters import Value
 
@@ -20,7 +20,7 @@ def changed(*pairs: tuple[str, str], source: str = SCRIPT) -> Candidate:
     return Candidate(source, "")
 
 
-def gathered(source: str, history: list[Tried]) -> Evidence:
+def gathered(source: str, history: list[Tried]) -> SearchHistory:
     return evidence.gather(source, history, space.dimensions(source))
 
 
@@ -70,7 +70,7 @@ def values(**given: Value) -> dict[str, Value]:
     ],
 )
 def test_a_relation_that_a_crash_broke_is_kept(candidate: dict[str, Value], expected: bool) -> None:
-    found = Evidence((), (values(), values(BATCH_SIZE=4)), ((values(), values(HEAD_DIM=64)),))
+    found = SearchHistory((), (values(), values(BATCH_SIZE=4)), ((values(), values(HEAD_DIM=64)),))
     assert evidence.allowed(values(**candidate), found) is expected
 
 
@@ -84,18 +84,18 @@ def test_a_relation_that_a_crash_broke_is_kept(candidate: dict[str, Value], expe
     ],
 )
 def test_a_crash_without_a_relation_is_not_passed(candidate: dict[str, Value], expected: bool) -> None:
-    found = Evidence((), (values(), values(BATCH_SIZE=9)), ((values(), values(BATCH_SIZE=512)),))
+    found = SearchHistory((), (values(), values(BATCH_SIZE=9)), ((values(), values(BATCH_SIZE=512)),))
     assert evidence.allowed(values(**candidate), found) is expected
 
 
 def test_a_crash_of_two_constants_forbids_both_together_only() -> None:
-    found = Evidence((), (values(),), ((values(), values(BATCH_SIZE=64, LR=0.08)),))
+    found = SearchHistory((), (values(),), ((values(), values(BATCH_SIZE=64, LR=0.08)),))
     assert evidence.allowed(values(BATCH_SIZE=64), found)
     assert evidence.allowed(values(LR=0.16), found)
     assert not evidence.allowed(values(BATCH_SIZE=128, LR=0.08), found)
 
 
 def test_a_relation_that_something_running_breaks_is_none() -> None:
-    found = Evidence((), (values(), values(HEAD_DIM=24)), ((values(), values(HEAD_DIM=64)),))
+    found = SearchHistory((), (values(), values(HEAD_DIM=24)), ((values(), values(HEAD_DIM=64)),))
     assert evidence.allowed(values(MODEL_DIM=40, HEAD_DIM=32), found)
     assert not evidence.allowed(values(HEAD_DIM=64), found)  # as far as what crashed

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from miner.commands.main import main
-from miner.journal.journal import Ledger
+from miner.journal.journal import Journal
 from miner.journal.worktree import Workspace
 from miner.session.context import gather
 from tests.miner.proposers.support import FILES, PROTOCOL, SOURCE
@@ -51,20 +51,20 @@ def test_help_teaches_the_proposers() -> None:
 
 def test_a_session_as_a_proposer_sees_it(tmp_path: Path) -> None:
     workspace = Workspace.open(tmp_path / "tree", "x", FILES)
-    ledger = Ledger(tmp_path / "session.jsonl")
-    ledger.append("session", seed=1, tag="x")
+    journal = Journal(tmp_path / "session.jsonl")
+    journal.append("session", seed=1, tag="x")
 
     def trial(number: int, source: str, decision: str, delta: float | None, detail: str = "") -> str:
         commit = workspace.commit(number, source, f"idea {number}") if number else workspace.head()
         mark, arm = hyperparameters.fingerprint(source), "candidate" if number else "incumbent"
         fields = {"hypothesis": f"idea {number}", "fingerprint": mark, "commit": commit, "base": workspace.head()}
-        ledger.append("trial", number=number, proposer="tune" if number else "", **fields)
+        journal.append("trial", number=number, proposer="tune" if number else "", **fields)
         log = f"logs/{number}.log"
         (tmp_path / "logs").mkdir(exist_ok=True)
         (tmp_path / log).write_text(f"log of {number}\n")
         run = {"arm": arm, "val_bpb": None if detail else 2.0, "failure": "crash" if detail else "", "detail": detail}
-        ledger.append("run", number=number, seconds=1.0, memory_mb=None, log=log, **run)
-        ledger.append("decision", number=number, decision=decision, delta=delta)
+        journal.append("run", number=number, seconds=1.0, memory_mb=None, log=log, **run)
+        journal.append("decision", number=number, decision=decision, delta=delta)
         return commit
 
     better = SOURCE.replace("DEPTH = 1 ", "DEPTH = 2 ")
@@ -72,8 +72,8 @@ def test_a_session_as_a_proposer_sees_it(tmp_path: Path) -> None:
     trial(0, SOURCE, "keep", 0.0)
     workspace.keep(trial(1, better, "keep", 0.1))
     trial(2, worse, "crash", None, "out of memory")
-    seen = gather(ledger.session, workspace, PROTOCOL, tmp_path, seconds_left=60.0)
-    ledger.close()
+    seen = gather(journal.session, workspace, PROTOCOL, tmp_path, seconds_left=60.0)
+    journal.close()
     assert seen.source == better
     assert seen.number == 3
     assert seen.log == "log of 1\n"

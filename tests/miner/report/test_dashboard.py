@@ -1,4 +1,4 @@
-"""The live view: every size and text fits, and a real terminal shows it and is given back."""
+"""The dashboard: every size and text fits, and a real terminal shows it and is given back."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from rich.console import Console
 from miner.journal import journal
 from miner.journal.journal import Session
 from miner.report import dashboard
-from miner.report.dashboard import Live, Row, Running, State
+from miner.report.dashboard import Dashboard, DashboardState, Running, TrialRow
 from tests.miner import sessions
 
 INCUMBENT = [[10.0 * k, 3.0 + 3.0 / k] for k in range(1, 31)]
 
 
-def shown(state: State, width: int, height: int) -> list[str]:
+def shown(state: DashboardState, width: int, height: int) -> list[str]:
     console = Console(width=width, height=height, record=True, file=io.StringIO(), color_system=None)
     console.print(dashboard.render(state, width, height))
     return console.export_text(styles=False).split("\n")[:-1]
 
 
-def busy(rows: int = 12) -> State:
-    state = State("a project on a network", 0.0, 5000.0, "best so far: +0.1")
-    state.rows = [Row(k, f"LR {k} -> {k + 1}", 3, 0.01, -0.02, 0.04, "discard") for k in range(1, rows)]
-    state.rows = [*state.rows, Row(rows, "DEPTH 2 -> 3", 5, 0.05, 0.02, 0.08, "keep")]
+def busy(rows: int = 12) -> DashboardState:
+    state = DashboardState("a project on a network", 0.0, 5000.0, "best so far: +0.1")
+    state.rows = [TrialRow(k, f"LR {k} -> {k + 1}", 3, 0.01, -0.02, 0.04, "discard") for k in range(1, rows)]
+    state.rows = [*state.rows, TrialRow(rows, "DEPTH 2 -> 3", 5, 0.05, 0.02, 0.08, "keep")]
     state.best, state.spend, state.machine = "2.4", "0.1 SOL", "on battery"
     curve = [(seconds, loss - 0.05) for seconds, loss in INCUMBENT[:15]]
     state.running = Running("trial 13, run 1", 4900.0, 200.0, INCUMBENT, 1000.0, "step 15", 1100.0, curve)
@@ -74,9 +74,9 @@ def test_it_grows_with_the_terminal() -> None:
 
 
 def test_with_nothing_to_show() -> None:
-    lines = shown(State(), 80, 24)
+    lines = shown(DashboardState(), 80, 24)
     assert len(lines) == 24
-    state = State()
+    state = DashboardState()
     state.observe(Session())
     assert "no value yet" in "\n".join(shown(state, 80, 24))
 
@@ -102,7 +102,7 @@ def test_any_text_fits_any_size(
     theirs: list[tuple[float, float]],
     expected: float | None,
 ) -> None:
-    view = Live(quiet=True)
+    view = Dashboard(quiet=True)
     state = view.state
     state.now = 100.0
     made = Session()
@@ -141,7 +141,7 @@ def test_without_a_terminal_it_is_plain_lines(capfd: pytest.CaptureFixture[str])
     made.apply(
         {"event": "trial", "number": 0, "hypothesis": "h", "fingerprint": "", "commit": "c", "base": "b", "at": ""}
     )
-    with Live() as view:
+    with Dashboard() as view:
         view.say("hello")
         view.observe(made)
         with view.run(made.trials[0], "incumbent", 3.0) as word:
@@ -156,10 +156,11 @@ def test_without_a_terminal_it_is_plain_lines(capfd: pytest.CaptureFixture[str])
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from miner import ledger, live
-session = ledger.read(Path(sys.argv[1]))
-read = lambda line: live.Sample(float(line.split()[0]), 3.0) if line[0].isdigit() else None
-with live.Live(title="made-up project", reader=read) as view:
+from miner.journal import journal
+from miner.report import dashboard
+session = journal.read(Path(sys.argv[1]))
+read = lambda line: dashboard.Sample(float(line.split()[0]), 3.0) if line[0].isdigit() else None
+with dashboard.Dashboard(title="made-up project", reader=read) as view:
     view.say("said while it was shown")
     view.observe(session)
     with view.run(session.trials[-1], "candidate", 100.0, [[0.0, 4.0], [90.0, 3.0]]) as word:

@@ -1,4 +1,4 @@
-"""The kept session at full size: its ledger is read, its report renders, and its README says what is in the ledger."""
+"""The kept session at full size: its journal is read, its report renders, its README says what is in it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ EXAMPLE = Path(__file__).parents[3] / "configs" / "armlx" / "example"
 FILES = [path for path in sorted(EXAMPLE.rglob("*")) if path.is_file()]
 
 
-def test_the_readme_says_what_the_ledger_says() -> None:
-    session = journal.read(choose(EXAMPLE).ledger)
+def test_the_readme_says_what_the_journal_says() -> None:
+    session = journal.read(choose(EXAMPLE).journal)
     runs = [run for trial in session.trials for run in trial.runs]
     words = (EXAMPLE / "README.md").read_text()
     rows = [

@@ -21,7 +21,7 @@ from chain.program.interface import ProposalStatus
 from miner.commands.main import main
 from miner.journal import about, journal
 from miner.journal.about import About, locked_versions
-from miner.journal.journal import Ledger, LedgerDamaged
+from miner.journal.journal import Journal, JournalDamaged
 from miner.journal.sessions import choose, find, folder_name
 from tests import local
 from tests.miner import sessions
@@ -57,7 +57,7 @@ def test_status(night: Path) -> None:
         0,
         False,
     )
-    assert found["figures"]["finished"] == 43
+    assert found["summary"]["finished"] == 43
     assert found["unfinished"] == [{"number": 44, "machine": ""}]
     assert [entry["state"] for entry in found["submissions"]] == ["approved", "given up", "pending"]
     assert found["about"]["hardware_class"] == "made-up-machine-16c"
@@ -70,7 +70,7 @@ def test_status(night: Path) -> None:
 def test_status_beside_a_running_miner(tmp_path: Path) -> None:
     folder = sessions.make(tmp_path, trials=1)
     before = (folder / "session.jsonl").read_bytes()
-    mining = Ledger(folder / "session.jsonl")
+    mining = Journal(folder / "session.jsonl")
     try:
         mining._file.write(b'{"event": "half a li')
         mining._file.flush()
@@ -103,8 +103,8 @@ def test_report_writes_a_page_and_a_picture(night: Path, tmp_path: Path) -> None
     assert numbers["page"] == str(page)
     assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert numbers["figures"]["kept"] == sum(
-        point["decision"] == "keep" and point["number"] > 0 for point in numbers["figures"]["points"]
+    assert numbers["summary"]["kept"] == sum(
+        point["decision"] == "keep" and point["number"] > 0 for point in numbers["summary"]["points"]
     )
     assert numbers["chain"]["baseline"] == pytest.approx(2.534, abs=0.01)
     assert [entry["own"] for entry in numbers["chain"]["bests"]] == [True, False]
@@ -158,7 +158,7 @@ def test_report_without_a_chain_says_so(tmp_path: Path) -> None:
     result = miner(tmp_path, "report")
     assert result.exit_code == 0
     assert "the chain could not be read" in result.stderr
-    assert not (tmp_path / "ledger.sqlite").exists()
+    assert not (tmp_path / "journal.sqlite").exists()
 
 
 def test_export(home: Path, tmp_path: Path) -> None:
@@ -236,9 +236,9 @@ def test_locked_versions() -> None:
     assert locked_versions({"uv.lock": b"package = 3"}) == {}
 
 
-def test_reading_a_ledger_takes_no_lock_and_changes_nothing(tmp_path: Path) -> None:
+def test_reading_a_journal_takes_no_lock_and_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "session.jsonl"
-    writer = Ledger(path)
+    writer = Journal(path)
     writer.append("session", seed=1, tag="t")
     writer._file.write(b'{"event": "tri')
     writer._file.flush()
@@ -249,5 +249,5 @@ def test_reading_a_ledger_takes_no_lock_and_changes_nothing(tmp_path: Path) -> N
     writer.close()
     assert not journal.is_held(path)
     assert not journal.is_held(tmp_path / "absent")
-    with pytest.raises(LedgerDamaged, match="cannot be read"):
+    with pytest.raises(JournalDamaged, match="cannot be read"):
         journal.read(tmp_path / "absent")

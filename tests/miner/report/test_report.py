@@ -1,4 +1,4 @@
-"""The report: numbers and words on the page, hostile text, old ledgers, and the page in a real browser."""
+"""The report: numbers and words on the page, hostile text, old journals, and the page in a real browser."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from miner.journal.journal import Session
 from miner.journal.sessions import choose
 from miner.report import chart, material, page, png, summary
 from miner.report.material import Exhibit, Material, OnChain
-from miner.report.summary import Figures, Point, Step
+from miner.report.summary import IncumbentStep, Summary, TrialPoint
 from miner.report.svg import decimals, ticks
 from tests.miner import sessions
 from tests.support import require
@@ -66,9 +66,9 @@ class Strict(HTMLParser):
         self.text += data
 
 
-def test_it_says_what_the_ledger_says(gathered: Material, html: str) -> None:
+def test_it_says_what_the_journal_says(gathered: Material, html: str) -> None:
     read = Strict(html)
-    found = gathered.figures
+    found = gathered.summary
     assert f"{found.best:.4f}" in read.text
     assert f"+{found.gain:.4f}" in read.text
     for words in ("Made-up project of the tests", "made-up-machine-16c", "mlx 0.32.0", "300 s of training a run"):
@@ -125,7 +125,7 @@ def test_a_log_outside_the_folder_is_not_shown(tmp_path: Path) -> None:
     assert "a key" not in document
 
 
-def test_an_old_ledger_has_unknowns(night: Path) -> None:
+def test_an_old_journal_has_unknowns(night: Path) -> None:
     """Neither facts nor curves nor intervals, no tree and no logs: everything else is there."""
     session = journal.read(night / "work" / sessions.NAME / "session.jsonl")
     for trial in session.trials:
@@ -133,7 +133,7 @@ def test_an_old_ledger_has_unknowns(night: Path) -> None:
         for run in trial.runs:
             run |= {"curve": [], "tokens_per_second": None, "conditions": []}
     session.segments, session.frontiers = [], []
-    old = Material("old", session, About(), summary.figures(session), material.recorded(session, About()))
+    old = Material("old", session, About(), summary.summarize(session), material.recorded(session, About()))
     read = Strict(page.build(old))
     assert read.text.count("unknown") >= 8
     assert "Not on record." in read.text
@@ -146,37 +146,40 @@ def test_a_session_that_just_began(trials: int) -> None:
     if trials:
         fields = {"number": 0, "hypothesis": "baseline", "fingerprint": "f", "commit": "c", "base": "c", "at": ""}
         session.apply({"event": "trial", **fields})
-    new = Material("new", session, About(), summary.figures(session), OnChain("Not on record."))
+    new = Material("new", session, About(), summary.summarize(session), OnChain("Not on record."))
     assert "new" in Strict(page.build(new)).text
 
 
 def test_what_git_cannot_show_is_said(gathered: Material) -> None:
     exhibits = {5: Exhibit(missing="The diff cannot be shown: git diff failed.")}
-    other = Material("x", gathered.session, gathered.about, gathered.figures, gathered.chain, exhibits=exhibits)
+    other = Material("x", gathered.session, gathered.about, gathered.summary, gathered.chain, exhibits=exhibits)
     assert "The diff cannot be shown: git diff failed." in page.build(other)
 
 
 def test_the_range_of_the_chart_is_not_spoilt_by_one_that_diverged(gathered: Material) -> None:
-    low, high = chart.value_range(gathered.figures)
-    assert max(point.value or 0 for point in gathered.figures.points) > 5 > high
-    assert all(low < step.level < high for step in gathered.figures.steps)
-    kept = [point for point in gathered.figures.points if point.decision == "keep"]
+    low, high = chart.value_range(gathered.summary)
+    assert max(point.value or 0 for point in gathered.summary.points) > 5 > high
+    assert all(low < step.level < high for step in gathered.summary.steps)
+    kept = [point for point in gathered.summary.points if point.decision == "keep"]
     assert all(point.value is not None and low < point.value < high for point in kept)
-    assert chart.progress(gathered.figures).count('class="off"') == 1
+    assert chart.progress(gathered.summary).count('class="off"') == 1
 
 
 BASELINE = (1.450159, 1.451165, 1.451432)
 
 
-def few(*losses: float, kept: tuple[float, ...] = ()) -> Figures:
+def few(*losses: float, kept: tuple[float, ...] = ()) -> Summary:
     """A session with a quiet baseline, one trial for each loss against it, and those with the gains `kept`."""
     level = sum(BASELINE) / 3
     values = [level + loss for loss in losses] + [level - gain for gain in kept]
     words = ["discard"] * len(losses) + ["keep"] * len(kept)
-    tried = [Point(n, word, v, None, None, (v,)) for n, (word, v) in enumerate(zip(words, values, strict=True), 1)]
-    steps = [Step(0.0, "b", level), *(Step(p.number, "k", p.value or 0) for p in tried if p.decision == "keep")]
-    points = (Point(0, "keep", level, None, None, BASELINE), *tried)
-    return replace(summary.figures(Session()), points=points, steps=tuple(steps), noise=0.0007)
+    tried = [TrialPoint(n, word, v, None, None, (v,)) for n, (word, v) in enumerate(zip(words, values, strict=True), 1)]
+    steps = [
+        IncumbentStep(0.0, "b", level),
+        *(IncumbentStep(p.number, "k", p.value or 0) for p in tried if p.decision == "keep"),
+    ]
+    points = (TrialPoint(0, "keep", level, None, None, BASELINE), *tried)
+    return replace(summary.summarize(Session()), points=points, steps=tuple(steps), noise=0.0007)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +198,7 @@ def few(*losses: float, kept: tuple[float, ...] = ()) -> Figures:
         (few(), []),
     ],
 )
-def test_the_range_of_the_chart_shows_what_is_usual(made: Figures, beyond: list[int]) -> None:
+def test_the_range_of_the_chart_shows_what_is_usual(made: Summary, beyond: list[int]) -> None:
     low, high = chart.value_range(made)
     assert [p.number for p in made.points if p.value is not None and not low <= p.value <= high] == beyond
     assert all(low < value < high for value in BASELINE)
@@ -224,7 +227,7 @@ def test_a_page_of_few_trials() -> None:
     made.apply({**common, "number": 1, "commit": "1" * 40})
     made.apply({**ran, "number": 1, "arm": "candidate", "val_bpb": 1.4697, "at": "2026-01-01T00:24:00Z"})
     made.apply({"event": "end", "at": "2026-01-01T00:27:00Z", "reason": "interrupted", "seconds": 1620.0})
-    new = Material("new", made, About(), summary.figures(made, budget=300.0), OnChain("Not on record."))
+    new = Material("new", made, About(), summary.summarize(made, budget=300.0), OnChain("Not on record."))
     document = page.build(new)
     words = Strict(document).text
     assert "ended 2026-01-01T00:27:00Z (interrupted)" in words
@@ -275,7 +278,7 @@ def test_printable(text: str, expected: str) -> None:
 
 
 def test_the_chart_as_png(gathered: Material) -> None:
-    drawn = png.progress(gathered.figures, "costs $5 and $\\frac{1}{$")
+    drawn = png.progress(gathered.summary, "costs $5 and $\\frac{1}{$")
     assert drawn.startswith(b"\x89PNG\r\n\x1a\n")
     assert struct.unpack(">II", drawn[16:24]) == (1600, 800)
 

@@ -1,4 +1,4 @@
-"""Figures of a session: hand-computed sums, and ledgers that do not say everything."""
+"""Summary of a session: hand-computed sums, and journals that do not say everything."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ OLD = (
 
 
 def test_levels_gain_and_steps() -> None:
-    found = summary.figures(session(*OLD))
+    found = summary.summarize(session(*OLD))
     assert (found.finished, found.kept, found.discarded, found.crashed, found.runs) == (2, 1, 0, 1, 6)
     assert found.baseline == pytest.approx(2.6)  # all three of its runs
     assert found.best == pytest.approx(2.45)  # as a candidate and as the incumbent since
@@ -80,26 +80,26 @@ def test_what_a_confirming_test_disproves_is_no_gain() -> None:
     numbers = {"passed": False, "reason": "", "delta": -0.01, "low": None, "high": None, "p": None, "fresh_delta": None}
     for against, gain, last in ((BASE, 0.0, BASE), (KEPT, 0.2, KEPT)):
         confirmed = {"event": "confirming", **about, "against": against}, {"event": "confirmed", "at": at(9), **numbers}
-        found = summary.figures(session(*OLD, *more, *confirmed))
+        found = summary.summarize(session(*OLD, *more, *confirmed))
         assert found.gain == pytest.approx(gain)
         assert found.steps[-1].commit == last
-    assert summary.figures(session(*OLD, *more)).gain == pytest.approx(0.3)
+    assert summary.summarize(session(*OLD, *more)).gain == pytest.approx(0.3)
 
 
 def test_a_points_interval_is_that_of_its_delta() -> None:
-    point = summary.figures(session(*OLD)).points[1]
+    point = summary.summarize(session(*OLD)).points[1]
     assert (point.value, point.runs) == (2.4, (2.4,))
     assert [point.low, point.high] == pytest.approx([2.4 - 0.15, 2.4 + 0.1])
-    baseline, _, crashed = summary.figures(session(*OLD)).points
+    baseline, _, crashed = summary.summarize(session(*OLD)).points
     assert (baseline.low, baseline.runs) == (None, (2.5, 2.7))
     assert (crashed.value, crashed.low, crashed.runs) == (None, None, ())
 
 
-def test_an_old_ledger_leaves_unknown_what_it_does_not_say() -> None:
-    time = summary.figures(session(*OLD)).time
+def test_an_old_journal_leaves_unknown_what_it_does_not_say() -> None:
+    time = summary.summarize(session(*OLD)).time
     assert (time.training, time.evaluation, time.unsplit, time.failed) == (0, 0, 300, 60)
     assert (time.idle, time.away) == (None, None)
-    assert summary.figures(session(*OLD), budget=45.0).time.training == 225
+    assert summary.summarize(session(*OLD), budget=45.0).time.training == 225
 
 
 def test_somebody_elses_code_is_an_incumbent_once_it_ran() -> None:
@@ -133,13 +133,13 @@ def test_time_of_segments() -> None:
         run(0, "incumbent", 2.5, 33, curve=curve),
         {"event": "begin", "at": at(60)},
     )
-    found = summary.figures(made)
+    found = summary.summarize(made)
     time = found.time
     assert (time.training, time.evaluation, time.stopped, time.unfit, time.failed) == (80, 40, 60, 60, 0)
     assert time.idle == 600 - 3 * 60 + 3 * 60 - 60
     assert time.away == 20 * 60 + 27 * 60
     assert found.killed == 2
-    assert summary.figures(made, running=True).killed == 1
+    assert summary.summarize(made, running=True).killed == 1
 
 
 def end(minute: float, reason: str, seconds: float) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def test_an_interrupted_confirming_test_was_a_run() -> None:
 
 
 def test_an_empty_session() -> None:
-    found = summary.figures(Session())
+    found = summary.summarize(Session())
     assert (found.baseline, found.best, found.noise, found.per_hour, found.points) == (None, None, None, None, ())
     assert found.as_json()["machine_seconds"] == 0
 

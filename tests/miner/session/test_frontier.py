@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from miner.journal.journal import Ledger, Session, Submission
+from miner.journal.journal import Journal, Session, Submission
 from miner.journal.worktree import Workspace
 from miner.session import frontier
-from miner.session.frontier import Best, Moved
+from miner.session.frontier import FetchedBest, Moved
 from trainer.project import hyperparameters
 
 BASE, OURS, THEIRS = "LR = 0.1\n", "LR = 0.2\n", "LR = 0.4\n"
@@ -38,18 +38,18 @@ def test_moved(seen: str, submitted: list[Submission], now: str, state: Moved) -
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[tuple[Ledger, Workspace]]:
+def place(tmp_path: Path) -> Iterator[tuple[Journal, Workspace]]:
     """A session whose baseline is on record as the frontier."""
-    ledger = Ledger(tmp_path / "session.jsonl")
+    journal = Journal(tmp_path / "session.jsonl")
     workspace = Workspace.open(tmp_path / "tree", "tag", {"train.py": BASE.encode()})
-    trial(ledger, 0, BASE, workspace.head(), workspace.head())
-    assert not frontier.adopt(ledger, workspace, Best(NOTHING, BASE, "2.500000", "nobody"))
-    yield ledger, workspace
-    ledger.close()
+    trial(journal, 0, BASE, workspace.head(), workspace.head())
+    assert not frontier.adopt(journal, workspace, FetchedBest(NOTHING, BASE, "2.500000", "nobody"))
+    yield journal, workspace
+    journal.close()
 
 
-def trial(ledger: Ledger, number: int, source: str, commit: str, base: str, decision: str = "keep") -> None:
-    ledger.append(
+def trial(journal: Journal, number: int, source: str, commit: str, base: str, decision: str = "keep") -> None:
+    journal.append(
         "trial",
         number=number,
         hypothesis="",
@@ -57,56 +57,56 @@ def trial(ledger: Ledger, number: int, source: str, commit: str, base: str, deci
         commit=commit,
         base=base,
     )
-    ledger.append("decision", number=number, decision=decision, delta=0.1)
+    journal.append("decision", number=number, decision=decision, delta=0.1)
 
 
-def keep_ours(ledger: Ledger, workspace: Workspace) -> str:
+def keep_ours(journal: Journal, workspace: Workspace) -> str:
     commit = workspace.commit(1, OURS, "better")
-    trial(ledger, 1, OURS, commit, workspace.head())
+    trial(journal, 1, OURS, commit, workspace.head())
     workspace.keep(commit)
     return commit
 
 
-def test_the_baseline_is_the_first_frontier(place: tuple[Ledger, Workspace]) -> None:
-    ledger, workspace = place
-    assert ledger.session.frontiers[0].commit == workspace.head() == ledger.session.head
-    assert (ledger.session.frontiers[0].own, ledger.session.carried) == (False, "")
+def test_the_baseline_is_the_first_frontier(place: tuple[Journal, Workspace]) -> None:
+    journal, workspace = place
+    assert journal.session.frontiers[0].commit == workspace.head() == journal.session.head
+    assert (journal.session.frontiers[0].own, journal.session.carried) == (False, "")
 
 
-def test_our_approved_proposal_leaves_the_head_where_it_is(place: tuple[Ledger, Workspace]) -> None:
-    ledger, workspace = place
-    ours = keep_ours(ledger, workspace)
-    ledger.append("intent", number=1, code_hash=OUR_HASH, log_hash="")
-    ledger.append("submitted", proposal=0)
-    assert not frontier.adopt(ledger, workspace, Best(OUR_HASH, OURS, "2.400000", "us"))
-    latest = ledger.session.frontiers[-1]
-    assert (latest.commit, latest.own, ledger.session.head, ledger.session.carried) == (ours, True, ours, "")
+def test_our_approved_proposal_leaves_the_head_where_it_is(place: tuple[Journal, Workspace]) -> None:
+    journal, workspace = place
+    ours = keep_ours(journal, workspace)
+    journal.append("intent", number=1, code_hash=OUR_HASH, log_hash="")
+    journal.append("submitted", proposal=0)
+    assert not frontier.adopt(journal, workspace, FetchedBest(OUR_HASH, OURS, "2.400000", "us"))
+    latest = journal.session.frontiers[-1]
+    assert (latest.commit, latest.own, journal.session.head, journal.session.carried) == (ours, True, ours, "")
 
 
-def test_somebody_elses_best_becomes_the_head_and_ours_is_carried_over(place: tuple[Ledger, Workspace]) -> None:
-    ledger, workspace = place
-    ours = keep_ours(ledger, workspace)
-    assert frontier.adopt(ledger, workspace, Best(THEIR_HASH, THEIRS, "2.300000", "they"))
-    theirs = ledger.session.head
+def test_somebody_elses_best_becomes_the_head_and_ours_is_carried_over(place: tuple[Journal, Workspace]) -> None:
+    journal, workspace = place
+    ours = keep_ours(journal, workspace)
+    assert frontier.adopt(journal, workspace, FetchedBest(THEIR_HASH, THEIRS, "2.300000", "they"))
+    theirs = journal.session.head
     assert workspace.head() == theirs != ours
     assert workspace.read(theirs, "train.py") == THEIRS
-    assert ledger.session.carried == ours
-    trial(ledger, 2, OURS, ours, theirs, "discard")
-    assert ledger.session.carried == ""
+    assert journal.session.carried == ours
+    trial(journal, 2, OURS, ours, theirs, "discard")
+    assert journal.session.carried == ""
 
 
-def test_nothing_is_carried_over_where_nothing_was_kept(place: tuple[Ledger, Workspace]) -> None:
-    ledger, workspace = place
-    assert frontier.adopt(ledger, workspace, Best(THEIR_HASH, THEIRS, "2.300000", "they"))
-    assert ledger.session.carried == ""
+def test_nothing_is_carried_over_where_nothing_was_kept(place: tuple[Journal, Workspace]) -> None:
+    journal, workspace = place
+    assert frontier.adopt(journal, workspace, FetchedBest(THEIR_HASH, THEIRS, "2.300000", "they"))
+    assert journal.session.carried == ""
 
 
-def test_a_session_that_starts_again_knows_it_all(place: tuple[Ledger, Workspace]) -> None:
-    ledger, workspace = place
-    ours = keep_ours(ledger, workspace)
-    frontier.adopt(ledger, workspace, Best(THEIR_HASH, THEIRS, "2.300000", "they"))
-    ledger.close()
-    again = Ledger(ledger.path)
+def test_a_session_that_starts_again_knows_it_all(place: tuple[Journal, Workspace]) -> None:
+    journal, workspace = place
+    ours = keep_ours(journal, workspace)
+    frontier.adopt(journal, workspace, FetchedBest(THEIR_HASH, THEIRS, "2.300000", "they"))
+    journal.close()
+    again = Journal(journal.path)
     assert (again.session.head, again.session.carried) == (workspace.head(), ours)
     assert frontier.moved(again.session, THEIR_HASH) is Moved.SAME
     again.close()

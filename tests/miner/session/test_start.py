@@ -1,4 +1,4 @@
-"""A session that publishes its project: the ledger says when each run was made, and the hours add up."""
+"""A session that publishes its project: the journal says when each run was made, and the hours add up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from miner.context.goals import Goals
 from miner.journal import journal
 from miner.proposers.choice import Proposing
-from miner.report import summary as figures
+from miner.report import summary
 from miner.report.summary import seconds_of
 from miner.session import start
 from miner.trials.measuring import Rig
@@ -64,10 +64,10 @@ def test_the_baseline_that_publishes_has_its_real_times(fresh: Path, monkeypatch
     assert found.started == segment.begin == found.trials[0].at
     assert before - 1 <= (seconds_of(found.started) or 0) <= runs[0].began
     assert (segment.reason, segment.within) == ("interrupted", True)
-    events = [line.split('"event": "')[1].split('"')[0] for line in miner.ledger.path.read_text().splitlines()]
+    events = [line.split('"event": "')[1].split('"')[0] for line in miner.journal.path.read_text().splitlines()]
     assert events == ["session", "begin", "trial", "run", "run", "run", "frontier", "decision", "trial", "end"]
 
-    spent = figures.time_split(found, 1.0)
+    spent = summary.time_split(found, 1.0)
     baseline = sum(run["seconds"] for run in found.trials[0].runs)
     assert SECONDS - 1 <= (spent.interrupted or 0) <= SECONDS + 2
     assert spent.running == pytest.approx(baseline + (spent.interrupted or 0))

@@ -20,8 +20,8 @@ from common import resources
 from miner.commands.main import main
 from miner.journal import interop
 from miner.setup import init, prepare, readiness
-from miner.setup.prepare import Command, SetUp
-from miner.setup.readiness import GIB, Facts
+from miner.setup.prepare import SetUp, SetupCommand
+from miner.setup.readiness import GIB, MachineFacts
 from tests import local
 from trainer.errors import InvalidProtocol, TrainerError
 from trainer.project import bundle, protocol, task
@@ -173,7 +173,7 @@ def test_folder_name(symbol: str, expected: str) -> None:
 
 # --- the machine ---
 
-GOOD = Facts(
+GOOD = MachineFacts(
     device="cpu",
     hardware_class="cpu-x-2c",
     memory=8 * GIB,
@@ -207,7 +207,7 @@ GOOD = Facts(
         (replace(GOOD, memory=GIB), "memory", "differs", "1.0 GiB, less than the 4 GiB"),
     ],
 )
-def test_points(facts: Facts, name: str, state: str, words: str) -> None:
+def test_points(facts: MachineFacts, name: str, state: str, words: str) -> None:
     (point,) = (point for point in readiness.points(facts, TASK, "cpu-x-2c") if point.name == name)
     assert point.state == state
     assert words in point.line
@@ -266,7 +266,7 @@ def run_commands(folder: Path, *texts: str, agrees: Any = lambda _: True, second
     parsed = replace(TASK, protocol=replace(TASK.protocol, raw=raw))
 
     @contextlib.contextmanager
-    def step(command: Command) -> Iterator[Any]:
+    def step(command: SetupCommand) -> Iterator[Any]:
         yield lambda line: None
 
     return list(prepare.set_up(folder, parsed, folder / "cache", agrees, seconds, step))
@@ -278,7 +278,7 @@ def test_they_run_one_by_one_until_one_fails(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "fail.py").write_text("print('no space left'); raise SystemExit(3)")
     asked: list[str] = []
 
-    def agrees(command: Command) -> bool:
+    def agrees(command: SetupCommand) -> bool:
         asked.append(command.text)
         return "never" not in command.text
 

@@ -1,4 +1,4 @@
-"""Submission on a real ledger: whatever interrupts it, it is on chain once or not at all."""
+"""Submission on a real journal: whatever interrupts it, it is on chain once or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chain.errors import InsufficientFunds
 from chain.network.base import FEE_PER_SIGNATURE
 from chain.program.interface import ZeroStake, associated_token_account
 from chain.wallet.wallet import ensure
-from miner.journal.journal import Ledger
+from miner.journal.journal import Journal
 from miner.staking import submit
 from miner.staking.submit import Offer, anchored_score, reconcile
 from tests import local
@@ -36,11 +36,11 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger(tmp_path / "work" / "session.jsonl")
-    ledger.append("session", seed=1, tag="t")
-    yield ledger
-    ledger.close()
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path / "work" / "session.jsonl")
+    journal.append("session", seed=1, tag="t")
+    yield journal
+    journal.close()
 
 
 def offer(connection: Connection, number: int = 1) -> Offer:
@@ -48,38 +48,38 @@ def offer(connection: Connection, number: int = 1) -> Offer:
     return Offer(number, code, b"---\nval_bpb: 2.4\n", 2_600_000, local.STAKE, local.miner_of(connection).pubkey())
 
 
-def make(connection: Connection, ledger: Ledger, what: Offer) -> int:
+def make(connection: Connection, journal: Journal, what: Offer) -> int:
     project = connection.client.project(0)
     return submit.submit(
         connection,
         local.miner_of(connection),
         project,
         what,
-        ledger,
+        journal,
         machine=MACHINE,
         data_snapshot=local.DATA_SNAPSHOT,
         say=lambda _: None,
     )
 
 
-def settle(connection: Connection, ledger: Ledger) -> int | None:
+def settle(connection: Connection, journal: Journal) -> int | None:
     """Reconcile; the proposal's id."""
     client = connection.client
-    found = reconcile(client, local.miner_of(connection).pubkey(), client.project(0), ledger)
+    found = reconcile(client, local.miner_of(connection).pubkey(), client.project(0), journal)
     return found.id if found else None
 
 
-def reopened(ledger: Ledger) -> Ledger:
+def reopened(journal: Journal) -> Journal:
     """As the next process sees it."""
-    ledger.close()
-    again = Ledger(ledger.path)
-    assert again.session == ledger.session
+    journal.close()
+    again = Journal(journal.path)
+    assert again.session == journal.session
     return again
 
 
-def test_the_whole_way(connection: Connection, ledger: Ledger) -> None:
+def test_the_whole_way(connection: Connection, journal: Journal) -> None:
     what = offer(connection)
-    assert make(connection, ledger, what) == 0
+    assert make(connection, journal, what) == 0
     proposal = connection.client.proposal(0)
     assert (proposal.miner, proposal.stake) == (local.miner_of(connection).pubkey(), local.STAKE)
     assert (proposal.code_hash, proposal.benchmark_log_hash) == (what.code_hash, what.log_hash)
@@ -91,53 +91,53 @@ def test_the_whole_way(connection: Connection, ledger: Ledger) -> None:
     )
     assert dict(log.tags)["Hardware-Class"] == MACHINE.hardware_class
     assert dict(log.tags)["Data-Snapshot"] == local.DATA_SNAPSHOT
-    session = reopened(ledger).session
+    session = reopened(journal).session
     assert session.pending is None
     assert [s.proposal for s in session.submissions] == [0]
 
 
-def test_the_stake_is_bought_to_the_token(connection: Connection, ledger: Ledger) -> None:
-    make(connection, ledger, offer(connection, 1))
+def test_the_stake_is_bought_to_the_token(connection: Connection, journal: Journal) -> None:
+    make(connection, journal, offer(connection, 1))
     project = connection.client.project(0)
     assert connection.client.tokens(project, local.miner_of(connection).pubkey()) == 0
     assert connection.client.supply(project) == local.STAKE
-    make(connection, ledger, offer(connection, 2))
+    make(connection, journal, offer(connection, 2))
     assert connection.client.supply(project) == 2 * local.STAKE
     assert connection.client.tokens(project, local.miner_of(connection).pubkey()) == 0
 
 
-def test_tokens_at_hand_are_staked_first(connection: Connection, ledger: Ledger) -> None:
+def test_tokens_at_hand_are_staked_first(connection: Connection, journal: Journal) -> None:
     project, miner = connection.client.project(0), local.miner_of(connection)
     connection.client.buy(miner, project, local.cost(0, 3))
-    make(connection, ledger, offer(connection))
+    make(connection, journal, offer(connection))
     assert connection.client.supply(project) == local.STAKE
 
 
-def test_without_the_means_nothing_is_sent(connection: Connection, ledger: Ledger) -> None:
+def test_without_the_means_nothing_is_sent(connection: Connection, journal: Journal) -> None:
     poor = ensure(connection.home, "poor")
     connection.network.airdrop(poor.pubkey(), 1_000_000)
     project = connection.client.project(0)
     with pytest.raises(InsufficientFunds, match="lacks 1000000") as refusal:
-        submit.ensure_stake(connection.client, poor, project, 1_000_000, ledger, lambda _: None)
+        submit.ensure_stake(connection.client, poor, project, 1_000_000, journal, lambda _: None)
     assert str(poor.pubkey()) in refusal.value.problem
     assert connection.client.supply(project) == 0
 
 
-def test_what_the_program_refuses_is_not_sent(connection: Connection, ledger: Ledger) -> None:
+def test_what_the_program_refuses_is_not_sent(connection: Connection, journal: Journal) -> None:
     client, network = local.watched(connection)
     with pytest.raises(ZeroStake):
-        make(connection, ledger, replace(offer(connection), stake=0))
+        make(connection, journal, replace(offer(connection), stake=0))
     assert client.proposals(0) == []
     assert "send" not in network.calls
-    assert ledger.session.pending is not None
-    assert not ledger.session.pending.signature
-    assert settle(connection, reopened(ledger)) is None
+    assert journal.session.pending is not None
+    assert not journal.session.pending.signature
+    assert settle(connection, reopened(journal)) is None
 
 
-def test_killed_before_it_was_signed_it_is_abandoned(connection: Connection, ledger: Ledger) -> None:
+def test_killed_before_it_was_signed_it_is_abandoned(connection: Connection, journal: Journal) -> None:
     """An intent whose transaction never existed: given up, and free to be made again."""
-    ledger.append("intent", number=1, code_hash=offer(connection).code_hash.hex(), log_hash="00")
-    again = reopened(ledger)
+    journal.append("intent", number=1, code_hash=offer(connection).code_hash.hex(), log_hash="00")
+    again = reopened(journal)
     assert again.session.pending is not None
     assert settle(connection, again) is None
     assert again.session.pending is None
@@ -146,7 +146,7 @@ def test_killed_before_it_was_signed_it_is_abandoned(connection: Connection, led
     assert settle(connection, reopened(again)) is None
 
 
-def killed_at(connection: Connection, ledger: Ledger, name: str, skip: int) -> None:
+def killed_at(connection: Connection, journal: Journal, name: str, skip: int) -> None:
     """Submit, and be killed before the n-th call of that name."""
     count = 0
 
@@ -160,7 +160,7 @@ def killed_at(connection: Connection, ledger: Ledger, name: str, skip: int) -> N
 
     _, network = local.watched(connection, **{name: strike})
     with pytest.raises(Killed):
-        make(connection, ledger, offer(connection))
+        make(connection, journal, offer(connection))
     local.watched(connection)
 
 
@@ -174,10 +174,10 @@ def killed_at(connection: Connection, ledger: Ledger, name: str, skip: int) -> N
     ],
 )
 def test_killed_at_any_point_it_is_there_once(
-    connection: Connection, ledger: Ledger, name: str, skip: int, signed: bool, landed: bool
+    connection: Connection, journal: Journal, name: str, skip: int, signed: bool, landed: bool
 ) -> None:
-    killed_at(connection, ledger, name, skip)
-    again = reopened(ledger)
+    killed_at(connection, journal, name, skip)
+    again = reopened(journal)
     assert again.session.pending is not None
     assert bool(again.session.pending.signature) == signed
     assert settle(connection, again) == (0 if landed else None)
@@ -191,7 +191,7 @@ def test_killed_at_any_point_it_is_there_once(
     assert connection.client.supply(connection.client.project(0)) == local.STAKE
 
 
-def test_a_purchase_under_way_is_waited_for(connection: Connection, ledger: Ledger) -> None:
+def test_a_purchase_under_way_is_waited_for(connection: Connection, journal: Journal) -> None:
     """Killed between sending the purchase and its landing: it lands, and nothing is bought again."""
     held: list[VersionedTransaction] = []
 
@@ -202,8 +202,8 @@ def test_a_purchase_under_way_is_waited_for(connection: Connection, ledger: Ledg
     _, network = local.watched(connection)
     network.send = lose  # type: ignore[method-assign]
     with pytest.raises(Killed):
-        make(connection, ledger, offer(connection))
-    again = reopened(ledger)
+        make(connection, journal, offer(connection))
+    again = reopened(journal)
     assert again.session.purchase is not None
     # by the time that the next process asks, the network has taken it in
     _, network = local.watched(connection, confirm=lambda: local.ledger_of(connection).send(held[0]))
@@ -218,34 +218,34 @@ def test_a_purchase_under_way_is_waited_for(connection: Connection, ledger: Ledg
 
 def _fees_and_rent(connection: Connection) -> int:
     """What the miner paid beside the price: two fees, its token account, the proposal and its escrow."""
-    ledger, pdas = local.ledger_of(connection), connection.client.pdas
+    chain, pdas = local.ledger_of(connection), connection.client.pdas
     project, miner = connection.client.project(0), local.miner_of(connection).pubkey()
     made = (associated_token_account(miner, project.mint), pdas.proposal(0), pdas.proposal_escrow(0))
-    return 2 * FEE_PER_SIGNATURE + sum(ledger.balance(key) for key in made)
+    return 2 * FEE_PER_SIGNATURE + sum(chain.balance(key) for key in made)
 
 
-def test_a_signature_that_is_known_dead_is_abandoned(connection: Connection, ledger: Ledger) -> None:
-    ledger.append("intent", number=1, code_hash="aa" * 32, log_hash="bb" * 32)
-    ledger.append("sent", signature=str(Signature.new_unique()), last_valid=10)
-    assert settle(connection, reopened(ledger)) is None
+def test_a_signature_that_is_known_dead_is_abandoned(connection: Connection, journal: Journal) -> None:
+    journal.append("intent", number=1, code_hash="aa" * 32, log_hash="bb" * 32)
+    journal.append("sent", signature=str(Signature.new_unique()), last_valid=10)
+    assert settle(connection, reopened(journal)) is None
     assert connection.client.proposals(0) == []
 
 
-def test_sent_by_a_lost_signature_it_is_found_by_its_hash(connection: Connection, ledger: Ledger) -> None:
+def test_sent_by_a_lost_signature_it_is_found_by_its_hash(connection: Connection, journal: Journal) -> None:
     """The intent is there, the signature is not: the chain still tells."""
     local.propose(connection, code=local.archive(b"other = 1\n"))
     mine = local.propose(connection, code=offer(connection).code)
     local.propose(connection, code=offer(connection).code, miner=local.stranger(connection))
-    ledger.append("intent", number=1, code_hash=offer(connection).code_hash.hex(), log_hash="00")
-    again = reopened(ledger)
+    journal.append("intent", number=1, code_hash=offer(connection).code_hash.hex(), log_hash="00")
+    again = reopened(journal)
     assert settle(connection, again) == mine.id == 1
     assert again.session.submissions[0].proposal == 1
 
 
-def test_nothing_pending_asks_nothing(connection: Connection, ledger: Ledger) -> None:
+def test_nothing_pending_asks_nothing(connection: Connection, journal: Journal) -> None:
     _, network = local.watched(connection)
     assert (
-        reconcile(connection.client, local.miner_of(connection).pubkey(), connection.client.project(0), ledger) is None
+        reconcile(connection.client, local.miner_of(connection).pubkey(), connection.client.project(0), journal) is None
     )
     assert network.calls == []
 
