@@ -15,8 +15,8 @@ Path("seen.json").write_text(json.dumps([sys.argv[1:], dict(os.environ)]))
 given = dict(zip(sys.argv[1:], sys.argv[2:]))
 {behaviour}
 
-import chain.server
-from chain.ledger import Ledger
+import chain.localnet.server
+from chain.network.embedded import Ledger
 from solders.pubkey import Pubkey
 
 if sys.argv[1] == "start":  # Surfpool: in memory, its program comes later

@@ -319,7 +319,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from solders.pubkey import Pubkey
-from chain.ledger import Ledger
+from chain.network.embedded import Ledger
 from tests.chain.networks import memo_image
 ledger = Ledger(Path(sys.argv[1]), image=memo_image())
 to, count = Pubkey.from_string(sys.argv[2]), int(sys.argv[3])

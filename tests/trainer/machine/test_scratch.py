@@ -13,9 +13,9 @@ from trainer.machine import scratch
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from trainer.machine import scratch as leftovers
+from trainer.machine import scratch
 for name in sys.argv[1:]:
-    leftovers.hold(Path(name))
+    scratch.hold(Path(name))
 print("held", flush=True)
 time.sleep(60)
 """
