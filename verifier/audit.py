@@ -19,11 +19,12 @@ from chain.errors import ChainError, InvalidData
 from chain.money import score
 from chain.money.client import Client
 from trainer.errors import TrainerError
-from trainer.judging.replay import ReplayRun
+from trainer.judging.policy import JudgePolicy
+from trainer.judging.runs import ReplayRun
+from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, Reason, Verdict, decide
 from trainer.statistics.noise import NoiseRecord
-from verifier import attestation, policy
+from verifier import attestation
 from verifier.replay import Judged, judge
-from verifier.verdict import Evidence, Fault, Finding, Reason, Verdict, decide
 
 _TOLERANCE = 1e-9
 
@@ -58,15 +59,16 @@ def audit(data: bytes, client: Client | None, files: Mapping[str, bytes]) -> tup
 
 def rederive(predicate: Mapping[str, Any]) -> tuple[Judged, Verdict]:
     """Evidence and verdict from an attestation's own numbers."""
-    rules = policy.from_json(predicate["policy"])
+    rules = JudgePolicy.from_json(predicate["policy"])
     findings = tuple(
-        Finding(Reason(entry["reason"]), Fault(entry["fault"]), str(entry["detail"])) for entry in predicate["findings"]
+        CaseFinding(Reason(entry["reason"]), Fault(entry["fault"]), str(entry["detail"]))
+        for entry in predicate["findings"]
     )
     names = [field.name for field in fields(ReplayRun)]
     runs = [ReplayRun(**{name: run[name] for name in names}) for run in predicate["runs"]]
     baseline = predicate["baseline"]
     if baseline["metric"] is None:
-        judged = Judged(Evidence(findings), None, None, None, None)
+        judged = Judged(CaseEvidence(findings))
     else:
         convention = score.infer(baseline["score"], Decimal(baseline["metric"]), minimize=predicate["minimize"])
         judged = judge(

@@ -7,7 +7,7 @@ on, so that a settlement can be resumed (see `settle`).
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
@@ -27,18 +27,18 @@ from common.terminal import View
 from trainer import sandbox
 from trainer.errors import TrainerError
 from trainer.judging import holdout
+from trainer.judging.policy import JudgePolicy
+from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, Reason, Verdict, decide
 from trainer.machine import hardware
 from trainer.project import task
 from trainer.statistics.noise import NoiseRecord
 from verifier import attestation
 from verifier.intake import Case, local_case, open_case
-from verifier.policy import Policy
 from verifier.replay import Judged, Replay, judge, replay
-from verifier.verdict import Evidence, Fault, Finding, Reason, Verdict, decide
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckResult:
     """A finished check: the case, what was measured, the verdict and its signed attestation."""
 
     case: Case | None
@@ -69,12 +69,12 @@ def check_proposal(
     connection: Connection,
     proposal: Proposal,
     key: Keypair,
-    policy: Policy,
+    policy: JudgePolicy,
     view: View,
     *,
     isolated: bool = True,
     trust_harness: bool = False,
-) -> Checked:
+) -> CheckResult:
     """Check a proposal on chain. Nothing that the miner or a gateway does raises; it becomes a verdict."""
     project = connection.client.project(proposal.project_id)
     folder = folder_of(connection.home, connection.network.name, str(proposal.id))
@@ -83,7 +83,7 @@ def check_proposal(
             case = open_case(connection, proposal, policy.source)
             seed = holdout.seed_of(submission_hash(connection.client, proposal), proposal.id)
     except (ChainError, TrainerError) as error:
-        finding = Finding(Reason.ARTIFACT_UNAVAILABLE, Fault.HOST, error.problem)
+        finding = CaseFinding(Reason.ARTIFACT_UNAVAILABLE, Fault.HOST, error.problem)
         return _conclude(connection, project, proposal, None, _nothing((finding,)), key, policy, folder, None)
     return _check(connection, case, key, policy, view, folder, seed, isolated=isolated, trust_harness=trust_harness)
 
@@ -93,13 +93,13 @@ def check_candidate(
     project: Project,
     source: bytes,
     key: Keypair,
-    policy: Policy,
+    policy: JudgePolicy,
     view: View,
     *,
     isolated: bool = True,
     trust_harness: bool = False,
-) -> Checked:
-    """Check a local train.py as if it were proposed; its fresh text is drawn by chance."""
+) -> CheckResult:
+    """Check a local train.py as if it were proposed; its holdout text is drawn by chance."""
     with view.step("fetching and verifying artifacts"):
         parsed = task.read(fetch_project(connection, project))
     case = local_case(project, parsed, source, policy.source)
@@ -142,14 +142,14 @@ def _check(
     connection: Connection,
     case: Case,
     key: Keypair,
-    policy: Policy,
+    policy: JudgePolicy,
     view: View,
     folder: Path,
     seed: bytes,
     *,
     isolated: bool,
     trust_harness: bool,
-) -> Checked:
+) -> CheckResult:
     policy = for_project(policy, case)
     if case.findings:  # each rejects or releases by itself: no run could change that, and none is owed
         measured = _nothing(())
@@ -159,7 +159,7 @@ def _check(
             policy,
             home=connection.home,
             folder=folder,
-            fresh_seed=seed,
+            holdout_seed=seed,
             order_seed=secrets.randbits(32),
             view=view,
             isolated=isolated,
@@ -168,15 +168,14 @@ def _check(
     return _conclude(connection, case.project, case.proposal, case, measured, key, policy, folder, (seed, isolated))
 
 
-def for_project(policy: Policy, case: Case) -> Policy:
+def for_project(policy: JudgePolicy, case: Case) -> JudgePolicy:
     """The policy with the project's own margin, where that is larger; an attestation holds it as it was applied."""
     convention = score.infer(case.project.baseline_aggregate_score, case.task.baseline, minimize=case.task.minimize)
     best = convention.to_metric(case.project.current_best_aggregate_score)
-    margin = max(policy.comparison.margin, case.task.protocol.margin(float(best)))
-    return replace(policy, comparison=replace(policy.comparison, margin=margin))
+    return policy.with_margin(case.task.protocol.margin(float(best)))
 
 
-def _nothing(findings: tuple[Finding, ...]) -> Replay:
+def _nothing(findings: tuple[CaseFinding, ...]) -> Replay:
     return Replay(None, (), NoiseRecord(), 0, "", "", findings)
 
 
@@ -187,14 +186,14 @@ def _conclude(
     case: Case | None,
     measured: Replay,
     key: Keypair,
-    policy: Policy,
+    policy: JudgePolicy,
     folder: Path,
     how: tuple[bytes, bool] | None,
-) -> Checked:
+) -> CheckResult:
     findings = (*(case.findings if case else ()), *measured.findings)
     bench = measured.bench
     if case is None:
-        judged = Judged(Evidence(findings), None, None, None, None)
+        judged = Judged(CaseEvidence(findings))
     else:
         convention = score.infer(project.baseline_aggregate_score, case.task.baseline, minimize=case.task.minimize)
         judged = judge(
@@ -218,7 +217,7 @@ def _conclude(
             subjects["train.py"] = sha256(case.candidate["train.py"]).hexdigest()
     sealed = attestation.seal(attestation.statement(subjects, predicate), key)
     write_atomic(folder / "attestation.json", sealed)
-    return Checked(case, project, proposal, measured, judged, verdict, sealed)
+    return CheckResult(case, project, proposal, measured, judged, verdict, sealed)
 
 
 def _predicate(
@@ -229,7 +228,7 @@ def _predicate(
     measured: Replay,
     judged: Judged,
     verdict: Verdict,
-    policy: Policy,
+    policy: JudgePolicy,
     how: tuple[bytes, bool] | None,
 ) -> dict[str, Any]:
     """Everything the verdict rests on. Hashes are hex; times seconds; bpb values absolute on this machine."""
@@ -262,10 +261,10 @@ def _predicate(
             "snapshotId": bench.data_snapshot if bench else None,
             "validationRows": bench.measurer.facts.rows_sha256 if bench and bench.measurer else None,
             "tokenBytes": bench.measurer.facts.token_bytes_sha256 if bench and bench.measurer else None,
-            "fresh": {
+            "holdout": {
                 "seed": how[0].hex() if how else None,
-                "source": measured.fresh_source,
-                "sha256": measured.fresh_sha256,
+                "source": measured.holdout_source,
+                "sha256": measured.holdout_sha256,
             },
         },
         "machine": bench.machine.as_json() if bench else None,

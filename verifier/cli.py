@@ -11,7 +11,7 @@ import click
 from chain.commands.options import Commands, answer, common, stoppable
 
 if TYPE_CHECKING:
-    from verifier.check import Checked
+    from verifier.check import CheckResult
 
 EXIT = {"approve": 0, "reject": 3, "release": 4}
 
@@ -128,7 +128,7 @@ def check(
         _finish(done.checked, show.settled(done), as_json, home, connection.network.name)
 
 
-def _finish(checked: Checked, settlement: dict[str, Any] | None, as_json: bool, home: Path, network: str) -> None:
+def _finish(checked: CheckResult, settlement: dict[str, Any] | None, as_json: bool, home: Path, network: str) -> None:
     from verifier import show
     from verifier.check import folder_of
 

@@ -21,11 +21,11 @@ from chain.errors import ChainError, InvalidData
 from chain.program.interface import Project, Proposal
 from chain.projects.artifacts import fetch_project
 from trainer.errors import InvalidBundle, TrainerError
+from trainer.judging.verdict import CaseFinding, Fault, Reason
 from trainer.project import bundle, source, task
 from trainer.project.protocol import Surface
 from trainer.project.source import SourceCaps
 from trainer.project.task import Task
-from verifier.verdict import Fault, Finding, Reason
 
 HARDWARE_TAG = "Hardware-Class"
 DATA_TAG = "Data-Snapshot"
@@ -46,7 +46,7 @@ class Case:
     log_hash: str
     miner_class: str
     miner_data: str
-    findings: tuple[Finding, ...]
+    findings: tuple[CaseFinding, ...]
 
 
 def local_case(project: Project, parsed: Task, script: bytes, caps: SourceCaps) -> Case:
@@ -64,7 +64,7 @@ def open_case(connection: Connection, proposal: Proposal, caps: SourceCaps) -> C
     project = connection.client.project(proposal.project_id)
     artifacts = fetch_project(connection, project)
     parsed = task.read(artifacts)
-    findings: list[Finding] = []
+    findings: list[CaseFinding] = []
     code = _fetch(connection, proposal, proposal.code_irys_id, proposal.code_hash, "code archive", findings)
     log = _fetch(
         connection, proposal, proposal.benchmark_log_irys_id, proposal.benchmark_log_hash, "benchmark log", findings
@@ -95,7 +95,7 @@ class _Fetched:
 
 
 def _fetch(
-    connection: Connection, proposal: Proposal, item_id: bytes, expected: bytes, what: str, findings: list[Finding]
+    connection: Connection, proposal: Proposal, item_id: bytes, expected: bytes, what: str, findings: list[CaseFinding]
 ) -> _Fetched | None:
     """One of the miner's artifacts; where it is not what the chain says, a finding says whose fault that is."""
     try:
@@ -106,11 +106,11 @@ def _fetch(
     except InvalidData as error:
         proven = _proven_mismatch(connection, proposal, item_id, expected)
         if proven:
-            findings.append(Finding(Reason.HASH_MISMATCH, Fault.BYTES, f"The {what}: {proven}"))
+            findings.append(CaseFinding(Reason.HASH_MISMATCH, Fault.BYTES, f"The {what}: {proven}"))
         else:
-            findings.append(Finding(Reason.ARTIFACT_UNAVAILABLE, Fault.HOST, f"The {what}: {error.problem}"))
+            findings.append(CaseFinding(Reason.ARTIFACT_UNAVAILABLE, Fault.HOST, f"The {what}: {error.problem}"))
     except ChainError as error:
-        findings.append(Finding(Reason.ARTIFACT_UNAVAILABLE, Fault.HOST, f"The {what}: {error.problem}"))
+        findings.append(CaseFinding(Reason.ARTIFACT_UNAVAILABLE, Fault.HOST, f"The {what}: {error.problem}"))
     return None
 
 
@@ -135,33 +135,33 @@ _ARCHIVE_REASONS = {
 
 def read_candidate(
     archive: bytes, snapshot: Mapping[str, bytes], surface: Surface, caps: SourceCaps
-) -> tuple[list[Finding], dict[str, bytes] | None]:
+) -> tuple[list[CaseFinding], dict[str, bytes] | None]:
     """The candidate's tree from its archive, and what is wrong with it. No tree where it cannot be read."""
     try:
         files = bundle.read_archive(archive).files
     except bundle.UnsafeArchive as error:
         reason = _ARCHIVE_REASONS.get(error.finding, Reason.MALFORMED_ARCHIVE)
-        return [Finding(reason, Fault.BYTES, f"The code archive: {error.problem}")], None
+        return [CaseFinding(reason, Fault.BYTES, f"The code archive: {error.problem}")], None
     changed = bundle.changed_outside_surface(snapshot, files, surface)
     findings = []
     if changed:
         shown = ", ".join(changed[:5]) + (", ..." if len(changed) > 5 else "")
         findings.append(
-            Finding(Reason.FORBIDDEN_CHANGE, Fault.BYTES, f"It changes what the protocol does not allow: {shown}.")
+            CaseFinding(Reason.FORBIDDEN_CHANGE, Fault.BYTES, f"It changes what the protocol does not allow: {shown}.")
         )
     try:
         candidate = bundle.overlay(snapshot, files, surface)
     except InvalidBundle as error:
-        return [*findings, Finding(Reason.MALFORMED_ARCHIVE, Fault.BYTES, error.problem)], None
+        return [*findings, CaseFinding(Reason.MALFORMED_ARCHIVE, Fault.BYTES, error.problem)], None
     return findings + check_source(snapshot, candidate, caps), candidate
 
 
-def check_source(snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], caps: SourceCaps) -> list[Finding]:
+def check_source(snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], caps: SourceCaps) -> list[CaseFinding]:
     """What is over a cap, as faults of the proposal's bytes."""
     problems = source.problems(snapshot, candidate, caps)
-    return [Finding(Reason.SOURCE_TOO_LARGE, Fault.BYTES, text) for text in problems]
+    return [CaseFinding(Reason.SOURCE_TOO_LARGE, Fault.BYTES, text) for text in problems]
 
 
-def not_ready(error: TrainerError | ChainError) -> Finding:
+def not_ready(error: TrainerError | ChainError) -> CaseFinding:
     """A refusal of this machine's own preparation, as a finding that releases."""
-    return Finding(Reason.NOT_READY, Fault.HOST, error.problem)
+    return CaseFinding(Reason.NOT_READY, Fault.HOST, error.problem)

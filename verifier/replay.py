@@ -1,13 +1,12 @@
 """The verifier's replay of a case: prepare this machine, measure both arms, gather the evidence for a verdict.
 
-`trainer.judging.replay` runs the arms and judges the numbers. Here are the rules around them: whether this machine may
-judge the case, whose fault a failed run is, and what goes on chain. `judge` and what it calls are pure.
+`trainer.judging` runs the arms and judges the numbers. Here is what only a verifier needs: whether this machine may
+judge the case, and what goes on chain. `judge` and what it calls are pure.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -17,48 +16,39 @@ from chain.errors import ChainError
 from chain.money import score
 from common.terminal import View
 from trainer.errors import TrainerError
-from trainer.judging import trial
-from trainer.judging.replay import (
-    Budget,
-    FreshResult,
-    Outcome,
-    ReplayRun,
-    allowed_seconds,
-    compared,
-    draw_fresh,
-    fresh_outcome,
-    values,
-)
+from trainer.judging import judge as judging
+from trainer.judging.judge import Judgement, values
+from trainer.judging.policy import JudgePolicy
+from trainer.judging.replay import draw_holdout
 from trainer.judging.replay import replay as run_both
-from trainer.measurement.bench import SELF_REPORTED, Bench, open_bench
+from trainer.judging.runs import ReplayRun
+from trainer.judging.verdict import CaseFinding, Fault, Reason
+from trainer.measurement.bench import Bench, open_bench
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
-from trainer.statistics.policy import LookEvidence
 from verifier.intake import Case, not_ready
-from verifier.policy import Policy
-from verifier.verdict import Evidence, Fault, Finding, Reason
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What a replay found. `fresh_source` says where the fresh text is from; `decision` is None without one."""
+    """What a replay found. `holdout_source` says where the holdout text is from; `decision` is None without one."""
 
     bench: Bench | None
     runs: tuple[ReplayRun, ...]
     noise: NoiseRecord
     seed: int
-    fresh_source: str
-    fresh_sha256: str
-    findings: tuple[Finding, ...]
+    holdout_source: str
+    holdout_sha256: str
+    findings: tuple[CaseFinding, ...]
 
 
 def replay(
     case: Case,
-    policy: Policy,
+    policy: JudgePolicy,
     *,
     home: Path,
     folder: Path,
-    fresh_seed: bytes,
+    holdout_seed: bytes,
     order_seed: int,
     view: View,
     isolated: bool = True,
@@ -86,26 +76,25 @@ def replay(
     if differing:
         return replace(empty, bench=bench, findings=tuple(differing))
     try:
-        return _measure(case, bench, policy, folder, fresh_seed, order_seed, view)
+        return _measure(case, bench, policy, folder, holdout_seed, order_seed, view)
     except (TrainerError, ChainError) as error:
         return replace(empty, bench=bench, findings=(not_ready(error),))
 
 
 def _measure(
-    case: Case, bench: Bench, policy: Policy, folder: Path, fresh_seed: bytes, order_seed: int, view: View
+    case: Case, bench: Bench, policy: JudgePolicy, folder: Path, holdout_seed: bytes, order_seed: int, view: View
 ) -> Replay:
     noise = bench.noise()
-    with view.step("drawing fresh text") as word:
+    with view.step("drawing holdout text") as word:
         public = not case.task.benchmark.data_arguments
-        rows, bench = draw_fresh(bench, policy.fresh, folder, fresh_seed, public=public, say=word)
+        rows, bench = draw_holdout(bench, policy.holdout, folder, holdout_seed, public=public, say=word)
     if rows is not None:
-        view.say(f"fresh text: {rows.source}")
+        view.say(f"holdout text: {rows.source}")
     runs = run_both(
         bench,
         {Arm.INCUMBENT: case.task.incumbent, Arm.CANDIDATE: case.candidate},
         rows,
-        policy=policy.comparison,
-        fresh_policy=policy.fresh,
+        policy=policy,
         noise=noise,
         seed=order_seed,
         view=view,
@@ -115,21 +104,10 @@ def _measure(
     return Replay(bench, tuple(runs), noise, order_seed, source, digest, ())
 
 
-# --- judging ----------------------------------------------------------------------------------
-
-_RUN_REASONS: Mapping[str, Reason] = {
-    "crash": Reason.CRASH,
-    "no_evaluation": Reason.NO_EVALUATION,
-    "over_budget": Reason.OVER_BUDGET,
-    "over_resources": Reason.OVER_RESOURCES,
-    "non_causal": Reason.NON_CAUSAL,
-    "non_finite": Reason.NON_FINITE,
-    "bad_output": Reason.BAD_OUTPUT,
-    "not_exportable": Reason.NOT_EXPORTABLE,
-}
+# --- judging ---
 
 
-def machine_findings(case: Case, hardware_class: str, data_snapshot: str, policy: Policy) -> list[Finding]:
+def machine_findings(case: Case, hardware_class: str, data_snapshot: str, policy: JudgePolicy) -> list[CaseFinding]:
     """Whether this machine may judge the case: the miner's hardware class and data must be its own."""
     if case.proposal is None or not policy.same_hardware:
         return []
@@ -137,7 +115,7 @@ def machine_findings(case: Case, hardware_class: str, data_snapshot: str, policy
     if case.miner_class != hardware_class:
         said = case.miner_class or "nothing"
         found.append(
-            Finding(
+            CaseFinding(
                 Reason.HARDWARE_DIFFERS,
                 Fault.HOST,
                 f"The miner's log says hardware {said[:64]!r}, this machine is {hardware_class!r}.",
@@ -145,7 +123,7 @@ def machine_findings(case: Case, hardware_class: str, data_snapshot: str, policy
         )
     if case.miner_data and case.miner_data != data_snapshot:
         found.append(
-            Finding(
+            CaseFinding(
                 Reason.DATA_DIFFERS,
                 Fault.HOST,
                 f"The miner measured on data {case.miner_data[:16]!r}, this machine has {data_snapshot[:16]!r}.",
@@ -154,74 +132,21 @@ def machine_findings(case: Case, hardware_class: str, data_snapshot: str, policy
     return found
 
 
-def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: Budget) -> list[Finding]:
-    """Faults of runs: failures of the candidate, runs over the budget, and an incumbent that fails here."""
-    found = []
-    failing = [run for run in runs if run.arm == "incumbent" and run.failure]
-    # One disagreement between the incumbent's own claim and proof shows that this host computes unreliably.
-    if len(failing) >= trial.MAX_FAILURES or any(run.failure == Reason.NON_CAUSAL for run in failing):
-        found.append(
-            Finding(Reason.INCUMBENT_FAILS, Fault.HOST, f"The incumbent fails here as well: {failing[-1].detail}")
-        )
-    allowed = allowed_seconds(runs, budget_seconds, policy)
-    for run in runs:
-        if run.arm != "candidate":
-            continue
-        if run.failure == "host":
-            found.append(Finding(Reason.NOT_READY, Fault.HOST, run.detail))
-        elif run.failure:
-            reason = _RUN_REASONS.get(run.failure, Reason.CRASH)
-            found.append(Finding(reason, Fault.RUN, run.detail))
-        elif allowed is not None and run.train_seconds is not None and run.train_seconds > allowed:
-            found.append(
-                Finding(
-                    Reason.OVER_BUDGET,
-                    Fault.RUN,
-                    f"It trained for {run.train_seconds:.1f} s by this host's clock, {allowed:.1f} s are allowed.",
-                )
-            )
-    return found
-
-
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """The evidence of a case with the numbers behind it."""
+class Judged(Judgement):
+    """A judgement, and what it would put on chain."""
 
-    evidence: Evidence
-    comparison: LookEvidence | None
-    fresh: FreshResult | None
-    score: int | None
-    metric: Decimal | None
+    score: int | None = None
+    metric: Decimal | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The numbers as an attestation holds them; an open limit of an interval is null."""
-        first, second = self.comparison, self.fresh
-        return {
-            "comparison": {
-                "outcome": self.evidence.comparison.value,
-                "delta": first.delta,
-                "interval": [value if math.isfinite(value) else None for value in (first.low, first.high)],
-                "p": first.p,
-                "confidence": first.confidence,
-                "sigma": first.sigma,
-                "degreesOfFreedom": first.df,
-                "noisier": first.noisier,
-            }
-            if first
-            else None,
-            "freshComparison": {
-                "outcome": second.outcome.value,
-                "delta": second.delta,
-                "interval": [second.low, second.high],
-            }
-            if second
-            else None,
-            "score": {"verified": self.score, "metric": str(self.metric) if self.metric is not None else None},
-        }
+        """The numbers as an attestation holds them."""
+        metric = str(self.metric) if self.metric is not None else None
+        return {**Judgement.as_json(self), "score": {"verified": self.score, "metric": metric}}
 
 
 def judge(
-    findings: Sequence[Finding],
+    findings: Sequence[CaseFinding],
     runs: Sequence[ReplayRun],
     *,
     noise: NoiseRecord,
@@ -230,24 +155,19 @@ def judge(
     method: str,
     best_score: int,
     convention: score.Convention,
-    policy: Policy,
+    policy: JudgePolicy,
 ) -> Judged:
     """From findings and samples to evidence; pure, so that an auditor gets the same from an attestation.
 
     The score is anchored: the best metric on chain, moved by the gain measured here.
     """
-    found = [*findings, *run_findings(runs, budget_seconds, policy.budget)]
-    outcome, evidence = compared(runs, noise, policy.comparison, seed, policy.suggestive)
-    second, anchored, metric, improves = None, None, None, True
-    if evidence is not None:
-        second = fresh_outcome(runs, evidence.delta, noise, policy.fresh)
-        gain = Decimal(repr(round(evidence.delta, 6)))
-        metric = convention.to_metric(best_score) + (-gain if convention.minimize else gain)
-        anchored = convention.to_score(metric)
-        improves = anchored > best_score
-    if runs and method == SELF_REPORTED and outcome is Outcome.BETTER:
-        found.append(
-            Finding(Reason.SELF_REPORTED, Fault.HOST, "The value is the candidate's own word: nothing proves it.")
-        )
-    fresh_answer = second.outcome if second else Outcome.MISSING
-    return Judged(Evidence(tuple(found), outcome, fresh_answer, improves), evidence, second, anchored, metric)
+    found = judging.judge(
+        findings, runs, noise=noise, seed=seed, budget_seconds=budget_seconds, method=method, policy=policy
+    )
+    if found.comparison is None:
+        return Judged(found.evidence)
+    gain = Decimal(repr(round(found.comparison.delta, 6)))
+    metric = convention.to_metric(best_score) + (-gain if convention.minimize else gain)
+    anchored = convention.to_score(metric)
+    evidence = replace(found.evidence, improves_chain=anchored > best_score)
+    return Judged(evidence, found.comparison, found.holdout, anchored, metric)

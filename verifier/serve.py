@@ -13,15 +13,15 @@ from chain.indexer.rules import Follower, index_path
 from chain.program.interface import ProposalStatus
 from common.terminal import View
 from trainer.errors import TrainerError
+from trainer.judging.policy import JudgePolicy
 from verifier import check, settle
-from verifier.policy import Policy
 
 
 def serve(
     connection: Connection,
     project_id: int,
     key: Keypair,
-    policy: Policy,
+    policy: JudgePolicy,
     view: View,
     *,
     once: bool,

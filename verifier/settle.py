@@ -29,14 +29,14 @@ from chain.errors import ChainError, InvalidData
 from chain.irys.client import Role
 from chain.money.client import Client, Done
 from chain.program.interface import LockActive, Project, Proposal, ProposalStatus
-from verifier.check import Checked
-from verifier.verdict import Kind
+from trainer.judging.verdict import VerdictKind
+from verifier.check import CheckResult
 
 MAX_CHECKS = 3
 LOCK_MARGIN = 120  # seconds of the review lock within which nothing new is begun
 
 Ready = Callable[[], object]
-Check = Callable[[Proposal], Checked]
+Check = Callable[[Proposal], CheckResult]
 Say = Callable[[str], None]
 
 
@@ -57,7 +57,7 @@ class NotOurs(ChainError):
 class Settled:
     """How a proposal was left: the verdict's kind, the status on chain now, and our transaction, if any."""
 
-    checked: Checked | None
+    checked: CheckResult | None
     status: ProposalStatus
     signature: str
     note: str
@@ -74,7 +74,7 @@ def next_step(proposal: Proposal, us: Pubkey, now: int) -> Step:
     return Step.CHECK if proposal.reviewer == us else Step.WAIT
 
 
-def frontier_moved(checked: Checked, now: Project) -> bool:
+def frontier_moved(checked: CheckResult, now: Project) -> bool:
     """Whether another proposal was approved since the check began."""
     then = checked.project
     return (then.current_best_aggregate_score, then.current_best_code_hash) != (
@@ -157,7 +157,7 @@ def settle(
         else:
             say("adopting our own claim")
         checked = check(proposal)
-        if checked.verdict.kind is Kind.APPROVE and frontier_moved(checked, client.project(proposal.project_id)):
+        if checked.verdict.kind is VerdictKind.APPROVE and frontier_moved(checked, client.project(proposal.project_id)):
             say("the best moved while this was checked: checking again against the new one")
             continue
         return _conclude(connection, proposal, key, checked, record, say)
@@ -165,18 +165,18 @@ def settle(
 
 
 def _conclude(
-    connection: Connection, proposal: Proposal, key: Keypair, checked: Checked, record: Record, say: Say
+    connection: Connection, proposal: Proposal, key: Keypair, checked: CheckResult, record: Record, say: Say
 ) -> Settled:
     client, kind = connection.client, checked.verdict.kind
-    if kind is Kind.RELEASE:
+    if kind is VerdictKind.RELEASE:
         return _release(connection, proposal, key, checked, record, checked.verdict.explanation)
-    role = Role.VERIFIER_METRICS if kind is Kind.APPROVE else Role.VERIFIER_REJECT_EVIDENCE
+    role = Role.VERIFIER_METRICS if kind is VerdictKind.APPROVE else Role.VERIFIER_REJECT_EVIDENCE
     record.append("verdict", kind=kind.value, attestation=checked.digest.hex())
     say("uploading the attestation")
     metrics = connection.publish(key, role, checked.attestation, "application/json")
     say(f"settling: {kind.value}")
     before = record.sending(kind.value)
-    if kind is Kind.APPROVE:
+    if kind is VerdictKind.APPROVE:
         assert checked.judged.score is not None
         done = client.approve(
             key, proposal, checked.project, verified_score=checked.judged.score, metrics=metrics, before_send=before
@@ -184,15 +184,15 @@ def _conclude(
     else:
         done = client.reject(key, proposal, metrics=metrics, before_send=before)
     _landed(record, done)
-    status = ProposalStatus.APPROVED if kind is Kind.APPROVE else ProposalStatus.REJECTED
+    status = ProposalStatus.APPROVED if kind is VerdictKind.APPROVE else ProposalStatus.REJECTED
     return Settled(checked, status, str(done.receipt.signature), kind.value)
 
 
 def _release(
-    connection: Connection, proposal: Proposal, key: Keypair, checked: Checked | None, record: Record, why: str
+    connection: Connection, proposal: Proposal, key: Keypair, checked: CheckResult | None, record: Record, why: str
 ) -> Settled:
     client = connection.client
-    record.append("verdict", kind=Kind.RELEASE.value, attestation=checked.digest.hex() if checked else None)
+    record.append("verdict", kind=VerdictKind.RELEASE.value, attestation=checked.digest.hex() if checked else None)
     try:
         done = client.release_review(key, proposal, before_send=record.sending("release"))
     except LockActive:

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from verifier.check import Checked
+from verifier.check import CheckResult
 from verifier.settle import Settled
 
 
@@ -15,10 +15,10 @@ def settled(done: Settled) -> dict[str, Any]:
     return {"status": done.status.name.lower(), "signature": done.signature, "note": done.note}
 
 
-def as_json(checked: Checked) -> dict[str, Any]:
+def as_json(checked: CheckResult) -> dict[str, Any]:
     """Verdict, reason and numbers of a check."""
     judged = checked.judged
-    compared, fresh = judged.comparison, judged.fresh
+    compared, second = judged.comparison, judged.holdout
     return {
         "proposal": checked.proposal.id if checked.proposal else None,
         "project": checked.project.id,
@@ -28,7 +28,7 @@ def as_json(checked: Checked) -> dict[str, Any]:
         "delta": compared.delta if compared else None,
         "interval": [_finite(compared.low), _finite(compared.high)] if compared else None,
         "sigma": compared.sigma if compared else None,
-        "fresh_delta": fresh.delta if fresh else None,
+        "holdout_delta": second.delta if second else None,
         "score": judged.score,
         "metric": str(judged.metric) if judged.metric is not None else None,
         "findings": [{"reason": f.reason.value, "detail": f.detail} for f in judged.evidence.findings],
@@ -36,10 +36,10 @@ def as_json(checked: Checked) -> dict[str, Any]:
     }
 
 
-def text(checked: Checked, path: Path, settlement: dict[str, Any] | None) -> str:
+def text(checked: CheckResult, path: Path, settlement: dict[str, Any] | None) -> str:
     """Every check and sample, then the verdict, for a terminal."""
     judged, measured = checked.judged, checked.replay
-    compared, fresh = judged.comparison, judged.fresh
+    compared, second = judged.comparison, judged.holdout
     lines = []
     what = f"proposal {checked.proposal.id}" if checked.proposal else "local candidate"
     lines.append(f"{what}, project {checked.project.id} ({checked.project.token_symbol})")
@@ -50,8 +50,8 @@ def text(checked: Checked, path: Path, settlement: dict[str, Any] | None) -> str
         bench = measured.bench
         lines.append(_check(f"sandbox {bench.isolation}, measurement {bench.method}", bench.method == "trusted"))
         lines.append(_check(f"machine {bench.machine.hardware_class}, data {bench.data_snapshot[:16]}", True))
-    if measured.fresh_source:
-        lines.append(_check(f"fresh text: {measured.fresh_source}", True))
+    if measured.holdout_source:
+        lines.append(_check(f"holdout text: {measured.holdout_source}", True))
     probed = [run for run in measured.runs if run.arm == "candidate" and run.probes]
     if probed:
         worst = max(abs(run.probes["worst"]) for run in probed if run.probes)
@@ -60,9 +60,9 @@ def text(checked: Checked, path: Path, settlement: dict[str, Any] | None) -> str
     for finding in judged.evidence.findings:
         lines.append(f"  !  {finding.reason.value} ({finding.fault.value}): {finding.detail}")
     if measured.runs:
-        lines += ["", f"runs   {'arm':<10} {'val_bpb':>10} {'fresh_bpb':>10} {'train s':>8} {'total s':>8}"]
+        lines += ["", f"runs   {'arm':<10} {'val_bpb':>10} {'holdout':>10} {'train s':>8} {'total s':>8}"]
         for number, run in enumerate(measured.runs, 1):
-            shown = [_number(run.val_bpb), _number(run.fresh_bpb)]
+            shown = [_number(run.val_bpb), _number(run.holdout_bpb)]
             trained = f"{run.train_seconds:.1f}" if run.train_seconds is not None else "-"
             lines.append(
                 f"  {number:>3}  {run.arm:<10} {shown[0]:>10} {shown[1]:>10} {trained:>8} {run.seconds:>8.1f}"
@@ -75,8 +75,8 @@ def text(checked: Checked, path: Path, settlement: dict[str, Any] | None) -> str
             f"confidence {100 * compared.confidence:.2f} %"
         )
         lines.append(f"  noise        sigma {compared.sigma:.6f} bpb, {compared.df:.0f} degrees of freedom")
-        if fresh:
-            lines.append(f"  fresh delta  {fresh.delta:+.6f} bpb [{fresh.low:+.6f}, {fresh.high:+.6f}]")
+        if second:
+            lines.append(f"  on holdout   {second.delta:+.6f} bpb [{second.low:+.6f}, {second.high:+.6f}]")
         if judged.metric is not None:
             lines.append(f"  on chain     {judged.metric:.6f} (score {judged.score:,}), anchored to the chain's best")
     verdict = checked.verdict

@@ -25,7 +25,7 @@ Event = Mapping[str, Any]
 INTERRUPTED = "interrupted"  # why a segment ended that did not end by itself
 _RUN_FIELDS = ("at", "number", "arm", "val_bpb", "failure", "detail", "seconds", "memory_mb", "log")
 _LATER_RUN_FIELDS: Mapping[str, Any] = {
-    "fresh_bpb": None,
+    "holdout_bpb": None,
     "tokens_per_second": None,
     "curve": [],
     "conditions": [],
@@ -42,7 +42,7 @@ class TrialRecord:
     """One candidate being judged, or judged: its source, why, its runs and what became of it.
 
     `commit` is the candidate's, `base` the incumbent's it is measured against. A run is a mapping of its journal
-    fields: arm, val_bpb and fresh_bpb (None without a value), failure ("" or one word: "stopped" by its loss curve,
+    fields: arm, val_bpb and holdout_bpb (None without a value), failure ("" or one word: "stopped" by its loss curve,
     "unfit" for this machine's state, else what went wrong), detail, seconds, memory_mb, tokens_per_second, curve
     (a list of [seconds, loss in nats], what the script printed), conditions (words on the machine's state) and
     machine ("" for the session's own). `machine` is where it was given to last, `lost` how often it did not come back.
@@ -125,8 +125,8 @@ class Frontier:
 class Confirmation:
     """The test before a stake: the code of `commit` against the chain's best, `against`, with fresh runs of both.
 
-    `seed` draws the order, `fresh_seed` (hex) the fresh text; `noise` is the machine's record when it began. `runs`
-    are those of `trainer.judging.replay.ReplayRun`, as JSON, with the time `at` which each was recorded. `passed` is
+    `seed` draws the order, `holdout_seed` (hex) the holdout text; `noise` is the machine's record when it began. `runs`
+    are those of `trainer.judging.runs.ReplayRun`, as JSON, with the time `at` which each was recorded. `passed` is
     None while
     it is open; then `reason` says what decided, and the numbers are those of the comparison's last look in bpb.
     """
@@ -135,7 +135,7 @@ class Confirmation:
     commit: str
     against: str
     seed: int
-    fresh_seed: str
+    holdout_seed: str
     noise: dict[str, float]
     at: str
     runs: list[dict[str, Any]] = field(default_factory=list)
@@ -145,7 +145,7 @@ class Confirmation:
     low: float | None = None
     high: float | None = None
     p: float | None = None
-    fresh_delta: float | None = None
+    holdout_delta: float | None = None
 
     @property
     def disproved(self) -> bool:
@@ -231,7 +231,7 @@ class Session:
                         self.apply({**entry, **which, "event": "run"})
                     self.apply({**event["decision"], **which, "event": "decision"})
                 case "confirming":
-                    about = ("trial", "commit", "against", "seed", "fresh_seed", "noise", "at")
+                    about = ("trial", "commit", "against", "seed", "holdout_seed", "noise", "at")
                     self.confirmations.append(Confirmation(**{name: event[name] for name in about}))
                 case "confirming_run":
                     self.confirmations[-1].runs.append({**event["run"], "at": event["at"]})
@@ -239,7 +239,7 @@ class Session:
                     last = self.confirmations[-1]
                     last.passed, last.reason = event["passed"], event["reason"]
                     last.delta, last.low, last.high = event["delta"], event["low"], event["high"]
-                    last.p, last.fresh_delta = event["p"], event["fresh_delta"]
+                    last.p, last.holdout_delta = event["p"], event["holdout_delta"]
                     if last.disproved and self.head == last.commit:
                         self.head = last.against
                 case "held":

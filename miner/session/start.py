@@ -275,7 +275,7 @@ def submit_file(session: Started, file: Path, claim: str | None, min_confidence:
             commit=sha256(source).hexdigest(),
             against=project.current_best_code_hash.hex(),
             folder=session.folder,
-            rules=confirm.Rules.at(min_confidence, bench.protocol.margin(best)),
+            policy=confirm.policy_at(min_confidence, bench.protocol.margin(best)),
             view=session.view,
         )
         if not done.passed or done.delta is None:

@@ -20,11 +20,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from trainer.judging.policy import JudgePolicy
 from trainer.statistics.distributions import approval_point
-from trainer.statistics.policy import ComparisonPolicy, LookEvidence
+from trainer.statistics.policy import LookEvidence
 
 VERIFIER_RUNS = (6, 3)  # incumbent and candidate runs of a verifier's usual last look
-SUGGESTIVE = 0.1  # the level at which a gain counts as suggested, so that a verifier releases rather than rejects
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +62,16 @@ class Outlook:
         )
 
 
-def outlook(seen: LookEvidence, policy: ComparisonPolicy, market: Market, *, stake: int, fees: int) -> Outlook:
+def outlook(seen: LookEvidence, policy: JudgePolicy, market: Market, *, stake: int, fees: int) -> Outlook:
     """What staking `stake` tokens on a gain confirmed by `seen` promises; `fees` in lamports, paid in any case."""
     incumbent, candidate = VERIFIER_RUNS
     theirs = math.sqrt(1 / incumbent + 1 / candidate)
     ours = math.sqrt(1 / seen.incumbent_runs + 1 / seen.candidate_runs)
     spread = seen.sigma * math.hypot(theirs, ours)
     df = max(1.0, seen.df)
-    bar = approval_point(df, policy.alpha / 2) * seen.sigma * theirs
-    doubt = approval_point(df, SUGGESTIVE) * seen.sigma * theirs
-    gain = seen.delta - policy.margin
+    bar = approval_point(df, policy.comparison.alpha / 2) * seen.sigma * theirs
+    doubt = approval_point(df, policy.suggestive) * seen.sigma * theirs
+    gain = seen.delta - policy.comparison.margin
     approved = _above(gain, bar, spread)
     rejected = 1.0 - _above(gain, doubt, spread)
     value = None

@@ -26,6 +26,7 @@ from miner.journal.worktree import Workspace
 from miner.report.dashboard import Dashboard
 from miner.staking import confirm, outlook, submit
 from trainer.errors import EnvironmentNotReady
+from trainer.judging.policy import JudgePolicy
 from trainer.measurement.bench import Bench
 from trainer.project.task import Task
 from trainer.statistics.comparison import Arm
@@ -82,7 +83,7 @@ class Staking:
         """Confirm, look at what it is worth, and stake. What is not submitted is recorded, and not tried again."""
         session, best = self.journal.session, self.journal.session.frontiers[-1].commit
         margin = self.bench.protocol.margin(float(self._best_metric()))
-        rules = confirm.Rules.at(self.goals.min_confidence, margin)
+        policy = confirm.policy_at(self.goals.min_confidence, margin)
         done = next(
             (c for c in session.confirmations if (c.commit, c.against, c.passed) == (won.commit, best, True)), None
         )
@@ -97,13 +98,13 @@ class Staking:
                 commit=won.commit,
                 against=best,
                 folder=self.folder,
-                rules=rules,
+                policy=policy,
                 view=self.view,
             )
         if not done.passed:
             self._not_confirmed(done, best)
             return
-        reason = self._why_not(done, rules)
+        reason = self._why_not(done, policy)
         if reason:
             self.journal.append("held", commit=won.commit, against=best, reason=reason)
             self.view.say(f"  not submitted: {reason}", style="yellow")
@@ -118,11 +119,11 @@ class Staking:
             self.workspace.keep(best)
             self.view.say("  what was kept since is not better: the search goes on from the best on chain")
 
-    def _why_not(self, done: Confirmation, rules: confirm.Rules) -> str:
+    def _why_not(self, done: Confirmation, policy: JudgePolicy) -> str:
         """Why a confirmed gain is not staked on, in words; "" where it is. The outlook is shown in any case."""
         if self.rejections:
             return "a proposal of this session was rejected: look into it, then start again to submit"
-        client, seen = self.connection.client, confirm.evidence_of(done, rules)
+        client, seen = self.connection.client, confirm.evidence_of(done, policy)
         supply = client.supply(self.project)
         approved = self.follower.proposals(ProposalStatus.APPROVED)
         market = outlook.Market(
@@ -132,7 +133,7 @@ class Staking:
         )
         lacking = max(0, self.goals.stake - client.tokens(self.project, self.wallet.pubkey()))
         fees = _SIGNATURES * FEE_PER_SIGNATURE
-        found = outlook.outlook(seen, rules.comparison, market, stake=self.goals.stake, fees=fees)
+        found = outlook.outlook(seen, policy, market, stake=self.goals.stake, fees=fees)
         self.view.say(f"  confirmed: {done.delta:+.6f} [{done.low:+.6f}, {done.high:+.6f}]; {found.text()}")
         return outlook.verdict(seen, found, min_confidence=self.goals.min_confidence) or goals.affordable(
             self.goals, self._done(), submit.price(self.project, supply, lacking) + fees

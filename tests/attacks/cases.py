@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from verifier.verdict import Kind, Reason
+from trainer.judging.verdict import Reason, VerdictKind
 
 MODEL = """\
 import os, sys, threading, time
@@ -84,12 +84,12 @@ class Attack:
 
     name: str
     source: str
-    expected: Collection[tuple[Kind, Reason]]
+    expected: Collection[tuple[VerdictKind, Reason]]
     says: str = ""
 
 
-def rejected(*reasons: Reason) -> set[tuple[Kind, Reason]]:
-    return {(Kind.REJECT, reason) for reason in reasons}
+def rejected(*reasons: Reason) -> set[tuple[VerdictKind, Reason]]:
+    return {(VerdictKind.REJECT, reason) for reason in reasons}
 
 
 NO_GAIN = rejected(Reason.NO_IMPROVEMENT)
@@ -382,9 +382,9 @@ OWN = [
         "crash_sometimes",
         MODEL + "if os.urandom(1)[0] % 2:\n    raise SystemExit('bad luck')\n" + EVALUATE,
         {
-            (Kind.REJECT, Reason.CRASH),
-            (Kind.REJECT, Reason.NO_IMPROVEMENT),
-            (Kind.RELEASE, Reason.UNCONFIRMED),
+            (VerdictKind.REJECT, Reason.CRASH),
+            (VerdictKind.REJECT, Reason.NO_IMPROVEMENT),
+            (VerdictKind.RELEASE, Reason.UNCONFIRMED),
         },
     ),
 ]
@@ -418,7 +418,7 @@ model.__class__ = Remembers
 """
         + EVALUATE
     )
-    return Attack("memorised_validation", source, rejected(Reason.NOT_ON_FRESH_DATA))
+    return Attack("memorised_validation", source, rejected(Reason.NOT_ON_HOLDOUT))
 
 
 def embedded(where: str) -> Attack:

@@ -33,22 +33,22 @@ from miner.staking import submit
 from tests.attacks import cases
 from tests.attacks.cases import NO_GAIN, Attack, rejected
 from tests.attacks.tiny import TinyHome
+from trainer.judging.verdict import Reason, VerdictKind
 from trainer.project import bundle
 from verifier.cli import main as verifier
-from verifier.verdict import Kind, Reason
 
 pytestmark = pytest.mark.timeout(300)
 
-Verdict = tuple[Kind, Reason]
-APPROVED = {(Kind.APPROVE, Reason.IMPROVED)}
-UNDECIDED = {*NO_GAIN, (Kind.RELEASE, Reason.TOO_NOISY)}
+Verdict = tuple[VerdictKind, Reason]
+APPROVED = {(VerdictKind.APPROVE, Reason.IMPROVED)}
+UNDECIDED = {*NO_GAIN, (VerdictKind.RELEASE, Reason.TOO_NOISY)}
 # Fewer runs than by default where the answer is far from doubtful: one look after one candidate run can reject.
 POLICY = """\
 [comparison]
 first_rejection = 1
 [budget]
 grace_seconds = 1.5
-[fresh]
+[holdout]
 tokens = 4096
 """
 ROOT = Path(__file__).resolve().parents[2]
@@ -241,9 +241,9 @@ FORGED: dict[str, tuple[Callable[[Court], int], Collection[Verdict]]] = {
     "wrong_hash": (wrong_hash, rejected(Reason.HASH_MISMATCH)),
     "wrong_log_hash": (wrong_log_hash, rejected(Reason.HASH_MISMATCH)),
     # Nobody signed what this miner says it published; a gateway could have caused that too.
-    "stolen_item": (stolen_item, {(Kind.RELEASE, Reason.ARTIFACT_UNAVAILABLE)}),
-    "no_item": (no_item, {(Kind.RELEASE, Reason.ARTIFACT_UNAVAILABLE)}),
-    "unknown_machine": (unknown_machine, {(Kind.RELEASE, Reason.HARDWARE_DIFFERS)}),
+    "stolen_item": (stolen_item, {(VerdictKind.RELEASE, Reason.ARTIFACT_UNAVAILABLE)}),
+    "no_item": (no_item, {(VerdictKind.RELEASE, Reason.ARTIFACT_UNAVAILABLE)}),
+    "unknown_machine": (unknown_machine, {(VerdictKind.RELEASE, Reason.HARDWARE_DIFFERS)}),
 }
 
 
@@ -277,7 +277,7 @@ TRICKS: dict[str, Trick] = {
     **{name: Trick(*forged, runs=False) for name, forged in FORGED.items()},
     **{attack.name: replace(script(attack), runs=False) for attack in cases.EMBEDDED},
     **{attack.name: script(attack) for attack in (*cases.KNOWN, *cases.OWN)},
-    "memorised_validation": Trick(remember_validation, rejected(Reason.NOT_ON_FRESH_DATA)),
+    "memorised_validation": Trick(remember_validation, rejected(Reason.NOT_ON_HOLDOUT)),
     # Every other run is wild and none is better: a record of noise that learned from them would hide others' gains.
     # A proposal that changes nothing may also need more runs than are allowed to be told from one that does.
     "noise_poison": Trick(
@@ -348,11 +348,11 @@ def court(
 @pytest.mark.parametrize("name", [name for name in TRICKS if name != AFTERWARDS])
 def test_the_verdict_is_right(court: Court, name: str) -> None:
     found = court.accuse(name).result() if TRICKS[name].runs else court.check_here(name)
-    verdict = Kind(found["verdict"]), Reason(found["reason"])
+    verdict = VerdictKind(found["verdict"]), Reason(found["reason"])
     assert TRICKS[name].runs or not found["runs"]
-    shown = json.dumps({key: found[key] for key in ("explanation", "delta", "fresh_delta", "findings")}, indent=1)
+    shown = json.dumps({key: found[key] for key in ("explanation", "delta", "holdout_delta", "findings")}, indent=1)
     assert verdict in TRICKS[name].expected, f"{verdict}\n{shown}"
-    assert found["exit"] == {Kind.APPROVE: 0, Kind.REJECT: 3, Kind.RELEASE: 4}[verdict[0]]
+    assert found["exit"] == {VerdictKind.APPROVE: 0, VerdictKind.REJECT: 3, VerdictKind.RELEASE: 4}[verdict[0]]
     assert TRICKS[name].says in found["explanation"], shown
     if TRICKS[name].expected == NO_GAIN:  # the number itself is the honest one, of a model that knows hardly anything
         assert all(run["val_bpb"] > 4 for run in found["runs"] if run["arm"] == "candidate"), found["runs"]
@@ -364,7 +364,7 @@ def test_nothing_is_left_behind(court: Court) -> None:
     for check in court.checks.values():
         check.result()
     assert "daemonwashere" not in processes()
-    assert (Kind(found["verdict"]), Reason(found["reason"])) in APPROVED, found["explanation"]
+    assert (VerdictKind(found["verdict"]), Reason(found["reason"])) in APPROVED, found["explanation"]
     assert own(court) == court.before
     sigma = court.session.bench.noise().sigma
     assert sigma is not None

@@ -132,7 +132,7 @@ def test_mine_submit_check_settle_audit_show(tiny_home: TinyHome, home: Path) ->
     found = answer(home, "verifier", "check", 0, "--settle", "--yes")
     assert (found["verdict"], found["reason"], found["settlement"]["status"]) == ("approve", "improved", "approved")
     assert found["delta"] > 0
-    assert found["fresh_delta"] > 0
+    assert found["holdout_delta"] > 0
     assert {run["failure"] for run in found["runs"]} == {""}
 
     shown = answer(home, "chain", "project", "show", 0)

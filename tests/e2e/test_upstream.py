@@ -46,4 +46,4 @@ def test_created_laid_out_submitted_and_approved(tmp_path: Path, monkeypatch: py
     found = answer(home, "verifier", "check", 0, "--settle", "--yes")
     assert (found["verdict"], found["settlement"]["status"]) == ("approve", "approved"), found["reason"]
     assert found["delta"] > 0.2
-    assert found["fresh_delta"] > 0.1
+    assert found["holdout_delta"] > 0.1

@@ -32,16 +32,20 @@ from chain.program.interface import (
 from tests import local
 from tests.faults.world import Killed, World, number, tokens_of, world
 from tests.verifier.cases import Answer, approving, rejecting, releasing
+from trainer.judging.verdict import Reason, VerdictKind
 from verifier import attestation, settle
-from verifier.check import Checked, folder_of
+from verifier.check import CheckResult, folder_of
 from verifier.settle import NotOurs, Record
-from verifier.verdict import Kind, Reason
 
 COUNT = number("ARMLX_FAULT_SETTLEMENTS", 24)
 SEED = number("ARMLX_FAULT_SEED", 1)
 TRIES = 25  # of one proposal; a fifth of its calls fail and a third of its processes are killed
 KILLED = 0.35
-HOW: dict[Kind, Answer] = {Kind.APPROVE: approving, Kind.REJECT: rejecting, Kind.RELEASE: releasing}
+HOW: dict[VerdictKind, Answer] = {
+    VerdictKind.APPROVE: approving,
+    VerdictKind.REJECT: rejecting,
+    VerdictKind.RELEASE: releasing,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +61,7 @@ class Settling:
         self.troubles: Counter[str] = Counter()
         self.released: Counter[int] = Counter()  # settlements that ended with a release, by proposal
 
-    def settle(self, proposal: Proposal, meant: Kind) -> None:
+    def settle(self, proposal: Proposal, meant: VerdictKind) -> None:
         """As `verifier run` does: tried again until it is settled, each time by a new process."""
         machine = self.rng.choice(self.machines)
         for _ in range(TRIES):
@@ -73,10 +77,10 @@ class Settling:
                 self.troubles[type(error).__name__] += 1
         raise AssertionError(f"proposal {proposal.id} is not settled after {TRIES} tries: {self.troubles}")
 
-    def _try(self, connection: Connection, proposal: int, meant: Kind) -> bool:
+    def _try(self, connection: Connection, proposal: int, meant: VerdictKind) -> bool:
         killed = self.rng.random() < KILLED / 4
 
-        def check(current: Proposal) -> Checked:
+        def check(current: Proposal) -> CheckResult:
             found = HOW[meant](connection, current)
             if killed:
                 raise Killed
@@ -92,7 +96,7 @@ class Settling:
         # what could not be fetched is released for the machine's own fault, and tried again
         unfetched = done.checked and done.checked.verdict.reason is Reason.ARTIFACT_UNAVAILABLE
         self.troubles["artifact unavailable"] += bool(unfetched)
-        return meant is Kind.RELEASE and not unfetched
+        return meant is VerdictKind.RELEASE and not unfetched
 
 
 def test_through_faults_each_is_settled_once_as_meant(tmp_path: Path) -> None:
@@ -105,7 +109,10 @@ def test_through_faults_each_is_settled_once_as_meant(tmp_path: Path) -> None:
                 for number in range(COUNT)
             ]
         work = Settling(at, [at.machine(home) for home in homes], SEED)
-        meant = {p.id: rng.choice([Kind.APPROVE, Kind.REJECT, Kind.REJECT, Kind.RELEASE]) for p in proposals}
+        meant = {
+            p.id: rng.choice([VerdictKind.APPROVE, VerdictKind.REJECT, VerdictKind.REJECT, VerdictKind.RELEASE])
+            for p in proposals
+        }
         for proposal in proposals:
             work.settle(proposal, meant[proposal.id])
         for proxy in at.proxies:
@@ -122,7 +129,7 @@ def test_through_faults_each_is_settled_once_as_meant(tmp_path: Path) -> None:
         _on_record(at, homes)
 
 
-def _as_meant(at: World, proposals: list[Proposal], meant: dict[int, Kind], released: Counter[int]) -> None:
+def _as_meant(at: World, proposals: list[Proposal], meant: dict[int, VerdictKind], released: Counter[int]) -> None:
     """What the chain says of each proposal, and how often it was told."""
     events = at.events()
     count = Counter((type(event), event.id) for event in events if hasattr(event, "id"))
@@ -133,32 +140,32 @@ def _as_meant(at: World, proposals: list[Proposal], meant: dict[int, Kind], rele
                 count[event, proposal.id]
                 for event in (ReviewClaimed, ReviewReleased, ProposalApproved, ProposalRejected)
             )
-            assert (approvals, rejections) == (kind is Kind.APPROVE, kind is Kind.REJECT)
+            assert (approvals, rejections) == (kind is VerdictKind.APPROVE, kind is VerdictKind.REJECT)
             assert releases == released[proposal.id]
             assert claims == releases + approvals + rejections  # none was claimed twice, none is left claimed
             assert now.status.name == {"approve": "APPROVED", "reject": "REJECTED", "release": "PENDING"}[kind]
-            if kind is Kind.RELEASE:
+            if kind is VerdictKind.RELEASE:
                 continue
             sealed = direct.fetch(now.metrics_irys_id, now.metrics_hash, now.reviewer, "attestation")
             signer, body = attestation.open_envelope(sealed)
             assert signer == now.reviewer
             assert (body["predicate"]["proposal"], body["predicate"]["verdict"]["kind"]) == (proposal.id, kind.value)
-            if kind is Kind.APPROVE:
+            if kind is VerdictKind.APPROVE:
                 assert body["predicate"]["score"]["verified"] == now.verified_aggregate_score
 
 
-def _tokens_add_up(at: World, proposals: list[Proposal], meant: dict[int, Kind], homes: list[Path]) -> None:
+def _tokens_add_up(at: World, proposals: list[Proposal], meant: dict[int, VerdictKind], homes: list[Path]) -> None:
     """Every token is where the verdicts put it: bought, minted, burned, claimable, in escrow."""
     events = at.events()
-    of = {kind: [p for p in proposals if meant[p.id] is kind] for kind in Kind}
+    of = {kind: [p for p in proposals if meant[p.id] is kind] for kind in VerdictKind}
     rejected = {event.id: event for event in events if isinstance(event, StakeSlashed)}
     assert {number: e.to_verifier_pool + e.burned for number, e in rejected.items()} == {
-        p.id: p.stake for p in of[Kind.REJECT]
+        p.id: p.stake for p in of[VerdictKind.REJECT]
     }
     minted = sum(e.amount for e in events if isinstance(e, MinerRewardMinted))
     burned = sum(e.amount for e in events if isinstance(e, LedgerBurned))
     bought = sum(e.tokens_out for e in events if isinstance(e, Bought))
-    assert sum(isinstance(e, MinerRewardMinted) for e in events) == len(of[Kind.APPROVE])
+    assert sum(isinstance(e, MinerRewardMinted) for e in events) == len(of[VerdictKind.APPROVE])
     assert burned == sum(e.burned for e in rejected.values())
     assert bought == sum(p.stake for p in proposals)
     with at.direct() as direct:
@@ -170,11 +177,11 @@ def _tokens_add_up(at: World, proposals: list[Proposal], meant: dict[int, Kind],
         pdas = client.pdas
         for proposal in proposals:
             escrow = held.pop(pdas.proposal_escrow(proposal.id), 0)
-            assert escrow == (proposal.stake if meant[proposal.id] is Kind.RELEASE else 0)
+            assert escrow == (proposal.stake if meant[proposal.id] is VerdictKind.RELEASE else 0)
         claimable = [client.claimable(0, _key(home)) for home in homes]
         assert held.pop(pdas.project_pool(0)) == sum(claimable) == sum(e.to_verifier_pool for e in rejected.values())
         miner = interface.associated_token_account(local.miner_of(direct).pubkey(), project.mint)
-        assert held.pop(miner) == sum(p.stake for p in of[Kind.APPROVE]) + minted
+        assert held.pop(miner) == sum(p.stake for p in of[VerdictKind.APPROVE]) + minted
         assert not any(held.values())
 
 

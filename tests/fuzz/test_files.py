@@ -20,7 +20,8 @@ from miner.journal import interop
 from miner.journal.interop import InvalidRecord
 from tests import local
 from tests.fuzz.mutate import TIME_LIMIT, fuzzed, mutated, mutated_json, mutated_json_text, outcome
-from tests.verifier.cases import checked, failing, replay_run, runs
+from tests.trainer.judging.cases import failing, replay_run, runs
+from tests.verifier.cases import checked
 from trainer.errors import InvalidBundle, InvalidProtocol
 from trainer.project import bundle, protocol, samples, task
 from trainer.project.bundle import BLOCK, UnsafeArchive

@@ -19,14 +19,15 @@ from solders.keypair import Keypair
 from chain.connection.opening import Connection
 from chain.errors import InvalidData
 from tests import local
-from tests.verifier.cases import Answer, approving, checked, failing, rejecting, releasing, replay_run, runs
+from tests.trainer.judging.cases import failing, replay_run, runs
+from tests.verifier.cases import Answer, approving, checked, rejecting, releasing
+from trainer.judging.verdict import CaseFinding, Fault, Reason
 from verifier import attestation
 from verifier.audit import audit, passed, rederive
 from verifier.cli import main
 from verifier.settle import settle
-from verifier.verdict import Fault, Finding, Reason
 
-HOST = Finding(Reason.NOT_READY, Fault.HOST, "No sandbox.")
+HOST = CaseFinding(Reason.NOT_READY, Fault.HOST, "No sandbox.")
 LONG = "x" * 3_000
 
 
@@ -233,7 +234,7 @@ def test_a_verifier_that_lies_with_its_own_key_contradicts_itself(world: Settled
 
 
 @pytest.mark.parametrize("index", [0, 1, 2, 3])
-@pytest.mark.parametrize("field", ["val_bpb", "fresh_bpb", "arm"])
+@pytest.mark.parametrize("field", ["val_bpb", "holdout_bpb", "arm"])
 def test_the_runs_that_decided_cannot_be_others(world: Settled, index: int, field: str) -> None:
     for value in altered(opened(world.sealed["approved"])["predicate"]["runs"][index][field]):
         body = opened(world.sealed["approved"])
@@ -251,7 +252,7 @@ def test_noise_policy_findings_and_signer_count(world: Settled) -> None:
         (("noise", "sum_squares"), 1.0),
         (("policy", "comparison", "alpha"), 0.2),
         (("policy", "comparison", "margin"), 1.0),
-        (("policy", "fresh", "alpha"), 0.2),
+        (("policy", "holdout", "alpha"), 0.2),
         (("policy", "comparison", "unknown"), 1),
         (("policy", "same_hardware"), "no"),
         (("runs", 1, "train_seconds"), 60.0),

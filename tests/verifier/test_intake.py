@@ -19,10 +19,10 @@ from chain.connection.opening import Connection
 from chain.irys.client import Role
 from chain.program.interface import Proposal
 from tests import local
+from trainer.judging.verdict import CaseFinding, Fault, Reason
 from trainer.project import bundle, protocol, task
 from trainer.project.source import SourceCaps
 from verifier.intake import Case, check_source, local_case, open_case, read_candidate
-from verifier.verdict import Fault, Finding, Reason
 
 SNAPSHOT: Mapping[str, bytes] = local.SMOKE.files
 SURFACE = protocol.parse(local.PROTOCOL).surface
@@ -292,4 +292,4 @@ def test_a_local_candidate(connection: Connection) -> None:
     assert case.code_hash == sha256(bundle.pack(with_train(BETTER))).hexdigest()
     big = local_case(connection.client.project(0), parsed, b"X = '" + b"a" * 9_000 + b"'", CAPS)
     assert faults(big) == [(Reason.SOURCE_TOO_LARGE, Fault.BYTES)]
-    assert isinstance(big.findings[0], Finding)
+    assert isinstance(big.findings[0], CaseFinding)

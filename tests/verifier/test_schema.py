@@ -17,9 +17,11 @@ from chain.connection.opening import VERIFIER, Connection
 from chain.irys.client import Role
 from common.terminal import View
 from tests import local
-from tests.verifier.cases import checked, failing, replay_run, runs
-from verifier import attestation, check, policy
-from verifier.verdict import Fault, Finding, Reason
+from tests.trainer.judging.cases import failing, replay_run, runs
+from tests.verifier.cases import checked
+from trainer.judging.policy import JudgePolicy
+from trainer.judging.verdict import CaseFinding, Fault, Reason
+from verifier import attestation, check
 
 if TYPE_CHECKING:
     from tests.attacks.tiny import TinyHome
@@ -38,14 +40,14 @@ def body_of(sealed: bytes) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def real(tiny_home: TinyHome) -> dict[str, Any]:
-    """The statement of a real check of a train.py in the sandbox, trusted measurement and fresh text included."""
+    """The statement of a real check of a train.py in the sandbox, trusted measurement and holdout text included."""
     with Connection("embedded", tiny_home.path) as connection:
         found = check.check_candidate(
             connection,
             connection.client.project(tiny_home.project),
             tiny_home.better.encode(),
             connection.wallet(None, VERIFIER),
-            policy.Policy(),
+            JudgePolicy(),
             View(quiet=True),
         )
     return body_of(found.attestation)
@@ -66,7 +68,7 @@ def test_a_real_attestation_fits(real: dict[str, Any]) -> None:
     predicate = real["predicate"]
     assert (predicate["method"], predicate["verdict"]["kind"]) == ("trusted", "approve")
     assert predicate["machine"]["class"]
-    assert predicate["data"]["fresh"]["source"].startswith("held out:")
+    assert predicate["data"]["holdout"]["source"].startswith("held out:")
     assert all(run["probes"]["count"] for run in predicate["runs"] if run["val_bpb"] and run["arm"] == "candidate")
     assert [entry["name"] for entry in real["subject"]] == ["code.tar", "train.py"]
 
@@ -74,7 +76,7 @@ def test_a_real_attestation_fits(real: dict[str, Any]) -> None:
 def test_every_kind_of_attestation_fits(connection: Connection) -> None:
     """Of proposals: approved, failing, released by this host, unreadable, and of a project that cannot be fetched."""
     proposal = local.propose(connection)
-    host = Finding(Reason.NOT_READY, Fault.HOST, "x" * 5_000)
+    host = CaseFinding(Reason.NOT_READY, Fault.HOST, "x" * 5_000)
     made = [
         checked(connection, proposal, runs(0.2)),
         checked(connection, proposal, runs(0.0)),
@@ -86,11 +88,11 @@ def test_every_kind_of_attestation_fits(connection: Connection) -> None:
     other = connection.publish(local.miner_of(connection), Role.PROPOSAL_CODE, b"x", "application/x-tar")
     made.append(checked(connection, replace(broken, code_irys_id=other[1]), []))
     key = local.verifier_of(connection)
-    unreadable = check._nothing((Finding(Reason.ARTIFACT_UNAVAILABLE, Fault.HOST, "No gateway answers."),))
+    unreadable = check._nothing((CaseFinding(Reason.ARTIFACT_UNAVAILABLE, Fault.HOST, "No gateway answers."),))
     project = connection.client.project(0)
     made.append(
         check._conclude(
-            connection, project, proposal, None, unreadable, key, policy.Policy(), connection.home / "none", None
+            connection, project, proposal, None, unreadable, key, JudgePolicy(), connection.home / "none", None
         )
     )
     for found in made:
@@ -170,7 +172,7 @@ def test_its_words_are_the_codes_words() -> None:
     definitions = SCHEMA["$defs"]
     assert definitions["reason"]["enum"] == [reason.value for reason in Reason]
     tables = definitions["policy"]["properties"]
-    written = policy.Policy().as_json()
+    written = JudgePolicy().as_json()
     assert set(tables) == set(written)
     for name, table in written.items():
         if isinstance(table, dict):

@@ -23,11 +23,12 @@ from chain.program.interface import NotVerifier, Proposal, ProposalStatus
 from common.terminal import View
 from tests import local
 from tests.chain.svm import digest
-from tests.verifier.cases import Answer, approving, checked, rejecting, releasing, runs
+from tests.trainer.judging.cases import runs
+from tests.verifier.cases import Answer, approving, checked, rejecting, releasing
 from trainer.errors import EnvironmentNotReady, TrainerError
+from trainer.judging.policy import JudgePolicy
 from verifier import attestation, check, serve, settle
-from verifier.check import Checked, folder_of
-from verifier.policy import Policy
+from verifier.check import CheckResult, folder_of
 from verifier.settle import LOCK_MARGIN, MAX_CHECKS, NotOurs, Record, Settled, Step, frontier_moved, next_step
 
 US, THEM = Keypair().pubkey(), Keypair().pubkey()
@@ -67,7 +68,7 @@ def record(connection: Connection, proposal: int = 0) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def never(connection: Connection, proposal: Proposal) -> Checked:
+def never(connection: Connection, proposal: Proposal) -> CheckResult:
     raise AssertionError("nothing is to be checked here")
 
 
@@ -251,7 +252,7 @@ def test_a_frontier_that_moves_is_checked_again(connection: Connection) -> None:
     local.propose(connection)
     seen: list[int] = []
 
-    def check(connection: Connection, proposal: Proposal) -> Checked:
+    def check(connection: Connection, proposal: Proposal) -> CheckResult:
         found = approving(connection, proposal)
         seen.append(found.project.current_best_aggregate_score)
         if len(seen) == 1:
@@ -272,7 +273,7 @@ def test_no_longer_better_than_the_new_best_it_is_rejected(connection: Connectio
     local.propose(connection)
     answers = [approving, rejecting]
 
-    def check(connection: Connection, proposal: Proposal) -> Checked:
+    def check(connection: Connection, proposal: Proposal) -> CheckResult:
         found = answers.pop(0)(connection, proposal)
         if answers:
             _overtake(connection, 2_900_000, connection.client)
@@ -287,7 +288,7 @@ def test_a_frontier_that_never_rests_is_given_up(connection: Connection) -> None
     scores = iter(range(2_510_000, 2_600_000, 1_000))
     count = 0
 
-    def check(connection: Connection, proposal: Proposal) -> Checked:
+    def check(connection: Connection, proposal: Proposal) -> CheckResult:
         nonlocal count
         count += 1
         found = approving(connection, proposal)
@@ -304,7 +305,7 @@ def test_a_frontier_that_never_rests_is_given_up(connection: Connection) -> None
 def test_a_rejection_does_not_depend_on_the_frontier(connection: Connection) -> None:
     local.propose(connection)
 
-    def check(connection: Connection, proposal: Proposal) -> Checked:
+    def check(connection: Connection, proposal: Proposal) -> CheckResult:
         found = rejecting(connection, proposal)
         _overtake(connection, 2_510_000, connection.client)
         return found
@@ -358,7 +359,7 @@ def test_killed_at_any_point_it_is_settled_once(
 def test_killed_while_checking_it_goes_on_with_its_claim(connection: Connection) -> None:
     local.propose(connection)
 
-    def killed(connection: Connection, proposal: Proposal) -> Checked:
+    def killed(connection: Connection, proposal: Proposal) -> CheckResult:
         raise Killed
 
     with pytest.raises(Killed):
@@ -374,7 +375,7 @@ def test_a_refused_settlement_is_not_recorded_as_done(connection: Connection) ->
     local.propose(connection)
     made = []
 
-    def check(connection: Connection, proposal: Proposal) -> Checked:
+    def check(connection: Connection, proposal: Proposal) -> CheckResult:
         found = approving(connection, proposal)
         made.append(found)
         return replace(found, judged=replace(found.judged, score=1))
@@ -455,7 +456,7 @@ def served(
     retries: int = 3,
     ready: settle.Ready = ready,
 ) -> list[dict[str, Any]]:
-    def check(connection: Connection, proposal: Proposal, *_: Any, **__: Any) -> Checked:
+    def check(connection: Connection, proposal: Proposal, *_: Any, **__: Any) -> CheckResult:
         return how(connection, proposal)
 
     monkeypatch.setattr("verifier.check.check_proposal", check)
@@ -463,7 +464,7 @@ def served(
         connection,
         0,
         local.verifier_of(connection),
-        Policy(),
+        JudgePolicy(),
         View(quiet=True),
         once=True,
         every=1.0,
@@ -480,7 +481,7 @@ def test_the_loop_settles_all_and_one_bad_one_stops_no_other(
         local.propose(connection)
     tries: dict[int, int] = {}
 
-    def how(connection: Connection, proposal: Proposal) -> Checked:
+    def how(connection: Connection, proposal: Proposal) -> CheckResult:
         tries[proposal.id] = tries.get(proposal.id, 0) + 1
         if proposal.id == 1:
             raise TrainerError("This one cannot be checked.", "Never.")

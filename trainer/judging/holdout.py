@@ -1,4 +1,4 @@
-"""Fresh data: text that nobody could know when the proposal was submitted, for a second score.
+"""Holdout text: text that nobody could know when the proposal was submitted, for a second score.
 
 The validation shard is public, so its answers can be memorised. The slot hash of the submission, fixed
 after the code was, draws other text:
@@ -35,7 +35,7 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class FreshText:
+class HoldoutText:
     """Drawn text. `source` says where it is from, `view` is the data folder to train on."""
 
     source: str
@@ -46,7 +46,7 @@ class FreshText:
 
 def seed_of(block_hash: bytes, proposal: int) -> bytes:
     """The seed of a proposal's draw: 32 bytes from the slot hash of its submission and its id."""
-    return sha256(b"fresh data" + block_hash + proposal.to_bytes(8, "little")).digest()
+    return sha256(b"holdout text" + block_hash + proposal.to_bytes(8, "little")).digest()
 
 
 def draw_shard(seed: bytes, local: Sequence[int]) -> int:
@@ -81,9 +81,9 @@ def draw_groups(seed: bytes, groups: Sequence[tuple[str, int, int]], enough: int
     return sorted(drawn)
 
 
-def fresh_text(
+def holdout_text(
     cache: Path, folder: Path, seed: bytes, enough: int, *, val_filename: str, public: bool, say: Say
-) -> FreshText:
+) -> HoldoutText:
     """Draw at least `enough` bytes of text; `public` where the data is the public dataset.
 
     EnvironmentNotReady where there is none to be had. `folder` is this verification's own.
@@ -99,7 +99,7 @@ def fresh_text(
     return _held_out(cache, folder, seed, enough, shards)
 
 
-def _downloaded(cache: Path, folder: Path, seed: bytes, enough: int, shards: Sequence[str], say: Say) -> FreshText:
+def _downloaded(cache: Path, folder: Path, seed: bytes, enough: int, shards: Sequence[str], say: Say) -> HoldoutText:
     import pyarrow.parquet as pq
 
     numbers = [int(name.rpartition("_")[2]) for name in shards if name.rpartition("_")[2].isdigit()]
@@ -123,7 +123,7 @@ def _downloaded(cache: Path, folder: Path, seed: bytes, enough: int, shards: Seq
     except Exception as error:  # pyarrow raises many kinds on hostile bytes
         path.unlink(missing_ok=True)
         raise EnvironmentNotReady(f"{name} is not a readable shard: {error}.", "Try again later.") from error
-    return FreshText(name, tuple(texts), cache, _digest(texts))
+    return HoldoutText(name, tuple(texts), cache, _digest(texts))
 
 
 def _download(url: str, path: Path) -> None:
@@ -152,7 +152,7 @@ def _download(url: str, path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _held_out(cache: Path, folder: Path, seed: bytes, enough: int, shards: Sequence[str]) -> FreshText:
+def _held_out(cache: Path, folder: Path, seed: bytes, enough: int, shards: Sequence[str]) -> HoldoutText:
     """Row groups of the local training shards, and a view of the data without them."""
     import pyarrow.parquet as pq
 
@@ -175,7 +175,7 @@ def _held_out(cache: Path, folder: Path, seed: bytes, enough: int, shards: Seque
         _write_view(cache, view, {name: {i for n, i in drawn if n == name} for name in shards})
         complete.write_text(digest)
     source = "held out: " + ", ".join(f"{name} group {index}" for name, index in drawn[:8])
-    return FreshText(source, tuple(texts), view / "cache", digest)
+    return HoldoutText(source, tuple(texts), view / "cache", digest)
 
 
 def _write_view(cache: Path, view: Path, out: dict[str, set[int]]) -> None:

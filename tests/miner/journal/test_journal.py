@@ -133,8 +133,8 @@ def test_what_it_adds_up_to(tmp_path: Path) -> None:
 def test_a_disproved_keep_is_left_with_the_very_event_that_says_so(
     passed: bool, delta: float | None, head: str, tmp_path: Path
 ) -> None:
-    about = {"trial": 1, "commit": "d" * 40, "against": "c" * 40, "seed": 1, "fresh_seed": "00", "noise": {}}
-    numbers = dict.fromkeys(("low", "high", "p", "fresh_delta"))
+    about = {"trial": 1, "commit": "d" * 40, "against": "c" * 40, "seed": 1, "holdout_seed": "00", "noise": {}}
+    numbers = dict.fromkeys(("low", "high", "p", "holdout_delta"))
     events = [
         SESSION,
         trial(0),

@@ -76,8 +76,16 @@ def test_levels_gain_and_steps() -> None:
 
 def test_what_a_confirming_test_disproves_is_no_gain() -> None:
     more = (trial(3, WORSE, KEPT), run(3, "candidate", 2.3), decision(3, "keep", 0.1))
-    about = {"at": at(9), "trial": 3, "commit": WORSE, "seed": 1, "fresh_seed": "", "noise": {}}
-    numbers = {"passed": False, "reason": "", "delta": -0.01, "low": None, "high": None, "p": None, "fresh_delta": None}
+    about = {"at": at(9), "trial": 3, "commit": WORSE, "seed": 1, "holdout_seed": "", "noise": {}}
+    numbers = {
+        "passed": False,
+        "reason": "",
+        "delta": -0.01,
+        "low": None,
+        "high": None,
+        "p": None,
+        "holdout_delta": None,
+    }
     for against, gain, last in ((BASE, 0.0, BASE), (KEPT, 0.2, KEPT)):
         confirmed = {"event": "confirming", **about, "against": against}, {"event": "confirmed", "at": at(9), **numbers}
         found = summary.summarize(session(*OLD, *more, *confirmed))
@@ -163,10 +171,10 @@ def test_what_follows_the_last_event_of_an_interrupted_trial_was_a_run() -> None
 
 
 def test_an_interrupted_confirming_test_was_a_run() -> None:
-    about = {"at": at(5), "trial": 0, "commit": KEPT, "seed": 1, "fresh_seed": "", "noise": {}, "against": BASE}
+    about = {"at": at(5), "trial": 0, "commit": KEPT, "seed": 1, "holdout_seed": "", "noise": {}, "against": BASE}
     begun = ({"event": "begin", "at": at(0)}, {"event": "confirming", **about})
     assert summary.time_split(session(*begun, end(10, "interrupted", 600.0))).interrupted == 300
-    numbers = {"passed": True, "reason": "", "delta": 0.1, "low": None, "high": None, "p": None, "fresh_delta": None}
+    numbers = {"passed": True, "reason": "", "delta": 0.1, "low": None, "high": None, "p": None, "holdout_delta": None}
     over = {"event": "confirmed", "at": at(6), **numbers}
     assert summary.time_split(session(*begun, over, end(10, "interrupted", 600.0))).interrupted == 0
     ran = {"event": "confirming_run", "at": at(6), "run": {"arm": "candidate", "seconds": 60.0}}

@@ -10,22 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain.money.score import Convention
-from miner.staking.confirm import Rules, judge
-from tests.verifier.cases import NOISE, failing, runs
-from trainer.judging.replay import ReplayRun
+from miner.staking import confirm
+from miner.staking.confirm import policy_at
+from tests.trainer.judging.cases import NOISE, failing, runs
+from trainer.judging.policy import JudgePolicy
+from trainer.judging.runs import ReplayRun
+from trainer.judging.verdict import VerdictKind, decide
 from verifier import replay as verifying
-from verifier.policy import Policy
-from verifier.verdict import Kind, decide
 
 BUDGET = 6.0
-RULES = Rules.at(0.99, 0.0)
+POLICY = policy_at(0.99, 0.0)
 
 
-def answer(measured: tuple[ReplayRun, ...], *, trusted: bool = True, rules: Rules = RULES) -> str:
-    return judge(measured, NOISE, rules, seed=7, budget_seconds=BUDGET, trusted=trusted).problem
+def answer(measured: tuple[ReplayRun, ...], *, method: str = "trusted", policy: JudgePolicy = POLICY) -> str:
+    """Why it is not submitted; "" where it is."""
+    _, said = confirm.answer((), measured, NOISE, policy, seed=7, budget_seconds=BUDGET, method=method)
+    return "" if said.kind is VerdictKind.APPROVE else said.explanation
 
 
-def verdict(measured: tuple[ReplayRun, ...]) -> Kind:
+def verdict(measured: tuple[ReplayRun, ...]) -> VerdictKind:
     judged = verifying.judge(
         (),
         measured,
@@ -35,9 +38,9 @@ def verdict(measured: tuple[ReplayRun, ...]) -> Kind:
         method="trusted",
         best_score=2_500_000,
         convention=Convention("reflected", 2_500_000),
-        policy=Policy(),
+        policy=JudgePolicy(),
     )
-    return decide(judged.evidence, Policy().verdict).kind
+    return decide(judged.evidence, JudgePolicy().verdict).kind
 
 
 def late(measured: tuple[ReplayRun, ...], seconds: float) -> tuple[ReplayRun, ...]:
@@ -48,14 +51,14 @@ def late(measured: tuple[ReplayRun, ...], seconds: float) -> tuple[ReplayRun, ..
     ("measured", "words"),
     [
         (runs(0.2), ""),
-        (runs(-0.05), "not shown to be better"),
-        (runs(0.0), "not shown to be better"),
-        (runs(0.2, -0.02), "does not hold on fresh text"),
-        (runs(0.2, 0.05), "not clear or much smaller"),
+        (runs(-0.05), "No improvement over the incumbent"),
+        (runs(0.0), "No improvement over the incumbent"),
+        (runs(0.2, -0.02), "does not hold on holdout text"),
+        (runs(0.2, 0.05), "is not clear, or far smaller"),
         (late(runs(0.2), 30.0), "8.5 s are allowed"),
         ((*runs(0.2), failing("candidate", "crash", "It broke.")), "It broke"),
-        ((), "no end"),
-        (tuple(replace(run, fresh_bpb=None) for run in runs(0.2)), "could not be scored on fresh text"),
+        ((), "not carried out"),
+        (tuple(replace(run, holdout_bpb=None) for run in runs(0.2)), "No holdout text could be scored"),
     ],
 )
 def test_what_is_not_submitted(measured: tuple[ReplayRun, ...], words: str) -> None:
@@ -63,7 +66,7 @@ def test_what_is_not_submitted(measured: tuple[ReplayRun, ...], words: str) -> N
     assert words in found
     assert bool(words) == bool(found)
     if found == "":
-        assert verdict(measured) is Kind.APPROVE
+        assert verdict(measured) is VerdictKind.APPROVE
 
 
 @settings(max_examples=300, deadline=None)
@@ -82,22 +85,22 @@ def test_what_passes_the_verifier_approves(
     if crash:
         measured = (*measured, failing("candidate", "crash"))
     if answer(measured) == "":
-        assert verdict(measured) is Kind.APPROVE
+        assert verdict(measured) is VerdictKind.APPROVE
     elif not crash:
-        assert verdict(measured) is not Kind.APPROVE
+        assert verdict(measured) is not VerdictKind.APPROVE
 
 
-def test_self_reported_numbers_are_not_scored_on_fresh_text() -> None:
-    measured = tuple(replace(run, fresh_bpb=None) for run in runs(0.2))
-    assert answer(measured, trusted=False) == ""
+def test_self_reported_numbers_are_not_scored_on_holdout_text() -> None:
+    measured = tuple(replace(run, holdout_bpb=None) for run in runs(0.2))
+    assert answer(measured, method="self-reported") == ""
 
 
 @pytest.mark.parametrize(("confidence", "alpha"), [(0.9, 0.01), (0.99, 0.01), (0.999, 0.001)])
 def test_the_owner_may_be_stricter_than_a_verifier_but_not_laxer(confidence: float, alpha: float) -> None:
-    assert Rules.at(confidence, 0.0).comparison.alpha == pytest.approx(alpha)
+    assert policy_at(confidence, 0.0).comparison.alpha == pytest.approx(alpha)
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.05])
 def test_the_projects_margin_must_be_cleared(margin: float) -> None:
-    found: Any = answer(runs(0.04), rules=Rules.at(0.99, margin))
+    found: Any = answer(runs(0.04), policy=policy_at(0.99, margin))
     assert bool(found) is (margin > 0.04)

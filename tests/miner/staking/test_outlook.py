@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from miner.staking.outlook import SUGGESTIVE, VERIFIER_RUNS, Market, outlook, verdict
+from miner.staking.outlook import VERIFIER_RUNS, Market, outlook, verdict
+from trainer.judging.policy import JudgePolicy
 from trainer.statistics.distributions import approval_point
-from trainer.statistics.policy import ComparisonPolicy, LookEvidence
+from trainer.statistics.policy import LookEvidence
 
 SIGMA = 0.02
 SEEN = LookEvidence(
@@ -28,11 +29,11 @@ MARKET = Market(price=200_000, approvals=4, minted=4)
 
 
 def test_chances_are_those_of_a_simulated_verifier() -> None:
-    found = outlook(SEEN, ComparisonPolicy(), MARKET, stake=1, fees=0)
+    found = outlook(SEEN, JudgePolicy(), MARKET, stake=1, fees=0)
     rng = random.Random(5)
     incumbent, candidate = VERIFIER_RUNS
-    bar = approval_point(20.0, ComparisonPolicy().alpha / 2) * SIGMA * (1 / incumbent + 1 / candidate) ** 0.5
-    doubt = approval_point(20.0, SUGGESTIVE) * SIGMA * (1 / incumbent + 1 / candidate) ** 0.5
+    bar = approval_point(20.0, JudgePolicy().comparison.alpha / 2) * SIGMA * (1 / incumbent + 1 / candidate) ** 0.5
+    doubt = approval_point(20.0, JudgePolicy().suggestive) * SIGMA * (1 / incumbent + 1 / candidate) ** 0.5
     approved = rejected = 0
     for _ in range(4000):
         truth = rng.gauss(SEEN.delta, SIGMA * (1 / SEEN.incumbent_runs + 1 / SEEN.candidate_runs) ** 0.5)
@@ -57,14 +58,14 @@ def test_chances_are_those_of_a_simulated_verifier() -> None:
 def test_the_value_weighs_reward_slash_and_fees(
     delta: float, market: Market, stake: int, fees: int, positive: bool
 ) -> None:
-    found = outlook(replace(SEEN, delta=delta), ComparisonPolicy(), market, stake=stake, fees=fees)
+    found = outlook(replace(SEEN, delta=delta), JudgePolicy(), market, stake=stake, fees=fees)
     assert found.value is not None
     assert (found.value > 0) is positive
     assert bool(verdict(SEEN, found, min_confidence=0.9)) is not positive
 
 
 def test_an_unknown_reward_is_no_reason_but_low_confidence_is() -> None:
-    found = outlook(SEEN, ComparisonPolicy(), Market(1000, 0, 0), stake=1, fees=5000)
+    found = outlook(SEEN, JudgePolicy(), Market(1000, 0, 0), stake=1, fees=5000)
     assert found.value is None
     assert verdict(SEEN, found, min_confidence=0.99) == ""
     assert "--min-confidence" in verdict(SEEN, found, min_confidence=0.9999)
@@ -72,6 +73,6 @@ def test_an_unknown_reward_is_no_reason_but_low_confidence_is() -> None:
 
 def test_the_three_ends_add_up() -> None:
     for gain in (-0.1, 0.0, 0.01, 0.05, 0.3):
-        found = outlook(replace(SEEN, delta=gain), ComparisonPolicy(), MARKET, stake=1, fees=0)
+        found = outlook(replace(SEEN, delta=gain), JudgePolicy(), MARKET, stake=1, fees=0)
         assert found.approved + found.released + found.rejected == pytest.approx(1.0)
         assert min(found.approved, found.released, found.rejected) >= 0

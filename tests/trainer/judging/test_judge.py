@@ -1,0 +1,195 @@
+"""What is judged from runs, as tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from chain.money.score import Convention
+from tests.trainer.judging.cases import NOISE, failing, replay_run, runs
+from trainer.judging.judge import allowed_seconds, compared, holdout_outcome, run_findings, suggested, values
+from trainer.judging.policy import HoldoutPolicy, JudgePolicy, TimeBudget
+from trainer.judging.runs import ReplayRun
+from trainer.judging.verdict import Fault, GainOutcome, Reason
+from trainer.statistics.comparison import Arm
+from trainer.statistics.noise import NoiseRecord
+
+RULES = JudgePolicy()
+REFLECTED = Convention("reflected", 2_500_000)
+
+
+def trained(arm: str, seconds: float | None) -> ReplayRun:
+    return replay_run(arm, 2.5, train_seconds=seconds)
+
+
+# --- the budget ---
+
+
+@pytest.mark.parametrize(
+    ("incumbent", "budget", "policy", "allowed"),
+    [
+        ([6.0], 6, TimeBudget(), 8.0),  # no overhead: the budget and 2 s
+        ([6.5, 7.25, 6.1], 6, TimeBudget(), 9.25),  # its slowest run's overhead
+        ([5.0], 6, TimeBudget(), 8.0),  # a fast incumbent takes nothing away
+        ([300.0], 300, TimeBudget(), 309.0),  # 3 % of a long budget
+        ([310.0], 300, TimeBudget(grace_seconds=1, grace_share=0), 311.0),
+        ([], 6, TimeBudget(), None),
+        ([None], 6, TimeBudget(), None),
+    ],
+)
+def test_allowed_seconds(
+    incumbent: list[float | None], budget: float, policy: TimeBudget, allowed: float | None
+) -> None:
+    found = [trained("incumbent", seconds) for seconds in incumbent] + [trained("candidate", 999.0)]
+    assert allowed_seconds(found, budget, policy) == (None if allowed is None else pytest.approx(allowed))
+
+
+# --- findings of runs ---
+
+
+@pytest.mark.parametrize(
+    ("measured", "found"),
+    [
+        ([], []),
+        ([replay_run("incumbent", 2.5), replay_run("candidate", 2.4)], []),
+        ([failing("candidate", "crash")], [(Reason.CRASH, Fault.RUN)]),
+        (
+            [failing("candidate", "crash"), failing("candidate", "non_causal")],
+            [(Reason.CRASH, Fault.RUN), (Reason.NON_CAUSAL, Fault.RUN)],
+        ),
+        ([failing("candidate", "host")], [(Reason.NOT_READY, Fault.HOST)]),
+        ([failing("candidate", "something_new")], [(Reason.CRASH, Fault.RUN)]),
+        # one bad run of the incumbent may happen, two may not, and a broken proof never
+        ([failing("incumbent", "crash")], []),
+        ([failing("incumbent", "crash")] * 2, [(Reason.INCUMBENT_FAILS, Fault.HOST)]),
+        ([failing("incumbent", "non_causal")], [(Reason.INCUMBENT_FAILS, Fault.HOST)]),
+        ([failing("incumbent", "host")] * 2, [(Reason.INCUMBENT_FAILS, Fault.HOST)]),
+        (
+            [failing("incumbent", "crash")] * 2 + [failing("candidate", "crash")],
+            [(Reason.INCUMBENT_FAILS, Fault.HOST), (Reason.CRASH, Fault.RUN)],
+        ),
+        # the time budget is measured by the incumbent
+        ([trained("incumbent", 6.5), trained("candidate", 8.4)], []),
+        ([trained("incumbent", 6.5), trained("candidate", 8.6)], [(Reason.OVER_BUDGET, Fault.RUN)]),
+        ([trained("incumbent", 8.0), trained("candidate", 8.6)], []),
+        ([trained("candidate", 60.0)], []),  # nothing to go by
+        ([trained("incumbent", 6.5), trained("candidate", None)], []),
+    ],
+)
+def test_run_findings(measured: list[ReplayRun], found: list[tuple[Reason, Fault]]) -> None:
+    assert [(f.reason, f.fault) for f in run_findings(measured, 6.0, TimeBudget())] == found
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        "crash",
+        "no_evaluation",
+        "over_budget",
+        "over_resources",
+        "non_causal",
+        "non_finite",
+        "bad_output",
+        "not_exportable",
+    ],
+)
+def test_every_failure_has_its_reason(failure: str) -> None:
+    (finding,) = run_findings([failing("candidate", failure, "Why.")], 6.0, TimeBudget())
+    assert (finding.reason.value, finding.detail) == (failure, "Why.")
+
+
+# --- the comparison ---
+
+
+@pytest.mark.parametrize(
+    ("gain", "outcome"),
+    [(0.1, GainOutcome.BETTER), (0.0, GainOutcome.NOT_BETTER), (-0.3, GainOutcome.NOT_BETTER)],
+)
+def test_compared(gain: float, outcome: GainOutcome) -> None:
+    found, evidence = compared(runs(gain), NOISE, RULES, 1)
+    assert found is outcome
+    assert evidence is not None
+    assert evidence.delta == pytest.approx(gain, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("measured", "outcome"),
+    [
+        ([], GainOutcome.MISSING),
+        ([replay_run("incumbent", 2.5)], GainOutcome.MISSING),
+        ([replay_run("candidate", 2.3)], GainOutcome.MISSING),
+        ([replay_run("incumbent", 2.5), replay_run("candidate", 2.3)], GainOutcome.MISSING),  # too few to look
+        ([replay_run("incumbent", 2.5)] * 6 + [failing("candidate", "crash")] * 2, GainOutcome.MISSING),
+    ],
+)
+def test_without_enough_runs_nothing_is_said(measured: list[ReplayRun], outcome: GainOutcome) -> None:
+    assert compared(measured, NOISE, RULES, 1)[0] is outcome
+
+
+def test_louder_runs_than_the_record_knows_release() -> None:
+    """No better, but by runs far louder than this machine's record: that may hide a gain."""
+    loud = [
+        replay_run(arm, value)
+        for value in (2.2, 2.8, 2.1, 2.9, 2.5, 2.5, 2.2, 2.8)
+        for arm in ("incumbent", "candidate")
+    ]
+    outcome, evidence = compared(loud, NOISE, RULES, 1)
+    assert evidence is not None
+    assert evidence.noisier
+    assert outcome is GainOutcome.UNDECIDED
+
+
+def test_a_gain_that_is_suggested_releases() -> None:
+    """Too small for this machine to show, too large to be called none: nobody is slashed for it."""
+    exact = [
+        replay_run(arm, 2.5 - 0.010 * (arm == "candidate")) for _ in range(8) for arm in ("incumbent", "candidate")
+    ]
+    outcome, evidence = compared(exact, NOISE, replace(RULES, suggestive=0.2), 1)
+    assert evidence is not None
+    assert not evidence.noisier
+    assert suggested(evidence, 0.2)
+    assert not suggested(evidence, 1e-4)
+    assert outcome is GainOutcome.UNDECIDED
+    assert compared(exact, NOISE, replace(RULES, suggestive=1e-4), 1)[0] is GainOutcome.NOT_BETTER
+
+
+def test_values() -> None:
+    measured = [replay_run("incumbent", 1.0, 2.0), failing("incumbent", "crash"), replay_run("candidate", 3.0, None)]
+    assert values(measured, Arm.INCUMBENT) == [1.0]
+    assert values(measured, Arm.INCUMBENT, on_holdout=True) == [2.0]
+    assert values(measured, Arm.CANDIDATE, on_holdout=True) == []
+
+
+# --- holdout text ---
+
+
+@pytest.mark.parametrize(
+    ("gain", "holdout_gain", "outcome"),
+    [
+        (0.2, 0.2, GainOutcome.BETTER),
+        (0.2, 0.12, GainOutcome.BETTER),  # smaller, but there
+        (
+            0.2,
+            0.05,
+            GainOutcome.UNDECIDED,
+        ),  # there, but too small: memorised, or text that is not like the validation text
+        (0.2, -0.02, GainOutcome.NOT_BETTER),
+        (0.2, -0.1, GainOutcome.NOT_BETTER),
+        (0.02, -0.01, GainOutcome.UNDECIDED),  # neither shown to hold nor to have vanished
+    ],
+)
+def test_holdout_outcome(gain: float, holdout_gain: float, outcome: GainOutcome) -> None:
+    found = holdout_outcome(runs(gain, holdout_gain, count=3), gain, NOISE, HoldoutPolicy())
+    assert found is not None
+    assert found.outcome is outcome
+    assert found.low < found.delta < found.high
+
+
+def test_without_fresh_values_there_is_no_answer() -> None:
+    bare = [replace(run, holdout_bpb=None) for run in runs(0.2)]
+    assert holdout_outcome(bare, 0.2, NOISE, HoldoutPolicy()) is None
+    only = [run if run.arm == "incumbent" else replace(run, holdout_bpb=None) for run in runs(0.2)]
+    assert holdout_outcome(only, 0.2, NOISE, HoldoutPolicy()) is None
+    # two values and no record: no degree of freedom is left
+    assert holdout_outcome(runs(0.2, count=1), 0.2, NoiseRecord(), HoldoutPolicy()) is None

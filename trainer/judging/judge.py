@@ -1,0 +1,207 @@
+"""The judge: from runs to evidence. Pure; the same for a verifier, an auditor and a miner's confirming test.
+
+`judge` gathers, `trainer.judging.verdict.decide` says what follows.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainer.judging import trial
+from trainer.judging.policy import HoldoutPolicy, JudgePolicy, TimeBudget
+from trainer.judging.runs import ReplayRun
+from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, GainOutcome, Reason
+from trainer.measurement.bench import SELF_REPORTED
+from trainer.statistics import comparison
+from trainer.statistics.comparison import Answer, Arm, TrialSamples
+from trainer.statistics.distributions import approval_point
+from trainer.statistics.noise import NoiseRecord
+from trainer.statistics.policy import LookEvidence
+
+_RUN_REASONS = frozenset(
+    {
+        Reason.CRASH,
+        Reason.NO_EVALUATION,
+        Reason.OVER_BUDGET,
+        Reason.OVER_RESOURCES,
+        Reason.NON_CAUSAL,
+        Reason.NON_FINITE,
+        Reason.BAD_OUTPUT,
+        Reason.NOT_EXPORTABLE,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HoldoutResult:
+    """The gain on holdout text in bpb, its one-sided limits at the policy's level, and what it says."""
+
+    outcome: GainOutcome
+    delta: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The evidence of a case with the numbers behind it; None where there are none."""
+
+    evidence: CaseEvidence
+    comparison: LookEvidence | None = None
+    holdout: HoldoutResult | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The numbers as an attestation holds them; an open limit of an interval is null."""
+        first, second = self.comparison, self.holdout
+        return {
+            "comparison": {
+                "outcome": self.evidence.comparison.value,
+                "delta": first.delta,
+                "interval": [value if math.isfinite(value) else None for value in (first.low, first.high)],
+                "p": first.p,
+                "confidence": first.confidence,
+                "sigma": first.sigma,
+                "degreesOfFreedom": first.df,
+                "noisier": first.noisier,
+            }
+            if first
+            else None,
+            "holdoutComparison": {
+                "outcome": second.outcome.value,
+                "delta": second.delta,
+                "interval": [second.low, second.high],
+            }
+            if second
+            else None,
+        }
+
+
+def judge(
+    findings: Sequence[CaseFinding],
+    runs: Sequence[ReplayRun],
+    *,
+    noise: NoiseRecord,
+    seed: int,
+    budget_seconds: float,
+    method: str,
+    policy: JudgePolicy,
+) -> Judgement:
+    """From findings and runs to evidence. `seed` is that of the interleaving, `method` that of the measurement."""
+    found = [*findings, *run_findings(runs, budget_seconds, policy.budget)]
+    outcome, seen = compared(runs, noise, policy, seed)
+    second = holdout_outcome(runs, seen.delta, noise, policy.holdout) if seen else None
+    if runs and method == SELF_REPORTED and policy.verdict.require_trusted and outcome is GainOutcome.BETTER:
+        found.append(
+            CaseFinding(Reason.SELF_REPORTED, Fault.HOST, "The value is the candidate's own word: nothing proves it.")
+        )
+    answer = second.outcome if second else GainOutcome.MISSING
+    return Judgement(CaseEvidence(tuple(found), outcome, answer), seen, second)
+
+
+def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: TimeBudget) -> list[CaseFinding]:
+    """Faults of runs: failures of the candidate, runs over the budget, and an incumbent that fails here."""
+    found = []
+    failing = [run for run in runs if run.arm == "incumbent" and run.failure]
+    # One disagreement between the incumbent's own claim and proof shows that this host computes unreliably.
+    if len(failing) >= trial.MAX_FAILURES or any(run.failure == Reason.NON_CAUSAL for run in failing):
+        found.append(
+            CaseFinding(Reason.INCUMBENT_FAILS, Fault.HOST, f"The incumbent fails here as well: {failing[-1].detail}")
+        )
+    allowed = allowed_seconds(runs, budget_seconds, policy)
+    for run in runs:
+        if run.arm != "candidate":
+            continue
+        if run.failure == "host":
+            found.append(CaseFinding(Reason.NOT_READY, Fault.HOST, run.detail))
+        elif run.failure:
+            reason = Reason(run.failure) if run.failure in _RUN_REASONS else Reason.CRASH
+            found.append(CaseFinding(reason, Fault.RUN, run.detail))
+        elif allowed is not None and run.train_seconds is not None and run.train_seconds > allowed:
+            found.append(
+                CaseFinding(
+                    Reason.OVER_BUDGET,
+                    Fault.RUN,
+                    f"It trained for {run.train_seconds:.1f} s by this host's clock, {allowed:.1f} s are allowed.",
+                )
+            )
+    return found
+
+
+def allowed_seconds(runs: Sequence[ReplayRun], budget_seconds: float, policy: TimeBudget) -> float | None:
+    """Seconds from start to evaluation that a candidate may take: the budget, the slowest incumbent's overhead
+    here, and the grace. None without an incumbent's time to go by.
+    """
+    times = [run.train_seconds for run in runs if run.arm == "incumbent" and run.train_seconds is not None]
+    if not times:
+        return None
+    overhead = max(0.0, max(times) - budget_seconds)
+    return budget_seconds + overhead + max(policy.grace_seconds, policy.grace_share * budget_seconds)
+
+
+def values(runs: Sequence[ReplayRun], arm: Arm, *, on_holdout: bool = False) -> list[float]:
+    """The values of an arm in the order they were measured."""
+    found = [run.holdout_bpb if on_holdout else run.val_bpb for run in runs if run.arm == arm.value]
+    return [value for value in found if value is not None]
+
+
+def suggested(evidence: LookEvidence, level: float) -> bool:
+    """Whether a single one-sided t test at `level` would call the gain positive."""
+    reach = approval_point(evidence.df, level) * evidence.sigma
+    return evidence.delta > reach * math.sqrt(1 / evidence.incumbent_runs + 1 / evidence.candidate_runs)
+
+
+def compared(
+    runs: Sequence[ReplayRun], noise: NoiseRecord, policy: JudgePolicy, seed: int
+) -> tuple[GainOutcome, LookEvidence | None]:
+    """The sequential comparison's answer on these runs, the same for everybody who has them."""
+    incumbent, candidate = values(runs, Arm.INCUMBENT), values(runs, Arm.CANDIDATE)
+    if not incumbent or not candidate:
+        return GainOutcome.MISSING, None
+    decision = comparison.decide(TrialSamples(incumbent, candidate), noise, policy.comparison, seed=seed)
+    outcome = {
+        Answer.APPROVE: GainOutcome.BETTER,
+        Answer.REJECT: GainOutcome.NOT_BETTER,
+        Answer.UNDECIDED: GainOutcome.UNDECIDED,
+        Answer.CONTINUE: GainOutcome.MISSING,
+    }[decision.kind]
+    # Louder runs than this machine's record knows, or a gain that is at least suggested, may be a true gain that
+    # this machine cannot show: that is no miner's fault.
+    seen = decision.evidence
+    if outcome is GainOutcome.NOT_BETTER and seen is not None and (seen.noisier or suggested(seen, policy.suggestive)):
+        outcome = GainOutcome.UNDECIDED
+    return outcome, decision.evidence
+
+
+def holdout_outcome(
+    runs: Sequence[ReplayRun], gain: float, noise: NoiseRecord, policy: HoldoutPolicy
+) -> HoldoutResult | None:
+    """Whether the gain holds on holdout text. None where no run was scored on any.
+
+    Limits are Student's, one-sided at `alpha`, with the variance pooled from both arms and the machine's record.
+    Better: the lower one is above zero and the upper one reaches `least_share` of the gain on validation, so that a
+    small true gain cannot carry a memorised one. Vanished: neither. Else undecided: what is shown on holdout text,
+    only smaller, may be an honest gain on text that is not like the validation text, which the limits, made of
+    run-to-run noise, do not know (4,096 tokens of one text showed 0.39 of it, 16,384 at least 0.87).
+    """
+    incumbent = values(runs, Arm.INCUMBENT, on_holdout=True)
+    candidate = values(runs, Arm.CANDIDATE, on_holdout=True)
+    freedom = len(incumbent) + len(candidate) - 2 + noise.df
+    if not incumbent or not candidate or freedom < 1:
+        return None
+    delta = statistics.fmean(incumbent) - statistics.fmean(candidate)
+    squares = sum(sum((v - statistics.fmean(group)) ** 2 for v in group) for group in (incumbent, candidate))
+    sigma = max(math.sqrt((squares + noise.sum_squares) / freedom), 1e-6)
+    reach = approval_point(float(freedom), policy.alpha) * sigma
+    reach *= math.sqrt(1 / len(incumbent) + 1 / len(candidate))
+    low, high = delta - reach, delta + reach
+    shown, whole = low > 0, high >= policy.least_share * gain
+    outcome = GainOutcome.UNDECIDED
+    if shown and whole:
+        outcome = GainOutcome.BETTER
+    elif not shown and not whole:
+        outcome = GainOutcome.NOT_BETTER
+    return HoldoutResult(outcome, delta, low, high)

@@ -1,0 +1,108 @@
+"""Every number a verdict depends on: one policy for the verifier, who attests to it, and for the miner's confirming
+test, so that nothing is staked that its own verifier would not approve.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from trainer.errors import TrainerError
+from trainer.project.source import SourceCaps
+from trainer.statistics.policy import ComparisonPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class TimeBudget:
+    """When a run is over its time budget: later than budget + the incumbent's own overhead here + a grace.
+
+    The grace is the larger of `grace_seconds` and `grace_share` of the budget.
+    """
+
+    grace_seconds: float = 2.0
+    grace_share: float = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class HoldoutPolicy:
+    """The second score: at most `tokens` of holdout text, `probes` of it; `alpha` is the level of its test.
+
+    A gain that is shown to be less than `least_share` of the gain on validation does not count as one.
+    """
+
+    tokens: int = 262_144
+    probes: int = 128
+    alpha: float = 0.05
+    least_share: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictPolicy:
+    """repeats: how often a fault of a run must be seen. require_holdout: the gain must hold on holdout text.
+    require_trusted: a value that is the candidate's own word approves nothing.
+    """
+
+    repeats: int = 2
+    require_holdout: bool = True
+    require_trusted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class JudgePolicy:
+    """What a judge goes by.
+
+    `same_hardware` asks for the miner's hardware class and data snapshot. `suggestive` is a one-sided level: a
+    gain that is not shown, but would be at this level, is no ground to slash a stake.
+    """
+
+    comparison: ComparisonPolicy = field(default_factory=ComparisonPolicy)
+    verdict: VerdictPolicy = field(default_factory=VerdictPolicy)
+    source: SourceCaps = field(default_factory=SourceCaps)
+    budget: TimeBudget = field(default_factory=TimeBudget)
+    holdout: HoldoutPolicy = field(default_factory=HoldoutPolicy)
+    same_hardware: bool = True
+    suggestive: float = 0.1
+
+    def with_margin(self, margin: float) -> JudgePolicy:
+        """The policy with a project's own margin (bpb), where that is larger."""
+        return replace(self, comparison=replace(self.comparison, margin=max(self.comparison.margin, margin)))
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, document: object) -> JudgePolicy:
+        """The inverse of `as_json`; what is left out keeps its default. TrainerError where it does not fit."""
+        if not isinstance(document, dict):
+            raise TrainerError("A policy is a table of tables.", "See trainer/judging/policy.py for its fields.")
+        tables: dict[str, Any] = {
+            "comparison": ComparisonPolicy,
+            "verdict": VerdictPolicy,
+            "source": SourceCaps,
+            "budget": TimeBudget,
+            "holdout": HoldoutPolicy,
+        }
+        values: dict[str, Any] = {}
+        for name, content in document.items():
+            if (name == "same_hardware" and isinstance(content, bool)) or (
+                name == "suggestive" and isinstance(content, float) and 0 < content < 0.5
+            ):
+                values[name] = content
+            elif name in tables and isinstance(content, dict):
+                values[name] = tables[name](**_fitting(name, content, tables[name]))
+            else:
+                raise TrainerError(f"A policy has no {name!r}.", f"Its tables are {', '.join(tables)}.")
+        return cls(**values)
+
+
+def _fitting(table: str, content: dict[str, Any], kind: Any) -> dict[str, Any]:
+    """A table's values, each of the type of its field's default."""
+    known = {entry.name: entry for entry in dataclasses.fields(kind)}
+    for key, value in content.items():
+        default = known[key].default if key in known else None
+        fits = isinstance(value, bool) == isinstance(default, bool) and isinstance(value, int | float)
+        if key not in known or not fits or (isinstance(default, int) and not isinstance(value, int)):
+            raise TrainerError(f"The policy's {table}.{key} does not fit: {value!r}.", "Correct the policy.")
+    return content
