@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands.options import Commands, answer, common, stoppable
+from chain.commands.options import Commands, answer, common, stoppable, versioned
 
 if TYPE_CHECKING:
     from verifier.check import CheckResult
@@ -17,7 +17,7 @@ EXIT = {"approve": 0, "reject": 3, "release": 4}
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="openresearch-miner")
+@versioned
 def main() -> None:
     """Verify OpenResearch proposals: replay them here, reach a verdict, attest to it, settle.
 

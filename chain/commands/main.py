@@ -7,7 +7,7 @@ import click
 from chain.commands.admin import admin
 from chain.commands.irys import irys
 from chain.commands.localnet import localnet
-from chain.commands.options import Commands
+from chain.commands.options import Commands, versioned
 from chain.commands.project import project
 from chain.commands.proposal import proposal
 from chain.commands.token import token
@@ -17,7 +17,7 @@ from chain.commands.watch import watch
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="openresearch-miner")
+@versioned
 def main() -> None:
     """Look at and act on the OpenResearch program: projects, proposals, tokens, wallets.
 

@@ -87,6 +87,29 @@ home_option = click.option(
     callback=_home,
     help="Folder of ledger, wallets, data and work trees. [env: ARMLX_HOME; default: your data folder]",
 )
+
+
+def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if not value or context.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    from chain.program import INTERFACE, PROGRAM_ID
+
+    click.echo(f"{context.find_root().command_path} {version('openresearch-miner')}")
+    click.echo(f"OpenResearch program interface {INTERFACE}, program {PROGRAM_ID}")
+    context.exit()
+
+
+versioned = click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version of this client and of the program interface it speaks.",
+)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
 

@@ -6,6 +6,7 @@ from importlib.resources import files
 
 from solders.pubkey import Pubkey
 
+INTERFACE = "0.1.0"  # the deployed program's version that `chain.program.interface` declares
 PROGRAM_ID = Pubkey.from_string("ACfzPQJkUJ74bdnmvV6FmB8Me3s1cPA3ayWjt2vHRsv3")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from chain.errors import ChainError, InvalidData
 from chain.money import score
+from common.resources import shown
 
 MAX_SNAPSHOT = 64 * 1024 * 1024  # bytes; what a reader of projects accepts
 MAX_DOCUMENT = 1024 * 1024  # bytes of protocol, benchmark or metrics
@@ -102,7 +103,7 @@ def benchmark(what: Measured, data_snapshot: str, data_arguments: Sequence[str])
     if not re.fullmatch(r"[0-9a-f]{64}", data_snapshot):
         raise InvalidData(
             f"A data snapshot id is 64 hex digits, not {data_snapshot[:80]!r}.",
-            "`uv run python -m trainer.running.dataset FOLDER` prints that of prepared data.",
+            f"`{shown('python -m trainer.running.dataset FOLDER')}` prints that of prepared data.",
         )
     return _document(
         {

@@ -26,6 +26,7 @@ import click
 from chain.commands.options import PASSPHRASE_FILE
 from chain.errors import ChainError, InvalidData, NotFound
 from chain.wallet.keystore import Keystore, wiped
+from common.extras import need
 
 if TYPE_CHECKING:
     from solders.keypair import Keypair
@@ -125,6 +126,7 @@ def recall(address: Pubkey) -> bytearray | None:
 
 def need_keychain() -> None:
     """ChainError, with what is missing, unless there is a keychain that protects what it is given."""
+    need("keyring", "keyring", "The OS keychain")
     cure = "Use --passphrase-file, or the prompt. On Linux a keychain needs a desktop session with a Secret Service."
     try:
         import keyring

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.commands.options import answer, common, default_home
+from common.resources import shown
 
 if TYPE_CHECKING:
     from common.terminal import View
@@ -130,7 +131,7 @@ def _next(home: Path, network: str, irys: str | None, project: int, *, trust: bo
     options += f" --irys {irys}" if irys else ""
     options += f" --home {home}" if home != default_home() else ""
     options += " --trust-harness" if trust else ""
-    return f"uv run miner run --project {project}{options}"
+    return shown(f"miner run --project {project}{options}")
 
 
 def _text(folder: Path, branch: str, points: list[Requirement], results: list[SetUp], command: str) -> str:

@@ -84,10 +84,14 @@ def report(
     """
     import webbrowser
 
+    from common import extras
     from common.terminal import View
     from miner.journal import sessions
     from miner.report import material, page
     from miner.report import png as picture
+
+    if png is not None:
+        extras.need("matplotlib", "png", "--png")
 
     view = View(quiet=as_json)
     found = sessions.choose(home, network=network, project=project, session=session)

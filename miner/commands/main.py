@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from chain.commands.options import Commands, answer, common, stoppable
+from chain.commands.options import Commands, answer, common, stoppable, versioned
 from miner.commands import look
 from miner.commands.executing import executing
 from miner.commands.init import init
@@ -18,7 +18,7 @@ from miner.proposers.choice import Proposing
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="openresearch-miner")
+@versioned
 def main() -> None:
     """Mine OpenResearch projects: find a train.py with a lower val_bpb, prove it, submit it on chain.
 
@@ -208,11 +208,12 @@ def submit(
 def _command(command: str, argument: int, home: Path, network: str, irys: str | None) -> str:
     """A command line that continues here, with the options that differ from the defaults."""
     from chain.commands.options import default_home
+    from common.resources import shown
 
     options = "" if network == "embedded" else f" --network {network}"
     options += f" --irys {irys}" if irys else ""
     options += "" if home == default_home() else f" --home {home}"
-    return f"uv run {command} {argument}{options}"
+    return shown(f"{command} {argument}{options}")
 
 
 if __name__ == "__main__":

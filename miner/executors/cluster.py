@@ -17,12 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from common.extras import install
+from common.resources import shown
 from miner.executors.worker import Ready, Setup, TrialJob, TrialResult, Worker
 from trainer.errors import EnvironmentNotReady
 
 Say = Callable[[str], None]
 
-INSTALL = "Install it with `uv sync --extra ray`, on every machine of the cluster."
 MAX_DEATHS = 3  # of a machine's worker, with no trial finished in between, until the machine is set aside
 _CONNECT = 10.0  # seconds
 _ANSWER = 60.0  # seconds for any one answer of the cluster
@@ -80,7 +81,7 @@ class Cluster:
             said = str(error).strip().splitlines() or [type(error).__name__]
             raise EnvironmentNotReady(
                 f"There is no Ray cluster at {address}: {said[0]}",
-                "Start one with `uv run ray start --head` on one machine, or check --ray-address.",
+                f"Start one with `{shown('ray start --head')}` on one machine, or check --ray-address.",
             ) from error
 
     def close(self) -> None:
@@ -230,7 +231,7 @@ def load() -> Any:
         importlib.import_module("ray.exceptions")
     except ImportError as error:
         raise EnvironmentNotReady(
-            f"--executor ray needs the package ray, which is missing: {error}.", INSTALL
+            f"--executor ray needs the package ray, which is missing: {error}.", install("ray")
         ) from error
     return ray
 

@@ -20,6 +20,7 @@ from chain.errors import ChainError, InvalidData, NotFound
 from chain.wallet import passphrase
 from chain.wallet.keystore import Parameters, seal
 from chain.wallet.passphrase import Source
+from common.extras import ExtraMissing
 from tests.chain import keychains
 
 KEY = Keypair.from_seed(bytes(range(32)))
@@ -121,7 +122,7 @@ def test_a_keychain_that_is_missing_plain_or_broken_is_one_line(
     assert not list(tmp_path.glob("*.tmp"))
     monkeypatch.setitem(sys.modules, "keyring", None)  # not installed
     assert passphrase.recall(KEY.pubkey()) is None
-    with pytest.raises(ChainError, match="cannot be used"):
+    with pytest.raises(ExtraMissing, match="uv sync --extra keyring"):
         passphrase.need_keychain()
 
 

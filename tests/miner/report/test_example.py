@@ -16,7 +16,7 @@ from miner.journal.sessions import choose
 from miner.report import summary
 from trainer.project import recipe
 
-EXAMPLE = Path(__file__).parents[3] / "configs" / "armlx" / "example"
+EXAMPLE = Path(__file__).parents[3] / "docs" / "example"
 FILES = [path for path in sorted(EXAMPLE.rglob("*")) if path.is_file()]
 
 
