@@ -118,6 +118,12 @@ def test_it_publishes_the_bundled_project_and_reads_it_back(installed: Installed
     assert "<style>" in (tmp_path / "page.html").read_text()
 
 
+def test_its_verifier_finds_the_sandbox_tight(installed: Installed) -> None:
+    require(sys.platform != "linux" or shutil.which("bwrap") is not None, "bubblewrap (apt-get install bubblewrap)")
+    probe = "from trainer import sandbox; print(sandbox.probe(sandbox.choose()))"
+    assert "MLX" in installed("python", "-I", "-c", probe)
+
+
 def test_what_an_extra_brings_is_refused_with_its_name(installed: Installed) -> None:
     shutil.copytree(ROOT / "docs" / "example", installed.cwd / "example")
     report = ("report", "--offline", "--home", "example", "--output", "page.html")

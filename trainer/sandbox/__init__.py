@@ -138,12 +138,11 @@ def probe(sandbox: Sandbox, python: Path | None = None, *, wall_seconds: float =
     """
     python = Path(sys.executable) if python is None else python
     limits = JobLimits(wall_seconds=wall_seconds, memory_bytes=8 << 30)
+    tools, ours = interpreter_prefixes(python), Path(__file__).resolve()
+    # An installed wheel is part of its interpreter's own packages, which a job sees; a checkout is not.
+    hidden = [] if any(ours.is_relative_to(tool.resolve()) for tool in tools) else [str(ours)]
     with tempfile.NamedTemporaryFile(prefix="secret-") as secret:
-        job = sandbox.start(
-            [str(python), "-c", _PROBE, secret.name, str(Path(__file__).resolve())],
-            limits=limits,
-            tools=interpreter_prefixes(python),
-        )
+        job = sandbox.start([str(python), "-c", _PROBE, secret.name, *hidden], limits=limits, tools=tools)
         with job:
             outcome = job.wait()
             if outcome.kind != "exited" or outcome.exit_code != 0:
