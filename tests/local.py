@@ -22,7 +22,9 @@ from chain.money import score
 from chain.money.client import Client
 from chain.network.base import Network, Receipt, Simulation
 from chain.network.embedded import Ledger
-from chain.program.interface import Project, Proposal, ProposalSubmitted
+from chain.program.accounts import Project, Proposal
+from chain.program.events import ProposalSubmitted
+from chain.program.instructions import Buy
 from chain.projects.artifacts import ProjectArtifacts, ProjectTerms, publish_project
 from trainer.project import bundle, recipe, task
 from trainer.project.task import Benchmark
@@ -99,7 +101,7 @@ def propose(
     """A proposal on chain with artifacts that can be fetched."""
     client, project = connection.client, connection.client.project(0)
     miner = miner or miner_of(connection)
-    client.buy(miner, project, cost(client.supply(project), stake))
+    client.call(Buy(project.id, cost(client.supply(project), stake)), miner)
     done = client.submit(
         miner,
         project,

@@ -1,6 +1,6 @@
 """Audit: is an attestation genuine, does it speak of what is on chain, and does its verdict follow?
 
-Each question is one `Point` with an answer: yes, no, or not asked (no network, no file given).
+Each question is one `AuditPoint` with an answer: yes, no, or not asked (no network, no file given).
 The verdict is derived again from the attested runs, findings and policy by the same pure functions.
 """
 
@@ -30,7 +30,7 @@ _TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class AuditPoint:
     """One question; `holds` is None where it could not be asked."""
 
     question: str
@@ -38,14 +38,14 @@ class Point:
     detail: str
 
 
-def audit(data: bytes, client: Client | None, files: Mapping[str, bytes]) -> tuple[list[Point], dict[str, Any]]:
+def audit(data: bytes, client: Client | None, files: Mapping[str, bytes]) -> tuple[list[AuditPoint], dict[str, Any]]:
     """All points about an attestation, and its predicate. InvalidData where it is no attestation at all.
 
     `files` are local copies of artifacts by name (code, log, protocol, snapshot, benchmark).
     """
     signer, body = attestation.open_envelope(data)
     predicate = body["predicate"]
-    points = [Point("the signature is good", True, f"signed by {signer}")]
+    points = [AuditPoint("the signature is good", True, f"signed by {signer}")]
     try:
         points.append(_same("the signer is the verifier it names", str(signer), predicate["verifier"]))
         points.append(_verdict_follows(predicate))
@@ -85,16 +85,16 @@ def rederive(predicate: Mapping[str, Any]) -> tuple[Judged, Verdict]:
     return judged, decide(judged.evidence, rules.verdict)
 
 
-def _verdict_follows(predicate: Mapping[str, Any]) -> Point:
+def _verdict_follows(predicate: Mapping[str, Any]) -> AuditPoint:
     question = "the verdict follows from the numbers"
     try:
         judged, verdict = rederive(predicate)
     except (ChainError, TrainerError, AssertionError) as error:
-        return Point(question, False, str(error))
+        return AuditPoint(question, False, str(error))
     for name, derived in {"verdict": verdict.as_json(), **judged.as_json()}.items():
         if not _agree(predicate[name], derived):
-            return Point(question, False, f"its {name} is {predicate[name]}, the numbers give {derived}")
-    return Point(question, True, f"{verdict.kind.value} ({verdict.reason.value})")
+            return AuditPoint(question, False, f"its {name} is {predicate[name]}, the numbers give {derived}")
+    return AuditPoint(question, True, f"{verdict.kind.value} ({verdict.reason.value})")
 
 
 def _agree(said: object, derived: object) -> bool:
@@ -108,20 +108,20 @@ def _agree(said: object, derived: object) -> bool:
     return type(said) is type(derived) and said == derived
 
 
-def _subjects(body: Mapping[str, Any], predicate: Mapping[str, Any]) -> list[Point]:
+def _subjects(body: Mapping[str, Any], predicate: Mapping[str, Any]) -> list[AuditPoint]:
     digests = {entry["name"]: entry["digest"]["sha256"] for entry in body["subject"]}
     if "code.tar" not in digests:
         return []
     return [_same("the subject is the code it judged", digests["code.tar"], predicate["artifacts"]["code"])]
 
 
-def _file(name: str, content: bytes, predicate: Mapping[str, Any]) -> Point:
+def _file(name: str, content: bytes, predicate: Mapping[str, Any]) -> AuditPoint:
     return _same(f"the given {name} is the attested one", sha256(content).hexdigest(), predicate["artifacts"].get(name))
 
 
-def _on_chain(client: Client | None, data: bytes, signer: Pubkey, predicate: Mapping[str, Any]) -> list[Point]:
+def _on_chain(client: Client | None, data: bytes, signer: Pubkey, predicate: Mapping[str, Any]) -> list[AuditPoint]:
     if client is None:
-        return [Point("it agrees with the chain", None, "offline")]
+        return [AuditPoint("it agrees with the chain", None, "offline")]
     try:
         project = client.project(int(predicate["project"]))
         points = [
@@ -133,7 +133,7 @@ def _on_chain(client: Client | None, data: bytes, signer: Pubkey, predicate: Map
             )
         ]
         registered = client.is_verifier(signer)
-        points.append(Point("the signer is a registered verifier", registered, str(signer)))
+        points.append(AuditPoint("the signer is a registered verifier", registered, str(signer)))
         if predicate["proposal"] is None:
             return points
         proposal = client.proposal(int(predicate["proposal"]))
@@ -145,22 +145,22 @@ def _on_chain(client: Client | None, data: bytes, signer: Pubkey, predicate: Map
                 _same("the proposal was settled with this attestation", proposal.metrics_hash.hex(), _hash(data))
             )
         else:
-            points.append(Point("the proposal was settled with this attestation", None, "it is not settled"))
+            points.append(AuditPoint("the proposal was settled with this attestation", None, "it is not settled"))
     except ChainError as error:
-        return [Point("it agrees with the chain", None, error.problem)]
+        return [AuditPoint("it agrees with the chain", None, error.problem)]
     return points
 
 
-def _same(question: str, found: object, expected: object) -> Point:
+def _same(question: str, found: object, expected: object) -> AuditPoint:
     if found == expected:
-        return Point(question, True, str(found))
-    return Point(question, False, f"found {found}, expected {expected}")
+        return AuditPoint(question, True, str(found))
+    return AuditPoint(question, False, f"found {found}, expected {expected}")
 
 
 def _hash(data: bytes) -> str:
     return sha256(data).hexdigest()
 
 
-def passed(points: Sequence[Point]) -> bool:
+def passed(points: Sequence[AuditPoint]) -> bool:
     """Whether nothing that could be asked was answered with no."""
     return all(point.holds is not False for point in points)

@@ -20,7 +20,7 @@ from chain.connection.opening import Connection
 from chain.errors import ChainError
 from chain.money import score
 from chain.money.client import Client
-from chain.program.interface import Project, Proposal
+from chain.program.accounts import Project, Proposal
 from chain.projects.artifacts import fetch_project
 from common.files import write_atomic
 from common.terminal import View

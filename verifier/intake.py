@@ -18,7 +18,7 @@ from hashlib import sha256
 
 from chain.connection.opening import MAX_ARTIFACT, Connection
 from chain.errors import ChainError, InvalidData
-from chain.program.interface import Project, Proposal
+from chain.program.accounts import Project, Proposal
 from chain.projects.artifacts import fetch_project
 from trainer.errors import InvalidBundle, TrainerError
 from trainer.judging.verdict import CaseFinding, Fault, Reason

@@ -10,7 +10,7 @@ from solders.keypair import Keypair
 from chain.connection.opening import Connection
 from chain.errors import ChainError
 from chain.indexer.rules import Follower, index_path
-from chain.program.interface import ProposalStatus
+from chain.program.accounts import ProposalStatus
 from common.terminal import View
 from trainer.errors import TrainerError
 from trainer.judging.policy import JudgePolicy

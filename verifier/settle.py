@@ -27,8 +27,10 @@ from solders.signature import Signature
 from chain.connection.opening import Connection
 from chain.errors import ChainError, InvalidData
 from chain.irys.client import Role
-from chain.money.client import Client, Done
-from chain.program.interface import LockActive, Project, Proposal, ProposalStatus
+from chain.money.client import Client, Landed
+from chain.program.accounts import Project, Proposal, ProposalStatus
+from chain.program.errors import LockActive
+from chain.program.instructions import ClaimReview, Reject, ReleaseReview
 from trainer.judging.verdict import VerdictKind
 from verifier.check import CheckResult
 
@@ -40,7 +42,7 @@ Check = Callable[[Proposal], CheckResult]
 Say = Callable[[str], None]
 
 
-class Step(StrEnum):
+class SettlementStep(StrEnum):
     """What to do about a proposal."""
 
     CLAIM = "claim"
@@ -63,15 +65,15 @@ class Settled:
     note: str
 
 
-def next_step(proposal: Proposal, us: Pubkey, now: int) -> Step:
+def next_step(proposal: Proposal, us: Pubkey, now: int) -> SettlementStep:
     """Claim what is pending or whose lock has lapsed, check what we hold, wait for what others hold."""
     if proposal.status is ProposalStatus.PENDING:
-        return Step.CLAIM
+        return SettlementStep.CLAIM
     if proposal.status is not ProposalStatus.IN_REVIEW:
-        return Step.DONE
+        return SettlementStep.DONE
     if now > proposal.review_lock_until - (LOCK_MARGIN if proposal.reviewer == us else 0):
-        return Step.CLAIM if now > proposal.review_lock_until else Step.WAIT
-    return Step.CHECK if proposal.reviewer == us else Step.WAIT
+        return SettlementStep.CLAIM if now > proposal.review_lock_until else SettlementStep.WAIT
+    return SettlementStep.CHECK if proposal.reviewer == us else SettlementStep.WAIT
 
 
 def frontier_moved(checked: CheckResult, now: Project) -> bool:
@@ -83,7 +85,7 @@ def frontier_moved(checked: CheckResult, now: Project) -> bool:
     )
 
 
-class Record:
+class SettlementRecord:
     """The append-only record of one settlement."""
 
     def __init__(self, path: Path) -> None:
@@ -131,9 +133,9 @@ def settle(
 
     `ready` raises where this machine could judge nothing: before a claim, which would keep other verifiers away.
     """
-    client, record = connection.client, Record(folder / "settlement.jsonl")
+    client, record = connection.client, SettlementRecord(folder / "settlement.jsonl")
     if not client.is_verifier(key.pubkey()):
-        from chain.program.interface import NotVerifier, error_for
+        from chain.program.errors import NotVerifier, error_for
 
         raise error_for(NotVerifier.code)
     released = _resume(client, record, say)
@@ -142,17 +144,17 @@ def settle(
     for _ in range(MAX_CHECKS):
         proposal = client.proposal(proposal_id)
         step = next_step(proposal, key.pubkey(), client.network.clock().unix_timestamp)
-        if step is Step.DONE:
+        if step is SettlementStep.DONE:
             return Settled(None, proposal.status, "", f"proposal {proposal_id} is {proposal.status.name.lower()}")
-        if step is Step.WAIT:
+        if step is SettlementStep.WAIT:
             raise NotOurs(
                 f"Proposal {proposal_id} is in review by {proposal.reviewer} until {proposal.review_lock_until}.",
                 "Try again once that lock has lapsed.",
             )
-        if step is Step.CLAIM:
+        if step is SettlementStep.CLAIM:
             ready()
             say("claiming the review")
-            _landed(record, client.claim_review(key, proposal, before_send=record.sending("claim")))
+            _landed(record, client.call(ClaimReview(proposal.id), key, before_send=record.sending("claim")))
             proposal = client.proposal(proposal_id)
         else:
             say("adopting our own claim")
@@ -165,7 +167,7 @@ def settle(
 
 
 def _conclude(
-    connection: Connection, proposal: Proposal, key: Keypair, checked: CheckResult, record: Record, say: Say
+    connection: Connection, proposal: Proposal, key: Keypair, checked: CheckResult, record: SettlementRecord, say: Say
 ) -> Settled:
     client, kind = connection.client, checked.verdict.kind
     if kind is VerdictKind.RELEASE:
@@ -182,19 +184,24 @@ def _conclude(
             key, proposal, checked.project, verified_score=checked.judged.score, metrics=metrics, before_send=before
         )
     else:
-        done = client.reject(key, proposal, metrics=metrics, before_send=before)
+        done = client.call(Reject(proposal.id, *metrics), key, project_id=proposal.project_id, before_send=before)
     _landed(record, done)
     status = ProposalStatus.APPROVED if kind is VerdictKind.APPROVE else ProposalStatus.REJECTED
     return Settled(checked, status, str(done.receipt.signature), kind.value)
 
 
 def _release(
-    connection: Connection, proposal: Proposal, key: Keypair, checked: CheckResult | None, record: Record, why: str
+    connection: Connection,
+    proposal: Proposal,
+    key: Keypair,
+    checked: CheckResult | None,
+    record: SettlementRecord,
+    why: str,
 ) -> Settled:
     client = connection.client
     record.append("verdict", kind=VerdictKind.RELEASE.value, attestation=checked.digest.hex() if checked else None)
     try:
-        done = client.release_review(key, proposal, before_send=record.sending("release"))
+        done = client.call(ReleaseReview(proposal.id), key, before_send=record.sending("release"))
     except LockActive:
         record.append("left_to_lapse", until=proposal.review_lock_until)
         note = f"released by letting the lock lapse: {why}"
@@ -203,7 +210,7 @@ def _release(
     return Settled(checked, ProposalStatus.PENDING, str(done.receipt.signature), f"released: {why}")
 
 
-def _resume(client: Client, record: Record, say: Say) -> str:
+def _resume(client: Client, record: SettlementRecord, say: Say) -> str:
     """Find out what became of a transaction that an interrupted settlement had sent.
 
     The signature of a release that landed, else "": that settlement is at its end, though the proposal is free again.
@@ -217,5 +224,5 @@ def _resume(client: Client, record: Record, say: Say) -> str:
     return str(sent["signature"]) if done and sent["action"] == "release" else ""
 
 
-def _landed(record: Record, done: Done) -> None:
+def _landed(record: SettlementRecord, done: Landed) -> None:
     record.append("landed", signature=str(done.receipt.signature), slot=done.receipt.slot)

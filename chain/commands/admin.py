@@ -23,10 +23,11 @@ def admin() -> None:
 def initialize(home: Path, network: str, as_json: bool, keypair: str | None) -> None:
     """Create the program's configuration, once; the signer becomes its authority."""
     from chain.connection.opening import AUTHORITY
+    from chain.program.instructions import Initialize
 
     with connected(network, home) as connection:
         key = connection.wallet(keypair, AUTHORITY)
-        done = connection.client.initialize(key)
+        done = connection.client.call(Initialize(), key)
         answer(
             as_json,
             {"authority": str(key.pubkey()), "signature": str(done.receipt.signature)},
@@ -47,12 +48,13 @@ def transfer(
     Only the new authority can give it back.
     """
     from chain.connection.opening import AUTHORITY
-    from chain.program.interface import OwnershipTransferred
+    from chain.program.events import OwnershipTransferred
+    from chain.program.instructions import TransferAuthority
 
     with connected(network, home) as connection:
         new = address_of(home, new_authority)
         typed(str(new), confirm, f"The authority of the program on {network} goes to {new}; only that key can undo it.")
-        done = connection.client.transfer_authority(connection.wallet(keypair, AUTHORITY), new)
+        done = connection.client.call(TransferAuthority(new), connection.wallet(keypair, AUTHORITY))
         event = done.event(OwnershipTransferred)
         answer(
             as_json,
@@ -75,11 +77,12 @@ def renounce(home: Path, network: str, as_json: bool, keypair: str | None, confi
     Asks for the word "renounce" to be typed.
     """
     from chain.connection.opening import AUTHORITY
-    from chain.program.interface import OwnershipTransferred
+    from chain.program.events import OwnershipTransferred
+    from chain.program.instructions import RenounceAuthority
 
     with connected(network, home) as connection:
         typed("renounce", confirm, f"Nobody will ever again add or remove a verifier on {network}.")
-        done = connection.client.renounce_authority(connection.wallet(keypair, AUTHORITY))
+        done = connection.client.call(RenounceAuthority(), connection.wallet(keypair, AUTHORITY))
         event = done.event(OwnershipTransferred)
         answer(
             as_json,

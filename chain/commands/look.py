@@ -12,7 +12,7 @@ from chain.commands.options import answer, common
 
 if TYPE_CHECKING:
     from chain.pages.overview import Meaning
-    from chain.program.interface import Proposal
+    from chain.program.accounts import Proposal
 
 
 @click.command("list")
@@ -110,7 +110,7 @@ def proposal_show(home: Path, network: str, as_json: bool, irys: str | None, pro
 
 def _metrics(proposal: Proposal, meaning: Meaning) -> dict[str, Any]:
     """A proposal's scores in the metric's unit, or why there are none; the verified one once it is approved."""
-    from chain.program.interface import ProposalStatus
+    from chain.program.accounts import ProposalStatus
 
     known = meaning.convention
     if known is None:

@@ -80,7 +80,7 @@ def project_create(
     ready artifacts: `--snapshot --protocol --benchmark --metrics`. Every artifact is pinned on chain by its SHA-256.
     """
     from chain.connection.opening import AUTHORITY
-    from chain.program.interface import ProjectCreated
+    from chain.program.events import ProjectCreated
     from chain.projects.artifacts import ProjectTerms, publish_project
 
     artifacts, score = _artifacts(baseline, **sources)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from solders.keypair import Keypair
     from solders.pubkey import Pubkey
 
-    from chain.money.client import Client, Done
-    from chain.program.interface import Proposal
+    from chain.money.client import Client, Landed
+    from chain.program.accounts import Proposal
 
 _MAX_METRICS = 16 * 1024 * 1024  # bytes
 _metrics_option = click.option(
@@ -42,11 +42,12 @@ def claim(home: Path, network: str, as_json: bool, keypair: str | None, proposal
     """Lock a proposal for your review, for 24 hours."""
     from chain.connection.opening import VERIFIER
     from chain.pages import show
-    from chain.program.interface import ReviewClaimed
+    from chain.program.events import ReviewClaimed
+    from chain.program.instructions import ClaimReview
 
     with connected(network, home) as connection:
         found = connection.client.proposal(proposal_id)
-        done = connection.client.claim_review(connection.wallet(keypair, VERIFIER), found)
+        done = connection.client.call(ClaimReview(found.id), connection.wallet(keypair, VERIFIER))
         until = done.event(ReviewClaimed).review_lock_until
         more = {"review_lock_until": until}
         _say(as_json, proposal_id, "in_review", done, f"is yours to review until {show.when(until)} UTC", more)
@@ -57,10 +58,11 @@ def claim(home: Path, network: str, as_json: bool, keypair: str | None, proposal
 def release(home: Path, network: str, as_json: bool, keypair: str | None, proposal_id: int) -> None:
     """Give a review back; anyone may, once its lock has lapsed."""
     from chain.connection.opening import VERIFIER
+    from chain.program.instructions import ReleaseReview
 
     with connected(network, home) as connection:
         found = connection.client.proposal(proposal_id)
-        done = connection.client.release_review(connection.wallet(keypair, VERIFIER), found)
+        done = connection.client.call(ReleaseReview(found.id), connection.wallet(keypair, VERIFIER))
         _say(as_json, proposal_id, "pending", done, "is pending again")
 
 
@@ -84,7 +86,8 @@ def approve(
     """Approve a proposal that you hold in review: the stake goes back, the reward is minted."""
     from chain.connection.opening import VERIFIER
     from chain.irys.client import Role
-    from chain.program.interface import MinerRewardMinted, ScoreNotImproved, error_for
+    from chain.program.errors import ScoreNotImproved, error_for
+    from chain.program.events import MinerRewardMinted
     from chain.projects import packing
 
     if (verified is None) == (score is None):
@@ -122,7 +125,8 @@ def reject(
     """Reject a proposal that you hold in review: its stake is slashed, half of it becomes claimable by you."""
     from chain.connection.opening import VERIFIER
     from chain.irys.client import Role
-    from chain.program.interface import StakeSlashed
+    from chain.program.events import StakeSlashed
+    from chain.program.instructions import Reject
     from chain.projects import packing
 
     data = packing.read(metrics, _MAX_METRICS)
@@ -130,7 +134,7 @@ def reject(
         key, found = connection.wallet(keypair, VERIFIER), connection.client.proposal(proposal_id)
         _ours(found, key.pubkey())
         pinned = connection.publish(key, Role.VERIFIER_REJECT_EVIDENCE, data, "application/json")
-        done = connection.client.reject(key, found, metrics=pinned)
+        done = connection.client.call(Reject(found.id, *pinned), key, project_id=found.project_id)
         slashed = done.event(StakeSlashed)
         more = {"burned": slashed.burned, "claimable": slashed.to_verifier_pool, "metrics_hash": pinned[0].hex()}
         words = f"is rejected: {slashed.burned} burned, {slashed.to_verifier_pool} claimable"
@@ -159,14 +163,16 @@ def expire(
     With --all-due the exit status is 1 where one of them failed; run it again for what is left.
     """
     from chain.connection.opening import MINER
-    from chain.program.interface import StakeSlashed
+    from chain.program.events import StakeSlashed
+    from chain.program.instructions import Expire
 
     if all_due == (proposal_id is not None):
         raise click.UsageError("Name a proposal, or give --all-due.")
     with connected(network, home) as connection:
         client, key = connection.client, connection.wallet(keypair, MINER)
         if proposal_id is not None:
-            done = client.expire(key, client.proposal(proposal_id))
+            due_now = client.proposal(proposal_id)
+            done = client.call(Expire(due_now.id), key, project_id=due_now.project_id)
             slashed = done.event(StakeSlashed)
             more = {"burned": slashed.burned, "claimable": slashed.to_verifier_pool}
             words = f"has expired: {slashed.burned} burned, {slashed.to_verifier_pool} claimable"
@@ -186,7 +192,7 @@ def expire(
 
 def due(proposals: list[Proposal], now: int) -> list[Proposal]:
     """Those that nobody settled within the expiry window, longest due first. A review lock does not put it off."""
-    from chain.program.interface import EXPIRY_WINDOW_SECONDS, ProposalStatus
+    from chain.program.accounts import EXPIRY_WINDOW_SECONDS, ProposalStatus
 
     unsettled = (ProposalStatus.PENDING, ProposalStatus.IN_REVIEW)
     found = [entry for entry in proposals if entry.status in unsettled]
@@ -199,13 +205,14 @@ def _expire_each(client: Client, key: Keypair, chosen: list[Proposal]) -> list[d
     would fail all of them does, and the result says so.
     """
     from chain.errors import ChainError, TransactionFailed
+    from chain.program.instructions import Expire
 
     rows: list[dict[str, Any]] = []
     for number, entry in enumerate(chosen, 1):
         click.echo(f"proposal {entry.id} ({number} of {len(chosen)})", err=True)
         row = {"proposal": entry.id, "status": "expired", "signature": None, "problem": ""}
         try:
-            row["signature"] = str(client.expire(key, entry).receipt.signature)
+            row["signature"] = str(client.call(Expire(entry.id), key, project_id=entry.project_id).receipt.signature)
         except ChainError as error:
             rows.append(row | {"status": "failed", "problem": error.problem})
             if not isinstance(error, TransactionFailed):
@@ -217,7 +224,8 @@ def _expire_each(client: Client, key: Keypair, chosen: list[Proposal]) -> list[d
 
 def _ours(proposal: Proposal, key: Pubkey) -> None:
     """The program's own refusal, before anything is uploaded, unless `key` holds the review."""
-    from chain.program.interface import ProposalStatus, WrongReviewer, WrongStatus, error_for
+    from chain.program.accounts import ProposalStatus
+    from chain.program.errors import WrongReviewer, WrongStatus, error_for
 
     if proposal.status is not ProposalStatus.IN_REVIEW:
         raise error_for(WrongStatus.code)
@@ -232,6 +240,8 @@ def _decimal(text: str | None) -> Decimal:
         raise click.BadParameter(f"{text!r} is not a number", param_hint="--verified") from None
 
 
-def _say(as_json: bool, proposal: int, status: str, done: Done, words: str, more: dict[str, Any] | None = None) -> None:
+def _say(
+    as_json: bool, proposal: int, status: str, done: Landed, words: str, more: dict[str, Any] | None = None
+) -> None:
     document = {"proposal": proposal, "status": status, "signature": str(done.receipt.signature)}
     answer(as_json, document | (more or {}), f"proposal {proposal} {words}")

@@ -136,7 +136,7 @@ def token_balance(home: Path, network: str, as_json: bool, project_id: int, keyp
 def token_claim_reward(home: Path, network: str, as_json: bool, project_id: int, keypair: str | None) -> None:
     """Take out what slashed stakes have made claimable, as `chain token balance` shows it."""
     from chain.connection.opening import MINER
-    from chain.program.interface import RewardClaimed
+    from chain.program.events import RewardClaimed
 
     with connected(network, home) as connection:
         found = connection.client.project(project_id)

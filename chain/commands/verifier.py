@@ -37,12 +37,12 @@ def verifier_remove(home: Path, network: str, as_json: bool, keypair: str | None
 
 def _change_allowlist(home: Path, network: str, as_json: bool, keypair: str | None, address: str, *, add: bool) -> None:
     from chain.connection.opening import AUTHORITY
+    from chain.program.instructions import AddVerifier, RemoveVerifier
 
     with connected(network, home) as connection:
         key = address_of(home, address)
         authority = connection.wallet(keypair, AUTHORITY)
-        change = connection.client.add_verifier if add else connection.client.remove_verifier
-        done = change(authority, key)
+        done = connection.client.call(AddVerifier(key) if add else RemoveVerifier(key), authority)
         answer(
             as_json,
             {"verifier": str(key), "registered": add, "signature": str(done.receipt.signature)},

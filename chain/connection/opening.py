@@ -25,9 +25,10 @@ from chain.irys.client import DEVNET, Endpoints, Irys, Role, artifact_tags
 from chain.irys.dataitem import DataItem, ItemId
 from chain.irys.node import RunningNode, serve
 from chain.money.client import Client
-from chain.money.spending import Budget, Terms
+from chain.money.spending import SpendingBudget, SpendingTerms
 from chain.network.base import LAMPORTS_PER_SOL, Network
 from chain.network.opening import connect
+from chain.program.instructions import AddVerifier, Initialize
 from chain.wallet import wallet
 
 LOCAL_IRYS_PORT = 8908
@@ -52,10 +53,10 @@ class Connection:
             commitment=self.settings["commitment"],
             is_local=self.settings["is_local"],
         )
-        terms = Terms(
+        terms = SpendingTerms(
             self.settings.typed, self.settings["real_money"], self.settings["max_spend"], self.settings["genesis"]
         )
-        self.client = Client(self.network, budget=Budget(terms), priority_fee=self.settings["priority_fee"])
+        self.client = Client(self.network, budget=SpendingBudget(terms), priority_fee=self.settings["priority_fee"])
         self._node: RunningNode | None = None
         try:
             url = irys or self.settings["irys"]
@@ -164,10 +165,10 @@ def bootstrap(client: Client, home: Path) -> None:
     try:
         config = client.config()
     except NotFound:
-        client.initialize(wallet.ensure(home, AUTHORITY))
+        client.call(Initialize(), wallet.ensure(home, AUTHORITY))
         config = client.config()
     if config.authority == authority and not client.is_verifier(verifier):
-        client.add_verifier(wallet.ensure(home, AUTHORITY), verifier)
+        client.call(AddVerifier(verifier), wallet.ensure(home, AUTHORITY))
 
 
 def fund(network: Network, key: Keypair) -> Keypair:

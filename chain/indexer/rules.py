@@ -24,8 +24,17 @@ from solders.signature import Signature
 from chain.errors import InvalidData, NotFound
 from chain.indexer.store import Gap, Index, IndexedEvent, ProposalRow
 from chain.network.base import Account, Entry, Network
-from chain.program import interface
-from chain.program.interface import Event, GlobalConfig, Pdas, Project, Proposal, ProposalStatus
+from chain.program.accounts import (
+    GlobalConfig,
+    Project,
+    Proposal,
+    ProposalStatus,
+    decode_account,
+    discriminator_of,
+    offset_of,
+)
+from chain.program.addresses import Pdas
+from chain.program.events import Event, scan_events
 
 PAGE: Final = 1_000  # of a listing
 MAX_PAGES: Final = 200  # of one step's listing
@@ -208,7 +217,7 @@ class Follower:
         return removed
 
     def _events(self, logs: Sequence[str]) -> list[Event | InvalidData]:
-        return interface.scan_events(logs, self.network.program_id)
+        return scan_events(logs, self.network.program_id)
 
     def _news(self, removed: Sequence[IndexedEvent]) -> list[IndexedEvent]:
         last = self.index.last()
@@ -222,7 +231,7 @@ class Follower:
         config, project = self.network.accounts([self._pdas.config(), self._pdas.project(self.project_id)])
         next_id, data = self._next_id(config), self._project_data(project)
         found = self.network.program_accounts(
-            self.network.program_id, memcmp=[(0, interface.discriminator_of(Proposal)), self._filter()]
+            self.network.program_id, memcmp=[(0, discriminator_of(Proposal)), self._filter()]
         )
         recheck = 0 if first else final_slot + RECHECK_SLOTS
         with self.index.writing():
@@ -232,13 +241,13 @@ class Follower:
             )
 
     def _filter(self) -> tuple[int, bytes]:
-        return interface.offset_of(Proposal, "project_id"), self.project_id.to_bytes(8, "little")
+        return offset_of(Proposal, "project_id"), self.project_id.to_bytes(8, "little")
 
     def _ours(self, account: Account) -> bool:
         offset, number = self._filter()
         return (
             account.owner == self.network.program_id
-            and account.data.startswith(interface.discriminator_of(Proposal))
+            and account.data.startswith(discriminator_of(Proposal))
             and account.data[offset : offset + 8] == number
         )
 
@@ -247,12 +256,12 @@ class Follower:
             raise NotFound(
                 "The program has no configuration on this network: it was never initialized.", self._check_network()
             )
-        return interface.decode_account(GlobalConfig, account.data).next_proposal_id
+        return decode_account(GlobalConfig, account.data).next_proposal_id
 
     def _project_data(self, account: Account | None) -> bytes:
         if account is None or account.owner != self.network.program_id:
             raise NotFound(f"There is no project {self.project_id}.", self._check_network())
-        interface.decode_account(Project, account.data)
+        decode_account(Project, account.data)
         return account.data
 
     def _check_network(self) -> str:

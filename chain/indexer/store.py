@@ -26,8 +26,8 @@ from solders.signature import Signature
 
 from chain.errors import ChainError, InvalidData
 from chain.network.base import Entry
-from chain.program import interface
-from chain.program.interface import Event, Project, Proposal, ProposalStatus
+from chain.program.accounts import Project, Proposal, ProposalStatus, decode_account
+from chain.program.events import Event, decode_event, encode_event
 
 _FORMAT = 1  # PRAGMA user_version
 _SCHEMA = """
@@ -319,7 +319,7 @@ class Index:
     def project(self, project_id: int) -> tuple[Project, int] | None:
         """A followed project, and the first proposal id that was not looked at yet; None where it is not followed."""
         row = self._one("SELECT data, next_proposal FROM projects WHERE id = ?", (_key(project_id),))
-        return (interface.decode_account(Project, row[0]), int.from_bytes(row[1], "big")) if row else None
+        return (decode_account(Project, row[0]), int.from_bytes(row[1], "big")) if row else None
 
     def store_project(self, project_id: int, data: bytes, next_proposal: int) -> None:
         """Enter a project's account."""
@@ -334,7 +334,7 @@ class Index:
             f"SELECT data FROM proposals WHERE project = ? AND status IN ({marks}) ORDER BY id",
             (_key(project_id), *map(int, wanted)),
         )
-        return [interface.decode_account(Proposal, row[0]) for row in rows]
+        return [decode_account(Proposal, row[0]) for row in rows]
 
     def malformed(self, project_id: int) -> list[Pubkey]:
         """Addresses of a project's proposals that cannot be read."""
@@ -394,7 +394,7 @@ def _event_row(found: Event | InvalidData) -> tuple[str, bytes | None, bytes | N
         type(found).__name__,
         None if project is None else _key(project),
         None if proposal is None else _key(proposal),
-        interface.encode_event(found),
+        encode_event(found),
         "",
     )
 
@@ -410,13 +410,13 @@ def _indexed(
     data: bytes,
     problem: str,
 ) -> IndexedEvent:
-    event = None if problem else interface.decode_event(data)
+    event = None if problem else decode_event(data)
     return IndexedEvent(seq, Signature.from_bytes(signature), position, slot, time, bool(final), event, problem)
 
 
 def _proposal_row(project_id: int, row: ProposalRow) -> tuple[bytes, bytes | None, bytes, int | None, int, bytes]:
     try:
-        proposal = interface.decode_account(Proposal, row.data)
+        proposal = decode_account(Proposal, row.data)
     except InvalidData:
         return bytes(row.address), None, _key(project_id), None, 0, row.data
     settled = proposal.status not in (ProposalStatus.PENDING, ProposalStatus.IN_REVIEW)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
 from solders.instruction import Instruction
@@ -25,21 +25,22 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from chain.errors import ChainError, InsufficientFunds, NotFound, TransactionFailed
-from chain.money.spending import Budget
+from chain.money.spending import SpendingBudget
 from chain.network.base import FEE_PER_SIGNATURE, Blockhash, Network, Receipt, Simulation
-from chain.program import interface
-from chain.program.interface import (
-    ApproveArgs,
+from chain.program.accounts import (
     Claimable,
-    CreateProjectArgs,
-    Event,
     GlobalConfig,
-    Pdas,
     Project,
     Proposal,
-    RejectArgs,
-    SubmitArgs,
+    decode_account,
+    discriminator_of,
+    offset_of,
 )
+from chain.program.addresses import Pdas, associated_token_account
+from chain.program.errors import error_for
+from chain.program.events import Event, parse_events
+from chain.program.instructions import Approve, ClaimReward, CreateProject, Submit, instruction_of
+from chain.program.tokens import create_associated_token_account, decode_mint, decode_token_account
 
 BeforeSend = Callable[[Signature, int], None]
 PriorityFee = int | Literal["auto"]
@@ -50,7 +51,7 @@ _Account = TypeVar("_Account")
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Landed:
     """A transaction that landed: its receipt and the program's events, in order."""
 
     receipt: Receipt
@@ -83,9 +84,11 @@ class Client:
     every transaction just before it is sent, whoever sends it.
     """
 
-    def __init__(self, network: Network, *, budget: Budget | None = None, priority_fee: PriorityFee = 0) -> None:
+    def __init__(
+        self, network: Network, *, budget: SpendingBudget | None = None, priority_fee: PriorityFee = 0
+    ) -> None:
         self.network = network
-        self.budget = budget or Budget()
+        self.budget = budget or SpendingBudget()
         self.priority_fee: PriorityFee = priority_fee
         self.note_send: BeforeSend | None = None
         self.pdas = Pdas(network.program_id)
@@ -114,7 +117,7 @@ class Client:
 
     def proposals(self, project_id: int) -> list[Proposal]:
         """All proposals of a project, by id."""
-        offset = interface.offset_of(Proposal, "project_id")
+        offset = offset_of(Proposal, "project_id")
         found = self._all(Proposal, (offset, project_id.to_bytes(8, "little")))
         return sorted(found, key=lambda proposal: proposal.id)
 
@@ -130,30 +133,30 @@ class Client:
     def claimable(self, project_id: int, key: Pubkey) -> int:
         """Tokens that a verifier or cranker may claim from the project's pool."""
         account = self.network.account(self.pdas.claimable(project_id, key))
-        return interface.decode_account(Claimable, account.data).amount if account else 0
+        return decode_account(Claimable, account.data).amount if account else 0
 
     def supply(self, project: Project) -> int:
         """Tokens of a project in existence."""
         account = self.network.account(project.mint)
         if account is None:
             raise NotFound(f"The mint {project.mint} of project {project.id} does not exist.")
-        return interface.decode_mint(account.data).supply
+        return decode_mint(account.data).supply
 
     def tokens(self, project: Project, owner: Pubkey) -> int:
         """Tokens of a project that an owner holds in its associated token account."""
-        account = self.network.account(interface.associated_token_account(owner, project.mint))
-        return interface.decode_token_account(account.data).amount if account else 0
+        account = self.network.account(associated_token_account(owner, project.mint))
+        return decode_token_account(account.data).amount if account else 0
 
     def _read(self, kind: type[_Account], address: Pubkey, missing: str) -> _Account:
         account = self.network.account(address)
         if account is None or account.owner != self.network.program_id:
             raise NotFound(missing, f"Check the number and --network ({self.network.name}).")
-        return interface.decode_account(kind, account.data)
+        return decode_account(kind, account.data)
 
     def _all(self, kind: type[_Account], *filters: tuple[int, bytes]) -> list[_Account]:
-        discriminator = (0, interface.discriminator_of(kind))
+        discriminator = (0, discriminator_of(kind))
         found = self.network.program_accounts(self.network.program_id, memcmp=[discriminator, *filters])
-        return [interface.decode_account(kind, account.data) for _, account in found]
+        return [decode_account(kind, account.data) for _, account in found]
 
     # --- sending ---
 
@@ -163,7 +166,7 @@ class Client:
         payer: Keypair,
         *,
         before_send: BeforeSend | None = None,
-    ) -> Done:
+    ) -> Landed:
         """Simulate, sign, record, send and confirm one transaction paid by `payer`, at the network's commitment.
 
         With a priority fee two instructions for it come first, with a limit of units from the simulation, and the
@@ -192,12 +195,12 @@ class Client:
             self._settle(reserved, self.network.transaction(signature) if reserved else None)
             code = getattr(failure, "program_error", None)
             if code is not None:
-                raise interface.error_for(code, failure.logs) from failure
+                raise error_for(code, failure.logs) from failure
             raise
         self._settle(reserved, receipt)
         return self._done(receipt)
 
-    def outcome(self, signature: Signature, last_valid_block_height: int) -> Done | None:
+    def outcome(self, signature: Signature, last_valid_block_height: int) -> Landed | None:
         """What became of a recorded transaction: done where it landed and succeeded, None where it failed or is
         known never to land. Waits for either; NetworkUnreachable where it is still open after that.
         """
@@ -209,7 +212,7 @@ class Client:
     def preview(self, instructions: Sequence[Instruction], payer: Pubkey) -> tuple[Event, ...]:
         """The events that a transaction would give now; nothing is signed. Raises as `execute` does."""
         _, simulation = self._simulate(instructions, payer, self.network.latest_blockhash())
-        return tuple(interface.parse_events(simulation.logs, self.network.program_id))
+        return tuple(parse_events(simulation.logs, self.network.program_id))
 
     def fee_bound(self, instructions: Sequence[Instruction], payer: Pubkey) -> int:
         """Lamports that a transaction of one signature costs at most in fees, with a guard added to its steps."""
@@ -238,75 +241,26 @@ class Client:
         if self.budget.capped:
             self.budget.settle(reserved, receipt.paid if receipt else 0)
 
-    def _done(self, receipt: Receipt) -> Done:
-        return Done(receipt, tuple(interface.parse_events(receipt.logs, self.network.program_id)))
+    def _done(self, receipt: Receipt) -> Landed:
+        return Landed(receipt, tuple(parse_events(receipt.logs, self.network.program_id)))
 
     # --- instructions ---
 
-    def initialize(self, authority: Keypair) -> Done:
-        """Create the global configuration."""
-        program = self.network.program_id
-        return self.execute([interface.initialize(program, authority=authority.pubkey())], authority)
+    def call(self, args: object, signer: Keypair, *, before_send: BeforeSend | None = None, **more: Any) -> Landed:
+        """Send one instruction of the program; `args` and `more` as for `instruction_of`."""
+        return self.execute([self.instruction(args, signer.pubkey(), **more)], signer, before_send=before_send)
 
-    def add_verifier(self, authority: Keypair, verifier: Pubkey) -> Done:
-        """Put a key on the allowlist."""
-        program = self.network.program_id
-        instruction = interface.add_verifier(program, authority=authority.pubkey(), verifier=verifier)
-        return self.execute([instruction], authority)
+    def instruction(self, args: object, signer: Pubkey, **more: Any) -> Instruction:
+        """What `call` sends."""
+        return instruction_of(self.network.program_id, args, signer, **more)
 
-    def remove_verifier(self, authority: Keypair, verifier: Pubkey) -> Done:
-        """Take a key off the allowlist."""
-        program = self.network.program_id
-        instruction = interface.remove_verifier(program, authority=authority.pubkey(), verifier=verifier)
-        return self.execute([instruction], authority)
-
-    def transfer_authority(self, authority: Keypair, new_authority: Pubkey) -> Done:
-        """Hand the program's authority to another key."""
-        program = self.network.program_id
-        instruction = interface.transfer_authority(program, authority=authority.pubkey(), new_authority=new_authority)
-        return self.execute([instruction], authority)
-
-    def renounce_authority(self, authority: Keypair) -> Done:
-        """Give the program's authority up for good."""
-        program = self.network.program_id
-        return self.execute([interface.renounce_authority(program, authority=authority.pubkey())], authority)
-
-    def create_project(self, creator: Keypair, args: CreateProjectArgs) -> Done:
+    def create_project(self, creator: Keypair, args: CreateProject) -> Landed:
         """Create a project under the next free id, trying again where another creator took it first."""
         return self._with_next_id(
-            lambda config: [
-                interface.create_project(
-                    self.network.program_id,
-                    creator=creator.pubkey(),
-                    project_id=config.next_project_id,
-                    args=args,
-                )
-            ],
+            lambda config: [self.instruction(args, creator.pubkey(), project_id=config.next_project_id)],
             creator,
             lambda config: config.next_project_id,
         )
-
-    def buy(self, buyer: Keypair, project: Project, lamports: int, *, before_send: BeforeSend | None = None) -> Done:
-        """Spend up to `lamports` on tokens of a project."""
-        instruction = interface.buy(
-            self.network.program_id,
-            buyer=buyer.pubkey(),
-            project_id=project.id,
-            mint=project.mint,
-            lamports_in=lamports,
-        )
-        return self.execute([instruction], buyer, before_send=before_send)
-
-    def sell(self, seller: Keypair, project: Project, amount: int) -> Done:
-        """Sell tokens back to the curve."""
-        instruction = interface.sell(
-            self.network.program_id,
-            seller=seller.pubkey(),
-            project_id=project.id,
-            mint=project.mint,
-            amount=amount,
-        )
-        return self.execute([instruction], seller)
 
     def submit(
         self,
@@ -319,41 +273,16 @@ class Client:
         stake: int,
         reward_recipient: Pubkey,
         before_send: BeforeSend | None = None,
-    ) -> Done:
+    ) -> Landed:
         """Stake a proposal; `code` and `log` are (SHA-256, Irys id). Makes the token accounts it will need."""
-        accounts = [
-            interface.create_associated_token_account(miner.pubkey(), owner, project.mint)
-            for owner in dict.fromkeys((miner.pubkey(), reward_recipient))
-        ]
+        accounts = self._token_accounts(miner.pubkey(), project, miner.pubkey(), reward_recipient)
+        args = Submit(project.id, *code, *log, claimed_score, stake, reward_recipient)
         return self._with_next_id(
-            lambda config: [
-                *accounts,
-                interface.submit(
-                    self.network.program_id,
-                    miner=miner.pubkey(),
-                    proposal_id=config.next_proposal_id,
-                    mint=project.mint,
-                    args=SubmitArgs(project.id, *code, *log, claimed_score, stake, reward_recipient),
-                ),
-            ],
+            lambda config: [*accounts, self.instruction(args, miner.pubkey(), proposal_id=config.next_proposal_id)],
             miner,
             lambda config: config.next_proposal_id,
             before_send,
         )
-
-    def claim_review(self, verifier: Keypair, proposal: Proposal, *, before_send: BeforeSend | None = None) -> Done:
-        """Lock a proposal for review."""
-        instruction = interface.claim_review(
-            self.network.program_id, verifier=verifier.pubkey(), proposal_id=proposal.id
-        )
-        return self.execute([instruction], verifier, before_send=before_send)
-
-    def release_review(self, cranker: Keypair, proposal: Proposal, *, before_send: BeforeSend | None = None) -> Done:
-        """Give a review back."""
-        instruction = interface.release_review(
-            self.network.program_id, cranker=cranker.pubkey(), proposal_id=proposal.id
-        )
-        return self.execute([instruction], cranker, before_send=before_send)
 
     def approve(
         self,
@@ -364,55 +293,28 @@ class Client:
         verified_score: int,
         metrics: tuple[bytes, bytes],
         before_send: BeforeSend | None = None,
-    ) -> Done:
+    ) -> Landed:
         """Approve with the verified score and the attestation's (SHA-256, Irys id)."""
-        accounts = [
-            interface.create_associated_token_account(verifier.pubkey(), owner, project.mint)
-            for owner in dict.fromkeys((proposal.miner, proposal.reward_recipient))
-        ]
-        instruction = interface.approve(
-            self.network.program_id,
-            verifier=verifier.pubkey(),
-            proposal=proposal,
-            mint=project.mint,
-            args=ApproveArgs(proposal.id, verified_score, *metrics),
-        )
-        return self.execute([*accounts, instruction], verifier, before_send=before_send)
-
-    def reject(
-        self,
-        verifier: Keypair,
-        proposal: Proposal,
-        *,
-        metrics: tuple[bytes, bytes],
-        before_send: BeforeSend | None = None,
-    ) -> Done:
-        """Reject with the evidence's (SHA-256, Irys id); slashes the stake."""
-        instruction = interface.reject(
-            self.network.program_id,
-            verifier=verifier.pubkey(),
+        miner, recipient = proposal.miner, proposal.reward_recipient
+        step = self.instruction(
+            Approve(proposal.id, verified_score, *metrics),
+            verifier.pubkey(),
             project_id=proposal.project_id,
-            args=RejectArgs(proposal.id, *metrics),
+            miner=miner,
+            reward_recipient=recipient,
         )
-        return self.execute([instruction], verifier, before_send=before_send)
+        accounts = self._token_accounts(verifier.pubkey(), project, miner, recipient)
+        return self.execute([*accounts, step], verifier, before_send=before_send)
 
-    def expire(self, cranker: Keypair, proposal: Proposal) -> Done:
-        """Slash a proposal that nobody settled within the expiry window; half becomes claimable by the caller."""
-        instruction = interface.expire(
-            self.network.program_id,
-            cranker=cranker.pubkey(),
-            proposal_id=proposal.id,
-            project_id=proposal.project_id,
-        )
-        return self.execute([instruction], cranker)
-
-    def claim_reward(self, claimer: Keypair, project: Project) -> Done:
+    def claim_reward(self, claimer: Keypair, project: Project) -> Landed:
         """Take out what is claimable, into the claimer's token account, made where it is missing."""
-        instruction = interface.claim_reward(
-            self.network.program_id, claimer=claimer.pubkey(), project_id=project.id, mint=project.mint
-        )
-        account = interface.create_associated_token_account(claimer.pubkey(), claimer.pubkey(), project.mint)
-        return self.execute([account, instruction], claimer)
+        key = claimer.pubkey()
+        step = self.instruction(ClaimReward(project.id), key)
+        return self.execute([*self._token_accounts(key, project, key), step], claimer)
+
+    @staticmethod
+    def _token_accounts(payer: Pubkey, project: Project, *owners: Pubkey) -> list[Instruction]:
+        return [create_associated_token_account(payer, owner, project.mint) for owner in dict.fromkeys(owners)]
 
     def _with_next_id(
         self,
@@ -420,7 +322,7 @@ class Client:
         payer: Keypair,
         next_id: Callable[[GlobalConfig], int],
         before_send: BeforeSend | None = None,
-    ) -> Done:
+    ) -> Landed:
         """Send what takes the next id; where somebody else took that id meanwhile, take the one after."""
         for _ in range(5):
             config = self.config()
@@ -434,7 +336,7 @@ class Client:
 
 def _refusal(error: str, code: int | None, logs: tuple[str, ...], payer: Pubkey) -> ChainError:
     if code is not None and 6000 <= code < 7000:
-        return interface.error_for(code, logs)
+        return error_for(code, logs)
     # Codes 0 and 1 are the token program's "not enough rent" and "insufficient funds".
     lacking = code == 1 or any("insufficient" in line.lower() for line in logs)
     if lacking or "AccountNotFound" in error or "account not found" in error:

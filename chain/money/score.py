@@ -23,14 +23,14 @@ SCALE = 1_000_000
 _MAX = 2**63 - 1
 _CONTEXT = Context(prec=50)
 
-Kind = Literal["negated", "reflected", "plain"]
+ConventionKind = Literal["negated", "reflected", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
 class Convention:
     """How one project writes its scores; `baseline` is its baseline score as on chain."""
 
-    kind: Kind
+    kind: ConventionKind
     baseline: int
 
     @property

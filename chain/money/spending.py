@@ -26,7 +26,7 @@ class SpendingRefused(ChainError):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class SpendingTerms:
     """What was agreed to. `typed`: the network's own name stood on the command line; `real`: it is configured as
     one of real money; `cap` in lamports, None for no bound; `genesis` the hash it must have, "" for any.
     """
@@ -37,7 +37,7 @@ class Terms:
     genesis: str = ""
 
 
-def refusal(terms: Terms, name: str, genesis: str) -> SpendingRefused | None:
+def refusal(terms: SpendingTerms, name: str, genesis: str) -> SpendingRefused | None:
     """Why nothing may be spent on the network called `name` with this genesis hash; None where it may."""
     if terms.genesis and genesis != terms.genesis:
         return SpendingRefused(
@@ -65,10 +65,10 @@ def refusal(terms: Terms, name: str, genesis: str) -> SpendingRefused | None:
     return None
 
 
-class Budget:
+class SpendingBudget:
     """What one command may spend, and has."""
 
-    def __init__(self, terms: Terms = Terms()) -> None:
+    def __init__(self, terms: SpendingTerms = SpendingTerms()) -> None:
         self.terms = terms
         self.spent = 0  # lamports, reservations included
         self._agreed = False

@@ -25,9 +25,12 @@ from solders.keypair import Keypair
 from solders.system_program import TransferParams, transfer
 
 from chain.errors import InsufficientFunds, TransactionFailed
-from chain.money.client import Client, Done
-from chain.program import interface
-from chain.program.interface import Bought, ProgramError, Project, Sold
+from chain.money.client import Client, Landed
+from chain.program.accounts import Project
+from chain.program.errors import ProgramError
+from chain.program.events import Bought, Sold
+from chain.program.instructions import Buy, Sell
+from chain.program.tokens import transfer_to_self
 
 _Event = TypeVar("_Event", Bought, Sold)
 
@@ -43,7 +46,7 @@ class Trade:
     tokens: int
     lamports: int
     short: bool
-    done: Done
+    done: Landed
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +88,10 @@ def _up(value: Decimal) -> int:
 
 def buy(client: Client, buyer: Keypair, project: Project, lamports: int, bounds: Bounds) -> Trade:
     """Spend up to `lamports` on tokens within the bounds. Raises PriceMoved, and what `Client.execute` raises."""
-    program, key = client.network.program_id, buyer.pubkey()
+    key = buyer.pubkey()
 
     def step(spend: int) -> Instruction:
-        return interface.buy(program, buyer=key, project_id=project.id, mint=project.mint, lamports_in=spend)
+        return client.instruction(Buy(project.id, spend), key)
 
     if not bounds.any:
         done = client.execute([step(lamports)], buyer)
@@ -104,7 +107,7 @@ def buy(client: Client, buyer: Keypair, project: Project, lamports: int, bounds:
             "Nothing was sent. Spend less at once, or accept a worse price.",
         )
     held = client.tokens(project, key)
-    guard = interface.transfer_to_self(key, project.mint, held + least)
+    guard = transfer_to_self(key, project.mint, held + least)
     done = _guarded(lambda: client.execute([step(quote.lamports_spent), guard], buyer))
     event = done.event(Bought)
     return Trade(event.tokens_out, event.lamports_spent, event.tokens_out < least, done)
@@ -112,8 +115,8 @@ def buy(client: Client, buyer: Keypair, project: Project, lamports: int, bounds:
 
 def sell(client: Client, seller: Keypair, project: Project, amount: int, bounds: Bounds) -> Trade:
     """Sell tokens back to the curve within the bounds. Raises PriceMoved, and what `Client.execute` raises."""
-    program, key = client.network.program_id, seller.pubkey()
-    step = interface.sell(program, seller=key, project_id=project.id, mint=project.mint, amount=amount)
+    key = seller.pubkey()
+    step = client.instruction(Sell(project.id, amount), key)
     if not bounds.any:
         done = client.execute([step], seller)
         event = done.event(Sold)
@@ -145,7 +148,7 @@ def _quoted(client: Client, step: Instruction, payer: Keypair, kind: type[_Event
     )
 
 
-def _guarded(send: Callable[[], Done]) -> Done:
+def _guarded(send: Callable[[], Landed]) -> Landed:
     """`send`, whose guard is the only step that can lack funds: the trade itself was simulated without it."""
     moved = PriceMoved(
         "The price moved before the transaction could land: it would have given less than was asked.",

@@ -17,7 +17,7 @@ from chain.pages import show
 from chain.pages.document import Row, Section, clean, sections
 from chain.pages.overview import Day, Overview
 from chain.pages.text import RECENT, gain_text
-from chain.program.interface import ProposalStatus
+from chain.program.accounts import ProposalStatus
 
 _STACK = (
     ProposalStatus.APPROVED,

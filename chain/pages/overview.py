@@ -21,7 +21,7 @@ from chain.errors import ChainError, InvalidData
 from chain.money import score
 from chain.pages import show
 from chain.pages.document import clean
-from chain.program.interface import Project, Proposal, ProposalStatus
+from chain.program.accounts import Project, Proposal, ProposalStatus
 from chain.projects import listing
 from chain.projects.listing import Malformed
 

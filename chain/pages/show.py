@@ -12,7 +12,7 @@ from solders.pubkey import Pubkey
 
 from chain.irys.dataitem import ItemId
 from chain.pages.document import clean
-from chain.program.interface import Project, Proposal, ProposalStatus
+from chain.program.accounts import Project, Proposal, ProposalStatus
 from chain.projects.listing import Malformed
 
 

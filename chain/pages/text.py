@@ -10,7 +10,7 @@ from chain.network.base import LAMPORTS_PER_SOL
 from chain.pages import show
 from chain.pages.document import Section, clean, sections
 from chain.pages.overview import Day, Meaning, Overview
-from chain.program.interface import ProposalStatus
+from chain.program.accounts import ProposalStatus
 
 GLYPHS = {
     ProposalStatus.APPROVED: "█",

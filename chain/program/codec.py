@@ -12,6 +12,7 @@ import dataclasses
 import struct
 from collections.abc import Callable
 from enum import IntEnum
+from hashlib import sha256
 from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
 from solders.pubkey import Pubkey
@@ -129,6 +130,16 @@ _TYPES: dict[Any, _Type] = {
 }
 
 
+def pack_u64(value: int) -> bytes:
+    """A u64's eight bytes; InvalidData where it does not fit."""
+    return bytes(_TYPES[U64].write(value))
+
+
+def discriminator(namespace: str, name: str) -> bytes:
+    """Anchor's eight bytes for "global" (instructions), "account" or "event" and a name."""
+    return sha256(f"{namespace}:{name}".encode()).digest()[:8]
+
+
 _KNOWN: dict[Any, tuple[tuple[str, _Type], ...]] = {}
 
 
@@ -167,8 +178,3 @@ def offset(kind: type, name: str) -> int:
             raise ValueError(f"{kind.__name__}.{name} comes after a string")
         at += form.size
     raise ValueError(f"{kind.__name__} has no field {name}")
-
-
-def max_size(kind: type, text: int) -> int:
-    """Bytes of a record whose strings have `text` bytes each."""
-    return sum(4 + text if form.size is None else form.size for _, form in _fields(kind))

@@ -8,8 +8,9 @@ from solders.keypair import Keypair
 
 from chain.connection.opening import Connection
 from chain.irys.client import Role
-from chain.money.client import Done
-from chain.program.interface import CreateProjectArgs, Project
+from chain.money.client import Landed
+from chain.program.accounts import Project
+from chain.program.instructions import CreateProject
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,15 @@ def fetch_best_code(connection: Connection, project: Project) -> bytes | None:
     )
 
 
-def publish_project(connection: Connection, creator: Keypair, artifacts: ProjectArtifacts, terms: ProjectTerms) -> Done:
+def publish_project(
+    connection: Connection, creator: Keypair, artifacts: ProjectArtifacts, terms: ProjectTerms
+) -> Landed:
     """Upload a new project's four artifacts and create it on chain."""
     protocol = connection.publish(creator, Role.PROTOCOL, artifacts.protocol, "application/json")
     snapshot = connection.publish(creator, Role.REPO_SNAPSHOT, artifacts.snapshot, "application/x-tar")
     benchmark = connection.publish(creator, Role.BENCHMARK, artifacts.benchmark, "application/json")
     metrics = connection.publish(creator, Role.BASELINE_METRICS, artifacts.baseline_metrics, "application/json")
-    args = CreateProjectArgs(
+    args = CreateProject(
         protocol_hash=protocol[0],
         protocol_irys_id=protocol[1],
         repo_snapshot_hash=snapshot[0],

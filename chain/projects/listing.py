@@ -9,8 +9,7 @@ from solders.pubkey import Pubkey
 
 from chain.errors import InvalidData
 from chain.network.base import Network
-from chain.program import interface
-from chain.program.interface import Project, Proposal
+from chain.program.accounts import ACCOUNTS, Project, Proposal, decode_account, discriminator_of, offset_of
 
 _Kind = TypeVar("_Kind")
 
@@ -40,17 +39,17 @@ def projects(network: Network) -> Found[Project]:
 
 def proposals(network: Network, project_id: int) -> Found[Proposal]:
     """All proposals of a project, by id."""
-    found = read_all(network, Proposal, (interface.offset_of(Proposal, "project_id"), project_id.to_bytes(8, "little")))
+    found = read_all(network, Proposal, (offset_of(Proposal, "project_id"), project_id.to_bytes(8, "little")))
     return Found(tuple(sorted(found.accounts, key=lambda pair: pair[1].id)), found.malformed)
 
 
 def read_all(network: Network, kind: type[_Kind], *memcmp: tuple[int, bytes]) -> Found[_Kind]:
     """All accounts of a kind that hold each (offset, bytes), in one call."""
-    discriminator = (0, interface.discriminator_of(kind))
+    discriminator = (0, discriminator_of(kind))
     accounts, malformed = [], []
     for address, account in network.program_accounts(network.program_id, memcmp=[discriminator, *memcmp]):
         try:
-            accounts.append((address, interface.decode_account(kind, account.data)))
+            accounts.append((address, decode_account(kind, account.data)))
         except InvalidData as error:
             malformed.append(Malformed(address, len(account.data), error.problem))
     return Found(tuple(accounts), tuple(malformed))
@@ -58,8 +57,8 @@ def read_all(network: Network, kind: type[_Kind], *memcmp: tuple[int, bytes]) ->
 
 def decode(data: bytes) -> object:
     """An account of any of the program's kinds; InvalidData where it is none or malformed."""
-    for kind in interface.ACCOUNTS:
-        if data[:8] == interface.discriminator_of(kind):
-            decoded: object = interface.decode_account(kind, data)
+    for kind in ACCOUNTS:
+        if data[:8] == discriminator_of(kind):
+            decoded: object = decode_account(kind, data)
             return decoded
     raise InvalidData(f"No kind of account of the program starts with {data[:8].hex() or 'nothing'}.")

@@ -19,7 +19,7 @@ from miner.journal.journal import now
 
 if TYPE_CHECKING:
     from chain.money.score import Convention
-    from chain.program.interface import Project
+    from chain.program.accounts import Project
     from trainer.measurement.bench import Bench
     from trainer.project.task import Task
 

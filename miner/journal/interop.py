@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from chain.money import score
-from chain.program.interface import Project
+from chain.program.accounts import Project
 from common import strict
 from trainer.errors import TrainerError
 

@@ -8,7 +8,7 @@ from chain.connection.opening import Connection
 from chain.errors import ChainError
 from chain.pages import show
 from chain.pages.overview import overview
-from chain.program.interface import ProposalStatus
+from chain.program.accounts import ProposalStatus
 from miner.report.chart import BestMark
 from miner.report.material import OnChain
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from chain.connection.opening import Connection
 from chain.money import score
-from chain.program.interface import Project
+from chain.program.accounts import Project
 from chain.projects.artifacts import fetch_best_code
 from miner.journal.journal import Journal, Session
 from miner.journal.worktree import Workspace

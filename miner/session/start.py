@@ -17,7 +17,8 @@ from chain.connection.opening import AUTHORITY, MINER, Connection
 from chain.errors import ChainError, NotFound
 from chain.indexer.rules import Follower, index_path
 from chain.money import score
-from chain.program.interface import Project, ProjectCreated
+from chain.program.accounts import Project
+from chain.program.events import ProjectCreated
 from chain.projects.artifacts import ProjectArtifacts, ProjectTerms, fetch_project, publish_project
 from common.terminal import View
 from miner.context.goals import Goals

@@ -25,7 +25,7 @@ from chain.connection.opening import MAX_ARTIFACT, Connection
 from chain.errors import ChainError
 from chain.irys.dataitem import ItemId
 from chain.money import score
-from chain.program.interface import Project
+from chain.program.accounts import Project
 from chain.projects.artifacts import ProjectArtifacts
 from miner.journal import interop
 from miner.journal.worktree import Workspace

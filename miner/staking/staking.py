@@ -17,7 +17,7 @@ from chain.connection.opening import Connection
 from chain.indexer.rules import Follower
 from chain.money import score
 from chain.network.base import FEE_PER_SIGNATURE
-from chain.program.interface import Project, ProposalStatus
+from chain.program.accounts import Project, ProposalStatus
 from common.files import write_atomic
 from miner.context import goals
 from miner.context.goals import Goals, Progress

@@ -21,8 +21,10 @@ from chain.connection.opening import Connection
 from chain.errors import InsufficientFunds
 from chain.irys.client import Role
 from chain.money import score
-from chain.money.client import Client, Done
-from chain.program.interface import Project, Proposal, ProposalSubmitted
+from chain.money.client import Client, Landed
+from chain.program.accounts import Project, Proposal
+from chain.program.events import ProposalSubmitted
+from chain.program.instructions import Buy
 from miner.journal.journal import Journal
 from trainer.machine.hardware import Fingerprint
 
@@ -97,7 +99,7 @@ def submit(
     return _submitted(journal, done, offer.stake)
 
 
-def _submitted(journal: Journal, done: Done, stake: int) -> int:
+def _submitted(journal: Journal, done: Landed, stake: int) -> int:
     proposal = int(done.event(ProposalSubmitted).id)
     journal.append("submitted", proposal=proposal, stake=stake, lamports=done.receipt.paid)
     return proposal
@@ -127,7 +129,7 @@ def ensure_stake(client: Client, miner: Keypair, project: Project, stake: int, j
     def before_send(signature: Signature, last_valid: int) -> None:
         journal.append("buying", signature=str(signature), last_valid=last_valid)
 
-    done = client.buy(miner, project, cost, before_send=before_send)
+    done = client.call(Buy(project.id, cost), miner, before_send=before_send)
     journal.append("bought", lamports=done.receipt.paid)
 
 

@@ -26,7 +26,7 @@ from click.testing import CliRunner
 from solders.keypair import Keypair
 
 from chain.irys.client import Role
-from chain.program.interface import ProposalSubmitted
+from chain.program.events import ProposalSubmitted
 from miner.session import start
 from miner.session.loop import claimed_metric
 from miner.staking import submit

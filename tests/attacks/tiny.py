@@ -19,7 +19,7 @@ from pathlib import Path
 
 from chain.connection.opening import AUTHORITY, Connection
 from chain.money import score
-from chain.program.interface import ProjectCreated
+from chain.program.events import ProjectCreated
 from chain.projects.artifacts import ProjectArtifacts, ProjectTerms, publish_project
 from trainer.machine.noise_file import save_noise
 from trainer.measurement.bench import Bench, open_bench

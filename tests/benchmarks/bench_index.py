@@ -22,11 +22,15 @@ from chain.localnet.server import serve
 from chain.network.base import Network
 from chain.network.embedded import Ledger
 from chain.network.rpc import Rpc
-from chain.program import PROGRAM_ID, interface
-from chain.program.interface import Pdas, Proposal, ProposalStatus, ProposalSubmitted
+from chain.program import PROGRAM_ID
+from chain.program.accounts import GlobalConfig, Proposal, ProposalStatus, decode_account
+from chain.program.addresses import Pdas
+from chain.program.events import ProposalSubmitted
+from chain.program.instructions import Buy
 from tests import local
 from tests.benchmarks.bench_ledger import rate_bare
 from tests.chain import live
+from tests.chain.layout import encode_account
 
 _LAYOUT = struct.Struct("<8sQQ32s32s32s32s32s32s32s32sqqQqq32sBBB")
 _OPEN = 100  # proposals that are still open
@@ -46,8 +50,8 @@ def best(work: Callable[[], object], times: int = 3) -> float:
 
 def decoding(count: int) -> tuple[float, float]:
     """Proposals per second: decoded, and merely unpacked."""
-    data = [interface.encode_account(live.proposal(number)) for number in range(count)]
-    typed = best(lambda: [interface.decode_account(Proposal, raw) for raw in data])
+    data = [encode_account(live.proposal(number)) for number in range(count)]
+    typed = best(lambda: [decode_account(Proposal, raw) for raw in data])
     bare = best(lambda: [_LAYOUT.unpack(raw) for raw in data])
     return count / typed, count / bare
 
@@ -61,8 +65,8 @@ def fill(home: Path, count: int) -> None:
     ]
     with Connection("embedded", home) as connection:
         config = connection.client.config()
-    raised = interface.GlobalConfig(config.authority, config.next_project_id, count, config.verifier_count, config.bump)
-    accounts = [(live.PDAS.config(), interface.encode_account(raised), PROGRAM_ID)]
+    raised = GlobalConfig(config.authority, config.next_project_id, count, config.verifier_count, config.bump)
+    accounts = [(live.PDAS.config(), encode_account(raised), PROGRAM_ID)]
     live.put(home, *accounts, *map(live.proposal_account, made))
 
 
@@ -99,7 +103,7 @@ def one_at_a_time(network: Network, sample: int) -> float:
             account = network.account(pdas.proposal(number))
             if account is None:
                 raise SystemExit(f"there is no proposal {number}")
-            interface.decode_account(Proposal, account.data)
+            decode_account(Proposal, account.data)
 
     return seconds(work) / sample
 
@@ -111,7 +115,7 @@ def transactions(home: Path, count: int) -> tuple[float, float]:
         with Follower(connection.network, 0, home / "rate.sqlite") as follower:
             follower.sync()
             price = local.BASE_PRICE + local.SLOPE * (count + 100)
-            bought = seconds(lambda: [connection.client.buy(miner, project, price + n) for n in range(count)])
+            bought = seconds(lambda: [connection.client.call(Buy(project.id, price + n), miner) for n in range(count)])
             read = seconds(lambda: (follower.sync(count), catch_up(follower, lambda words: None)))
     return count / bought, count / read
 

@@ -16,7 +16,9 @@ from solders.token.state import Mint
 from chain.connection.opening import Connection
 from chain.irys.client import Role
 from chain.program import PROGRAM_ID
-from chain.program.interface import TOKEN_PROGRAM, Pdas, Project, Proposal, ProposalStatus, encode_account, space_of
+from chain.program.accounts import Project, Proposal, ProposalStatus
+from chain.program.addresses import TOKEN_PROGRAM, Pdas
+from tests.chain.layout import SPACE, encode_account
 
 PDAS = Pdas(PROGRAM_ID)
 MINER = Keypair.from_seed(bytes([7]) * 32).pubkey()
@@ -39,7 +41,7 @@ def put(home: Path, *accounts: tuple[Pubkey, bytes, Pubkey]) -> None:
 
 def project_account(project: Project) -> tuple[Pubkey, bytes, Pubkey]:
     """As the program allocates it: room for the longest name, zeros after the content."""
-    return PDAS.project(project.id), encode_account(project).ljust(space_of(Project), b"\0"), PROGRAM_ID
+    return PDAS.project(project.id), encode_account(project).ljust(SPACE[Project], b"\0"), PROGRAM_ID
 
 
 def proposal_account(proposal: Proposal) -> tuple[Pubkey, bytes, Pubkey]:

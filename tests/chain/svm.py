@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -16,21 +16,31 @@ from solders.transaction import Transaction
 from solders.transaction_metadata import FailedTransactionMetadata
 
 from chain.network.base import program_error_of
-from chain.program import PROGRAM_ID, image, interface
-from chain.program.interface import (
+from chain.program import PROGRAM_ID, image
+from chain.program.accounts import Project, Proposal, decode_account
+from chain.program.addresses import SYSTEM_PROGRAM, Pdas, associated_token_account
+from chain.program.events import Event, parse_events
+from chain.program.instructions import (
     INSTRUCTIONS,
-    ApproveArgs,
-    CreateProjectArgs,
-    Event,
-    Pdas,
-    Project,
-    Proposal,
-    RejectArgs,
-    SubmitArgs,
+    AddVerifier,
+    Approve,
+    Buy,
+    ClaimReview,
+    ClaimReward,
+    CreateProject,
+    Expire,
+    Initialize,
+    Reject,
+    ReleaseReview,
+    Sell,
+    Submit,
+    instruction_of,
 )
+from chain.program.tokens import create_associated_token_account, decode_mint, decode_token_account
 
 SOL = 1_000_000_000
 START = 1_700_000_000  # seconds since 1970
+KINDS = {kind.name: kind for kind in INSTRUCTIONS.values()}
 _Record = TypeVar("_Record")
 
 
@@ -44,11 +54,11 @@ def digest(name: str) -> bytes:
     return sha256(name.encode()).digest()
 
 
-def project_args(**changes: object) -> CreateProjectArgs:
+def project_args(**changes: object) -> CreateProject:
     """A project that sells at 1000 + 10 lamports a token, baseline score 2,000,000, pool cap 5."""
     hashes = [digest(f"project {number}") for number in range(8)]
     values: dict[str, object] = {
-        **dict(zip(list(CreateProjectArgs.__slots__)[:6], hashes, strict=False)),
+        **dict(zip([field.name for field in fields(CreateProject)][:6], hashes, strict=False)),
         "baseline_aggregate_score": 2_000_000,
         "baseline_metrics_hash": hashes[6],
         "baseline_metrics_irys_id": hashes[7],
@@ -58,7 +68,7 @@ def project_args(**changes: object) -> CreateProjectArgs:
         "slope": 10,
         "miner_pool_cap": 5,
     }
-    return CreateProjectArgs(**{**values, **changes})  # type: ignore[arg-type]
+    return CreateProject(**{**values, **changes})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +134,7 @@ class World:
             error, meta = result.err(), result.meta()
             return Outcome(str(error), program_error_of(error), tuple(meta.logs()), (), meta.compute_units_consumed())
         logs = tuple(result.logs())
-        return Outcome(None, None, logs, tuple(interface.parse_events(logs)), result.compute_units_consumed())
+        return Outcome(None, None, logs, tuple(parse_events(logs)), result.compute_units_consumed())
 
     def run(self, *instructions: Instruction) -> tuple[Event, ...]:
         """Run one transaction that must succeed; its events."""
@@ -137,7 +147,7 @@ class World:
         account = self.svm.get_account(address)
         assert account is not None
         assert account.owner == PROGRAM_ID
-        return interface.decode_account(kind, account.data)
+        return decode_account(kind, account.data)
 
     def project(self, number: int = 0) -> Project:
         """A project."""
@@ -158,23 +168,23 @@ class World:
     def amount(self, address: Pubkey) -> int:
         """Tokens in a token account."""
         account = self.svm.get_account(address)
-        return interface.decode_token_account(account.data).amount if account else 0
+        return decode_token_account(account.data).amount if account else 0
 
     def tokens(self, person: Keypair, number: int = 0) -> int:
         """Tokens in a person's associated account."""
-        return self.amount(interface.associated_token_account(person.pubkey(), self.pdas.mint(number)))
+        return self.amount(associated_token_account(person.pubkey(), self.pdas.mint(number)))
 
     def supply(self, number: int = 0) -> int:
         """Tokens of a project in existence."""
         account = self.svm.get_account(self.pdas.mint(number))
         assert account is not None
-        return interface.decode_mint(account.data).supply
+        return decode_mint(account.data).supply
 
     def copy(self, source: Pubkey, to: Pubkey, data: bytes | None = None) -> Pubkey:
         """A forgery: the same owner and, unless given, the same data under another address."""
         account = self.svm.get_account(source)
         if account is None:
-            self.svm.set_account(to, Account(SOL, b"", interface.SYSTEM_PROGRAM))
+            self.svm.set_account(to, Account(SOL, b"", SYSTEM_PROGRAM))
         else:
             content = account.data if data is None else data
             self.svm.set_account(to, Account(max(account.lamports, SOL), content, account.owner, account.executable))
@@ -184,20 +194,18 @@ class World:
 
     def ready(self, **changes: Any) -> World:
         """Initialized, one verifier, one project."""
-        self.run(interface.initialize(PROGRAM_ID, authority=self.authority.pubkey()))
+        self.run(instruction_of(PROGRAM_ID, Initialize(), self.authority.pubkey()))
         self.run(self.add_verifier(self.verifier))
         self.create(**changes)
         return self
 
     def add_verifier(self, person: Keypair) -> Instruction:
         """Put somebody on the allowlist."""
-        return interface.add_verifier(PROGRAM_ID, authority=self.authority.pubkey(), verifier=person.pubkey())
+        return instruction_of(PROGRAM_ID, AddVerifier(person.pubkey()), self.authority.pubkey())
 
     def create_project(self, number: int = 0, **changes: object) -> Instruction:
         """A project with `project_args`."""
-        return interface.create_project(
-            PROGRAM_ID, creator=self.creator.pubkey(), project_id=number, args=project_args(**changes)
-        )
+        return instruction_of(PROGRAM_ID, project_args(**changes), self.creator.pubkey(), project_id=number)
 
     def create(self, number: int = 0, **changes: object) -> None:
         """Create it."""
@@ -206,21 +214,19 @@ class World:
     def buy(self, lamports: int, person: Keypair | None = None, number: int = 0) -> Instruction:
         """Buy, by default for the miner."""
         buyer = (person or self.miner).pubkey()
-        return interface.buy(PROGRAM_ID, buyer=buyer, project_id=number, lamports_in=lamports)
+        return instruction_of(PROGRAM_ID, Buy(number, lamports), buyer)
 
     def sell(self, amount: int, person: Keypair | None = None) -> Instruction:
         """Sell, by default for the miner."""
-        return interface.sell(PROGRAM_ID, seller=(person or self.miner).pubkey(), project_id=0, amount=amount)
+        return instruction_of(PROGRAM_ID, Sell(0, amount), (person or self.miner).pubkey())
 
     def submit(
         self, stake: int = 10, score: int = 2_100_000, number: int = 0, project: int = 0, **changes: Any
     ) -> Instruction:
         """A proposal of the miner's whose reward goes to `recipient`."""
         code, code_id, log, log_id = (digest(f"proposal {part}") for part in range(4))
-        args = SubmitArgs(project, code, code_id, log, log_id, score, stake, self.recipient.pubkey())
-        return interface.submit(
-            PROGRAM_ID, miner=self.miner.pubkey(), proposal_id=number, args=replace(args, **changes)
-        )
+        args = Submit(project, code, code_id, log, log_id, score, stake, self.recipient.pubkey())
+        return instruction_of(PROGRAM_ID, replace(args, **changes), self.miner.pubkey(), proposal_id=number)
 
     def submitted(self, stake: int = 10, number: int = 0, **changes: object) -> World:
         """A proposal with a stake, bought by the miner; both token accounts exist."""
@@ -229,48 +235,44 @@ class World:
 
     def token_account(self, person: Keypair, number: int = 0) -> Instruction:
         """Somebody's associated token account."""
-        return interface.create_associated_token_account(self.payer.pubkey(), person.pubkey(), self.pdas.mint(number))
+        return create_associated_token_account(self.payer.pubkey(), person.pubkey(), self.pdas.mint(number))
 
     def claim_review(self, number: int = 0, person: Keypair | None = None) -> Instruction:
         """Claim, by default for the verifier."""
         who = (person or self.verifier).pubkey()
-        return interface.claim_review(PROGRAM_ID, verifier=who, proposal_id=number)
+        return instruction_of(PROGRAM_ID, ClaimReview(number), who)
 
     def release_review(self, number: int = 0, person: Keypair | None = None) -> Instruction:
         """Release, by default by the verifier."""
         who = (person or self.verifier).pubkey()
-        return interface.release_review(PROGRAM_ID, cranker=who, proposal_id=number)
+        return instruction_of(PROGRAM_ID, ReleaseReview(number), who)
 
     def approve(self, score: int = 2_100_000, number: int = 0, person: Keypair | None = None) -> Instruction:
         """Approve, by default by the verifier."""
-        return interface.approve(
+        proposal = self.proposal(number)
+        return instruction_of(
             PROGRAM_ID,
-            verifier=(person or self.verifier).pubkey(),
-            proposal=self.proposal(number),
-            args=ApproveArgs(number, score, digest("metrics"), digest("metrics id")),
+            Approve(number, score, digest("metrics"), digest("metrics id")),
+            (person or self.verifier).pubkey(),
+            project_id=proposal.project_id,
+            miner=proposal.miner,
+            reward_recipient=proposal.reward_recipient,
         )
 
     def reject(self, number: int = 0, person: Keypair | None = None) -> Instruction:
         """Reject, by default by the verifier."""
-        return interface.reject(
-            PROGRAM_ID,
-            verifier=(person or self.verifier).pubkey(),
-            project_id=self.proposal(number).project_id,
-            args=RejectArgs(number, digest("metrics"), digest("metrics id")),
-        )
+        args = Reject(number, digest("metrics"), digest("metrics id"))
+        project = self.proposal(number).project_id
+        return instruction_of(PROGRAM_ID, args, (person or self.verifier).pubkey(), project_id=project)
 
     def expire(self, number: int = 0, person: Keypair | None = None) -> Instruction:
         """Expire, by default by a stranger."""
-        return interface.expire(
-            PROGRAM_ID,
-            cranker=(person or self.stranger).pubkey(),
-            proposal_id=number,
-            project_id=self.proposal(number).project_id,
-        )
+        project = self.proposal(number).project_id
+        return instruction_of(PROGRAM_ID, Expire(number), (person or self.stranger).pubkey(), project_id=project)
 
     def claim_reward(self, person: Keypair | None = None) -> Instruction:
         """Claim tokens, by default for the verifier."""
-        return interface.claim_reward(PROGRAM_ID, claimer=(person or self.verifier).pubkey(), project_id=0)
+        return instruction_of(PROGRAM_ID, ClaimReward(0), (person or self.verifier).pubkey())
 
 
 def swapped(
@@ -294,4 +296,4 @@ def swapped(
 
 def place(name: str, account: str) -> int:
     """Where an account stands in an instruction's list."""
-    return INSTRUCTIONS[name].index(account)
+    return KINDS[name].index(account)

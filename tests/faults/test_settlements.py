@@ -16,15 +16,14 @@ from solders.pubkey import Pubkey
 
 from chain.connection.opening import Connection
 from chain.errors import ChainError
-from chain.program import interface
-from chain.program.interface import (
+from chain.program.accounts import Proposal, ProposalStatus
+from chain.program.addresses import associated_token_account
+from chain.program.events import (
     Bought,
     LedgerBurned,
     MinerRewardMinted,
-    Proposal,
     ProposalApproved,
     ProposalRejected,
-    ProposalStatus,
     ReviewClaimed,
     ReviewReleased,
     StakeSlashed,
@@ -35,7 +34,7 @@ from tests.verifier.cases import Answer, approving, rejecting, releasing
 from trainer.judging.verdict import Reason, VerdictKind
 from verifier import attestation, settle
 from verifier.check import CheckResult, folder_of
-from verifier.settle import NotOurs, Record
+from verifier.settle import NotOurs, SettlementRecord
 
 COUNT = number("ARMLX_FAULT_SETTLEMENTS", 24)
 SEED = number("ARMLX_FAULT_SEED", 1)
@@ -180,7 +179,7 @@ def _tokens_add_up(at: World, proposals: list[Proposal], meant: dict[int, Verdic
             assert escrow == (proposal.stake if meant[proposal.id] is VerdictKind.RELEASE else 0)
         claimable = [client.claimable(0, _key(home)) for home in homes]
         assert held.pop(pdas.project_pool(0)) == sum(claimable) == sum(e.to_verifier_pool for e in rejected.values())
-        miner = interface.associated_token_account(local.miner_of(direct).pubkey(), project.mint)
+        miner = associated_token_account(local.miner_of(direct).pubkey(), project.mint)
         assert held.pop(miner) == sum(p.stake for p in of[VerdictKind.APPROVE]) + minted
         assert not any(held.values())
 
@@ -191,7 +190,7 @@ def _on_record(at: World, homes: list[Path]) -> None:
     recorded: Counter[str] = Counter()
     for home in homes:
         for path in (home / "verify").glob("*/settlement.jsonl"):
-            assert Record(path).open is None, path
+            assert SettlementRecord(path).open is None, path
             entries = [json.loads(line) for line in path.read_text().splitlines()]
             sent = [entry["signature"] for entry in entries if entry["event"] == "sent"]
             recorded.update(sent)

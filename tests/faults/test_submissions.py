@@ -10,7 +10,8 @@ import pytest
 
 from chain.connection.opening import MINER, Connection
 from chain.errors import ChainError
-from chain.program.interface import Bought, ProposalSubmitted, associated_token_account
+from chain.program.addresses import associated_token_account
+from chain.program.events import Bought, ProposalSubmitted
 from chain.wallet import wallet
 from miner.journal.journal import Journal
 from miner.staking import submit

@@ -15,7 +15,9 @@ from chain.connection.opening import MINER, VERIFIER, Connection
 from chain.irys.client import Role
 from chain.money.client import Client
 from chain.network.embedded import Ledger
-from chain.program.interface import ProposalStatus, ReviewClaimed, parse_events
+from chain.program.accounts import ProposalStatus
+from chain.program.events import ReviewClaimed, parse_events
+from chain.program.instructions import Buy
 from chain.projects.artifacts import fetch_project
 from chain.wallet.wallet import load, path_of
 from miner.staking import submit
@@ -24,7 +26,7 @@ from tests.faults.lives import Kill, copied, left_over, live
 from tests.faults.world import number, tokens_of
 from trainer.machine.hardware import fingerprint
 from trainer.project import bundle, hyperparameters, task
-from verifier.settle import Record
+from verifier.settle import SettlementRecord
 
 if TYPE_CHECKING:
     from tests.attacks.tiny import TinyHome
@@ -55,7 +57,7 @@ def propose(home: Path, tiny_home: TinyHome, scripts: list[str]) -> None:
         for script in scripts:
             project = client.project(0)
             code = bundle.pack({**tiny_home.files, "train.py": script.encode()})
-            client.buy(miner, project, submit.price(project, client.supply(project), STAKE))
+            client.call(Buy(project.id, submit.price(project, client.supply(project), STAKE)), miner)
             client.submit(
                 miner,
                 project,
@@ -105,7 +107,7 @@ def test_killed_at_any_moment_each_is_settled_once(tiny_home: TinyHome, tmp_path
     happened = [event for record in landed for event in parse_events(record.logs, ledger.program_id)]
     assert [p.status for p in client.proposals(0)] == [status for _, status in meant]
     assert Counter(e.id for e in happened if isinstance(e, ReviewClaimed)) == dict.fromkeys(range(len(meant)), 1)
-    assert [Record(path).open for path in records(home)] == [None] * len(meant)
+    assert [SettlementRecord(path).open for path in records(home)] == [None] * len(meant)
     signatures = [entry["signature"] for entry in entries(home) if entry["event"] == "sent"]
     theirs = {str(record.signature) for record in landed} & set(signatures)
     assert len(theirs) == 2 * len(meant)  # a claim and a settlement each, and all on record

@@ -22,8 +22,10 @@ from chain.money.client import Client
 from chain.network.base import Network
 from chain.network.embedded import Ledger, Record
 from chain.network.rpc import Rpc
-from chain.program import interface
-from chain.program.interface import TOKEN_PROGRAM, Event
+from chain.program.addresses import TOKEN_PROGRAM
+from chain.program.events import Event, parse_events
+from chain.program.instructions import AddVerifier
+from chain.program.tokens import decode_token_account
 from chain.wallet import wallet
 from tests import local
 from tests.faults.proxy import DELAY, HONEST, LATE, LIE, SHORT, Proxy, fifth
@@ -71,7 +73,7 @@ class World:
         """`home`, made the home of a funded, registered verifier."""
         key = wallet.ensure(home, VERIFIER)
         self.ledger.airdrop(key.pubkey(), 100 * 10**9)
-        Client(self.ledger).add_verifier(wallet.load(wallet.path_of(self.home, "authority")), key.pubkey())
+        Client(self.ledger).call(AddVerifier(key.pubkey()), wallet.load(wallet.path_of(self.home, "authority")))
         return home
 
     def miner(self, home: Path) -> Path:
@@ -93,7 +95,7 @@ class World:
     def events(self) -> list[Event]:
         """Everything that the program said, in order."""
         program = self.ledger.program_id
-        return [e for record in self.landed() for e in interface.parse_events(record.logs, program)]
+        return [e for record in self.landed() for e in parse_events(record.logs, program)]
 
     def _wait(self, seconds: float) -> None:
         self.ledger.warp(WAIT)
@@ -143,7 +145,7 @@ class Doomed(local.Watched):
 def tokens_of(ledger: Ledger, mint: Pubkey) -> dict[Pubkey, int]:
     """All token accounts of a mint, and what is in them."""
     found = ledger.program_accounts(TOKEN_PROGRAM, size=165, memcmp=[(0, bytes(mint))])
-    return {key: interface.decode_token_account(account.data).amount for key, account in found}
+    return {key: decode_token_account(account.data).amount for key, account in found}
 
 
 def number(variable: str, default: int) -> int:

@@ -20,8 +20,11 @@ from chain.irys.dataitem import ED25519, DataItem, base64url, decode_tags, encod
 from chain.irys.http import parse_json
 from chain.irys.metadata import ItemMetadata
 from chain.irys.receipt import Receipt
-from chain.program import PROGRAM_ID, codec, interface
-from chain.program.interface import ACCOUNTS, EVENTS
+from chain.program import PROGRAM_ID, codec
+from chain.program.accounts import ACCOUNTS, decode_account, discriminator_of
+from chain.program.events import EVENTS, encode_event, parse_events
+from chain.program.tokens import decode_mint, decode_token_account
+from tests.chain.layout import encode_account
 from tests.fuzz.mutate import TIME_LIMIT, fuzzed, mutated, mutated_json_text, outcome
 
 pytestmark = pytest.mark.timeout(TIME_LIMIT)
@@ -51,7 +54,7 @@ def sample(kind: type) -> Any:
 
 # -- accounts and events ------------------------------------------------------------------------------
 
-ACCOUNT_BYTES = [interface.encode_account(sample(kind)) for kind in ACCOUNTS]
+ACCOUNT_BYTES = [encode_account(sample(kind)) for kind in ACCOUNTS]
 MINT = bytes.fromhex("01000000") + bytes(32) + bytes(range(8)) + b"\0\1" + bytes(36)
 TOKEN_ACCOUNT = bytes(64) + bytes(range(8)) + bytes(36) + b"\1" + bytes(56)
 
@@ -59,20 +62,20 @@ TOKEN_ACCOUNT = bytes(64) + bytes(range(8)) + bytes(36) + b"\1" + bytes(56)
 @fuzzed
 @given(mutated(ACCOUNT_BYTES), st.sampled_from(ACCOUNTS))
 def test_accounts(data: bytes, other: type) -> None:
-    for kind in (next((kind for kind in ACCOUNTS if data[:8] == interface.discriminator_of(kind)), other), other):
-        record = outcome(InvalidData, lambda kind=kind: interface.decode_account(kind, data))  # type: ignore[misc]
+    for kind in (next((kind for kind in ACCOUNTS if data[:8] == discriminator_of(kind)), other), other):
+        record = outcome(InvalidData, lambda kind=kind: decode_account(kind, data))  # type: ignore[misc]
         if record is not None:
-            assert data.startswith(interface.encode_account(record))
+            assert data.startswith(encode_account(record))
 
 
 @fuzzed
 @given(mutated([MINT, TOKEN_ACCOUNT]))
 def test_token_accounts(data: bytes) -> None:
-    outcome(InvalidData, lambda: interface.decode_mint(data))
-    outcome(InvalidData, lambda: interface.decode_token_account(data))
+    outcome(InvalidData, lambda: decode_mint(data))
+    outcome(InvalidData, lambda: decode_token_account(data))
 
 
-EVENT_BYTES = [interface.discriminator_of(kind) + codec.encode(sample(kind)) for kind in EVENTS]
+EVENT_BYTES = [encode_event(sample(kind)) for kind in EVENTS]
 OTHER = Pubkey.from_bytes(bytes(31) + b"\7")
 
 
@@ -94,16 +97,16 @@ LINES = [line.encode() for data in EVENT_BYTES for line in logs_of(data)]
 @fuzzed
 @given(mutated(EVENT_BYTES))
 def test_events(data: bytes) -> None:
-    events = outcome(InvalidData, lambda: interface.parse_events(logs_of(data)))
+    events = outcome(InvalidData, lambda: parse_events(logs_of(data)))
     if events:
         (event,) = events
-        assert interface.discriminator_of(type(event)) + codec.encode(event) == data
+        assert encode_event(event) == data
 
 
 @fuzzed
 @given(st.lists(mutated(LINES) | st.sampled_from(LINES), max_size=8))
 def test_logs(lines: Sequence[bytes]) -> None:
-    outcome(InvalidData, lambda: interface.parse_events([line.decode(errors="surrogateescape") for line in lines]))
+    outcome(InvalidData, lambda: parse_events([line.decode(errors="surrogateescape") for line in lines]))
 
 
 # -- data items ---------------------------------------------------------------------------------------

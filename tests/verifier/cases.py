@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from chain.connection.opening import Connection
-from chain.program.interface import Proposal
+from chain.program.accounts import Proposal
 from tests import local
 from tests.trainer.judging.cases import NOISE, runs
 from trainer.judging.policy import JudgePolicy

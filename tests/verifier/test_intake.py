@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from chain.connection.opening import Connection
 from chain.irys.client import Role
-from chain.program.interface import Proposal
+from chain.program.accounts import Proposal
 from tests import local
 from trainer.judging.verdict import CaseFinding, Fault, Reason
 from trainer.project import bundle, protocol, task

@@ -19,7 +19,9 @@ from solders.signature import Signature
 from chain.connection.opening import AUTHORITY, Connection
 from chain.errors import ChainError, InvalidData
 from chain.money.client import Client
-from chain.program.interface import NotVerifier, Proposal, ProposalStatus
+from chain.program.accounts import Proposal, ProposalStatus
+from chain.program.errors import NotVerifier
+from chain.program.instructions import AddVerifier, ClaimReview
 from common.terminal import View
 from tests import local
 from tests.chain.svm import digest
@@ -29,7 +31,16 @@ from trainer.errors import EnvironmentNotReady, TrainerError
 from trainer.judging.policy import JudgePolicy
 from verifier import attestation, check, serve, settle
 from verifier.check import CheckResult, folder_of
-from verifier.settle import LOCK_MARGIN, MAX_CHECKS, NotOurs, Record, Settled, Step, frontier_moved, next_step
+from verifier.settle import (
+    LOCK_MARGIN,
+    MAX_CHECKS,
+    NotOurs,
+    Settled,
+    SettlementRecord,
+    SettlementStep,
+    frontier_moved,
+    next_step,
+)
 
 US, THEM = Keypair().pubkey(), Keypair().pubkey()
 
@@ -80,19 +91,25 @@ _PENDING, _IN_REVIEW = ProposalStatus.PENDING, ProposalStatus.IN_REVIEW
 @pytest.mark.parametrize(
     ("status", "reviewer", "until", "step"),
     [
-        (_PENDING, THEM, 0, Step.CLAIM),
-        (_PENDING, US, 10**9, Step.CLAIM),
-        (_IN_REVIEW, US, 1_000 + LOCK_MARGIN, Step.CHECK),
-        (_IN_REVIEW, US, 1_000 + LOCK_MARGIN - 1, Step.WAIT),  # too little left of our lock to begin anything
-        (_IN_REVIEW, US, 1_000, Step.WAIT),
-        (_IN_REVIEW, US, 999, Step.CLAIM),
-        (_IN_REVIEW, THEM, 10**9, Step.WAIT),
-        (_IN_REVIEW, THEM, 1_000, Step.WAIT),
-        (_IN_REVIEW, THEM, 999, Step.CLAIM),
-        *[(status, US, 10**9, Step.DONE) for status in ProposalStatus if status not in (_PENDING, _IN_REVIEW)],
+        (_PENDING, THEM, 0, SettlementStep.CLAIM),
+        (_PENDING, US, 10**9, SettlementStep.CLAIM),
+        (_IN_REVIEW, US, 1_000 + LOCK_MARGIN, SettlementStep.CHECK),
+        (_IN_REVIEW, US, 1_000 + LOCK_MARGIN - 1, SettlementStep.WAIT),  # too little left of our lock to begin anything
+        (_IN_REVIEW, US, 1_000, SettlementStep.WAIT),
+        (_IN_REVIEW, US, 999, SettlementStep.CLAIM),
+        (_IN_REVIEW, THEM, 10**9, SettlementStep.WAIT),
+        (_IN_REVIEW, THEM, 1_000, SettlementStep.WAIT),
+        (_IN_REVIEW, THEM, 999, SettlementStep.CLAIM),
+        *[
+            (status, US, 10**9, SettlementStep.DONE)
+            for status in ProposalStatus
+            if status not in (_PENDING, _IN_REVIEW)
+        ],
     ],
 )
-def test_next_step(connection_free: Proposal, status: ProposalStatus, reviewer: Any, until: int, step: Step) -> None:
+def test_next_step(
+    connection_free: Proposal, status: ProposalStatus, reviewer: Any, until: int, step: SettlementStep
+) -> None:
     proposal = replace(connection_free, status=status, reviewer=reviewer, review_lock_until=until)
     assert next_step(proposal, US, 1_000) is step
 
@@ -180,7 +197,7 @@ def test_after_the_lock_has_lapsed_it_is_released_or_claimed_again(connection: C
 
 def test_our_own_live_claim_is_adopted(connection: Connection) -> None:
     proposal = local.propose(connection)
-    connection.client.claim_review(local.verifier_of(connection), proposal)
+    connection.client.call(ClaimReview(proposal.id), local.verifier_of(connection))
     client, network = local.watched(connection)
     assert settled(connection, 0, approving).status is ProposalStatus.APPROVED
     assert network.calls.count("send") == 1  # no second claim
@@ -189,8 +206,8 @@ def test_our_own_live_claim_is_adopted(connection: Connection) -> None:
 
 def test_somebody_elses_claim_is_left_alone(connection: Connection) -> None:
     proposal, other = local.propose(connection), local.stranger(connection)
-    connection.client.add_verifier(connection.wallet(None, AUTHORITY), other.pubkey())
-    connection.client.claim_review(other, proposal)
+    connection.client.call(AddVerifier(other.pubkey()), connection.wallet(None, AUTHORITY))
+    connection.client.call(ClaimReview(proposal.id), other)
     _, network = local.watched(connection)
     with pytest.raises(NotOurs, match=str(other.pubkey())) as refusal:
         settled(connection, 0, never)
@@ -240,9 +257,9 @@ def _overtake(connection: Connection, score: int, settlement: Client) -> None:
     """Another verifier approves another proposal meanwhile."""
     other = local.stranger(connection)
     client = Client(local.ledger_of(connection) if settlement is None else settlement.network)
-    client.add_verifier(connection.wallet(None, AUTHORITY), other.pubkey())
+    client.call(AddVerifier(other.pubkey()), connection.wallet(None, AUTHORITY))
     rival = local.propose(connection, code=local.archive(b"RIVAL = %d\n" % score), miner=local.stranger(connection))
-    client.claim_review(other, rival)
+    client.call(ClaimReview(rival.id), other)
     client.approve(
         other, client.proposal(rival.id), client.project(0), verified_score=score, metrics=(digest("m"), digest("i"))
     )
@@ -400,19 +417,19 @@ EVENTS: list[tuple[str, dict[str, Any]]] = [
 
 
 def test_a_record_knows_what_is_open(tmp_path: Path) -> None:
-    made = Record(tmp_path / "deep" / "settlement.jsonl")
+    made = SettlementRecord(tmp_path / "deep" / "settlement.jsonl")
     opened = []
     for event, fields in EVENTS:
         made.append(event, **fields)
         opened.append(made.open["signature"] if made.open else None)
     assert opened == ["a", None, None, "b", None, None, "c"]
-    assert Record(tmp_path / "deep" / "settlement.jsonl").open == {
+    assert SettlementRecord(tmp_path / "deep" / "settlement.jsonl").open == {
         "action": "reject",
         "signature": "c",
         "last_valid": 3,
     }
     made.sending("claim")(Signature.default(), 9)
-    assert Record(tmp_path / "deep" / "settlement.jsonl").open == {
+    assert SettlementRecord(tmp_path / "deep" / "settlement.jsonl").open == {
         "action": "claim",
         "signature": str(Signature.default()),
         "last_valid": 9,
@@ -421,19 +438,19 @@ def test_a_record_knows_what_is_open(tmp_path: Path) -> None:
 
 def test_cut_at_every_byte_a_record_is_a_prefix(tmp_path: Path) -> None:
     path = tmp_path / "settlement.jsonl"
-    made, states = Record(path), [None]
+    made, states = SettlementRecord(path), [None]
     for event, fields in EVENTS:
         made.append(event, **fields)
         states.append(made.open)  # type: ignore[arg-type]
     content = path.read_bytes()
     for length in range(len(content) + 1):
         path.write_bytes(content[:length])
-        again = Record(path)
+        again = SettlementRecord(path)
         assert again.open == states[content[:length].count(b"\n")]
         if length % 10:
             continue
         again.append("sent", action="x", signature="z", last_valid=1)
-        reread = Record(path).open
+        reread = SettlementRecord(path).open
         assert reread is not None
         assert reread["signature"] == "z"
 
@@ -443,7 +460,7 @@ def test_any_other_bytes_are_refused_or_a_record(tmp_path_factory: pytest.TempPa
     path = tmp_path_factory.mktemp("record") / "settlement.jsonl"
     path.write_bytes(data + b"\n")
     with pytest.raises(InvalidData, match="does not parse"):
-        Record(path)
+        SettlementRecord(path)
 
 
 # --- the unattended loop ---
@@ -500,8 +517,8 @@ def test_the_loop_settles_all_and_one_bad_one_stops_no_other(
 
 def test_the_loop_waits_for_nobody_elses_review(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     other, proposal = local.stranger(connection), local.propose(connection)
-    connection.client.add_verifier(connection.wallet(None, AUTHORITY), other.pubkey())
-    connection.client.claim_review(other, proposal)
+    connection.client.call(AddVerifier(other.pubkey()), connection.wallet(None, AUTHORITY))
+    connection.client.call(ClaimReview(proposal.id), other)
     results = served(connection, monkeypatch, never, retries=2)
     assert [result["status"] for result in results] == ["failed", "failed"]
     assert all("in review by" in result["note"] for result in results)

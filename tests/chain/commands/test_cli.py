@@ -19,7 +19,8 @@ from chain.connection.opening import Connection
 from chain.localnet.server import serve
 from chain.network import rpc
 from chain.network.embedded import Ledger
-from chain.program.interface import ProposalStatus
+from chain.program.accounts import ProposalStatus
+from chain.program.instructions import ClaimReview
 from chain.wallet import wallet
 from tests import local
 from trainer.project import bundle
@@ -325,7 +326,7 @@ def test_over_http_it_is_the_same_chain(home: Path) -> None:
 def test_a_status_is_shown_by_name(home: Path) -> None:
     with Connection("embedded", home) as connection:
         proposal = local.propose(connection)
-        connection.client.claim_review(local.verifier_of(connection), proposal)
+        connection.client.call(ClaimReview(proposal.id), local.verifier_of(connection))
         assert connection.client.proposal(0).status is ProposalStatus.IN_REVIEW
     assert ask(home, "proposal", "show", 0)["status"] == "in_review"
     assert "in review" in chain(home, "proposal", "list").stdout

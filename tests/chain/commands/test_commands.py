@@ -24,7 +24,9 @@ from chain.connection.opening import AUTHORITY, Connection
 from chain.errors import ChainError, InvalidData
 from chain.localnet.server import Server, serve
 from chain.network.embedded import Ledger
-from chain.program.interface import EXPIRY_WINDOW_SECONDS, ZERO_KEY, Proposal, ProposalStatus
+from chain.program.accounts import EXPIRY_WINDOW_SECONDS, Proposal, ProposalStatus
+from chain.program.addresses import ZERO_KEY
+from chain.program.instructions import Expire
 from chain.projects import packing
 from chain.projects.artifacts import fetch_project
 from chain.wallet import wallet
@@ -224,14 +226,14 @@ def test_one_that_fails_does_not_stop_the_rest(
     from chain.money.client import Client
 
     ledger.warp(EXPIRY_WINDOW_SECONDS)
-    expire = Client.expire
+    call = Client.call
 
-    def rush(self: Client, cranker: Keypair, proposal: Proposal) -> Any:
-        if proposal.id == 1:  # somebody is faster
-            expire(self, wallet.load(wallet.path_of(home, "verifier")), proposal)
-        return expire(self, cranker, proposal)
+    def rush(self: Client, args: object, cranker: Keypair, **more: Any) -> Any:
+        if args == Expire(1):  # somebody is faster
+            call(self, args, wallet.load(wallet.path_of(home, "verifier")), **more)
+        return call(self, args, cranker, **more)
 
-    monkeypatch.setattr(Client, "expire", rush)
+    monkeypatch.setattr(Client, "call", rush)
     result = chain(home, "proposal", "expire", "--all-due", "--json")
     assert result.exit_code == 1
     rows = json.loads(result.stdout)

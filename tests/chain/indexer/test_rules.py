@@ -27,20 +27,24 @@ from chain.localnet.server import serve
 from chain.network.base import Entry, Network, Receipt
 from chain.network.embedded import Ledger
 from chain.network.rpc import Rpc
-from chain.program import PROGRAM_ID, interface
-from chain.program.interface import (
+from chain.program import PROGRAM_ID
+from chain.program.accounts import ProposalStatus
+from chain.program.events import (
     Bought,
+    Event,
     LedgerBurned,
     ProposalRejected,
-    ProposalStatus,
     ProposalSubmitted,
     ReviewClaimed,
     StakeSlashed,
+    encode_event,
     parse_events,
     scan_events,
 )
+from chain.program.instructions import ClaimReview, Reject
 from tests import local
 from tests.chain import live
+from tests.chain.layout import encode_account
 
 SETTLED = ["ReviewClaimed", "ProposalRejected", "StakeSlashed", "LedgerBurned"]
 KEY = Pubkey.from_bytes(bytes([3]) * 32)
@@ -93,8 +97,8 @@ def test_events_and_state(connection: Connection, network: Network, tmp_path: Pa
         assert [p.id for p in follower.proposals(ProposalStatus.PENDING)] == [0]
         assert follower.proposals() == [client.proposal(0)]
 
-        client.claim_review(verifier, proposal)
-        client.reject(verifier, proposal, metrics=(bytes(32), bytes(32)))
+        client.call(ClaimReview(proposal.id), verifier)
+        client.call(Reject(proposal.id, *(bytes(32), bytes(32))), verifier, project_id=proposal.project_id)
         assert kinds(follower.sync()) == SETTLED
         assert [p.status for p in follower.proposals()] == [ProposalStatus.REJECTED]
         assert follower.proposals(ProposalStatus.PENDING, ProposalStatus.IN_REVIEW) == []
@@ -249,7 +253,7 @@ class Cluster:
 def logs_of(*events: Any) -> tuple[str, ...]:
     """What the program logs; text is logged as it is."""
     lines = [
-        event if isinstance(event, str) else f"Program data: {base64.b64encode(interface.encode_event(event)).decode()}"
+        event if isinstance(event, str) else f"Program data: {base64.b64encode(encode_event(event)).decode()}"
         for event in events
     ]
     return (f"Program {PROGRAM_ID} invoke [1]", *lines, f"Program {PROGRAM_ID} success")
@@ -354,7 +358,7 @@ def test_a_failed_transaction_has_no_events(cluster: Cluster, follower: Follower
 
 
 def test_malformed_events_are_told_of_and_stop_nothing(cluster: Cluster, follower: Follower) -> None:
-    short = base64.b64encode(interface.encode_event(Bought(0, KEY, 1, 9))[:-1]).decode()
+    short = base64.b64encode(encode_event(Bought(0, KEY, 1, 9))[:-1]).decode()
     cluster.land(2, 20, f"Program data: {short}", "Program data: ?!", "Program data: AAAA", Bought(0, KEY, 1, 2))
     found = follower.sync()
     assert [event.event is None for event in found] == [True, True, False]
@@ -411,7 +415,7 @@ def test_a_lagging_node_gives_the_newest_proposal_later(connection: Connection, 
 
 def test_malformed_proposals_are_set_aside(connection: Connection, tmp_path: Path) -> None:
     proposal = local.propose(connection)
-    good = interface.encode_account(proposal)
+    good = encode_account(proposal)
     live.put(connection.home, (live.PDAS.proposal(1), good[:8] + (1).to_bytes(8, "little") + good[16:-9], PROGRAM_ID))
     with Follower(local.ledger_of(connection), 0, tmp_path / "index.sqlite") as follower:
         follower.refresh()
@@ -483,7 +487,7 @@ def test_any_log_gives_events_or_typed_errors(lines: list[str]) -> None:
         assert parse_events(logs) == found
 
 
-EVENTS: list[interface.Event] = [
+EVENTS: list[Event] = [
     Bought(2**64 - 1, KEY, 2**64 - 1, 0),
     ReviewClaimed(2**64 - 1, KEY, -(2**63)),
     LedgerBurned(0, 1),

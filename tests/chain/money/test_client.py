@@ -15,24 +15,20 @@ from chain.errors import ChainError, InsufficientFunds, NotFound, TransactionFai
 from chain.money.client import Client
 from chain.network.base import Receipt, TransactionRejected
 from chain.network.embedded import Ledger
-from chain.program import interface
-from chain.program.interface import (
+from chain.program.accounts import Project, ProposalStatus
+from chain.program.errors import (
     AlreadyRegistered,
-    Bought,
     InsufficientPayment,
     LockActive,
     NotVerifier,
     ProgramError,
-    ProjectCreated,
-    ProposalStatus,
-    ProposalSubmitted,
-    Sold,
     Unauthorized,
-    VerifierAdded,
     WrongReviewer,
     WrongStatus,
     ZeroStake,
 )
+from chain.program.events import Bought, ProjectCreated, ProposalSubmitted, Sold, VerifierAdded
+from chain.program.instructions import AddVerifier, Buy, ClaimReview, Reject, ReleaseReview, RemoveVerifier, Sell
 from tests import local
 from tests.chain.svm import digest, project_args
 
@@ -47,7 +43,7 @@ def submit(client: Client, miner: Keypair, stake: int = 2, **more: object) -> Pr
     """A proposal whose artifacts are only hashes."""
     project = client.project(0)
     if stake:
-        client.buy(miner, project, local.cost(client.supply(project), stake))
+        client.call(Buy(project.id, local.cost(client.supply(project), stake)), miner)
     done = client.submit(
         miner,
         project,
@@ -83,7 +79,7 @@ def test_what_is_not_there_says_so(connection: Connection, tmp_path: Path) -> No
     empty.close()
 
 
-def _with_mint(client: Client, mint: Pubkey) -> interface.Project:
+def _with_mint(client: Client, mint: Pubkey) -> Project:
     from dataclasses import replace
 
     return replace(client.project(0), mint=mint)
@@ -154,7 +150,7 @@ def test_two_miners_after_the_same_id_get_one_each(connection: Connection, momen
     rival, other = local.stranger(connection), Client(connection.network)
     project = connection.client.project(0)
     for key in (rival, local.miner_of(connection)):
-        other.buy(key, project, local.cost(other.supply(project), 2))
+        other.call(Buy(project.id, local.cost(other.supply(project), 2)), key)
     taken: list[int] = []
 
     def rush() -> None:
@@ -216,10 +212,10 @@ def test_an_error_on_chain_is_typed_as_in_simulation(connection: Connection) -> 
     proposal, verifier = local.propose(connection), local.verifier_of(connection)
     second = local.stranger(connection)
     other = Client(connection.network)
-    other.add_verifier(connection.wallet(None, AUTHORITY), second.pubkey())
-    client, _ = local.watched(connection, send=lambda: other.claim_review(second, proposal))
+    other.call(AddVerifier(second.pubkey()), connection.wallet(None, AUTHORITY))
+    client, _ = local.watched(connection, send=lambda: other.call(ClaimReview(proposal.id), second))
     with pytest.raises(LockActive) as refusal:
-        client.claim_review(verifier, proposal)
+        client.call(ClaimReview(proposal.id), verifier)
     assert isinstance(refusal.value.__cause__, TransactionRejected)
     assert client.proposal(0).reviewer == second.pubkey()
 
@@ -229,27 +225,27 @@ def test_program_errors_are_typed(connection: Connection) -> None:
     authority, metrics = connection.wallet(None, AUTHORITY), (digest("m"), digest("m id"))
     proposal, project = local.propose(connection), client.project(0)
     with pytest.raises(AlreadyRegistered):
-        client.add_verifier(authority, verifier.pubkey())
+        client.call(AddVerifier(verifier.pubkey()), authority)
     with pytest.raises(Unauthorized):
-        client.add_verifier(miner, Keypair().pubkey())
+        client.call(AddVerifier(Keypair().pubkey()), miner)
     with pytest.raises(NotVerifier):
-        client.claim_review(miner, proposal)
+        client.call(ClaimReview(proposal.id), miner)
     with pytest.raises(WrongStatus):
-        client.reject(verifier, proposal, metrics=metrics)
-    client.claim_review(verifier, proposal)
+        client.call(Reject(proposal.id, *metrics), verifier, project_id=proposal.project_id)
+    client.call(ClaimReview(proposal.id), verifier)
     second = local.stranger(connection)
-    assert client.add_verifier(authority, second.pubkey()).event(VerifierAdded).verifier == second.pubkey()
+    assert client.call(AddVerifier(second.pubkey()), authority).event(VerifierAdded).verifier == second.pubkey()
     with pytest.raises(WrongReviewer):
-        client.reject(second, proposal, metrics=metrics)
+        client.call(Reject(proposal.id, *metrics), second, project_id=proposal.project_id)
     with pytest.raises(LockActive):
-        client.release_review(miner, proposal)
-    client.remove_verifier(authority, second.pubkey())
+        client.call(ReleaseReview(proposal.id), miner)
+    client.call(RemoveVerifier(second.pubkey()), authority)
     with pytest.raises(ProgramError) as refusal:
-        client.buy(miner, project, 1)
+        client.call(Buy(project.id, 1), miner)
     assert type(refusal.value) is InsufficientPayment
     assert refusal.value.problem.endswith(".")
     assert refusal.value.cure
-    client.reject(verifier, client.proposal(0), metrics=metrics)
+    client.call(Reject(0, *metrics), verifier, project_id=0)
     assert client.proposal(0).status is ProposalStatus.REJECTED
 
 
@@ -257,21 +253,21 @@ def test_who_cannot_pay(connection: Connection) -> None:
     client, project = connection.client, connection.client.project(0)
     nobody = Keypair()
     with pytest.raises(InsufficientFunds) as refusal:
-        client.buy(nobody, project, 10**6)
+        client.call(Buy(project.id, 10**6), nobody)
     assert str(nobody.pubkey()) in refusal.value.problem
     assert "airdrop" in refusal.value.cure
     poor = local.stranger(connection, 5_000_000)
     with pytest.raises(InsufficientFunds):
-        client.buy(poor, project, 10**9)
+        client.call(Buy(project.id, 10**9), poor)
     miner = local.miner_of(connection)
-    client.buy(miner, project, local.cost(0, 1))
+    client.call(Buy(project.id, local.cost(0, 1)), miner)
     with pytest.raises(InsufficientFunds):
         _stake(client, miner, 50)
     assert client.proposals(0) == []
 
 
 def test_a_landed_transaction_without_the_event(connection: Connection) -> None:
-    done = connection.client.buy(local.miner_of(connection), connection.client.project(0), local.cost(0, 1))
+    done = connection.client.call(Buy(0, local.cost(0, 1)), local.miner_of(connection))
     with pytest.raises(TransactionFailed, match="without the event ProjectCreated"):
         done.event(ProjectCreated)
 
@@ -282,16 +278,16 @@ def test_a_landed_transaction_without_the_event(connection: Connection) -> None:
 def test_tokens_are_bought_and_sold_by_the_curve(connection: Connection) -> None:
     client, miner = connection.client, local.miner_of(connection)
     project = client.project(0)
-    bought = client.buy(miner, project, local.cost(0, 7) + 3).event(Bought)
+    bought = client.call(Buy(project.id, local.cost(0, 7) + 3), miner).event(Bought)
     assert (bought.tokens_out, bought.lamports_spent) == (7, local.cost(0, 7))
     assert (client.supply(project), client.tokens(project, miner.pubkey())) == (7, 7)
-    bought = client.buy(miner, project, local.cost(7, 5)).event(Bought)
+    bought = client.call(Buy(project.id, local.cost(7, 5)), miner).event(Bought)
     assert (bought.tokens_out, bought.lamports_spent) == (5, local.cost(7, 5))
-    sold = client.sell(miner, project, 5).event(Sold)
+    sold = client.call(Sell(project.id, 5), miner).event(Sold)
     assert (sold.tokens_in, sold.lamports_out) == (5, local.cost(7, 5))
     assert (client.supply(project), client.tokens(project, miner.pubkey())) == (7, 7)
     with pytest.raises((ProgramError, InsufficientFunds)):
-        client.sell(miner, project, 8)
+        client.call(Sell(project.id, 8), miner)
 
 
 def test_a_stake_leaves_the_wallet_and_comes_back_with_the_reward(connection: Connection) -> None:
@@ -299,7 +295,7 @@ def test_a_stake_leaves_the_wallet_and_comes_back_with_the_reward(connection: Co
     proposal = local.propose(connection, stake=5)
     miner, project = proposal.miner, client.project(0)
     assert (client.tokens(project, miner), client.supply(project)) == (0, 5)
-    client.claim_review(verifier, proposal)
+    client.call(ClaimReview(proposal.id), verifier)
     proposal = client.proposal(0)
     assert proposal.status is ProposalStatus.IN_REVIEW
     assert proposal.reviewer == verifier.pubkey()
@@ -316,7 +312,7 @@ def test_a_reward_goes_where_the_proposal_says(connection: Connection) -> None:
     """Its token account is made by the submission; one that was closed since is made again by the approval."""
     client, miner, to = connection.client, local.miner_of(connection), Keypair().pubkey()
     project = client.project(0)
-    client.buy(miner, project, local.cost(0, 1))
+    client.call(Buy(project.id, local.cost(0, 1)), miner)
     client.submit(
         miner,
         project,
@@ -327,7 +323,7 @@ def test_a_reward_goes_where_the_proposal_says(connection: Connection) -> None:
         reward_recipient=to,
     )
     proposal, verifier = client.proposal(0), local.verifier_of(connection)
-    client.claim_review(verifier, proposal)
+    client.call(ClaimReview(proposal.id), verifier)
     client.approve(verifier, client.proposal(0), project, verified_score=2_600_000, metrics=(digest("m"), digest("i")))
     assert client.tokens(project, to) == client.project(0).miner_pool_minted > 0
     assert client.tokens(project, miner.pubkey()) == 1

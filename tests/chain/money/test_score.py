@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.errors import InvalidData
-from chain.money.score import Convention, Kind, infer, scale
+from chain.money.score import Convention, ConventionKind, infer, scale
 
 LIVE = infer(2_667_000, Decimal("2.667"), minimize=True)
 
@@ -33,7 +33,7 @@ def test_the_live_project() -> None:
         (5, "-0.000005", True, "negated"),
     ],
 )
-def test_inference(score: int, metric: str, minimize: bool, kind: Kind) -> None:
+def test_inference(score: int, metric: str, minimize: bool, kind: ConventionKind) -> None:
     assert infer(score, Decimal(metric), minimize=minimize).kind == kind
 
 
@@ -82,7 +82,7 @@ def test_a_score_must_fit_64_bits() -> None:
 
 
 @given(st.sampled_from(["negated", "reflected", "plain"]), st.integers(1, 10**9), st.integers(-(10**9), 10**9))
-def test_both_ways(kind: Kind, baseline: int, score: int) -> None:
+def test_both_ways(kind: ConventionKind, baseline: int, score: int) -> None:
     convention = Convention(kind, -baseline if kind == "negated" else baseline)
     metric = convention.to_metric(score)
     assert convention.to_score(metric) == score

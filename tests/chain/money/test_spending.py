@@ -15,16 +15,18 @@ from chain.errors import TransactionFailed
 from chain.localnet.server import serve
 from chain.money import spending
 from chain.money.client import Client
-from chain.money.spending import MAINNET_GENESIS, Budget, SpendingRefused, Terms, refusal
+from chain.money.spending import MAINNET_GENESIS, SpendingBudget, SpendingRefused, SpendingTerms, refusal
 from chain.network.embedded import Ledger
-from chain.program.interface import Bought, ScoreNotImproved
+from chain.program.errors import ScoreNotImproved
+from chain.program.events import Bought
+from chain.program.instructions import AddVerifier, Buy, ClaimReview, Sell
 from chain.wallet import wallet
 from tests import local
 from tests.chain.commands.test_cli import chain, project_files, refused
 from tests.chain.svm import digest
 
 SOL = 10**9
-_MAINNET = Terms(typed=True, real=True, cap=SOL, genesis=MAINNET_GENESIS)
+_MAINNET = SpendingTerms(typed=True, real=True, cap=SOL, genesis=MAINNET_GENESIS)
 
 
 @pytest.mark.parametrize(
@@ -36,14 +38,18 @@ _MAINNET = Terms(typed=True, real=True, cap=SOL, genesis=MAINNET_GENESIS)
         (replace(_MAINNET, cap=0), MAINNET_GENESIS, None),
         (_MAINNET, "other", "another cluster"),
         (replace(_MAINNET, typed=False, genesis="fork"), "fork", "not named on the command line"),
-        (Terms(typed=True, cap=SOL), MAINNET_GENESIS, "under another name"),  # by its URL, or a name of one's own
-        (Terms(), MAINNET_GENESIS, "under another name"),
-        (Terms(), "local", None),
-        (Terms(genesis="devnet"), "local", "another cluster"),
-        (Terms(genesis="devnet"), "devnet", None),
+        (
+            SpendingTerms(typed=True, cap=SOL),
+            MAINNET_GENESIS,
+            "under another name",
+        ),  # by its URL, or a name of one's own
+        (SpendingTerms(), MAINNET_GENESIS, "under another name"),
+        (SpendingTerms(), "local", None),
+        (SpendingTerms(genesis="devnet"), "local", "another cluster"),
+        (SpendingTerms(genesis="devnet"), "devnet", None),
     ],
 )
-def test_refusal(terms: Terms, genesis: str, words: str | None) -> None:
+def test_refusal(terms: SpendingTerms, genesis: str, words: str | None) -> None:
     found = refusal(terms, "NAME", genesis)
     assert (found is None) == (words is None)
     if found is not None and words is not None:
@@ -53,7 +59,7 @@ def test_refusal(terms: Terms, genesis: str, words: str | None) -> None:
 
 
 def test_a_budget() -> None:
-    budget = Budget(Terms(cap=100))
+    budget = SpendingBudget(SpendingTerms(cap=100))
     assert budget.reserve(60) == 60
     with pytest.raises(SpendingRefused, match=r"0\.000000041 SOL.*0\.000000040 are left"):
         budget.reserve(41)
@@ -62,7 +68,7 @@ def test_a_budget() -> None:
     assert budget.reserve(-5) == 0  # a gain pays for nothing else
     budget.settle(budget.reserve(90), 0)
     assert budget.reserve(90) == 90
-    assert Budget(Terms()).reserve(10**18) == 10**18
+    assert SpendingBudget(SpendingTerms()).reserve(10**18) == 10**18
 
 
 # --- on a ledger ---
@@ -75,28 +81,28 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
 
 
 def capped(connection: Connection, cap: int) -> Client:
-    return Client(connection.network, budget=Budget(Terms(cap=cap)))
+    return Client(connection.network, budget=SpendingBudget(SpendingTerms(cap=cap)))
 
 
 def test_a_cap_holds_over_transactions_and_counts_what_they_took(connection: Connection) -> None:
     miner, project = local.miner_of(connection), connection.client.project(0)
     key, network = miner.pubkey(), connection.network
     client, before = capped(connection, 20_000_000), network.balance(miner.pubkey())
-    client.buy(miner, project, local.cost(0, 9))
+    client.call(Buy(project.id, local.cost(0, 9)), miner)
     taken = before - network.balance(key)
     assert client.budget.spent == taken > local.cost(0, 9) + 2_000_000  # with a token account's rent
     landed = local.ledger_of(connection).transaction_count()
     with pytest.raises(SpendingRefused, match="Nothing was sent"):
-        client.buy(miner, project, 19_000_000)
+        client.call(Buy(project.id, 19_000_000), miner)
     assert local.ledger_of(connection).transaction_count() == landed
     spent = client.budget.spent
-    client.sell(miner, project, 9)  # gains more than its fee
+    client.call(Sell(project.id, 9), miner)  # gains more than its fee
     assert client.budget.spent == spent
     small = capped(connection, local.cost(0, 1) + 5_000)
-    small.buy(miner, project, local.cost(0, 1))
+    small.call(Buy(project.id, local.cost(0, 1)), miner)
     assert small.budget.spent == small.budget.terms.cap
     with pytest.raises(SpendingRefused):
-        small.buy(miner, project, local.cost(1, 1))
+        small.call(Buy(project.id, local.cost(1, 1)), miner)
 
 
 def test_what_came_to_nothing_is_given_back(connection: Connection) -> None:
@@ -105,20 +111,20 @@ def test_what_came_to_nothing_is_given_back(connection: Connection) -> None:
     ledger = local.ledger_of(connection)
     rival = Client(ledger)
     for entry in (proposal, other):
-        rival.claim_review(verifier, entry)
+        rival.call(ClaimReview(entry.id), verifier)
     project, metrics = rival.project(0), (digest("m"), digest("id"))
 
     def rush() -> None:
         rival.approve(verifier, other, project, verified_score=2_700_000, metrics=metrics)
 
     network = local.Watched(ledger, send=rush)
-    client = Client(network, budget=Budget(Terms(cap=SOL)))
+    client = Client(network, budget=SpendingBudget(SpendingTerms(cap=SOL)))
     with pytest.raises(ScoreNotImproved):
         client.approve(verifier, proposal, project, verified_score=2_600_000, metrics=metrics)
     assert client.budget.spent == 0
-    open_ = Client(local.Watched(ledger, confirm=_interrupt), budget=Budget(Terms(cap=SOL)))
+    open_ = Client(local.Watched(ledger, confirm=_interrupt), budget=SpendingBudget(SpendingTerms(cap=SOL)))
     with pytest.raises(KeyboardInterrupt):
-        open_.buy(local.miner_of(connection), project, 100_000)
+        open_.call(Buy(project.id, 100_000), local.miner_of(connection))
     assert open_.budget.spent > 0  # not known: it stays reserved
 
 
@@ -216,18 +222,18 @@ def test_a_library_cannot_spend_on_mainnet_by_naming_it(mainnet: Mainnet, monkey
     with Connection("mainnet", mainnet.home) as connection:
         assert not connection.network.is_local
         with pytest.raises(SpendingRefused, match="not named on the command line"):
-            connection.client.buy(connection.wallet(None, "miner"), connection.client.project(0), 5_000)
+            connection.client.call(Buy(0, 5_000), connection.wallet(None, "miner"))
 
 
 def test_a_failure_on_chain_costs_its_fee(connection: Connection) -> None:
     """Sent without preflight, as a cluster does with what changed since: the fee is what the cap loses."""
     ledger, verifier = local.ledger_of(connection), local.verifier_of(connection)
     proposal = local.propose(connection)
-    client = Client(_Blind(ledger, connection.client, proposal.id), budget=Budget(Terms(cap=SOL)))  # type: ignore[arg-type]
+    client = Client(_Blind(ledger, connection.client, proposal.id), budget=SpendingBudget(SpendingTerms(cap=SOL)))  # type: ignore[arg-type]
     with pytest.raises(TransactionFailed):
-        client.claim_review(verifier, proposal)
+        client.call(ClaimReview(proposal.id), verifier)
     assert client.budget.spent == 5_000
-    done = Client(ledger).buy(verifier, client.project(0), local.cost(4, 1))
+    done = Client(ledger).call(Buy(0, local.cost(4, 1)), verifier)
     assert done.receipt.paid > done.event(Bought).lamports_spent + done.receipt.fee - 1
 
 
@@ -246,6 +252,6 @@ class _Blind(local.Watched):
         assert isinstance(ledger, Ledger)
         ledger.airdrop(second.pubkey(), SOL)
         authority = wallet.load(wallet.path_of(ledger.home, AUTHORITY))
-        self._rival.add_verifier(authority, second.pubkey())
-        self._rival.claim_review(second, self._rival.proposal(self._proposal))
+        self._rival.call(AddVerifier(second.pubkey()), authority)
+        self._rival.call(ClaimReview(self._rival.proposal(self._proposal).id), second)
         return ledger.submit(tx, preflight=False)  # type: ignore[arg-type]

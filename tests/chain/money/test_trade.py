@@ -16,6 +16,7 @@ from chain.localnet.server import serve
 from chain.money.client import Client
 from chain.money.trade import Bounds, PriceMoved, buy, sell
 from chain.network.embedded import Ledger
+from chain.program.instructions import Buy, Sell
 from tests import local
 from tests.chain.commands.test_cli import ask, chain, refused
 
@@ -81,7 +82,7 @@ def test_a_buy_worse_than_asked_is_not_sent(connection: Connection, bounds: Boun
 def test_a_sale_worse_than_asked_is_not_sent(connection: Connection) -> None:
     client, network = local.watched(connection)
     miner, project = local.miner_of(connection), client.project(0)
-    client.buy(miner, project, local.cost(0, 3))
+    client.call(Buy(project.id, local.cost(0, 3)), miner)
     network.calls.clear()
     for bounds in (Bounds(least=local.cost(0, 3) + 1), Bounds(slippage=Decimal("0.9")), Bounds(price=Decimal(1_011))):
         with pytest.raises(PriceMoved, match="3 TST bring 3,030 lamports now"):
@@ -110,7 +111,7 @@ def test_a_price_that_moves_before_landing_trades_nothing(connection: Connection
 
     with pytest.raises(PriceMoved, match="price moved") as refusal:
         buy(
-            client(lambda: other.buy(whale, project, local.cost(0, 50))),
+            client(lambda: other.call(Buy(project.id, local.cost(0, 50)), whale)),
             miner,
             project,
             local.cost(0, 9),
@@ -118,18 +119,18 @@ def test_a_price_that_moves_before_landing_trades_nothing(connection: Connection
         )
     assert "Nothing was traded" in refusal.value.cure
     assert other.tokens(project, miner.pubkey()) == 0
-    other.buy(miner, project, local.cost(50, 9))
+    other.call(Buy(project.id, local.cost(50, 9)), miner)
     least = local.cost(50, 9)
     with pytest.raises(PriceMoved, match="price moved"):
-        sell(client(lambda: other.sell(whale, project, 50)), miner, project, 9, Bounds(least=least))
+        sell(client(lambda: other.call(Sell(project.id, 50), whale)), miner, project, 9, Bounds(least=least))
     assert other.tokens(project, miner.pubkey()) == 9
 
 
 def test_a_better_price_is_taken(connection: Connection) -> None:
     miner, (other, whale) = local.miner_of(connection), rival(connection)
     project = other.project(0)
-    other.buy(whale, project, local.cost(0, 50))
-    client, _ = local.watched(connection, send=lambda: other.sell(whale, project, 50))
+    other.call(Buy(project.id, local.cost(0, 50)), whale)
+    client, _ = local.watched(connection, send=lambda: other.call(Sell(project.id, 50), whale))
     done = buy(client, miner, project, local.cost(50, 9), Bounds(least=9))
     assert done.tokens > 9
     assert done.lamports <= local.cost(50, 9)
@@ -141,8 +142,8 @@ def test_what_the_guard_does_not_see_is_said(connection: Connection) -> None:
     project = other.project(0)
 
     def rush() -> None:
-        other.buy(whale, project, local.cost(0, 50))
-        other.buy(miner, project, local.cost(50, 9))
+        other.call(Buy(project.id, local.cost(0, 50)), whale)
+        other.call(Buy(project.id, local.cost(50, 9)), miner)
 
     client, _ = local.watched(connection, send=rush)
     done = buy(client, miner, project, local.cost(0, 9), Bounds(least=9))

@@ -17,7 +17,9 @@ from chain.money.client import MAX_AUTO_FEE, MAX_UNITS, Client, auto_fee, unit_l
 from chain.network.base import FEE_PER_SIGNATURE, Network
 from chain.network.embedded import Ledger
 from chain.network.rpc import Rpc
-from chain.program.interface import Bought, InsufficientPayment
+from chain.program.errors import InsufficientPayment
+from chain.program.events import Bought
+from chain.program.instructions import Buy
 from tests import local
 from tests.chain.network.test_rpc_faults import Node, Reply, epoch, refused, valued
 
@@ -95,10 +97,10 @@ def test_unit_limit(used: int, limit: int) -> None:
 def test_a_priority_fee_is_charged(ledger: Ledger, rpc: Rpc, over_http: bool) -> None:
     network: Network = rpc if over_http else ledger
     key, project = buyer(ledger), Client(ledger).project(0)
-    plain = Client(network).buy(key, project, local.cost(0, 1))
+    plain = Client(network).call(Buy(project.id, local.cost(0, 1)), key)
     assert plain.receipt.fee == FEE_PER_SIGNATURE
     before = ledger.balance(key.pubkey())
-    done = Client(network, priority_fee=1_000_000).buy(key, project, local.cost(1, 1))
+    done = Client(network, priority_fee=1_000_000).call(Buy(project.id, local.cost(1, 1)), key)
     extra = done.receipt.fee - FEE_PER_SIGNATURE
     # one lamport per unit asked for: what the simulation used and a fifth more, not a cluster's 200,000 by default
     assert 1_000 < extra < 60_000
@@ -118,12 +120,12 @@ def test_an_automatic_fee_follows_the_accounts_written(node: Node, server: Serve
 
     node.reply = reply
     key, client = buyer(ledger), Client(rpc, priority_fee="auto")
-    done = client.buy(key, client.project(0), local.cost(0, 1))
+    done = client.call(Buy(0, local.cost(0, 1)), key)
     assert done.receipt.fee > FEE_PER_SIGNATURE + 500
     assert str(key.pubkey()) in asked[0]
     assert str(client.pdas.sol_vault(0)) in asked[0]
     assert str(client.pdas.project(0)) not in asked[0]  # it is only read
-    assert Client(ledger, priority_fee="auto").buy(key, client.project(0), 10**6).receipt.fee == FEE_PER_SIGNATURE
+    assert Client(ledger, priority_fee="auto").call(Buy(0, 10**6), key).receipt.fee == FEE_PER_SIGNATURE
 
 
 # --- until landed or dead ---
@@ -159,15 +161,7 @@ def test_a_node_that_swallows_transactions(node: Node, server: Server, rpc: Rpc,
 
 
 def _submit(client: Client, key: Keypair, recorded: list[tuple[Signature, int]]) -> None:
-    from chain.program import interface
-
-    step = interface.buy(
-        client.network.program_id,
-        buyer=key.pubkey(),
-        project_id=0,
-        lamports_in=local.cost(0, 1),
-        mint=client.pdas.mint(0),
-    )
+    step = client.instruction(Buy(0, local.cost(0, 1)), key.pubkey())
     client.execute([step], key, before_send=lambda signature, last_valid: recorded.append((signature, last_valid)))
 
 

@@ -21,10 +21,12 @@ from chain.errors import InvalidData
 from chain.network.embedded import Ledger
 from chain.pages.overview import by_day, infer, parse_json, track_record
 from chain.pages.text import bars
-from chain.program import PROGRAM_ID, interface
-from chain.program.interface import Claimable, GlobalConfig, ProposalStatus, SolVault, VerifierEntry
+from chain.program import PROGRAM_ID
+from chain.program.accounts import Claimable, GlobalConfig, ProposalStatus, SolVault, VerifierEntry
+from chain.program.codec import discriminator
 from chain.projects import listing
 from tests.chain import live
+from tests.chain.layout import encode_account
 from tests.support import require
 
 NOW = 1_795_600_000
@@ -48,9 +50,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         protocol=live.with_purpose(HOSTILE, unheardOf={"spice": [HOSTILE, 3]}),
         proposals=[live.approved(0), live.proposal(1, submitted_at=2**62), live.proposal(2, ProposalStatus.EXPIRED)],
     )
-    broken = interface.encode_account(live.proposal(3))[:-3] + b"\x63\xff\xff"  # no such status
+    broken = encode_account(live.proposal(3))[:-3] + b"\x63\xff\xff"  # no such status
     live.put(home, (live.PDAS.proposal(3), broken, PROGRAM_ID))
-    live.put(home, (live.PDAS.project(9), interface.discriminator("account", "Project") + b"short", PROGRAM_ID))
+    live.put(home, (live.PDAS.project(9), discriminator("account", "Project") + b"short", PROGRAM_ID))
     return home
 
 
@@ -216,7 +218,7 @@ KINDS = [
 
 @pytest.mark.parametrize("record", KINDS, ids=lambda record: type(record).__name__)
 def test_every_kind_of_account_decodes(record: Any) -> None:
-    data = interface.encode_account(record)
+    data = encode_account(record)
     assert listing.decode(data) == record
     assert listing.decode(data + bytes(20)) == record
     with pytest.raises(InvalidData):

@@ -120,4 +120,3 @@ def test_offsets() -> None:
         codec.offset(Everything, "last")
     with pytest.raises(ValueError, match="first"):
         codec.offset(Everything, "first")
-    assert codec.max_size(Everything, 10) == 83 + 14 + 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TypeVar
 
 import pytest
@@ -17,37 +17,78 @@ from hypothesis import strategies as st
 from solders.account import Account
 from solders.instruction import Instruction
 from solders.pubkey import Pubkey
+from solders.token.state import Mint, TokenAccount, TokenAccountState
 
-from chain.program import PROGRAM_ID, codec, interface
-from chain.program.interface import (
-    ERRORS,
-    INSTRUCTIONS,
-    BestUpdated,
-    Bought,
+from chain.program import PROGRAM_ID, codec
+from chain.program.accounts import (
     Claimable,
     GlobalConfig,
+    Project,
+    Proposal,
+    ProposalStatus,
+    SolVault,
+    VerifierEntry,
+    discriminator_of,
+)
+from chain.program.addresses import SYSTEM_PROGRAM, ZERO_KEY, associated_token_account, token_metadata
+from chain.program.errors import (
+    ERRORS,
+    AlreadyRegistered,
+    ExpiryNotReached,
+    InsufficientPayment,
+    InvalidCurve,
+    LockActive,
+    LockExpired,
+    MathOverflow,
+    NothingToClaim,
+    NotRegistered,
+    NotVerifier,
+    OverSupply,
+    PoolCapExceeded,
+    ProgramError,
+    ScoreNotImproved,
+    SolTransferFailed,
+    StringTooLong,
+    Unauthorized,
+    WrongReviewer,
+    WrongStatus,
+    ZeroAddress,
+    ZeroAmount,
+    ZeroStake,
+    error_for,
+)
+from chain.program.events import (
+    BestUpdated,
+    Bought,
     LedgerBurned,
     MinerRewardMinted,
     OwnershipTransferred,
-    Project,
     ProjectCreated,
-    Proposal,
     ProposalApproved,
     ProposalExpired,
     ProposalRejected,
-    ProposalStatus,
     ProposalSubmitted,
     ReviewClaimed,
     ReviewReleased,
     RewardClaimed,
     Sold,
-    SolVault,
     StakeSlashed,
     VerifierAdded,
-    VerifierEntry,
     VerifierRemoved,
 )
-from tests.chain.svm import START, World, digest, key, place, project_args, swapped
+from chain.program.instructions import (
+    AddVerifier,
+    CreateProject,
+    Initialize,
+    RemoveVerifier,
+    RenounceAuthority,
+    Submit,
+    TransferAuthority,
+    instruction_of,
+)
+from chain.program.tokens import create_associated_token_account, decode_mint, decode_token_account
+from tests.chain.layout import TOKEN_ACCOUNT_SPACE, encode_account
+from tests.chain.svm import KINDS, START, World, digest, key, place, project_args, swapped
 
 DAY = 86_400
 WEEK = 7 * DAY
@@ -55,20 +96,20 @@ MAX = 2**64 - 1
 _Record = TypeVar("_Record")
 
 
-def refused(world: World, error: type[interface.ProgramError], *instructions: Instruction) -> None:
+def refused(world: World, error: type[ProgramError], *instructions: Instruction) -> None:
     """The program refuses with this error, in Anchor's words."""
     outcome = world.send(*instructions)
     assert outcome.code == error.code, (outcome.error, outcome.logs)
     said = f"Error Code: {error.__name__}. Error Number: {error.code}. Error Message: "
     assert any(said in line for line in outcome.logs)
-    assert interface.error_for(error.code, outcome.logs).text
+    assert error_for(error.code, outcome.logs).text
 
 
 def patch(world: World, address: Pubkey, record: object) -> None:
     """Write an account as the program itself might have, to reach states that take too long otherwise."""
     account = world.svm.get_account(address)
     assert account is not None
-    data = interface.encode_account(record)
+    data = encode_account(record)
     world.svm.set_account(address, Account(account.lamports, data.ljust(len(account.data), b"\0"), PROGRAM_ID))
 
 
@@ -91,10 +132,10 @@ def affordable(base: int, slope: int, supply: int, lamports: int) -> int:
 
 def test_initialize() -> None:
     world = World()
-    world.run(interface.initialize(PROGRAM_ID, authority=world.authority.pubkey()))
+    world.run(instruction_of(PROGRAM_ID, Initialize(), world.authority.pubkey()))
     config = world.read(GlobalConfig, world.pdas.config())
     assert config == GlobalConfig(world.authority.pubkey(), 0, 0, 0, config.bump)
-    again = world.send(interface.initialize(PROGRAM_ID, authority=world.stranger.pubkey()))
+    again = world.send(instruction_of(PROGRAM_ID, Initialize(), world.stranger.pubkey()))
     assert again.error is not None
     assert world.read(GlobalConfig, world.pdas.config()) == config
 
@@ -125,48 +166,46 @@ def test_verifiers_come_and_go() -> None:
     added = world.read(VerifierEntry, entry)
     assert (added.verifier, added.added_at) == (world.stranger.pubkey(), START)
     assert world.read(GlobalConfig, world.pdas.config()).verifier_count == 2
-    refused(world, interface.AlreadyRegistered, world.add_verifier(world.stranger))
-    remove = interface.remove_verifier(PROGRAM_ID, authority=world.authority.pubkey(), verifier=world.stranger.pubkey())
+    refused(world, AlreadyRegistered, world.add_verifier(world.stranger))
+    remove = instruction_of(PROGRAM_ID, RemoveVerifier(world.stranger.pubkey()), world.authority.pubkey())
     before = world.lamports(world.authority.pubkey()) + world.lamports(entry)
     assert world.run(remove) == (VerifierRemoved(world.stranger.pubkey()),)
     assert not world.exists(entry)
     assert world.lamports(world.authority.pubkey()) == before
     assert world.read(GlobalConfig, world.pdas.config()).verifier_count == 1
-    refused(world, interface.NotRegistered, remove)
+    refused(world, NotRegistered, remove)
 
 
 def test_the_zero_key_is_no_verifier() -> None:
     world = World().ready()
-    zero = interface.ZERO_KEY
-    instruction = interface.add_verifier(PROGRAM_ID, authority=world.authority.pubkey(), verifier=zero)
-    refused(world, interface.ZeroAddress, instruction)
+    zero = ZERO_KEY
+    instruction = instruction_of(PROGRAM_ID, AddVerifier(zero), world.authority.pubkey())
+    refused(world, ZeroAddress, instruction)
 
 
 def test_a_removed_verifier_can_do_nothing() -> None:
     world = World().ready().submitted()
     world.run(world.claim_review())
-    world.run(
-        interface.remove_verifier(PROGRAM_ID, authority=world.authority.pubkey(), verifier=world.verifier.pubkey())
-    )
-    refused(world, interface.NotVerifier, world.approve())
-    refused(world, interface.NotVerifier, world.reject())
+    world.run(instruction_of(PROGRAM_ID, RemoveVerifier(world.verifier.pubkey()), world.authority.pubkey()))
+    refused(world, NotVerifier, world.approve())
+    refused(world, NotVerifier, world.reject())
 
 
 def test_authority_moves_and_ends() -> None:
     world = World().ready()
     old, new = world.authority.pubkey(), world.stranger.pubkey()
-    transfer = interface.transfer_authority(PROGRAM_ID, authority=old, new_authority=new)
-    zero = interface.transfer_authority(PROGRAM_ID, authority=old, new_authority=interface.ZERO_KEY)
-    refused(world, interface.ZeroAddress, zero)
+    transfer = instruction_of(PROGRAM_ID, TransferAuthority(new), old)
+    zero = instruction_of(PROGRAM_ID, TransferAuthority(ZERO_KEY), old)
+    refused(world, ZeroAddress, zero)
     assert world.run(transfer) == (OwnershipTransferred(old, new),)
-    refused(world, interface.Unauthorized, transfer)
-    refused(world, interface.Unauthorized, world.add_verifier(world.miner))
-    refused(world, interface.Unauthorized, interface.renounce_authority(PROGRAM_ID, authority=old))
-    renounce = interface.renounce_authority(PROGRAM_ID, authority=new)
-    assert world.run(renounce) == (OwnershipTransferred(new, interface.ZERO_KEY),)
-    assert world.read(GlobalConfig, world.pdas.config()).authority == interface.ZERO_KEY
-    refused(world, interface.Unauthorized, renounce)
-    refused(world, interface.Unauthorized, transfer)
+    refused(world, Unauthorized, transfer)
+    refused(world, Unauthorized, world.add_verifier(world.miner))
+    refused(world, Unauthorized, instruction_of(PROGRAM_ID, RenounceAuthority(), old))
+    renounce = instruction_of(PROGRAM_ID, RenounceAuthority(), new)
+    assert world.run(renounce) == (OwnershipTransferred(new, ZERO_KEY),)
+    assert world.read(GlobalConfig, world.pdas.config()).authority == ZERO_KEY
+    refused(world, Unauthorized, renounce)
+    refused(world, Unauthorized, transfer)
 
 
 # --- projects ---
@@ -178,7 +217,7 @@ def test_create_project() -> None:
     args, project = project_args(token_name="é" * 16, token_symbol="T" * 10), world.project(1)
     mint = world.pdas.mint(1)
     assert events == (ProjectCreated(1, world.creator.pubkey(), mint, args.protocol_hash, args.protocol_irys_id),)
-    for name in interface.CreateProjectArgs.__slots__:
+    for name in [field.name for field in fields(CreateProject)]:
         assert getattr(project, name) == getattr(args, name)
     assert (project.id, project.creator, project.created_at) == (1, world.creator.pubkey(), START)
     assert project.current_best_aggregate_score == project.baseline_aggregate_score
@@ -188,10 +227,12 @@ def test_create_project() -> None:
     account = world.svm.get_account(mint)
     assert account is not None
     authority = world.pdas.mint_authority(1)
-    assert interface.decode_mint(account.data) == interface.Mint(authority, 0, 0, authority)
+    assert decode_mint(account.data) == Mint(authority, 0, 0, True, authority)
     pool = world.svm.get_account(world.pdas.project_pool(1))
     assert pool is not None
-    assert interface.decode_token_account(pool.data) == interface.TokenAccount(mint, authority, 0, False)
+    assert decode_token_account(pool.data) == TokenAccount(
+        mint, authority, 0, None, TokenAccountState.Initialized, None, 0
+    )
     vault = world.read(SolVault, world.pdas.sol_vault(1))
     assert vault.project_id == 1
     assert world.read(GlobalConfig, world.pdas.config()).next_project_id == 2
@@ -215,13 +256,13 @@ def test_create_project() -> None:
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"base_price": 0, "slope": 0}, interface.InvalidCurve),
-        ({"base_price": MAX, "slope": 1}, interface.MathOverflow),
-        ({"token_name": "n" * 33}, interface.StringTooLong),
-        ({"token_symbol": "s" * 11}, interface.StringTooLong),
+        ({"base_price": 0, "slope": 0}, InvalidCurve),
+        ({"base_price": MAX, "slope": 1}, MathOverflow),
+        ({"token_name": "n" * 33}, StringTooLong),
+        ({"token_symbol": "s" * 11}, StringTooLong),
     ],
 )
-def test_projects_that_cannot_be(changes: dict[str, object], error: type[interface.ProgramError]) -> None:
+def test_projects_that_cannot_be(changes: dict[str, object], error: type[ProgramError]) -> None:
     refused(World().ready(), error, World().create_project(1, **changes))
 
 
@@ -236,9 +277,9 @@ def test_ids_do_not_wrap_around() -> None:
     world = World().ready()
     config = world.read(GlobalConfig, world.pdas.config())
     patch(world, world.pdas.config(), replace(config, next_project_id=MAX, next_proposal_id=MAX))
-    refused(world, interface.MathOverflow, world.create_project(MAX))
+    refused(world, MathOverflow, world.create_project(MAX))
     world.run(world.buy(10**6))
-    refused(world, interface.MathOverflow, world.submit(1, number=MAX))
+    refused(world, MathOverflow, world.submit(1, number=MAX))
 
 
 # --- the curve ---
@@ -248,7 +289,7 @@ def test_buy_and_sell() -> None:
     world = World().ready()
     vault = world.pdas.sol_vault(0)
     before, held = world.lamports(world.miner.pubkey()), world.lamports(vault)
-    rent = world.svm.minimum_balance_for_rent_exemption(interface.TOKEN_ACCOUNT_SPACE)
+    rent = world.svm.minimum_balance_for_rent_exemption(TOKEN_ACCOUNT_SPACE)
     # 1000 + 1010 + 1020 = 3030; the fourth would cost 1030
     assert world.run(world.buy(4_059)) == (Bought(0, world.miner.pubkey(), 3_030, 3),)
     assert (world.tokens(world.miner), world.supply()) == (3, 3)
@@ -263,12 +304,12 @@ def test_buy_and_sell() -> None:
 
 def test_the_edges_of_the_curve() -> None:
     world = World().ready()
-    refused(world, interface.ZeroAmount, world.buy(0))
-    refused(world, interface.InsufficientPayment, world.buy(999))
+    refused(world, ZeroAmount, world.buy(0))
+    refused(world, InsufficientPayment, world.buy(999))
     world.run(world.buy(1_000))
-    refused(world, interface.InsufficientPayment, world.buy(1_009))
-    refused(world, interface.ZeroAmount, world.sell(0))
-    refused(world, interface.OverSupply, world.sell(2))
+    refused(world, InsufficientPayment, world.buy(1_009))
+    refused(world, ZeroAmount, world.sell(0))
+    refused(world, OverSupply, world.sell(2))
     world.run(world.buy(10**6, world.stranger))
     assert world.send(world.sell(2)).error is not None  # more than the miner has, less than there are
     assert world.send(world.buy(10**13)).error is not None  # more than the miner can pay
@@ -277,7 +318,7 @@ def test_the_edges_of_the_curve() -> None:
 def set_supply(world: World, supply: int) -> None:
     """Put `supply` tokens into the miner's account, and into existence."""
     world.run(world.token_account(world.miner))
-    mint, wallet = world.pdas.mint(0), interface.associated_token_account(world.miner.pubkey(), world.pdas.mint(0))
+    mint, wallet = world.pdas.mint(0), associated_token_account(world.miner.pubkey(), world.pdas.mint(0))
     for address, at in ((mint, 36), (wallet, 64)):
         account = world.svm.get_account(address)
         assert account is not None
@@ -312,9 +353,9 @@ def test_the_curve_is_exact(curve: tuple[int, int, int, int, int]) -> None:
         proceeds = cost(base, slope, supply - amount, amount)
         snapshot = supply
         if proceeds > MAX:
-            refused(world, interface.MathOverflow, world.sell(amount))
+            refused(world, MathOverflow, world.sell(amount))
         elif proceeds > (1 << 62) - world.svm.minimum_balance_for_rent_exemption(17):
-            refused(world, interface.SolTransferFailed, world.sell(amount))
+            refused(world, SolTransferFailed, world.sell(amount))
         else:
             assert world.run(world.sell(amount)) == (Sold(0, world.miner.pubkey(), amount, proceeds),)
             snapshot -= amount
@@ -322,11 +363,11 @@ def test_the_curve_is_exact(curve: tuple[int, int, int, int, int]) -> None:
         supply = snapshot
     bought = affordable(base, slope, supply, lamports)
     if base + slope * supply > MAX:
-        refused(world, interface.MathOverflow, world.buy(lamports))
+        refused(world, MathOverflow, world.buy(lamports))
     elif not bought:
-        refused(world, interface.InsufficientPayment, world.buy(lamports))
+        refused(world, InsufficientPayment, world.buy(lamports))
     elif supply + bought > MAX:
-        refused(world, interface.OverSupply, world.buy(lamports))
+        refused(world, OverSupply, world.buy(lamports))
     else:
         spent = cost(base, slope, supply, bought)
         assert world.run(world.buy(lamports)) == (Bought(0, world.miner.pubkey(), spent, bought),)
@@ -337,7 +378,7 @@ def test_the_vault_keeps_its_rent() -> None:
     """Minted rewards can be sold, but never for what keeps the vault alive."""
     world = World().ready(miner_pool_cap=5)
     set_supply(world, 3)
-    refused(world, interface.SolTransferFailed, world.sell(1))
+    refused(world, SolTransferFailed, world.sell(1))
     assert world.exists(world.pdas.sol_vault(0))
 
 
@@ -377,15 +418,17 @@ def test_submit() -> None:
         stake=7,
         submitted_at=START,
         review_lock_until=0,
-        reviewer=interface.ZERO_KEY,
+        reviewer=ZERO_KEY,
         status=ProposalStatus.PENDING,
         bump=proposal.bump,
         escrow_bump=proposal.escrow_bump,
     )
     escrow = world.svm.get_account(world.pdas.proposal_escrow(0))
     assert escrow is not None
-    token = interface.decode_token_account(escrow.data)
-    assert token == interface.TokenAccount(world.pdas.mint(0), world.pdas.mint_authority(0), 7, False)
+    token = decode_token_account(escrow.data)
+    assert token == TokenAccount(
+        world.pdas.mint(0), world.pdas.mint_authority(0), 7, None, TokenAccountState.Initialized, None, 0
+    )
     assert world.tokens(world.miner) == before - 7
     assert world.read(GlobalConfig, world.pdas.config()).next_proposal_id == 1
     world.run(world.submit(1, number=1, claimed_aggregate_score=-(2**63)))
@@ -395,8 +438,8 @@ def test_submit() -> None:
 def test_what_cannot_be_submitted() -> None:
     world = World().ready()
     world.run(world.buy(10**6))
-    refused(world, interface.ZeroStake, world.submit(0))
-    refused(world, interface.ZeroAddress, world.submit(1, reward_recipient=interface.ZERO_KEY))
+    refused(world, ZeroStake, world.submit(0))
+    refused(world, ZeroAddress, world.submit(1, reward_recipient=ZERO_KEY))
     assert world.send(world.submit(10**9)).error is not None  # more than the miner has
     world.run(world.submit(1))
     assert world.send(world.submit(1)).error is not None  # a lost race: the id is taken
@@ -412,20 +455,20 @@ def test_review() -> None:
     proposal = world.proposal()
     assert (proposal.status, proposal.reviewer) == (ProposalStatus.IN_REVIEW, world.verifier.pubkey())
     assert proposal.review_lock_until == until
-    refused(world, interface.LockActive, world.claim_review())
+    refused(world, LockActive, world.claim_review())
     assert world.run(world.release_review()) == (ReviewReleased(0),)
     proposal = world.proposal()
-    assert (proposal.status, proposal.reviewer) == (ProposalStatus.PENDING, interface.ZERO_KEY)
+    assert (proposal.status, proposal.reviewer) == (ProposalStatus.PENDING, ZERO_KEY)
     assert proposal.review_lock_until == 0
-    refused(world, interface.WrongStatus, world.release_review())
-    refused(world, interface.NotVerifier, world.claim_review(person=world.stranger))
+    refused(world, WrongStatus, world.release_review())
+    refused(world, NotVerifier, world.claim_review(person=world.stranger))
 
 
 def test_only_the_reviewer_may_release_inside_the_lock() -> None:
     world = World().ready().submitted()
     world.run(world.claim_review())
     world.wait(DAY)  # its last second
-    refused(world, interface.LockActive, world.release_review(person=world.stranger))
+    refused(world, LockActive, world.release_review(person=world.stranger))
     world.wait(1)
     assert world.run(world.release_review(person=world.stranger)) == (ReviewReleased(0),)
 
@@ -465,9 +508,9 @@ def test_approve() -> None:
     assert world.supply() == supply + 1
     assert world.amount(world.pdas.proposal_escrow(0)) == 0
     for again in (world.approve(), world.reject(), world.release_review(), world.claim_review()):
-        refused(world, interface.WrongStatus, again)
+        refused(world, WrongStatus, again)
     world.wait(WEEK + 1)
-    refused(world, interface.WrongStatus, world.expire())
+    refused(world, WrongStatus, world.expire())
 
 
 def test_a_miner_may_be_its_own_recipient() -> None:
@@ -481,19 +524,19 @@ def test_a_miner_may_be_its_own_recipient() -> None:
 def test_approve_wants_review_reviewer_lock_and_progress() -> None:
     world = World().ready().submitted()
     world.run(world.add_verifier(world.stranger))
-    refused(world, interface.WrongStatus, world.approve())
+    refused(world, WrongStatus, world.approve())
     world.run(world.claim_review())
-    refused(world, interface.WrongReviewer, world.approve(person=world.stranger))
-    refused(world, interface.NotVerifier, world.approve(person=world.creator))
+    refused(world, WrongReviewer, world.approve(person=world.stranger))
+    refused(world, NotVerifier, world.approve(person=world.creator))
     for score in (2_000_000, 1_999_999, -1, -(2**63)):
-        refused(world, interface.ScoreNotImproved, world.approve(score))
+        refused(world, ScoreNotImproved, world.approve(score))
     world.wait(DAY)
-    refused(world, interface.ScoreNotImproved, world.approve(0))
+    refused(world, ScoreNotImproved, world.approve(0))
     world.wait(1)
-    refused(world, interface.LockExpired, world.approve())
-    refused(world, interface.LockExpired, world.reject())
+    refused(world, LockExpired, world.approve())
+    refused(world, LockExpired, world.reject())
     world.run(world.release_review(person=world.stranger), world.claim_review(person=world.stranger))
-    refused(world, interface.WrongReviewer, world.approve())
+    refused(world, WrongReviewer, world.approve())
     world.run(world.approve(2_000_001, person=world.stranger))
 
 
@@ -501,7 +544,7 @@ def test_negative_scores_compare_as_signed() -> None:
     world = World().ready(baseline_aggregate_score=-2_667_000).submitted()
     world.run(world.claim_review())
     for score in (-2_667_000, -2_667_001, -(2**63)):
-        refused(world, interface.ScoreNotImproved, world.approve(score))
+        refused(world, ScoreNotImproved, world.approve(score))
     world.run(world.approve(-2_666_999))
     assert world.project().current_best_aggregate_score == -2_666_999
 
@@ -510,16 +553,16 @@ def test_the_pool_has_a_cap() -> None:
     world = World().ready(miner_pool_cap=1).submitted()
     world.run(world.claim_review(), world.approve())
     world.run(world.submit(1, number=1), world.claim_review(1))
-    refused(world, interface.PoolCapExceeded, world.approve(2_200_000, 1))
+    refused(world, PoolCapExceeded, world.approve(2_200_000, 1))
     assert world.project().current_best_aggregate_score == 2_100_000
 
 
 def test_reject() -> None:
     world = World().ready().submitted(stake=11)
     supply = world.supply()
-    refused(world, interface.WrongStatus, world.reject())
+    refused(world, WrongStatus, world.reject())
     world.run(world.claim_review())
-    refused(world, interface.NotVerifier, world.reject(person=world.stranger))
+    refused(world, NotVerifier, world.reject(person=world.stranger))
     events = world.run(world.reject())
     verifier = world.verifier.pubkey()
     assert events == (
@@ -534,7 +577,7 @@ def test_reject() -> None:
     assert world.amount(world.pdas.project_pool(0)) == 5
     assert world.amount(world.pdas.proposal_escrow(0)) == 0
     assert world.supply() == supply - 6
-    refused(world, interface.WrongStatus, world.reject())
+    refused(world, WrongStatus, world.reject())
     world.run(world.submit(1, number=1), world.claim_review(1))
     assert world.run(world.reject(1))[1:] == (StakeSlashed(1, verifier, 0, 1), LedgerBurned(0, 1))
     world.run(world.submit(2, number=2), world.claim_review(2))
@@ -546,7 +589,7 @@ def test_reject() -> None:
 def test_expire() -> None:
     world = World().ready().submitted(stake=10)
     world.wait(WEEK - 1)
-    refused(world, interface.ExpiryNotReached, world.expire())
+    refused(world, ExpiryNotReached, world.expire())
     world.run(world.claim_review())
     world.wait(1)  # due, and under review: the lock does not put it off
     cranker = world.stranger.pubkey()
@@ -554,8 +597,8 @@ def test_expire() -> None:
     assert events == (ProposalExpired(0, cranker), StakeSlashed(0, cranker, 5, 5), LedgerBurned(0, 5))
     assert world.proposal().status is ProposalStatus.EXPIRED
     assert world.read(Claimable, world.pdas.claimable(0, cranker)).amount == 5
-    refused(world, interface.WrongStatus, world.expire())
-    refused(world, interface.WrongStatus, world.claim_review())
+    refused(world, WrongStatus, world.expire())
+    refused(world, WrongStatus, world.claim_review())
 
 
 def test_claim_reward() -> None:
@@ -565,9 +608,9 @@ def test_claim_reward() -> None:
     assert world.run(world.claim_reward()) == (RewardClaimed(0, verifier, 5),)
     assert world.tokens(world.verifier) == 5
     assert world.amount(world.pdas.project_pool(0)) == 0
-    refused(world, interface.NothingToClaim, world.claim_reward())
+    refused(world, NothingToClaim, world.claim_reward())
     world.run(world.token_account(world.stranger))
-    refused(world, interface.NothingToClaim, world.claim_reward(world.stranger))
+    refused(world, NothingToClaim, world.claim_reward(world.stranger))
 
 
 def test_sums_that_overflow_are_refused() -> None:
@@ -575,40 +618,40 @@ def test_sums_that_overflow_are_refused() -> None:
     world.run(world.claim_review(), world.reject(), world.submit(4, number=1), world.claim_review(1))
     address = world.pdas.claimable(0, world.verifier.pubkey())
     patch(world, address, replace(world.read(Claimable, address), amount=MAX))
-    refused(world, interface.MathOverflow, world.reject(1))
+    refused(world, MathOverflow, world.reject(1))
     world = World().ready(miner_pool_cap=MAX).submitted()
     patch(world, world.pdas.project(0), replace(world.project(), miner_pool_minted=MAX))
     world.run(world.claim_review())
-    refused(world, interface.MathOverflow, world.approve())
+    refused(world, MathOverflow, world.approve())
     world = World().ready().submitted()
     config = world.read(GlobalConfig, world.pdas.config())
     patch(world, world.pdas.config(), replace(config, verifier_count=MAX))
-    refused(world, interface.MathOverflow, world.add_verifier(world.stranger))
+    refused(world, MathOverflow, world.add_verifier(world.stranger))
     patch(world, world.pdas.proposal(0), replace(world.proposal(), submitted_at=2**63 - 1))
-    refused(world, interface.MathOverflow, world.expire())
+    refused(world, MathOverflow, world.expire())
 
 
 # --- hostile callers ---
 
 
 def _staged_initialize(world: World) -> Instruction:
-    return interface.initialize(PROGRAM_ID, authority=world.authority.pubkey())
+    return instruction_of(PROGRAM_ID, Initialize(), world.authority.pubkey())
 
 
 def _staged_remove(world: World) -> Instruction:
     world.ready()
-    return interface.remove_verifier(PROGRAM_ID, authority=world.authority.pubkey(), verifier=world.verifier.pubkey())
+    return instruction_of(PROGRAM_ID, RemoveVerifier(world.verifier.pubkey()), world.authority.pubkey())
 
 
 def _staged_transfer(world: World) -> Instruction:
     world.ready()
     new = world.stranger.pubkey()
-    return interface.transfer_authority(PROGRAM_ID, authority=world.authority.pubkey(), new_authority=new)
+    return instruction_of(PROGRAM_ID, TransferAuthority(new), world.authority.pubkey())
 
 
 def _staged_renounce(world: World) -> Instruction:
     world.ready()
-    return interface.renounce_authority(PROGRAM_ID, authority=world.authority.pubkey())
+    return instruction_of(PROGRAM_ID, RenounceAuthority(), world.authority.pubkey())
 
 
 def _staged_sell(world: World) -> Instruction:
@@ -674,9 +717,9 @@ STAGES: dict[str, Callable[[World], Instruction]] = {
     "expire": _staged_expire,
     "claim_reward": _staged_claim_reward,
 }
-SLOTS = [(name, slot.name) for name in STAGES for slot in INSTRUCTIONS[name].accounts]
-SIGNERS = [(name, slot.name) for name in STAGES for slot in INSTRUCTIONS[name].accounts if slot.signer]
-WRITABLE = [(name, slot.name) for name in STAGES for slot in INSTRUCTIONS[name].accounts if slot.writable]
+SLOTS = [(name, slot.name) for name in STAGES for slot in KINDS[name].accounts]
+SIGNERS = [(name, slot.name) for name in STAGES for slot in KINDS[name].accounts if slot.signer]
+WRITABLE = [(name, slot.name) for name in STAGES for slot in KINDS[name].accounts if slot.writable]
 # A person's token account is any token account of that person and mint, except where the program makes it.
 ANY_TOKEN_ACCOUNT = {
     slot for slot in SLOTS if slot[1].endswith("_token_account") and slot != ("buy", "buyer_token_account")
@@ -685,7 +728,7 @@ ANYBODY = {("initialize", "authority"), ("create_project", "creator")}
 
 
 def test_every_instruction_is_staged() -> None:
-    assert set(STAGES) == set(INSTRUCTIONS)
+    assert set(STAGES) == set(KINDS)
     for name, stage in STAGES.items():
         world = World()
         outcome = world.send(stage(world))
@@ -735,7 +778,7 @@ def test_a_neighbours_accounts_are_refused(name: str, account: str) -> None:
     neighbour = {
         "verifier_entry": pdas.verifier_entry(world.miner.pubkey()),
         "claimable": pdas.claimable(0, stranger.pubkey()),
-        "token_metadata": interface.token_metadata(pdas.mint(7)),
+        "token_metadata": token_metadata(pdas.mint(7)),
     }.get(account)
     if account in ("proposal", "proposal_escrow"):
         neighbour = pdas.find(account, 1)
@@ -744,8 +787,8 @@ def test_a_neighbours_accounts_are_refused(name: str, account: str) -> None:
     elif account.endswith("_token_account"):
         world.svm.airdrop(stranger.pubkey(), 10**9)
         mint = instruction.accounts[place(name, "mint")].pubkey
-        neighbour = interface.associated_token_account(stranger.pubkey(), mint)
-        world.run(interface.create_associated_token_account(world.payer.pubkey(), stranger.pubkey(), mint))
+        neighbour = associated_token_account(stranger.pubkey(), mint)
+        world.run(create_associated_token_account(world.payer.pubkey(), stranger.pubkey(), mint))
     if neighbour is None:
         return
     assert world.send(swapped(instruction, index, neighbour)).error is not None
@@ -776,8 +819,8 @@ def test_accounts_of_another_kind_owner_or_size_are_refused(account: str) -> Non
     assert real is not None
     for forged in (
         Account(real.lamports, bytes(8) + real.data[8:], PROGRAM_ID),
-        Account(real.lamports, interface.discriminator_of(GlobalConfig) + real.data[8:], PROGRAM_ID),
-        Account(real.lamports, real.data, interface.SYSTEM_PROGRAM),
+        Account(real.lamports, discriminator_of(GlobalConfig) + real.data[8:], PROGRAM_ID),
+        Account(real.lamports, real.data, SYSTEM_PROGRAM),
         Account(real.lamports, real.data[:40], PROGRAM_ID),
         Account(real.lamports, real.data[:8], PROGRAM_ID),
         Account(real.lamports, b"", PROGRAM_ID),
@@ -806,7 +849,7 @@ def test_no_account_can_stand_in_for_another(name: str) -> None:
     """Every account of an instruction in the place of every other: escrow and pool, project and proposal, ..."""
     world = World()
     instruction = STAGES[name](world)
-    for index, slot in enumerate(INSTRUCTIONS[name].accounts):
+    for index, slot in enumerate(KINDS[name].accounts):
         for other in instruction.accounts:
             if not slot.signer and other.pubkey != instruction.accounts[index].pubkey:
                 assert world.send(swapped(instruction, index, other.pubkey)).error is not None, slot.name
@@ -851,7 +894,7 @@ def test_a_string_longer_than_the_data_is_refused() -> None:
     world = World().ready()
     instruction = world.create_project(1)
     data = bytearray(bytes(instruction.data))
-    at = 8 + codec.offset(interface.CreateProjectArgs, "token_name")
+    at = 8 + codec.offset(CreateProject, "token_name")
     for length in (200, 2**31, 2**32 - 1):
         data[at : at + 4] = length.to_bytes(4, "little")
         assert world.send(Instruction(PROGRAM_ID, bytes(data), list(instruction.accounts))).error is not None
@@ -897,12 +940,13 @@ def test_projects_do_not_mix() -> None:
     world.create(1, base_price=5)
     world.run(world.buy(10**5), world.buy(10**5, number=1))
     hashes = (bytes(32), bytes(32), bytes(32), bytes(32))
-    mixed = interface.submit(
-        PROGRAM_ID,
-        miner=world.miner.pubkey(),
-        proposal_id=0,
-        args=interface.SubmitArgs(0, *hashes, 1, 1, world.miner.pubkey()),
-        mint=world.pdas.mint(1),
+    args = Submit(0, *hashes, 1, 1, world.miner.pubkey())
+    honest = instruction_of(PROGRAM_ID, args, world.miner.pubkey(), proposal_id=0)
+    other = world.pdas.mint(1)
+    mixed = swapped(honest, place("submit", "mint"), other)
+    mixed = swapped(
+        mixed, place("submit", "miner_token_account"), associated_token_account(world.miner.pubkey(), other)
     )
     assert world.send(mixed).error is not None
+    assert world.send(honest).error is None
     assert world.read(Project, world.pdas.project(0)).miner_pool_minted == 0

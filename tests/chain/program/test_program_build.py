@@ -23,8 +23,10 @@ from solders.transaction import Transaction
 from solders.transaction_metadata import FailedTransactionMetadata, TransactionMetadata
 
 from chain.network.base import CLOCK_SYSVAR
-from chain.program import PROGRAM_ID, build, image, interface
-from chain.program.interface import METADATA_PROGRAM, GlobalConfig, Pdas
+from chain.program import PROGRAM_ID, build, image
+from chain.program.accounts import GlobalConfig, decode_account
+from chain.program.addresses import METADATA_PROGRAM, RENT_SYSVAR, Pdas, token_metadata
+from chain.program.instructions import Initialize, RemoveVerifier, instruction_of
 from chain.program.link import LinkError, Version, link, murmur3
 from tests.chain.svm import World, key, place
 from tests.support import require
@@ -124,7 +126,7 @@ def deploy(svm: LiteSVM, elf: bytes) -> Pubkey:
         (data_address, False, True),
         (program.pubkey(), False, True),
         buffer_meta,
-        (interface.RENT_SYSVAR, False, False),
+        (RENT_SYSVAR, False, False),
         (CLOCK_SYSVAR, False, False),
         (SYSTEM_PROGRAM, False, False),
         authority,
@@ -146,10 +148,10 @@ def machine(features: str) -> LiteSVM:
 def test_the_loader_takes_the_image(number: int, features: str) -> None:
     svm = machine(features)
     program = deploy(svm, image(number))
-    run(svm, [interface.initialize(program, authority=PAYER.pubkey())])
+    run(svm, [instruction_of(program, Initialize(), PAYER.pubkey())])
     account = svm.get_account(Pdas(program).config())
     assert account is not None
-    assert interface.decode_account(GlobalConfig, account.data).authority == PAYER.pubkey()
+    assert decode_account(GlobalConfig, account.data).authority == PAYER.pubkey()
 
 
 @pytest.mark.parametrize(("number", "features"), [(0, "mainnet"), (3, "mainnet"), (0, "all"), (3, "all")])
@@ -161,7 +163,7 @@ def test_a_whole_life_with_these_features(number: int, features: str) -> None:
     world.run(world.reject(1))
     world.run(world.token_account(world.verifier), world.claim_reward(), world.sell(3))
     authority, verifier = world.authority.pubkey(), world.verifier.pubkey()
-    world.run(interface.remove_verifier(PROGRAM_ID, authority=authority, verifier=verifier))
+    world.run(instruction_of(PROGRAM_ID, RemoveVerifier(verifier), authority))
     assert world.tokens(world.verifier) == 2
     assert not world.exists(world.pdas.verifier_entry(verifier))
 
@@ -222,13 +224,13 @@ def test_metadata_is_created_where_metaplex_is(tmp_path: Path) -> None:
     assert data == bytes([33]) + text + bytes(2 + 3 + 1 + 1)
     pdas = world.pdas
     wanted = [
-        (interface.token_metadata(pdas.mint(1)), True, False),
+        (token_metadata(pdas.mint(1)), True, False),
         (pdas.mint(1), True, False),  # writable in the transaction; the call itself asks for less
         (pdas.mint_authority(1), False, True),
         (world.creator.pubkey(), True, True),
         (pdas.mint_authority(1), False, True),
         (SYSTEM_PROGRAM, False, False),
-        (interface.RENT_SYSVAR, False, False),
+        (RENT_SYSVAR, False, False),
     ]
     found = [(Pubkey(raw[:32]), bool(raw[32]), bool(raw[33])) for raw in (seen[i : i + 34] for i in range(0, 238, 34))]
     assert [meta for meta in found if meta[0] != pdas.mint(1)] == [meta for meta in wanted if meta[0] != pdas.mint(1)]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from chain.connection.opening import Connection
 from chain.money import score
 from chain.program import PROGRAM_ID
-from chain.program.interface import Project
+from chain.program.accounts import Project
 from miner.journal import interop, records
 from miner.journal.interop import InvalidRecord, NetworkState, ResultLine, TrialLine
 from miner.journal.journal import TrialRecord

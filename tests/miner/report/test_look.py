@@ -17,7 +17,8 @@ from click.testing import CliRunner, Result
 
 from chain.connection.opening import Connection
 from chain.irys.client import Role
-from chain.program.interface import ProposalStatus
+from chain.program.accounts import ProposalStatus
+from chain.program.instructions import ClaimReview
 from miner.commands.main import main
 from miner.journal import about, journal
 from miner.journal.about import About, locked_versions
@@ -115,7 +116,7 @@ def test_report_reads_the_chain(home: Path) -> None:
     with Connection("embedded", home) as connection:
         local.propose(connection)
         client, verifier = connection.client, local.verifier_of(connection)
-        client.claim_review(verifier, client.proposal(0))
+        client.call(ClaimReview(0), verifier)
         metrics = connection.publish(verifier, Role.VERIFIER_METRICS, b"{}", "application/json")
         project = client.project(0)
         client.approve(

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from chain.connection.opening import Connection
+from chain.program.instructions import ClaimReview
 from common import resources
 from miner.commands.main import main
 from miner.journal import interop
@@ -58,7 +59,7 @@ def approve_better(home: Path, source: bytes) -> str:
     with Connection("embedded", home) as connection:
         verifier, client = local.verifier_of(connection), connection.client
         proposal = local.propose(connection, code=local.archive(source))
-        client.claim_review(verifier, proposal)
+        client.call(ClaimReview(proposal.id), verifier)
         project = client.project(0)
         score = local.convention(project).to_score(local.BASELINE - 1)
         client.approve(verifier, proposal, project, verified_score=score, metrics=(bytes(32), bytes(32)))

@@ -14,7 +14,9 @@ from solders.transaction import VersionedTransaction
 from chain.connection.opening import Connection
 from chain.errors import InsufficientFunds
 from chain.network.base import FEE_PER_SIGNATURE
-from chain.program.interface import ZeroStake, associated_token_account
+from chain.program.addresses import associated_token_account
+from chain.program.errors import ZeroStake
+from chain.program.instructions import Buy
 from chain.wallet.wallet import ensure
 from miner.journal.journal import Journal
 from miner.staking import submit
@@ -108,7 +110,7 @@ def test_the_stake_is_bought_to_the_token(connection: Connection, journal: Journ
 
 def test_tokens_at_hand_are_staked_first(connection: Connection, journal: Journal) -> None:
     project, miner = connection.client.project(0), local.miner_of(connection)
-    connection.client.buy(miner, project, local.cost(0, 3))
+    connection.client.call(Buy(project.id, local.cost(0, 3)), miner)
     make(connection, journal, offer(connection))
     assert connection.client.supply(project) == local.STAKE
 
