@@ -16,6 +16,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
+from chain.connection import config
 from chain.connection.opening import AUTHORITY, MINER, VERIFIER, Connection
 from chain.irys.client import Role
 from chain.money import score
@@ -45,12 +46,17 @@ def artifacts() -> ProjectArtifacts:
     return ProjectArtifacts(PROTOCOL, bundle.pack(SMOKE.files), benchmark, metrics, None)
 
 
+def connect(home: Path, network: str = "embedded", irys: str | None = None) -> Connection:
+    """A connection as the environment and the files say, without a command."""
+    return Connection(config.load({}, asked=network), home, irys=irys)
+
+
 @cache
 def _template() -> Path:
     """A home whose ledger holds project 0; made once in a process."""
     folder = Path(tempfile.mkdtemp(prefix="armlx-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with Connection("embedded", folder) as connection:
+    with connect(folder) as connection:
         terms = ProjectTerms(score.scale(BASELINE), "Test", "TST", BASE_PRICE, SLOPE, 1_000)
         publish_project(connection, connection.wallet(None, AUTHORITY), artifacts(), terms)
     return folder

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands.options import Commands, answer, common, stoppable, versioned
+from chain.commands.options import Commands, answer, common, open_connection, stoppable, versioned
 
 if TYPE_CHECKING:
     from verifier.check import CheckResult
@@ -83,7 +83,7 @@ def check(
         raise click.UsageError("Name a proposal, or a train.py with --candidate.")
     if settle and (unconfined or candidate):
         raise click.UsageError("Only a proposal that ran in the sandbox can be settled.")
-    from chain.connection.opening import VERIFIER, Connection
+    from chain.connection.opening import VERIFIER
     from common.terminal import View, pause_if_interactive
     from verifier import check as checks
     from verifier import policy, show
@@ -91,7 +91,7 @@ def check(
 
     rules = policy.load(policy_file)
     view = View(quiet=as_json)
-    with Connection(network, home, irys=irys) as connection:
+    with open_connection(network, home, irys) as connection:
         key = connection.wallet(keypair, VERIFIER)
         how = {"isolated": not unconfined, "trust_harness": trust_harness}
         try:
@@ -166,14 +166,14 @@ def run(
     if not yes:
         raise click.UsageError("This settles with your key unattended: give --yes to agree to it.")
     stoppable()
-    from chain.connection.opening import VERIFIER, Connection
+    from chain.connection.opening import VERIFIER
     from common.terminal import View
     from verifier import policy
     from verifier.serve import serve
 
     rules = policy.load(policy_file)
     view = View(quiet=as_json)
-    with Connection(network, home, irys=irys) as connection:
+    with open_connection(network, home, irys) as connection:
         key = connection.wallet(keypair, VERIFIER)
         try:
             results = serve(
@@ -219,9 +219,7 @@ def audit(
     if offline:
         points, predicate = examine(data, None, files)
     else:
-        from chain.connection.opening import Connection
-
-        with Connection(network, home) as connection:
+        with open_connection(network, home) as connection:
             points, predicate = examine(data, connection.client, files)
     marks = {True: "yes", False: "NO", None: "not asked"}
     text = "\n".join(f"{marks[p.holds]:<10} {p.question}: {p.detail}" for p in points)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chain.commands.options import open_connection
+
 if TYPE_CHECKING:
     from solders.pubkey import Pubkey
 
@@ -28,9 +30,7 @@ def keypair_option(role: str) -> Callable[[Callable[..., Any]], Callable[..., An
 @contextmanager
 def connected(network: str, home: Path, irys: str | None = None) -> Iterator[Connection]:
     """A command's connection, closed when it ends."""
-    from chain.connection.opening import Connection
-
-    with Connection(network, home, irys=irys) as connection:
+    with open_connection(network, home, irys) as connection:
         if network != "embedded":  # where it takes a while, and Ctrl-C does not call it back
             connection.client.note_send = lambda signature, _: click.echo(f"sending {signature}", err=True)
         yield connection

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from common.errors import Refused
 
 if TYPE_CHECKING:
     from chain.connection.config import Settings
+    from chain.connection.opening import Connection
+    from chain.wallet.passphrase import Source
 
 Command = Callable[..., Any]
 
@@ -40,19 +43,12 @@ class Commands(Refusing, click.Group):
     """A group of such commands."""
 
 
-def default_home() -> Path:
-    """Where ledger, wallets, data and work trees live unless --home or ARMLX_HOME says otherwise."""
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("armlx", appauthor=False))
-
-
 def _home(_: click.Context, __: click.Parameter, value: Path | None) -> Path:
     if value is None:
         from chain.connection import config
 
         value = config.home()
-    home = (value or default_home()).expanduser().absolute()
+    home = value.expanduser().absolute()
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -64,11 +60,11 @@ def _home(_: click.Context, __: click.Parameter, value: Path | None) -> Path:
     return home
 
 
-PASSPHRASE_FILE = "chain.passphrase_file"  # of a click context's `meta`, where `chain.wallet.passphrase.current` looks
+_PASSPHRASE_FILE, _SETTINGS = "chain.passphrase_file", "chain.settings"  # in a command's click context
 
 
 def _passphrase_file(context: click.Context, _: click.Parameter, value: Path | None) -> None:
-    context.meta[PASSPHRASE_FILE] = value
+    context.meta[_PASSPHRASE_FILE] = value
 
 
 passphrase_option = click.option(
@@ -158,15 +154,13 @@ def common(command: Command) -> Command:
     """--home, --network with what belongs to it, --passphrase-file and --json.
 
     The command gets `home`, `network` and `as_json`. `chain.connection.config` decides between flags, environment
-    and files; `Connection` finds what it decided.
+    and files; `open_connection` goes by what it decided.
     """
 
     @functools.wraps(command)
     def run(*, show_config: bool, **values: Any) -> Any:
-        from chain.connection import config
-
         context = click.get_current_context()
-        settings = context.meta[config.META] = _settings(context)
+        settings = context.meta[_SETTINGS] = _settings(context)
         if show_config:
             return answer(values["as_json"], settings.as_json(), settings.text())
         kept = {name: value for name, value in values.items() if name not in _OWN}
@@ -185,6 +179,32 @@ def _settings(context: click.Context) -> Settings:
     settings = config.load({**typed, "home": str(typed["home"]) if "home" in typed else None})
     home = config.Found(str(context.params["home"]), settings.found["home"].origin)
     return config.Settings({**settings.found, "home": home})
+
+
+def passphrases() -> Source:
+    """Where the running command's passphrases come from."""
+    from chain.wallet.passphrase import Source
+
+    return Source(click.get_current_context().meta.get(_PASSPHRASE_FILE), _ask if sys.stdin.isatty() else None)
+
+
+def _ask(question: str, twice: bool) -> str:
+    return str(click.prompt(question, hide_input=True, confirmation_prompt=twice, err=True))
+
+
+def open_connection(network: str, home: Path, irys: str | None = None) -> Connection:
+    """A connection as the running command's options say; to another network, as environment and files do."""
+    from chain.connection import config
+    from chain.connection.opening import Connection
+
+    settings: Settings | None = click.get_current_context().meta.get(_SETTINGS)
+    if settings is None or settings.network != network:
+        settings = config.load({}, asked=network)
+    return Connection(settings, home, irys=irys, passphrases=passphrases(), warn=_warn)
+
+
+def _warn(problem: str) -> None:
+    click.echo(f"warning: {problem}", err=True)
 
 
 def _typed(context: click.Context, name: str) -> bool:

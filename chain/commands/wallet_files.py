@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands.options import answer, home_option, json_option, passphrase_option
+from chain.commands.options import answer, home_option, json_option, passphrase_option, passphrases
 
 if TYPE_CHECKING:
     from solders.pubkey import Pubkey
@@ -67,7 +67,7 @@ def import_(home: Path, as_json: bool, encrypted: bool, keychain: bool, name: st
     if entry.encrypted:
         if keychain:
             passphrase.need_keychain()
-        secret, origin = passphrase.current().find(entry.address)
+        secret, origin = passphrases().find(entry.address)
         with wiped(secret):
             wallets.save(path, wallets.sealed(file).unlock(secret, origin), secret)
             _keep(entry.address, secret, keychain)
@@ -116,7 +116,7 @@ def unlock(home: Path, as_json: bool, name: str) -> None:
 
     passphrase.need_keychain()
     store = wallets.sealed(wallets.locate(home, name))
-    secret, origin = passphrase.current().typed_or_file(store.address)
+    secret, origin = passphrases().typed_or_file(store.address)
     with wiped(secret):
         store.unlock(secret, origin)
         passphrase.remember(store.address, secret)
@@ -151,7 +151,7 @@ def _new_passphrase(path: Path, encrypted: bool, keychain: bool) -> Iterator[byt
     from chain.wallet import passphrase
     from chain.wallet.keystore import wiped
 
-    source = passphrase.current()
+    source = passphrases()
     if not (encrypted or keychain):
         if source.file is not None:
             raise click.UsageError("--passphrase-file encrypts only with --encrypted or --keychain.")

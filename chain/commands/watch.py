@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chain.commands.options import common
+from chain.commands.options import common, open_connection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,14 +69,13 @@ def watch(
     import json
     import threading
 
-    from chain.connection.opening import Connection
     from chain.indexer.rules import Follower, index_path
     from chain.indexer.watch import catch_up, url_of
     from chain.indexer.watch import watch as follow
     from chain.pages import events
     from chain.pages.overview import meaning
 
-    with Connection(network, home) as connection:
+    with open_connection(network, home) as connection:
         opened = connection.network
         try:
             with Follower(opened, project_id, index_path(home, opened)) as follower:

@@ -30,15 +30,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import click
-
 from chain.errors import ChainError, InvalidData
 from chain.network.base import without_key
 from common.resources import CONFIGS
 
 PROJECT_FILE = "armlx.toml"
 SOLANA = "the Solana CLI's config.yml"
-META = "chain.connection.config"  # where a command's click context keeps its Settings
 COMMITMENTS = ("processed", "confirmed", "finalized")
 LAMPORTS = 1_000_000_000  # per SOL
 MAX_PRIORITY_FEE = 1_000_000_000  # micro-lamports per compute unit: 1.4 SOL for the largest transaction
@@ -360,18 +357,16 @@ def load(flags: Mapping[str, object], *, asked: str | None = None) -> Settings:
     return resolve(flags, os.environ, files(), shipped(), solana_file, asked)
 
 
-def current(network: str) -> Settings:
-    """The values in force for a connection to `network`: the running command's, or outside of one those of the
-    environment and the files. Only a command line can say that a network of real money was typed.
-    """
-    context = click.get_current_context(silent=True)
-    found = context.meta.get(META) if context else None
-    return found if isinstance(found, Settings) and found.network == network else load({}, asked=network)
+def home() -> Path:
+    """The home folder without an option or variable: the one that a file names, or the default."""
+    return next((Path(layer.top["home"]) for layer in files() if "home" in layer.top), None) or default_home()
 
 
-def home() -> Path | None:
-    """The home folder that a file names, if one does."""
-    return next((Path(layer.top["home"]) for layer in files() if "home" in layer.top), None)
+def default_home() -> Path:
+    """The home folder where no option, variable or file names another."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("armlx", appauthor=False))
 
 
 def files() -> tuple[Layer, ...]:

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import click
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from chain.connection import config
 from chain.connection.config import Settings
-from chain.errors import ChainError, InsufficientFunds, InvalidData, NotFound
+from chain.errors import ChainError, InsufficientFunds, NotFound
 from chain.irys.client import DEVNET, Endpoints, Irys, Role, artifact_tags
 from chain.irys.dataitem import DataItem, ItemId
 from chain.irys.node import RunningNode, serve
@@ -30,6 +29,7 @@ from chain.network.base import LAMPORTS_PER_SOL, Network
 from chain.network.opening import connect
 from chain.program.instructions import AddVerifier, Initialize
 from chain.wallet import wallet
+from chain.wallet.passphrase import Source
 
 LOCAL_IRYS_PORT = 8908
 AUTHORITY, MINER, VERIFIER = "authority", "miner", "verifier"
@@ -39,11 +39,23 @@ _FAUCET_SECONDS = 60.0
 
 
 class Connection:
-    """An open network with its client and Irys; a context manager that closes them."""
+    """An open network with its client and Irys; a context manager that closes them.
 
-    def __init__(self, name: str, home: Path, *, irys: str | None = None, settings: Settings | None = None) -> None:
+    `passphrases` opens encrypted wallets, `warn` is told of a gateway's lie even where another had the truth.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        home: Path,
+        *,
+        irys: str | None = None,
+        passphrases: Source = wallet.KEYCHAIN,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.home = home
-        self.settings = settings or config.current(name)
+        self.settings = settings
+        self.passphrases = passphrases
         program = self.settings["program_id"]
         self.network: Network = connect(
             self.settings.network,
@@ -62,10 +74,10 @@ class Connection:
             url = irys or self.settings["irys"]
             if self.settings.network == "embedded":
                 self._node = None if url else serve(home / "irys", network=self.network)
-                bootstrap(Client(self.network), home)
+                bootstrap(Client(self.network), home, passphrases)
             url = self._node.url if self._node else url
             endpoints = Endpoints(url, (url,)) if url else _endpoints(self.network, self.settings)
-            self.irys = Irys(endpoints, cache=home / "cache", report=_warn)
+            self.irys = Irys(endpoints, cache=home / "cache", report=lambda lie: warn(lie.problem))
         except BaseException:
             self.close()
             raise
@@ -93,17 +105,17 @@ class Connection:
         Solana command line's after it, and where there is none that is refused.
         """
         if given:
-            return wallet.resolve(self.home, given)
+            return wallet.resolve(self.home, given, self.passphrases)
         if self.network.is_local:
-            return fund(self.network, wallet.ensure(self.home, role))
+            return fund(self.network, wallet.ensure(self.home, role, self.passphrases))
         configured = self.settings.found["keypair"]
         if configured.value and configured.origin != config.SOLANA:
-            return wallet.resolve(self.home, configured.value)
+            return wallet.resolve(self.home, configured.value, self.passphrases)
         try:
-            return wallet.load(wallet.path_of(self.home, role))
+            return wallet.load(wallet.path_of(self.home, role), self.passphrases)
         except NotFound:
             if configured.value:
-                return wallet.resolve(self.home, configured.value)
+                return wallet.resolve(self.home, configured.value, self.passphrases)
             raise NotFound(
                 f"There is no wallet {role!r} for the network {self.network.name}.",
                 f"Name a keypair file with --keypair, or make one with `chain wallet new {role}`.",
@@ -143,18 +155,13 @@ class Connection:
         return artifact.data
 
 
-def _warn(lie: InvalidData) -> None:
-    """A gateway's lie is told even where another gateway had the truth."""
-    click.echo(f"warning: {lie.problem}", err=True)
-
-
 def _endpoints(network: Network, settings: Settings) -> Endpoints:
     local = Endpoints(f"http://127.0.0.1:{LOCAL_IRYS_PORT}", (f"http://127.0.0.1:{LOCAL_IRYS_PORT}",))
     other = local if network.is_local else DEVNET
     return Endpoints(settings["irys_uploader"] or other.uploader, settings["irys_gateways"] or other.gateways)
 
 
-def bootstrap(client: Client, home: Path) -> None:
+def bootstrap(client: Client, home: Path, passphrases: Source = wallet.KEYCHAIN) -> None:
     """Make a new local ledger usable: funded wallets, the program initialized, a registered verifier."""
     # By address: an encrypted wallet is opened only to sign.
     authority, verifier, miner = (
@@ -165,10 +172,10 @@ def bootstrap(client: Client, home: Path) -> None:
     try:
         config = client.config()
     except NotFound:
-        client.call(Initialize(), wallet.ensure(home, AUTHORITY))
+        client.call(Initialize(), wallet.ensure(home, AUTHORITY, passphrases))
         config = client.config()
     if config.authority == authority and not client.is_verifier(verifier):
-        client.call(AddVerifier(verifier), wallet.ensure(home, AUTHORITY))
+        client.call(AddVerifier(verifier), wallet.ensure(home, AUTHORITY, passphrases))
 
 
 def fund(network: Network, key: Keypair) -> Keypair:

@@ -1,8 +1,8 @@
 """Where passphrases come from: a private file, the operating system's keychain, or a person at a terminal.
 
 Never the environment, which every child process would inherit, and never the command line, which every user of
-the machine can list. The options that name a file are in `chain.commands.options`; they leave it in the command's click
-context, where `current` finds it, so that everything that takes --keypair opens encrypted wallets too.
+the machine can list. A command makes a `Source` of its --passphrase-file and of the terminal it can ask on, and
+hands it to whatever opens wallets.
 
 What this protects: a stolen disk, backup or copied file is useless without the passphrase, and neither it nor an
 unlocked key is in the environment, the descriptors or the command line of any process that is started. A
@@ -15,15 +15,12 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import click
-
-from chain.commands.options import PASSPHRASE_FILE
 from chain.errors import ChainError, InvalidData, NotFound
 from chain.wallet.keystore import Keystore, wiped
 from common.extras import need
@@ -39,9 +36,14 @@ _SERVICE: Final = "openresearch-wallet"  # the keychain's entries, one per addre
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The file if one is named; else the keychain where it has an entry, else a prompt where somebody can answer."""
+    """The file if one is named; else the keychain where it has an entry, else a person where there is one to ask.
+
+    `ask` takes a question and whether the answer is to be typed twice, and returns what was typed; None where nobody
+    can answer.
+    """
 
     file: Path | None = None
+    ask: Callable[[str, bool], str] | None = None
 
     def unlock(self, store: Keystore) -> Keypair:
         """Open a keystore. ChainError where no passphrase is to be had, or it is another."""
@@ -51,9 +53,12 @@ class Source:
 
     def choose(self, what: str) -> bytearray:
         """The passphrase of a new keystore, typed twice where it is typed; wipe it after use."""
-        if self.file is None and not sys.stdin.isatty():
+        if self.file is not None:
+            found = read_file(self.file)
+        elif self.ask is not None:
+            found = _typed(self.ask(f"New passphrase for {what}", True))
+        else:
             raise _unanswered(f"An encrypted wallet needs a passphrase for {what}")
-        found = read_file(self.file) if self.file else _ask(f"New passphrase for {what}", confirm=True)
         if len(found.decode()) < MIN_LENGTH:
             raise ChainError(
                 f"A passphrase has at least {MIN_LENGTH} characters, this one has {len(found.decode())}.",
@@ -71,15 +76,9 @@ class Source:
         """`find` without the keychain."""
         if self.file is not None:
             return read_file(self.file), f" in {self.file}"
-        if not sys.stdin.isatty():
+        if self.ask is None:
             raise _unanswered(f"The wallet {address} is encrypted, and there is no passphrase for it")
-        return _ask(f"Passphrase of the wallet {address}"), ""
-
-
-def current() -> Source:
-    """The source that the running command's options name, for its own thread."""
-    context = click.get_current_context(silent=True)
-    return Source(context.meta.get(PASSPHRASE_FILE) if context else None)
+        return _typed(self.ask(f"Passphrase of the wallet {address}", False)), ""
 
 
 def read_file(path: Path) -> bytearray:
@@ -172,9 +171,8 @@ def forget(address: Pubkey) -> bool:
     return True
 
 
-def _ask(question: str, *, confirm: bool = False) -> bytearray:
-    typed = click.prompt(question, hide_input=True, confirmation_prompt=confirm, err=True)
-    return bytearray(unicodedata.normalize("NFC", typed).encode())
+def _typed(answer: str) -> bytearray:
+    return bytearray(unicodedata.normalize("NFC", answer).encode())
 
 
 def _normalized(line: bytearray) -> bytearray | None:

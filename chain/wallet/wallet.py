@@ -23,8 +23,10 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from chain.errors import ChainError, InvalidData, NotFound
-from chain.wallet import keystore, passphrase
+from chain.wallet import keystore
+from chain.wallet.passphrase import Source
 
+KEYCHAIN = Source()  # encrypted wallets open only where the OS keychain has their passphrase
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _MAX_FILE = 4_096  # bytes; 64 integers take at most 320 with usual spacing
 
@@ -49,8 +51,8 @@ def names(home: Path) -> list[str]:
     return sorted(file.stem for file in folder(home).glob("*.json") if _NAME.fullmatch(file.stem))
 
 
-def load(path: Path, source: passphrase.Source | None = None) -> Keypair:
-    """Read a keypair file, plain or encrypted; `source` gives the passphrase. [default: the command's options]
+def load(path: Path, source: Source = KEYCHAIN) -> Keypair:
+    """Read a keypair file, plain or encrypted; `source` gives the passphrase.
 
     Raises NotFound, InvalidData where it is unreadable, open to others or not a keypair, and ChainError where
     an encrypted one is not opened.
@@ -58,7 +60,7 @@ def load(path: Path, source: passphrase.Source | None = None) -> Keypair:
     found = _read(path)
     if isinstance(found, Keypair):
         return found
-    return (source or passphrase.current()).unlock(found)
+    return source.unlock(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +139,9 @@ def new(home: Path, name: str, secret: bytes | bytearray | None = None) -> Keypa
     return keypair
 
 
-def ensure(home: Path, name: str) -> Keypair:
+def ensure(home: Path, name: str, source: Source = KEYCHAIN) -> Keypair:
     """The wallet `name`, made if it is not there; safe where several processes ask at once."""
-    return load(ensure_file(home, name))
+    return load(ensure_file(home, name), source)
 
 
 def ensure_file(home: Path, name: str) -> Path:
@@ -161,7 +163,7 @@ def locate(home: Path, wallet: str) -> Path:
     return path_of(home, wallet)
 
 
-def resolve(home: Path, wallet: str, source: passphrase.Source | None = None) -> Keypair:
+def resolve(home: Path, wallet: str, source: Source = KEYCHAIN) -> Keypair:
     """Load a wallet given by name or path, as `locate` tells them apart."""
     return load(locate(home, wallet), source)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands.options import answer, common, default_home
+from chain.commands.options import answer, common, open_connection
 from common.resources import shown
 
 if TYPE_CHECKING:
@@ -51,14 +51,13 @@ def init(
     The project's setup commands are its author's code and run with your rights, though with none of your
     environment: each is shown, and run only if you agree. Nothing else of the project is run.
     """
-    from chain.connection.opening import Connection
     from common.terminal import View
     from miner.setup import init as steps
     from miner.setup import readiness
     from trainer.project import task
 
     view = View(quiet=as_json)
-    with Connection(network, home, irys=irys) as connection:
+    with open_connection(network, home, irys) as connection:
         account = connection.client.project(project)
         folder = (folder or Path(steps.folder_name(account.token_symbol, project))).absolute()
         steps.require_empty(folder)
@@ -127,6 +126,8 @@ def _set_up(folder: Path, parsed: Task, cache: Path, yes: bool, seconds: float, 
 
 
 def _next(home: Path, network: str, irys: str | None, project: int, *, trust: bool) -> str:
+    from chain.connection.config import default_home
+
     options = f" --network {network}" if network != "embedded" else ""
     options += f" --irys {irys}" if irys else ""
     options += f" --home {home}" if home != default_home() else ""

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands.options import answer, home_option, json_option
+from chain.commands.options import answer, home_option, json_option, open_connection
 
 if TYPE_CHECKING:
+    from chain.connection.opening import Connection
     from miner.journal.sessions import SessionFolder
     from miner.report.material import OnChain
 
@@ -144,13 +145,12 @@ def export(
     from miner.journal import sessions
     from miner.report.export import export as write
     from miner.report.export import network_state
-    from miner.report.onchain import connect
 
     found = sessions.choose(home, network=network, project=project, session=session)
     state = None
     if not offline:
         try:
-            with connect(home, _network(found, network), irys) as connection:
+            with _open(home, _network(found, network), irys) as connection:
                 state = network_state(connection, found.project)
         except ChainError as error:
             raise ChainError(error.problem, f"{error.cure} --offline exports without network_state.json.") from error
@@ -165,6 +165,15 @@ def _network(found: SessionFolder, given: str | None) -> str:
     return given or about.load(found.folder).network or found.network
 
 
+def _open(home: Path, network: str, irys: str | None) -> Connection:
+    """A connection to look through; ChainError where it would have to make an embedded ledger first."""
+    from chain.errors import ChainError
+
+    if network == "embedded" and not (home / "ledger.sqlite").exists():
+        raise ChainError(f"There is no embedded ledger in {home}.", "Check --home.")
+    return open_connection(network, home, irys)
+
+
 def _on_chain(
     found: SessionFolder, home: Path, network: str | None, irys: str | None, say: Callable[[str], None]
 ) -> OnChain | None:
@@ -173,7 +182,8 @@ def _on_chain(
     from miner.report import onchain
 
     try:
-        return onchain.read(home, _network(found, network), found.project, found.wallet, irys=irys)
+        with _open(home, _network(found, network), irys) as connection:
+            return onchain.read(connection, found.project, found.wallet)
     except ChainError as error:
         say(f"the chain could not be read, the page shows what the session saw of it: {error.problem}")
         return None

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from chain.commands.options import Commands, answer, common, stoppable, versioned
+from chain.commands.options import Commands, answer, common, open_connection, stoppable, versioned
 from miner.commands import look
 from miner.commands.executing import executing
 from miner.commands.init import init
@@ -124,6 +124,7 @@ def run(
     min_confidence: float,
     proposing: Proposing,
     executing: Executing,
+    irys: str | None,
     **who: Any,
 ) -> None:
     """Mine until a candidate beats the incumbent significantly, confirm it, then submit it.
@@ -148,7 +149,8 @@ def run(
         min_confidence=min_confidence,
         dry_run=dry_run,
     )
-    with start.started(home, network, project, quiet=as_json, **who) as session:
+    connection = open_connection(network, home, irys)
+    with connection, start.started(connection, project, quiet=as_json, **who) as session:
         try:
             with session.view:
                 summary = session.miner(goals, proposing, race=race, executing=executing).run()
@@ -190,24 +192,26 @@ def submit(
     file: Path,
     claim: str | None,
     min_confidence: float,
+    irys: str | None,
     **who: Any,
 ) -> None:
     """Submit FILE as the proposal's train.py, put through the confirming test first unless --claim is given."""
     from miner.session import start
 
-    with start.started(home, network, project, quiet=as_json, **who) as session:
+    connection = open_connection(network, home, irys)
+    with connection, start.started(connection, project, quiet=as_json, **who) as session:
         try:
             proposal, claimed = start.submit_file(session, file, claim, min_confidence)
         except KeyboardInterrupt:
             raise SystemExit(130) from None
-        command = _command("verifier check", proposal, home, network, who["irys"])
+        command = _command("verifier check", proposal, home, network, irys)
         text = f"proposal {proposal} claims {claimed:.6f}\n\nnext, as a verifier:\n  {command}"
         answer(as_json, {"proposal": proposal, "claimed": str(claimed)}, text)
 
 
 def _command(command: str, argument: int, home: Path, network: str, irys: str | None) -> str:
     """A command line that continues here, with the options that differ from the defaults."""
-    from chain.commands.options import default_home
+    from chain.connection.config import default_home
     from common.resources import shown
 
     options = "" if network == "embedded" else f" --network {network}"

@@ -228,11 +228,10 @@ def _past(job: TrialJob, arm: Arm) -> tuple[Entry, ...]:
 
 def _home(given: str) -> Path:
     """The folder that was asked for, else what a command on this machine would use."""
-    from chain.commands.options import default_home
     from chain.connection import config
 
     chosen = given or os.environ.get("ARMLX_HOME")
-    return (Path(chosen) if chosen else config.home() or default_home()).expanduser().absolute()
+    return (Path(chosen) if chosen else config.home()).expanduser().absolute()
 
 
 def _identity(home: Path) -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from chain.connection.opening import Connection
-from chain.errors import ChainError
 from chain.pages import show
 from chain.pages.overview import overview
 from chain.program.accounts import ProposalStatus
@@ -13,17 +10,9 @@ from miner.report.chart import BestMark
 from miner.report.material import OnChain
 
 
-def connect(home: Path, network: str, irys: str | None) -> Connection:
-    """A connection to look through; ChainError where it would have to make an embedded ledger first."""
-    if network == "embedded" and not (home / "ledger.sqlite").exists():
-        raise ChainError(f"There is no embedded ledger in {home}.", "Check --home.")
-    return Connection(network, home, irys=irys)
-
-
-def read(home: Path, network: str, project: int, wallet: str, *, irys: str | None = None) -> OnChain:
+def read(connection: Connection, project: int, wallet: str) -> OnChain:
     """Ask the chain. `wallet` is the first characters of the miner's address. Raises ChainError where it cannot."""
-    with connect(home, network, irys) as connection:
-        seen = overview(connection, project)
+    seen = overview(connection, project)
     bests = []
     for proposal in seen.proposals:
         metric = seen.meaning.value(proposal.verified_aggregate_score)
@@ -37,7 +26,7 @@ def read(home: Path, network: str, project: int, wallet: str, *, irys: str | Non
         for value in (seen.project.baseline_aggregate_score, seen.project.current_best_aggregate_score)
     )
     return OnChain(
-        f"Read from {network} for this report. {seen.meaning.problem}".strip(),
+        f"Read from {connection.settings.network} for this report. {seen.meaning.problem}".strip(),
         None if baseline is None else float(baseline),
         None if best is None else float(best),
         sorted(bests, key=lambda entry: entry.at),

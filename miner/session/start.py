@@ -86,8 +86,7 @@ class Started:
 
 @contextmanager
 def started(
-    home: Path,
-    network: str,
+    connection: Connection,
     project_id: int | None,
     *,
     quiet: bool,
@@ -96,77 +95,76 @@ def started(
     stake: int,
     yes: bool,
     trust_harness: bool,
-    irys: str | None,
     publish: str = SMOKE,
     text: str | None = None,
 ) -> Iterator[Started]:
-    """Open everything, say where we are, and close it at the end.
+    """Open everything else, say where we are, and close it at the end; the connection stays open.
 
     `publish` names the bundled project that a local network without any gets, `text` the folder of local text that
     it is trained on (None: the recipe's own data).
     """
     view = Dashboard(quiet=quiet)
     recipient = _address(reward_recipient) if reward_recipient else None
-    with Connection(network, home, irys=irys) as connection:
-        _say_where(connection, home, view)
-        if not connection.network.is_local and not yes:
-            from common.terminal import pause_if_interactive
+    home = connection.home
+    _say_where(connection, home, view)
+    if not connection.network.is_local and not yes:
+        from common.terminal import pause_if_interactive
 
-            if not pause_if_interactive(f"This may stake real tokens on {network}. Go on?"):
-                raise ChainError(f"Mining on {network} may spend.", "Give --yes to agree to it.")
-        wallet = connection.wallet(keypair, MINER)
-        published: list[Earlier] = []
-        project = _choose(connection, project_id)
-        if project is None:
-            project, published = _publish(connection, home, view, publish, text)
-        artifacts = fetch_project(connection, project)
-        parsed = task.read(artifacts)
-        convention = score.infer(project.baseline_aggregate_score, parsed.baseline, minimize=parsed.minimize)
-        view.say(
-            f"project {project.id}, {project.token_name}: baseline {parsed.baseline:.6f}, "
-            f"best {convention.to_metric(project.current_best_aggregate_score):.6f} {parsed.protocol.primary.name}"
+        if not pause_if_interactive(f"This may stake real tokens on {connection.network.name}. Go on?"):
+            raise ChainError(f"Mining on {connection.network.name} may spend.", "Give --yes to agree to it.")
+    wallet = connection.wallet(keypair, MINER)
+    published: list[Earlier] = []
+    project = _choose(connection, project_id)
+    if project is None:
+        project, published = _publish(connection, home, view, publish, text)
+    artifacts = fetch_project(connection, project)
+    parsed = task.read(artifacts)
+    convention = score.infer(project.baseline_aggregate_score, parsed.baseline, minimize=parsed.minimize)
+    view.say(
+        f"project {project.id}, {project.token_name}: baseline {parsed.baseline:.6f}, "
+        f"best {convention.to_metric(project.current_best_aggregate_score):.6f} {parsed.protocol.primary.name}"
+    )
+    with view.step("preparing environment and data") as word:
+        bench = open_bench(
+            parsed.protocol_bytes,
+            parsed.files,
+            home=home,
+            say=word,
+            data_arguments=parsed.benchmark.data_arguments,
+            expected_snapshot=parsed.benchmark.data_snapshot,
+            trust_harness=trust_harness,
         )
-        with view.step("preparing environment and data") as word:
-            bench = open_bench(
-                parsed.protocol_bytes,
-                parsed.files,
-                home=home,
-                say=word,
-                data_arguments=parsed.benchmark.data_arguments,
-                expected_snapshot=parsed.benchmark.data_snapshot,
-                trust_harness=trust_harness,
-            )
-        view.say(
-            f"this machine: {bench.machine.hardware_class}, data snapshot {bench.data_snapshot[:16]}, "
-            f"measurement {bench.method} ({bench.isolation if bench.measurer else bench.why_not})"
+    view.say(
+        f"this machine: {bench.machine.hardware_class}, data snapshot {bench.data_snapshot[:16]}, "
+        f"measurement {bench.method} ({bench.isolation if bench.measurer else bench.why_not})"
+    )
+    folder = home / "work" / sessions.folder_name(connection.network.name, project.id, str(wallet.pubkey()))
+    begun = published[0].began if published else None
+    journal = new_session(folder / "session.jsonl", project.id, wallet.pubkey(), begun=begun)
+    about.save(folder, about.describe(connection.network.name, project, parsed, convention, bench))
+    budget = bench.protocol.execution.training_seconds
+    view.state.title = f"mining {project.token_symbol} (project {project.id}) on {connection.network.name}"
+    view.reader = lambda line: _sample(line, budget)
+    with (
+        closing(journal),
+        Follower(connection.network, project.id, index_path(home, connection.network)) as follower,
+    ):
+        yield Started(
+            connection,
+            project,
+            parsed,
+            bench,
+            convention,
+            wallet,
+            recipient or wallet.pubkey(),
+            stake,
+            folder,
+            journal,
+            follower,
+            view,
+            published,
+            trust_harness,
         )
-        folder = home / "work" / sessions.folder_name(connection.network.name, project.id, str(wallet.pubkey()))
-        begun = published[0].began if published else None
-        journal = new_session(folder / "session.jsonl", project.id, wallet.pubkey(), begun=begun)
-        about.save(folder, about.describe(connection.network.name, project, parsed, convention, bench))
-        budget = bench.protocol.execution.training_seconds
-        view.state.title = f"mining {project.token_symbol} (project {project.id}) on {connection.network.name}"
-        view.reader = lambda line: _sample(line, budget)
-        with (
-            closing(journal),
-            Follower(connection.network, project.id, index_path(home, connection.network)) as follower,
-        ):
-            yield Started(
-                connection,
-                project,
-                parsed,
-                bench,
-                convention,
-                wallet,
-                recipient or wallet.pubkey(),
-                stake,
-                folder,
-                journal,
-                follower,
-                view,
-                published,
-                trust_harness,
-            )
 
 
 def _sample(line: str, budget: float) -> Sample | None:

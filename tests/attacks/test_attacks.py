@@ -30,6 +30,7 @@ from chain.program.events import ProposalSubmitted
 from miner.session import start
 from miner.session.loop import claimed_metric
 from miner.staking import submit
+from tests import local
 from tests.attacks import cases
 from tests.attacks.cases import NO_GAIN, Attack, rejected
 from tests.attacks.tiny import TinyHome
@@ -325,9 +326,10 @@ def court(
     tiny_home = replace(tiny_home, path=copy)
     policy = tmp_path_factory.mktemp("policy") / "policy.toml"
     policy.write_text(POLICY)
-    who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True, "irys": None}
+    who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True}
     with (
-        start.started(tiny_home.path, "embedded", tiny_home.project, quiet=True, trust_harness=False, **who) as session,
+        local.connect(tiny_home.path) as opened,
+        start.started(opened, tiny_home.project, quiet=True, trust_harness=False, **who) as session,
         ThreadPoolExecutor(2) as pool,
     ):
         court = Court(tiny_home, session, policy, pool)

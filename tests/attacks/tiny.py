@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from chain.connection.opening import AUTHORITY, Connection
+from chain.connection.opening import AUTHORITY
 from chain.money import score
 from chain.program.events import ProjectCreated
 from chain.projects.artifacts import ProjectArtifacts, ProjectTerms, publish_project
+from tests import local
 from trainer.machine.noise_file import save_noise
 from trainer.measurement.bench import Bench, open_bench
 from trainer.project import bundle, hyperparameters, recipe, task
@@ -113,7 +114,7 @@ def publish(home: Path, *, baseline_runs: int = 3) -> TinyHome:
         metrics,
         None,
     )
-    with Connection("embedded", home) as connection:
+    with local.connect(home) as connection:
         done = publish_project(
             connection,
             connection.wallet(None, AUTHORITY),

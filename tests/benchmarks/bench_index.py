@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from chain.connection.opening import Connection
 from chain.indexer.rules import Follower
 from chain.indexer.watch import catch_up
 from chain.localnet.server import serve
@@ -63,7 +62,7 @@ def fill(home: Path, count: int) -> None:
         live.proposal(n, ProposalStatus.PENDING if n >= count - _OPEN else ProposalStatus.REJECTED)
         for n in range(count)
     ]
-    with Connection("embedded", home) as connection:
+    with local.connect(home) as connection:
         config = connection.client.config()
     raised = GlobalConfig(config.authority, config.next_project_id, count, config.verifier_count, config.bump)
     accounts = [(live.PDAS.config(), encode_account(raised), PROGRAM_ID)]
@@ -110,7 +109,7 @@ def one_at_a_time(network: Network, sample: int) -> float:
 
 def transactions(home: Path, count: int) -> tuple[float, float]:
     """Per second on the embedded ledger: buys, each simulated, sent and confirmed; and reading their history."""
-    with Connection("embedded", home) as connection:
+    with local.connect(home) as connection:
         miner, project = local.miner_of(connection), connection.client.project(0)
         with Follower(connection.network, 0, home / "rate.sqlite") as follower:
             follower.sync()
@@ -144,7 +143,7 @@ def main() -> None:
                     f"first sync of {count:,} proposals, {name}: {first:.2f} s, "
                     f"one at a time {naive:.2f} s (from {chosen.sample}), ratio {first / naive:.3f}"
                 )
-                with Connection("embedded", home) as connection:
+                with local.connect(home) as connection:
                     submitted = local.propose(connection).id
                 again = restart(network, path, submitted)
                 print(f"restart with one new proposal, {name}: {again * 1000:.0f} ms, ratio {again / first:.3f}")

@@ -22,6 +22,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from tests import local
+
 NO_OP = "SEED"
 IMPROVEMENT = {"EMBED_LR": 0.03}
 
@@ -55,9 +57,9 @@ def submit_all(home: Path, each: int) -> dict[int, str]:
     from trainer.project import hyperparameters
 
     kinds: dict[int, str] = {}
-    options: dict[str, Any] = dict.fromkeys(("keypair", "reward_recipient", "irys"))
+    options: dict[str, Any] = dict.fromkeys(("keypair", "reward_recipient"))
     options |= {"stake": 1, "yes": True, "trust_harness": False, "quiet": True}
-    with start.started(home, "embedded", None, **options) as session:
+    with local.connect(home) as connection, start.started(connection, None, **options) as session:
         source = session.task.incumbent["train.py"].decode()
         claim = str(session.task.baseline - Decimal("0.05"))
         for number in range(each):

@@ -13,11 +13,11 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.token.state import Mint
 
-from chain.connection.opening import Connection
 from chain.irys.client import Role
 from chain.program import PROGRAM_ID
 from chain.program.accounts import Project, Proposal, ProposalStatus
 from chain.program.addresses import TOKEN_PROGRAM, Pdas
+from tests import local
 from tests.chain.layout import SPACE, encode_account
 
 PDAS = Pdas(PROGRAM_ID)
@@ -126,7 +126,7 @@ def publish(
     **fields: Any,
 ) -> Project:
     """Project 0 in a home: artifacts on the local Irys node, accounts in the ledger."""
-    with Connection("embedded", home) as connection:
+    with local.connect(home) as connection:
         creator = connection.wallet(None, "authority")
         artifacts = [
             connection.publish(creator, Role.PROTOCOL, protocol, "application/json"),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chain.connection.opening import Connection
+from tests import local
 from trainer.project import hyperparameters
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def test_the_unattended_verifier_settles_all_that_is_pending(tiny_home: TinyHome
         assert answer(home, "miner", "submit", path, "--claim", tiny_home.claim)["proposal"] == number
     results = answer(home, "verifier", "run", "--once", "--yes")
     assert [(result["proposal"], result["status"]) for result in results] == [(0, "rejected"), (1, "rejected")]
-    with Connection("embedded", home) as connection:
+    with local.connect(home) as connection:
         proposals = connection.client.proposals(0)
         assert all(any(proposal.metrics_hash) for proposal in proposals)
     reasons = []

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from chain.connection.opening import Connection
 from miner.journal.journal import Journal, read
+from tests import local
 from tests.e2e.test_path import BIN, events
 from tests.faults.lives import LIFE, Kill, copied, left_over, live
 from tests.faults.world import number
@@ -99,7 +99,7 @@ def history(session: Session) -> list[tuple[Any, ...]]:
 
 def proposals(session: Session) -> list[tuple[str, int]]:
     """The code of what is on chain, and its stake."""
-    with Connection("embedded", session.home) as connection:
+    with local.connect(session.home) as connection:
         found = []
         for proposal in connection.client.proposals(0):
             data = connection.fetch(proposal.code_irys_id, proposal.code_hash, proposal.miner, "code")

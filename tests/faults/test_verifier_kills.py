@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chain.connection.opening import MINER, VERIFIER, Connection
+from chain.connection.opening import MINER, VERIFIER
 from chain.irys.client import Role
 from chain.money.client import Client
 from chain.network.embedded import Ledger
@@ -21,6 +21,7 @@ from chain.program.instructions import Buy
 from chain.projects.artifacts import fetch_project
 from chain.wallet.wallet import load, path_of
 from miner.staking import submit
+from tests import local
 from tests.e2e.test_path import BIN
 from tests.faults.lives import Kill, copied, left_over, live
 from tests.faults.world import number, tokens_of
@@ -50,7 +51,7 @@ def sources(tiny_home: TinyHome) -> list[tuple[str, ProposalStatus]]:
 
 
 def propose(home: Path, tiny_home: TinyHome, scripts: list[str]) -> None:
-    with Connection("embedded", home) as connection:
+    with local.connect(home) as connection:
         client, miner = connection.client, connection.wallet(None, MINER)
         snapshot = task.read(fetch_project(connection, client.project(0))).benchmark.data_snapshot
         tags = [("Hardware-Class", fingerprint().hardware_class), ("Data-Snapshot", snapshot)]

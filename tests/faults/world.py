@@ -53,7 +53,7 @@ class World:
     def machine(self, home: Path) -> Connection:
         """A machine with this home: all that it knows of the world comes through the proxies."""
         rpc, first, second = self.proxies
-        connection = Connection(rpc.url, home, irys=first.url)
+        connection = local.connect(home, rpc.url, irys=first.url)
         connection.irys.close()
         connection.irys = Irys(
             Endpoints(first.url, (first.url, second.url)),
@@ -83,7 +83,7 @@ class World:
 
     def direct(self) -> Connection:
         """Without faults."""
-        return Connection(self.server.url, self.home, irys=self.node.url)
+        return local.connect(self.home, self.server.url, irys=self.node.url)
 
     def landed(self) -> list[Record]:
         """All transactions of the chain, in order."""

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from solders.keypair import Keypair
 
-from chain.connection.opening import Connection
 from chain.errors import InvalidData
 from chain.irys.funding import Deposit
 from miner.journal import interop
@@ -84,7 +83,7 @@ def test_archives(data: bytes, mend: bool) -> None:
 @cache
 def attestations() -> tuple[list[bytes], list[dict[str, Any]]]:
     """Sealed attestations of several verdicts, made once, and their statements."""
-    with TemporaryDirectory() as folder, Connection("embedded", local.home_with_project(Path(folder))) as connection:
+    with TemporaryDirectory() as folder, local.connect(local.home_with_project(Path(folder))) as connection:
         proposal = local.propose(connection)
         crash = [replay_run("incumbent", 2.5), failing("candidate", "crash"), failing("candidate", "crash")]
         sealed = [checked(connection, proposal, measured).attestation for measured in (runs(0.2), runs(-0.05), crash)]

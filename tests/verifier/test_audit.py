@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from solders.keypair import Keypair
 
-from chain.connection.opening import Connection
 from chain.errors import InvalidData
 from tests import local
 from tests.trainer.judging.cases import failing, replay_run, runs
@@ -47,7 +46,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Settled:
     home = local.home_with_project(tmp_path_factory.mktemp("audit"))
     sealed: dict[str, bytes] = {}
     code, log = local.archive(), b"---\nval_bpb: 2.4\n"
-    with Connection("embedded", home) as connection:
+    with local.connect(home) as connection:
         key = local.verifier_of(connection)
 
         def done(name: str, how: Answer) -> None:
@@ -96,7 +95,7 @@ def test_a_genuine_attestation_passes(world: Settled, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_on_line_it_speaks_of_what_is_on_chain(world: Settled, name: str) -> None:
-    with Connection("embedded", world.home) as connection:
+    with local.connect(world.home) as connection:
         points, _ = audit(world.sealed[name], connection.client, {})
     answers = {point.question: point.holds for point in points}
     if name in ("approved", "rejected"):
@@ -111,7 +110,7 @@ def test_an_attestation_that_was_not_used_is_told_apart(world: Settled) -> None:
     """The same numbers sealed again, by the same verifier, a second later: not what settled."""
     body = opened(world.sealed["approved"])
     body["predicate"]["createdAt"] = "2030-01-01T00:00:00Z"
-    with Connection("embedded", world.home) as connection:
+    with local.connect(world.home) as connection:
         points, _ = audit(resealed(body, world.key), connection.client, {})
     assert [point.question for point in points if point.holds is False] == [
         "the proposal was settled with this attestation"
@@ -119,7 +118,7 @@ def test_an_attestation_that_was_not_used_is_told_apart(world: Settled) -> None:
 
 
 def test_another_proposal_or_project_does_not_fit(world: Settled) -> None:
-    with Connection("embedded", world.home) as connection:
+    with local.connect(world.home) as connection:
         for path, value in (
             (("artifacts", "code"), "00" * 32),
             (("artifacts", "protocol"), "00" * 32),
@@ -284,7 +283,7 @@ def test_another_signer_is_not_the_verifier_it_names(world: Settled) -> None:
     body["predicate"]["verifier"] = str(stranger.pubkey())
     sealed = resealed(body, stranger)
     assert passed(audit(sealed, None, {})[0])  # consistent with itself, off line
-    with Connection("embedded", world.home) as connection:
+    with local.connect(world.home) as connection:
         points, _ = audit(sealed, connection.client, {})
     assert "the signer is a registered verifier" in [point.question for point in points if point.holds is False]
 

@@ -197,7 +197,7 @@ def test_a_damaged_archive_gives_findings_not_errors(data: st.DataObject) -> Non
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    with Connection("embedded", local.home_with_project(tmp_path)) as connection:
+    with local.connect(local.home_with_project(tmp_path)) as connection:
         yield connection
 
 

@@ -32,7 +32,7 @@ REFLECTED = Convention("reflected", 2_500_000)
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    with Connection("embedded", local.home_with_project(tmp_path)) as connection:
+    with local.connect(local.home_with_project(tmp_path)) as connection:
         yield connection
 
 

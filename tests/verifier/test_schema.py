@@ -41,7 +41,7 @@ def body_of(sealed: bytes) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def real(tiny_home: TinyHome) -> dict[str, Any]:
     """The statement of a real check of a train.py in the sandbox, trusted measurement and holdout text included."""
-    with Connection("embedded", tiny_home.path) as connection:
+    with local.connect(tiny_home.path) as connection:
         found = check.check_candidate(
             connection,
             connection.client.project(tiny_home.project),
@@ -55,7 +55,7 @@ def real(tiny_home: TinyHome) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
-    with Connection("embedded", local.home_with_project(tmp_path_factory.mktemp("schema"))) as connection:
+    with local.connect(local.home_with_project(tmp_path_factory.mktemp("schema"))) as connection:
         yield connection
 
 

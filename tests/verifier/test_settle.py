@@ -51,7 +51,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    with Connection("embedded", local.home_with_project(tmp_path)) as connection:
+    with local.connect(local.home_with_project(tmp_path)) as connection:
         yield connection
 
 
@@ -117,7 +117,7 @@ def test_next_step(
 @pytest.fixture(scope="module")
 def connection_free(tmp_path_factory: pytest.TempPathFactory) -> Proposal:
     """A proposal to change."""
-    with Connection("embedded", local.home_with_project(tmp_path_factory.mktemp("home"))) as connection:
+    with local.connect(local.home_with_project(tmp_path_factory.mktemp("home"))) as connection:
         return local.propose(connection)
 
 

@@ -15,7 +15,6 @@ from click.testing import CliRunner, Result
 from solders.keypair import Keypair
 
 from chain.commands.main import main
-from chain.connection.opening import Connection
 from chain.localnet.server import serve
 from chain.network import rpc
 from chain.network.embedded import Ledger
@@ -30,7 +29,7 @@ from trainer.project import bundle
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with project 0 and two proposals; for commands that only look."""
     home = local.home_with_project(tmp_path_factory.mktemp("shared"))
-    with Connection("embedded", home) as connection:
+    with local.connect(home) as connection:
         local.propose(connection)
         local.propose(connection)
     return home
@@ -324,7 +323,7 @@ def test_over_http_it_is_the_same_chain(home: Path) -> None:
 
 
 def test_a_status_is_shown_by_name(home: Path) -> None:
-    with Connection("embedded", home) as connection:
+    with local.connect(home) as connection:
         proposal = local.propose(connection)
         connection.client.call(ClaimReview(proposal.id), local.verifier_of(connection))
         assert connection.client.proposal(0).status is ProposalStatus.IN_REVIEW

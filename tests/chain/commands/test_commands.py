@@ -20,7 +20,7 @@ from solders.keypair import Keypair
 
 from chain.commands.main import main
 from chain.commands.review import due
-from chain.connection.opening import AUTHORITY, Connection
+from chain.connection.opening import AUTHORITY
 from chain.errors import ChainError, InvalidData
 from chain.localnet.server import Server, serve
 from chain.network.embedded import Ledger
@@ -113,7 +113,7 @@ def test_the_authority_is_renounced_by_typing_the_word(home: Path, server: Serve
 
 @pytest.fixture
 def proposals(home: Path) -> list[Proposal]:
-    with Connection("embedded", home) as connection:
+    with local.connect(home) as connection:
         return [local.propose(connection, metric=f"2.{400 - number}") for number in range(3)]
 
 
@@ -146,7 +146,7 @@ def test_a_review_by_hand(home: Path, proposals: list[Proposal], metrics: Path) 
     assert done["metrics_hash"] == sha256(metrics.read_bytes()).hexdigest()
     shown = ask(home, "proposal", "show", 0)
     assert (shown["status"], shown["metrics_hash"]) == ("approved", done["metrics_hash"])
-    with Connection("embedded", home) as connection:  # it can be had by its id
+    with local.connect(home) as connection:  # it can be had by its id
         found = connection.client.proposal(0)
         assert connection.fetch(found.metrics_irys_id, found.metrics_hash, None, "metrics") == metrics.read_bytes()
     ask(home, "proposal", "claim", 1)
@@ -208,7 +208,7 @@ def test_all_that_is_due_expires(
     over = ["--network", server.url] if over_http else []
     ask(home, "proposal", "claim", 1)
     ledger.warp(EXPIRY_WINDOW_SECONDS)
-    with Connection("embedded", home) as connection:
+    with local.connect(home) as connection:
         late = local.propose(connection)
     rows = ask(home, "proposal", "expire", "--all-due", "--limit", 2, *over)
     assert [(row["proposal"], row["status"]) for row in rows] == [(0, "expired"), (1, "expired")]
@@ -293,7 +293,7 @@ def test_a_project_from_a_repository(home: Path, repository: Path, server: Serve
         over = ["--network", server.url, "--irys", irys.url] if over_http else []
         made = ask(home, *create(repository, *_MADE, *over))
     assert made["project"] == 1
-    with Connection("embedded", home) as connection:
+    with local.connect(home) as connection:
         project = connection.client.project(1)
         artifacts = fetch_project(connection, project)
     hashes = {name: sha256(getattr(artifacts, name)).hexdigest() for name in made["sha256"]}

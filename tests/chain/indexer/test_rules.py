@@ -52,7 +52,7 @@ KEY = Pubkey.from_bytes(bytes([3]) * 32)
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    with Connection("embedded", local.home_with_project(tmp_path / "home")) as connection:
+    with local.connect(local.home_with_project(tmp_path / "home")) as connection:
         yield connection
 
 

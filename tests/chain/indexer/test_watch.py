@@ -45,7 +45,7 @@ SECONDS = 30.0  # for what takes milliseconds on an idle machine
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    with Connection("embedded", local.home_with_project(tmp_path / "home")) as connection:
+    with local.connect(local.home_with_project(tmp_path / "home")) as connection:
         yield connection
 
 

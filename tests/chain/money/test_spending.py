@@ -76,7 +76,7 @@ def test_a_budget() -> None:
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    with Connection("embedded", local.home_with_project(tmp_path)) as connection:
+    with local.connect(local.home_with_project(tmp_path)) as connection:
         yield connection
 
 
@@ -219,7 +219,7 @@ def test_nothing_is_uploaded_where_nothing_may_be_spent(mainnet: Mainnet, tmp_pa
 def test_a_library_cannot_spend_on_mainnet_by_naming_it(mainnet: Mainnet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARMLX_CONFIG", str(mainnet.file))
     monkeypatch.setenv("ARMLX_MAX_SPEND", "1")
-    with Connection("mainnet", mainnet.home) as connection:
+    with local.connect(mainnet.home, "mainnet") as connection:
         assert not connection.network.is_local
         with pytest.raises(SpendingRefused, match="not named on the command line"):
             connection.client.call(Buy(0, 5_000), connection.wallet(None, "miner"))

@@ -23,7 +23,7 @@ from tests.chain.commands.test_cli import ask, chain, refused
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    with Connection("embedded", local.home_with_project(tmp_path)) as connection:
+    with local.connect(local.home_with_project(tmp_path)) as connection:
         yield connection
 
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from chain.connection import config
 from chain.connection.config import Layer, Misconfigured, parse_file, parse_solana, resolve
-from chain.connection.opening import Connection
 from chain.errors import ChainError
 from chain.money.spending import MAINNET_GENESIS
 from chain.network.base import LAMPORTS_PER_SOL
@@ -91,7 +90,7 @@ def test_the_network(
 def test_a_program_that_names_mainnet_has_not_typed_it() -> None:
     found = resolve({}, {}, (), SHIPPED, dict, asked="mainnet")
     assert (found.network, found.typed, found["real_money"]) == ("mainnet", False, True)
-    assert not config.current("mainnet").typed
+    assert not config.load({}, asked="mainnet").typed
 
 
 def test_the_networks_that_come_along() -> None:
@@ -276,12 +275,12 @@ def test_the_solana_keypair_is_the_last_resort(tmp_path: Path, monkeypatch: pyte
         f"json_rpc_url: https://devnet.example\nkeypair_path: {folder}/id.json\n"
     )
     home = tmp_path / "home"
-    with Connection("devnet", home) as connection:
+    with local.connect(home, "devnet") as connection:
         assert connection.settings["rpc_url"] == "https://devnet.example"
         assert connection.wallet(None, "miner") == theirs
         ours = wallet.new(home, "miner")
         assert connection.wallet(None, "miner") == ours
         monkeypatch.setenv("ARMLX_KEYPAIR", str(folder / "id.json"))
-    with Connection("devnet", home) as connection:
+    with local.connect(home, "devnet") as connection:
         assert connection.wallet(None, "miner") == theirs
         assert connection.wallet("miner", "miner") == ours

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.connection.opening import Connection
 from chain.money import score
 from chain.program import PROGRAM_ID
 from chain.program.accounts import Project
@@ -151,7 +150,7 @@ def test_a_sessions_records_are_read_by_the_strict_readers() -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    with Connection("embedded", local.home_with_project(tmp_path_factory.mktemp("home"))) as connection:
+    with local.connect(local.home_with_project(tmp_path_factory.mktemp("home"))) as connection:
         return connection.client.project(0)
 
 

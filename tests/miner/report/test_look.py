@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from chain.connection.opening import Connection
 from chain.irys.client import Role
 from chain.program.accounts import ProposalStatus
 from chain.program.instructions import ClaimReview
@@ -113,7 +112,7 @@ def test_report_writes_a_page_and_a_picture(night: Path, tmp_path: Path) -> None
 
 
 def test_report_reads_the_chain(home: Path) -> None:
-    with Connection("embedded", home) as connection:
+    with local.connect(home) as connection:
         local.propose(connection)
         client, verifier = connection.client, local.verifier_of(connection)
         client.call(ClaimReview(0), verifier)

@@ -17,6 +17,7 @@ from miner.report import summary
 from miner.report.summary import seconds_of
 from miner.session import start
 from miner.trials.measuring import Rig
+from tests import local
 from trainer.project import recipe
 from trainer.project.recipe import Recipe
 
@@ -45,8 +46,8 @@ def fresh(tiny_home: TinyHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_baseline_that_publishes_has_its_real_times(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = time.time()
-    who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True, "irys": None}
-    with start.started(fresh, "embedded", None, quiet=True, trust_harness=False, **who) as session:
+    who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True}
+    with local.connect(fresh) as opened, start.started(opened, None, quiet=True, trust_harness=False, **who) as session:
         runs = session.published_runs
         miner = session.miner(Goals(), Proposing())
         monkeypatch.setattr(Rig, "run", interrupted)
@@ -77,8 +78,8 @@ def test_the_baseline_that_publishes_has_its_real_times(fresh: Path, monkeypatch
 
 
 def test_limits_count_the_baseline_that_publishes(fresh: Path) -> None:
-    who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True, "irys": None}
-    with start.started(fresh, "embedded", None, quiet=True, trust_harness=False, **who) as session:
+    who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True}
+    with local.connect(fresh) as opened, start.started(opened, None, quiet=True, trust_harness=False, **who) as session:
         seconds = sum(made.run.seconds for made in session.published_runs)
         summary = session.miner(Goals(max_minutes=seconds / 60), Proposing()).run()
     assert (summary.reason, summary.trials) == (f"reached --max-minutes {seconds / 60:g}", 0)

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from chain.connection.opening import Connection
 from chain.program.instructions import ClaimReview
 from common import resources
 from miner.commands.main import main
@@ -56,7 +55,7 @@ def git(folder: Path, *arguments: str) -> list[str]:
 
 def approve_better(home: Path, source: bytes) -> str:
     """A proposal with this train.py, approved; its miner."""
-    with Connection("embedded", home) as connection:
+    with local.connect(home) as connection:
         verifier, client = local.verifier_of(connection), connection.client
         proposal = local.propose(connection, code=local.archive(source))
         client.call(ClaimReview(proposal.id), verifier)
@@ -147,7 +146,7 @@ def test_a_folder_with_something_in_it_is_refused(home: Path, tmp_path: Path) ->
 
 
 def test_an_altered_artifact_is_named_and_nothing_is_laid_out(home: Path, tmp_path: Path) -> None:
-    with Connection("embedded", home) as connection:
+    with local.connect(home) as connection:
         project = connection.client.project(0)
     wanted = local.artifacts().benchmark
     altered = 0

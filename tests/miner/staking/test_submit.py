@@ -33,7 +33,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    with Connection("embedded", local.home_with_project(tmp_path)) as connection:
+    with local.connect(local.home_with_project(tmp_path)) as connection:
         yield connection
 
 
