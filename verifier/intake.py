@@ -23,7 +23,7 @@ from chain.projects.artifacts import fetch_project
 from trainer.errors import InvalidBundle, TrainerError
 from trainer.judging.verdict import CaseFinding, Fault, Reason
 from trainer.project import bundle, source, task
-from trainer.project.protocol import Surface
+from trainer.project.protocol import MutableSurface
 from trainer.project.source import SourceCaps
 from trainer.project.task import Task
 
@@ -129,12 +129,12 @@ def _proven_mismatch(connection: Connection, proposal: Proposal, item_id: bytes,
 
 
 _ARCHIVE_REASONS = {
-    bundle.Finding.FILE_TOO_LARGE: Reason.SOURCE_TOO_LARGE,
+    bundle.ArchiveFault.FILE_TOO_LARGE: Reason.SOURCE_TOO_LARGE,
 }
 
 
 def read_candidate(
-    archive: bytes, snapshot: Mapping[str, bytes], surface: Surface, caps: SourceCaps
+    archive: bytes, snapshot: Mapping[str, bytes], surface: MutableSurface, caps: SourceCaps
 ) -> tuple[list[CaseFinding], dict[str, bytes] | None]:
     """The candidate's tree from its archive, and what is wrong with it. No tree where it cannot be read."""
     try:

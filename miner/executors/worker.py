@@ -89,7 +89,7 @@ class TrialJob:
     history: tuple[float, ...] = ()
     incumbent_runs: tuple[Entry, ...] = ()
     candidate_runs: tuple[Entry, ...] = ()
-    rules: pruning.Rules | None = None
+    rules: pruning.PruningRules | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class Worker:
                 lambda _: None,
                 rates=trials.rates_in_force(mine),
                 band=trials.band(incumbents) if rules else None,
-                rules=rules or pruning.Rules(),
+                rules=rules or pruning.PruningRules(),
             )
             both = tuple(dict.fromkeys((*conditions, *heat)))
             budget = bench.protocol.execution.training_seconds

@@ -27,7 +27,7 @@ from miner.proposers import prompt
 from miner.proposers.base import SCRIPT, Candidate, Context, ProposerFailed, one_line
 from trainer.errors import EnvironmentNotReady, InvalidBundle, TrainerError
 from trainer.project import bundle
-from trainer.project.protocol import Surface
+from trainer.project.protocol import MutableSurface
 from trainer.running import experiment
 from trainer.running.experiment import LaunchCommand
 
@@ -131,9 +131,9 @@ def _is_wallet(argument: str) -> bool:
     return isinstance(content, list) and len(content) == 64
 
 
-def visible(files: Mapping[str, bytes], surface: Surface) -> dict[str, bytes]:
+def visible(files: Mapping[str, bytes], surface: MutableSurface) -> dict[str, bytes]:
     """The files that the protocol names: what may change, and what is fixed and may be read."""
-    named = Surface((*surface.allowed, *surface.forbidden, *surface.harness), (), ())
+    named = MutableSurface((*surface.allowed, *surface.forbidden, *surface.harness), (), ())
     return {path: content for path, content in files.items() if bundle.is_mutable(path, named)}
 
 

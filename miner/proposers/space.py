@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainer.project import hyperparameters
-from trainer.project.hyperparameters import Constant, Value
+from trainer.project.hyperparameters import Hyperparameter, Value
 
 Scale = Literal["log", "power", "multiple", "complement", "share", "choice"]
 
@@ -114,7 +114,7 @@ def point(dims: list[Dimension], values: Mapping[str, Value]) -> tuple[float, ..
     return tuple(found)
 
 
-def _dimension(constant: Constant, source: str) -> Dimension | None:
+def _dimension(constant: Hyperparameter, source: str) -> Dimension | None:
     name, value = constant.name, constant.value
     weight, scale = next(((w, s) for words, w, s in _ROLES if any(word in name for word in words)), (0.5, None))
     if isinstance(value, bool):

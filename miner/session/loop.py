@@ -435,18 +435,18 @@ class Miner:
                 word,
                 rates=trials.rates_in_force(trials.runs_of(session, commit)),
                 band=trials.band(past) if race else None,
-                rules=self._rules(current) if race else pruning.Rules(),
+                rules=self._rules(current) if race else pruning.PruningRules(),
             )
         self._record(current, run, tuple(dict.fromkeys((*conditions, *heat))))
         return run
 
     def _may_race(self, current: TrialRecord) -> bool:
         """Whether runs of this candidate may be stopped by their curves."""
-        if not self.race or pruning.audited(self.journal.session.seed + current.number, pruning.Rules()):
+        if not self.race or pruning.audited(self.journal.session.seed + current.number, pruning.PruningRules()):
             return False
         return pruning.prints_same_loss(*(self.workspace.read(c, SCRIPT) for c in (current.base, current.commit)))
 
-    def _rules(self, current: TrialRecord) -> pruning.Rules:
+    def _rules(self, current: TrialRecord) -> pruning.PruningRules:
         return trials.rules(
             self.journal.session,
             current,

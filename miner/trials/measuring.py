@@ -60,7 +60,7 @@ class Rig:
         *,
         rates: Sequence[float],
         band: pruning.Band | None,
-        rules: pruning.Rules,
+        rules: pruning.PruningRules,
     ) -> tuple[Run, tuple[str, ...]]:
         """Run a tree once; the run and what the machine had against it.
 

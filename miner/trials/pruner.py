@@ -24,7 +24,7 @@ class Racer:
     show: Callable[[str], None]
     budget_seconds: float
     band: pruning.Band | None = None
-    rules: pruning.Rules = field(default_factory=pruning.Rules)
+    rules: pruning.PruningRules = field(default_factory=pruning.PruningRules)
     points: list[tuple[float, float]] = field(default_factory=list)
 
     def __call__(self, line: str) -> None:
@@ -49,7 +49,7 @@ def pairs(
     sigma: float | None,
     *,
     budget_seconds: float,
-    rules: pruning.Rules,
+    rules: pruning.PruningRules,
 ) -> list[tuple[float, float]]:
     """What finished runs teach: (worst lag, delta in units of sigma) for each (curve, val_bpb) of trials that give
     the incumbent's mean val_bpb (None: unknown)."""

@@ -97,7 +97,7 @@ def band(runs: Sequence[Entry]) -> pruning.Band | None:
 
 def rules(
     session: Session, current: TrialRecord, sigma: float | None, *, budget_seconds: float, machine: str = ""
-) -> pruning.Rules:
+) -> pruning.PruningRules:
     """The rules of racing as this session's finished runs on a machine calibrate them; `sigma` is its noise (bpb)."""
     against = band(runs_of(session, current.base, machine))
     finished = []
@@ -112,7 +112,7 @@ def rules(
         seen = [*values(t, Arm.INCUMBENT, machine), *history(session, t, machine)]
         if seen:
             finished.append((statistics.fmean(seen), runs))
-    usual = pruning.Rules()
+    usual = pruning.PruningRules()
     return usual.calibrated(pairs(finished, against, sigma, budget_seconds=budget_seconds, rules=usual))
 
 

@@ -49,7 +49,7 @@ def compare_all(landscape: Landscape, number: int, names: Sequence[str] = tuple(
         gain, regret = result.gain_per_hour, result.regret_per_hour
         times = ""
         if name in REFERENCES:
-            ratios = [advantage(counts[own], counts[name]) for own in ("ours", "ours+racing")]
+            ratios = [advantage(counts[own], counts[name]) for own in ("ours", "ours+pruning")]
             times = "   ".join(f"{r.value:5.2f} ±{r.error:.2f}" if r.value == r.value else "theirs ≤ 0" for r in ratios)
         print(
             f"   {name:12s} {gain.value / landscape.sigma:7.3f} ±{gain.error / landscape.sigma:.3f} "
@@ -61,7 +61,7 @@ def compare_all(landscape: Landscape, number: int, names: Sequence[str] = tuple(
 
 
 HEADER = (
-    f"   {'':12s} gain/h, sigma      bpb  regret  no-ops kept  harmful  improving  trials   ours over it, with racing"
+    f"   {'':12s} gain/h, sigma      bpb  regret  no-ops kept  harmful  improving  trials   ours over it, with pruning"
 )
 
 

@@ -350,14 +350,14 @@ def possible(counts: dict[str, list[Count]]) -> str:
     times = [(name, advantage(counts["oracle"], counts[name])) for name in REFERENCES]
     runs = [
         sum(count.runs for count in counts[name]) / sum(count.proposed for count in counts[name])
-        for name in ("ours", "ours+racing")
+        for name in ("ours", "ours+pruning")
     ]
     return (
         "   oracle over "
         + ", ".join(
             f"{name} {r.value:.2f} ±{r.error:.2f}" if r.value == r.value else f"{name} ≤ 0" for name, r in times
         )
-        + f"; runs for a candidate: ours {runs[0]:.2f}, with racing {runs[1]:.2f}"
+        + f"; runs for a candidate: ours {runs[0]:.2f}, with pruning {runs[1]:.2f}"
     )
 
 

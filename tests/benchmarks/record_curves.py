@@ -1,4 +1,4 @@
-"""Record training-loss curves of the smoke project on this machine, for `bench_racing`.
+"""Record training-loss curves of the smoke project on this machine, for `bench_pruning`.
 
     python -m tests.benchmarks.record_curves HOME FILE [--rounds 3] [--candidates 40] [--seed 1]
 

@@ -68,7 +68,7 @@ def simulate(
     """Play mining sessions whose true gains are known, and count what each way of deciding finds.
 
     Of the candidates 70 % are harmful, 20 % change nothing and 10 % improve; 5 % of all crash. Gains grow rarer
-    as the best improves. "ours" is the miner's own code, with and without racing by loss curves. The others keep
+    as the best improves. "ours" is the miner's own code, with and without pruning by loss curves. The others keep
     what one run measured lower than the best so far (lower) or than a new run of the incumbent (lower-fresh), or
     what a 95 % bootstrap shows lower in three runs against the incumbent's three (three) or three new ones
     (three-fresh). The oracle knows the truth; regret is what it finds more.

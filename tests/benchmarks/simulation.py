@@ -34,7 +34,7 @@ from trainer.statistics.comparison import Answer, Arm
 from trainer.statistics.mining import STALE_TRIALS, MiningPolicy, usable_history, worth_of
 from trainer.statistics.noise import NoiseRecord
 from trainer.statistics.policy import ComparisonPolicy, LookEvidence
-from trainer.statistics.pruning import Band, Rules
+from trainer.statistics.pruning import Band, PruningRules
 
 BASELINE_RUNS = 3
 MIN_RECORDED = 10
@@ -276,11 +276,11 @@ PolicyOf = Callable[[bool, float], ComparisonPolicy]
 def ours(
     world: World,
     *,
-    rules: Rules | None = None,
+    rules: PruningRules | None = None,
     history_of: History = usable_history,
     policy_of: PolicyOf = lambda stale, worth: MiningPolicy(early_refresh=int(stale), worth=worth),
 ) -> None:
-    """The miner's own loop, without files and chain. `rules` turns racing on, calibrated as the session goes."""
+    """The miner's own loop, without files and chain. `rules` turns pruning on, calibrated as the session goes."""
     noise, selected, fresh = NoiseRecord(), list[float](), [world.incumbent() for _ in range(BASELINE_RUNS)]
     race = _Race(world, rules) if rules else None
     without_incumbent, earned = 0, list[tuple[int, float]]()
@@ -320,7 +320,7 @@ def ours(
 class _Race:
     """Racing in a made-up session: curves for candidate runs, and the pairs that calibrate the rules."""
 
-    def __init__(self, world: World, rules: Rules) -> None:
+    def __init__(self, world: World, rules: PruningRules) -> None:
         self._world, self._rules = world, rules
         self._rng = random.Random(f"curves {world.seed}")
         self._curves = [world.curve(0.0, self._rng) for _ in range(BASELINE_RUNS)]
@@ -406,7 +406,7 @@ def bootstrap_low(incumbent: Sequence[float], candidate: Sequence[float], quanti
 
 STRATEGIES: dict[str, Strategy] = {
     "ours": ours,
-    "ours+racing": lambda world: ours(world, rules=Rules()),
+    "ours+pruning": lambda world: ours(world, rules=PruningRules()),
     "lower": lower,
     "lower-fresh": lambda world: lower(world, fresh=True),
     "three": three,

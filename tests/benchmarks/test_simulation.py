@@ -83,7 +83,7 @@ def test_error_rates_and_gains_of_all_strategies() -> None:
         for name, strategy in STRATEGIES.items()
     }
     results = {name: summarise(name, count, counts["oracle"], 8.0) for name, count in counts.items()}
-    for name in ("ours", "ours+racing"):
+    for name in ("ours", "ours+pruning"):
         no_ops = sum(count.no_ops for count in counts[name])
         assert results[name].no_ops_kept.value < 0.01 + 3.5 * math.sqrt(0.01 * 0.99 / no_ops)
         assert results[name].harmful_kept.value < 0.005

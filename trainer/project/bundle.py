@@ -4,7 +4,7 @@ A tree is a mapping from path to bytes; paths are relative, UTF-8, with `/`. Rul
 
 - `pack` writes the same bytes for the same tree: sorted names, mode 0644, owner 0, mtime 0, no prefix.
 - `read_archive` never extracts. It accepts what `git archive --format=tar` writes (pax headers with a comment
-  or a long path) and every safe subset of it; all else is an `UnsafeArchive` with its `Finding` and path.
+  or a long path) and every safe subset of it; all else is an `UnsafeArchive` with its `ArchiveFault` and path.
 - It has its own reader, 512-byte header by header: what it does not know it refuses, so that no second reader
   can see other files in the same bytes.
 - Nothing lies in a `.git` folder: its configuration would be obeyed by the next git command in the tree.
@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Final
 
 from trainer.errors import InvalidBundle
-from trainer.project.protocol import Surface
+from trainer.project.protocol import MutableSurface
 
 BLOCK: Final = 512
 RECORD: Final = 20 * BLOCK
@@ -41,7 +41,7 @@ IGNORED: Final = frozenset({".git", ".venv", "__pycache__", ".DS_Store"})
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ArchiveLimits:
     """Bytes and counts; the upstream repository is about 1 MB in 40 files."""
 
     archive_bytes: int = 64 * 1024 * 1024
@@ -51,7 +51,7 @@ class Limits:
     path_depth: int = 32
 
 
-class Finding(StrEnum):
+class ArchiveFault(StrEnum):
     """What is wrong with an archive or a tree, in the words of a report."""
 
     ARCHIVE_TOO_LARGE = "the archive is too large"
@@ -72,7 +72,7 @@ class Finding(StrEnum):
 class UnsafeArchive(InvalidBundle):
     """An archive or tree that is refused: which `finding`, at which `path` (empty: the archive itself)."""
 
-    def __init__(self, finding: Finding, path: str = "", detail: str = "") -> None:
+    def __init__(self, finding: ArchiveFault, path: str = "", detail: str = "") -> None:
         self.finding, self.path, self.detail = finding, path, detail
         where = f" at {path!a}" if path else ""
         what = f"{finding} ({detail})" if detail else str(finding)
@@ -91,32 +91,32 @@ class Archive:
     commit: str | None
 
 
-def read_archive(data: bytes, limits: Limits = Limits()) -> Archive:
+def read_archive(data: bytes, limits: ArchiveLimits = ArchiveLimits()) -> Archive:
     """The files in an archive from outside, or UnsafeArchive. Nothing is written anywhere."""
     if len(data) > limits.archive_bytes:
-        raise UnsafeArchive(Finding.ARCHIVE_TOO_LARGE, detail=f"{len(data)} bytes, at most {limits.archive_bytes}")
+        raise UnsafeArchive(ArchiveFault.ARCHIVE_TOO_LARGE, detail=f"{len(data)} bytes, at most {limits.archive_bytes}")
     if data.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"\x1f\x9d")):
-        raise UnsafeArchive(Finding.COMPRESSED)
+        raise UnsafeArchive(ArchiveFault.COMPRESSED)
     if len(data) % BLOCK:
-        raise UnsafeArchive(Finding.TRUNCATED, detail=f"{len(data)} bytes are no whole blocks")
+        raise UnsafeArchive(ArchiveFault.TRUNCATED, detail=f"{len(data)} bytes are no whole blocks")
     files: dict[str, bytes] = {}
     names, commit, long_path, offset, members = _Names(limits), None, None, 0, 0
     while any(header := data[offset : offset + BLOCK]):
         members += 1
         if members > limits.members:
-            raise UnsafeArchive(Finding.TOO_MANY, detail=f"at most {limits.members}")
+            raise UnsafeArchive(ArchiveFault.TOO_MANY, detail=f"at most {limits.members}")
         path, kind, size = _header(header, long_path)
         start, offset = offset + BLOCK, offset + BLOCK + -(-size // BLOCK) * BLOCK
         if kind not in "gx0":
             size = _refuse_kind(kind, path, size)
         if size > limits.file_bytes:
-            raise UnsafeArchive(Finding.FILE_TOO_LARGE, path, f"{size} bytes, at most {limits.file_bytes}")
+            raise UnsafeArchive(ArchiveFault.FILE_TOO_LARGE, path, f"{size} bytes, at most {limits.file_bytes}")
         if offset > len(data):
-            raise UnsafeArchive(Finding.TRUNCATED, path)
+            raise UnsafeArchive(ArchiveFault.TRUNCATED, path)
         body = data[start : start + size]
         if kind in "gx":
             if long_path is not None:
-                raise UnsafeArchive(Finding.MALFORMED, path, "a pax header after a pax header")
+                raise UnsafeArchive(ArchiveFault.MALFORMED, path, "a pax header after a pax header")
             fields = _pax(body, path, kind)
             commit, long_path = fields.get("comment", commit), fields.get("path", "") if kind == "x" else None
             continue
@@ -125,9 +125,9 @@ def read_archive(data: bytes, limits: Limits = Limits()) -> Archive:
         if kind == "0":
             files[path] = body
     if long_path is not None or len(header) < BLOCK:
-        raise UnsafeArchive(Finding.TRUNCATED, detail="no end-of-archive block")
+        raise UnsafeArchive(ArchiveFault.TRUNCATED, detail="no end-of-archive block")
     if data.count(0, offset) != len(data) - offset:
-        raise UnsafeArchive(Finding.TRAILING_DATA)
+        raise UnsafeArchive(ArchiveFault.TRAILING_DATA)
     is_commit = commit is not None and len(commit) in (40, 64) and not commit.strip("0123456789abcdef")
     return Archive(files, sha256(data).hexdigest(), commit if is_commit else None)
 
@@ -135,15 +135,15 @@ def read_archive(data: bytes, limits: Limits = Limits()) -> Archive:
 def _header(header: bytes, long_path: str | None) -> tuple[str, str, int]:
     """Path, type and size of one header; the type is "0" for any regular file."""
     if header[257:265] != b"ustar\x0000":
-        raise UnsafeArchive(Finding.MALFORMED, detail="no POSIX magic in a header")
+        raise UnsafeArchive(ArchiveFault.MALFORMED, detail="no POSIX magic in a header")
     if _octal(header[148:156]) != sum(header) - sum(header[148:156]) + 8 * 32:
-        raise UnsafeArchive(Finding.MALFORMED, detail="a header's checksum is wrong")
+        raise UnsafeArchive(ArchiveFault.MALFORMED, detail="a header's checksum is wrong")
     prefix, name = (field.split(b"\0")[0] for field in (header[345:500], header[:100]))
     raw = prefix + b"/" + name if prefix else name
     try:
         path = long_path or raw.decode()
     except UnicodeDecodeError:
-        raise UnsafeArchive(Finding.UNSAFE_PATH, raw.decode(errors="replace")) from None
+        raise UnsafeArchive(ArchiveFault.UNSAFE_PATH, raw.decode(errors="replace")) from None
     kind = chr(header[156]) if header[156] else "0"
     return path.removesuffix("/") if kind == "5" else path, kind, _octal(header[124:136])
 
@@ -151,20 +151,20 @@ def _header(header: bytes, long_path: str | None) -> tuple[str, str, int]:
 def _octal(field: bytes) -> int:
     digits = field.rstrip(b"\0 ").lstrip(b" ")
     if not digits or digits.strip(b"01234567"):
-        raise UnsafeArchive(Finding.MALFORMED, detail="a number in a header is not octal")
+        raise UnsafeArchive(ArchiveFault.MALFORMED, detail="a number in a header is not octal")
     return int(digits, 8)
 
 
 def _refuse_kind(kind: str, path: str, size: int) -> int:
     """Zero for a folder; everything else that is no regular file is refused."""
     if kind in "12":
-        raise UnsafeArchive(Finding.LINK, path)
+        raise UnsafeArchive(ArchiveFault.LINK, path)
     if kind in "346":
-        raise UnsafeArchive(Finding.DEVICE, path)
+        raise UnsafeArchive(ArchiveFault.DEVICE, path)
     if kind != "5":
-        raise UnsafeArchive(Finding.UNSUPPORTED, path, f"member type {kind!a}")
+        raise UnsafeArchive(ArchiveFault.UNSUPPORTED, path, f"member type {kind!a}")
     if size:
-        raise UnsafeArchive(Finding.MALFORMED, path, "a folder with contents")
+        raise UnsafeArchive(ArchiveFault.MALFORMED, path, "a folder with contents")
     return 0
 
 
@@ -175,28 +175,28 @@ def _pax(body: bytes, path: str, kind: str) -> dict[str, str]:
     """The records `length key=value` of a pax header of at most 64 KiB; only those that cannot hurt."""
     found: dict[str, str] = {}
     if len(body) > 64 * 1024:
-        raise UnsafeArchive(Finding.FILE_TOO_LARGE, path, "a pax header of more than 64 KiB")
+        raise UnsafeArchive(ArchiveFault.FILE_TOO_LARGE, path, "a pax header of more than 64 KiB")
     while body:
         digits, space, _ = body[:8].partition(b" ")
         length = int(digits) if digits.isdigit() else 0
         record, body = body[:length], body[length:]
         key, equals, value = record[len(digits) + 1 : -1].partition(b"=")
         if not space or not equals or len(record) != length or record[-1:] != b"\n":
-            raise UnsafeArchive(Finding.MALFORMED, path, "a pax record")
+            raise UnsafeArchive(ArchiveFault.MALFORMED, path, "a pax record")
         name = key.decode(errors="replace")
         if name in found or not (name in _PAX_HARMLESS or (name == "path" and kind == "x" and value)):
-            raise UnsafeArchive(Finding.UNSUPPORTED, path, f"pax record {name!a}")
+            raise UnsafeArchive(ArchiveFault.UNSUPPORTED, path, f"pax record {name!a}")
         try:
             found[name] = value.decode()
         except UnicodeDecodeError:
-            raise UnsafeArchive(Finding.UNSAFE_PATH, path, f"pax record {name!a}") from None
+            raise UnsafeArchive(ArchiveFault.UNSAFE_PATH, path, f"pax record {name!a}") from None
     return found
 
 
 class _Names:
     """The names taken so far, with the rules every tree keeps."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ArchiveLimits) -> None:
         self._limits = limits
         self._taken: dict[str, tuple[str, bool]] = {}
         self._listed: set[str] = set()
@@ -211,15 +211,15 @@ class _Names:
             or len(parts) > self._limits.path_depth
             or any(part in ("", ".", "..") or part.casefold() in GIT for part in parts)
         ):
-            raise UnsafeArchive(Finding.UNSAFE_PATH, path)
+            raise UnsafeArchive(ArchiveFault.UNSAFE_PATH, path)
         if path in self._listed:
-            raise UnsafeArchive(Finding.DUPLICATE, path)
+            raise UnsafeArchive(ArchiveFault.DUPLICATE, path)
         self._listed.add(path)
         for depth in range(1, len(parts) + 1):
             here = "/".join(parts[:depth])
             mine = here, folder or depth < len(parts)
             if self._taken.setdefault(fold(here), mine) != mine:
-                raise UnsafeArchive(Finding.COLLISION, path, f"with {self._taken[fold(here)][0]!a}")
+                raise UnsafeArchive(ArchiveFault.COLLISION, path, f"with {self._taken[fold(here)][0]!a}")
 
 
 def fold(path: str) -> str:
@@ -227,17 +227,17 @@ def fold(path: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())
 
 
-def check(files: Mapping[str, bytes], limits: Limits = Limits()) -> None:
+def check(files: Mapping[str, bytes], limits: ArchiveLimits = ArchiveLimits()) -> None:
     """UnsafeArchive unless the tree keeps the rules for paths, sizes and counts."""
     names = _Names(limits)
     if len(files) > limits.members:
-        raise UnsafeArchive(Finding.TOO_MANY, detail=f"at most {limits.members}")
+        raise UnsafeArchive(ArchiveFault.TOO_MANY, detail=f"at most {limits.members}")
     if sum(map(len, files.values())) > limits.archive_bytes:
-        raise UnsafeArchive(Finding.ARCHIVE_TOO_LARGE, detail=f"at most {limits.archive_bytes} bytes")
+        raise UnsafeArchive(ArchiveFault.ARCHIVE_TOO_LARGE, detail=f"at most {limits.archive_bytes} bytes")
     for path, content in sorted(files.items()):
         names.add(path)
         if len(content) > limits.file_bytes:
-            raise UnsafeArchive(Finding.FILE_TOO_LARGE, path, f"{len(content)} bytes, at most {limits.file_bytes}")
+            raise UnsafeArchive(ArchiveFault.FILE_TOO_LARGE, path, f"{len(content)} bytes, at most {limits.file_bytes}")
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
@@ -271,7 +271,7 @@ def _ustar(name: bytes, kind: bytes, size: int) -> bytes:
     return head + b"%06o\0 " % (sum(head) + sum(tail) + 8 * 32) + tail
 
 
-def read_tree(folder: Path, limits: Limits = Limits()) -> dict[str, bytes]:
+def read_tree(folder: Path, limits: ArchiveLimits = ArchiveLimits()) -> dict[str, bytes]:
     """The files below `folder` without the IGNORED names; a link or special file is an UnsafeArchive."""
     found: dict[str, bytes] = {}
     pending, room = [folder], limits.archive_bytes
@@ -281,15 +281,15 @@ def read_tree(folder: Path, limits: Limits = Limits()) -> dict[str, bytes]:
             if entry.name in IGNORED:
                 continue
             if entry.is_symlink():
-                raise UnsafeArchive(Finding.LINK, path)
+                raise UnsafeArchive(ArchiveFault.LINK, path)
             if entry.is_dir():
                 pending.append(Path(entry.path))
             elif not entry.is_file():
-                raise UnsafeArchive(Finding.DEVICE, path)
+                raise UnsafeArchive(ArchiveFault.DEVICE, path)
             elif len(found) >= limits.members:
-                raise UnsafeArchive(Finding.TOO_MANY, path)
+                raise UnsafeArchive(ArchiveFault.TOO_MANY, path)
             elif (size := entry.stat().st_size) > min(limits.file_bytes, room):
-                raise UnsafeArchive(Finding.FILE_TOO_LARGE, path, f"{size} bytes")
+                raise UnsafeArchive(ArchiveFault.FILE_TOO_LARGE, path, f"{size} bytes")
             else:
                 room -= size
                 found[path] = Path(entry.path).read_bytes()
@@ -326,7 +326,7 @@ def digest(files: Mapping[str, bytes]) -> str:
     return total.hexdigest()
 
 
-def is_mutable(path: str, surface: Surface) -> bool:
+def is_mutable(path: str, surface: MutableSurface) -> bool:
     """Whether a candidate may change `path`.
 
     What is forbidden is so with everything below it, and in any spelling a file system could accept.
@@ -354,7 +354,7 @@ def _matches(parts: Sequence[str], glob: Sequence[str]) -> bool:
     return len(parts) in reached
 
 
-def overlay(snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], surface: Surface) -> dict[str, bytes]:
+def overlay(snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], surface: MutableSurface) -> dict[str, bytes]:
     """The snapshot with the candidate's mutable files in it; all else of the candidate is left out."""
     mutable = {path: content for path, content in candidate.items() if is_mutable(path, surface)}
     tree = dict(sorted({**snapshot, **mutable}.items()))
@@ -363,7 +363,7 @@ def overlay(snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], surfa
 
 
 def changed_outside_surface(
-    snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], surface: Surface
+    snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], surface: MutableSurface
 ) -> list[str]:
     """The candidate's paths that are neither mutable nor as in the snapshot. A file left out is no change."""
     known = {fold(path): path for path in snapshot}

@@ -1,6 +1,6 @@
-"""The constants at the top level of a train.py: what a search can turn, edited without touching the rest.
+"""The hyperparameters at the top level of a train.py: what a search can turn, edited without touching the rest.
 
-A constant is `NAME = value` or `NAME: type = value` at module level where
+A hyperparameter is `NAME = value` or `NAME: type = value` at module level where
 
 - NAME is in capitals and is bound nowhere else in the file, in whatever scope;
 - value is an int, float, bool or str literal, or arithmetic (`+ - * / // % **`, unary minus) over number
@@ -34,7 +34,7 @@ Value = int | float | bool | str
 Kind = Literal["int", "float", "bool", "str"]
 
 MAX_SOURCE: Final = 1024 * 1024
-MAX_CONSTANTS: Final = 256
+MAX_HYPERPARAMETERS: Final = 256
 _NAME: Final = re.compile(r"[A-Z][A-Z0-9_]*")
 _LINE: Final = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
 _OPERATORS: Final[dict[type[ast.operator], Callable[[float, float], float]]] = {
@@ -49,8 +49,8 @@ _OPERATORS: Final[dict[type[ast.operator], Callable[[float, float], float]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Constant:
-    """A constant, its line (from 1), and its value's span in the source, in characters."""
+class Hyperparameter:
+    """A hyperparameter, its line (from 1), and its value's span in the source, in characters."""
 
     name: str
     value: Value
@@ -59,14 +59,14 @@ class Constant:
     span: tuple[int, int]
 
 
-def find(source: str) -> list[Constant]:
-    """The constants in their order in the file; InvalidBundle where the file is not Python."""
+def find(source: str) -> list[Hyperparameter]:
+    """The hyperparameters in their order in the file; InvalidBundle where the file is not Python."""
     tree = _parse(source)
     bound = Counter(name for node in ast.walk(tree) for name in _bound_names(node))
     starts = [match.start() for match in _LINE.finditer(source)]
-    found: list[Constant] = []
+    found: list[Hyperparameter] = []
     for statement in tree.body:
-        if len(found) == MAX_CONSTANTS:
+        if len(found) == MAX_HYPERPARAMETERS:
             break
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=node):
@@ -81,40 +81,35 @@ def find(source: str) -> list[Constant]:
         span = _span(source, starts, node)
         if value is not None and span is not None:
             kind = cast("Kind", type(value).__name__)
-            found.append(Constant(name, value, kind, statement.lineno, span))
+            found.append(Hyperparameter(name, value, kind, statement.lineno, span))
     return found
 
 
 def replace(source: str, values: Mapping[str, Value]) -> str:
-    """`source` with the named constants set; each value has its constant's kind (an int may become a float).
+    """`source` with the named hyperparameters set; each value keeps its kind (an int may become a float).
 
-    TrainerError for a name that is not a constant of the file, another kind, or a value that is not finite.
+    TrainerError for a name that is not a hyperparameter of the file, another kind, or a value that is not finite.
     """
-    constants = {constant.name: constant for constant in find(source)}
+    known = {found.name: found for found in find(source)}
     edits = []
     for name, value in values.items():
-        if name not in constants:
+        if name not in known:
             raise TrainerError(
-                f"Expected a constant of the script, found {name!r}.", f"Choose among {', '.join(constants)}."
+                f"Expected a hyperparameter of the script, found {name!r}.", f"Choose among {', '.join(known)}."
             )
-        constant = constants[name]
-        if constant.kind == "float" and type(value) is int:
+        found = known[name]
+        if found.kind == "float" and type(value) is int:
             value = float(value)
-        if type(value).__name__ != constant.kind or (isinstance(value, float) and not math.isfinite(value)):
+        if type(value).__name__ != found.kind or (isinstance(value, float) and not math.isfinite(value)):
             raise TrainerError(
-                f"Expected a finite {constant.kind} for {name}, found {value!r}.",
-                "Give a value of the constant's own kind.",
+                f"Expected a finite {found.kind} for {name}, found {value!r}.",
+                "Give a value of its own kind.",
             )
-        if value != constant.value:
-            edits.append((constant.span, repr(value)))
+        if value != found.value:
+            edits.append((found.span, repr(value)))
     for (start, end), text in sorted(edits, reverse=True):
         source = source[:start] + text + source[end:]
     return source
-
-
-def same_code(a: str, b: str) -> bool:
-    """Whether two scripts differ in comments and formatting at most."""
-    return fingerprint(a) == fingerprint(b)
 
 
 def fingerprint(source: str) -> str:

@@ -58,7 +58,7 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True)
-class Surface:
+class MutableSurface:
     """Globs over bundle paths; what `forbidden` or `harness` names is never mutable."""
 
     allowed: tuple[str, ...]
@@ -100,7 +100,7 @@ class Protocol:
     bundle_id: str
     purpose: str
     offline: bool
-    surface: Surface
+    surface: MutableSurface
     execution: Execution
     primary: Metric
     secondary: tuple[Metric, ...]
@@ -136,7 +136,7 @@ def parse(data: bytes) -> Protocol:
         bundle_id=meta["protocolBundleId"].text(200),
         purpose=meta["purposeStatement"].text(4096, default=""),
         offline=network.text(64, default="offline") == "offline",
-        surface=Surface(
+        surface=MutableSurface(
             allowed=tuple(glob.inside() for glob in surface["allowedGlobs"].items(least=1)),
             forbidden=tuple(glob.inside() for glob in surface["forbiddenGlobs"].items()),
             harness=tuple(path.inside() for path in root["immutableHarness"]["paths"].items()),

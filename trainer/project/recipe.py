@@ -1,7 +1,7 @@
 """Recipes: how the projects that come with this repository are put together.
 
-A recipe is `configs/<name>/bundle.toml`: the files of the snapshot and where they come from, constants
-of train.py that differ, how the data is prepared, and the terms under which the project is created.
+A recipe is `configs/<name>/bundle.toml`: the files of the snapshot and where they come from,
+hyperparameters of train.py that differ, how the data is prepared, and the terms under which the project is created.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainer.project import hyperparameters
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ProjectTerms:
     """How a project is created on chain; prices in lamports, `baseline_runs` measured before."""
 
     token_name: str
@@ -36,7 +36,7 @@ class Recipe:
     name: str
     files: Mapping[str, bytes]
     data_arguments: tuple[str, ...]
-    terms: Terms
+    terms: ProjectTerms
 
 
 def names() -> list[str]:
@@ -52,9 +52,9 @@ def load(name: str) -> Recipe:
     try:
         document: dict[str, Any] = tomllib.loads((folder / "bundle.toml").read_text())
         files = {path: _source(folder, source) for path, source in document["files"].items()}
-        train = hyperparameters.replace(files["train.py"].decode(), document["constants"])
+        train = hyperparameters.replace(files["train.py"].decode(), document["hyperparameters"])
         files["train.py"] = train.encode()
-        return Recipe(name, files, tuple(document["data"]["arguments"]), Terms(**document["project"]))
+        return Recipe(name, files, tuple(document["data"]["arguments"]), ProjectTerms(**document["project"]))
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise InvalidBundle(
             f"{folder / 'bundle.toml'} does not fit: {error!r}.", "Restore it from the repository."

@@ -6,7 +6,7 @@ known `maxRelativeStdDev`, `warmupTrials`, `measuredTrials`, `representativeTria
 and `representativeLog`.
 
 Rules of reading: at most 1 MiB, no other and no repeated key, finite numbers, and every derived number is the one
-that the samples give, to nine digits. `Samples.aggregate` is the exact decimal that was written.
+that the samples give, to nine digits. `BaselineSamples.aggregate` is the exact decimal that was written.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OPTIONAL: Final = frozenset({"maxRelativeStdDev", "representativeLog", *_COUNTS
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class BaselineSamples:
     """Measurements in the metric's unit; None where the file does not say."""
 
     values: tuple[float, ...]
@@ -67,16 +67,18 @@ class Samples:
         return json.dumps(document, sort_keys=True, allow_nan=False).encode() + b"\n"
 
 
-def measured(values: Sequence[float], aggregator: str = "median", **known: Any) -> Samples:
-    """The file for these measurements; `known` are the optional fields of `Samples`. InvalidBundle where empty or
-    not finite."""
+def measured(values: Sequence[float], aggregator: str = "median", **known: Any) -> BaselineSamples:
+    """The file for these measurements; `known` are the optional fields of `BaselineSamples`.
+
+    InvalidBundle where the values are none or not finite.
+    """
     if not 0 < len(values) <= MAX_SAMPLES or not all(map(math.isfinite, values)) or aggregator not in AGGREGATORS:
         raise InvalidBundle(f"{len(values)} samples and the aggregator {aggregator!r} make no metrics.")
     aggregate = Decimal(repr(float(AGGREGATORS[aggregator](values))))
-    return Samples(tuple(map(float, values)), aggregator, aggregate, **known)
+    return BaselineSamples(tuple(map(float, values)), aggregator, aggregate, **known)
 
 
-def parse(data: bytes) -> Samples:
+def parse(data: bytes) -> BaselineSamples:
     """The metrics in a `samples.json`, or InvalidBundle naming what does not fit."""
     try:
         return _parse(_load(data))
@@ -105,7 +107,7 @@ def _load(data: bytes) -> dict[str, Any]:
     return document
 
 
-def _parse(document: Mapping[str, Any]) -> Samples:
+def _parse(document: Mapping[str, Any]) -> BaselineSamples:
     raw, aggregator = document["samples"], document["aggregator"]
     if not isinstance(raw, list) or not 0 < len(raw) <= MAX_SAMPLES:
         raise ValueError(f"samples is not a list of 1 to {MAX_SAMPLES} numbers")
@@ -125,7 +127,7 @@ def _parse(document: Mapping[str, Any]) -> Samples:
     if log is not None and not (isinstance(log, str) and 0 < len(log) <= 255 and log.isprintable()):
         raise ValueError("representativeLog is not a file's name")
     warmup, trials, representative = (_count(document, name) for name in _COUNTS)
-    return Samples(values, aggregator, document["aggregate"], limit, warmup, trials, representative, log)
+    return BaselineSamples(values, aggregator, document["aggregate"], limit, warmup, trials, representative, log)
 
 
 def _derive(values: Sequence[float], aggregator: str, limit: float | None) -> dict[str, Any]:

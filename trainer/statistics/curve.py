@@ -32,7 +32,7 @@ _NUMBER: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?(?:e[+-][0-9]{1,2})?")
 _COMMAS: Final = re.compile(r"[0-9]{1,3}(?:,[0-9]{3}){0,4}(?:\.[0-9]{1,3})?|[0-9]{1,15}(?:\.[0-9]{1,3})?")
 
 
-class Point(NamedTuple):
+class CurvePoint(NamedTuple):
     """progress: share of the training budget, 0 to 1. loss: smoothed, nats per token. rate: tokens per second."""
 
     progress: float
@@ -45,7 +45,7 @@ class Curve:
     """Points by rising progress, and the run's tokens per second: the median over its second half so far,
     None where no line tells."""
 
-    points: tuple[Point, ...] = ()
+    points: tuple[CurvePoint, ...] = ()
     tokens_per_second: float | None = None
 
     def at(self, progress: float) -> float | None:
@@ -59,9 +59,9 @@ class Curve:
 
 def parse(lines: Iterable[str]) -> Curve:
     """The curve in a log's lines, each perhaps several with carriage returns between."""
-    points: list[Point] = []
+    points: list[CurvePoint] = []
     stride = skipped = 1
-    newest: Point | None = None  # the last line's point, kept even if it falls between two strides
+    newest: CurvePoint | None = None  # the last line's point, kept even if it falls between two strides
     for text in islice(_pieces(lines), MAX_LINES):
         point = read(text)
         if point is None or (newest and point.progress < newest.progress):
@@ -85,7 +85,7 @@ def of_log(log: bytes) -> Curve:
     return parse(log.decode(errors="replace").split("\n"))
 
 
-def read(line: str) -> Point | None:
+def read(line: str) -> CurvePoint | None:
     """One progress line; None for any other."""
     if len(line) > MAX_LINE or not (found := _LINE.fullmatch(line.strip())):
         return None
@@ -99,7 +99,7 @@ def read(line: str) -> Point | None:
     progress, rate = float(found[1]) / 100, fields.get("tok/sec", "")
     speed = float(rate.replace(",", "")) if _COMMAS.fullmatch(rate) else 0.0
     # The script's first line comes before its clock and says 0.
-    return Point(progress, float(loss), speed or None) if progress <= 1 and math.isfinite(float(loss)) else None
+    return CurvePoint(progress, float(loss), speed or None) if progress <= 1 and math.isfinite(float(loss)) else None
 
 
 def _pieces(lines: Iterable[str]) -> Iterable[str]:
@@ -107,7 +107,7 @@ def _pieces(lines: Iterable[str]) -> Iterable[str]:
         yield from line.replace("\n", "\r").split("\r")
 
 
-def _thinned(points: list[Point]) -> tuple[Point, ...]:
+def _thinned(points: list[CurvePoint]) -> tuple[CurvePoint, ...]:
     """At most MAX_POINTS of the points, evenly, with both ends."""
     if len(points) <= MAX_POINTS:
         return tuple(points)
@@ -115,6 +115,6 @@ def _thinned(points: list[Point]) -> tuple[Point, ...]:
     return tuple(points[round(i * last / (MAX_POINTS - 1))] for i in range(MAX_POINTS))
 
 
-def _throughput(points: list[Point]) -> float | None:
+def _throughput(points: list[CurvePoint]) -> float | None:
     rates = [point.rate for point in points if point.rate and point.progress >= points[-1].progress / 2]
     return statistics.median(rates) if rates else None

@@ -25,12 +25,12 @@ candidate's first point is not the incumbent's within `scale` (the loss is anoth
 it prints less than `density` times as often as the incumbent: a script that prints a mean over its latest steps shows
 one of few steps with a delay. A loss that starts on the same scale and still measures something else, such as label
 smoothing, which starts at the same ln V, is not told apart by any curve: hence `prints_same_loss` looks at what the
-candidate changed, and the miner races only those that leave the loss alone. And `audited`: one hopeless run in
+candidate changed, and the miner prunes only those that leave the loss alone. And `audited`: one hopeless run in
 `audit` goes on to its end all the same and becomes a pair to calibrate with, and a pair that shows a hopeless curve
 winning loosens the rule for the rest of the session.
 
-**Calibration.** `Rules.calibrated` takes the session's finished runs as pairs (worst lag while the rule might have
-acted, delta in units of sigma). Runs that came close to the incumbent or beat it show what can be made good.
+**Calibration.** `PruningRules.calibrated` takes the session's finished runs as pairs (worst lag while the rule might
+have acted, delta in units of sigma). Runs that came close to the incumbent or beat it show what can be made good.
 The largest lag among n of them is exceeded by the next with probability at most 1/(n + 1), whatever their
 distribution; `ratio` becomes `margin` times that largest lag: at once where that loosens, and where it tightens
 only from n = 49, which bounds a wrong stop by 2 % even before `margin`.
@@ -38,7 +38,7 @@ only from n = 49, which bounds a wrong stop by 2 % even before `margin`.
 **On recorded curves** (four recordings of the smoke project, 544 varied codes, 171 of which beat their own incumbent)
 the defaults stop none of those 171 (exact 95 % limit 1.7 %), and 0.1 % of the winners when every run meets every other
 as the only curve of its incumbent (1 of 720 that share no run; limit 0.7 %); 27 to 37 % of a session's losers are
-stopped, which saves 10 to 12 % of the losers' time and 6 to 9 % of all candidates' (tests/benchmarks/bench_racing.py).
+stopped, which saves 10 to 12 % of the losers' time and 6 to 9 % of all candidates' (tests/benchmarks/bench_pruning.py).
 Models of other sizes and budgets were not recorded.
 """
 
@@ -60,7 +60,7 @@ _ABOUT_LOSS = re.compile(r"loss|entropy|smooth|drop|mask|print", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class PruningRules:
     """When a run may be stopped; shares are of the time budget.
 
     earliest, latest: first and last share at which a curve is judged (a run that is nearly over is worth its end).
@@ -81,7 +81,7 @@ class Rules:
     floor: float = 0.75
     audit: int = 20
 
-    def calibrated(self, pairs: Sequence[tuple[float, float]], *, near: float = 1.0, enough: int = 49) -> Rules:
+    def calibrated(self, pairs: Sequence[tuple[float, float]], *, near: float = 1.0, enough: int = 49) -> PruningRules:
         """The rules after finished runs, as (worst lag, delta in sigma): see the module's docstring.
 
         Runs with delta ≥ -near count as ones that might have won. A tightened ratio is at least `floor`.
@@ -146,7 +146,7 @@ class Band:
         return values[left] + (values[left + 1] - values[left]) * (place - left)
 
 
-def hopeless(candidate: Curve, band: Band, *, budget_seconds: float, rules: Rules) -> str:
+def hopeless(candidate: Curve, band: Band, *, budget_seconds: float, rules: PruningRules) -> str:
     """Why a run whose curve so far is `candidate` is stopped, in a sentence; "" to let it go on."""
     if not comparable(candidate, band, rules):
         return ""
@@ -167,7 +167,7 @@ def hopeless(candidate: Curve, band: Band, *, budget_seconds: float, rules: Rule
     )
 
 
-def worst_lag(candidate: Curve, band: Band, *, budget_seconds: float, rules: Rules) -> float | None:
+def worst_lag(candidate: Curve, band: Band, *, budget_seconds: float, rules: PruningRules) -> float | None:
     """The largest lag at which `hopeless` could have stopped a finished run; None where it could at no point."""
     if not comparable(candidate, band, rules):
         return None
@@ -179,7 +179,7 @@ def worst_lag(candidate: Curve, band: Band, *, budget_seconds: float, rules: Rul
     return max(lags, default=None)
 
 
-def audited(seed: int, rules: Rules) -> bool:
+def audited(seed: int, rules: PruningRules) -> bool:
     """Whether a hopeless run is let through to its end, to calibrate with. `seed` is the trial's own."""
     return rules.audit > 0 and random.Random(f"audit {seed}").randrange(rules.audit) == 0
 
@@ -190,7 +190,7 @@ def prints_same_loss(incumbent: str, candidate: str) -> bool:
     return not any(_ABOUT_LOSS.search(line) for line in changed)
 
 
-def comparable(candidate: Curve, band: Band, rules: Rules) -> bool:
+def comparable(candidate: Curve, band: Band, rules: PruningRules) -> bool:
     """Whether both print the same loss about as often, as far as the points so far tell."""
     if not _usable(candidate):
         return False
@@ -208,7 +208,7 @@ def at(curve: Curve, time: float) -> float:
     return l0 + (l1 - l0) * (time - t0) / (t1 - t0) if t1 > t0 else l1
 
 
-def _settled_lag(candidate: Curve, band: Band, budget_seconds: float, rules: Rules) -> float:
+def _settled_lag(candidate: Curve, band: Band, budget_seconds: float, rules: PruningRules) -> float:
     """The smallest lag of the points in the latest `settled` share, at least of the latest three."""
     since = candidate[-1][0] - rules.settled * budget_seconds
     first = min(bisect_right(candidate, since, key=lambda point: point[0]), len(candidate) - 3)

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from tests.support import require
 from trainer.errors import InvalidBundle
 from trainer.project import bundle
-from trainer.project.bundle import Finding, Limits, UnsafeArchive
-from trainer.project.protocol import Surface
+from trainer.project.bundle import ArchiveFault, ArchiveLimits, UnsafeArchive
+from trainer.project.protocol import MutableSurface
 
 TREE = {
     "train.py": b"print(1)\n",
@@ -30,7 +30,7 @@ TREE = {
     "data/a/b.bin": bytes(range(256)) * 5,
     "README.md": b"#\n",
 }
-ARMLX = Surface(("train.py",), ("prepare.py", "README.md", "uv.lock"), ("prepare.py",))
+ARMLX = MutableSurface(("train.py",), ("prepare.py", "README.md", "uv.lock"), ("prepare.py",))
 
 
 def tar(*members: tuple[str, bytes] | tarfile.TarInfo, format: int = tarfile.USTAR_FORMAT) -> bytes:
@@ -91,7 +91,7 @@ def test_git_archives_are_read(tmp_path: Path) -> None:
     git("commit", "-q", "-m", "link")
     with pytest.raises(UnsafeArchive) as caught:
         bundle.read_archive(git("archive", "--format=tar", "HEAD"))
-    assert (caught.value.finding, caught.value.path) == (Finding.LINK, "link")
+    assert (caught.value.finding, caught.value.path) == (ArchiveFault.LINK, "link")
 
 
 def test_packing_is_pinned() -> None:
@@ -118,65 +118,65 @@ def test_safe_archives(data: bytes, files: dict[str, bytes]) -> None:
 
 
 PAX, GNU = tarfile.PAX_FORMAT, tarfile.GNU_FORMAT
-UNSAFE: list[tuple[Finding, str, bytes]] = [
-    (Finding.UNSAFE_PATH, "/etc/passwd", tar(("/etc/passwd", b"x"))),
-    (Finding.UNSAFE_PATH, "../train.py", tar(("../train.py", b"x"))),
-    (Finding.UNSAFE_PATH, "a/../../b", tar(("a/../../b", b"x"))),
-    (Finding.UNSAFE_PATH, "./train.py", tar(("./train.py", b"x"))),
-    (Finding.UNSAFE_PATH, "a//b", tar(("a//b", b"x"))),
-    (Finding.UNSAFE_PATH, ".git/config", tar((".git/config", b"x"))),
-    (Finding.UNSAFE_PATH, "a/.GIT/hooks/pre-commit", tar(("a/.GIT/hooks/pre-commit", b"x"))),
-    (Finding.UNSAFE_PATH, "GIT~1/config", tar(("GIT~1/config", b"x"))),
-    (Finding.UNSAFE_PATH, "a\\b", tar(("a\\b", b"x"))),
-    (Finding.UNSAFE_PATH, "a\nb", tar(("a\nb", b"x"))),
-    (Finding.UNSAFE_PATH, "a\x1b[2J", tar(("a\x1b[2J", b"x"))),
-    (Finding.UNSAFE_PATH, "a/", patched(tar(("a/", b"x")), 156, b"0")),
-    (Finding.UNSAFE_PATH, "", patched(tar(("a", b"x")), 0, b"\0")),
-    (Finding.UNSAFE_PATH, "\ufffd", patched(tar(("a", b"x")), 0, b"\xff")),
-    (Finding.UNSAFE_PATH, "/".join("a" * 40), tar(("/".join("a" * 40), b"x"))),
-    (Finding.UNSAFE_PATH, "../x", tar(info("a", b"0", pax={"path": "../x"}), format=PAX)),
-    (Finding.DUPLICATE, "a", tar(("a", b"x"), ("a", b"y"))),
-    (Finding.DUPLICATE, "a", tar(info("a", b"5"), info("a", b"5"))),
-    (Finding.COLLISION, "Train.py", tar(("train.py", b"x"), ("Train.py", b"y"))),
-    (Finding.COLLISION, "Src/b", tar(("src/a", b"x"), ("Src/b", b"y"))),
-    (Finding.COLLISION, "e\u0301", tar(("\u00e9", b"x"), ("e\u0301", b"y"))),
-    (Finding.COLLISION, "STRASSE", tar(("stra\u00dfe", b"x"), ("STRASSE", b"y"))),
-    (Finding.COLLISION, "a/b", tar(("a", b"x"), ("a/b", b"y"))),
-    (Finding.COLLISION, "a", tar(("a/b", b"x"), ("a", b"y"))),
-    (Finding.LINK, "a", tar(info("a", tarfile.SYMTYPE, "/etc/passwd"))),
-    (Finding.LINK, "b", tar(("a", b"x"), info("b", tarfile.LNKTYPE, "a"))),
-    (Finding.DEVICE, "a", tar(info("a", tarfile.CHRTYPE))),
-    (Finding.DEVICE, "a", tar(info("a", tarfile.BLKTYPE))),
-    (Finding.DEVICE, "a", tar(info("a", tarfile.FIFOTYPE))),
-    (Finding.UNSUPPORTED, "a", patched(tar(("a", b"x")), 156, b"S")),
-    (Finding.UNSUPPORTED, "a", patched(tar(("a", b"x")), 156, b"L")),
-    (Finding.UNSUPPORTED, "a", patched(tar(("a", b"x")), 156, b"7")),
-    (Finding.UNSUPPORTED, "././@PaxHeader", tar(info("a", b"0", pax={"size": "9"}), format=PAX)),
-    (Finding.UNSUPPORTED, "././@PaxHeader", tar(info("a", b"0", pax={"GNU.sparse.size": "9"}), format=PAX)),
-    (Finding.UNSUPPORTED, "././@PaxHeader", tar(info("a", b"0", pax={"linkpath": "b"}), format=PAX)),
-    (Finding.MALFORMED, "", tar(("a", b"x"), format=GNU)),
-    (Finding.MALFORMED, "a", patched(tar(info("a", b"5")), 124, b"00000000001\0")),
-    (Finding.MALFORMED, "", patched(tar(("a", b"x")), 124, b"\x80" + bytes(10) + b"\x01")),
-    (Finding.MALFORMED, "", patched(tar(("a", b"x")), 124, b"-0000000001\0")),
-    (Finding.MALFORMED, "", tar(("a", b"x"))[:148] + b"0000000\0" + tar(("a", b"x"))[156:]),
-    (Finding.MALFORMED, "", b"#!/bin/sh\n".ljust(512, b"x") + bytes(1024)),
-    (Finding.TRUNCATED, "", b""),
-    (Finding.TRUNCATED, "", tar(("a", b"x"))[:1024]),
-    (Finding.TRUNCATED, "", tar(("a", b"x"))[:1000]),
-    (Finding.TRUNCATED, "a", tar(("a", bytes(2000)))[:1024]),
-    (Finding.TRAILING_DATA, "", tar(("a", b"x")) + tar(("b", b"x"))),
-    (Finding.COMPRESSED, "", gzip.compress(tar(("a", b"x")))),
-    (Finding.FILE_TOO_LARGE, "a", tar(("a", bytes(5000)))),
-    (Finding.FILE_TOO_LARGE, "a", patched(tar(("a", b"x")), 124, b"77777777777\0")),
-    (Finding.ARCHIVE_TOO_LARGE, "", bytes(512 * 200)),
-    (Finding.TOO_MANY, "", tar(*((f"f{n}", b"") for n in range(65)))),
+UNSAFE: list[tuple[ArchiveFault, str, bytes]] = [
+    (ArchiveFault.UNSAFE_PATH, "/etc/passwd", tar(("/etc/passwd", b"x"))),
+    (ArchiveFault.UNSAFE_PATH, "../train.py", tar(("../train.py", b"x"))),
+    (ArchiveFault.UNSAFE_PATH, "a/../../b", tar(("a/../../b", b"x"))),
+    (ArchiveFault.UNSAFE_PATH, "./train.py", tar(("./train.py", b"x"))),
+    (ArchiveFault.UNSAFE_PATH, "a//b", tar(("a//b", b"x"))),
+    (ArchiveFault.UNSAFE_PATH, ".git/config", tar((".git/config", b"x"))),
+    (ArchiveFault.UNSAFE_PATH, "a/.GIT/hooks/pre-commit", tar(("a/.GIT/hooks/pre-commit", b"x"))),
+    (ArchiveFault.UNSAFE_PATH, "GIT~1/config", tar(("GIT~1/config", b"x"))),
+    (ArchiveFault.UNSAFE_PATH, "a\\b", tar(("a\\b", b"x"))),
+    (ArchiveFault.UNSAFE_PATH, "a\nb", tar(("a\nb", b"x"))),
+    (ArchiveFault.UNSAFE_PATH, "a\x1b[2J", tar(("a\x1b[2J", b"x"))),
+    (ArchiveFault.UNSAFE_PATH, "a/", patched(tar(("a/", b"x")), 156, b"0")),
+    (ArchiveFault.UNSAFE_PATH, "", patched(tar(("a", b"x")), 0, b"\0")),
+    (ArchiveFault.UNSAFE_PATH, "\ufffd", patched(tar(("a", b"x")), 0, b"\xff")),
+    (ArchiveFault.UNSAFE_PATH, "/".join("a" * 40), tar(("/".join("a" * 40), b"x"))),
+    (ArchiveFault.UNSAFE_PATH, "../x", tar(info("a", b"0", pax={"path": "../x"}), format=PAX)),
+    (ArchiveFault.DUPLICATE, "a", tar(("a", b"x"), ("a", b"y"))),
+    (ArchiveFault.DUPLICATE, "a", tar(info("a", b"5"), info("a", b"5"))),
+    (ArchiveFault.COLLISION, "Train.py", tar(("train.py", b"x"), ("Train.py", b"y"))),
+    (ArchiveFault.COLLISION, "Src/b", tar(("src/a", b"x"), ("Src/b", b"y"))),
+    (ArchiveFault.COLLISION, "e\u0301", tar(("\u00e9", b"x"), ("e\u0301", b"y"))),
+    (ArchiveFault.COLLISION, "STRASSE", tar(("stra\u00dfe", b"x"), ("STRASSE", b"y"))),
+    (ArchiveFault.COLLISION, "a/b", tar(("a", b"x"), ("a/b", b"y"))),
+    (ArchiveFault.COLLISION, "a", tar(("a/b", b"x"), ("a", b"y"))),
+    (ArchiveFault.LINK, "a", tar(info("a", tarfile.SYMTYPE, "/etc/passwd"))),
+    (ArchiveFault.LINK, "b", tar(("a", b"x"), info("b", tarfile.LNKTYPE, "a"))),
+    (ArchiveFault.DEVICE, "a", tar(info("a", tarfile.CHRTYPE))),
+    (ArchiveFault.DEVICE, "a", tar(info("a", tarfile.BLKTYPE))),
+    (ArchiveFault.DEVICE, "a", tar(info("a", tarfile.FIFOTYPE))),
+    (ArchiveFault.UNSUPPORTED, "a", patched(tar(("a", b"x")), 156, b"S")),
+    (ArchiveFault.UNSUPPORTED, "a", patched(tar(("a", b"x")), 156, b"L")),
+    (ArchiveFault.UNSUPPORTED, "a", patched(tar(("a", b"x")), 156, b"7")),
+    (ArchiveFault.UNSUPPORTED, "././@PaxHeader", tar(info("a", b"0", pax={"size": "9"}), format=PAX)),
+    (ArchiveFault.UNSUPPORTED, "././@PaxHeader", tar(info("a", b"0", pax={"GNU.sparse.size": "9"}), format=PAX)),
+    (ArchiveFault.UNSUPPORTED, "././@PaxHeader", tar(info("a", b"0", pax={"linkpath": "b"}), format=PAX)),
+    (ArchiveFault.MALFORMED, "", tar(("a", b"x"), format=GNU)),
+    (ArchiveFault.MALFORMED, "a", patched(tar(info("a", b"5")), 124, b"00000000001\0")),
+    (ArchiveFault.MALFORMED, "", patched(tar(("a", b"x")), 124, b"\x80" + bytes(10) + b"\x01")),
+    (ArchiveFault.MALFORMED, "", patched(tar(("a", b"x")), 124, b"-0000000001\0")),
+    (ArchiveFault.MALFORMED, "", tar(("a", b"x"))[:148] + b"0000000\0" + tar(("a", b"x"))[156:]),
+    (ArchiveFault.MALFORMED, "", b"#!/bin/sh\n".ljust(512, b"x") + bytes(1024)),
+    (ArchiveFault.TRUNCATED, "", b""),
+    (ArchiveFault.TRUNCATED, "", tar(("a", b"x"))[:1024]),
+    (ArchiveFault.TRUNCATED, "", tar(("a", b"x"))[:1000]),
+    (ArchiveFault.TRUNCATED, "a", tar(("a", bytes(2000)))[:1024]),
+    (ArchiveFault.TRAILING_DATA, "", tar(("a", b"x")) + tar(("b", b"x"))),
+    (ArchiveFault.COMPRESSED, "", gzip.compress(tar(("a", b"x")))),
+    (ArchiveFault.FILE_TOO_LARGE, "a", tar(("a", bytes(5000)))),
+    (ArchiveFault.FILE_TOO_LARGE, "a", patched(tar(("a", b"x")), 124, b"77777777777\0")),
+    (ArchiveFault.ARCHIVE_TOO_LARGE, "", bytes(512 * 200)),
+    (ArchiveFault.TOO_MANY, "", tar(*((f"f{n}", b"") for n in range(65)))),
 ]
 
 
 @pytest.mark.parametrize(("finding", "path", "data"), UNSAFE, ids=[f"{c[0].name}-{c[1]!a}" for c in UNSAFE])
-def test_unsafe_archives(finding: Finding, path: str, data: bytes) -> None:
+def test_unsafe_archives(finding: ArchiveFault, path: str, data: bytes) -> None:
     with pytest.raises(UnsafeArchive) as caught:
-        bundle.read_archive(data, Limits(archive_bytes=100_000, file_bytes=4000, members=64))
+        bundle.read_archive(data, ArchiveLimits(archive_bytes=100_000, file_bytes=4000, members=64))
     assert (caught.value.finding, caught.value.path) == (finding, path)
     assert caught.value.problem.isprintable()
     assert caught.value.problem.endswith(".")
@@ -192,19 +192,19 @@ def pax_header(body: bytes, kind: bytes = b"x") -> bytes:
     ("body", "finding"),
     [
         (b"17 comment=abcde\n", None),
-        (b"17 comment=abcde\n17 comment=abcde\n", Finding.UNSUPPORTED),
-        (b"10 path=a\n", Finding.UNSUPPORTED),
-        (b"18 comment=abcde\n", Finding.MALFORMED),
-        (b"9999 comment=a\n", Finding.MALFORMED),
-        (b"0 comment=a\n", Finding.MALFORMED),
-        (b"-5 comment=a\n", Finding.MALFORMED),
-        (b"x", Finding.MALFORMED),
-        (b"14 commentabc\n", Finding.MALFORMED),
-        (b"14 comment=\xff\xfe\n", Finding.UNSAFE_PATH),
-        (b"14 comment=ab" + bytes(70_000), Finding.FILE_TOO_LARGE),
+        (b"17 comment=abcde\n17 comment=abcde\n", ArchiveFault.UNSUPPORTED),
+        (b"10 path=a\n", ArchiveFault.UNSUPPORTED),
+        (b"18 comment=abcde\n", ArchiveFault.MALFORMED),
+        (b"9999 comment=a\n", ArchiveFault.MALFORMED),
+        (b"0 comment=a\n", ArchiveFault.MALFORMED),
+        (b"-5 comment=a\n", ArchiveFault.MALFORMED),
+        (b"x", ArchiveFault.MALFORMED),
+        (b"14 commentabc\n", ArchiveFault.MALFORMED),
+        (b"14 comment=\xff\xfe\n", ArchiveFault.UNSAFE_PATH),
+        (b"14 comment=ab" + bytes(70_000), ArchiveFault.FILE_TOO_LARGE),
     ],
 )
-def test_global_pax_headers(body: bytes, finding: Finding | None) -> None:
+def test_global_pax_headers(body: bytes, finding: ArchiveFault | None) -> None:
     data = pax_header(body, b"g")
     if finding is None:
         assert bundle.read_archive(data).files == {"a": b"x"}
@@ -218,8 +218,8 @@ def test_pax_headers_come_one_at_a_time_and_before_a_member() -> None:
     header = pax_header(b"10 path=b\n")[:1024]
     assert bundle.read_archive(header + tar(("a", b"x"))).files == {"b": b"x"}
     for data, finding in (
-        (header * 2 + tar(("a", b"x")), Finding.MALFORMED),
-        (header + bytes(1024), Finding.TRUNCATED),
+        (header * 2 + tar(("a", b"x")), ArchiveFault.MALFORMED),
+        (header + bytes(1024), ArchiveFault.TRUNCATED),
     ):
         with pytest.raises(UnsafeArchive) as caught:
             bundle.read_archive(data)
@@ -236,7 +236,7 @@ def test_what_is_packed_is_read_back(files: dict[str, bytes]) -> None:
     try:
         data = bundle.pack(files)
     except UnsafeArchive as error:
-        if error.finding not in (Finding.COLLISION, Finding.UNSAFE_PATH):
+        if error.finding not in (ArchiveFault.COLLISION, ArchiveFault.UNSAFE_PATH):
             raise
         return
     assert bundle.read_archive(data).files == files
@@ -296,13 +296,15 @@ def test_trees_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "finding"),
     [
-        (lambda path: path.symlink_to("train.py"), Finding.LINK),
-        (lambda path: path.symlink_to("."), Finding.LINK),
-        (os.mkfifo, Finding.DEVICE),
-        (lambda path: path.write_bytes(bytes(2000)), Finding.FILE_TOO_LARGE),
+        (lambda path: path.symlink_to("train.py"), ArchiveFault.LINK),
+        (lambda path: path.symlink_to("."), ArchiveFault.LINK),
+        (os.mkfifo, ArchiveFault.DEVICE),
+        (lambda path: path.write_bytes(bytes(2000)), ArchiveFault.FILE_TOO_LARGE),
     ],
 )
-def test_folders_with_more_than_plain_files(tmp_path: Path, make: Callable[[Path], object], finding: Finding) -> None:
+def test_folders_with_more_than_plain_files(
+    tmp_path: Path, make: Callable[[Path], object], finding: ArchiveFault
+) -> None:
     (tmp_path / "train.py").write_bytes(b"x")
     for ignored in (".git", "__pycache__"):
         (tmp_path / ignored).mkdir()
@@ -310,7 +312,7 @@ def test_folders_with_more_than_plain_files(tmp_path: Path, make: Callable[[Path
     assert bundle.read_tree(tmp_path) == {"train.py": b"x"}
     make(tmp_path / "odd")
     with pytest.raises(UnsafeArchive) as caught:
-        bundle.read_tree(tmp_path, Limits(file_bytes=1000))
+        bundle.read_tree(tmp_path, ArchiveLimits(file_bytes=1000))
     assert (caught.value.finding, caught.value.path) == (finding, "odd")
 
 
@@ -346,7 +348,7 @@ def test_digest_is_of_the_tree() -> None:
     ],
 )
 def test_surface(glob: str, path: str, mutable: bool) -> None:
-    assert bundle.is_mutable(path, Surface((glob,), ("prepare.py",), ())) is mutable
+    assert bundle.is_mutable(path, MutableSurface((glob,), ("prepare.py",), ())) is mutable
 
 
 @pytest.mark.parametrize(
@@ -371,11 +373,11 @@ def test_changes_outside_the_surface(candidate: dict[str, bytes], changed: list[
 
 
 def test_a_respelled_file_is_a_change_even_where_any_file_may_change() -> None:
-    anything = Surface(("**",), (), ())
+    anything = MutableSurface(("**",), (), ())
     assert bundle.changed_outside_surface(TREE, {"TRAIN.PY": b"new"}, anything) == ["TRAIN.PY"]
     with pytest.raises(UnsafeArchive):
         bundle.overlay(TREE, {"TRAIN.PY": b"new"}, anything)
 
 
 def test_findings_are_words_for_reports() -> None:
-    assert json.loads(json.dumps(Finding.LINK)) == "a link"
+    assert json.loads(json.dumps(ArchiveFault.LINK)) == "a link"

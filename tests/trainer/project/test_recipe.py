@@ -47,11 +47,11 @@ def test_constants_are_set_and_nothing_else_is_touched(name: str) -> None:
     document = tomllib.loads((resources.CONFIGS / name / "bundle.toml").read_text())
     source = recipe.load(name).files["train.py"].decode()
     found = {constant.name: constant.value for constant in hyperparameters.find(source)}
-    assert {key: found[key] for key in document["constants"]} == document["constants"]
+    assert {key: found[key] for key in document["hyperparameters"]} == document["hyperparameters"]
     original = (resources.ROOT / "trainer" / "train.py").read_text()
     assert len(source.splitlines()) == len(original.splitlines())
     differing = [a for a, b in zip(source.splitlines(), original.splitlines(), strict=True) if a != b]
-    assert len(differing) <= len(document["constants"])
+    assert len(differing) <= len(document["hyperparameters"])
 
 
 def write(folder: Path, text: str) -> None:
@@ -63,10 +63,10 @@ def write(folder: Path, text: str) -> None:
     "text",
     [
         "",
-        '[files]\n"train.py" = "absent.py"\n[constants]\n[data]\narguments = []\n[project]\n',
-        '[files]\n"train.py" = "trainer/train.py"\n[constants]\n[data]\n[project]\n',
-        '[files]\n"train.py" = "trainer/train.py"\n[constants]\n[data]\narguments = []\n[project]\nwrong = 1\n',
-        '[files]\n"train.py" = "trainer/train.py"\n[constants]\nABSENT = 1\n[data]\narguments = []\n[project]\n',
+        '[files]\n"train.py" = "absent.py"\n[hyperparameters]\n[data]\narguments = []\n[project]\n',
+        '[files]\n"train.py" = "trainer/train.py"\n[hyperparameters]\n[data]\n[project]\n',
+        '[files]\n"train.py" = "trainer/train.py"\n[hyperparameters]\n[data]\narguments = []\n[project]\nwrong = 1\n',
+        '[files]\n"train.py" = "trainer/train.py"\n[hyperparameters]\nABSENT = 1\n[data]\narguments = []\n[project]\n',
         "this is not toml",
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.statistics import curve
-from trainer.statistics.curve import MAX_POINTS, Curve, Point, of_log, parse, read
+from trainer.statistics.curve import MAX_POINTS, Curve, CurvePoint, of_log, parse, read
 
 UPSTREAM = (
     "step 00010 (3.3%) | loss: 5.123456 | lrm: 1.00 | dt: 100ms | tok/sec: 12,345 | mfu: 1.0% | epoch: 1 | "
@@ -35,18 +35,18 @@ def line(permille: int, loss: int, rate: int | None) -> str:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (UPSTREAM, Point(0.033, 5.123456, 12_345)),
-        (OURS, Point(0.033, 5.1235, 1_012_345)),
-        ("step 5 (100%) | loss: 2", Point(1.0, 2.0, None)),
-        ("step 00001 (  0.0%) | loss: 9.1 | tok/sec: 0 | remaining: 5s", Point(0.0, 9.1, None)),
-        ("step 1 (1.0%) | loss: 1.5e-05 | tok/sec: 12345.678", Point(0.01, 1.5e-05, 12345.678)),
-        ("step 1 (1.0%) | loss: 2.0 | loss: 1.0", Point(0.01, 2.0, None)),  # the first of a name
-        ("step 1 (1.0%) | loss: 2.0 | tok/sec: nan", Point(0.01, 2.0, None)),
-        ("step 1 (1.0%) | loss: 2.0 | tok/sec: 1,2,3", Point(0.01, 2.0, None)),
+        (UPSTREAM, CurvePoint(0.033, 5.123456, 12_345)),
+        (OURS, CurvePoint(0.033, 5.1235, 1_012_345)),
+        ("step 5 (100%) | loss: 2", CurvePoint(1.0, 2.0, None)),
+        ("step 00001 (  0.0%) | loss: 9.1 | tok/sec: 0 | remaining: 5s", CurvePoint(0.0, 9.1, None)),
+        ("step 1 (1.0%) | loss: 1.5e-05 | tok/sec: 12345.678", CurvePoint(0.01, 1.5e-05, 12345.678)),
+        ("step 1 (1.0%) | loss: 2.0 | loss: 1.0", CurvePoint(0.01, 2.0, None)),  # the first of a name
+        ("step 1 (1.0%) | loss: 2.0 | tok/sec: nan", CurvePoint(0.01, 2.0, None)),
+        ("step 1 (1.0%) | loss: 2.0 | tok/sec: 1,2,3", CurvePoint(0.01, 2.0, None)),
         ("step 1 (1.0%) | loss: nan | tok/sec: 12", None),
         ("step 1 (1.0%) | loss: inf", None),
         ("step 1 (1.0%) | loss: -1.0", None),
-        ("step 1 (1.0%) | loss: 1e+99", Point(0.01, 1e99, None)),
+        ("step 1 (1.0%) | loss: 1e+99", CurvePoint(0.01, 1e99, None)),
         ("step 1 (1.0%) | loss: 1e+999", None),
         ("step 1 (1.0%) | loss: ١", None),
         ("step 1 (101%) | loss: 1.0", None),
@@ -60,7 +60,7 @@ def line(permille: int, loss: int, rate: int | None) -> str:
         ("", None),
     ],
 )
-def test_a_line(text: str, found: Point | None) -> None:
+def test_a_line(text: str, found: CurvePoint | None) -> None:
     assert read(text) == (pytest.approx(found) if found else None)
 
 
@@ -79,7 +79,7 @@ def test_a_run_with_carriage_returns() -> None:
 
 def test_progress_never_falls_and_the_later_of_two_counts() -> None:
     found = parse([line(100, 40_000, 5), line(100, 39_000, 6), line(50, 1, 7), line(200, 38_000, 8)])
-    assert found.points == (Point(0.1, 3.9, 6), Point(0.2, 3.8, 8))
+    assert found.points == (CurvePoint(0.1, 3.9, 6), CurvePoint(0.2, 3.8, 8))
 
 
 def test_a_long_log_is_thinned_evenly() -> None:
@@ -87,7 +87,7 @@ def test_a_long_log_is_thinned_evenly() -> None:
     found = parse(lines)
     assert len(found.points) == MAX_POINTS
     assert found.points[0].progress == 0
-    assert found.points[-1] == Point(1.0, 3.0, 500)
+    assert found.points[-1] == CurvePoint(1.0, 3.0, 500)
     steps = [b.progress - a.progress for a, b in zip(found.points, found.points[1:], strict=False)]
     assert max(steps) < 4 / MAX_POINTS
     assert found.tokens_per_second == 500
@@ -111,7 +111,7 @@ def test_the_bundled_script_prints_such_lines() -> None:
         "training_seconds": 75.0,
     }
     text = "".join(eval(part, {**values, "min": min, "max": max}) for part in found)
-    assert read(text) == Point(0.25, 3.5, 81_234)
+    assert read(text) == CurvePoint(0.25, 3.5, 81_234)
 
 
 @given(POINTS)
@@ -121,7 +121,7 @@ def test_points_come_back(values: list[tuple[int, int, int | None]]) -> None:
     assert len(found.points) == min(len(rising), MAX_POINTS) or len(rising) > 2 * MAX_POINTS
     if len(rising) <= MAX_POINTS:
         assert found.points == tuple(
-            Point(float(f"{p / 10:.1f}") / 100, loss / 10_000, rate) for p, loss, rate in rising
+            CurvePoint(float(f"{p / 10:.1f}") / 100, loss / 10_000, rate) for p, loss, rate in rising
         )
     if rising:
         assert found.points[-1].progress == float(f"{rising[-1][0] / 10:.1f}") / 100

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.benchmarks.bench_racing import (
+from tests.benchmarks.bench_pruning import (
     HELD_OUT,
     TUNED,
     across,
@@ -23,7 +23,7 @@ from trainer.statistics.pruning import (
     MIN_POINTS,
     Band,
     Curve,
-    Rules,
+    PruningRules,
     at,
     audited,
     hopeless,
@@ -31,7 +31,7 @@ from trainer.statistics.pruning import (
     worst_lag,
 )
 
-RULES = Rules()
+RULES = PruningRules()
 BUDGET = 100.0
 
 
@@ -49,7 +49,7 @@ BAND = Band.of([curve(usual), curve(lambda x: usual(x) + 0.01 * x)])
 assert BAND is not None
 
 
-def stop(candidate: Curve, rules: Rules = RULES) -> float | None:
+def stop(candidate: Curve, rules: PruningRules = RULES) -> float | None:
     assert BAND is not None
     return stopped_at(tuple(candidate), BAND, BUDGET, rules)
 
@@ -179,7 +179,7 @@ def test_one_in_twenty_is_audited_and_always_the_same() -> None:
     chosen = [seed for seed in range(4000) if audited(seed, RULES)]
     assert 140 < len(chosen) < 260
     assert chosen == [seed for seed in range(4000) if audited(seed, RULES)]
-    assert not any(audited(seed, Rules(audit=0)) for seed in range(100))
+    assert not any(audited(seed, PruningRules(audit=0)) for seed in range(100))
 
 
 def test_binomial_limits() -> None:

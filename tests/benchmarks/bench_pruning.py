@@ -1,6 +1,6 @@
 """What `trainer.statistics.pruning` stops and saves on recorded loss curves.
 
-    python -m tests.benchmarks.bench_racing
+    python -m tests.benchmarks.bench_pruning
 
 data/smoke_curves.json.gz are runs of the smoke project on two CPU cores with 96 varied codes around three
 incumbents. The other three files there are later recordings with 128, 160 and 160 other codes around four incumbents
@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.statistics.pruning import MIN_POINTS, Band, Rules, hopeless, worst_lag
+from trainer.statistics.pruning import MIN_POINTS, Band, PruningRules, hopeless, worst_lag
 
 DATA = Path(__file__).parent / "data"
 TUNED, HELD_OUT = DATA / "smoke_curves.json.gz", DATA / "smoke_curves_held_out.json.gz"
@@ -104,7 +104,7 @@ def load(path: Path) -> Recording:
     return Recording(about, float(document["budget_seconds"]), tuple(runs))
 
 
-def stopped_at(curve: Points, band: Band, budget: float, rules: Rules) -> float | None:
+def stopped_at(curve: Points, band: Band, budget: float, rules: PruningRules) -> float | None:
     """The share of the budget at which the run would have been stopped."""
     for end in range(MIN_POINTS, len(curve) + 1):
         if hopeless(curve[:end], band, budget_seconds=budget, rules=rules):
@@ -122,7 +122,7 @@ def binomial_limit(failures: int, trials: int, level: float = 0.05) -> float:
     return high
 
 
-def within_rounds(recording: Recording, rules: Rules) -> Tally:
+def within_rounds(recording: Recording, rules: PruningRules) -> Tally:
     """View 1."""
     outcomes = []
     for number in {run.round for run in recording.runs}:
@@ -140,7 +140,7 @@ def within_rounds(recording: Recording, rules: Rules) -> Tally:
     return tally(outcomes, stopped, sum(won for won, _ in outcomes))
 
 
-def across(recording: Recording, rules: Rules, *, stretch: float | None = None) -> Tally:
+def across(recording: Recording, rules: PruningRules, *, stretch: float | None = None) -> Tally:
     """View 2, or view 3 with a largest `stretch`."""
     runs = [run for run in recording.runs if len(run.curve) >= MIN_POINTS]
     bands = [Band.of([run.curve]) for run in runs]
@@ -188,7 +188,7 @@ def tally(outcomes: Sequence[tuple[bool, float | None]], stopped: int, independe
     )
 
 
-def pairs(recording: Recording, rules: Rules) -> list[tuple[float, float]]:
+def pairs(recording: Recording, rules: PruningRules) -> list[tuple[float, float]]:
     """(worst lag, delta in sigma) of every code against its round's incumbent: what a session calibrates with."""
     found = []
     for number in {run.round for run in recording.runs}:
@@ -207,7 +207,7 @@ def pairs(recording: Recording, rules: Rules) -> list[tuple[float, float]]:
 
 
 def main() -> None:
-    rules = Rules()
+    rules = PruningRules()
     print(rules)
     recordings = [load(path) for path in FILES]
     views: dict[str, Callable[[Recording], Tally]] = {
@@ -229,7 +229,7 @@ def main() -> None:
         print(f" {name:16s} {stopped} of {winners}, {binomial_limit(stopped, winners):.2%}")
     print("\nOther ratios, held-out recording, any incumbent")
     for ratio in (0.5, 0.75, 1.5, 2.0):
-        print(f" ratio {ratio:4.2f}       {across(recordings[1], Rules(ratio=ratio))}")
+        print(f" ratio {ratio:4.2f}       {across(recordings[1], PruningRules(ratio=ratio))}")
 
 
 if __name__ == "__main__":
