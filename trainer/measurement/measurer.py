@@ -35,10 +35,12 @@ from trainer.measurement.values import (
 from trainer.project import bundle
 from trainer.project.protocol import Protocol
 from trainer.sandbox import Job, JobLimits, JobOutcome, Mount, Sandbox, UntrustedResult, interpreter_prefixes
+from trainer.sandbox.job import KILL_SECONDS
 
 _HERE: Final = Path(__file__).parent
 _GRAPH: Final = "graph.mlxfn"
 _LOOK_SECONDS: Final = 0.25
+_LINES, _LINE_BYTES = 64, 64 << 10  # of the log in one look: what comes faster is skipped, the newest is shown
 _NEGATIVE: Final = -1e-5  # no cross-entropy is below zero, but for the rounding of float32
 
 _EVENTS: Final = {"not_exportable": Failure.NOT_EXPORTABLE, "bad_output": Failure.BAD_OUTPUT}
@@ -252,13 +254,15 @@ class Measurer:
                         "BATCH": str(self.facts.batch),
                     },
                     cwd=f"code/{self._protocol.execution.cwd}",
+                    last_word=_is_last,
                 )
                 with job:
                     try:
-                        run.train_seconds = _wait_for_graph(job, report)
+                        _show_lines(job, report)
                     finally:
                         outcome = job.kill()
                         run.log, run.seconds = _text(outcome.output), outcome.seconds
+                    run.train_seconds = _announced(outcome)
                     if run.train_seconds > budget:
                         raise MeasurementFailed(Failure.OVER_BUDGET, Phase.TRAINING, _late(run.train_seconds, budget))
                     run.graph = job.result(_GRAPH, self._policy.graph_bytes)
@@ -388,35 +392,53 @@ def judge(report: ProbeReport, policy: MeasurementPolicy) -> RunFinding | None:
     return RunFinding(Failure.NON_CAUSAL, Phase.PROBES, detail)
 
 
-def _wait_for_graph(job: Job, report: Progress) -> float:
-    """Seconds from the start to the word that the graph is there. MeasurementFailed when none comes."""
-    seen = shown = 0
+def _show_lines(job: Job, report: Progress) -> None:
+    """Report the newest lines of a running job's log, at most _LINES and _LINE_BYTES a look, until it is over.
+
+    Who measures is the job's own thread, which has killed the tree before this one looks again.
+    """
+    shown = 0
     while True:
-        messages = job.messages(seen + 1, _LOOK_SECONDS)
-        output = job.output
-        end = output.rfind(b"\n") + 1
-        for line in output[shown:end].splitlines():
-            report(Phase.TRAINING, _printable(line.decode(errors="replace")))
-        shown = max(shown, end)
-        for message in messages[seen:]:
-            if _refuse(message.line, Phase.TRAINING) == "frozen":
-                return message.seconds
-        seen = len(messages)
-        outcome = job.poll()
-        if outcome is not None and len(job.messages()) == seen:
-            raise _ended(outcome, Phase.TRAINING)
+        over = job.over(_LOOK_SECONDS)
+        new, end = job.output_since(shown, _LINE_BYTES)
+        whole = max(new.rfind(b"\n"), new.rfind(b"\r")) + 1
+        for line in new[:whole].splitlines()[-_LINES:]:
+            report(Phase.TRAINING, _printable(line[: _LINE_BYTES // _LINES].decode(errors="replace")))
+        shown = end - (len(new) - whole)
+        if over:
+            return
 
 
-def _refuse(line: bytes, phase: Phase) -> str | None:
-    """The event in a channel line; MeasurementFailed when it is a refusal, None for what nobody should send."""
+def _is_last(line: bytes) -> bool:
+    """Whether a line of the channel says that the graph is there, or why there is none."""
+    return _event(line)[0] in ("frozen", *_EVENTS)
+
+
+def _announced(outcome: JobOutcome) -> float:
+    """Seconds from the start to the word that the graph is there. MeasurementFailed when none came in order."""
+    if outcome.last is None or outcome.kind not in ("finished", "killed_late"):
+        raise _ended(outcome, Phase.TRAINING)
+    _refuse(outcome.last.line, Phase.TRAINING)
+    if outcome.kind == "killed_late":
+        detail = f"something of it still ran {KILL_SECONDS * 1000:.0f} ms after the word that the graph was ready"
+        raise MeasurementFailed(Failure.OVER_BUDGET, Phase.TRAINING, detail)
+    return outcome.last.seconds
+
+
+def _event(line: bytes) -> tuple[str | None, str]:
+    """The event and the detail in a channel line; (None, "") for what nobody should send."""
     try:
         word = json.loads(line)
-        event, detail = str(word["event"]), str(word.get("detail", ""))
+        return str(word["event"]), str(word.get("detail", ""))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
+        return None, ""
+
+
+def _refuse(line: bytes, phase: Phase) -> None:
+    """MeasurementFailed when a channel line is a refusal."""
+    event, detail = _event(line)
     if event in _EVENTS:
         raise MeasurementFailed(_EVENTS[event], phase, _printable(detail))
-    return event
 
 
 def _ended(outcome: JobOutcome, phase: Phase) -> MeasurementFailed:

@@ -7,9 +7,9 @@ is dead before a result is read. Use:
     sandbox = choose()
     probe(sandbox)  # once, before anything is trusted to it
     tools = interpreter_prefixes(python)
-    with sandbox.start([python, "{job}/in/run.py"], limits=..., tools=tools, mounts=[...]) as job:
-        asked = job.messages(1)  # wait for the first line from the channel, stamped by this process' clock
-        job.kill()
+    done = lambda line: line == b"done"  # the line from the channel that ends the job, stamped by this process' clock
+    with sandbox.start([python, "{job}/in/run.py"], limits=..., tools=tools, mounts=[...], last_word=done) as job:
+        outcome = job.wait()
         graph = job.result("graph.mlxfn", 1 << 30)
 
 Whatever comes out is the candidate's word.
@@ -26,7 +26,17 @@ from pathlib import Path
 from typing import Protocol
 
 from trainer.errors import EnvironmentNotReady
-from trainer.sandbox.job import CHANNEL, Job, JobEnd, JobLimits, JobOutcome, Message, Mount, UntrustedResult
+from trainer.sandbox.job import (
+    CHANNEL,
+    Job,
+    JobEnd,
+    JobLimits,
+    JobOutcome,
+    LastWord,
+    Message,
+    Mount,
+    UntrustedResult,
+)
 
 __all__ = [
     "CHANNEL",
@@ -34,6 +44,7 @@ __all__ = [
     "JobEnd",
     "JobLimits",
     "JobOutcome",
+    "LastWord",
     "Message",
     "Mount",
     "Sandbox",
@@ -60,14 +71,16 @@ class Sandbox(Protocol):
         mounts: Sequence[Mount] = (),
         env: Mapping[str, str] | None = None,
         cwd: str = ".",
+        last_word: LastWord | None = None,
     ) -> Job:
         """Run `argv` in a fresh sandbox and return at once.
 
         argv[0] is a Python below one of `tools` (`interpreter_prefixes` of it), which also runs the entry
         step. Mount targets and `cwd` are relative to the job's folder; "{job}" in arguments and values of
         `env` becomes that folder. The environment is `env` over PATH, LANG, HOME, TMPDIR and SCRATCH; the
-        last three name the scratch, "{job}/scratch". Descriptor CHANNEL (3) takes lines for `Job.messages`.
-        stdin is empty. EnvironmentNotReady where the sandbox cannot be set up, ValueError for a bad target.
+        last three name the scratch, "{job}/scratch". Descriptor CHANNEL (3) takes lines for `Job.messages`;
+        the first that `last_word` accepts ends the job. stdin is empty. EnvironmentNotReady where the sandbox
+        cannot be set up, ValueError for a bad target.
         """
 
 

@@ -22,8 +22,11 @@ from pathlib import Path
 
 from trainer.errors import EnvironmentNotReady
 from trainer.sandbox.entry import Entered, SetupFailed, common_limits, enter, order, sources
-from trainer.sandbox.job import SCRATCH_FILES, Job, JobLimits, Mount, StartedTree, TreeUsage
-from trainer.sandbox.linux import tree_usage
+from trainer.sandbox.job import SCRATCH_FILES, Job, JobLimits, LastWord, Mount, StartedTree, TreeUsage
+from trainer.sandbox.linux import condemned, silenced, tree_usage
+
+_PROC_PIDTBSDINFO, _PROC_FLAG_INEXIT, _SZOMB = 3, 4, 5  # sys/proc_info.h, sys/proc.h
+_DEATH_SECONDS = 60
 
 # waits for its stdin to end, which it does however the parent dies, then kills the job's process group
 _WATCHDOG = "import os, signal, sys; sys.stdin.read(); os.killpg(int(sys.argv[1]), signal.SIGKILL)"
@@ -54,6 +57,16 @@ def footprint(pid: int) -> int:
     return int(struct.unpack_from("<Q", buffer.raw, 16 + 7 * 8)[0])
 
 
+def exiting(pid: int) -> bool:
+    """Whether a macOS process is dead or on its way out: pbi_flags and pbi_status of struct proc_bsdinfo."""
+    buffer = ctypes.create_string_buffer(256)
+    library = ctypes.CDLL("/usr/lib/libproc.dylib", use_errno=True)
+    if library.proc_pidinfo(pid, _PROC_PIDTBSDINFO, ctypes.c_uint64(0), buffer, len(buffer)) <= 0:
+        return True
+    flags, status = struct.unpack_from("<II", buffer.raw)
+    return bool(flags & _PROC_FLAG_INEXIT) or status == _SZOMB
+
+
 @dataclass(slots=True)
 class _Group:
     """A process group of the host, its private folder, and the watchdog that ends it with the parent."""
@@ -74,12 +87,26 @@ class _Group:
         memory, tasks = (footprint(pid), 1) if sys.platform == "darwin" else tree_usage(pid, limits)
         return TreeUsage(memory, tasks, *folder_usage(self.entered.folders[0]))
 
-    def kill(self) -> None:
+    def kill(self) -> float:
+        process = self.entered.process
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.entered.process.pid, signal.SIGKILL)
-        self.entered.process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+
+        def dead(seconds: float) -> bool:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+            return process.returncode is not None
+
+        ends = exiting if sys.platform == "darwin" else condemned
+        lag = silenced(dead, lambda: ends(process.pid))
+        if not dead(_DEATH_SECONDS):
+            raise EnvironmentNotReady(
+                f"The run's process {process.pid} did not die by SIGKILL within {_DEATH_SECONDS} s.",
+                "Look at it with ps (a hung driver or disk holds it), and restart the machine if need be.",
+            )
         self.watchdog.kill()
         self.watchdog.communicate()
+        return lag
 
     def close(self) -> None:
         with contextlib.suppress(RecursionError):
@@ -93,6 +120,7 @@ def start_in_folder(
     mounts: Sequence[Mount],
     env: Mapping[str, str] | None,
     cwd: str,
+    last_word: LastWord | None,
 ) -> Job:
     """A job whose folder is a fresh private one with links to the inputs; `wrapper(folder)` confines it."""
 
@@ -121,7 +149,7 @@ def start_in_folder(
         )
         return StartedTree(_Group(entered, folder, watchdog), entered.output, entered.channel, entered.folders[0])
 
-    return Job(start, limits)
+    return Job(start, limits, last_word)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +167,7 @@ class NoIsolation:
         mounts: Sequence[Mount] = (),
         env: Mapping[str, str] | None = None,
         cwd: str = ".",
+        last_word: LastWord | None = None,
     ) -> Job:
         """See `trainer.sandbox.Sandbox.start`; `tools` need no binding here."""
-        return start_in_folder(lambda _: (), argv, limits, mounts, env, cwd)
+        return start_in_folder(lambda _: (), argv, limits, mounts, env, cwd, last_word)

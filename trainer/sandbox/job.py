@@ -5,7 +5,10 @@ parent" means the verifier and not a passing thread), drains the two pipes, chec
 limits, and kills. Rules:
   - everything that comes out (output, channel messages, exit code, result files) is the candidate's word;
   - time is the parent's: seconds are counted from the word to go, channel messages are stamped on arrival;
-  - no result is readable before the whole tree is dead;
+  - the thread that stamps the last word kills: the channel is read before the output, and when a line is the last
+    one (`LastWord`), nothing is done between its stamp and the kill. How long something of the tree could still run
+    after the stamp is measured; more than `KILL_SECONDS` is an end of its own kind, `killed_late`;
+  - no result is readable before the whole tree is dead, and none that was changed after the last word;
   - the scratch is held by an open descriptor, and no path in it is followed.
 """
 
@@ -29,6 +32,7 @@ from trainer.errors import TrainerError
 CHANNEL = 3  # the descriptor inside on which trusted code sends the parent one-line messages
 MESSAGE_BYTES = 4096  # the longest message
 CHANNEL_BYTES = 64 * 1024  # all messages of one job together
+KILL_SECONDS = 0.05  # from the stamp of the last word until nothing of the tree can run any more
 SCRATCH_FILES = 65_536  # files and folders a job may have at once: they cost memory that no size counts
 
 _CHECK_SECONDS = 0.1
@@ -43,7 +47,12 @@ JobEnd = Literal[
     "killed_scratch",
     "killed_output",
     "killed_by_parent",
+    "finished",  # the last word came, and the tree was killed at once
+    "killed_late",  # the last word came, but something could run for longer than KILL_SECONDS
 ]
+
+LastWord = Callable[[bytes], bool]
+"""Whether a line of the channel is the last one that counts, which ends the job. It must not raise."""
 
 
 class UntrustedResult(TrainerError):
@@ -81,13 +90,18 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class JobOutcome:
-    """How a job ended. `exit_code` is 128 + n for a signal n and meaningful for "exited" only."""
+    """How a job ended. `exit_code` is 128 + n for a signal n and meaningful for "exited" only.
+
+    `last` is the last word, where it came; `lag` the seconds from its stamp until nothing of the tree could run.
+    """
 
     kind: JobEnd
     exit_code: int
     seconds: float
     output: bytes
     truncated: bool
+    last: Message | None = None
+    lag: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +126,12 @@ class Tree(Protocol):
     def usage(self, limits: JobLimits) -> TreeUsage:
         """What it holds, exact only as far as it takes to tell whether it is within `limits`."""
 
-    def kill(self) -> None:
-        """SIGKILL everything and return when nothing is left; TrainerError where that fails."""
+    def kill(self) -> float:
+        """SIGKILL everything and return when nothing is left; TrainerError where that fails.
+
+        The seconds until nothing of it could run, `inf` where that was not seen within KILL_SECONDS: what only gives
+        back its memory runs no more, and may take longer.
+        """
 
     def close(self) -> None:
         """Release what is left of the job on the host."""
@@ -145,14 +163,17 @@ def exceeded(limits: JobLimits, seconds: float, usage: TreeUsage) -> JobEnd | No
 class Job:
     """A run in progress or over; as a context manager its tree and its scratch do not outlive the block."""
 
-    def __init__(self, start: Callable[[], StartedTree], limits: JobLimits) -> None:
+    def __init__(self, start: Callable[[], StartedTree], limits: JobLimits, last_word: LastWord | None = None) -> None:
         self._limits = limits
+        self._is_last = last_word
+        self._last: tuple[Message, float] | None = None  # with the moment of its stamp, time.monotonic()
+        self._said_at = 0  # the same moment as time.time_ns()
         self._output = bytearray()
         self._line = bytearray()
         self._messages: list[Message] = []
         self._channel_bytes = 0
         self._overflow = False
-        self._ended: tuple[JobEnd, int, float] | None = None
+        self._ended: tuple[JobEnd, int, float, float] | None = None
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
         self._closed = False
@@ -179,6 +200,11 @@ class Job:
         """stdout and stderr so far, in the order written, at most `output_bytes`."""
         return bytes(self._output)
 
+    def output_since(self, start: int, most: int) -> tuple[bytes, int]:
+        """At most `most` bytes of the output, the newest from `start` on, and how many there are in all."""
+        end = len(self._output)
+        return bytes(self._output[max(start, end - most) : end]), end
+
     def messages(self, count: int = 0, timeout: float | None = None) -> tuple[Message, ...]:
         """The channel's lines so far, once there are `count`, the job is over or `timeout` seconds passed."""
         with self._changed:
@@ -191,8 +217,14 @@ class Job:
             raise self._failure
         if self._ended is None:
             return None
-        kind, code, seconds = self._ended
-        return JobOutcome(kind, code, seconds, self.output, self._overflow)
+        kind, code, seconds, lag = self._ended
+        last = self._last[0] if self._last else None
+        return JobOutcome(kind, code, seconds, self.output, self._overflow, last, lag)
+
+    def over(self, timeout: float) -> bool:
+        """Whether the whole tree is dead, after at most `timeout` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._over, timeout)
 
     def wait(self, timeout: float | None = None) -> JobOutcome:
         """The outcome; TimeoutError when the job is still running after `timeout` seconds."""
@@ -212,8 +244,8 @@ class Job:
     def result(self, name: str, max_bytes: int) -> bytes:
         """The bytes of the plain file `name` directly in the scratch of a dead job.
 
-        UntrustedResult for anything else than a regular file of at most `max_bytes`: links are not followed,
-        a FIFO is not waited for. RuntimeError while the job runs.
+        UntrustedResult for anything else than a regular file of at most `max_bytes`, and for one that was changed
+        after the last word: links are not followed, a FIFO is not waited for. RuntimeError while the job runs.
         """
         if self.poll() is None or self._closed:
             raise RuntimeError("results are readable between a job's death and its close")
@@ -232,6 +264,8 @@ class Job:
                 raise UntrustedResult(
                     f"The result {name!r} should have at most {max_bytes} bytes and has {status.st_size}."
                 )
+            if self._last and status.st_ctime_ns > self._said_at:
+                raise UntrustedResult(f"The result {name!r} was changed after it was said to be complete.")
             with open(handle, "rb", closefd=False) as file:
                 data = file.read(status.st_size)
         finally:
@@ -277,7 +311,7 @@ class Job:
             with self._changed:
                 self._changed.notify_all()
 
-    def _supervise(self, started: StartedTree) -> tuple[JobEnd, int, float]:
+    def _supervise(self, started: StartedTree) -> tuple[JobEnd, int, float, float]:
         """Run the job to its end; nothing of it is alive when this returns."""
         os.set_blocking(started.output, False)
         os.set_blocking(started.channel, False)
@@ -293,24 +327,28 @@ class Job:
             while kind is None:
                 # a closed pipe most likely means the end, and no event will tell of it
                 pause = _SOON_SECONDS if len(selector.get_map()) < 3 else max(0.0, check - time.monotonic())
-                ready = selector.select(pause)
-                seconds = time.monotonic() - begin
-                for key, _ in ready:
-                    if key.fileobj == self._wake:
+                ready = {key.fd: key for key, _ in selector.select(pause)}
+                for handle in (started.channel, self._wake, started.output):
+                    if (key := ready.get(handle)) is None or self._last:
+                        continue
+                    if handle == self._wake:
                         kind = "killed_by_parent"
-                    elif not (data := os.read(key.fd, _READ_BYTES)):
+                    elif not (data := os.read(handle, _READ_BYTES)):
                         selector.unregister(key.fileobj)
                     else:
-                        key.data(data, seconds)
+                        key.data(data, begin)
+                if self._last:
+                    break
                 if (code := tree.poll()) is not None:
                     kind = "exited"
                 elif self._overflow:
                     kind = "killed_output"
                 elif kind is None and time.monotonic() >= check:
-                    kind = exceeded(self._limits, seconds, tree.usage(self._limits))
+                    kind = exceeded(self._limits, time.monotonic() - begin, tree.usage(self._limits))
                     check = time.monotonic() + _CHECK_SECONDS
-            seconds = time.monotonic() - begin
-        tree.kill()
+        killing = time.monotonic()
+        lag = tree.kill()
+        seconds = killing - begin
         for handle, take in ((started.output, self._take_output), (started.channel, self._take_channel)):
             while not self._overflow:
                 try:
@@ -319,24 +357,37 @@ class Job:
                     break
                 if not data:
                     break
-                take(data, seconds)
-        if kind == "exited" and self._overflow:
+                take(data, begin)
+        if kind in (None, "exited") and self._last:
+            lag += max(0.0, killing - self._last[1])
+            kind = "finished" if lag <= KILL_SECONDS else "killed_late"
+        elif kind == "exited" and self._overflow:
             kind = "killed_output"
-        return kind, -1 if code is None else code, seconds
+        assert kind is not None
+        return kind, -1 if code is None else code, seconds, lag
 
-    def _take_output(self, data: bytes, _seconds: float) -> None:
+    def _take_output(self, data: bytes, _begin: float) -> None:
         room = self._limits.output_bytes - len(self._output)
         self._output += data[:room]
         self._overflow |= len(data) > room
 
-    def _take_channel(self, data: bytes, seconds: float) -> None:
+    def _take_channel(self, data: bytes, begin: float) -> None:
+        stamp, now = time.monotonic(), time.time_ns()
+        if self._last:
+            return
         self._channel_bytes += len(data)
         *lines, rest = (self._line + data).split(b"\n")
         self._line = bytearray(rest)
         if self._channel_bytes > CHANNEL_BYTES or any(len(line) > MESSAGE_BYTES for line in (*lines, rest)):
             self._overflow = True
             return
-        if lines:
+        found = []
+        for line in lines:
+            found.append(Message(stamp - begin, bytes(line)))
+            if self._is_last and self._is_last(bytes(line)):
+                self._last, self._said_at = (found[-1], stamp), now
+                break
+        self._messages += found
+        if found and not self._last:  # with the last word, the kill comes first and tells of both
             with self._changed:
-                self._messages += (Message(seconds, bytes(line)) for line in lines)
                 self._changed.notify_all()

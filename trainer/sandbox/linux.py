@@ -24,25 +24,29 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import platform
 import select
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainer.errors import EnvironmentNotReady
 from trainer.sandbox import seccomp
 from trainer.sandbox.entry import Entered, Order, SetupFailed, common_limits, enter, order, prefixes, sources
-from trainer.sandbox.job import Job, JobLimits, Mount, StartedTree, TreeUsage
+from trainer.sandbox.job import KILL_SECONDS, Job, JobLimits, LastWord, Mount, StartedTree, TreeUsage
 
 JOB = "/job"
 _SHM_BYTES = 64 << 20
 _KILL_MILLISECONDS = 60_000
 _REAP_SECONDS = 5
+_LOOK_SECONDS = 0.005
+_PF_EXITING = 0x4  # include/linux/sched.h
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _DEVICES = (
     "/dev/null",
@@ -184,6 +188,41 @@ def tree_usage(root: int, limits: JobLimits) -> tuple[int, int]:
     return memory, tasks
 
 
+def condemned(root: int) -> bool:
+    """Whether no thread of the tree below `root` can run a further instruction of its own: each is dead, on its way
+    out, or has SIGKILL pending, which is seen before any return from the kernel.
+    """
+    for pid in descendants(root):
+        with contextlib.suppress(OSError):  # it is gone
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with contextlib.suppress(OSError):
+                    if not _ends(f"/proc/{pid}/task/{task}"):
+                        return False
+    return True
+
+
+def _ends(task: str) -> bool:
+    with open(f"{task}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    if fields[0] in (b"Z", b"X") or int(fields[6]) & _PF_EXITING:
+        return True
+    with open(f"{task}/status", "rb") as file:
+        pending = [line.split()[1] for line in file if line.startswith((b"SigPnd:", b"ShdPnd:"))]
+    return any(int(mask, 16) >> (signal.SIGKILL - 1) & 1 for mask in pending)
+
+
+def silenced(dead: Callable[[float], bool], doomed: Callable[[], bool]) -> float:
+    """Seconds from now until nothing of a killed tree could run, `inf` where that was not seen in KILL_SECONDS.
+
+    `dead` waits so many seconds for the tree's death, `doomed` says whether what is left of it cannot run.
+    """
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) <= KILL_SECONDS:
+        if dead(min(_LOOK_SECONDS, KILL_SECONDS - passed)) or doomed():
+            return time.monotonic() - began
+    return math.inf
+
+
 def _proportional(pid: int) -> int:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as rollup:
         for line in rollup:
@@ -216,11 +255,12 @@ class _Namespace:
             sum(system.f_files - system.f_ffree for system in file_systems),
         )
 
-    def kill(self) -> None:
+    def kill(self) -> float:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.handle, signal.SIGKILL)
         waiting = select.poll()
         waiting.register(self.handle, select.POLLIN)
+        lag = silenced(lambda seconds: bool(waiting.poll(1000 * seconds)), lambda: condemned(self.init))
         if not waiting.poll(_KILL_MILLISECONDS):
             raise EnvironmentNotReady(
                 f"The sandbox's process {self.init} should die by SIGKILL and is still there.",
@@ -234,6 +274,7 @@ class _Namespace:
         for folder in self.entered.folders[1:]:
             os.close(folder)
         os.close(self.handle)
+        return lag
 
     def close(self) -> None:
         """The scratch's last descriptor is the job's; nothing is left here."""
@@ -255,6 +296,7 @@ class Bubblewrap:
         mounts: Sequence[Mount] = (),
         env: Mapping[str, str] | None = None,
         cwd: str = ".",
+        last_word: LastWord | None = None,
     ) -> Job:
         """See `trainer.sandbox.Sandbox.start`."""
         bwrap = shutil.which("bwrap")
@@ -278,7 +320,7 @@ class Bubblewrap:
         chosen = {name: os.environ[name] for name in _GPU_CHOICE if self.cuda and name in os.environ}
         what = order(JOB, argv, chosen | dict(env or {}), cwd, (f"{JOB}/scratch", "/dev/shm"), caps)
         wanted = options(mounts, tools, limits.scratch_bytes, self.cuda)
-        return Job(lambda: self._enter(bwrap, wanted, what), limits)
+        return Job(lambda: self._enter(bwrap, wanted, what), limits, last_word)
 
     def _enter(self, bwrap: str, wanted: Sequence[str], what: Order) -> StartedTree:
         with contextlib.ExitStack() as files:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from trainer.errors import EnvironmentNotReady
 from trainer.sandbox.entry import prefixes, sources
 from trainer.sandbox.host import start_in_folder
-from trainer.sandbox.job import Job, JobLimits, Mount
+from trainer.sandbox.job import Job, JobLimits, LastWord, Mount
 
 SANDBOX_EXEC = "/usr/bin/sandbox-exec"
 TASKPOLICY = "/usr/sbin/taskpolicy"
@@ -67,6 +67,7 @@ class Seatbelt:
         mounts: Sequence[Mount] = (),
         env: Mapping[str, str] | None = None,
         cwd: str = ".",
+        last_word: LastWord | None = None,
     ) -> Job:
         """See `trainer.sandbox.Sandbox.start`."""
         if not os.access(SANDBOX_EXEC, os.X_OK):
@@ -79,4 +80,4 @@ class Seatbelt:
             rules = profile(str(folder), named, inputs)
             return [TASKPOLICY, "-m", megabytes, SANDBOX_EXEC, "-p", rules]
 
-        return start_in_folder(wrapper, argv, limits, mounts, env, cwd)
+        return start_in_folder(wrapper, argv, limits, mounts, env, cwd, last_word)

@@ -315,6 +315,39 @@ def test_what_does_not_matter_changes_nothing(name: str, measurer: Measurer, hon
     assert result.val_bpb == pytest.approx(honest.val_bpb, abs=1e-6)
 
 
+LATE_SWAP = (
+    FORGED
+    + """
+import time
+import mlx.core as mx
+def save(bias):
+    bent = lambda x: (mx.zeros((B, 64, 512)) + bias * (mx.arange(512) == x[..., None]),)
+    mx.export_function(SCRATCH + "/next.mlxfn", bent, mx.zeros((B, 64), mx.int32))
+    os.replace(SCRATCH + "/next.mlxfn", SCRATCH + "/graph.mlxfn")
+save(0.0)
+flood = b"\\n" * 4_100_000
+while flood:
+    flood = flood[os.write(1, flood[: 1 << 16]) :]
+time.sleep(0.35)
+say()
+while True:
+    time.sleep(0.2)
+    save(3.0)
+"""
+)
+
+
+def test_what_comes_after_the_word_is_not_measured(sandbox: Sandbox, project: Path, tmp_path: Path) -> None:
+    """A log of millions of lines keeps the parent busy, while the script goes on and replaces its graph."""
+    patient = make(sandbox, project, tmp_path, smoke(), replace(POLICY, output_bytes=MeasurementPolicy().output_bytes))
+    result = measure(patient, LATE_SWAP, progress=lambda *_: None)
+    assert result.findings == ()
+    assert result.losses is not None
+    assert result.losses == pytest.approx(math.log(VOCABULARY), abs=1e-4)  # of the graph as it was announced
+    assert result.train_seconds is not None
+    assert result.seconds[Phase.TRAINING] < result.train_seconds + 0.05
+
+
 def test_a_huge_offset_does_not_defeat_normalisation(measurer: Measurer) -> None:
     result = measure(measurer, with_logits("z * 0 + 1e9"))  # float32 logsumexp(z) - z[target] would be 0
     assert result.losses is not None
