@@ -9,10 +9,11 @@
 1. *Train.* The candidate runs in a fresh sandbox that holds the pinned snapshot with only its mutable files replaced,
    the training shards and the tokenizer, all read-only, and a `prepare` module that freezes the model on the first
    `evaluate_bpb` (`inside_prepare.py`). The parent's clock runs from the start of the process to the word that the
-   graph is ready; then the whole tree is killed, and only then is the graph read, as bytes of bounded size. So
-   log, loop, clock and arguments of `evaluate_bpb` do not matter, nothing is left to change the graph afterwards, and
-   all that came out is one pure function of (B, T) tokens. A candidate that writes the graph and sends the word without
-   our shim gains nothing: the graph is what is judged.
+   graph is ready. The thread that stamps the word kills the whole tree before it looks at anything else; a tree of
+   which something could run 50 ms later is a failed run. Only then is the graph read, as bytes of bounded size that
+   did not change after the word. So log, loop, clock and arguments of `evaluate_bpb` do not matter, nothing is left
+   to change the graph afterwards, and all that came out is one pure function of (B, T) tokens. A candidate that
+   writes the graph and sends the word without our shim gains nothing: the graph is what is judged.
 2. *Claim.* A fresh sandbox runs our worker over the graph and returns one cross-entropy per validation position. The
    graph is untrusted native code (MLX graphs are not memory-safe), so this worker may be the candidate's by now, and
    it has seen the targets: its losses are a claim. The parent checks form, finiteness and sign and sums in
