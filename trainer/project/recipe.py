@@ -18,7 +18,7 @@ from trainer.project import hyperparameters
 
 
 @dataclass(frozen=True, slots=True)
-class ProjectTerms:
+class RecipeTerms:
     """How a project is created on chain; prices in lamports, `baseline_runs` measured before."""
 
     token_name: str
@@ -36,7 +36,7 @@ class Recipe:
     name: str
     files: Mapping[str, bytes]
     data_arguments: tuple[str, ...]
-    terms: ProjectTerms
+    terms: RecipeTerms
 
 
 def names() -> list[str]:
@@ -54,7 +54,7 @@ def load(name: str) -> Recipe:
         files = {path: _source(folder, source) for path, source in document["files"].items()}
         train = hyperparameters.replace(files["train.py"].decode(), document["hyperparameters"])
         files["train.py"] = train.encode()
-        return Recipe(name, files, tuple(document["data"]["arguments"]), ProjectTerms(**document["project"]))
+        return Recipe(name, files, tuple(document["data"]["arguments"]), RecipeTerms(**document["project"]))
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise InvalidBundle(
             f"{folder / 'bundle.toml'} does not fit: {error!r}.", "Restore it from the repository."
