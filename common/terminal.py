@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -101,17 +100,6 @@ class _Bar(ProgressColumn):
         filled = round(20 * share)
         bar = Text("━" * filled, style="cyan").append("━" * (20 - filled), style="dim")
         return bar.append(f" {elapsed:.0f} s, {max(0.0, self._expected - elapsed):.0f} s left", style="default")
-
-
-def printable(text: str, limit: int = 200, *, spaces: bool = False) -> str:
-    """Text from outside as one line that cannot steer a terminal or hide in a page, at most `limit` characters.
-
-    Control, format (which turn the direction of writing), private and unassigned characters become spaces; runs of
-    spaces become one unless `spaces` keeps them.
-    """
-    shown = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in text[: 4 * limit].expandtabs(4))
-    shown = shown.rstrip() if spaces else " ".join(shown.split())
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def pause_if_interactive(question: str) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from chain.errors import ChainError, InvalidData, NetworkUnreachable
+from common.text import printable
 
 USER_AGENT = "openresearch-miner/0.1"
 MAX_REPLY = 1 << 20
@@ -28,8 +29,7 @@ _HOPELESS = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects
 
 def readable(body: bytes, limit: int = 200) -> str:
     """The beginning of `body` as one printable line of at most `limit` characters."""
-    text = " ".join(body[: 2 * limit].decode(errors="replace").split())[:limit]
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return printable(body[: 4 * limit].decode(errors="replace"), limit)
 
 
 @dataclass(frozen=True, slots=True)

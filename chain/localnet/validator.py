@@ -37,6 +37,7 @@ from solders.pubkey import Pubkey
 
 from chain.errors import ChainError, NetworkUnreachable, NotFound
 from common.files import write_atomic
+from common.text import printable
 
 METAPLEX: Final = Pubkey.from_string("metaqbxxUerdq28cj1RbAWkYQm3ybzjb6a8bt518x1s")
 PORTS: Final = 3  # in a row: RPC, websocket, faucet
@@ -316,7 +317,7 @@ def _ask(client: Any, url: str, method: str, parameters: list[Any]) -> Any:
     if not isinstance(document, dict) or "result" not in document:
         problem = document.get("error") if isinstance(document, dict) else document
         words = problem.get("message") if isinstance(problem, dict) else problem
-        raise ValueError("".join(c for c in str(words)[:200] if c.isprintable()))
+        raise ValueError(printable(str(words)))
     return document["result"]
 
 
@@ -346,5 +347,5 @@ def last_words(plan: Plan) -> str:
             file.seek(max(0, path.stat().st_size - _TAIL))
             lines = [line.strip() for line in file.read(_TAIL).decode(errors="replace").splitlines() if line.strip()]
             if lines:
-                return "".join(c for c in lines[-1] if c.isprintable())[:300]
+                return printable(lines[-1], 300)
     return "it said nothing"

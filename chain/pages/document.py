@@ -1,16 +1,17 @@
 """A JSON document from outside as titled sections of rows, for people: generic over fields it does not know.
 
-Nothing in the document is believed: `clean` takes out what could steer a terminal or reorder text, long text is
+Nothing in the document is believed: what could steer a terminal or reorder text is taken out, long text is
 cut, and depth and number of rows are bounded. Escaping for HTML is for whoever writes HTML.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from common.text import multiline, printable
 
 MAX_TEXT: Final = 2_000  # characters of one value
 MAX_ROWS: Final = 1_000
@@ -35,18 +36,6 @@ class Section:
     rows: tuple[Row, ...]
 
 
-def clean(text: str, limit: int = MAX_TEXT, *, lines: bool = False) -> str:
-    """`text` without control, formatting and unassigned characters, cut at `limit`; newlines only if `lines`."""
-    cut = text[: limit + 1]
-    kept = "".join(
-        character if lines and character == "\n" else " " if character in "\n\t\r" else character
-        for character in cut
-        if character in "\n\t\r" or unicodedata.category(character)[0] not in "C"
-    )
-    kept = kept.replace("\u2028", " ").replace("\u2029", " ")
-    return kept if len(text) <= limit else kept[:limit] + " …"
-
-
 def sections(document: object) -> list[Section]:
     """A section per top-level object or list, the plain fields first in one named "general"."""
     if not isinstance(document, Mapping):
@@ -69,7 +58,7 @@ def sections(document: object) -> list[Section]:
 
 def words(name: str) -> str:
     """A field's name as words: camelCase and snake_case taken apart."""
-    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", clean(name, MAX_NAME).replace("_", " "))
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", printable(name, MAX_NAME).replace("_", " "))
     return " ".join(part if part.isupper() else part.lower() for part in apart.split()) or "(no name)"
 
 
@@ -117,4 +106,4 @@ def _plain(value: object) -> str:
         return "yes" if value else "no"
     if value is None:
         return "none"
-    return clean(str(value), lines=True)
+    return multiline(str(value), MAX_TEXT)

@@ -9,7 +9,7 @@ from solders.pubkey import Pubkey
 
 from chain.indexer.store import IndexedEvent
 from chain.pages import show
-from chain.pages.document import clean
+from common.text import printable
 
 if TYPE_CHECKING:
     from chain.pages.overview import Meaning
@@ -41,7 +41,7 @@ def line(indexed: IndexedEvent, meaning: Meaning | None = None) -> str:
     head = f"{stamp:<19}  {'VANISHED ' if indexed.removed else ''}"
     event = indexed.event
     if event is None:
-        return f"{head}malformed event in {indexed.signature}: {clean(indexed.problem, 200)}"
+        return f"{head}malformed event in {indexed.signature}: {printable(indexed.problem, 200)}"
     parts = [f"{type(event).__name__:<18}"]
     if hasattr(event, "id"):
         parts.append(f"proposal {event.id}")

@@ -14,10 +14,11 @@ from itertools import pairwise
 from chain.irys.dataitem import ItemId
 from chain.network.base import LAMPORTS_PER_SOL
 from chain.pages import show
-from chain.pages.document import Row, Section, clean, sections
+from chain.pages.document import Row, Section, sections
 from chain.pages.overview import Day, Overview
 from chain.pages.text import RECENT, gain_text
 from chain.program.accounts import ProposalStatus
+from common.text import multiline, printable
 
 _STACK = (
     ProposalStatus.APPROVED,
@@ -119,7 +120,7 @@ def page(found: Overview) -> bytes:
 
 
 def _text(value: object, limit: int = 2_000, *, lines: bool = False) -> str:
-    return html.escape(clean(str(value), limit, lines=lines))
+    return html.escape((multiline if lines else printable)(str(value), limit))
 
 
 def _unknown(found: Overview) -> str:

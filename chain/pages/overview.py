@@ -20,10 +20,10 @@ from chain.connection.opening import Connection
 from chain.errors import ChainError, InvalidData
 from chain.money import score
 from chain.pages import show
-from chain.pages.document import clean
 from chain.program.accounts import Project, Proposal, ProposalStatus
 from chain.projects import listing
 from chain.projects.listing import Malformed
+from common.text import printable
 
 DAYS = 35
 _DOCUMENT_BYTES = 1024 * 1024
@@ -172,7 +172,7 @@ def meaning(connection: Connection, project: Project) -> Meaning:
         metrics = _fetch(connection, project, project.baseline_metrics_irys_id, project.baseline_metrics_hash)
         name, convention = infer(project.baseline_aggregate_score, protocol, metrics)
     except ChainError as error:
-        return Meaning("score", None, clean(error.problem, 400), protocol)
+        return Meaning("score", None, printable(error.problem, 400), protocol)
     return Meaning(name, convention, "", protocol)
 
 
@@ -188,7 +188,7 @@ def infer(baseline_score: int, protocol: Any, metrics: Any) -> tuple[str, score.
     problem = InvalidData("The baseline metrics artifact holds no baseline metric.")
     for value in _baselines(metrics, name):
         try:
-            return clean(name, 32), score.infer(baseline_score, value, minimize=direction == "minimize")
+            return printable(name, 32), score.infer(baseline_score, value, minimize=direction == "minimize")
         except InvalidData as error:
             problem = error
     raise problem

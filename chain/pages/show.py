@@ -11,9 +11,9 @@ from typing import Any
 from solders.pubkey import Pubkey
 
 from chain.irys.dataitem import ItemId
-from chain.pages.document import clean
 from chain.program.accounts import Project, Proposal, ProposalStatus
 from chain.projects.listing import Malformed
+from common.text import printable
 
 
 def as_json(record: Any) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def fields_text(record: Any) -> str:
     """An account as lines of name and value; times are shown as dates too."""
     lines = []
     for name, value in as_json(record).items():
-        shown = clean(value) if isinstance(value, str) else value
+        shown = printable(value) if isinstance(value, str) else value
         if name.endswith(("_at", "_until")) and value:
             shown = f"{value}  ({when(value)})"
         lines.append(f"{name.replace('_', ' '):<28} {shown}")
@@ -38,8 +38,8 @@ def projects(found: Sequence[Project], malformed: Sequence[Malformed] = ()) -> s
         return "no projects"
     head = f"{'id':>4}  {'symbol':<10} {'baseline':>14} {'best':>14} {'rewards':>8}  name"
     rows = [
-        f"{p.id:>4}  {clean(p.token_symbol, 10):<10} {p.baseline_aggregate_score:>14,} "
-        f"{p.current_best_aggregate_score:>14,} {p.miner_pool_minted:>8,}  {clean(p.token_name, 40)}"
+        f"{p.id:>4}  {printable(p.token_symbol, 10):<10} {p.baseline_aggregate_score:>14,} "
+        f"{p.current_best_aggregate_score:>14,} {p.miner_pool_minted:>8,}  {printable(p.token_name, 40)}"
         for p in found
     ]
     return "\n".join([head, *rows, *map(malformed_line, malformed)])
@@ -68,7 +68,7 @@ def when(seconds: int) -> str:
 
 def malformed_line(entry: Malformed) -> str:
     """An account that cannot be read, as one line."""
-    return f"   ?  malformed account {entry.address} of {entry.size} bytes: {clean(entry.problem, 200)}"
+    return f"   ?  malformed account {entry.address} of {entry.size} bytes: {printable(entry.problem, 200)}"
 
 
 def malformed_json(entry: Malformed) -> dict[str, Any]:

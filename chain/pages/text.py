@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from chain.money import score
 from chain.network.base import LAMPORTS_PER_SOL
 from chain.pages import show
-from chain.pages.document import Section, clean, sections
+from chain.pages.document import Section, sections
 from chain.pages.overview import Day, Meaning, Overview
 from chain.program.accounts import ProposalStatus
+from common.text import printable
 
 GLYPHS = {
     ProposalStatus.APPROVED: "█",
@@ -42,7 +43,7 @@ def text(found: Overview, width: int = 100) -> str:
 
 def _figures(found: Overview) -> list[str]:
     project, meaning = found.project, found.meaning
-    lines = [f"{clean(project.token_name, 64)} ({clean(project.token_symbol, 32)}), project {project.id}", ""]
+    lines = [f"{printable(project.token_name, 64)} ({printable(project.token_symbol, 32)}), project {project.id}", ""]
 
     def row(name: str, value: str) -> None:
         lines.append(f"  {name:<18} {value}")

@@ -23,8 +23,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from common.files import write_atomic
+from common.text import printable
 from miner.proposers import prompt
-from miner.proposers.base import SCRIPT, Candidate, Context, ProposerFailed, one_line
+from miner.proposers.base import SCRIPT, Candidate, Context, ProposerFailed
 from trainer.errors import EnvironmentNotReady, InvalidBundle, TrainerError
 from trainer.project import bundle
 from trainer.project.protocol import MutableSurface
@@ -92,7 +93,7 @@ class Agent:
         )
         code, output = _follow(command, limit, context)
         write_atomic(folder / f"{context.number:04d}.log", output)
-        shown = one_line(experiment.tail(output, 1))
+        shown = printable(experiment.tail(output, 1))
         if code is None:
             raise ProposerFailed(
                 f"The agent was stopped after {limit:.0f} seconds.", "Allow more with --agent-minutes."
@@ -155,7 +156,7 @@ def edited(tree: Path, given: Mapping[str, bytes]) -> str:
         path for path in found.keys() | given.keys() if path != SCRIPT and found.get(path) != given.get(path)
     )
     if paths:
-        shown = one_line(", ".join(paths[:5]))
+        shown = printable(", ".join(paths[:5]))
         raise ProposerFailed(f"The agent changed more than {SCRIPT}: {shown}.", "Its edit was thrown away.")
     if not source.strip() or found[SCRIPT] == given[SCRIPT]:
         raise ProposerFailed(f"The agent did not change {SCRIPT}.", "Its output is in the session's folder.")

@@ -7,7 +7,6 @@ the history, so a session that is killed at any moment and starts again loses no
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,18 +104,6 @@ class Proposer(Protocol):
 
     def propose(self, context: Context) -> Candidate | None:
         """The next candidate, or None where nothing is left to try; ProposerFailed where this attempt failed."""
-
-
-def plain(text: str) -> str:
-    """Text from outside without control, format and unpaired characters; tabs and line feeds stay."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
-
-
-def one_line(text: str, most: int = MAX_HYPOTHESIS) -> str:
-    """Text from outside as one printable line of at most `most` characters."""
-    line = " ".join(plain(text).split())
-    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def decision(word: str) -> Decision:

@@ -8,7 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from miner.proposers.base import SCRIPT, ProposerFailed, one_line
+from common.text import printable
+from miner.proposers.base import SCRIPT, ProposerFailed
 from trainer.errors import EnvironmentNotReady
 
 MAX_DIFF = 1024 * 1024  # characters
@@ -75,4 +76,4 @@ def _git_apply(folder: Path, strip: int, diff: str) -> None:
     except (subprocess.TimeoutExpired, UnicodeEncodeError):
         raise ProposerFailed("The diff cannot be applied: git gave up on it.") from None
     if done.returncode != 0:
-        raise ProposerFailed(f"The diff does not apply: {one_line(done.stderr.decode(errors='replace'))}")
+        raise ProposerFailed(f"The diff does not apply: {printable(done.stderr.decode(errors='replace'))}")

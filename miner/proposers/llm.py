@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from common.files import write_atomic
+from common.text import multiline, printable
 from miner.proposers import diffs, prompt
-from miner.proposers.base import SCRIPT, Candidate, Context, ProposerFailed, one_line, plain
+from miner.proposers.base import SCRIPT, Candidate, Context, ProposerFailed
 from trainer.errors import InvalidBundle, TrainerError
 from trainer.project import hyperparameters
 
@@ -86,7 +87,7 @@ class Llm:
         parts = urlsplit(self._url)
         if self._key and parts.scheme != "https" and parts.hostname not in _LOOPBACK:
             raise TrainerError(
-                f"{one_line(url)} would get the key in {' or '.join(KEYS)} unencrypted.", "Use https, or unset it."
+                f"{printable(url)} would get the key in {' or '.join(KEYS)} unencrypted.", "Use https, or unset it."
             )
 
     def propose(self, context: Context) -> Candidate | None:
@@ -147,7 +148,7 @@ class Llm:
             except httpx.TimeoutException:
                 why = "no answer in time"
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                why = f"no connection: {one_line(str(error)) or type(error).__name__}"
+                why = f"no connection: {printable(str(error)) or type(error).__name__}"
             else:
                 if status == 200:
                     return self._read(content, usage, usage_file, messages)
@@ -205,7 +206,7 @@ class Llm:
 
     def _shown(self, content: bytes) -> str:
         text = content[:2000].decode(errors="replace")
-        return one_line(text.replace(self._key, "***") if self._key else text)
+        return printable(text.replace(self._key, "***") if self._key else text)
 
 
 def read_answer(text: str, context: Context) -> str:
@@ -232,14 +233,14 @@ def _visible(text: str) -> str:
 
 
 def _without_blocks(text: str) -> str:
-    return _BLOCK.sub("", _visible(plain(text)))
+    return _BLOCK.sub("", _visible(multiline(text)))
 
 
 def _endpoint(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise TrainerError(
-            f"--llm-url {one_line(url)!r} is not the base of an API.", "Write for instance http://127.0.0.1:8080/v1."
+            f"--llm-url {printable(url)!r} is not the base of an API.", "Write for instance http://127.0.0.1:8080/v1."
         )
     base = url.rstrip("/")
     return base if base.endswith("/chat/completions") else f"{base}/chat/completions"

@@ -13,7 +13,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from miner.proposers.base import Candidate, Context, Proposer, ProposerFailed, one_line
+from common.text import printable
+from miner.proposers.base import Candidate, Context, Proposer, ProposerFailed
 from trainer.errors import InvalidBundle, TrainerError
 from trainer.project import hyperparameters
 
@@ -86,8 +87,8 @@ def _checked(candidate: Candidate, name: str, context: Context) -> Candidate:
     except InvalidBundle as error:
         raise ProposerFailed(f"The candidate is no Python script: {error.problem}") from error
     if known:
-        raise ProposerFailed(f"The candidate was tried before: {one_line(candidate.hypothesis)}.")
-    return Candidate(candidate.source, one_line(candidate.hypothesis) or "no hypothesis given", name)
+        raise ProposerFailed(f"The candidate was tried before: {printable(candidate.hypothesis)}.")
+    return Candidate(candidate.source, printable(candidate.hypothesis) or "no hypothesis given", name)
 
 
 def parse(spec: str, makers: Mapping[str, Callable[[], Proposer]], *, seed: int, say: Say) -> Mixture:

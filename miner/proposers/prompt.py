@@ -11,7 +11,8 @@ import json
 import secrets
 from collections.abc import Sequence
 
-from miner.proposers.base import MAX_HYPOTHESIS, SCRIPT, Context, Tried, one_line, plain
+from common.text import multiline, printable
+from miner.proposers.base import MAX_HYPOTHESIS, SCRIPT, Context, Tried
 
 MAX_LOG = 6_000  # characters, the last ones
 MAX_TRIALS = 60
@@ -24,14 +25,14 @@ def build(context: Context, answer: str, *, with_source: bool) -> str:
     """The whole prompt; `answer` says how to answer, `with_source` includes the incumbent's train.py."""
     protocol, primary = context.protocol, context.protocol.primary
     better = "lower" if primary.direction == "minimize" else "higher"
-    data = [("the project's purpose", plain(protocol.purpose)[:2000]), ("the project's own rules", _rules(context))]
+    data = [("the project's purpose", multiline(protocol.purpose)[:2000]), ("the project's own rules", _rules(context))]
     if with_source:
-        data.append((f"{SCRIPT}, the best so far", plain(context.source)))
+        data.append((f"{SCRIPT}, the best so far", multiline(context.source)))
     data.append(("trials so far, newest last", _history(context.history)))
     if context.pending:
-        pending = "\n".join(f"{trial.number}. {one_line(trial.hypothesis)}" for trial in context.pending)
+        pending = "\n".join(f"{trial.number}. {printable(trial.hypothesis)}" for trial in context.pending)
         data.append(("being tried now by others", pending))
-    data.append((f"the end of the log of the best {SCRIPT}", plain(context.log)[-MAX_LOG:]))
+    data.append((f"the end of the log of the best {SCRIPT}", multiline(context.log)[-MAX_LOG:]))
     mark = _mark([text for _, text in data])
     sections = [f"{title}:\n<<<{mark}\n{text or '(nothing)'}\n{mark}>>>" for title, text in data]
     rules = [
@@ -59,10 +60,10 @@ def build(context: Context, answer: str, *, with_source: bool) -> str:
 
 def hypothesis(answer: str) -> str:
     """The last HYPOTHESIS: line of an answer, or the first line that says something, or ""."""
-    lines = [one_line(line, 10_000).strip("*`#> ") for line in plain(answer).split("\n")]
+    lines = [printable(line, 10_000).strip("*`#> ") for line in multiline(answer).split("\n")]
     marked = [line[len(_HYPOTHESIS) :].strip("* ") for line in lines if line.upper().startswith(_HYPOTHESIS)]
     found = next((line for line in reversed(marked) if line), "") or next((line for line in lines if line), "")
-    return one_line(found)
+    return printable(found)
 
 
 def _mark(texts: list[str]) -> str:
@@ -74,7 +75,7 @@ def _mark(texts: list[str]) -> str:
 
 def _fixed(context: Context) -> list[str]:
     surface = context.protocol.surface
-    return [one_line(path, 80) for path in dict.fromkeys((*surface.harness, *surface.forbidden))]
+    return [printable(path, 80) for path in dict.fromkeys((*surface.harness, *surface.forbidden))]
 
 
 def _history(history: Sequence[Tried]) -> str:
@@ -85,12 +86,12 @@ def _rules(context: Context) -> str:
     """The parts of the protocol's document that speak to who makes changes."""
     raw = context.protocol.raw
     parts = {name: raw[name] for name in _PARTS if name in raw}
-    return plain(json.dumps(parts, indent=1, ensure_ascii=False))[:MAX_RULES]
+    return multiline(json.dumps(parts, indent=1, ensure_ascii=False))[:MAX_RULES]
 
 
 def _line(trial: Tried) -> str:
     if trial.delta is not None:
         outcome = f"{trial.decision}, {trial.delta:+.6f} better" if trial.number else "the start"
     else:
-        outcome = f"{trial.decision}: {one_line(trial.detail)}" if trial.detail else trial.decision
-    return f"{trial.number}. {one_line(trial.hypothesis)} -> {outcome}"
+        outcome = f"{trial.decision}: {printable(trial.detail)}" if trial.detail else trial.decision
+    return f"{trial.number}. {printable(trial.hypothesis)} -> {outcome}"

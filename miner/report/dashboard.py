@@ -25,7 +25,8 @@ from rich.live import Live as Screen
 from rich.text import Text
 
 from chain.network.base import LAMPORTS_PER_SOL
-from common.terminal import Say, View, printable
+from common.terminal import Say, View
+from common.text import printable
 from miner.journal.journal import Session, TrialRecord
 from miner.report import summary
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common.terminal import printable
+from common.text import printable
 from miner.journal import about, journal
 from miner.journal.about import About
 from miner.journal.journal import Session, TrialRecord, now

@@ -16,7 +16,7 @@ from html import escape
 from pathlib import Path
 
 from chain.network.base import LAMPORTS_PER_SOL
-from common.terminal import printable
+from common.text import printable
 from miner.journal.journal import Submission, TrialRecord
 from miner.report import chart, summary
 from miner.report.material import MAX_DETAILED, Exhibit, Material

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from chain.network.base import LAMPORTS_PER_SOL
-from common.terminal import printable
+from common.text import printable
 from miner.journal import about, journal
 from miner.journal.about import About
 from miner.journal.journal import Session, TrialRecord

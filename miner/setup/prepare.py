@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from common.terminal import printable
+from common.text import printable
 from trainer.errors import EnvironmentNotReady, InvalidProtocol
 from trainer.machine import environment
 from trainer.machine.environment import Environment

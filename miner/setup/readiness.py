@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from common.resources import HARNESS
-from common.terminal import printable
+from common.text import printable
 from trainer.errors import EnvironmentNotReady
 from trainer.machine import environment, hardware
 from trainer.project.task import Task

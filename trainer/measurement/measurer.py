@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from common.text import printable
 from trainer.errors import StopRun, TrainerError
 from trainer.machine import environment as environments
 from trainer.machine import scratch
@@ -403,7 +404,7 @@ def _show_lines(job: Job, report: Progress) -> None:
         new, end = job.output_since(shown, _LINE_BYTES)
         whole = max(new.rfind(b"\n"), new.rfind(b"\r")) + 1
         for line in new[:whole].splitlines()[-_LINES:]:
-            report(Phase.TRAINING, _printable(line[: _LINE_BYTES // _LINES].decode(errors="replace")))
+            report(Phase.TRAINING, printable(line[: _LINE_BYTES // _LINES].decode(errors="replace"), 500))
         shown = end - (len(new) - whole)
         if over:
             return
@@ -452,7 +453,7 @@ def _ended(outcome: JobOutcome, phase: Phase) -> MeasurementFailed:
     if outcome.exit_code == 0:
         return MeasurementFailed(Failure.NO_EVALUATION, phase, "it ended without calling evaluate_bpb")
     last = _text(outcome.output).strip().splitlines()[-1:] or ["no output"]
-    return MeasurementFailed(Failure.CRASH, phase, f"exit status {outcome.exit_code}: {_printable(last[0])}")
+    return MeasurementFailed(Failure.CRASH, phase, f"exit status {outcome.exit_code}: {printable(last[0], 500)}")
 
 
 def _late(seconds: float, budget: float) -> str:
@@ -461,11 +462,6 @@ def _late(seconds: float, budget: float) -> str:
 
 def _text(output: bytes) -> str:
     return output.decode(errors="replace")
-
-
-def _printable(text: str) -> str:
-    """At most 500 characters, none of which a terminal would obey."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text[:500])
 
 
 def _silent(phase: Phase, line: str) -> None:

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from common.text import printable
 from trainer.errors import EnvironmentNotReady, StopRun, TrainerError
 from trainer.machine import environment
 from trainer.machine import scratch as leftovers
@@ -258,7 +259,7 @@ def tail(log: bytes, lines: int = _TRACE_LINES) -> str:
 def clean(line: bytes) -> str:
     """What a terminal would show of a line after its last carriage return, without its control characters."""
     shown = line.rstrip(b"\r").rpartition(b"\r")[2][:2000].decode(errors="replace")
-    return "".join(character for character in shown if character.isprintable())[:500]
+    return printable(shown, 500, spaces=True)
 
 
 def _follow(process: Process, limit: float, capture: _Capture) -> tuple[int | None, float]:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from chain.errors import InvalidData
 from chain.pages import document
-from chain.pages.document import Row, Section, clean, sections, words
+from chain.pages.document import Row, Section, sections, words
 from chain.pages.overview import parse_json
+from common.text import multiline, printable
 from tests.chain import live
 
 JSON = st.recursive(
@@ -57,19 +58,20 @@ def test_fields_that_nobody_knows_are_shown() -> None:
         ("plain – ünïcödé 漢字", "plain – ünïcödé 漢字"),
         ("\x1b[31mred\x1b[0m\x07", "[31mred[0m"),
         ("a\u202eb\u200bc\u2066d", "abcd"),  # right to left, zero width, isolate
-        ("one\ntwo\tthree\r", "one two three "),
+        ("one\ntwo\tthree\r", "one two three"),
         ("\ud800x", "x"),
         ("\x9b2J\x00", "2J"),
         ("a\u2028b", "a b"),
     ],
 )
 def test_what_steers_a_terminal_is_gone(text: str, kept: str) -> None:
-    assert clean(text) == kept
+    assert printable(text) == kept
 
 
 def test_long_text_is_cut_and_lines_kept_where_asked() -> None:
-    assert clean("x" * 3_000) == "x" * 2_000 + " …"
-    assert clean("a\nb\x1b", lines=True) == "a\nb"
+    assert printable("x" * 3_000) == "x" * 199 + "…"
+    assert multiline("a\nb\x1b\r\nc") == "a\nb\nc"
+    assert multiline("x" * 3_000, 2_000) == "x" * 1_999 + "…"
 
 
 @pytest.mark.parametrize(("name", "shown"), [("hardTimeoutSeconds", "hard timeout seconds"), ("ml_train", "ml train")])

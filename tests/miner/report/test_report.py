@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from common.terminal import printable
+from common.text import printable
 from miner.journal import journal
 from miner.journal.about import About
 from miner.journal.journal import Session
@@ -267,7 +267,7 @@ def test_decimals() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a\x1b[31mb\tc\nd", "a [31mb c d"),
+        ("a\x1b[31mb\tc\nd", "a[31mb c d"),
         ("\u202eevil\u200b", "evil"),
         ("\ud800x\ue000", "x"),
         ("ab" * 20, "ababababa…"),
