@@ -439,7 +439,7 @@ def _refuse(line: bytes, phase: Phase) -> None:
     """MeasurementFailed when a channel line is a refusal."""
     event, detail = _event(line)
     if event in _EVENTS:
-        raise MeasurementFailed(_EVENTS[event], phase, _printable(detail))
+        raise MeasurementFailed(_EVENTS[event], phase, printable(detail, 500))
 
 
 def _ended(outcome: JobOutcome, phase: Phase) -> MeasurementFailed:
