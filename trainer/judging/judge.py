@@ -148,10 +148,10 @@ def values(runs: Sequence[ReplayRun], arm: Arm, *, on_holdout: bool = False) -> 
     return [value for value in found if value is not None]
 
 
-def suggested(evidence: LookEvidence, level: float) -> bool:
-    """Whether a single one-sided t test at `level` would call the gain positive."""
+def suggested(evidence: LookEvidence, level: float, margin: float = 0.0) -> bool:
+    """Whether a single one-sided t test at `level` would call the gain larger than `margin` (bpb)."""
     reach = approval_point(evidence.df, level) * evidence.sigma
-    return evidence.delta > reach * math.sqrt(1 / evidence.incumbent_runs + 1 / evidence.candidate_runs)
+    return evidence.delta - margin > reach * math.sqrt(1 / evidence.incumbent_runs + 1 / evidence.candidate_runs)
 
 
 def compared(
@@ -171,7 +171,11 @@ def compared(
     # Louder runs than this machine's record knows, or a gain that is at least suggested, may be a true gain that
     # this machine cannot show: that is no miner's fault.
     seen = decision.evidence
-    if outcome is GainOutcome.NOT_BETTER and seen is not None and (seen.noisier or suggested(seen, policy.suggestive)):
+    if (
+        outcome is GainOutcome.NOT_BETTER
+        and seen is not None
+        and (seen.noisier or suggested(seen, policy.suggestive, policy.comparison.margin))
+    ):
         outcome = GainOutcome.UNDECIDED
     return outcome, decision.evidence
 

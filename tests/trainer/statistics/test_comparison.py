@@ -494,3 +494,17 @@ def test_what_a_run_must_promise(trials: list[tuple[int, float]], worth: float) 
 def test_bad_mining_policies_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidComparison, match=next(iter(fields))):
         MiningPolicy(**fields)
+
+
+@pytest.mark.parametrize("at", [*POLICY.looks(0, 20.0), Look(8, 6, 0.0, 0.01)])
+def test_interval_and_p_are_at_the_level_of_the_look(at: Look) -> None:
+    """Where nothing can be approved, the strictest level there is: what is shown never looks surer than it is."""
+    level = at.alpha or POLICY.approval_level(POLICY.max_candidate_runs)
+    incumbent, candidate = [1.0] * at.incumbent, [0.99] * at.candidate
+    _, seen = look(incumbent, candidate, FULL, POLICY, at)
+    scale = seen.sigma * math.sqrt(1 / at.incumbent + 1 / at.candidate)
+    assert seen.low == pytest.approx(seen.delta - approval_point(seen.df, level) * scale)
+    assert seen.high == pytest.approx(seen.delta + approval_point(seen.df, level) * scale)
+    # p is the alpha of all looks together at which this one would just approve
+    at_its_p = approval_point(seen.df, seen.p * level / POLICY.alpha)
+    assert seen.delta / scale == pytest.approx(at_its_p, rel=1e-6)

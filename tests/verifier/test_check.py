@@ -1,0 +1,248 @@
+"""A check from its case to its attestation and the loop over proposals, with a made-up measurer: no MLX, no sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
+
+import pytest
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+
+from chain.connection.opening import Connection
+from chain.errors import ChainError
+from chain.program.accounts import ProposalStatus
+from common.terminal import View
+from tests import local
+from tests.trainer.judging.fakes import CRASH, FakeMeasurer, Script, bench_of
+from trainer.errors import EnvironmentNotReady
+from trainer.judging.policy import JudgePolicy
+from trainer.judging.verdict import CaseFinding, Fault, Reason, VerdictKind
+from trainer.machine.noise_file import load_noise
+from trainer.project import task
+from trainer.statistics.noise import NoiseRecord
+from verifier import attestation, audit, check, replay, serve, settle
+from verifier.check import CheckResult
+from verifier.intake import Case, local_case
+from verifier.settle import Settled
+
+TASK = task.read(local.artifacts())
+POLICY = JudgePolicy()
+KEY = Keypair()
+QUIET = View(quiet=True)
+BETTER = local.TRAIN + b"# better\n"
+
+
+def gains(gain: float) -> Script:
+    """The incumbent is worth 2.5, anything else is better by `gain`."""
+    return lambda source, _: 2.5 if source == local.TRAIN else 2.5 - gain
+
+
+def project(**changes: Any) -> Any:
+    about: dict[str, Any] = {
+        name: bytes(32) for name in ("protocol_hash", "repo_snapshot_hash", "benchmark_hash", "baseline_metrics_hash")
+    }
+    about |= {"id": 0, "current_best_code_hash": bytes(32), "token_symbol": "TST"}
+    about |= {"baseline_aggregate_score": 2_500_000, "current_best_aggregate_score": 2_500_000}
+    return SimpleNamespace(**(about | changes))
+
+
+def connected(home: Path) -> Connection:
+    network = SimpleNamespace(name="fake", program_id=Pubkey.default(), genesis_hash=bytes(32))
+    return cast("Connection", SimpleNamespace(home=home, network=network))
+
+
+@pytest.fixture
+def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., CheckResult]:
+    """`checked(script)`: the check of BETTER on a bench whose measurer follows the script."""
+
+    def run(script: Script, *, policy: JudgePolicy = POLICY, case: Case | None = None) -> CheckResult:
+        bench = bench_of(TASK, tmp_path, FakeMeasurer(script), monkeypatch)
+        monkeypatch.setattr(replay, "open_bench", lambda *_, **__: bench)
+        case = case or local_case(project(), TASK, BETTER, policy.source)
+        folder = tmp_path / "check"
+        return check._check(
+            connected(tmp_path), case, KEY, policy, QUIET, folder, bytes(32), isolated=True, trust_harness=False
+        )
+
+    return run
+
+
+def crashing(arm: bytes, *, times: int = 99) -> Script:
+    def script(source: bytes, run: int) -> Any:
+        return CRASH if source == arm and run < times else gains(0.1)(source, run)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "reason"),
+    [
+        (gains(0.1), VerdictKind.APPROVE, Reason.IMPROVED),
+        (gains(0.0), VerdictKind.REJECT, Reason.NO_IMPROVEMENT),
+        (gains(-0.1), VerdictKind.REJECT, Reason.NO_IMPROVEMENT),
+        (crashing(BETTER), VerdictKind.REJECT, Reason.CRASH),
+        (crashing(BETTER, times=1), VerdictKind.RELEASE, Reason.UNCONFIRMED),
+        (crashing(local.TRAIN), VerdictKind.RELEASE, Reason.INCUMBENT_FAILS),
+    ],
+)
+def test_from_a_script_to_a_sealed_verdict(
+    checked: Callable[..., CheckResult], script: Script, kind: VerdictKind, reason: Reason
+) -> None:
+    found = checked(script)
+    assert (found.verdict.kind, found.verdict.reason) == (kind, reason)
+    signer, body = attestation.open_envelope(found.attestation)
+    assert signer == KEY.pubkey()
+    assert body["predicate"]["verdict"]["kind"] == kind.value
+    points, _ = audit.audit(found.attestation, None, {})
+    assert audit.passed(points)
+
+
+def test_noise_is_learnt_from_the_incumbent_alone(checked: Callable[..., CheckResult], tmp_path: Path) -> None:
+    """The candidate's author could make its runs say anything: these are 1 bpb apart."""
+    found = checked(lambda source, run: 2.5 if source == local.TRAIN else 1.0 + run)
+    assert sum(run.arm == "candidate" for run in found.replay.runs) > 1
+    (record,) = load_noise(tmp_path / "noise.json").values()
+    assert record.df == sum(run.arm == "incumbent" for run in found.replay.runs) - 1
+    assert record.sigma is not None
+    assert record.sigma < 0.02
+
+
+def test_the_case_is_judged_by_the_record_as_it_stood(
+    checked: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert checked(gains(0.1)).replay.noise == NoiseRecord()
+    assert checked(gains(0.1)).replay.noise.df > 0
+
+
+def test_a_case_with_findings_is_not_run(checked: Callable[..., CheckResult]) -> None:
+    finding = CaseFinding(Reason.FORBIDDEN_CHANGE, Fault.BYTES, "It changes prepare.py.")
+    case = replace(local_case(project(), TASK, BETTER, POLICY.source), findings=(finding,))
+
+    def never(source: bytes, run: int) -> float:
+        raise AssertionError("nothing is to be run")
+
+    found = checked(never, case=case)
+    assert (found.verdict.kind, found.verdict.reason) == (VerdictKind.REJECT, Reason.FORBIDDEN_CHANGE)
+    assert found.replay.bench is None
+
+
+def test_a_host_that_is_not_ready_releases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise EnvironmentNotReady("There is no sandbox here.", "Install one.")
+
+    monkeypatch.setattr(replay, "open_bench", refuse)
+    case = local_case(project(), TASK, BETTER, POLICY.source)
+    found = check._check(
+        connected(tmp_path), case, KEY, POLICY, QUIET, tmp_path, bytes(32), isolated=True, trust_harness=False
+    )
+    assert (found.verdict.kind, found.verdict.reason) == (VerdictKind.RELEASE, Reason.NOT_READY)
+
+
+def test_a_host_that_fails_on_the_way_releases(checked: Callable[..., CheckResult]) -> None:
+    def script(source: bytes, run: int) -> float:
+        raise EnvironmentNotReady("The disk is full.", "Free some.")
+
+    assert checked(script).verdict.kind is VerdictKind.RELEASE
+
+
+@pytest.mark.parametrize(("bips", "margin", "applied"), [(None, 0.01, 0.01), (80, 0.01, 0.02), (20, 0.01, 0.01)])
+def test_the_larger_margin_applies(bips: int | None, margin: float, applied: float) -> None:
+    """The project's, of the best metric on chain (2.5), or the policy's own."""
+    case = local_case(project(), TASK, BETTER, POLICY.source)
+    spec = replace(TASK.protocol, min_improvement_bips=bips)
+    case = replace(case, task=replace(TASK, protocol=spec))
+    policy = replace(POLICY, comparison=replace(POLICY.comparison, margin=margin))
+    assert check.for_project(policy, case).comparison.margin == pytest.approx(applied)
+
+
+def test_a_gain_within_the_projects_margin_is_no_gain(checked: Callable[..., CheckResult]) -> None:
+    spec = replace(TASK.protocol, min_improvement_bips=800)  # 0.2 of 2.5
+    case = local_case(project(), TASK, BETTER, POLICY.source)
+    found = checked(gains(0.1), case=replace(case, task=replace(TASK, protocol=spec)))
+    assert found.verdict.reason is Reason.NO_IMPROVEMENT
+
+
+# --- the loop ---
+
+
+class FakeFollower:
+    """Proposals that have outcomes left; `down`: the network answers once."""
+
+    left: ClassVar[dict[int, list[Any]]] = {}
+    down = False
+
+    def __init__(self, *_: Any) -> None:
+        self.asked = 0
+
+    def __enter__(self) -> FakeFollower:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def refresh(self) -> None:
+        self.asked += 1
+        if self.down and self.asked > 1:
+            raise ChainError("The network does not answer.", "Try again.")
+
+    def proposals(self, *_: Any) -> list[Any]:
+        return [SimpleNamespace(id=number) for number in sorted(self.left) if self.left[number]]
+
+
+def served(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, outcomes: dict[int, list[Any]], *, down: bool = False
+) -> tuple[list[dict[str, Any]], list[int]]:
+    """What `serve` says, and the proposals in the order in which they were tried."""
+    tried: list[int] = []
+    left = {number: list(found) for number, found in outcomes.items()}
+
+    def settled(_: Any, number: int, *__: Any) -> Settled:
+        tried.append(number)
+        found = left[number].pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return Settled(None, found, "", found.name.lower())
+
+    monkeypatch.setattr(FakeFollower, "left", left)
+    monkeypatch.setattr(FakeFollower, "down", down)
+    monkeypatch.setattr(serve, "Follower", FakeFollower)
+    monkeypatch.setattr(settle, "settle", settled)
+    results = serve.serve(
+        connected(tmp_path),
+        0,
+        KEY,
+        POLICY,
+        QUIET,
+        once=True,
+        every=0.0,
+        retries=3,
+        trust_harness=False,
+        ready=lambda: None,
+    )
+    return results, tried
+
+
+def test_all_that_is_pending_is_settled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    results, tried = served(monkeypatch, tmp_path, {4: [ProposalStatus.APPROVED], 2: [ProposalStatus.REJECTED]})
+    assert tried == [2, 4]
+    assert [found["status"] for found in results] == ["rejected", "approved"]
+
+
+def test_what_raises_is_tried_again_and_stops_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken: list[Any] = [ChainError("It failed.", "Try again.")] * 9
+    results, tried = served(monkeypatch, tmp_path, {1: broken, 2: [ProposalStatus.APPROVED]})
+    assert tried == [1, 2, 1, 1]
+    assert [found["status"] for found in results].count("failed") == 3
+
+
+def test_what_was_released_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _, tried = served(monkeypatch, tmp_path, {1: [ProposalStatus.PENDING] * 5})
+    assert tried == [1]
+
+
+def test_a_network_that_does_not_answer_is_no_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert served(monkeypatch, tmp_path, {1: [ProposalStatus.APPROVED]}, down=True) == ([], [])
