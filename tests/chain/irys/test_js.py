@@ -1,7 +1,7 @@
 """Irys's own JavaScript client against our node, and each side's data items through the other's parser.
 
 Runs where Node is present and the packages are: in the folder IRYS_JS_MODULES (a node_modules), or installed
-by npm into pytest's cache. Not run otherwise, on CI neither: it needs a registry that this project does not.
+by npm into pytest's cache, as `js/package-lock.json` pins them. Skipped by name otherwise.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from chain.network.embedded import Ledger
 from tests.chain.networks import pay
 from tests.support import optional
 
-PACKAGES = ("@irys/upload@0.0.15", "@irys/upload-solana@0.1.8")
+LOCKED = Path(__file__).parent / "js"  # package.json and package-lock.json
 
 SCRIPT = """
 const { Uploader } = require('@irys/upload');
@@ -90,20 +91,18 @@ def modules(request: pytest.FixtureRequest) -> Path:
     given = os.environ.get("IRYS_JS_MODULES")
     if given:
         return Path(given)
-    named = "npm, or IRYS_JS_MODULES naming a node_modules with " + " ".join(PACKAGES)
     cache: Any = getattr(request.config, "cache", None)
+    named = f"npm, or IRYS_JS_MODULES naming a node_modules of {LOCKED / 'package-lock.json'}"
     optional(shutil.which("npm") is not None and cache is not None, named)
-    folder = Path(cache.mkdir("irys-js"))
+    locked = (LOCKED / "package-lock.json").read_bytes()
+    folder = Path(cache.mkdir("irys-js-" + sha256(locked).hexdigest()[:12]))
     if not (folder / "complete").exists():
-        install = ("npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-save")
-        limits = ("--fetch-timeout=10000", "--fetch-retries=0")
+        shutil.copytree(LOCKED, folder, dirs_exist_ok=True)
+        install = ("npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-timeout=10000")
         try:
-            subprocess.run(
-                [*install, *limits, "--prefix", str(folder), *PACKAGES],
-                cwd=folder, capture_output=True, timeout=120, check=True,
-            )  # fmt: skip
+            subprocess.run([*install, "--fetch-retries=0"], cwd=folder, capture_output=True, timeout=120, check=True)
         except (subprocess.SubprocessError, OSError) as error:
-            optional(False, f"an npm that installs {' '.join(PACKAGES)} ({error})")
+            optional(False, f"an npm that installs the packages of {LOCKED} ({error})")
         (folder / "complete").touch()
     return folder / "node_modules"
 
