@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain.money.score import Convention
+from common.terminal import View
+from miner.journal.journal import Confirmation, Journal
 from miner.staking import confirm
 from miner.staking.confirm import policy_at
+from tests import local
 from tests.trainer.judging.cases import NOISE, failing, runs
+from tests.trainer.judging.fakes import CRASH, FakeMeasurer, Script, bench_of
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.runs import ReplayRun
 from trainer.judging.verdict import VerdictKind, decide
+from trainer.machine.noise_file import load_noise
+from trainer.project import task
+from trainer.statistics.comparison import Arm
 from verifier import replay as verifying
 
 BUDGET = 6.0
@@ -104,3 +112,97 @@ def test_the_owner_may_be_stricter_than_a_verifier_but_not_laxer(confidence: flo
 def test_the_projects_margin_must_be_cleared(margin: float) -> None:
     found: Any = answer(runs(0.04), policy=policy_at(0.99, margin))
     assert bool(found) is (margin > 0.04)
+
+
+# --- the test as it is run, with a made-up measurer ---
+
+TASK = task.read(local.artifacts())
+BETTER = local.TRAIN + b"# better\n"
+
+
+def confirmed(
+    home: Path, script: Script, monkeypatch: pytest.MonkeyPatch, *, candidate: bytes = BETTER
+) -> tuple[Confirmation, FakeMeasurer]:
+    """The confirmation of BETTER in the journal under `home`, begun or continued."""
+    measurer = FakeMeasurer(script)
+    journal = Journal(home / "journal.jsonl")
+    try:
+        trees = {Arm.INCUMBENT: TASK.files, Arm.CANDIDATE: {**TASK.files, "train.py": candidate}}
+        bench = bench_of(TASK, home, measurer, monkeypatch)
+        found = confirm.confirm(
+            bench,
+            TASK,
+            trees,
+            journal,
+            number=3,
+            commit="cc" * 20,
+            against="bb" * 20,
+            folder=home,
+            policy=POLICY,
+            view=View(quiet=True),
+        )
+    finally:
+        journal.close()
+    return found, measurer
+
+
+def worth(gain: float) -> Script:
+    return lambda source, _: 2.5 if source == local.TRAIN else 2.5 - gain
+
+
+def test_a_gain_passes_with_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, measurer = confirmed(tmp_path, worth(0.1), monkeypatch)
+    assert found.passed
+    assert found.delta == pytest.approx(0.1, abs=0.01)
+    assert found.holdout_delta == pytest.approx(0.1, abs=0.01)
+    assert len(found.runs) == len(measurer.runs) > 4
+    assert confirm.evidence_of(found, POLICY).delta == found.delta
+
+
+def test_noise_is_learnt_from_the_incumbent_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A candidate was chosen for looking good, and may scatter as it likes."""
+    found, _ = confirmed(tmp_path, lambda s, run: 2.5 if s == local.TRAIN else 1.0 + run, monkeypatch)
+    (record,) = load_noise(tmp_path / "noise.json").values()
+    assert record.df == sum(run["arm"] == "incumbent" for run in found.runs) - 1
+    assert record.sigma is not None
+    assert record.sigma < 0.02
+
+
+def test_an_interrupted_test_goes_on_with_its_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[bytes] = []
+
+    def script(source: bytes, _: int) -> float:
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        made.append(source)
+        return worth(0.1)(source, 0)  # type: ignore[return-value]
+
+    with pytest.raises(KeyboardInterrupt):
+        confirmed(tmp_path, script, monkeypatch)
+    found, measurer = confirmed(tmp_path, worth(0.1), monkeypatch)
+    assert found.passed
+    assert len(found.runs) == 4 + len(measurer.runs)
+
+
+@pytest.mark.parametrize(
+    ("script", "candidate", "words"),
+    [
+        (lambda source, _: CRASH if source == local.TRAIN else 2.4, BETTER, "The incumbent fails here as well"),
+        (lambda source, _: CRASH if source == BETTER else 2.5, BETTER, "it broke"),
+        (worth(-0.1), local.TRAIN + b'X = "' + bytes([65]) * 9_000 + b'"\n', "literal of 9,000"),
+    ],
+)
+def test_a_fault_disproves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Script, candidate: bytes, words: str
+) -> None:
+    """What failed says nothing of the gain: the search does not fall back for it."""
+    found, _ = confirmed(tmp_path, script, monkeypatch, candidate=candidate)
+    assert found.passed is False
+    assert words in found.reason
+    assert not found.disproved
+
+
+def test_what_is_no_better_is_disproved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _ = confirmed(tmp_path, worth(-0.1), monkeypatch)
+    assert found.passed is False
+    assert found.disproved
