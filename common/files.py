@@ -1,17 +1,43 @@
-"""Files that are whole or absent, and locks between processes."""
+"""Files that are whole or absent, and locks between processes.
+
+A lock is an flock: it ends with the process that holds it, however that ends, and a killed one leaves nothing to clean.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import random
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
+
+from common.errors import Refused
+
+LOCK_SECONDS = 60.0
+"""For which `locked` waits; whoever holds such a lock writes a file and is done."""
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write `path` whole or not at all, on disk when this returns; parent folders are made."""
+    part = write_beside(path, data, mode)
+    try:
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+def write_beside(path: Path, data: bytes, mode: int = 0o644) -> Path:
+    """A complete new file in the folder of `path`, on disk, for the caller to give that name or remove.
+
+    Nobody else can read it from its first byte on; it gets `mode` before its content.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
     try:
@@ -20,17 +46,58 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
+    return Path(name)
+
+
+def lock(
+    file: IO[bytes] | int,
+    *,
+    wait: float = 0.0,
+    every: float = 0.1,
+    shared: bool = False,
+    busy: Callable[[], object] = lambda: None,
+) -> bool:
+    """Lock an open file or descriptor until it is closed; False where others kept it locked for `wait` seconds.
+
+    It is tried about `every` seconds; `busy` is called once, when it has to wait. OSError where it cannot be locked.
+    """
+    deadline, told = time.monotonic() + wait, False
+    while True:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+        else:
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        if not told:
+            busy()
+        told = True
+        time.sleep(every * random.uniform(0.1, 1.0))  # else those that wait would try in step
+
+
+def unlock(file: IO[bytes] | int) -> None:
+    """Free a lock before its file is closed."""
+    fcntl.flock(file, fcntl.LOCK_UN)
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path` (made if missing), across threads and processes."""
+def locked(path: Path, wait: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path` (made if missing), across threads and processes.
+
+    Raises Refused where others keep it for `wait` seconds.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if not lock(file, wait=wait, every=0.01):
+            raise Refused(
+                f"Another process has kept {path} locked for {wait:.0f} s.",
+                f"Find it with `fuser {path}` and let it finish or end it.",
+            )
         yield

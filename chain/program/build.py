@@ -6,7 +6,6 @@ bytes on every machine. `--check` rebuilds and compares with the committed image
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from chain.program.link import LinkError, Version, link
+from common.files import write_atomic
 
 HERE = Path(__file__).parent
 SOURCES = ("openresearch.c", "sbf.h")
@@ -67,18 +67,9 @@ def main(arguments: list[str]) -> int:
             print(f"{' and '.join(stale)} differ from the source: run python -m chain.program.build", file=sys.stderr)
         return 1 if stale else 0
     for path, data in images.items():
-        _write(path, data)
+        write_atomic(path, data)
         print(f"{path.name}: {len(data)} bytes")
     return 0
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 if __name__ == "__main__":

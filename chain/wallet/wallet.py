@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from solders.pubkey import Pubkey
 from chain.errors import ChainError, InvalidData, NotFound
 from chain.wallet import keystore
 from chain.wallet.passphrase import Source
+from common.files import write_beside
 
 KEYCHAIN = Source()  # encrypted wallets open only where the OS keychain has their passphrase
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
@@ -207,17 +207,7 @@ def _part(path: Path, keypair: Keypair, secret: bytes | bytearray | None) -> Pat
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     plain = json.dumps(list(bytes(keypair)), separators=(",", ":")).encode()
     data = plain if secret is None else keystore.seal(keypair, secret).dump()
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    return part
+    return write_beside(path, data, 0o600)
 
 
 def _flush(folder: Path) -> None:
