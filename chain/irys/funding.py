@@ -33,6 +33,7 @@ from common.files import locked, write_atomic
 
 FINALITY_SECONDS = 120.0
 _POSTS, _LONGEST_WAIT = 6, 16.0
+_OTHERS_SECONDS = 900.0  # for another process of this home to pay and be credited
 Say = Callable[[str], None]
 
 
@@ -149,7 +150,7 @@ class Funding:
         With 0 lamports nothing is paid. Raises InsufficientFunds, TransactionFailed or NetworkUnreachable; a
         deposit that was on record stays so, and the next call goes on with it.
         """
-        with locked(self.deposits.folder / "lock"):
+        with locked(self.deposits.folder / "lock", wait=_OTHERS_SECONDS):
             resumed = tuple(self._finish(deposit) for deposit in self.open())
             if lamports == 0 or any(deposit.state is State.CREDITED for deposit in resumed):
                 return Funded(resumed, None)

@@ -16,8 +16,6 @@ its ledger in memory and takes a program through its `surfnet_writeProgram`.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import shutil
@@ -36,7 +34,7 @@ from typing import Any, Final, Self
 from solders.pubkey import Pubkey
 
 from chain.errors import ChainError, NetworkUnreachable, NotFound
-from common.files import write_atomic
+from common.files import lock, write_atomic
 from common.text import printable
 
 METAPLEX: Final = Pubkey.from_string("metaqbxxUerdq28cj1RbAWkYQm3ybzjb6a8bt518x1s")
@@ -284,16 +282,16 @@ def _locked(folder: Path) -> int:
     path = _lock_file(folder)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock(descriptor):
+            return descriptor
     except OSError as error:
         os.close(descriptor)
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise ChainError(f"{path} cannot be locked: {error.strerror}.", "Choose another --home.") from None
-        with contextlib.suppress(OSError):
-            pid = path.with_suffix(".pid").read_text()[:20]
-            raise ChainError(f"A validator runs already in {folder}, process {pid}.", "Stop it first.") from None
-        raise ChainError(f"A validator runs already in {folder}.", "Stop it first.") from None
-    return descriptor
+        raise ChainError(f"{path} cannot be locked: {error.strerror}.", "Choose another --home.") from None
+    os.close(descriptor)
+    process = ""
+    with contextlib.suppress(OSError, ValueError):
+        process = f", process {path.with_suffix('.pid').read_text()[:20]}"
+    raise ChainError(f"A validator runs already in {folder}{process}.", "Stop it first.")
 
 
 def _lock_file(folder: Path) -> Path:

@@ -16,11 +16,9 @@ Rules:
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import random
 import sqlite3
 import threading
 import time
@@ -64,6 +62,7 @@ from chain.network.base import (
     program_error_of,
 )
 from chain.program import PROGRAM_ID
+from common.files import lock, unlock
 
 SLOT_MS = 400
 SLOTS_PER_EPOCH = 432_000
@@ -542,22 +541,15 @@ class Ledger:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the lock file, waiting up to LOCK_SECONDS; the kernel frees it should this process die."""
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise ChainError(
-                        f"Another process has kept {self._lock.name} locked for {LOCK_SECONDS:.0f} s.",
-                        f"Find it with `fuser {self._lock.name}` and let it finish or end it.",
-                    ) from None
-                time.sleep(random.uniform(0.0002, 0.002))
+        if not lock(self._lock, wait=LOCK_SECONDS, every=0.002):
+            raise ChainError(
+                f"Another process has kept {self._lock.name} locked for {LOCK_SECONDS:.0f} s.",
+                f"Find it with `fuser {self._lock.name}` and let it finish or end it.",
+            )
         try:
             yield
         finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            unlock(self._lock)
 
     def _refresh(self) -> None:
         """Bring tip, warp and VM up to the file's revision."""

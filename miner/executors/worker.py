@@ -7,17 +7,15 @@ how it is reached.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from common.files import write_atomic
+from common.files import lock, write_atomic
 from miner.proposers.base import SCRIPT
 from miner.trials import trial as trials
 from miner.trials.measuring import Rig
@@ -208,18 +206,10 @@ class Worker:
         in whatever way; one that was just killed gets a moment for that."""
         home.mkdir(parents=True, exist_ok=True)
         self._lock = (home / "worker.lock").open("ab")
-        deadline = time.monotonic() + _RELEASE
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise TrainerError(
-                        f"Another worker measures in {home}.", "Wait for it, or give each its own with ARMLX_HOME."
-                    ) from None
-                time.sleep(0.2)
-            else:
-                return
+        if not lock(self._lock, wait=_RELEASE):
+            raise TrainerError(
+                f"Another worker measures in {home}.", "Wait for it, or give each its own with ARMLX_HOME."
+            )
 
 
 def _past(job: TrialJob, arm: Arm) -> tuple[Entry, ...]:

@@ -7,7 +7,6 @@ one and is dropped; anything else that does not parse is refused.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -17,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from common.files import lock
 from miner.proposers.base import Tried, decision
 from trainer.errors import TrainerError
 from trainer.project import hyperparameters
@@ -380,18 +380,10 @@ class Journal:
             raise
 
     def _hold(self) -> None:
-        for last in (False, True):
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if last:
-                    raise SessionBusy(
-                        f"Another process is mining in {self.path.parent}.",
-                        "Wait for it, or use another wallet or --home.",
-                    ) from None
-                time.sleep(0.1)  # `is_held` holds it for an instant
-            else:
-                return
+        if not lock(self._file, wait=0.1, every=0.05):  # `is_held` holds it for an instant
+            raise SessionBusy(
+                f"Another process is mining in {self.path.parent}.", "Wait for it, or use another wallet or --home."
+            )
 
     def append(self, kind: str, **fields: Any) -> None:
         """Write one event: durable first, then visible in `session`. `at` is now unless it is given."""
@@ -425,12 +417,9 @@ def is_held(path: Path) -> bool:
     """Whether a process has the journal open for writing, that is, is mining in its folder now."""
     try:
         with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return not lock(file, shared=True)
     except OSError:
         return False
-    return False
 
 
 def _events(content: bytes, path: Path) -> Iterable[tuple[Event, int]]:

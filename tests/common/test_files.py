@@ -38,7 +38,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
 
 def test_nothing_is_left_where_the_name_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "taken" / "inner").mkdir(parents=True)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="directory"):
         write_atomic(tmp_path / "taken", b"new")
     assert list(tmp_path.iterdir()) == [tmp_path / "taken"]
 
@@ -84,8 +84,7 @@ def test_shared_locks_keep_only_exclusive_ones_out(tmp_path: Path) -> None:
 
 def test_a_held_file_refuses_with_its_name(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with locked(path):
-        with pytest.raises(Refused, match=f"kept {path} locked"), locked(path, wait=0.05):
-            raise AssertionError("two hold it")
+    with locked(path), pytest.raises(Refused, match=f"kept {path} locked"), locked(path, wait=0.05):
+        raise AssertionError("two hold it")
     with locked(path, wait=0.0):
         pass

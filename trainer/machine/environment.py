@@ -15,16 +15,13 @@ Every failure is EnvironmentNotReady with the last of uv's own words.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 import tomllib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +31,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Final
 
+from common.files import lock, write_atomic
 from trainer.errors import EnvironmentNotReady, InvalidProtocol
 
 MARKER: Final = "complete.json"
@@ -173,7 +171,7 @@ def _build(folder: Path, files: Mapping[str, bytes], extra: str | None, progress
     progress(f"Installing the bundle's locked packages into {folder}")
     _run(command, folder, progress)
     digest = packages_digest((folder / "venv").glob("lib/python*/site-packages"))
-    _write(folder / MARKER, json.dumps({"packages": digest}).encode())
+    write_atomic(folder / MARKER, json.dumps({"packages": digest}).encode())
     ready = find(folder)
     if ready is None:
         raise EnvironmentNotReady(f"uv left no usable interpreter in {folder}.", _CURE)
@@ -232,27 +230,10 @@ def _run(command: Sequence[str], folder: Path, progress: Progress) -> None:
 @contextlib.contextmanager
 def _locked(path: Path, progress: Progress) -> Iterator[None]:
     """Hold the lock file; wait for another process to finish, MINUTES at most."""
-    with path.open("a") as file:
-        deadline, told = time.monotonic() + MINUTES * 60, False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise EnvironmentNotReady(
-                        f"Another process has held {path} for {MINUTES} minutes.", "End it, then try again."
-                    ) from None
-                if not told:
-                    progress("Waiting for another process that prepares the same environment")
-                told = True
-                time.sleep(0.1)
+    with path.open("ab") as file:
+        waiting = "Waiting for another process that prepares the same environment"
+        if not lock(file, wait=MINUTES * 60, busy=lambda: progress(waiting)):
+            raise EnvironmentNotReady(
+                f"Another process has held {path} for {MINUTES} minutes.", "End it, then try again."
+            )
         yield
-
-
-def _write(path: Path, data: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)

@@ -6,12 +6,13 @@ An entry is held by an flock on itself from its making to its removal, which end
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
 import time
 from pathlib import Path
+
+from common.files import lock
 
 _YOUNG = 60.0  # seconds for which an entry is left alone: its maker may not hold it yet
 _held: dict[str, int] = {}
@@ -20,7 +21,8 @@ _held: dict[str, int] = {}
 def hold(path: Path) -> Path:
     """Mark a file or folder that was just made as in use by this process; returns `path`."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if not lock(handle):
+        raise BlockingIOError(f"{path} is in use")
     _held[str(path)] = handle
     return path
 
@@ -42,11 +44,11 @@ def sweep(folder: Path) -> None:
 
 
 def _take(path: Path) -> None:
-    """Raises OSError where somebody holds it."""
+    """Unless somebody holds it. OSError where it cannot be opened."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _delete(path)
+        if lock(handle):
+            _delete(path)
     finally:
         os.close(handle)
 
