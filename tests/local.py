@@ -21,8 +21,8 @@ from chain.connection.opening import AUTHORITY, MINER, VERIFIER, Connection
 from chain.irys.client import Role
 from chain.money import score
 from chain.money.client import Client
-from chain.network.base import Network, Receipt, Simulation
-from chain.network.embedded import Ledger
+from chain.network.base import Network, Simulation, TransactionReceipt
+from chain.network.embedded import EmbeddedNetwork
 from chain.program.accounts import Project, Proposal
 from chain.program.events import ProposalSubmitted
 from chain.program.instructions import Buy
@@ -68,9 +68,9 @@ def home_with_project(folder: Path) -> Path:
     return folder
 
 
-def ledger_of(connection: Connection) -> Ledger:
+def embedded_of(connection: Connection) -> EmbeddedNetwork:
     """The embedded ledger, which can warp time."""
-    assert isinstance(connection.network, Ledger)
+    assert isinstance(connection.network, EmbeddedNetwork)
     return connection.network
 
 
@@ -154,13 +154,13 @@ class Watched:
         self._note("send")
         return self._network.send(tx)
 
-    def confirm(self, signature: Signature, last_valid_block_height: int, *, timeout: float = 60) -> Receipt:
+    def confirm(self, signature: Signature, last_valid_block_height: int, *, timeout: float = 60) -> TransactionReceipt:
         self._note("confirm")
         return self._network.confirm(signature, last_valid_block_height, timeout=timeout)
 
 
 def watched(connection: Connection, **before: Any) -> tuple[Client, Watched]:
     """A client whose network is watched; it also becomes the connection's."""
-    network = Watched(ledger_of(connection), **before)
+    network = Watched(embedded_of(connection), **before)
     connection.client = Client(network)
     return connection.client, network

@@ -307,12 +307,12 @@ def node(home: Path, port: int, price: int, free: int) -> None:
     """
     from chain.irys.accounts import FREE, Tariff
     from chain.irys.node import serve
-    from chain.network.embedded import Ledger
+    from chain.network.embedded import EmbeddedNetwork
 
-    ledger = Ledger(home)
+    embedded = EmbeddedNetwork(home)
     try:
         tariff = Tariff(price, free) if price else FREE
-        with serve(home / "irys", port=port, tariff=tariff, network=ledger) as running:
+        with serve(home / "irys", port=port, tariff=tariff, network=embedded) as running:
             click.echo(f"irys     {running.url}")
             click.echo("Ctrl-C stops; nothing is lost.", err=True)
             try:
@@ -320,4 +320,4 @@ def node(home: Path, port: int, price: int, free: int) -> None:
             except KeyboardInterrupt:
                 click.echo("stopped", err=True)
     finally:
-        ledger.close()
+        embedded.close()

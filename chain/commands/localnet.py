@@ -56,7 +56,7 @@ def localnet(
     """Serve a local Solana network and Irys node on 127.0.0.1 until Ctrl-C.
 
     Other terminals then use it with --network localnet, and the solana command line with
-    `--url http://127.0.0.1:8899`. By default it is the embedded ledger as JSON-RPC, the same as --network embedded:
+    `--url http://127.0.0.1:8899`. By default it is the embedded network as JSON-RPC, the same as --network embedded:
     both may be used at once.
 
     With --validator or --surfpool it is a validator of its own with a ledger under --home, with the OpenResearch
@@ -82,19 +82,19 @@ def _embedded(home: Path, as_json: bool, port: int, irys_port: int) -> None:
     from chain.irys.node import serve as serve_irys
     from chain.localnet.server import serve
     from chain.money.client import Client
-    from chain.network.embedded import Ledger
+    from chain.network.embedded import EmbeddedNetwork
 
-    ledger = Ledger(home)
+    network = EmbeddedNetwork(home)
     try:
-        bootstrap(Client(ledger), home)
-        with serve_irys(home / "irys", port=irys_port, network=ledger) as irys, serve(ledger, port=port) as server:
-            _say_where(as_json, str(ledger.program_id), server.url, irys.url, str(home / "ledger.sqlite"), {})
+        bootstrap(Client(network), home)
+        with serve_irys(home / "irys", port=irys_port, network=network) as irys, serve(network, port=port) as server:
+            _say_where(as_json, str(network.program_id), server.url, irys.url, str(home / "ledger.sqlite"), {})
             try:
                 server.run()
             except KeyboardInterrupt:
                 click.echo("stopped", err=True)
     finally:
-        ledger.close()
+        network.close()
 
 
 def _beside(
@@ -113,7 +113,7 @@ def _beside(
     from chain.irys.node import serve as serve_irys
     from chain.localnet.validator import Kind, Plan, Validator, find, free_port
     from chain.money.client import Client
-    from chain.network.rpc import Rpc
+    from chain.network.rpc import RpcNetwork
     from chain.program import PROGRAM_ID, image
 
     executable = find(kind)
@@ -127,7 +127,7 @@ def _beside(
             progress = _Progress()
             running.wait(wait, progress)
             progress.clear()
-            network = Rpc(plan.url, name="localnet", is_local=True)
+            network = RpcNetwork(plan.url, name="localnet", is_local=True)
             try:
                 bootstrap(Client(network), home)
                 with serve_irys(plan.folder / "irys", port=irys_port, network=network) as irys:

@@ -177,7 +177,7 @@ def _settings(context: click.Context) -> Settings:
     names = ("network", "irys", "keypair", *_OWN)
     typed = {name: context.params.get(name) for name in (*names, "home") if _typed(context, name)}
     settings = config.load({**typed, "home": str(typed["home"]) if "home" in typed else None})
-    home = config.Found(str(context.params["home"]), settings.found["home"].origin)
+    home = config.SettingValue(str(context.params["home"]), settings.found["home"].origin)
     return config.Settings({**settings.found, "home": home})
 
 

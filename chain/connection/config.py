@@ -47,7 +47,7 @@ class Misconfigured(InvalidData):
     """A configuration file, variable or flag that does not fit."""
 
 
-class Found(NamedTuple):
+class SettingValue(NamedTuple):
     """A value and where it comes from, in words."""
 
     value: Any
@@ -153,7 +153,7 @@ class Settings:
     home's wallets are left; `max_spend` is in lamports, None for no cap; `is_local` None for "as the URL says".
     """
 
-    found: Mapping[str, Found]
+    found: Mapping[str, SettingValue]
 
     def __getitem__(self, name: str) -> Any:
         return self.found[name].value
@@ -211,8 +211,8 @@ def resolve(
     """
     outer = [_given(flags), _environment(environment)]
     if asked is not None:
-        outer.insert(0, {"network": Found(asked, "the program")})
-    tops = [{name: Found(value, layer.origin) for name, value in layer.top.items()} for layer in layers]
+        outer.insert(0, {"network": SettingValue(asked, "the program")})
+    tops = [{name: SettingValue(value, layer.origin) for name, value in layer.top.items()} for layer in layers]
     network = _first("network", [*outer, *tops])
     if network.value == "local":
         network = network._replace(value="embedded")
@@ -224,53 +224,56 @@ def resolve(
             f"There is no network named {name!r}.",
             f"Use one of {', '.join([*shipped, *sorted(own - shipped.keys())])}, or an http(s) URL.",
         )
-    inner: list[Mapping[str, Found]] = []
+    inner: list[Mapping[str, SettingValue]] = []
     for layer, top in zip(layers, tops, strict=True):
         origin = f"{layer.origin}, networks.{name}"
-        inner += [{key: Found(value, origin) for key, value in layer.networks.get(name, {}).items()}, top]
+        inner += [{key: SettingValue(value, origin) for key, value in layer.networks.get(name, {}).items()}, top]
     default = shipped.get(name, {"rpc_url": url} if url else {})
     inner.append(_from_solana(name, default, solana))
-    inner.append({key: Found(value, f"default of {name}") for key, value in default.items()})
+    inner.append({key: SettingValue(value, f"default of {name}") for key, value in default.items()})
     found = {key: _first(key, [*outer, *inner]) for key in _SETTINGS} | {"network": network}
     if name != "embedded" and not found["rpc_url"].value:
         raise Misconfigured(f"The network {name!r} has no rpc_url.", "Give it one in its file, or with --rpc-url.")
     return Settings(found)
 
 
-def _first(name: str, sources: list[Mapping[str, Found]]) -> Found:
+def _first(name: str, sources: list[Mapping[str, SettingValue]]) -> SettingValue:
     for source in sources:
         if name in source:
             return source[name]
-    return Found(_SETTINGS[name].default, "default")
+    return SettingValue(_SETTINGS[name].default, "default")
 
 
-def _given(flags: Mapping[str, object]) -> dict[str, Found]:
+def _given(flags: Mapping[str, object]) -> dict[str, SettingValue]:
     given = {name: value for name, value in flags.items() if value is not None}
     return {
-        name: Found(_parsed(name, value, _SETTINGS[name].flag), _SETTINGS[name].flag) for name, value in given.items()
+        name: SettingValue(_parsed(name, value, _SETTINGS[name].flag), _SETTINGS[name].flag)
+        for name, value in given.items()
     }
 
 
-def _environment(environment: Mapping[str, str]) -> dict[str, Found]:
+def _environment(environment: Mapping[str, str]) -> dict[str, SettingValue]:
     found = {}
     for name, setting in _SETTINGS.items():
         if setting.env and environment.get(setting.env):
-            found[name] = Found(_parsed(name, environment[setting.env], setting.env), setting.env)
+            found[name] = SettingValue(_parsed(name, environment[setting.env], setting.env), setting.env)
     return found
 
 
-def _from_solana(name: str, default: Mapping[str, Any], solana: Callable[[], Mapping[str, str]]) -> dict[str, Found]:
+def _from_solana(
+    name: str, default: Mapping[str, Any], solana: Callable[[], Mapping[str, str]]
+) -> dict[str, SettingValue]:
     """What the Solana command line's file gives for a network: nothing for local ones."""
     if name == "embedded" or default.get("is_local"):
         return {}
     theirs, origin, found = solana(), SOLANA, {}
     if theirs.get("keypair_path"):
-        found["keypair"] = Found(theirs["keypair_path"], origin)
+        found["keypair"] = SettingValue(theirs["keypair_path"], origin)
     host = urlsplit(theirs.get("json_rpc_url", "")).hostname or ""
     if name in re.split(r"[.-]", host):
         for key, here in (("json_rpc_url", "rpc_url"), ("commitment", "commitment")):
             if theirs.get(key):
-                found[here] = Found(_parsed(here, theirs[key], origin), origin)
+                found[here] = SettingValue(_parsed(here, theirs[key], origin), origin)
     return found
 
 

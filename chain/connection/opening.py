@@ -1,7 +1,7 @@
 """One connection to everything a command needs: a network, its program and its Irys.
 
 On the embedded network a local Irys node is served on a loopback port for as long as the connection is
-open, and a new ledger is made usable: wallets for the roles, funds for them, the program initialized
+open, and a new network is made usable: wallets for the roles, funds for them, the program initialized
 and the local verifier on its allowlist.
 """
 
@@ -162,7 +162,7 @@ def _endpoints(network: Network, settings: Settings) -> Endpoints:
 
 
 def bootstrap(client: Client, home: Path, passphrases: Source = wallet.KEYCHAIN) -> None:
-    """Make a new local ledger usable: funded wallets, the program initialized, a registered verifier."""
+    """Make a new local network usable: funded wallets, the program initialized, a registered verifier."""
     # By address: an encrypted wallet is opened only to sign.
     authority, verifier, miner = (
         wallet.look(wallet.ensure_file(home, role)).address for role in (AUTHORITY, VERIFIER, MINER)

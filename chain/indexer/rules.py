@@ -23,7 +23,7 @@ from solders.signature import Signature
 
 from chain.errors import InvalidData, NotFound
 from chain.indexer.store import Gap, Index, IndexedEvent, ProposalRow
-from chain.network.base import Account, Entry, Network
+from chain.network.base import Account, HistoryEntry, Network
 from chain.program.accounts import (
     GlobalConfig,
     Project,
@@ -182,7 +182,7 @@ class Follower:
         # Some way below what is final, for the node that answers may lag behind the one that said so.
         floor = self.index.floor(final_slot - RECHECK_SLOTS)
         low = floor[1] if floor else -1
-        listed: list[Entry] = []
+        listed: list[HistoryEntry] = []
         complete = False
         for _ in range(MAX_PAGES):
             before = listed[-1].signature if listed else None
@@ -276,5 +276,5 @@ class Follower:
         return known
 
 
-def _gap(listed: Sequence[Entry], floor: int, *, old: bool) -> Gap:
+def _gap(listed: Sequence[HistoryEntry], floor: int, *, old: bool) -> Gap:
     return Gap(listed[-1].signature, floor, old, listed[-1].block_time)

@@ -25,7 +25,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from chain.errors import ChainError, InvalidData
-from chain.network.base import Entry
+from chain.network.base import HistoryEntry
 from chain.program.accounts import Project, Proposal, ProposalStatus, decode_account
 from chain.program.events import Event, decode_event, encode_event
 
@@ -195,7 +195,7 @@ class Index:
                 return Signature.from_bytes(row[0]), row[1]
         return None
 
-    def store_listing(self, newest_first: Sequence[Entry], final_slot: int, *, old: bool) -> None:
+    def store_listing(self, newest_first: Sequence[HistoryEntry], final_slot: int, *, old: bool) -> None:
         """Enter what a listing gave. One that moved to another slot is read again."""
         slot, ordinal = -1, 0
         for entry in reversed(newest_first):
@@ -210,7 +210,7 @@ class Index:
                 values,
             )
 
-    def take_failed(self, listed: Iterable[Entry]) -> list[IndexedEvent]:
+    def take_failed(self, listed: Iterable[HistoryEntry]) -> list[IndexedEvent]:
         """Take out the events of transactions that were heard of as good and are listed as failed."""
         failed = [(bytes(entry.signature),) for entry in listed if entry.failed]
         return self._take([event for key in failed for event in self._events(_COLUMNS + " WHERE t.signature = ?", key)])

@@ -21,7 +21,7 @@ from solders.transaction import VersionedTransaction
 
 from chain.errors import InsufficientFunds, InvalidData, NotFound
 from chain.irys.dataitem import ItemId
-from chain.network.base import Receipt
+from chain.network.base import TransactionReceipt
 from common.files import write_atomic
 
 _TRANSFER = (2).to_bytes(4, "little")
@@ -76,7 +76,7 @@ class Accounts:
         return sum(int(path.read_bytes()) for path in (self.folder / bytes(owner).hex()).glob(f"{kind}-*"))
 
 
-def deposit_of(receipt: Receipt | None, signature: Signature, address: Pubkey) -> tuple[Pubkey, int]:
+def deposit_of(receipt: TransactionReceipt | None, signature: Signature, address: Pubkey) -> tuple[Pubkey, int]:
     """Who paid how many lamports to `address` in a transaction, as an uploader sees it: its fee payer, by plain
     transfers. NotFound where there is no transaction (yet), InvalidData where it pays nothing.
     """

@@ -236,9 +236,9 @@ def needed(lamports: int) -> int:
 
 
 def final_view(network: Network) -> Network:
-    """The same network, where only what is final counts; the embedded ledger is final at once."""
-    from chain.network.rpc import Rpc
+    """The same network, where only what is final counts; the embedded network is final at once."""
+    from chain.network.rpc import RpcNetwork
 
-    if not isinstance(network, Rpc):
+    if not isinstance(network, RpcNetwork):
         return network
-    return Rpc(network.url, program_id=network.program_id, name=network.name, commitment="finalized")
+    return RpcNetwork(network.url, program_id=network.program_id, name=network.name, commitment="finalized")

@@ -1,4 +1,4 @@
-"""The embedded ledger as a Solana JSON-RPC node on this machine, so that any Solana tool works against it.
+"""The embedded network as a Solana JSON-RPC node on this machine, so that any Solana tool works against it.
 
 Rules: answers have the shapes of a real node (Agave), errors its codes; the state is always final, so every
 commitment gives the same. Only loopback addresses are served, and only requests that name one in `Host`
@@ -32,7 +32,7 @@ from solders.transaction import VersionedTransaction
 
 from chain.errors import ChainError, TransactionFailed
 from chain.network.base import FEE_PER_SIGNATURE, MAX_TRANSACTION, Account, TransactionRejected, error_text
-from chain.network.embedded import SLOTS_PER_EPOCH, Ledger, Outcome, Record
+from chain.network.embedded import SLOTS_PER_EPOCH, EmbeddedNetwork, Outcome, Record
 
 VERSION = "3.0.0"  # the Agave release whose shapes these are
 MAX_BODY = 256 << 10  # bytes
@@ -409,31 +409,31 @@ def _node_words(error: object) -> str:
 
 
 class Methods:
-    """The JSON-RPC methods over one ledger, each a function from parameters to a result."""
+    """The JSON-RPC methods over one network, each a function from parameters to a result."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, network: EmbeddedNetwork) -> None:
+        self._network = network
         self.table: dict[str, Callable[[Params], object]] = {
             "getHealth": lambda p: "ok",
             "getVersion": lambda p: {"solana-core": VERSION, "feature-set": 0},
             "getSlot": lambda p: self._slot(p.config(0)),
-            "getBlockHeight": lambda p: ledger.block_height(),
+            "getBlockHeight": lambda p: network.block_height(),
             "getEpochInfo": self._epoch_info,
-            "getGenesisHash": lambda p: str(ledger.genesis_hash),
+            "getGenesisHash": lambda p: str(network.genesis_hash),
             "getFirstAvailableBlock": lambda p: 0,
-            "getTransactionCount": lambda p: ledger.transaction_count(),
+            "getTransactionCount": lambda p: network.transaction_count(),
             "getLatestBlockhash": self._latest_blockhash,
             "isBlockhashValid": self._is_blockhash_valid,
             "getFeeForMessage": self._fee,
-            "getRecentPrioritizationFees": lambda p: [{"slot": ledger.clock().slot, "prioritizationFee": 0}],
-            "getBalance": lambda p: self._context(p.config(1), ledger.balance(p.key(0))),
+            "getRecentPrioritizationFees": lambda p: [{"slot": network.clock().slot, "prioritizationFee": 0}],
+            "getBalance": lambda p: self._context(p.config(1), network.balance(p.key(0))),
             "getAccountInfo": self._account_info,
             "getMultipleAccounts": self._multiple_accounts,
             "getProgramAccounts": self._program_accounts,
             "getTokenAccountBalance": self._token_balance,
             "getTokenSupply": self._token_supply,
             "getTokenAccountsByOwner": self._token_accounts,
-            "getMinimumBalanceForRentExemption": lambda p: ledger.rent(p.number(0, _MAX_ACCOUNT_SIZE)),
+            "getMinimumBalanceForRentExemption": lambda p: network.rent(p.number(0, _MAX_ACCOUNT_SIZE)),
             "requestAirdrop": self._airdrop,
             "sendTransaction": self._send,
             "simulateTransaction": self._simulate,
@@ -475,7 +475,7 @@ class Methods:
         return answer | {"id": identity}
 
     def _slot(self, config: Mapping[str, object]) -> int:
-        slot = self._ledger.clock().slot
+        slot = self._network.clock().slot
         if slot < _number(config, "minContextSlot", 0):
             raise Refusal(_CONTEXT, "Minimum context slot has not been reached", {"contextSlot": slot})
         return slot
@@ -484,7 +484,7 @@ class Methods:
         return {"context": {"slot": self._slot(config), "apiVersion": VERSION}, "value": value}
 
     def _decimals(self, mint: Pubkey) -> int:
-        found = _mint(self._ledger.account(mint))
+        found = _mint(self._network.account(mint))
         return found.decimals if found else 0
 
     def _ui_account(self, account: Account | None, config: Mapping[str, object]) -> object:
@@ -498,15 +498,15 @@ class Methods:
         epoch, index = divmod(slot, SLOTS_PER_EPOCH)
         return {
             "absoluteSlot": slot,
-            "blockHeight": self._ledger.block_height(),
+            "blockHeight": self._network.block_height(),
             "epoch": epoch,
             "slotIndex": index,
             "slotsInEpoch": SLOTS_PER_EPOCH,
-            "transactionCount": self._ledger.transaction_count(),
+            "transactionCount": self._network.transaction_count(),
         }
 
     def _latest_blockhash(self, params: Params) -> object:
-        found = self._ledger.latest_blockhash()
+        found = self._network.latest_blockhash()
         value = {"blockhash": str(found.hash), "lastValidBlockHeight": found.last_valid_block_height}
         return self._context(params.config(0), value)
 
@@ -515,7 +515,7 @@ class Methods:
             blockhash = Hash.from_string(params.text(0))
         except (ValueError, ParseHashError):
             raise Refusal(_PARAMS, "Invalid param: Invalid") from None
-        return self._context(params.config(1), self._ledger.blockhash_valid(blockhash))
+        return self._context(params.config(1), self._network.blockhash_valid(blockhash))
 
     def _fee(self, params: Params) -> object:
         try:
@@ -526,21 +526,21 @@ class Methods:
             raise Refusal(_PARAMS, "Invalid params: this message version is not supported")
         signers = message.header.num_required_signatures
         fee = None
-        if self._ledger.blockhash_valid(message.recent_blockhash):
+        if self._network.blockhash_valid(message.recent_blockhash):
             unsigned = VersionedTransaction.populate(message, [Signature.default()] * signers)
             # The VM names no fee for a payer that cannot pay it.
-            fee = self._ledger.run(unsigned).fee or signers * FEE_PER_SIGNATURE
+            fee = self._network.run(unsigned).fee or signers * FEE_PER_SIGNATURE
         return self._context(params.config(1), fee)
 
     def _account_info(self, params: Params) -> object:
         config = params.config(1)
-        return self._context(config, self._ui_account(self._ledger.account(params.key(0)), config))
+        return self._context(config, self._ui_account(self._network.account(params.key(0)), config))
 
     def _multiple_accounts(self, params: Params) -> object:
         keys, config = params.get(0), params.config(1)
         if not isinstance(keys, list) or len(keys) > _MAX_ACCOUNTS:
             raise Refusal(_PARAMS, f"Too many inputs provided; max {_MAX_ACCOUNTS}")
-        found = self._ledger.accounts([_key(key) for key in keys])
+        found = self._network.accounts([_key(key) for key in keys])
         return self._context(config, [self._ui_account(account, config) for account in found])
 
     def _program_accounts(self, params: Params) -> object:
@@ -563,18 +563,18 @@ class Methods:
                     memcmp.append((108, b"\1"))
                 case _:
                     raise Refusal(_PARAMS, "Invalid params: a filter is dataSize or memcmp")
-        found = self._ledger.program_accounts(params.key(0), size=size, memcmp=memcmp)
+        found = self._network.program_accounts(params.key(0), size=size, memcmp=memcmp)
         shown = self._keyed(found, config)
         return self._context(config, shown) if _flag(config, "withContext") else shown
 
     def _token_balance(self, params: Params) -> object:
-        token = _token_account(self._ledger.account(params.key(0)))
+        token = _token_account(self._network.account(params.key(0)))
         if token is None:
             raise Refusal(_PARAMS, "Invalid param: not a Token account")
         return self._context(params.config(1), token_amount(token.amount, self._decimals(token.mint)))
 
     def _token_supply(self, params: Params) -> object:
-        mint = _mint(self._ledger.account(params.key(0)))
+        mint = _mint(self._network.account(params.key(0)))
         if mint is None:
             raise Refusal(_PARAMS, "Invalid param: not a Token mint")
         return self._context(params.config(1), token_amount(mint.supply, mint.decimals))
@@ -586,7 +586,7 @@ class Methods:
             case {"mint": wanted}:
                 mint = _key(wanted)
                 memcmp.append((0, bytes(mint)))
-                account = self._ledger.account(mint)
+                account = self._network.account(mint)
                 if account is None or _mint(account) is None:
                     raise Refusal(_PARAMS, "Invalid param: could not find mint")
                 program = account.owner
@@ -596,13 +596,13 @@ class Methods:
                     raise Refusal(_PARAMS, "Invalid param: unrecognized Token program id")
             case _:
                 raise Refusal(_PARAMS, "Invalid params: an object with mint or programId was expected")
-        found = self._ledger.program_accounts(program, memcmp=memcmp)
+        found = self._network.program_accounts(program, memcmp=memcmp)
         tokens = [(key, account) for key, account in found if _token_account(account) is not None]
         return self._context(config, self._keyed(tokens, config))
 
     def _airdrop(self, params: Params) -> object:
         try:
-            return str(self._ledger.airdrop(params.key(0), params.number(1)))
+            return str(self._network.airdrop(params.key(0), params.number(1)))
         except TransactionFailed as error:
             raise Refusal(_PARAMS, error.message) from None
 
@@ -611,7 +611,7 @@ class Methods:
         tx = _transaction(params.get(0), config)
         skip = _flag(config, "skipPreflight")
         try:
-            return str(self._ledger.submit(tx, preflight=not skip))
+            return str(self._network.submit(tx, preflight=not skip))
         except TransactionRejected as rejected:
             if skip:  # a node forwards it and only its status tells
                 return str(tx.signatures[0])
@@ -634,12 +634,12 @@ class Methods:
         if not isinstance(addresses, list) or len(addresses) > _MAX_ACCOUNTS:
             raise Refusal(_PARAMS, f"Invalid params: accounts must list at most {_MAX_ACCOUNTS} addresses")
         watch = [_key(address) for address in addresses]
-        outcome = self._ledger.run(tx, watch=watch, signatures=verify, fresh=not replace)
+        outcome = self._network.run(tx, watch=watch, signatures=verify, fresh=not replace)
         if outcome.error == "SignatureFailure":
             raise Refusal(_SIGNATURE, "Transaction signature verification failure")
         value = self._simulated(outcome, wanted | {"encoding": wanted.get("encoding") or "base64"}, watch)
         if replace:
-            blockhash = self._ledger.latest_blockhash()
+            blockhash = self._network.latest_blockhash()
             value["replacementBlockhash"] = {
                 "blockhash": str(blockhash.hash),
                 "lastValidBlockHeight": blockhash.last_valid_block_height,
@@ -665,7 +665,7 @@ class Methods:
         signatures = params.get(0)
         if not isinstance(signatures, list) or len(signatures) > _MAX_STATUSES:
             raise Refusal(_PARAMS, f"Too many inputs provided; max {_MAX_STATUSES}")
-        records = [self._ledger.record(_signature(signature)) for signature in signatures]
+        records = [self._network.record(_signature(signature)) for signature in signatures]
         value = [
             record
             and {
@@ -685,7 +685,7 @@ class Methods:
         limit = _number(config, "limit", _MAX_SIGNATURES, limit=_MAX_SIGNATURES)
         if not limit:
             raise Refusal(_PARAMS, f"Invalid limit; max {_MAX_SIGNATURES}")
-        found = self._ledger.history(
+        found = self._network.history(
             params.key(0),
             limit=limit,
             before=None if before is None else _signature(before),
@@ -706,7 +706,7 @@ class Methods:
     def _transaction(self, params: Params) -> object:
         encoded = params.get(1)
         config = {"encoding": encoded} if isinstance(encoded, str) else params.config(1)
-        record = self._ledger.record(params.signature(0))
+        record = self._network.record(params.signature(0))
         if record is None:
             return None
         return {"slot": record.slot, "blockTime": record.block_time, **self._encoded(record, config)}
@@ -728,15 +728,15 @@ class Methods:
         slot, encoded = params.number(0), params.get(1)
         config = {"encoding": encoded} if isinstance(encoded, str) else params.config(1)
         details = _choice(config, "transactionDetails", "full", ("full", "signatures", "none"))
-        block, parent = self._ledger.block(slot), self._ledger.block(max(0, slot - 1))
+        block, parent = self._network.block(slot), self._network.block(max(0, slot - 1))
         if block is None or parent is None:
             raise Refusal(_NO_BLOCK, f"Block not available for slot {slot}")
-        record = self._ledger.record_at(slot)
+        record = self._network.record_at(slot)
         shown: dict[str, object] = {
             "blockhash": str(Hash.from_bytes(block.hash)),
             "previousBlockhash": str(Hash.from_bytes(parent.hash)),
             "parentSlot": parent.slot,
-            "blockHeight": self._ledger.height_of(block),
+            "blockHeight": self._network.height_of(block),
             "blockTime": block.ms // 1000,
         }
         if details == "full":
@@ -748,7 +748,7 @@ class Methods:
         return shown
 
     def _blocks(self, params: Params) -> object:
-        first, tip = params.number(0), self._ledger.clock().slot
+        first, tip = params.number(0), self._network.clock().slot
         last = tip if params.get(1) is None or isinstance(params.get(1), dict) else params.number(1)
         last = min(last, tip)
         if last - first > _MAX_BLOCKS:
@@ -756,7 +756,7 @@ class Methods:
         return list(range(first, last + 1))
 
     def _block_time(self, params: Params) -> object:
-        block = self._ledger.block(params.number(0))
+        block = self._network.block(params.number(0))
         if block is None:
             raise Refusal(_NO_BLOCK, f"Block not available for slot {params.number(0)}")
         return block.ms // 1000
@@ -765,10 +765,10 @@ class Methods:
 class Server:
     """A node on one port, listening from the moment it is made. `port` is the one it got.
 
-    `run` serves until `close` (or Ctrl-C) in this thread, `start` in one of its own. The ledger stays open.
+    `run` serves until `close` (or Ctrl-C) in this thread, `start` in one of its own. The network stays open.
     """
 
-    def __init__(self, ledger: Ledger, host: str, port: int) -> None:
+    def __init__(self, network: EmbeddedNetwork, host: str, port: int) -> None:
         if host not in _LOOPBACK:
             raise ChainError(
                 f"The local node serves this machine only, not {host}.", f"Use one of {', '.join(_LOOPBACK)}."
@@ -778,12 +778,12 @@ class Server:
         # Any free port will do where none was asked for, but the next one must be free too.
         for tries_left in reversed(range(20 if port == 0 else 1)):
             try:
-                self._http = _Http((host, port), _handler(Methods(ledger)))
+                self._http = _Http((host, port), _handler(Methods(network)))
             except (OSError, OverflowError) as error:
                 raise _unusable(host, port, error) from None
             next_port = int(self._http.server_address[1]) + 1
             try:
-                self._subscriptions = Subscriptions(ledger, host, next_port)
+                self._subscriptions = Subscriptions(network, host, next_port)
                 break
             except (OSError, OverflowError) as error:
                 self._http.server_close()
@@ -827,9 +827,9 @@ def _unusable(host: str, port: int, error: Exception) -> ChainError:
     return ChainError(f"Port {port} on {host} {reason}.", "Stop what uses it, or choose another with --port.")
 
 
-def serve(ledger: Ledger, host: str = "127.0.0.1", port: int = 8899) -> Server:
+def serve(network: EmbeddedNetwork, host: str = "127.0.0.1", port: int = 8899) -> Server:
     """Listen on `host`:`port` (0: any free one). Raises ChainError where that cannot be had."""
-    return Server(ledger, host, port)
+    return Server(network, host, port)
 
 
 class _Http(ThreadingHTTPServer):

@@ -1,8 +1,8 @@
-"""The local node's websocket: `logsSubscribe` and `logsUnsubscribe` over the embedded ledger.
+"""The local node's websocket: `logsSubscribe` and `logsUnsubscribe` over the embedded network.
 
 Rules: messages have the shapes of a real node (Agave); every transaction is final at once, so every commitment
 gives the same; only loopback hosts, and no web pages (those send an Origin), are served; messages, connections
-and subscriptions are bounded. A connection's own thread looks at the ledger every 50 ms, which also sees what
+and subscriptions are bounded. A connection's own thread looks at the network every 50 ms, which also sees what
 other processes write.
 """
 
@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
-from chain.network.embedded import Ledger, Record
+from chain.network.embedded import EmbeddedNetwork, Record
 
 MAX_CONNECTIONS: Final = 32
 MAX_SUBSCRIPTIONS: Final = 16  # of one connection
@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 class Subscriptions:
     """A websocket on `host`:`port`, listening from the moment it is made. Raises OSError where that cannot be had."""
 
-    def __init__(self, ledger: Ledger, host: str, port: int) -> None:
-        self._ledger = ledger
+    def __init__(self, network: EmbeddedNetwork, host: str, port: int) -> None:
+        self._network = network
         self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._server = serve(
             self._handle,
@@ -70,7 +70,7 @@ class Subscriptions:
             connection.close(1013, "too many connections")
             return
         try:
-            _Session(self._ledger, connection).run()
+            _Session(self._network, connection).run()
         except ConnectionClosed:
             pass
         except Exception:
@@ -82,11 +82,11 @@ class Subscriptions:
 class _Session:
     """One connection: its subscriptions by number, each a program or None for all."""
 
-    def __init__(self, ledger: Ledger, connection: ServerConnection) -> None:
-        self._ledger, self._connection = ledger, connection
+    def __init__(self, network: EmbeddedNetwork, connection: ServerConnection) -> None:
+        self._network, self._connection = network, connection
         self._wanted: dict[int, Pubkey | None] = {}
         self._next = 0
-        self._slot = ledger.clock().slot
+        self._slot = network.clock().slot
 
     def run(self) -> None:
         while True:
@@ -133,7 +133,7 @@ class _Session:
         if len(self._wanted) >= MAX_SUBSCRIPTIONS:
             return _refusal(number, _PARAMS, f"at most {MAX_SUBSCRIPTIONS} subscriptions")
         if not self._wanted:
-            self._slot = self._ledger.clock().slot
+            self._slot = self._network.clock().slot
         subscription, self._next = self._next, self._next + 1
         self._wanted[subscription] = wanted
         return _result(number, subscription)
@@ -141,7 +141,7 @@ class _Session:
     def _notify(self) -> None:
         if not self._wanted:
             return
-        for record in self._ledger.records_after(self._slot):
+        for record in self._network.records_after(self._slot):
             self._slot = record.slot
             keys = _keys(record)
             for subscription, wanted in self._wanted.items():

@@ -26,7 +26,7 @@ from solders.transaction import VersionedTransaction
 
 from chain.errors import ChainError, InsufficientFunds, NotFound, TransactionFailed
 from chain.money.spending import SpendingBudget
-from chain.network.base import FEE_PER_SIGNATURE, Blockhash, Network, Receipt, Simulation
+from chain.network.base import FEE_PER_SIGNATURE, Blockhash, Network, Simulation, TransactionReceipt
 from chain.program.accounts import (
     Claimable,
     GlobalConfig,
@@ -54,7 +54,7 @@ _Account = TypeVar("_Account")
 class Landed:
     """A transaction that landed: its receipt and the program's events, in order."""
 
-    receipt: Receipt
+    receipt: TransactionReceipt
     events: tuple[Event, ...]
 
     def event(self, kind: type[_Account]) -> _Account:
@@ -237,11 +237,11 @@ class Client:
         keys = [key for index, key in enumerate(message.account_keys) if message.is_maybe_writable(index)]
         return auto_fee(self.network.priority_fees(keys))
 
-    def _settle(self, reserved: int, receipt: Receipt | None) -> None:
+    def _settle(self, reserved: int, receipt: TransactionReceipt | None) -> None:
         if self.budget.capped:
             self.budget.settle(reserved, receipt.paid if receipt else 0)
 
-    def _done(self, receipt: Receipt) -> Landed:
+    def _done(self, receipt: TransactionReceipt) -> Landed:
         return Landed(receipt, tuple(parse_events(receipt.logs, self.network.program_id)))
 
     # --- instructions ---

@@ -1,7 +1,8 @@
 """What this project asks of a Solana network.
 
-`Network` is the one interface; `chain.network.embedded.Ledger` (embedded, in process) and `chain.network.rpc.Rpc` (any
-cluster over HTTP) implement it. Everything is synchronous and every call ends within a time limit.
+`Network` is the one interface; `chain.network.embedded.EmbeddedNetwork` (in process) and
+`chain.network.rpc.RpcNetwork` (any cluster over HTTP) implement it. Everything is synchronous and every call ends
+within a time limit.
 Errors of a transaction travel as the JSON an RPC node uses (a string such as "BlockhashNotFound", or an
 object such as {"InstructionError": [0, {"Custom": 6012}]}), so both networks describe a failure alike.
 """
@@ -75,7 +76,7 @@ class Simulation:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class TransactionReceipt:
     """A transaction that landed, whether it succeeded (`error` None) or only paid its `fee` (lamports).
 
     `paid` is what its fee payer lost in all, fee included (below 0 for a gain), in lamports; `transaction` its
@@ -94,7 +95,7 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HistoryEntry:
     """A transaction as an address's history lists it; `final` where it can no longer vanish."""
 
     signature: Signature
@@ -170,18 +171,18 @@ class Network(Protocol):
 
     def confirm(
         self, signature: Signature, last_valid_block_height: int, *, timeout: float = CONFIRM_SECONDS
-    ) -> Receipt:
+    ) -> TransactionReceipt:
         """Wait until it has landed. Raises TransactionRejected where it failed on chain, TransactionFailed
         where it is known never to land, NetworkUnreachable where `timeout` seconds left that open.
         """
 
-    def transaction(self, signature: Signature) -> Receipt | None:
+    def transaction(self, signature: Signature) -> TransactionReceipt | None:
         """A landed transaction, or None where this network knows of none."""
 
     def signatures(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Signature]:
         """Transactions that name `address`, newest first; `before` starts below that one."""
 
-    def entries(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Entry]:
+    def entries(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[HistoryEntry]:
         """One page of what `signatures` lists, at most 1,000, with slot, time and fate of each."""
 
     def final_slot(self) -> int:

@@ -51,9 +51,9 @@ from chain.network.base import (
     Account,
     Blockhash,
     Clock,
-    Entry,
-    Receipt,
+    HistoryEntry,
     Simulation,
+    TransactionReceipt,
     TransactionRejected,
     account_of,
     error_json,
@@ -133,9 +133,9 @@ class Record:
     returned: tuple[str, bytes] | None
     inner: tuple[tuple[tuple[int, bytes, bytes, int | None], ...], ...]
 
-    def receipt(self) -> Receipt:
+    def receipt(self) -> TransactionReceipt:
         """The same in the words of `chain.network.base`."""
-        return Receipt(
+        return TransactionReceipt(
             signature=self.signature,
             slot=self.slot,
             block_time=self.block_time,
@@ -160,7 +160,7 @@ class Outcome:
     accounts: dict[Pubkey, Account | None] = field(default_factory=dict)
 
 
-class Ledger:
+class EmbeddedNetwork:
     """The network called "embedded". Threads may share one; processes open their own on the same home.
 
     Raises InvalidData where the file is no ledger of this format, ChainError where the home folder cannot
@@ -384,7 +384,7 @@ class Ledger:
 
     def confirm(
         self, signature: Signature, last_valid_block_height: int, *, timeout: float = CONFIRM_SECONDS
-    ) -> Receipt:
+    ) -> TransactionReceipt:
         """The receipt; at once, for `send` returns only when a transaction has landed.
 
         Raises TransactionRejected where it failed on chain, TransactionFailed where it never landed.
@@ -399,7 +399,7 @@ class Ledger:
             raise TransactionRejected(record.error, record.logs, record.units, where="on chain")
         return record.receipt()
 
-    def transaction(self, signature: Signature) -> Receipt | None:
+    def transaction(self, signature: Signature) -> TransactionReceipt | None:
         """A landed transaction, or None."""
         record = self.record(signature)
         return record.receipt() if record else None
@@ -418,10 +418,10 @@ class Ledger:
         """Transactions that name `address`, newest first, those below `before` where it is given."""
         return [record.signature for record in self.history(address, limit=limit, before=before)]
 
-    def entries(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Entry]:
+    def entries(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[HistoryEntry]:
         """One page of `signatures`, at most 1,000, with slot, time and fate of each; all are final."""
         return [
-            Entry(record.signature, record.slot, record.block_time, record.error is not None, True)
+            HistoryEntry(record.signature, record.slot, record.block_time, record.error is not None, True)
             for record in self.history(address, limit=min(limit, 1000), before=before)
         ]
 

@@ -28,12 +28,12 @@ def connect(
     """
     program = program_id or PROGRAM_ID
     if name == "embedded":
-        from chain.network.embedded import Ledger  # starts a VM: only where it is used
+        from chain.network.embedded import EmbeddedNetwork  # starts a VM: only where it is used
 
-        return Ledger(home, program_id=program)
+        return EmbeddedNetwork(home, program_id=program)
     url = url or name
     if not re.match(r"https?://[^/\s]", url):
         raise ChainError(f"There is no network named {name!r}.", "Use embedded, or an http(s) URL.")
-    from chain.network.rpc import Rpc
+    from chain.network.rpc import RpcNetwork
 
-    return Rpc(url, program_id=program, name=name, commitment=commitment, is_local=is_local)
+    return RpcNetwork(url, program_id=program, name=name, commitment=commitment, is_local=is_local)

@@ -60,9 +60,9 @@ from chain.network.base import (
     Account,
     Blockhash,
     Clock,
-    Entry,
-    Receipt,
+    HistoryEntry,
     Simulation,
+    TransactionReceipt,
     TransactionRejected,
     account_of,
     error_json,
@@ -120,7 +120,7 @@ class _Silent(NetworkUnreachable):
     maybe_done = True
 
 
-class Rpc:
+class RpcNetwork:
     """A cluster behind `url`. Threads may share one; their calls go out one at a time.
 
     `commitment` ("processed", "confirmed" or "finalized") holds for every read and for `confirm`.
@@ -302,7 +302,7 @@ class Rpc:
 
     def confirm(
         self, signature: Signature, last_valid_block_height: int, *, timeout: float = CONFIRM_SECONDS
-    ) -> Receipt:
+    ) -> TransactionReceipt:
         """Wait until it has landed at the commitment, sending the same bytes again now and then.
 
         Raises TransactionRejected where it failed on chain, TransactionFailed where its blockhash has expired
@@ -329,7 +329,7 @@ class Rpc:
             "Look that transaction up before sending anything again.",
         )
 
-    def _look(self, signature: Signature, last_valid_block_height: int) -> tuple[Receipt | None, bool]:
+    def _look(self, signature: Signature, last_valid_block_height: int) -> tuple[TransactionReceipt | None, bool]:
         """The receipt, if it has landed by now, and whether any node knows of the transaction."""
         # The height first: were it read last, the transaction could land in between.
         slot, height = self._final()
@@ -350,7 +350,7 @@ class Rpc:
             raise TransactionRejected(error, receipt.logs, where="on chain")
         return receipt, True
 
-    def transaction(self, signature: Signature) -> Receipt | None:
+    def transaction(self, signature: Signature) -> TransactionReceipt | None:
         """A landed transaction, or None where this node knows of none."""
         landed = self._landed(signature)
         return landed[0] if landed else None
@@ -369,7 +369,7 @@ class Rpc:
             before = found[-1]
         return found
 
-    def entries(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Entry]:
+    def entries(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[HistoryEntry]:
         """One page of `signatures`, at most 1,000, with slot, time and fate of each."""
         config = RpcSignaturesForAddressConfig(before=before, limit=min(limit, 1000), commitment=self._settled)
         answer = self._call(
@@ -377,7 +377,8 @@ class Rpc:
         ).value
         final = TransactionConfirmationStatus.Finalized
         return [
-            Entry(e.signature, e.slot, e.block_time, e.err is not None, e.confirmation_status == final) for e in answer
+            HistoryEntry(e.signature, e.slot, e.block_time, e.err is not None, e.confirmation_status == final)
+            for e in answer
         ]
 
     def final_slot(self) -> int:
@@ -419,7 +420,7 @@ class Rpc:
             raise self._nonsense(f"{len(answer.value)} statuses for one signature")
         return answer.context.slot, answer.value[0]
 
-    def _landed(self, signature: Signature) -> tuple[Receipt, object] | None:
+    def _landed(self, signature: Signature) -> tuple[TransactionReceipt, object] | None:
         """A landed transaction's receipt and JSON error."""
         config = RpcTransactionConfig(UiTransactionEncoding.Base64, self._settled, 0)
         found = self._call(requests.GetTransaction(signature, config), responses.GetTransactionResp).value
@@ -431,7 +432,7 @@ class Rpc:
         if not meta.pre_balances or not meta.post_balances:
             raise self._nonsense("a transaction that nobody paid for")
         error = None if meta.err is None else error_json(meta.err)
-        return Receipt(
+        return TransactionReceipt(
             signature=signature,
             slot=found.slot,
             block_time=found.block_time,

@@ -24,26 +24,26 @@ class Malformed:
 
 
 @dataclass(frozen=True, slots=True)
-class Found(Generic[_Kind]):
+class Listing(Generic[_Kind]):
     """The accounts of one kind with their addresses, and those that say they are of it but do not decode."""
 
     accounts: tuple[tuple[Pubkey, _Kind], ...]
     malformed: tuple[Malformed, ...]
 
 
-def projects(network: Network) -> Found[Project]:
+def projects(network: Network) -> Listing[Project]:
     """All projects, by id."""
     found = read_all(network, Project)
-    return Found(tuple(sorted(found.accounts, key=lambda pair: pair[1].id)), found.malformed)
+    return Listing(tuple(sorted(found.accounts, key=lambda pair: pair[1].id)), found.malformed)
 
 
-def proposals(network: Network, project_id: int) -> Found[Proposal]:
+def proposals(network: Network, project_id: int) -> Listing[Proposal]:
     """All proposals of a project, by id."""
     found = read_all(network, Proposal, (offset_of(Proposal, "project_id"), project_id.to_bytes(8, "little")))
-    return Found(tuple(sorted(found.accounts, key=lambda pair: pair[1].id)), found.malformed)
+    return Listing(tuple(sorted(found.accounts, key=lambda pair: pair[1].id)), found.malformed)
 
 
-def read_all(network: Network, kind: type[_Kind], *memcmp: tuple[int, bytes]) -> Found[_Kind]:
+def read_all(network: Network, kind: type[_Kind], *memcmp: tuple[int, bytes]) -> Listing[_Kind]:
     """All accounts of a kind that hold each (offset, bytes), in one call."""
     discriminator = (0, discriminator_of(kind))
     accounts, malformed = [], []
@@ -52,7 +52,7 @@ def read_all(network: Network, kind: type[_Kind], *memcmp: tuple[int, bytes]) ->
             accounts.append((address, decode_account(kind, account.data)))
         except InvalidData as error:
             malformed.append(Malformed(address, len(account.data), error.problem))
-    return Found(tuple(accounts), tuple(malformed))
+    return Listing(tuple(accounts), tuple(malformed))
 
 
 def decode(data: bytes) -> object:

@@ -64,7 +64,7 @@ def load(path: Path, source: Source = KEYCHAIN) -> Keypair:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class WalletSummary:
     """What a wallet file says without its passphrase; of an encrypted one the address is not proven by it."""
 
     address: Pubkey
@@ -79,12 +79,12 @@ def sealed(path: Path) -> keystore.Keystore:
     return found
 
 
-def look(path: Path) -> Entry:
+def look(path: Path) -> WalletSummary:
     """A wallet's address and kind, without asking for a passphrase. Raises as `load`."""
     found = _read(path)
     if isinstance(found, Keypair):
-        return Entry(found.pubkey(), False)
-    return Entry(found.address, True)
+        return WalletSummary(found.pubkey(), False)
+    return WalletSummary(found.address, True)
 
 
 def save(path: Path, keypair: Keypair, secret: bytes | bytearray | None = None) -> None:

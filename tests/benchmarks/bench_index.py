@@ -19,8 +19,8 @@ from chain.indexer.rules import Follower
 from chain.indexer.watch import catch_up
 from chain.localnet.server import serve
 from chain.network.base import Network
-from chain.network.embedded import Ledger
-from chain.network.rpc import Rpc
+from chain.network.embedded import EmbeddedNetwork
+from chain.network.rpc import RpcNetwork
 from chain.program import PROGRAM_ID
 from chain.program.accounts import GlobalConfig, Proposal, ProposalStatus, decode_account
 from chain.program.addresses import Pdas
@@ -132,10 +132,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
         fill(home, count)
-        ledger = Ledger(home)
-        with serve(ledger, port=0).start() as node:
-            rpc = Rpc(node.url)
-            for name, network in (("embedded", ledger), ("JSON-RPC", rpc)):
+        embedded = EmbeddedNetwork(home)
+        with serve(embedded, port=0).start() as node:
+            rpc = RpcNetwork(node.url)
+            for name, network in (("embedded", embedded), ("JSON-RPC", rpc)):
                 naive = one_at_a_time(network, min(chosen.sample, count)) * count
                 path = Path(folder) / f"{name}.sqlite"
                 first = first_sync(network, path, count)
@@ -149,7 +149,7 @@ def main() -> None:
                 print(f"restart with one new proposal, {name}: {again * 1000:.0f} ms, ratio {again / first:.3f}")
                 count += 1
             rpc.close()
-        ledger.close()
+        embedded.close()
         buys, history = transactions(local.home_with_project(Path(folder) / "rate"), chosen.transactions)
     reference = rate_bare(chosen.transactions)
     print(f"embedded buys: {buys:,.0f}/s, bare LiteSVM transfers {reference:,.0f}/s, ratio {buys / reference:.3f}")

@@ -20,7 +20,7 @@ from solders.pubkey import Pubkey
 from solders.system_program import ID as SYSTEM
 from solders.transaction import VersionedTransaction
 
-from chain.network.embedded import Ledger
+from chain.network.embedded import EmbeddedNetwork
 from tests.chain.networks import SOL, memo_image, pay
 
 
@@ -43,20 +43,20 @@ def rate_bare(count: int) -> float:
 
 def rate_ledger(home: Path, count: int) -> float:
     """Transactions per second of the ledger: lock, execute, record, commit."""
-    ledger, alice = Ledger(home, image=memo_image()), Keypair()
-    ledger.airdrop(alice.pubkey(), 10**6 * SOL)
-    batch = transfers(alice, count, ledger.latest_blockhash().hash)
+    embedded, alice = EmbeddedNetwork(home, image=memo_image()), Keypair()
+    embedded.airdrop(alice.pubkey(), 10**6 * SOL)
+    batch = transfers(alice, count, embedded.latest_blockhash().hash)
     started = time.perf_counter()
     for tx in batch:
-        ledger.send(tx)
+        embedded.send(tx)
     elapsed = time.perf_counter() - started
-    ledger.close()
+    embedded.close()
     return count / elapsed
 
 
 def start_seconds(home: Path, accounts: int) -> float:
     """Seconds to open a ledger that holds `accounts` accounts of 400 bytes."""
-    Ledger(home, image=memo_image()).close()
+    EmbeddedNetwork(home, image=memo_image()).close()
     with sqlite3.connect(home / "ledger.sqlite") as db:
         db.executemany(
             "INSERT INTO accounts VALUES (?, 1, ?, ?, 0, 0, ?)",
@@ -64,10 +64,10 @@ def start_seconds(home: Path, accounts: int) -> float:
         )
     db.close()
     started = time.perf_counter()
-    ledger = Ledger(home, image=memo_image())
+    embedded = EmbeddedNetwork(home, image=memo_image())
     elapsed = time.perf_counter() - started
-    found = len(ledger.program_accounts(SYSTEM, size=400))
-    ledger.close()
+    found = len(embedded.program_accounts(SYSTEM, size=400))
+    embedded.close()
     if found != accounts:
         raise SystemExit(f"{found} of {accounts} accounts came back")
     return elapsed

@@ -32,8 +32,8 @@ from chain.errors import ChainError, NotFound
 from chain.localnet.validator import Kind, Plan, Validator, find, free_port
 from chain.money.client import Client
 from chain.network.base import Network
-from chain.network.embedded import Ledger
-from chain.network.rpc import Rpc
+from chain.network.embedded import EmbeddedNetwork
+from chain.network.rpc import RpcNetwork
 from chain.program import PROGRAM_ID, image
 from tests.chain.networks import pay
 
@@ -52,12 +52,12 @@ class Row:
 
 @contextmanager
 def embedded(home: Path) -> Iterator[Network]:
-    ledger = Ledger(home)
+    embedded = EmbeddedNetwork(home)
     try:
-        bootstrap(Client(ledger), home)
-        yield ledger
+        bootstrap(Client(embedded), home)
+        yield embedded
     finally:
-        ledger.close()
+        embedded.close()
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def served(home: Path) -> Iterator[Network]:
     assert process.stdout is not None
     try:
         told = dict(process.stdout.readline().split(None, 1) for _ in range(4))
-        network = Rpc(told["rpc"].strip(), is_local=True)
+        network = RpcNetwork(told["rpc"].strip(), is_local=True)
         try:
             network.balance(Keypair().pubkey())
             yield network
@@ -86,7 +86,7 @@ def beside(kind: Kind, home: Path) -> Iterator[Network]:
     plan = Plan(kind, home / kind.value, free_port(), PROGRAM_ID, image())
     with Validator(find(kind), plan) as running:
         running.wait(SECONDS)
-        network = Rpc(plan.url, is_local=True)
+        network = RpcNetwork(plan.url, is_local=True)
         try:
             bootstrap(Client(network), home)
             yield network

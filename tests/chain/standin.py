@@ -16,7 +16,7 @@ given = dict(zip(sys.argv[1:], sys.argv[2:]))
 {behaviour}
 
 import chain.localnet.server
-from chain.network.embedded import Ledger
+from chain.network.embedded import EmbeddedNetwork
 from solders.pubkey import Pubkey
 
 if sys.argv[1] == "start":  # Surfpool: in memory, its program comes later
@@ -26,23 +26,23 @@ else:
     folder, port = Path(given["--ledger"]), given["--rpc-port"]
     at = sys.argv.index("--bpf-program")
     program, image = Pubkey.from_string(sys.argv[at + 1]), Path(sys.argv[at + 2]).read_bytes()
-ledger = Ledger(folder, program_id=program, image=image)
+network = EmbeddedNetwork(folder, program_id=program, image=image)
 table = chain.localnet.server.Methods.__init__
 
 
-def extended(methods, ledger):
+def extended(methods, network):
     def write_program(params):
-        ledger._svm.add_program(params.key(0), bytes.fromhex(params.text(1)))
-        ledger.program_id = params.key(0)
+        network._svm.add_program(params.key(0), bytes.fromhex(params.text(1)))
+        network.program_id = params.key(0)
         return None
 
-    table(methods, ledger)
+    table(methods, network)
     if sys.argv[1] == "start":
         methods.table["surfnet_writeProgram"] = write_program
 
 
 chain.localnet.server.Methods.__init__ = extended
-chain.localnet.server.serve(ledger, port=int(port)).run()
+chain.localnet.server.serve(network, port=int(port)).run()
 """
 DELAYED = "time.sleep(0.5)"
 EXITS = 'print("Error: the ledger is of another version", flush=True); sys.exit(7)'

@@ -229,15 +229,15 @@ def test_interrupted_and_killed_it_goes_on_where_it_was(home: Path) -> None:
     assert len(results) == 3
 
     # and from another machine it does not go on, and is none the worse for the attempt
-    ledger = Path(summary["folder"]) / "session.jsonl"
+    embedded = Path(summary["folder"]) / "session.jsonl"
     here = next(event["measured"] for event in third if event["event"] == "begin")
-    ledger.write_text(ledger.read_text().replace(here, "apple-m9-40c, trusted"))
+    embedded.write_text(embedded.read_text().replace(here, "apple-m9-40c, trusted"))
     refused = start(home, *command)
     _, err = refused.communicate(timeout=SECONDS)
     assert refused.returncode not in (OK, INTERRUPTED)
     assert "apple-m9-40c" in err
     assert "do not compare" in " ".join(err.split())
-    ledger.write_text(ledger.read_text().replace("apple-m9-40c, trusted", here))
+    embedded.write_text(embedded.read_text().replace("apple-m9-40c, trusted", here))
     assert answer(home, *command)["trials"] >= 1
 
 

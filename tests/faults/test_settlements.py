@@ -171,7 +171,7 @@ def _tokens_add_up(at: World, proposals: list[Proposal], meant: dict[int, Verdic
         client, project = direct.client, direct.client.project(0)
         assert project.miner_pool_minted == minted
         assert client.supply(project) == bought + minted - burned
-        held = tokens_of(at.ledger, project.mint)
+        held = tokens_of(at.embedded, project.mint)
         assert sum(held.values()) == client.supply(project)
         pdas = client.pdas
         for proposal in proposals:

@@ -66,7 +66,7 @@ def test_through_faults_each_is_staked_once(tmp_path: Path) -> None:
     with world(tmp_path / "world", SEED) as at:
         machine = at.machine(at.miner(tmp_path / "home"))
         miner = wallet.load(wallet.path_of(machine.home, MINER)).pubkey()
-        before = at.ledger.balance(miner)
+        before = at.embedded.balance(miner)
         codes, stakes = (
             [local.archive(b"LR = %d\n" % n) for n in range(COUNT)],
             [rng.randrange(1, 8) for _ in range(COUNT)],
@@ -94,7 +94,7 @@ def test_through_faults_each_is_staked_once(tmp_path: Path) -> None:
                     direct.fetch(proposal.benchmark_log_irys_id, proposal.benchmark_log_hash, miner, "log") == offer.log
                 )
             project = direct.client.project(0)
-            held = tokens_of(at.ledger, project.mint)
+            held = tokens_of(at.embedded, project.mint)
             # what was bought is what is staked: nothing was bought twice, and nothing is left over
             assert sum(e.tokens_out for e in events if isinstance(e, Bought)) == sum(held.values()) == sum(stakes)
             assert held[associated_token_account(miner, project.mint)] == 0
@@ -106,4 +106,4 @@ def test_through_faults_each_is_staked_once(tmp_path: Path) -> None:
         assert session.purchase is None
         assert [s.proposal for s in session.submissions if s.proposal is not None] == list(range(COUNT))
         assert session.staked == sum(stakes)
-        assert session.spent == before - at.ledger.balance(miner)
+        assert session.spent == before - at.embedded.balance(miner)

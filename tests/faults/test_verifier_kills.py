@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from chain.connection.opening import MINER, VERIFIER
 from chain.irys.client import Role
 from chain.money.client import Client
-from chain.network.embedded import Ledger
+from chain.network.embedded import EmbeddedNetwork
 from chain.program.accounts import ProposalStatus
 from chain.program.events import ReviewClaimed, parse_events
 from chain.program.instructions import Buy
@@ -102,10 +102,10 @@ def test_killed_at_any_moment_each_is_settled_once(tiny_home: TinyHome, tmp_path
     assert live(command, said, None, lambda: entries(home))
     print(f"{cut[False]} kills; {Counter(entry['event'] for entry in entries(home))}")
 
-    ledger, verifier = Ledger(home), load(path_of(home, VERIFIER)).pubkey()
-    client = Client(ledger)
-    landed = ledger.records_after(-1)
-    happened = [event for record in landed for event in parse_events(record.logs, ledger.program_id)]
+    embedded, verifier = EmbeddedNetwork(home), load(path_of(home, VERIFIER)).pubkey()
+    client = Client(embedded)
+    landed = embedded.records_after(-1)
+    happened = [event for record in landed for event in parse_events(record.logs, embedded.program_id)]
     assert [p.status for p in client.proposals(0)] == [status for _, status in meant]
     assert Counter(e.id for e in happened if isinstance(e, ReviewClaimed)) == dict.fromkeys(range(len(meant)), 1)
     assert [SettlementRecord(path).open for path in records(home)] == [None] * len(meant)
@@ -114,8 +114,8 @@ def test_killed_at_any_moment_each_is_settled_once(tiny_home: TinyHome, tmp_path
     assert len(theirs) == 2 * len(meant)  # a claim and a settlement each, and all on record
     rejected = sum(status is ProposalStatus.REJECTED for _, status in meant)
     project = client.project(0)
-    held = tokens_of(ledger, project.mint)
+    held = tokens_of(embedded, project.mint)
     assert client.claimable(0, verifier) == held[client.pdas.project_pool(0)] == rejected * (STAKE // 2)
     assert not any(held.get(client.pdas.proposal_escrow(number)) for number in range(len(meant)))
     assert sum(held.values()) == client.supply(project)
-    ledger.close()
+    embedded.close()

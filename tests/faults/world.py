@@ -20,8 +20,8 @@ from chain.irys.node import serve as serve_irys
 from chain.localnet.server import Server, serve
 from chain.money.client import Client
 from chain.network.base import Network
-from chain.network.embedded import Ledger, Record
-from chain.network.rpc import Rpc
+from chain.network.embedded import EmbeddedNetwork, Record
+from chain.network.rpc import RpcNetwork
 from chain.program.addresses import TOKEN_PROGRAM
 from chain.program.events import Event, parse_events
 from chain.program.instructions import AddVerifier
@@ -45,7 +45,7 @@ class World:
     """`home` holds the chain's and Irys's files, the authority's and the miner's wallet."""
 
     home: Path
-    ledger: Ledger
+    embedded: EmbeddedNetwork
     server: Server
     node: RunningNode
     proxies: tuple[Proxy, Proxy, Proxy]
@@ -66,19 +66,19 @@ class World:
     def start(self, machine: Connection, rng: random.Random, chance: float) -> None:
         """A new process on that machine, which with this chance is killed at one of its next calls to the chain."""
         machine.network.close()
-        machine.network = Rpc(self.proxies[0].url, name="faulty", call_seconds=CALL_SECONDS, sleep=self._wait)
+        machine.network = RpcNetwork(self.proxies[0].url, name="faulty", call_seconds=CALL_SECONDS, sleep=self._wait)
         machine.client = Client(Doomed(machine.network, rng, chance))
 
     def verifier(self, home: Path) -> Path:
         """`home`, made the home of a funded, registered verifier."""
         key = wallet.ensure(home, VERIFIER)
-        self.ledger.airdrop(key.pubkey(), 100 * 10**9)
-        Client(self.ledger).call(AddVerifier(key.pubkey()), wallet.load(wallet.path_of(self.home, "authority")))
+        self.embedded.airdrop(key.pubkey(), 100 * 10**9)
+        Client(self.embedded).call(AddVerifier(key.pubkey()), wallet.load(wallet.path_of(self.home, "authority")))
         return home
 
     def miner(self, home: Path) -> Path:
         """`home`, made the home of a funded miner."""
-        self.ledger.airdrop(wallet.ensure(home, MINER).pubkey(), 100 * 10**9)
+        self.embedded.airdrop(wallet.ensure(home, MINER).pubkey(), 100 * 10**9)
         return home
 
     def direct(self) -> Connection:
@@ -88,33 +88,33 @@ class World:
     def landed(self) -> list[Record]:
         """All transactions of the chain, in order."""
         found: list[Record] = []
-        while page := self.ledger.records_after(found[-1].slot if found else -1):
+        while page := self.embedded.records_after(found[-1].slot if found else -1):
             found += page
         return found
 
     def events(self) -> list[Event]:
         """Everything that the program said, in order."""
-        program = self.ledger.program_id
+        program = self.embedded.program_id
         return [e for record in self.landed() for e in parse_events(record.logs, program)]
 
     def _wait(self, seconds: float) -> None:
-        self.ledger.warp(WAIT)
+        self.embedded.warp(WAIT)
 
 
 @contextmanager
 def world(home: Path, seed: int) -> Iterator[World]:
     """The small project of `tests.local` as a world."""
     local.home_with_project(home)
-    ledger = Ledger(home)
+    embedded = EmbeddedNetwork(home)
     with (
-        serve(ledger, port=0).start() as server,
-        serve_irys(home / "irys", network=ledger) as node,
+        serve(embedded, port=0).start() as server,
+        serve_irys(home / "irys", network=embedded) as node,
         Proxy(server.url, fifth(seed, *shuffled(RPC_FAULTS, seed)), seconds=1.5 * CALL_SECONDS) as rpc,
         Proxy(node.url, fifth(seed + 1, *shuffled(GATEWAY_FAULTS, seed)), seconds=1.5 * CALL_SECONDS) as first,
         Proxy(node.url, fifth(seed + 2, *shuffled(GATEWAY_FAULTS, seed)), seconds=1.5 * CALL_SECONDS) as second,
     ):
-        yield World(home, ledger, server, node, (rpc, first, second))
-    ledger.close()
+        yield World(home, embedded, server, node, (rpc, first, second))
+    embedded.close()
 
 
 def shuffled(faults: tuple[str, ...], seed: int) -> list[str]:
@@ -142,9 +142,9 @@ class Doomed(local.Watched):
         return signature
 
 
-def tokens_of(ledger: Ledger, mint: Pubkey) -> dict[Pubkey, int]:
+def tokens_of(embedded: EmbeddedNetwork, mint: Pubkey) -> dict[Pubkey, int]:
     """All token accounts of a mint, and what is in them."""
-    found = ledger.program_accounts(TOKEN_PROGRAM, size=165, memcmp=[(0, bytes(mint))])
+    found = embedded.program_accounts(TOKEN_PROGRAM, size=165, memcmp=[(0, bytes(mint))])
     return {key: decode_token_account(account.data).amount for key, account in found}
 
 

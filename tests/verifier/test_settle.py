@@ -187,7 +187,7 @@ def test_after_the_lock_has_lapsed_it_is_released_or_claimed_again(connection: C
     settled(connection, 0, releasing)
     lock = connection.client.proposal(0).review_lock_until - connection.network.clock().unix_timestamp
     if lock > 0:
-        local.ledger_of(connection).warp(lock + 1)
+        local.embedded_of(connection).warp(lock + 1)
     done = settled(connection, 0, approving)
     assert done.status is ProposalStatus.APPROVED
 
@@ -215,7 +215,7 @@ def test_somebody_elses_claim_is_left_alone(connection: Connection) -> None:
     assert "send" not in network.calls
     # once it has lapsed, it is anybody's
     lock = proposal.review_lock_until or connection.client.proposal(0).review_lock_until
-    local.ledger_of(connection).warp(max(1, lock - connection.network.clock().unix_timestamp + 1))
+    local.embedded_of(connection).warp(max(1, lock - connection.network.clock().unix_timestamp + 1))
     assert settled(connection, 0, approving).status is ProposalStatus.APPROVED
 
 
@@ -256,7 +256,7 @@ def test_what_is_settled_stays_settled(connection: Connection) -> None:
 def _overtake(connection: Connection, score: int, settlement: Client) -> None:
     """Another verifier approves another proposal meanwhile."""
     other = local.stranger(connection)
-    client = Client(local.ledger_of(connection) if settlement is None else settlement.network)
+    client = Client(local.embedded_of(connection) if settlement is None else settlement.network)
     client.call(AddVerifier(other.pubkey()), connection.wallet(None, AUTHORITY))
     rival = local.propose(connection, code=local.archive(b"RIVAL = %d\n" % score), miner=local.stranger(connection))
     client.call(ClaimReview(rival.id), other)

@@ -17,7 +17,7 @@ from solders.keypair import Keypair
 from chain.commands.main import main
 from chain.localnet.server import serve
 from chain.network import rpc
-from chain.network.embedded import Ledger
+from chain.network.embedded import EmbeddedNetwork
 from chain.program.accounts import ProposalStatus
 from chain.program.instructions import ClaimReview
 from chain.wallet import wallet
@@ -297,7 +297,7 @@ def test_a_port_in_use(home: Path) -> None:
 
 
 def test_an_rpc_that_does_not_answer(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    defaults = rpc.Rpc.__init__.__kwdefaults__
+    defaults = rpc.RpcNetwork.__init__.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "call_seconds", 1.0)
     with socket.socket() as held:
@@ -309,8 +309,8 @@ def test_an_rpc_that_does_not_answer(home: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_over_http_it_is_the_same_chain(home: Path) -> None:
-    ledger = Ledger(home)
-    with serve(ledger, port=0).start() as server:
+    embedded = EmbeddedNetwork(home)
+    with serve(embedded, port=0).start() as server:
         over = ["--network", server.url]
         listed = ask(home, "project", "list", *over)
         assert listed == ask(home, "project", "list")
@@ -319,7 +319,7 @@ def test_over_http_it_is_the_same_chain(home: Path) -> None:
         assert ask(home, "token", "balance")["tokens"] == 2
         refused(chain(home, "proposal", "show", 9, *over), "There is no proposal 9", server.url)
         refused(chain(home, "token", "sell", 9, *over))
-    ledger.close()
+    embedded.close()
 
 
 def test_a_status_is_shown_by_name(home: Path) -> None:

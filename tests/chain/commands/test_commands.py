@@ -23,7 +23,7 @@ from chain.commands.review import due
 from chain.connection.opening import AUTHORITY
 from chain.errors import ChainError, InvalidData
 from chain.localnet.server import Server, serve
-from chain.network.embedded import Ledger
+from chain.network.embedded import EmbeddedNetwork
 from chain.program.accounts import EXPIRY_WINDOW_SECONDS, Proposal, ProposalStatus
 from chain.program.addresses import ZERO_KEY
 from chain.program.instructions import Expire
@@ -41,15 +41,15 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ledger(home: Path) -> Iterator[Ledger]:
-    ledger = Ledger(home)
-    yield ledger
-    ledger.close()
+def embedded(home: Path) -> Iterator[EmbeddedNetwork]:
+    embedded = EmbeddedNetwork(home)
+    yield embedded
+    embedded.close()
 
 
 @pytest.fixture
-def server(ledger: Ledger) -> Iterator[Server]:
-    with serve(ledger, port=0).start() as server:
+def server(embedded: EmbeddedNetwork) -> Iterator[Server]:
+    with serve(embedded, port=0).start() as server:
         yield server
 
 
@@ -67,13 +67,13 @@ def typing(home: Path, text: str, *arguments: object) -> Result:
 
 def test_a_program_is_initialized_once(tmp_path: Path) -> None:
     """Over JSON-RPC: the embedded network initializes itself."""
-    ledger = Ledger(tmp_path / "ledger")
-    with serve(ledger, port=0).start() as server:
+    embedded = EmbeddedNetwork(tmp_path / "ledger")
+    with serve(embedded, port=0).start() as server:
         over = ["--network", server.url]
         done = ask(tmp_path / "home", "admin", "initialize", *over)
         assert done["authority"] == key_of(tmp_path / "home", AUTHORITY)
         refused(chain(tmp_path / "home", "admin", "initialize", *over))
-    ledger.close()
+    embedded.close()
 
 
 def test_the_authority_is_handed_on_by_typing_its_address(home: Path) -> None:
@@ -189,13 +189,13 @@ def test_what_is_due(proposals: list[Proposal]) -> None:
     assert [found.id for found in due(given, now)] == [2, 1, 9]
 
 
-def test_one_expires(home: Path, ledger: Ledger, proposals: list[Proposal]) -> None:
+def test_one_expires(home: Path, embedded: EmbeddedNetwork, proposals: list[Proposal]) -> None:
     refused(chain(home, "proposal", "expire", 0), "not reached its expiry")
     refused(chain(home, "proposal", "expire"), "--all-due", code=2)
     refused(chain(home, "proposal", "expire", 0, "--all-due"), code=2)
     assert ask(home, "proposal", "expire", "--all-due") == []
     assert "nothing is due" in chain(home, "proposal", "expire", "--all-due").stdout
-    ledger.warp(EXPIRY_WINDOW_SECONDS)
+    embedded.warp(EXPIRY_WINDOW_SECONDS)
     done = ask(home, "proposal", "expire", 0)
     assert (done["status"], done["burned"], done["claimable"]) == ("expired", 2, 2)
     assert ask(home, "token", "balance")["claimable"] == 2
@@ -203,11 +203,11 @@ def test_one_expires(home: Path, ledger: Ledger, proposals: list[Proposal]) -> N
 
 @pytest.mark.parametrize("over_http", [False, True])
 def test_all_that_is_due_expires(
-    home: Path, ledger: Ledger, server: Server, proposals: list[Proposal], over_http: bool
+    home: Path, embedded: EmbeddedNetwork, server: Server, proposals: list[Proposal], over_http: bool
 ) -> None:
     over = ["--network", server.url] if over_http else []
     ask(home, "proposal", "claim", 1)
-    ledger.warp(EXPIRY_WINDOW_SECONDS)
+    embedded.warp(EXPIRY_WINDOW_SECONDS)
     with local.connect(home) as connection:
         late = local.propose(connection)
     rows = ask(home, "proposal", "expire", "--all-due", "--limit", 2, *over)
@@ -221,11 +221,11 @@ def test_all_that_is_due_expires(
 
 
 def test_one_that_fails_does_not_stop_the_rest(
-    home: Path, ledger: Ledger, proposals: list[Proposal], monkeypatch: pytest.MonkeyPatch
+    home: Path, embedded: EmbeddedNetwork, proposals: list[Proposal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from chain.money.client import Client
 
-    ledger.warp(EXPIRY_WINDOW_SECONDS)
+    embedded.warp(EXPIRY_WINDOW_SECONDS)
     call = Client.call
 
     def rush(self: Client, args: object, cranker: Keypair, **more: Any) -> Any:
@@ -242,8 +242,8 @@ def test_one_that_fails_does_not_stop_the_rest(
     assert {found["status"] for found in ask(home, "proposal", "list")} == {"expired"}
 
 
-def test_what_would_fail_all_of_them_stops(home: Path, ledger: Ledger, proposals: list[Proposal]) -> None:
-    ledger.warp(EXPIRY_WINDOW_SECONDS)
+def test_what_would_fail_all_of_them_stops(home: Path, embedded: EmbeddedNetwork, proposals: list[Proposal]) -> None:
+    embedded.warp(EXPIRY_WINDOW_SECONDS)
     result = chain(home, "proposal", "expire", "--all-due", "--max-spend", "0")
     assert result.exit_code == 1
     assert "cap of 0.000000000 SOL" in result.stdout

@@ -24,9 +24,9 @@ from chain.indexer.rules import Follower, index_path
 from chain.indexer.store import Index, IndexedEvent
 from chain.indexer.watch import catch_up
 from chain.localnet.server import serve
-from chain.network.base import Entry, Network, Receipt
-from chain.network.embedded import Ledger
-from chain.network.rpc import Rpc
+from chain.network.base import HistoryEntry, Network, TransactionReceipt
+from chain.network.embedded import EmbeddedNetwork
+from chain.network.rpc import RpcNetwork
 from chain.program import PROGRAM_ID
 from chain.program.accounts import ProposalStatus
 from chain.program.events import (
@@ -58,12 +58,12 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
 
 @pytest.fixture(params=["embedded", "rpc"])
 def network(request: pytest.FixtureRequest, connection: Connection) -> Iterator[Network]:
-    ledger = local.ledger_of(connection)
+    embedded = local.embedded_of(connection)
     if request.param == "embedded":
-        yield ledger
+        yield embedded
         return
-    with serve(ledger, port=0).start() as node:
-        rpc = Rpc(node.url)
+    with serve(embedded, port=0).start() as node:
+        rpc = RpcNetwork(node.url)
         yield rpc
         rpc.close()
 
@@ -155,10 +155,10 @@ def test_downtime_leaves_no_gap_and_a_restart_asks_little(
 def test_a_long_downtime_is_read_in_bounded_steps(
     connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = local.ledger_of(connection)
-    with Follower(ledger, 0, tmp_path / "index.sqlite") as follower:
+    embedded = local.embedded_of(connection)
+    with Follower(embedded, 0, tmp_path / "index.sqlite") as follower:
         catch_up(follower, lambda words: None)
-        ledger.warp(120)  # what was listed is out of the window that is listed again
+        embedded.warp(120)  # what was listed is out of the window that is listed again
         made = [local.propose(connection).id for _ in range(5)]
         monkeypatch.setattr(rules, "PAGE", 3)
         found = follower.sync(transactions=2)
@@ -176,9 +176,9 @@ def test_a_long_downtime_is_read_in_bounded_steps(
 
 
 def test_two_followers_share_a_file(connection: Connection, tmp_path: Path) -> None:
-    ledger = local.ledger_of(connection)
+    embedded = local.embedded_of(connection)
     path = tmp_path / "index.sqlite"
-    with Follower(ledger, 0, path) as one, Follower(ledger, 0, path) as two:
+    with Follower(embedded, 0, path) as one, Follower(embedded, 0, path) as two:
         one.sync(), two.sync()
         local.propose(connection)
         first, second = one.sync(), two.sync()
@@ -188,18 +188,18 @@ def test_two_followers_share_a_file(connection: Connection, tmp_path: Path) -> N
 
 def test_a_project_that_is_not_there(connection: Connection, tmp_path: Path) -> None:
     with (
-        Follower(local.ledger_of(connection), 7, tmp_path / "i") as follower,
+        Follower(local.embedded_of(connection), 7, tmp_path / "i") as follower,
         pytest.raises(NotFound, match="project 7"),
     ):
         follower.sync()
 
 
 def test_other_projects_events_are_left_out(connection: Connection, tmp_path: Path) -> None:
-    ledger = local.ledger_of(connection)
+    embedded = local.embedded_of(connection)
     project = connection.client.project(0)
     live.put(connection.home, live.project_account(replace(project, id=5)))
     local.propose(connection)
-    with Follower(ledger, 5, tmp_path / "index.sqlite") as follower:
+    with Follower(embedded, 5, tmp_path / "index.sqlite") as follower:
         catch_up(follower, lambda words: None)
         assert kinds(follower.events()) == ["VerifierAdded"]
         assert follower.proposals() == []
@@ -213,26 +213,26 @@ class Cluster:
 
     name, program_id, is_local = "cluster", PROGRAM_ID, False
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self.chain: list[tuple[Entry, tuple[str, ...]]] = []  # oldest first
+    def __init__(self, embedded: EmbeddedNetwork) -> None:
+        self._embedded = embedded
+        self.chain: list[tuple[HistoryEntry, tuple[str, ...]]] = []  # oldest first
         self.final = 0
         self.withheld: set[Signature] = set()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._ledger, name)
+        return getattr(self._embedded, name)
 
     def land(self, number: int, slot: int, *events: Any, failed: bool = False) -> Signature:
         """Append a transaction."""
         signature = Signature.from_bytes(number.to_bytes(8, "big") * 8)
         logs = logs_of(*events)
-        self.chain.append((Entry(signature, slot, 1_700_000_000 + slot, failed, False), logs))
+        self.chain.append((HistoryEntry(signature, slot, 1_700_000_000 + slot, failed, False), logs))
         return signature
 
     def fork(self, *gone: Signature) -> None:
         self.chain = [item for item in self.chain if item[0].signature not in gone]
 
-    def entries(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Entry]:
+    def entries(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[HistoryEntry]:
         found = [replace(entry, final=entry.slot <= self.final) for entry, _ in reversed(self.chain)]
         if before is not None:
             place = [entry.signature for entry in found].index(before)
@@ -242,11 +242,11 @@ class Cluster:
     def final_slot(self) -> int:
         return self.final
 
-    def transaction(self, signature: Signature) -> Receipt | None:
+    def transaction(self, signature: Signature) -> TransactionReceipt | None:
         for entry, logs in self.chain:
             if entry.signature == signature and signature not in self.withheld:
                 error = "it failed" if entry.failed else None
-                return Receipt(signature, entry.slot, entry.block_time, 5000, 5000, error, None, logs, b"")
+                return TransactionReceipt(signature, entry.slot, entry.block_time, 5000, 5000, error, None, logs, b"")
         return None
 
 
@@ -261,7 +261,7 @@ def logs_of(*events: Any) -> tuple[str, ...]:
 
 @pytest.fixture
 def cluster(connection: Connection) -> Cluster:
-    return Cluster(local.ledger_of(connection))
+    return Cluster(local.embedded_of(connection))
 
 
 @pytest.fixture
@@ -374,7 +374,7 @@ def test_a_network_that_falls_silent_loses_nothing(
         cluster.land(number, 20 + number, Bought(0, KEY, 1, number))
     real, calls = cluster.transaction, iter(range(100))
 
-    def flaky(signature: Signature) -> Receipt | None:
+    def flaky(signature: Signature) -> TransactionReceipt | None:
         if next(calls) == 2:
             raise NetworkUnreachable("It does not answer.")
         return real(signature)
@@ -389,17 +389,17 @@ def test_a_network_that_falls_silent_loses_nothing(
 
 
 def test_a_lagging_node_gives_the_newest_proposal_later(connection: Connection, tmp_path: Path) -> None:
-    ledger = local.ledger_of(connection)
+    embedded = local.embedded_of(connection)
     hidden = live.PDAS.proposal(0)
 
     class Lagging:
         on = True
 
         def __getattr__(self, name: str) -> Any:
-            return getattr(ledger, name)
+            return getattr(embedded, name)
 
         def accounts(self, keys: Sequence[Pubkey]) -> Any:
-            found = ledger.accounts(keys)
+            found = embedded.accounts(keys)
             return [None if self.on and key == hidden else account for key, account in zip(keys, found, strict=True)]
 
     network: Any = Lagging()
@@ -417,7 +417,7 @@ def test_malformed_proposals_are_set_aside(connection: Connection, tmp_path: Pat
     proposal = local.propose(connection)
     good = encode_account(proposal)
     live.put(connection.home, (live.PDAS.proposal(1), good[:8] + (1).to_bytes(8, "little") + good[16:-9], PROGRAM_ID))
-    with Follower(local.ledger_of(connection), 0, tmp_path / "index.sqlite") as follower:
+    with Follower(local.embedded_of(connection), 0, tmp_path / "index.sqlite") as follower:
         follower.refresh()
         assert [p.id for p in follower.proposals()] == [0]
         assert follower.index.malformed(0) == [live.PDAS.proposal(1)]
@@ -426,12 +426,12 @@ def test_malformed_proposals_are_set_aside(connection: Connection, tmp_path: Pat
 def test_many_open_proposals_are_read_in_one_call(
     connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = local.ledger_of(connection)
+    embedded = local.embedded_of(connection)
     monkeypatch.setattr(rules, "MAX_CHANGEABLE", 3)
     live.put(connection.home, *(live.proposal_account(live.proposal(n)) for n in range(8)))
     count: dict[str, int] = {}
-    monkeypatch.setattr(ledger, "program_accounts", ask(ledger, "program_accounts", count))
-    with Follower(ledger, 0, tmp_path / "index.sqlite") as follower:
+    monkeypatch.setattr(embedded, "program_accounts", ask(embedded, "program_accounts", count))
+    with Follower(embedded, 0, tmp_path / "index.sqlite") as follower:
         follower.refresh()
         live.put(connection.home, live.proposal_account(live.proposal(2, ProposalStatus.EXPIRED)))
         follower.refresh()
@@ -463,14 +463,14 @@ def test_the_file_is_bound_to_its_chain(tmp_path: Path) -> None:
 
 
 def test_its_place_tells_chains_apart(connection: Connection, tmp_path: Path) -> None:
-    ledger = local.ledger_of(connection)
-    path = index_path(tmp_path, ledger)
+    embedded = local.embedded_of(connection)
+    path = index_path(tmp_path, embedded)
     assert path.parent == tmp_path / "index"
-    other = Ledger(tmp_path / "other")
+    other = EmbeddedNetwork(tmp_path / "other")
     assert index_path(tmp_path, other) != path
     other.close()
     url: Any = type(
-        "Url", (), {"name": "http://[::1]:8899/?k=v", "genesis_hash": ledger.genesis_hash, "program_id": PROGRAM_ID}
+        "Url", (), {"name": "http://[::1]:8899/?k=v", "genesis_hash": embedded.genesis_hash, "program_id": PROGRAM_ID}
     )
     assert index_path(tmp_path, url).parent == tmp_path / "index"
 

@@ -35,8 +35,8 @@ from chain.indexer.watch import Dropped, Notification, Subscription, parse_notif
 from chain.localnet.server import Server, serve
 from chain.localnet.subscriptions import MAX_SUBSCRIPTIONS
 from chain.network.base import Network
-from chain.network.embedded import Ledger
-from chain.network.rpc import Rpc
+from chain.network.embedded import EmbeddedNetwork
+from chain.network.rpc import RpcNetwork
 from chain.program import PROGRAM_ID
 from tests import local
 
@@ -50,15 +50,15 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
 
 
 @pytest.fixture
-def rpc(node: Server) -> Iterator[Rpc]:
-    rpc = Rpc(node.url)
+def rpc(node: Server) -> Iterator[RpcNetwork]:
+    rpc = RpcNetwork(node.url)
     yield rpc
     rpc.close()
 
 
 @pytest.fixture
 def node(connection: Connection) -> Iterator[Server]:
-    with serve(local.ledger_of(connection), port=0).start() as node:
+    with serve(local.embedded_of(connection), port=0).start() as node:
         yield node
 
 
@@ -83,31 +83,31 @@ def say(client: Any, method: str, *params: object, number: object = 1) -> Any:
 
 
 def test_the_node_tells_of_logs(connection: Connection, node: Server) -> None:
-    ledger = local.ledger_of(connection)
+    embedded = local.embedded_of(connection)
     with connect(websocket_url(node.url), proxy=None) as client:
         stranger = Pubkey.new_unique()
         assert say(client, "logsSubscribe", {"mentions": [str(PROGRAM_ID)]}) == {"jsonrpc": "2.0", "result": 0, "id": 1}
         assert say(client, "logsSubscribe", {"mentions": [str(stranger)]})["result"] == 1
-        ledger.airdrop(Pubkey.new_unique(), 10**9)  # names neither
+        embedded.airdrop(Pubkey.new_unique(), 10**9)  # names neither
         local.propose(connection)
         told = [json.loads(client.recv(timeout=SECONDS)) for _ in range(2)]
         for message in told:
             assert (message["method"], message["params"]["subscription"]) == ("logsNotification", 0)
             value = message["params"]["result"]["value"]
-            record = ledger.record(Signature.from_string(value["signature"]))
+            record = embedded.record(Signature.from_string(value["signature"]))
             assert record is not None
             assert (value["err"], value["logs"]) == (None, list(record.logs))
             assert message["params"]["result"]["context"]["slot"] == record.slot
         assert say(client, "logsUnsubscribe", 0)["result"] is True
         assert "error" in say(client, "logsUnsubscribe", 0)
-        ledger.airdrop(stranger, 10**9)
+        embedded.airdrop(stranger, 10**9)
         assert json.loads(client.recv(timeout=SECONDS))["params"]["subscription"] == 1
 
 
 def test_the_node_tells_what_another_process_writes(connection: Connection, node: Server) -> None:
     with connect(websocket_url(node.url), proxy=None) as client:
         say(client, "logsSubscribe", "all", {"commitment": "finalized"})
-        other = Ledger(connection.home)
+        other = EmbeddedNetwork(connection.home)
         signature = other.airdrop(Pubkey.new_unique(), 10**9)
         other.close()
         assert json.loads(client.recv(timeout=SECONDS))["params"]["result"]["value"]["signature"] == str(signature)
@@ -151,14 +151,14 @@ def test_what_is_bounded_and_who_is_served(shared_node: Server) -> None:
 
 @pytest.fixture(scope="module")
 def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    ledger = Ledger(tmp_path_factory.mktemp("node"))
-    with serve(ledger, port=0).start() as node:
+    embedded = EmbeddedNetwork(tmp_path_factory.mktemp("node"))
+    with serve(embedded, port=0).start() as node:
         yield node
-    ledger.close()
+    embedded.close()
 
 
 def test_a_node_whose_next_port_is_taken(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
+    embedded = EmbeddedNetwork(tmp_path)
     with contextlib.ExitStack() as held:
         for _ in range(50):  # until the port below is free as well
             taken, below = (held.enter_context(socket.socket()) for _ in range(2))
@@ -172,8 +172,8 @@ def test_a_node_whose_next_port_is_taken(tmp_path: Path) -> None:
             break
         port = taken.getsockname()[1]
         with pytest.raises(ChainError, match=str(port)):
-            serve(ledger, port=port - 1)
-    ledger.close()
+            serve(embedded, port=port - 1)
+    embedded.close()
 
 
 # --- the client ---
@@ -274,7 +274,7 @@ class Watching:
 PROPOSED = ["Bought", "ProposalSubmitted"]
 
 
-def test_the_websocket_tells_at_once(connection: Connection, rpc: Rpc, tmp_path: Path) -> None:
+def test_the_websocket_tells_at_once(connection: Connection, rpc: RpcNetwork, tmp_path: Path) -> None:
     with Watching(rpc, tmp_path / "index.sqlite", websocket_url(rpc.url), every=3600) as watching:
         until(lambda: watching.started)
         assert watching.said("listening")
@@ -283,7 +283,7 @@ def test_the_websocket_tells_at_once(connection: Connection, rpc: Rpc, tmp_path:
         assert all(event.time is None for event in watching.events)
 
 
-def test_polling_where_there_is_no_websocket(connection: Connection, rpc: Rpc, tmp_path: Path) -> None:
+def test_polling_where_there_is_no_websocket(connection: Connection, rpc: RpcNetwork, tmp_path: Path) -> None:
     with Watching(rpc, tmp_path / "index.sqlite", None) as watching:
         until(lambda: watching.started)
         local.propose(connection)
@@ -317,7 +317,7 @@ class Flaky:
 
 
 def test_a_dropped_socket_loses_nothing(
-    connection: Connection, rpc: Rpc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    connection: Connection, rpc: RpcNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chain.indexer.watch._FIRST_PAUSE", 0.05)
     flaky = Flaky(websocket_url(rpc.url))
@@ -354,14 +354,14 @@ def test_a_node_that_answers_a_subscription_with_nonsense(answer: str | None) ->
 
 
 def test_a_node_that_falls_silent_and_comes_back(connection: Connection, tmp_path: Path) -> None:
-    ledger = local.ledger_of(connection)
+    embedded = local.embedded_of(connection)
     silent = threading.Event()
 
     class Moody:
         def __getattr__(self, name: str) -> Any:
             if name == "final_slot" and silent.is_set():
                 raise NetworkUnreachable("The node does not answer.")
-            return getattr(ledger, name)
+            return getattr(embedded, name)
 
     network: Any = Moody()
     with Watching(network, tmp_path / "index.sqlite", None, every=0.05) as watching:

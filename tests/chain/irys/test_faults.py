@@ -17,7 +17,7 @@ from chain.irys.dataitem import DataItem
 from chain.irys.funding import Funding, State
 from chain.irys.node import RunningNode, serve
 from chain.money.client import Client
-from chain.network.embedded import Ledger
+from chain.network.embedded import EmbeddedNetwork
 from chain.wallet import wallet
 from common.files import write_atomic
 from tests import local
@@ -30,15 +30,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ledger(home: Path) -> Iterator[Ledger]:
-    ledger = Ledger(home)
-    yield ledger
-    ledger.close()
+def embedded(home: Path) -> Iterator[EmbeddedNetwork]:
+    embedded = EmbeddedNetwork(home)
+    yield embedded
+    embedded.close()
 
 
 @pytest.fixture(scope="module")
-def node(home: Path, ledger: Ledger) -> Iterator[RunningNode]:
-    with serve(home / "irys", tariff=Tariff(1), network=ledger) as running:
+def node(home: Path, embedded: EmbeddedNetwork) -> Iterator[RunningNode]:
+    with serve(home / "irys", tariff=Tariff(1), network=embedded) as running:
         yield running
 
 
@@ -48,13 +48,13 @@ def key(home: Path) -> Keypair:
 
 
 def test_deposits_and_uploads_are_credited_and_charged_once(
-    home: Path, ledger: Ledger, node: RunningNode, key: Keypair
+    home: Path, embedded: EmbeddedNetwork, node: RunningNode, key: Keypair
 ) -> None:
     waits: list[float] = []
     with Proxy(node.url, fifth(1, *HONEST)) as proxy, Irys.at(proxy.url, attempts=12, sleep=waits.append) as irys:
         before = node.node.balance(key.pubkey())
         for _ in range(5):
-            funding = Funding(Client(ledger), irys, key, home, sleep=lambda _: None)
+            funding = Funding(Client(embedded), irys, key, home, sleep=lambda _: None)
             done = funding.fund(100_000, node.node.deposit_address)
             assert done.paid is not None
             assert done.paid.state is State.CREDITED
@@ -70,10 +70,12 @@ def test_deposits_and_uploads_are_credited_and_charged_once(
     assert max(waits) <= 15.0
 
 
-def test_chunks_are_sent_again_one_by_one(node: RunningNode, home: Path, ledger: Ledger, key: Keypair) -> None:
+def test_chunks_are_sent_again_one_by_one(
+    node: RunningNode, home: Path, embedded: EmbeddedNetwork, key: Keypair
+) -> None:
     item = DataItem.sign(key, random.Random(0).randbytes(2_000_000))
     with Irys.at(node.url) as plain:
-        Funding(Client(ledger), plain, key, home).fund(item.size, node.node.deposit_address)
+        Funding(Client(embedded), plain, key, home).fund(item.size, node.node.deposit_address)
     options = {"chunk_threshold": 1_000_000, "chunk_bytes": 60_000}
     with Proxy(node.url, fifth(2, DROP, LOSE, BUSY, BROKEN)) as proxy:
         with Irys.at(proxy.url, attempts=12, sleep=lambda _: None, **options) as irys:

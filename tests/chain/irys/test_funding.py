@@ -29,8 +29,8 @@ from chain.irys.node import RunningNode, serve
 from chain.irys.store import ContentCache
 from chain.localnet import server
 from chain.money.client import Client
-from chain.network.embedded import Ledger
-from chain.network.rpc import Rpc
+from chain.network.embedded import EmbeddedNetwork
+from chain.network.rpc import RpcNetwork
 from chain.wallet import wallet
 from tests import local
 from tests.chain.networks import pay
@@ -44,7 +44,7 @@ class World:
     """A ledger, a node that charges, and the miner's wallet."""
 
     home: Path
-    ledger: Ledger
+    embedded: EmbeddedNetwork
     node: RunningNode
     irys: Irys
     key: Keypair
@@ -54,11 +54,11 @@ class World:
         return self.node.node.deposit_address
 
     def funding(self, network: Any = None, irys: Irys | None = None) -> Funding:
-        return Funding(Client(network or self.ledger), irys or self.irys, self.key, self.home, sleep=lambda _: None)
+        return Funding(Client(network or self.embedded), irys or self.irys, self.key, self.home, sleep=lambda _: None)
 
     def transfers(self) -> int:
         """Transactions that name the deposit address, without the airdrop that opened it."""
-        return len(self.ledger.signatures(self.address)) - 1
+        return len(self.embedded.signatures(self.address)) - 1
 
     def balance(self) -> int:
         return self.irys.balance(self.key.pubkey())
@@ -67,10 +67,10 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     home = local.home_with_project(tmp_path / "home")
-    ledger = Ledger(home)
-    with serve(home / "irys", tariff=TARIFF, network=ledger) as node, Irys.at(node.url, sleep=lambda _: None) as irys:
-        yield World(home, ledger, node, irys, wallet.load(wallet.path_of(home, MINER)))
-    ledger.close()
+    embedded = EmbeddedNetwork(home)
+    with serve(home / "irys", tariff=TARIFF, network=embedded) as node, Irys.at(node.url, sleep=lambda _: None) as irys:
+        yield World(home, embedded, node, irys, wallet.load(wallet.path_of(home, MINER)))
+    embedded.close()
 
 
 class Kill(Exception):
@@ -119,7 +119,7 @@ def test_a_large_item_that_is_not_paid_for_is_not_sent_at_all(world: World) -> N
 
 @pytest.mark.parametrize("step", ["simulate", "send"])
 def test_a_kill_before_sending_pays_nothing_and_the_next_run_pays_once(world: World, step: str) -> None:
-    broken = local.Watched(world.ledger, **{step: kill})
+    broken = local.Watched(world.embedded, **{step: kill})
     with pytest.raises(Kill):
         world.funding(broken).fund(5_000, world.address)
     assert world.transfers() == 0
@@ -131,7 +131,7 @@ def test_a_kill_before_sending_pays_nothing_and_the_next_run_pays_once(world: Wo
 
 def test_a_kill_after_sending_is_finished_by_the_next_run_without_paying_again(world: World) -> None:
     with pytest.raises(Kill):
-        world.funding(local.Watched(world.ledger, confirm=kill)).fund(5_000, world.address)
+        world.funding(local.Watched(world.embedded, confirm=kill)).fund(5_000, world.address)
     assert (world.transfers(), world.balance()) == (1, 0)
     done = world.funding().fund(9_000, world.address)
     assert [(deposit.lamports, deposit.state) for deposit in done.resumed] == [(5_000, State.CREDITED)]
@@ -146,7 +146,7 @@ def test_an_uploader_that_does_not_credit_is_asked_again_later(world: World) -> 
     with Irys.at("http://127.0.0.1:1", attempts=1) as absent:
         absent.endpoints = dataclasses.replace(absent.endpoints, uploader=world.node.url)
         absent.post_deposit = kill_with(NetworkUnreachable("It is away."))  # type: ignore[method-assign]
-        funding = Funding(Client(world.ledger), absent, world.key, world.home, sleep=waits.append)
+        funding = Funding(Client(world.embedded), absent, world.key, world.home, sleep=waits.append)
         with pytest.raises(NetworkUnreachable, match="Nothing is lost") as caught:
             funding.fund(5_000, world.address)
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0]
@@ -165,9 +165,9 @@ def kill_with(error: ChainError) -> Any:
 
 def test_a_deposit_open_on_another_network_is_finished_there_first(world: World) -> None:
     with pytest.raises(Kill):
-        world.funding(local.Watched(world.ledger, confirm=kill)).fund(5_000, world.address)
-    with server.serve(world.ledger, port=0).start() as node:
-        rpc = Rpc(node.url)
+        world.funding(local.Watched(world.embedded, confirm=kill)).fund(5_000, world.address)
+    with server.serve(world.embedded, port=0).start() as node:
+        rpc = RpcNetwork(node.url)
         with pytest.raises(ChainError, match="Finish it first with `chain irys fund --network embedded`"):
             world.funding(rpc).fund(5_000, world.address)
         rpc.close()
@@ -203,19 +203,19 @@ def test_records_are_read_strictly(change: dict[str, object]) -> None:
 
 def test_only_transfers_to_the_node_are_credited(world: World) -> None:
     stranger = Keypair()
-    world.ledger.airdrop(stranger.pubkey(), 10**9)
-    blockhash = world.ledger.latest_blockhash().hash
-    other = world.ledger.send(pay(stranger, Keypair().pubkey(), 10**6, blockhash))
+    world.embedded.airdrop(stranger.pubkey(), 10**9)
+    blockhash = world.embedded.latest_blockhash().hash
+    other = world.embedded.send(pay(stranger, Keypair().pubkey(), 10**6, blockhash))
     with pytest.raises(InvalidData, match="transfers nothing to"):
         world.irys.post_deposit(str(other))
     unknown = stranger.sign_message(b"no transaction")
     assert httpx.post(f"{world.node.url}/account/balance/solana", json={"tx_id": str(unknown)}).status_code == 404
-    good = world.ledger.send(pay(stranger, world.address, 10**6, blockhash))
+    good = world.embedded.send(pay(stranger, world.address, 10**6, blockhash))
     for _ in range(3):
         world.irys.post_deposit(str(good))
     assert world.irys.balance(stranger.pubkey()) == 10**6
     assert world.balance() == 0
-    receipt = world.ledger.transaction(good)
+    receipt = world.embedded.transaction(good)
     assert receipt is not None
     assert deposit_of(receipt, good, world.address) == (stranger.pubkey(), 10**6)
     with pytest.raises(InvalidData):
@@ -246,7 +246,7 @@ def chain(*arguments: object, stdin: str = "") -> Result:
 
 
 def test_the_commands_through_json_rpc(world: World, tmp_path: Path) -> None:
-    with server.serve(world.ledger, port=0).start() as node:
+    with server.serve(world.embedded, port=0).start() as node:
         where = ("--home", world.home, "--network", node.url, "--irys", world.node.url)
 
         def ask(*arguments: object) -> Any:

@@ -21,7 +21,7 @@ from chain.irys.accounts import Tariff
 from chain.irys.client import Irys
 from chain.irys.dataitem import ED25519, SOLANA, DataItem, ItemId
 from chain.irys.node import serve
-from chain.network.embedded import Ledger
+from chain.network.embedded import EmbeddedNetwork
 from tests.chain.networks import pay
 from tests.support import optional
 
@@ -117,15 +117,15 @@ def test_the_official_client_uploads_to_our_node(modules: Path, tmp_path: Path) 
     ]
     script = tmp_path / "client.cjs"
     script.write_text(SCRIPT)
-    ledger = Ledger(tmp_path / "home")
-    ledger.airdrop(wallet.pubkey(), 10**9)
-    paid = serve(tmp_path / "store", tariff=Tariff(2, 1_000), network=ledger)
-    transfer = pay(wallet, paid.node.deposit_address, 10_000, ledger.latest_blockhash().hash)
+    embedded = EmbeddedNetwork(tmp_path / "home")
+    embedded.airdrop(wallet.pubkey(), 10**9)
+    paid = serve(tmp_path / "store", tariff=Tariff(2, 1_000), network=embedded)
+    transfer = pay(wallet, paid.node.deposit_address, 10_000, embedded.latest_blockhash().hash)
     with serve(tmp_path / "store") as node, paid, Irys.at(node.url) as irys:
         question = {
             "url": node.url,
             "paidUrl": paid.url,
-            "deposit": str(ledger.send(transfer)),
+            "deposit": str(embedded.send(transfer)),
             "secret": list(bytes(wallet)),
             "items": [item.encode().hex() for item in ours],
             "transaction": str(wallet.sign_message(b"a deposit")),
@@ -173,4 +173,4 @@ def test_the_official_client_uploads_to_our_node(modules: Path, tmp_path: Path) 
                 require_signature=True,
             )
             assert len(artifact.data) == size
-    ledger.close()
+    embedded.close()

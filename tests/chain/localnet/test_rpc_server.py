@@ -40,9 +40,9 @@ from solders.transaction_status import TransactionErrorFieldless, TransactionErr
 from chain.errors import ChainError, TransactionFailed
 from chain.localnet.server import MAX_BODY, Server, base58, from_base58, serve, token_amount
 from chain.network.base import CLOCK_SYSVAR, FEE_PER_SIGNATURE, Network, TransactionRejected
-from chain.network.embedded import Ledger
+from chain.network.embedded import EmbeddedNetwork
 from chain.network.opening import connect
-from chain.network.rpc import Rpc
+from chain.network.rpc import RpcNetwork
 from chain.program import PROGRAM_ID
 from tests.chain.networks import SOL, memo_image, pay, sign
 
@@ -52,24 +52,24 @@ SYSTEM = Pubkey.from_string("11111111111111111111111111111111")
 
 
 @pytest.fixture(scope="module")
-def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
-    ledger = Ledger(tmp_path_factory.mktemp("home"), image=memo_image())
-    yield ledger
-    ledger.close()
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedNetwork]:
+    embedded = EmbeddedNetwork(tmp_path_factory.mktemp("home"), image=memo_image())
+    yield embedded
+    embedded.close()
 
 
 @pytest.fixture(scope="module")
-def node(ledger: Ledger) -> Iterator[Server]:
-    with serve(ledger, port=0).start() as node:
+def node(embedded: EmbeddedNetwork) -> Iterator[Server]:
+    with serve(embedded, port=0).start() as node:
         yield node
 
 
 @pytest.fixture(params=["embedded", "rpc"])
-def network(request: pytest.FixtureRequest, ledger: Ledger, node: Server) -> Iterator[Network]:
+def network(request: pytest.FixtureRequest, embedded: EmbeddedNetwork, node: Server) -> Iterator[Network]:
     if request.param == "embedded":
-        yield ledger
+        yield embedded
     else:
-        rpc = Rpc(node.url)
+        rpc = RpcNetwork(node.url)
         yield rpc
         rpc.close()
         rpc.close()
@@ -100,15 +100,15 @@ def funded(network: Network, lamports: int = 5 * SOL) -> Keypair:
 
 
 @pytest.fixture(scope="module")
-def mint(ledger: Ledger) -> tuple[Keypair, Pubkey, Pubkey]:
+def mint(embedded: EmbeddedNetwork) -> tuple[Keypair, Pubkey, Pubkey]:
     """A mint of two decimals with 12,345 units in its owner's associated account: (owner, mint, account)."""
-    owner, mint = funded(ledger), Keypair()
+    owner, mint = funded(embedded), Keypair()
     account = get_associated_token_address(owner.pubkey(), mint.pubkey())
     make = create_account(
         CreateAccountParams(
             from_pubkey=owner.pubkey(),
             to_pubkey=mint.pubkey(),
-            lamports=ledger.rent(82),
+            lamports=embedded.rent(82),
             space=82,
             owner=TOKEN,
         )
@@ -135,8 +135,8 @@ def mint(ledger: Ledger) -> tuple[Keypair, Pubkey, Pubkey]:
             AccountMeta(owner.pubkey(), True, False),
         ],
     )
-    tx = sign(owner, [make, begin, associate, issue], ledger.latest_blockhash().hash, mint)
-    ledger.send(tx)
+    tx = sign(owner, [make, begin, associate, issue], embedded.latest_blockhash().hash, mint)
+    embedded.send(tx)
     return owner, mint.pubkey(), account
 
 
@@ -190,10 +190,10 @@ def test_refusals_are_alike(network: Network) -> None:
         network.airdrop(bob, 0)
 
 
-def test_a_failure_on_chain_is_an_error_with_its_logs(network: Network, ledger: Ledger) -> None:
-    alice = funded(ledger)
-    tx = pay(alice, Keypair().pubkey(), 6 * SOL, ledger.latest_blockhash().hash)
-    ledger.submit(tx, preflight=False)
+def test_a_failure_on_chain_is_an_error_with_its_logs(network: Network, embedded: EmbeddedNetwork) -> None:
+    alice = funded(embedded)
+    tx = pay(alice, Keypair().pubkey(), 6 * SOL, embedded.latest_blockhash().hash)
+    embedded.submit(tx, preflight=False)
     with pytest.raises(TransactionRejected, match="on chain: instruction 0 returned the program error 1") as info:
         network.confirm(tx.signatures[0], 1 << 62)
     assert info.value.logs
@@ -207,12 +207,14 @@ def test_a_transaction_that_can_no_longer_land_is_known_dead(network: Network) -
         network.confirm(Signature.new_unique(), -1)
 
 
-def test_accounts_are_read_alike(network: Network, ledger: Ledger, mint: tuple[Keypair, Pubkey, Pubkey]) -> None:
+def test_accounts_are_read_alike(
+    network: Network, embedded: EmbeddedNetwork, mint: tuple[Keypair, Pubkey, Pubkey]
+) -> None:
     owner, key, account = mint
     keys = [key, Keypair().pubkey(), account, owner.pubkey(), PROGRAM_ID]
-    assert network.accounts(keys * 25) == ledger.accounts(keys) * 25
-    assert network.account(key) == ledger.account(key)
-    assert network.rent(82) == ledger.rent(82) == network.rent(82)
+    assert network.accounts(keys * 25) == embedded.accounts(keys) * 25
+    assert network.account(key) == embedded.account(key)
+    assert network.rent(82) == embedded.rent(82) == network.rent(82)
     found = network.program_accounts(TOKEN, size=165, memcmp=[(0, bytes(key)), (32, bytes(owner.pubkey()))])
     assert [address for address, _ in found] == [account]
     assert network.program_accounts(TOKEN, size=164) == []
@@ -229,28 +231,28 @@ def test_connect_reaches_a_node_by_url(node: Server, tmp_path: Path) -> None:
 # solana-py's client, method by method.
 
 
-def test_the_state_of_the_node(node: Server, ledger: Ledger) -> None:
+def test_the_state_of_the_node(node: Server, embedded: EmbeddedNetwork) -> None:
     assert ask(node, "is_connected")
     assert ask(node, "get_version").value.solana_core
-    assert ask(node, "get_slot").value <= ledger.clock().slot
-    assert ask(node, "get_block_height").value <= ledger.block_height()
+    assert ask(node, "get_slot").value <= embedded.clock().slot
+    assert ask(node, "get_block_height").value <= embedded.block_height()
     epoch = ask(node, "get_epoch_info").value
     assert epoch.slot_index == epoch.absolute_slot % epoch.slots_in_epoch
-    assert ask(node, "get_genesis_hash").value == ledger.genesis_hash
+    assert ask(node, "get_genesis_hash").value == embedded.genesis_hash
     assert ask(node, "get_first_available_block").value == 0
-    assert ask(node, "get_transaction_count").value == ledger.transaction_count()
+    assert ask(node, "get_transaction_count").value == embedded.transaction_count()
     assert ask(node, "get_recent_prioritization_fees").value[0].prioritization_fee == 0
     rent = ask(node, "get_minimum_balance_for_rent_exemption", 165).value
-    assert rent == ledger.rent(165)
+    assert rent == embedded.rent(165)
 
 
-def test_blockhashes_and_fees(node: Server, ledger: Ledger) -> None:
+def test_blockhashes_and_fees(node: Server, embedded: EmbeddedNetwork) -> None:
     latest = ask(node, "get_latest_blockhash").value
     assert latest.last_valid_block_height >= 150
     for blockhash, valid in ((latest.blockhash, True), (Hash.new_unique(), False)):
         answer = httpx.post(node.url, content=IsBlockhashValid(blockhash).to_json(), headers=JSON).text
         assert IsBlockhashValidResp.from_json(answer).value is valid  # type: ignore[union-attr]
-    alice = funded(ledger)
+    alice = funded(embedded)
     legacy = Message.new_with_blockhash([], alice.pubkey(), latest.blockhash)
     assert ask(node, "get_fee_for_message", legacy).value == FEE_PER_SIGNATURE
     v0 = MessageV0.try_compile(alice.pubkey(), [], [], latest.blockhash)
@@ -264,10 +266,10 @@ def test_blockhashes_and_fees(node: Server, ledger: Ledger) -> None:
 JSON = {"Content-Type": "application/json"}
 
 
-def test_accounts(node: Server, ledger: Ledger, mint: tuple[Keypair, Pubkey, Pubkey]) -> None:
+def test_accounts(node: Server, embedded: EmbeddedNetwork, mint: tuple[Keypair, Pubkey, Pubkey]) -> None:
     owner, key, account = mint
-    assert ask(node, "get_balance", owner.pubkey()).value == ledger.balance(owner.pubkey())
-    mine = ledger.account(key)
+    assert ask(node, "get_balance", owner.pubkey()).value == embedded.balance(owner.pubkey())
+    mine = embedded.account(key)
     assert mine is not None
     for encoding in ("base64", "base58", "base64+zstd"):
         found = ask(node, "get_account_info", key, encoding=encoding).value
@@ -329,18 +331,18 @@ def test_tokens(node: Server, mint: tuple[Keypair, Pubkey, Pubkey]) -> None:
         ask(node, "get_token_supply", account)
 
 
-def test_sending_and_looking_up(node: Server, ledger: Ledger) -> None:
+def test_sending_and_looking_up(node: Server, embedded: EmbeddedNetwork) -> None:
     alice, bob = Keypair(), Keypair().pubkey()
     airdrop = ask(node, "request_airdrop", alice.pubkey(), 5 * SOL).value
-    assert ledger.balance(alice.pubkey()) == 5 * SOL
-    tx = pay(alice, bob, SOL, ledger.latest_blockhash().hash)
+    assert embedded.balance(alice.pubkey()) == 5 * SOL
+    tx = pay(alice, bob, SOL, embedded.latest_blockhash().hash)
     signature = ask(node, "send_transaction", tx).value
     assert signature == tx.signatures[0]
-    second = pay(alice, bob, SOL // 2, ledger.latest_blockhash().hash)
+    second = pay(alice, bob, SOL // 2, embedded.latest_blockhash().hash)
     encoded = base58(bytes(second))
     assert call(node, "sendTransaction", encoded)["result"] == str(second.signatures[0])
     options = TxOpts(skip_confirmation=False)
-    third = pay(alice, bob, SOL // 4, ledger.latest_blockhash().hash)
+    third = pay(alice, bob, SOL // 4, embedded.latest_blockhash().hash)
     ask(node, "send_transaction", third, options)
 
     statuses = ask(node, "get_signature_statuses", [signature, Signature.new_unique()]).value
@@ -374,9 +376,9 @@ def test_sending_and_looking_up(node: Server, ledger: Ledger) -> None:
     assert isinstance(refused.value.args[0], UnsupportedTransactionVersionMessage)
 
 
-def test_a_failed_preflight_has_a_real_nodes_shape(node: Server, ledger: Ledger) -> None:
-    alice = funded(ledger)
-    tx = pay(alice, Keypair().pubkey(), 6 * SOL, ledger.latest_blockhash().hash)
+def test_a_failed_preflight_has_a_real_nodes_shape(node: Server, embedded: EmbeddedNetwork) -> None:
+    alice = funded(embedded)
+    tx = pay(alice, Keypair().pubkey(), 6 * SOL, embedded.latest_blockhash().hash)
     with pytest.raises(RPCException) as info:
         ask(node, "send_transaction", tx)
     refusal = info.value.args[0]
@@ -402,9 +404,9 @@ def test_a_failed_preflight_has_a_real_nodes_shape(node: Server, ledger: Ledger)
     assert call(node, "sendTransaction", base58(bytes(forged)))["error"]["code"] == -32003
 
 
-def test_simulation(node: Server, ledger: Ledger) -> None:
-    alice, bob = funded(ledger), Keypair().pubkey()
-    tx = pay(alice, bob, SOL, ledger.latest_blockhash().hash)
+def test_simulation(node: Server, embedded: EmbeddedNetwork) -> None:
+    alice, bob = funded(embedded), Keypair().pubkey()
+    tx = pay(alice, bob, SOL, embedded.latest_blockhash().hash)
     found = ask(node, "simulate_transaction", tx, sig_verify=True, accounts_addresses=[bob, Keypair().pubkey()]).value
     assert (found.err, found.units_consumed) == (None, 150)
     assert found.accounts is not None
@@ -422,17 +424,17 @@ def test_simulation(node: Server, ledger: Ledger) -> None:
         ask(node, "simulate_transaction", forged, sig_verify=True)
     both = {"sigVerify": True, "replaceRecentBlockhash": True}
     assert call(node, "simulateTransaction", base58(bytes(tx)), both)["error"]["code"] == -32602
-    assert ledger.balance(bob) == 0
+    assert embedded.balance(bob) == 0
 
 
-def test_blocks(node: Server, ledger: Ledger) -> None:
-    record = ledger.record(ledger.airdrop(Keypair().pubkey(), SOL))
+def test_blocks(node: Server, embedded: EmbeddedNetwork) -> None:
+    record = embedded.record(embedded.airdrop(Keypair().pubkey(), SOL))
     assert record is not None
     slot = record.slot
     block = ask(node, "get_block", slot, "json", 0).value
     assert block is not None
-    assert block.blockhash == ledger.block_hash(slot)
-    assert block.previous_blockhash == ledger.block_hash(slot - 1)
+    assert block.blockhash == embedded.block_hash(slot)
+    assert block.previous_blockhash == embedded.block_hash(slot - 1)
     assert (block.parent_slot, block.block_time) == (slot - 1, record.block_time)
     assert block.transactions is not None
     assert len(block.transactions) == 1
@@ -558,12 +560,12 @@ def test_a_client_that_hangs_up_does_no_harm(node: Server) -> None:
     assert ask(node, "is_connected")
 
 
-def test_a_port_in_use_and_a_public_address_are_refused(node: Server, ledger: Ledger) -> None:
+def test_a_port_in_use_and_a_public_address_are_refused(node: Server, embedded: EmbeddedNetwork) -> None:
     with pytest.raises(ChainError, match=f"Port {node.port} on 127.0.0.1 is in use") as info:
-        serve(ledger, port=node.port)
+        serve(embedded, port=node.port)
     assert "--port" in info.value.cure
     with pytest.raises(ChainError, match="this machine only"):
-        serve(ledger, host="0.0.0.0", port=0)
+        serve(embedded, host="0.0.0.0", port=0)
 
 
 @given(st.binary(max_size=64))
@@ -581,7 +583,9 @@ def test_token_amounts(amount: int, decimals: int, text: str) -> None:
     assert token_amount(amount, decimals)["uiAmountString"] == text
 
 
-def test_the_mint_fixture_is_what_spl_token_made(ledger: Ledger, mint: tuple[Keypair, Pubkey, Pubkey]) -> None:
-    account = ledger.account(mint[1])
+def test_the_mint_fixture_is_what_spl_token_made(
+    embedded: EmbeddedNetwork, mint: tuple[Keypair, Pubkey, Pubkey]
+) -> None:
+    account = embedded.account(mint[1])
     assert account is not None
     assert Mint.from_bytes(account.data).supply == 12_345

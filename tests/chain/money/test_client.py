@@ -13,8 +13,8 @@ from solders.signature import Signature
 from chain.connection.opening import AUTHORITY, Connection
 from chain.errors import ChainError, InsufficientFunds, NotFound, TransactionFailed
 from chain.money.client import Client
-from chain.network.base import Receipt, TransactionRejected
-from chain.network.embedded import Ledger
+from chain.network.base import TransactionReceipt, TransactionRejected
+from chain.network.embedded import EmbeddedNetwork
 from chain.program.accounts import Project, ProposalStatus
 from chain.program.errors import (
     AlreadyRegistered,
@@ -73,7 +73,7 @@ def test_what_is_not_there_says_so(connection: Connection, tmp_path: Path) -> No
     assert client.tokens(client.project(0), Keypair().pubkey()) == 0
     assert client.claimable(0, Keypair().pubkey()) == 0
     assert not client.is_verifier(Keypair().pubkey())
-    empty = Ledger(tmp_path / "empty")
+    empty = EmbeddedNetwork(tmp_path / "empty")
     with pytest.raises(NotFound, match="never initialized"):
         Client(empty).config()
     empty.close()
@@ -124,8 +124,8 @@ def test_the_record_comes_before_the_sending(connection: Connection) -> None:
     assert network.calls[-2:] == ["send", "confirm"]
     ((signature, last_valid),) = seen
     receipt = connection.network.transaction(signature)
-    assert isinstance(receipt, Receipt)
-    assert last_valid >= local.ledger_of(connection).block_height()
+    assert isinstance(receipt, TransactionReceipt)
+    assert last_valid >= local.embedded_of(connection).block_height()
     done = client.outcome(signature, last_valid)
     assert done is not None
     assert done.event(ProposalSubmitted).id == 0

@@ -16,7 +16,7 @@ from chain.localnet.server import serve
 from chain.money import spending
 from chain.money.client import Client
 from chain.money.spending import MAINNET_GENESIS, SpendingBudget, SpendingRefused, SpendingTerms, refusal
-from chain.network.embedded import Ledger
+from chain.network.embedded import EmbeddedNetwork
 from chain.program.errors import ScoreNotImproved
 from chain.program.events import Bought
 from chain.program.instructions import AddVerifier, Buy, ClaimReview, Sell
@@ -91,10 +91,10 @@ def test_a_cap_holds_over_transactions_and_counts_what_they_took(connection: Con
     client.call(Buy(project.id, local.cost(0, 9)), miner)
     taken = before - network.balance(key)
     assert client.budget.spent == taken > local.cost(0, 9) + 2_000_000  # with a token account's rent
-    landed = local.ledger_of(connection).transaction_count()
+    landed = local.embedded_of(connection).transaction_count()
     with pytest.raises(SpendingRefused, match="Nothing was sent"):
         client.call(Buy(project.id, 19_000_000), miner)
-    assert local.ledger_of(connection).transaction_count() == landed
+    assert local.embedded_of(connection).transaction_count() == landed
     spent = client.budget.spent
     client.call(Sell(project.id, 9), miner)  # gains more than its fee
     assert client.budget.spent == spent
@@ -108,8 +108,8 @@ def test_a_cap_holds_over_transactions_and_counts_what_they_took(connection: Con
 def test_what_came_to_nothing_is_given_back(connection: Connection) -> None:
     proposal, verifier = local.propose(connection), local.verifier_of(connection)
     other = local.propose(connection)
-    ledger = local.ledger_of(connection)
-    rival = Client(ledger)
+    embedded = local.embedded_of(connection)
+    rival = Client(embedded)
     for entry in (proposal, other):
         rival.call(ClaimReview(entry.id), verifier)
     project, metrics = rival.project(0), (digest("m"), digest("id"))
@@ -117,12 +117,12 @@ def test_what_came_to_nothing_is_given_back(connection: Connection) -> None:
     def rush() -> None:
         rival.approve(verifier, other, project, verified_score=2_700_000, metrics=metrics)
 
-    network = local.Watched(ledger, send=rush)
+    network = local.Watched(embedded, send=rush)
     client = Client(network, budget=SpendingBudget(SpendingTerms(cap=SOL)))
     with pytest.raises(ScoreNotImproved):
         client.approve(verifier, proposal, project, verified_score=2_600_000, metrics=metrics)
     assert client.budget.spent == 0
-    open_ = Client(local.Watched(ledger, confirm=_interrupt), budget=SpendingBudget(SpendingTerms(cap=SOL)))
+    open_ = Client(local.Watched(embedded, confirm=_interrupt), budget=SpendingBudget(SpendingTerms(cap=SOL)))
     with pytest.raises(KeyboardInterrupt):
         open_.call(Buy(project.id, 100_000), local.miner_of(connection))
     assert open_.budget.spent > 0  # not known: it stays reserved
@@ -139,7 +139,7 @@ def _interrupt() -> None:
 class Mainnet:
     """A node that a user file calls mainnet, and who pays there."""
 
-    ledger: Ledger
+    embedded: EmbeddedNetwork
     url: str
     home: Path
     key: Keypair
@@ -150,22 +150,22 @@ class Mainnet:
         return chain(self.home, *arguments, *given, ARMLX_CONFIG=str(self.file), **environment)
 
     def balance(self) -> int:
-        return self.ledger.balance(self.key.pubkey())
+        return self.embedded.balance(self.key.pubkey())
 
 
 @pytest.fixture
 def mainnet(tmp_path: Path) -> Iterator[Mainnet]:
-    ledger = Ledger(local.home_with_project(tmp_path / "ledger"))
+    embedded = EmbeddedNetwork(local.home_with_project(tmp_path / "ledger"))
     key = wallet.new(tmp_path / "keys", "payer")
-    ledger.airdrop(key.pubkey(), SOL)
-    with serve(ledger, port=0).start() as server:
+    embedded.airdrop(key.pubkey(), SOL)
+    with serve(embedded, port=0).start() as server:
         file = tmp_path / "user.toml"
         file.write_text(
-            f'[networks.mainnet]\nrpc_url = "{server.url}"\ngenesis = "{ledger.genesis_hash}"\n'
+            f'[networks.mainnet]\nrpc_url = "{server.url}"\ngenesis = "{embedded.genesis_hash}"\n'
             f'irys_uploader = "http://127.0.0.1:9"\nkeypair = "{wallet.path_of(tmp_path / "keys", "payer")}"\n'
         )
-        yield Mainnet(ledger, server.url, tmp_path / "home", key, file)
-    ledger.close()
+        yield Mainnet(embedded, server.url, tmp_path / "home", key, file)
+    embedded.close()
 
 
 def test_mainnet_has_to_be_typed_and_capped(mainnet: Mainnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +201,7 @@ def test_mainnet_is_known_by_any_name(mainnet: Mainnet, monkeypatch: pytest.Monk
         "--keypair",
         mainnet.home.parent / "keys/wallets/payer.json",
     )
-    monkeypatch.setattr(spending, "MAINNET_GENESIS", str(mainnet.ledger.genesis_hash))
+    monkeypatch.setattr(spending, "MAINNET_GENESIS", str(mainnet.embedded.genesis_hash))
     refused(mainnet.run(*buy, network=mainnet.url), "under another name", "--network mainnet")
     mainnet.file.write_text(f'[networks.mine]\nrpc_url = "{mainnet.url}"\n')
     refused(mainnet.run(*buy, network="mine"), "under another name")
@@ -227,31 +227,31 @@ def test_a_library_cannot_spend_on_mainnet_by_naming_it(mainnet: Mainnet, monkey
 
 def test_a_failure_on_chain_costs_its_fee(connection: Connection) -> None:
     """Sent without preflight, as a cluster does with what changed since: the fee is what the cap loses."""
-    ledger, verifier = local.ledger_of(connection), local.verifier_of(connection)
+    embedded, verifier = local.embedded_of(connection), local.verifier_of(connection)
     proposal = local.propose(connection)
-    client = Client(_Blind(ledger, connection.client, proposal.id), budget=SpendingBudget(SpendingTerms(cap=SOL)))  # type: ignore[arg-type]
+    client = Client(_Blind(embedded, connection.client, proposal.id), budget=SpendingBudget(SpendingTerms(cap=SOL)))  # type: ignore[arg-type]
     with pytest.raises(TransactionFailed):
         client.call(ClaimReview(proposal.id), verifier)
     assert client.budget.spent == 5_000
-    done = Client(ledger).call(Buy(0, local.cost(4, 1)), verifier)
+    done = Client(embedded).call(Buy(0, local.cost(4, 1)), verifier)
     assert done.receipt.paid > done.event(Bought).lamports_spent + done.receipt.fee - 1
 
 
 class _Blind(local.Watched):
     """A node that checks nothing before it forwards, with a rival who is faster."""
 
-    def __init__(self, ledger: Ledger, rival: Client, proposal: int) -> None:
-        super().__init__(ledger)
+    def __init__(self, embedded: EmbeddedNetwork, rival: Client, proposal: int) -> None:
+        super().__init__(embedded)
         self._rival, self._proposal = rival, proposal
 
     def send(self, tx: object) -> object:  # type: ignore[override]
         from chain.connection.opening import AUTHORITY
 
         second = Keypair()
-        ledger = self._network
-        assert isinstance(ledger, Ledger)
-        ledger.airdrop(second.pubkey(), SOL)
-        authority = wallet.load(wallet.path_of(ledger.home, AUTHORITY))
+        embedded = self._network
+        assert isinstance(embedded, EmbeddedNetwork)
+        embedded.airdrop(second.pubkey(), SOL)
+        authority = wallet.load(wallet.path_of(embedded.home, AUTHORITY))
         self._rival.call(AddVerifier(second.pubkey()), authority)
         self._rival.call(ClaimReview(self._rival.proposal(self._proposal).id), second)
-        return ledger.submit(tx, preflight=False)  # type: ignore[arg-type]
+        return embedded.submit(tx, preflight=False)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from chain.connection.opening import Connection
 from chain.localnet.server import serve
 from chain.money.client import Client
 from chain.money.trade import Bounds, PriceMoved, buy, sell
-from chain.network.embedded import Ledger
+from chain.network.embedded import EmbeddedNetwork
 from chain.program.instructions import Buy, Sell
 from tests import local
 from tests.chain.commands.test_cli import ask, chain, refused
@@ -91,7 +91,7 @@ def test_a_sale_worse_than_asked_is_not_sent(connection: Connection) -> None:
 
 
 def rival(connection: Connection) -> tuple[Client, Keypair]:
-    return Client(local.ledger_of(connection)), local.stranger(connection)
+    return Client(local.embedded_of(connection)), local.stranger(connection)
 
 
 @pytest.mark.parametrize(("moment", "fee"), [("send", 0), ("simulate", 0), ("send", 1_000_000), ("simulate", "auto")])
@@ -99,12 +99,12 @@ def test_a_price_that_moves_before_landing_trades_nothing(connection: Connection
     """Somebody buys, or sells, between our quote and our landing: the guard makes the whole transaction fail."""
     miner, (other, whale) = local.miner_of(connection), rival(connection)
     project = other.project(0)
-    ledger = local.ledger_of(connection)
+    embedded = local.embedded_of(connection)
 
     def client(rush: object) -> Client:
         # the first simulation is the quote, the one before sending comes later
         calls = {"send": rush} if moment == "send" else {}
-        network = local.Watched(ledger, **calls)
+        network = local.Watched(embedded, **calls)
         if moment == "simulate":
             network._before["simulate"] = lambda: network._before.update(simulate=rush)
         return Client(network, priority_fee=fee)
@@ -157,8 +157,8 @@ def test_what_the_guard_does_not_see_is_said(connection: Connection) -> None:
 @pytest.mark.parametrize("over_http", [False, True])
 def test_the_options(tmp_path: Path, over_http: bool) -> None:
     home = local.home_with_project(tmp_path)
-    ledger = Ledger(home)
-    with serve(ledger, port=0).start() as server:
+    embedded = EmbeddedNetwork(home)
+    with serve(embedded, port=0).start() as server:
         over = ["--network", server.url] if over_http else []
         paid = local.cost(0, 3)
         refused(
@@ -172,4 +172,4 @@ def test_the_options(tmp_path: Path, over_http: bool) -> None:
         refused(chain(home, "token", "sell", 3, "--min-lamports", paid + 1, *over), "bring 3,030 lamports now")
         sold = ask(home, "token", "sell", 3, "--min-lamports", paid, "--slippage", "1.5", *over)
         assert sold == {"tokens": 3, "lamports": paid}
-    ledger.close()
+    embedded.close()

@@ -38,7 +38,7 @@ from chain.network.base import (
     error_text,
     program_error_of,
 )
-from chain.network.embedded import SLOT_MS, Block, Ledger, block_after, block_at, make_hash
+from chain.network.embedded import SLOT_MS, Block, EmbeddedNetwork, block_after, block_at, make_hash
 from chain.network.opening import connect
 from chain.program import PROGRAM_ID
 from tests.chain.networks import SOL, memo, memo_image, pay, sign
@@ -64,190 +64,192 @@ def wall() -> Time:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, wall: Time) -> Iterator[Ledger]:
-    ledger = Ledger(tmp_path, image=memo_image(), now=wall)
-    yield ledger
-    ledger.close()
+def embedded(tmp_path: Path, wall: Time) -> Iterator[EmbeddedNetwork]:
+    embedded = EmbeddedNetwork(tmp_path, image=memo_image(), now=wall)
+    yield embedded
+    embedded.close()
 
 
-def funded(ledger: Ledger, lamports: int = 5 * SOL) -> Keypair:
+def funded(embedded: EmbeddedNetwork, lamports: int = 5 * SOL) -> Keypair:
     keypair = Keypair()
-    ledger.airdrop(keypair.pubkey(), lamports)
+    embedded.airdrop(keypair.pubkey(), lamports)
     return keypair
 
 
-def test_a_transfer_lands_and_is_recorded(ledger: Ledger, wall: Time) -> None:
-    alice, bob = funded(ledger), Keypair().pubkey()
+def test_a_transfer_lands_and_is_recorded(embedded: EmbeddedNetwork, wall: Time) -> None:
+    alice, bob = funded(embedded), Keypair().pubkey()
     wall.seconds += 10
-    blockhash = ledger.latest_blockhash()
+    blockhash = embedded.latest_blockhash()
     tx = pay(alice, bob, SOL, blockhash.hash)
-    signature = ledger.send(tx)
-    receipt = ledger.confirm(signature, blockhash.last_valid_block_height)
+    signature = embedded.send(tx)
+    receipt = embedded.confirm(signature, blockhash.last_valid_block_height)
     assert receipt.fee == FEE_PER_SIGNATURE
     assert (receipt.error, receipt.program_error) == (None, None)
     assert receipt.transaction == bytes(tx)
     assert receipt.block_time == int(wall.seconds)
-    assert ledger.balance(bob) == SOL
-    assert ledger.balance(alice.pubkey()) == 4 * SOL - FEE_PER_SIGNATURE
-    assert ledger.transaction(signature) == receipt
-    assert ledger.clock() == Clock(receipt.slot, int(wall.seconds))
-    record = ledger.record(signature)
+    assert embedded.balance(bob) == SOL
+    assert embedded.balance(alice.pubkey()) == 4 * SOL - FEE_PER_SIGNATURE
+    assert embedded.transaction(signature) == receipt
+    assert embedded.clock() == Clock(receipt.slot, int(wall.seconds))
+    record = embedded.record(signature)
     assert record is not None
     assert record.pre[:2] == (5 * SOL, 0)
     assert record.post[:2] == (4 * SOL - FEE_PER_SIGNATURE, SOL)
 
 
-def test_history_is_newest_first_and_pages(ledger: Ledger) -> None:
-    alice, bob = funded(ledger), Keypair().pubkey()
-    sent = [ledger.send(pay(alice, bob, SOL // 10 + n, ledger.latest_blockhash().hash)) for n in range(5)]
-    assert ledger.signatures(bob) == sent[::-1]
-    assert ledger.signatures(bob, limit=2) == [sent[4], sent[3]]
-    assert ledger.signatures(bob, limit=2, before=sent[3]) == [sent[2], sent[1]]
-    assert ledger.signatures(bob, before=Signature.default()) == []
-    assert [record.signature for record in ledger.history(bob, until=sent[2])] == [sent[4], sent[3]]
-    assert len(ledger.signatures(alice.pubkey())) == 6
-    assert ledger.transaction(Signature.default()) is None
+def test_history_is_newest_first_and_pages(embedded: EmbeddedNetwork) -> None:
+    alice, bob = funded(embedded), Keypair().pubkey()
+    sent = [embedded.send(pay(alice, bob, SOL // 10 + n, embedded.latest_blockhash().hash)) for n in range(5)]
+    assert embedded.signatures(bob) == sent[::-1]
+    assert embedded.signatures(bob, limit=2) == [sent[4], sent[3]]
+    assert embedded.signatures(bob, limit=2, before=sent[3]) == [sent[2], sent[1]]
+    assert embedded.signatures(bob, before=Signature.default()) == []
+    assert [record.signature for record in embedded.history(bob, until=sent[2])] == [sent[4], sent[3]]
+    assert len(embedded.signatures(alice.pubkey())) == 6
+    assert embedded.transaction(Signature.default()) is None
 
 
-def test_a_refused_transaction_costs_nothing_and_leaves_nothing(ledger: Ledger) -> None:
-    alice = funded(ledger)
+def test_a_refused_transaction_costs_nothing_and_leaves_nothing(embedded: EmbeddedNetwork) -> None:
+    alice = funded(embedded)
     with pytest.raises(TransactionRejected, match=r"instruction 0 returned the program error 1 \(0x1\)") as info:
-        ledger.send(pay(alice, Keypair().pubkey(), 6 * SOL, ledger.latest_blockhash().hash))
+        embedded.send(pay(alice, Keypair().pubkey(), 6 * SOL, embedded.latest_blockhash().hash))
     assert info.value.program_error == 1
     assert any("insufficient lamports" in line for line in info.value.logs)
     assert info.value.cure == "Fund the paying wallet first."
-    assert ledger.balance(alice.pubkey()) == 5 * SOL
-    assert len(ledger.signatures(alice.pubkey())) == 1
+    assert embedded.balance(alice.pubkey()) == 5 * SOL
+    assert len(embedded.signatures(alice.pubkey())) == 1
 
 
-def test_without_preflight_a_failure_lands_and_pays(ledger: Ledger) -> None:
-    alice = funded(ledger)
-    tx = memo(alice, b"\xff", ledger.latest_blockhash().hash, PROGRAM_ID)
-    signature = ledger.submit(tx, preflight=False)
-    assert ledger.balance(alice.pubkey()) == 5 * SOL - FEE_PER_SIGNATURE
+def test_without_preflight_a_failure_lands_and_pays(embedded: EmbeddedNetwork) -> None:
+    alice = funded(embedded)
+    tx = memo(alice, b"\xff", embedded.latest_blockhash().hash, PROGRAM_ID)
+    signature = embedded.submit(tx, preflight=False)
+    assert embedded.balance(alice.pubkey()) == 5 * SOL - FEE_PER_SIGNATURE
     with pytest.raises(TransactionRejected, match="failed on chain: instruction 0 failed, program failed to complete"):
-        ledger.confirm(signature, 0)
-    receipt = ledger.transaction(signature)
+        embedded.confirm(signature, 0)
+    receipt = embedded.transaction(signature)
     assert receipt is not None
     assert receipt.error == "instruction 0 failed, program failed to complete"
     assert receipt.program_error is None
     poor = Keypair()
     with pytest.raises(TransactionRejected, match="account not found"):
-        ledger.submit(memo(poor, b"x", ledger.latest_blockhash().hash), preflight=False)
+        embedded.submit(memo(poor, b"x", embedded.latest_blockhash().hash), preflight=False)
 
 
-def test_a_transaction_lands_once(ledger: Ledger) -> None:
-    alice, bob = funded(ledger), Keypair().pubkey()
-    blockhash = ledger.latest_blockhash().hash
+def test_a_transaction_lands_once(embedded: EmbeddedNetwork) -> None:
+    alice, bob = funded(embedded), Keypair().pubkey()
+    blockhash = embedded.latest_blockhash().hash
     tx = pay(alice, bob, SOL, blockhash)
-    ledger.send(tx)
+    embedded.send(tx)
     with pytest.raises(TransactionRejected, match="already processed") as info:
-        ledger.send(tx)
+        embedded.send(tx)
     assert info.value.error == "AlreadyProcessed"
-    ledger.send(pay(alice, bob, SOL + 1, blockhash))
-    assert ledger.balance(bob) == 2 * SOL + 1
+    embedded.send(pay(alice, bob, SOL + 1, blockhash))
+    assert embedded.balance(bob) == 2 * SOL + 1
 
 
-def test_a_blockhash_lives_for_150_blocks_of_time_whatever_the_load(ledger: Ledger, wall: Time) -> None:
-    alice, bob = funded(ledger), Keypair().pubkey()
-    blockhash = ledger.latest_blockhash()
+def test_a_blockhash_lives_for_150_blocks_of_time_whatever_the_load(embedded: EmbeddedNetwork, wall: Time) -> None:
+    alice, bob = funded(embedded), Keypair().pubkey()
+    blockhash = embedded.latest_blockhash()
     for n in range(200):
-        ledger.airdrop(bob, SOL + n)
-    assert ledger.blockhash_valid(blockhash.hash)
+        embedded.airdrop(bob, SOL + n)
+    assert embedded.blockhash_valid(blockhash.hash)
     wall.seconds += 59
-    assert ledger.block_height() <= blockhash.last_valid_block_height
-    ledger.send(pay(alice, bob, SOL, blockhash.hash))
+    assert embedded.block_height() <= blockhash.last_valid_block_height
+    embedded.send(pay(alice, bob, SOL, blockhash.hash))
     wall.seconds += 2
-    assert ledger.block_height() > blockhash.last_valid_block_height
+    assert embedded.block_height() > blockhash.last_valid_block_height
     with pytest.raises(TransactionRejected, match="blockhash not found"):
-        ledger.send(pay(alice, bob, SOL + 1, blockhash.hash))
+        embedded.send(pay(alice, bob, SOL + 1, blockhash.hash))
     with pytest.raises(TransactionRejected, match="blockhash not found"):
-        ledger.send(pay(alice, bob, SOL, Hash.new_unique()))
+        embedded.send(pay(alice, bob, SOL, Hash.new_unique()))
 
 
-def test_a_blockhash_of_an_empty_block_is_good_after_others_wrote(ledger: Ledger, wall: Time) -> None:
-    alice = funded(ledger)
+def test_a_blockhash_of_an_empty_block_is_good_after_others_wrote(embedded: EmbeddedNetwork, wall: Time) -> None:
+    alice = funded(embedded)
     wall.seconds += 7
-    blockhash = ledger.latest_blockhash().hash  # of a block that is stored nowhere
-    ledger.airdrop(Keypair().pubkey(), SOL)
+    blockhash = embedded.latest_blockhash().hash  # of a block that is stored nowhere
+    embedded.airdrop(Keypair().pubkey(), SOL)
     wall.seconds += 7
-    ledger.airdrop(Keypair().pubkey(), SOL)
-    ledger.send(pay(alice, Keypair().pubkey(), SOL, blockhash))
+    embedded.airdrop(Keypair().pubkey(), SOL)
+    embedded.send(pay(alice, Keypair().pubkey(), SOL, blockhash))
 
 
-def test_a_bad_signature_is_refused(ledger: Ledger) -> None:
-    alice = funded(ledger)
-    tx = pay(alice, Keypair().pubkey(), SOL, ledger.latest_blockhash().hash)
+def test_a_bad_signature_is_refused(embedded: EmbeddedNetwork) -> None:
+    alice = funded(embedded)
+    tx = pay(alice, Keypair().pubkey(), SOL, embedded.latest_blockhash().hash)
     forged = VersionedTransaction.populate(tx.message, [Keypair().sign_message(b"other")])
     for preflight in (True, False):
         with pytest.raises(TransactionRejected, match="signature failure"):
-            ledger.submit(forged, preflight=preflight)
+            embedded.submit(forged, preflight=preflight)
 
 
-def test_simulation_needs_no_signature_and_keeps_nothing(ledger: Ledger) -> None:
-    alice, bob, nobody = funded(ledger), Keypair().pubkey(), Keypair().pubkey()
+def test_simulation_needs_no_signature_and_keeps_nothing(embedded: EmbeddedNetwork) -> None:
+    alice, bob, nobody = funded(embedded), Keypair().pubkey(), Keypair().pubkey()
     tx = pay(alice, bob, SOL, Hash.default())
     unsigned = VersionedTransaction.populate(tx.message, [Signature.default()])
-    simulation = ledger.simulate(unsigned, watch=[bob, nobody, alice.pubkey()])
+    simulation = embedded.simulate(unsigned, watch=[bob, nobody, alice.pubkey()])
     assert simulation.error is None
     assert simulation.units == 150
     after = simulation.accounts[bob]
     assert after is not None
     assert after.lamports == SOL
     assert simulation.accounts[nobody] is None
-    assert ledger.balance(bob) == 0
-    failed = ledger.simulate(pay(alice, bob, 9 * SOL, Hash.default()), watch=[bob])
+    assert embedded.balance(bob) == 0
+    failed = embedded.simulate(pay(alice, bob, 9 * SOL, Hash.default()), watch=[bob])
     assert failed.program_error == 1
     assert failed.accounts == {}
     # Signatures are checked again afterwards.
     with pytest.raises(TransactionRejected):
-        ledger.send(VersionedTransaction.populate(tx.message, [Signature.default()]))
+        embedded.send(VersionedTransaction.populate(tx.message, [Signature.default()]))
 
 
-def test_time_follows_the_wall_warps_and_never_goes_back(ledger: Ledger, wall: Time, tmp_path: Path) -> None:
-    start = ledger.clock()
+def test_time_follows_the_wall_warps_and_never_goes_back(embedded: EmbeddedNetwork, wall: Time, tmp_path: Path) -> None:
+    start = embedded.clock()
     wall.seconds += 40
-    assert ledger.clock() == Clock(start.slot + 100, start.unix_timestamp + 40)
-    ledger.warp(7 * 86_400)
-    later = ledger.clock()
+    assert embedded.clock() == Clock(start.slot + 100, start.unix_timestamp + 40)
+    embedded.warp(7 * 86_400)
+    later = embedded.clock()
     assert later.unix_timestamp == start.unix_timestamp + 40 + 7 * 86_400
     wall.seconds -= 3600
-    assert ledger.clock() == later
-    signature = ledger.airdrop(Keypair().pubkey(), SOL)
-    receipt = ledger.transaction(signature)
+    assert embedded.clock() == later
+    signature = embedded.airdrop(Keypair().pubkey(), SOL)
+    receipt = embedded.transaction(signature)
     assert receipt is not None
     assert receipt.slot == later.slot + 1
-    again = Ledger(tmp_path, image=memo_image(), now=wall)
+    again = EmbeddedNetwork(tmp_path, image=memo_image(), now=wall)
     assert again.clock() == Clock(later.slot + 1, later.unix_timestamp)
     with pytest.raises(ChainError, match="only goes forward"):
-        ledger.warp(-1)
+        embedded.warp(-1)
 
 
-def test_programs_see_the_slot_and_time_of_their_block(ledger: Ledger, wall: Time) -> None:
+def test_programs_see_the_slot_and_time_of_their_block(embedded: EmbeddedNetwork, wall: Time) -> None:
     wall.seconds += 100
-    account = ledger.account(CLOCK_SYSVAR)
+    account = embedded.account(CLOCK_SYSVAR)
     assert account is not None
-    clock = ledger.clock()
+    clock = embedded.clock()
     assert int.from_bytes(account.data[:8], "little") == clock.slot
     assert int.from_bytes(account.data[32:40], "little") == clock.unix_timestamp
 
 
-def test_block_hashes_are_stable_and_unknown_before_their_time(ledger: Ledger, wall: Time, tmp_path: Path) -> None:
+def test_block_hashes_are_stable_and_unknown_before_their_time(
+    embedded: EmbeddedNetwork, wall: Time, tmp_path: Path
+) -> None:
     for _ in range(4):
         wall.seconds += 1.3
-        ledger.airdrop(Keypair().pubkey(), SOL)
+        embedded.airdrop(Keypair().pubkey(), SOL)
     wall.seconds += 2
-    tip = ledger.clock().slot
-    hashes = [ledger.block_hash(slot) for slot in range(tip + 1)]
+    tip = embedded.clock().slot
+    hashes = [embedded.block_hash(slot) for slot in range(tip + 1)]
     assert None not in hashes
     assert len(set(hashes)) == len(hashes)
-    assert hashes[0] == ledger.genesis_hash
-    assert hashes[tip] == ledger.latest_blockhash().hash
-    assert ledger.block_hash(tip + 1) is None
-    assert ledger.block_hash(1 << 62) is None
-    ledger.airdrop(Keypair().pubkey(), SOL)
-    assert ledger.block_hash(tip + 1) is not None
-    again = Ledger(tmp_path, image=memo_image(), now=wall)
+    assert hashes[0] == embedded.genesis_hash
+    assert hashes[tip] == embedded.latest_blockhash().hash
+    assert embedded.block_hash(tip + 1) is None
+    assert embedded.block_hash(1 << 62) is None
+    embedded.airdrop(Keypair().pubkey(), SOL)
+    assert embedded.block_hash(tip + 1) is not None
+    again = EmbeddedNetwork(tmp_path, image=memo_image(), now=wall)
     assert [again.block_hash(slot) for slot in range(tip + 1)] == hashes
 
 
@@ -262,11 +264,11 @@ def test_empty_blocks_come_every_400_ms(slot: int, ms: int, empty: int, rest: in
     assert block_at(tip, ms - rest) == tip
 
 
-def test_a_restart_keeps_balances_history_and_chain(ledger: Ledger, tmp_path: Path, wall: Time) -> None:
-    alice, bob = funded(ledger), Keypair().pubkey()
-    signature = ledger.send(pay(alice, bob, SOL, ledger.latest_blockhash().hash))
-    before = ledger.transaction(signature), ledger.clock(), ledger.genesis_hash, ledger.latest_blockhash()
-    ledger.close()
+def test_a_restart_keeps_balances_history_and_chain(embedded: EmbeddedNetwork, tmp_path: Path, wall: Time) -> None:
+    alice, bob = funded(embedded), Keypair().pubkey()
+    signature = embedded.send(pay(alice, bob, SOL, embedded.latest_blockhash().hash))
+    before = embedded.transaction(signature), embedded.clock(), embedded.genesis_hash, embedded.latest_blockhash()
+    embedded.close()
     again = connect_again(tmp_path, wall)
     assert (
         again.transaction(signature),
@@ -280,51 +282,53 @@ def test_a_restart_keeps_balances_history_and_chain(ledger: Ledger, tmp_path: Pa
     again.close()
 
 
-def connect_again(home: Path, wall: Time) -> Ledger:
-    return Ledger(home, image=memo_image(), now=wall)
+def connect_again(home: Path, wall: Time) -> EmbeddedNetwork:
+    return EmbeddedNetwork(home, image=memo_image(), now=wall)
 
 
-def test_another_opener_sees_every_write_and_every_closed_account(ledger: Ledger, tmp_path: Path, wall: Time) -> None:
+def test_another_opener_sees_every_write_and_every_closed_account(
+    embedded: EmbeddedNetwork, tmp_path: Path, wall: Time
+) -> None:
     other = connect_again(tmp_path, wall)
-    alice, bob = funded(ledger), Keypair()
+    alice, bob = funded(embedded), Keypair()
     assert other.balance(alice.pubkey()) == 5 * SOL
-    ledger.send(pay(alice, bob.pubkey(), 2 * SOL, other.latest_blockhash().hash))
+    embedded.send(pay(alice, bob.pubkey(), 2 * SOL, other.latest_blockhash().hash))
     assert other.balance(bob.pubkey()) == 2 * SOL
-    other.send(pay(bob, alice.pubkey(), 2 * SOL - FEE_PER_SIGNATURE, ledger.latest_blockhash().hash))
+    other.send(pay(bob, alice.pubkey(), 2 * SOL - FEE_PER_SIGNATURE, embedded.latest_blockhash().hash))
     assert other.account(bob.pubkey()) is None
-    assert ledger.account(bob.pubkey()) is None
-    assert ledger.balance(alice.pubkey()) == other.balance(alice.pubkey()) == 5 * SOL - 2 * FEE_PER_SIGNATURE
+    assert embedded.account(bob.pubkey()) is None
+    assert embedded.balance(alice.pubkey()) == other.balance(alice.pubkey()) == 5 * SOL - 2 * FEE_PER_SIGNATURE
     other.warp(100)
-    assert ledger.clock() == other.clock()
+    assert embedded.clock() == other.clock()
 
 
-def test_a_write_that_cannot_be_committed_leaves_file_and_vm_alike(ledger: Ledger) -> None:
-    alice, bob = funded(ledger), Keypair().pubkey()
-    other = sqlite3.connect(ledger.path)
+def test_a_write_that_cannot_be_committed_leaves_file_and_vm_alike(embedded: EmbeddedNetwork) -> None:
+    alice, bob = funded(embedded), Keypair().pubkey()
+    other = sqlite3.connect(embedded.path)
     other.execute("CREATE TRIGGER full BEFORE UPDATE OF revision ON state BEGIN SELECT RAISE(ABORT, 'full'); END")
     other.commit()
-    tx = pay(alice, bob, SOL, ledger.latest_blockhash().hash)
+    tx = pay(alice, bob, SOL, embedded.latest_blockhash().hash)
     with pytest.raises(ChainError, match="full"):
-        ledger.send(tx)
-    assert ledger.balance(bob) == 0
-    assert ledger.balance(alice.pubkey()) == 5 * SOL
-    assert ledger.transaction(tx.signatures[0]) is None
+        embedded.send(tx)
+    assert embedded.balance(bob) == 0
+    assert embedded.balance(alice.pubkey()) == 5 * SOL
+    assert embedded.transaction(tx.signatures[0]) is None
     other.execute("DROP TRIGGER full")
     other.commit()
-    ledger.send(tx)
-    assert ledger.balance(bob) == SOL
+    embedded.send(tx)
+    assert embedded.balance(bob) == SOL
 
 
 WRITER = """
 import sys
 from pathlib import Path
 from solders.pubkey import Pubkey
-from chain.network.embedded import Ledger
+from chain.network.embedded import EmbeddedNetwork
 from tests.chain.networks import memo_image
-ledger = Ledger(Path(sys.argv[1]), image=memo_image())
+network = EmbeddedNetwork(Path(sys.argv[1]), image=memo_image())
 to, count = Pubkey.from_string(sys.argv[2]), int(sys.argv[3])
 for done in range(count):
-    ledger.airdrop(to, 1_000_000)
+    network.airdrop(to, 1_000_000)
     print(done + 1, flush=True)
 """
 
@@ -344,12 +348,12 @@ def test_processes_write_at_once_without_losing_anything(tmp_path: Path) -> None
     for process in processes:
         process.communicate(timeout=60)
         assert process.returncode == 0
-    ledger = Ledger(tmp_path, image=memo_image())
-    assert ledger.balance(bob) == 300 * 1_000_000
-    assert len(ledger.signatures(bob)) == 300
-    slots = [record.slot for record in ledger.history(bob)]
+    embedded = EmbeddedNetwork(tmp_path, image=memo_image())
+    assert embedded.balance(bob) == 300 * 1_000_000
+    assert len(embedded.signatures(bob)) == 300
+    slots = [record.slot for record in embedded.history(bob)]
     assert slots == sorted(set(slots), reverse=True)
-    assert ledger.transaction_count() == 300
+    assert embedded.transaction_count() == 300
 
 
 @pytest.mark.parametrize("after", [1, 37])
@@ -363,67 +367,69 @@ def test_kill_9_leaves_the_last_committed_state(tmp_path: Path, after: int) -> N
     told = after + len(process.stdout.read().splitlines())
     process.wait(10)
     process.stdout.close()
-    ledger = Ledger(tmp_path, image=memo_image())
-    landed = len(ledger.signatures(bob, limit=10**6))
+    embedded = EmbeddedNetwork(tmp_path, image=memo_image())
+    landed = len(embedded.signatures(bob, limit=10**6))
     assert landed >= told  # what was reported is there; one more may be
     assert landed <= told + 1
-    assert ledger.balance(bob) == landed * 1_000_000
-    assert ledger.transaction_count() == landed
-    assert sqlite3.connect(ledger.path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    ledger.airdrop(bob, 1_000_000)  # the dead process holds no lock
-    assert ledger.balance(bob) == (landed + 1) * 1_000_000
+    assert embedded.balance(bob) == landed * 1_000_000
+    assert embedded.transaction_count() == landed
+    assert sqlite3.connect(embedded.path).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    embedded.airdrop(bob, 1_000_000)  # the dead process holds no lock
+    assert embedded.balance(bob) == (landed + 1) * 1_000_000
 
 
-def test_threads_share_one_ledger(ledger: Ledger) -> None:
+def test_threads_share_one_ledger(embedded: EmbeddedNetwork) -> None:
     bob = Keypair().pubkey()
 
     def work() -> None:
         for n in range(25):
-            ledger.airdrop(bob, SOL)
-            assert ledger.balance(bob) >= n * SOL
+            embedded.airdrop(bob, SOL)
+            assert embedded.balance(bob) >= n * SOL
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert ledger.balance(bob) == 100 * SOL
+    assert embedded.balance(bob) == 100 * SOL
 
 
-def test_a_stuck_lock_is_one_clear_line(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stuck_lock_is_one_clear_line(
+    embedded: EmbeddedNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import fcntl
 
     monkeypatch.setattr("chain.network.embedded.LOCK_SECONDS", 0.05)
     with open(tmp_path / "ledger.lock", "rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        assert ledger.clock().slot == 0  # reading needs no lock
+        assert embedded.clock().slot == 0  # reading needs no lock
         with pytest.raises(ChainError, match="for 0 s"):
-            ledger.airdrop(Keypair().pubkey(), SOL)
+            embedded.airdrop(Keypair().pubkey(), SOL)
 
 
-def test_program_accounts_are_filtered(ledger: Ledger) -> None:
-    alice, keys = funded(ledger), [Keypair() for _ in range(3)]
+def test_program_accounts_are_filtered(embedded: EmbeddedNetwork) -> None:
+    alice, keys = funded(embedded), [Keypair() for _ in range(3)]
     for size, key in zip((3, 5, 5), keys, strict=True):
         make = create_account(
             CreateAccountParams(
                 from_pubkey=alice.pubkey(),
                 to_pubkey=key.pubkey(),
-                lamports=ledger.rent(size),
+                lamports=embedded.rent(size),
                 space=size,
                 owner=PROGRAM_ID,
             )
         )
-        ledger.send(sign(alice, [make], ledger.latest_blockhash().hash, key))
-    found = ledger.program_accounts(PROGRAM_ID)
+        embedded.send(sign(alice, [make], embedded.latest_blockhash().hash, key))
+    found = embedded.program_accounts(PROGRAM_ID)
     assert {key for key, _ in found} == {key.pubkey() for key in keys}
-    assert len(ledger.program_accounts(PROGRAM_ID, size=5)) == 2
-    assert len(ledger.program_accounts(PROGRAM_ID, size=5, memcmp=[(1, bytes(2))])) == 2
-    assert ledger.program_accounts(PROGRAM_ID, memcmp=[(0, b"\1")]) == []
-    assert ledger.program_accounts(PROGRAM_ID, memcmp=[(4, bytes(2))]) == []
-    assert ledger.accounts([keys[0].pubkey(), Keypair().pubkey()])[1] is None
+    assert len(embedded.program_accounts(PROGRAM_ID, size=5)) == 2
+    assert len(embedded.program_accounts(PROGRAM_ID, size=5, memcmp=[(1, bytes(2))])) == 2
+    assert embedded.program_accounts(PROGRAM_ID, memcmp=[(0, b"\1")]) == []
+    assert embedded.program_accounts(PROGRAM_ID, memcmp=[(4, bytes(2))]) == []
+    assert embedded.accounts([keys[0].pubkey(), Keypair().pubkey()])[1] is None
 
 
-def deploy(ledger: Ledger, payer: Keypair, image: bytes) -> Pubkey:
+def deploy(embedded: EmbeddedNetwork, payer: Keypair, image: bytes) -> Pubkey:
     """Deploy through the upgradeable loader, as `solana program deploy` does."""
     buffer, program = Keypair(), Keypair()
     data, _ = Pubkey.find_program_address([bytes(program.pubkey())], LOADER)
@@ -434,7 +440,7 @@ def deploy(ledger: Ledger, payer: Keypair, image: bytes) -> Pubkey:
             CreateAccountParams(
                 from_pubkey=payer.pubkey(),
                 to_pubkey=key.pubkey(),
-                lamports=ledger.rent(size),
+                lamports=embedded.rent(size),
                 space=size,
                 owner=LOADER,
             )
@@ -460,44 +466,44 @@ def deploy(ledger: Ledger, payer: Keypair, image: bytes) -> Pubkey:
             authority,
         ],
     )
-    ledger.send(sign(payer, [make(buffer, 37 + len(image)), begin], ledger.latest_blockhash().hash, buffer))
+    embedded.send(sign(payer, [make(buffer, 37 + len(image)), begin], embedded.latest_blockhash().hash, buffer))
     for offset in range(0, len(image), 800):
-        ledger.send(sign(payer, [write(offset)], ledger.latest_blockhash().hash))
-    ledger.send(sign(payer, [make(program, 36), finish], ledger.latest_blockhash().hash, program))
+        embedded.send(sign(payer, [write(offset)], embedded.latest_blockhash().hash))
+    embedded.send(sign(payer, [make(program, 36), finish], embedded.latest_blockhash().hash, program))
     return program.pubkey()
 
 
-def test_a_deployed_program_runs_for_every_opener(ledger: Ledger, tmp_path: Path, wall: Time) -> None:
-    alice, other = funded(ledger), connect_again(tmp_path, wall)
-    program = deploy(ledger, alice, memo_image())
+def test_a_deployed_program_runs_for_every_opener(embedded: EmbeddedNetwork, tmp_path: Path, wall: Time) -> None:
+    alice, other = funded(embedded), connect_again(tmp_path, wall)
+    program = deploy(embedded, alice, memo_image())
     wall.seconds += 1
-    for opened in (ledger, other, connect_again(tmp_path, wall)):
+    for opened in (embedded, other, connect_again(tmp_path, wall)):
         signature = opened.send(memo(alice, b"hello", opened.latest_blockhash().hash, program))
         receipt = opened.confirm(signature, 0)
         assert any("hello" in line for line in receipt.logs)
 
 
-def test_airdrops_are_bounded(ledger: Ledger) -> None:
+def test_airdrops_are_bounded(embedded: EmbeddedNetwork) -> None:
     for lamports in (0, -1, 10**15 + 1):
         with pytest.raises(TransactionFailed, match="faucet gives"):
-            ledger.airdrop(Keypair().pubkey(), lamports)
+            embedded.airdrop(Keypair().pubkey(), lamports)
     with pytest.raises(TransactionRejected, match="rent"):
-        ledger.airdrop(Keypair().pubkey(), 1)
+        embedded.airdrop(Keypair().pubkey(), 1)
 
 
 def test_what_is_not_a_ledger_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite").write_bytes(b"not a database, but longer than a header of one" * 20)
     with pytest.raises(InvalidData, match="is not a ledger"):
-        Ledger(tmp_path, image=memo_image())
+        EmbeddedNetwork(tmp_path, image=memo_image())
     newer = tmp_path / "newer"
-    Ledger(newer, image=memo_image()).close()
+    EmbeddedNetwork(newer, image=memo_image()).close()
     with sqlite3.connect(newer / "ledger.sqlite") as db:
         db.execute("PRAGMA user_version = 9")
     with pytest.raises(InvalidData, match="format 9"):
-        Ledger(newer, image=memo_image())
+        EmbeddedNetwork(newer, image=memo_image())
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ChainError, match="cannot be used"):
-        Ledger(tmp_path / "file", image=memo_image())
+        EmbeddedNetwork(tmp_path / "file", image=memo_image())
 
 
 @pytest.mark.parametrize(
@@ -540,6 +546,6 @@ def test_connect_refuses_what_is_no_network(tmp_path: Path) -> None:
             connect(name, tmp_path)
 
 
-def test_the_lock_and_ledger_stay_under_home(ledger: Ledger, tmp_path: Path) -> None:
+def test_the_lock_and_ledger_stay_under_home(embedded: EmbeddedNetwork, tmp_path: Path) -> None:
     assert {path.name.split("-")[0] for path in tmp_path.iterdir()} == {"ledger.sqlite", "ledger.lock"}
-    assert stat.S_ISREG(ledger.path.stat().st_mode)
+    assert stat.S_ISREG(embedded.path.stat().st_mode)

@@ -20,8 +20,8 @@ from solders.signature import Signature
 
 from chain.errors import ChainError, NetworkUnreachable, TransactionFailed
 from chain.localnet.server import serve
-from chain.network.embedded import Ledger
-from chain.network.rpc import Rpc, RpcError
+from chain.network.embedded import EmbeddedNetwork
+from chain.network.rpc import RpcError, RpcNetwork
 from tests.chain.networks import SOL, memo_image, pay
 
 KEY = Pubkey.from_string("So11111111111111111111111111111111111111112")
@@ -102,14 +102,14 @@ def node() -> Iterator[Node]:
 
 
 @pytest.fixture
-def rpc(node: Node) -> Iterator[Rpc]:
-    rpc = Rpc(node.url, call_seconds=1.5)
+def rpc(node: Node) -> Iterator[RpcNetwork]:
+    rpc = RpcNetwork(node.url, call_seconds=1.5)
     yield rpc
     rpc.close()
 
 
 def test_a_dead_port_is_one_line_with_url_and_cure() -> None:
-    rpc = Rpc("http://127.0.0.1:9", call_seconds=1)
+    rpc = RpcNetwork("http://127.0.0.1:9", call_seconds=1)
     with pytest.raises(NetworkUnreachable, match=r"http://127\.0\.0\.1:9 does not answer") as info:
         rpc.balance(KEY)
     assert "chain localnet" in info.value.cure
@@ -118,13 +118,13 @@ def test_a_dead_port_is_one_line_with_url_and_cure() -> None:
 
 
 def test_an_unknown_host_and_an_impossible_url_are_one_line() -> None:
-    rpc = Rpc("http://no-such-host.invalid", call_seconds=1)
+    rpc = RpcNetwork("http://no-such-host.invalid", call_seconds=1)
     with pytest.raises(NetworkUnreachable, match=r"no-such-host\.invalid does not answer"):
         rpc.balance(KEY)
     rpc.close()
     for url in ("http://127.0.0.1:99999", "http://[half", "http://:80", "ftp://host", "http://a b"):
         with pytest.raises(NetworkUnreachable, match="not a usable URL") as info:
-            Rpc(url)
+            RpcNetwork(url)
         assert url in info.value.message
 
 
@@ -138,13 +138,13 @@ def test_an_unknown_host_and_an_impossible_url_are_one_line() -> None:
         refused(429, "Too many requests"),
     ],
 )
-def test_a_busy_node_is_asked_again(node: Node, rpc: Rpc, busy: Reply) -> None:
+def test_a_busy_node_is_asked_again(node: Node, rpc: RpcNetwork, busy: Reply) -> None:
     node.script(busy, busy, valued(7))
     assert rpc.balance(KEY) == 7
     assert len(node.requests) == 3
 
 
-def test_retries_are_bounded(node: Node, rpc: Rpc) -> None:
+def test_retries_are_bounded(node: Node, rpc: RpcNetwork) -> None:
     node.script((503, {}, b""))
     started = time.monotonic()
     with pytest.raises(NetworkUnreachable, match="HTTP status 503"):
@@ -158,7 +158,7 @@ def test_retries_are_bounded(node: Node, rpc: Rpc) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 302])
-def test_what_asking_again_cannot_mend_is_not_asked_again(node: Node, rpc: Rpc, status: int) -> None:
+def test_what_asking_again_cannot_mend_is_not_asked_again(node: Node, rpc: RpcNetwork, status: int) -> None:
     node.script((status, {}, b"<html>"))
     with pytest.raises(NetworkUnreachable, match=f"HTTP status {status}"):
         rpc.balance(KEY)
@@ -182,7 +182,7 @@ def test_what_asking_again_cannot_mend_is_not_asked_again(node: Node, rpc: Rpc, 
         b'{"jsonrpc":"2.0","id":0,"error":{"code":"x","message":5}}',
     ],
 )
-def test_garbage_is_not_believed(node: Node, rpc: Rpc, body: bytes) -> None:
+def test_garbage_is_not_believed(node: Node, rpc: RpcNetwork, body: bytes) -> None:
     node.script((200, {}, body))
     with pytest.raises(NetworkUnreachable, match="does not answer as a Solana RPC node"):
         rpc.balance(KEY)
@@ -190,7 +190,7 @@ def test_garbage_is_not_believed(node: Node, rpc: Rpc, body: bytes) -> None:
 
 
 def test_a_slow_node_is_given_up(node: Node) -> None:
-    rpc, release = Rpc(node.url, call_seconds=0.4), threading.Event()
+    rpc, release = RpcNetwork(node.url, call_seconds=0.4), threading.Event()
 
     def stall(request: dict[str, Any]) -> Reply:
         release.wait(10)
@@ -205,7 +205,7 @@ def test_a_slow_node_is_given_up(node: Node) -> None:
     rpc.close()
 
 
-def test_an_answer_that_never_ends_is_cut(node: Node, rpc: Rpc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_never_ends_is_cut(node: Node, rpc: RpcNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chain.network.rpc.MAX_ANSWER", 1 << 20)
     node.script((200, {}, b" " * (2 << 20)))
     with pytest.raises(NetworkUnreachable, match="over 1 MiB"):
@@ -217,7 +217,7 @@ def test_an_answer_that_never_ends_is_cut(node: Node, rpc: Rpc, monkeypatch: pyt
     assert len(node.requests) == 2
 
 
-def test_a_refusal_carries_the_nodes_words(node: Node, rpc: Rpc) -> None:
+def test_a_refusal_carries_the_nodes_words(node: Node, rpc: RpcNetwork) -> None:
     node.script(refused(-32099, "Something of this provider's own."))
     with pytest.raises(RpcError, match=r"provider's own \(code -32099\)") as info:
         rpc.balance(KEY)
@@ -225,7 +225,7 @@ def test_a_refusal_carries_the_nodes_words(node: Node, rpc: Rpc) -> None:
     assert len(node.requests) == 1
 
 
-def test_answers_to_other_questions_are_not_believed(node: Node, rpc: Rpc) -> None:
+def test_answers_to_other_questions_are_not_believed(node: Node, rpc: RpcNetwork) -> None:
     node.script(valued([]))
     with pytest.raises(NetworkUnreachable, match="0 accounts for 1"):
         rpc.account(KEY)
@@ -238,7 +238,7 @@ def test_answers_to_other_questions_are_not_believed(node: Node, rpc: Rpc) -> No
     assert rpc.program_accounts(KEY) == []
 
 
-def test_an_airdrop_that_may_have_happened_is_not_asked_for_twice(node: Node, rpc: Rpc) -> None:
+def test_an_airdrop_that_may_have_happened_is_not_asked_for_twice(node: Node, rpc: RpcNetwork) -> None:
     node.script(None)
     with pytest.raises(NetworkUnreachable):
         rpc.airdrop(KEY, SOL)
@@ -249,7 +249,7 @@ def test_an_airdrop_that_may_have_happened_is_not_asked_for_twice(node: Node, rp
 
 
 def test_an_unconfirmed_transaction_is_sent_again_byte_for_byte_until_it_is_dead(
-    node: Node, rpc: Rpc, monkeypatch: pytest.MonkeyPatch
+    node: Node, rpc: RpcNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("chain.network.rpc._REBROADCAST_SECONDS", 0.0)
     monkeypatch.setattr("chain.network.rpc._POLL_SECONDS", 0.01)
@@ -272,7 +272,7 @@ def test_an_unconfirmed_transaction_is_sent_again_byte_for_byte_until_it_is_dead
     assert [params[1]["skipPreflight"] for params in sent] == [False, True, True, True]
 
 
-def test_what_is_still_open_at_the_time_limit_says_so(node: Node, rpc: Rpc) -> None:
+def test_what_is_still_open_at_the_time_limit_says_so(node: Node, rpc: RpcNetwork) -> None:
     node.reply = lambda request: epoch(1) if request["method"] == "getEpochInfo" else valued([None])
     with pytest.raises(NetworkUnreachable, match="may still land") as info:
         rpc.confirm(Signature.default(), 10, timeout=0.1)
@@ -283,15 +283,15 @@ def test_what_is_still_open_at_the_time_limit_says_so(node: Node, rpc: Rpc) -> N
 
 
 @pytest.fixture
-def chain(tmp_path: Path) -> Iterator[tuple[Ledger, str]]:
-    ledger = Ledger(tmp_path, image=memo_image())
-    with serve(ledger, port=0).start() as server:
-        yield ledger, server.url
-    ledger.close()
+def chain(tmp_path: Path) -> Iterator[tuple[EmbeddedNetwork, str]]:
+    embedded = EmbeddedNetwork(tmp_path, image=memo_image())
+    with serve(embedded, port=0).start() as server:
+        yield embedded, server.url
+    embedded.close()
 
 
-def test_a_lost_answer_does_not_send_twice(node: Node, rpc: Rpc, chain: tuple[Ledger, str]) -> None:
-    ledger, url = chain
+def test_a_lost_answer_does_not_send_twice(node: Node, rpc: RpcNetwork, chain: tuple[EmbeddedNetwork, str]) -> None:
+    embedded, url = chain
     lost = [True]
 
     def forward(request: dict[str, Any]) -> Reply:
@@ -302,21 +302,21 @@ def test_a_lost_answer_does_not_send_twice(node: Node, rpc: Rpc, chain: tuple[Le
 
     node.reply = forward
     alice, bob = Keypair(), Keypair().pubkey()
-    ledger.airdrop(alice.pubkey(), 5 * SOL)
+    embedded.airdrop(alice.pubkey(), 5 * SOL)
     blockhash = rpc.latest_blockhash()
     signature = rpc.send(pay(alice, bob, SOL, blockhash.hash))
     assert node.methods().count("sendTransaction") == 2
     assert rpc.confirm(signature, blockhash.last_valid_block_height).error is None
-    assert ledger.balance(bob) == SOL
+    assert embedded.balance(bob) == SOL
 
 
 @pytest.mark.parametrize("first", [(200, {}, b"<html>"), None])
 @pytest.mark.parametrize("then", [None, (200, {}, b'{"jsonrpc":"2.0","id":0,"res'), (403, {}, b"")])
 def test_where_a_send_may_have_arrived_it_is_waited_for(
-    node: Node, rpc: Rpc, chain: tuple[Ledger, str], first: Reply, then: Reply
+    node: Node, rpc: RpcNetwork, chain: tuple[EmbeddedNetwork, str], first: Reply, then: Reply
 ) -> None:
     """Whatever the node answers then, it is no reason to report a failure: what was sent did land."""
-    ledger, url = chain
+    embedded, url = chain
     spoiled = [first, then, then]
 
     def forward(request: dict[str, Any]) -> Reply:
@@ -327,23 +327,23 @@ def test_where_a_send_may_have_arrived_it_is_waited_for(
 
     node.reply = forward
     alice, bob = Keypair(), Keypair().pubkey()
-    ledger.airdrop(alice.pubkey(), 5 * SOL)
+    embedded.airdrop(alice.pubkey(), 5 * SOL)
     blockhash = rpc.latest_blockhash()
     signature = rpc.send(pay(alice, bob, SOL, blockhash.hash))
     assert rpc.confirm(signature, blockhash.last_valid_block_height).error is None
     assert not spoiled
-    assert ledger.balance(bob) == SOL
+    assert embedded.balance(bob) == SOL
 
 
-def test_what_was_certainly_not_taken_is_a_failure(node: Node, rpc: Rpc) -> None:
+def test_what_was_certainly_not_taken_is_a_failure(node: Node, rpc: RpcNetwork) -> None:
     node.script((403, {}, b"<html>"))
     with pytest.raises(NetworkUnreachable, match="HTTP status 403"):
         rpc.send(pay(Keypair(), KEY, SOL, Hash.new_unique()))
 
 
-def test_a_swapped_transaction_is_not_believed(node: Node, rpc: Rpc, chain: tuple[Ledger, str]) -> None:
-    ledger, url = chain
-    landed = ledger.airdrop(KEY, SOL)
+def test_a_swapped_transaction_is_not_believed(node: Node, rpc: RpcNetwork, chain: tuple[EmbeddedNetwork, str]) -> None:
+    embedded, url = chain
+    landed = embedded.airdrop(KEY, SOL)
 
     def swap(request: dict[str, Any]) -> Reply:
         request["params"][0] = str(landed)
@@ -355,10 +355,10 @@ def test_a_swapped_transaction_is_not_believed(node: Node, rpc: Rpc, chain: tupl
     assert rpc.transaction(landed) is not None
 
 
-def test_threads_share_one_client(chain: tuple[Ledger, str]) -> None:
-    ledger, url = chain
-    ledger.airdrop(KEY, SOL)
-    rpc, errors = Rpc(url), []
+def test_threads_share_one_client(chain: tuple[EmbeddedNetwork, str]) -> None:
+    embedded, url = chain
+    embedded.airdrop(KEY, SOL)
+    rpc, errors = RpcNetwork(url), []
 
     def work() -> None:
         try:
@@ -377,11 +377,11 @@ def test_threads_share_one_client(chain: tuple[Ledger, str]) -> None:
 
 
 def test_a_proxy_of_the_environment_does_not_see_a_local_node(
-    chain: tuple[Ledger, str], monkeypatch: pytest.MonkeyPatch
+    chain: tuple[EmbeddedNetwork, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
-    rpc = Rpc(chain[1])
+    rpc = RpcNetwork(chain[1])
     assert rpc.clock().slot >= 0
     rpc.close()
 
@@ -396,7 +396,7 @@ def test_a_proxy_of_the_environment_does_not_see_a_local_node(
     ],
 )
 def test_the_key_of_a_paid_service_is_in_no_message(url: str, shown: str) -> None:
-    rpc = Rpc(url, call_seconds=0.2)
+    rpc = RpcNetwork(url, call_seconds=0.2)
     assert rpc.name == shown
     with pytest.raises(NetworkUnreachable) as info:
         rpc.balance(KEY)

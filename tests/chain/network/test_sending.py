@@ -15,8 +15,8 @@ from chain.errors import NetworkUnreachable, TransactionFailed
 from chain.localnet.server import Server, serve
 from chain.money.client import MAX_AUTO_FEE, MAX_UNITS, Client, auto_fee, unit_limit
 from chain.network.base import FEE_PER_SIGNATURE, Network
-from chain.network.embedded import Ledger
-from chain.network.rpc import Rpc
+from chain.network.embedded import EmbeddedNetwork
+from chain.network.rpc import RpcNetwork
 from chain.program.errors import InsufficientPayment
 from chain.program.events import Bought
 from chain.program.instructions import Buy
@@ -27,15 +27,15 @@ SOL = 10**9
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger(local.home_with_project(tmp_path))
-    yield ledger
-    ledger.close()
+def embedded(tmp_path: Path) -> Iterator[EmbeddedNetwork]:
+    embedded = EmbeddedNetwork(local.home_with_project(tmp_path))
+    yield embedded
+    embedded.close()
 
 
 @pytest.fixture
-def server(ledger: Ledger) -> Iterator[Server]:
-    with serve(ledger, port=0).start() as server:
+def server(embedded: EmbeddedNetwork) -> Iterator[Server]:
+    with serve(embedded, port=0).start() as server:
         yield server
 
 
@@ -53,8 +53,8 @@ def node(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
 
 
 @pytest.fixture
-def rpc(node: Node) -> Iterator[Rpc]:
-    rpc = Rpc(node.url, call_seconds=5)
+def rpc(node: Node) -> Iterator[RpcNetwork]:
+    rpc = RpcNetwork(node.url, call_seconds=5)
     yield rpc
     rpc.close()
 
@@ -63,9 +63,9 @@ def forward(server: Server, request: dict[str, Any]) -> Reply:
     return 200, {}, httpx.post(server.url, json=request, trust_env=False).content
 
 
-def buyer(ledger: Ledger) -> Keypair:
+def buyer(embedded: EmbeddedNetwork) -> Keypair:
     key = Keypair()
-    ledger.airdrop(key.pubkey(), SOL)
+    embedded.airdrop(key.pubkey(), SOL)
     return key
 
 
@@ -94,21 +94,23 @@ def test_unit_limit(used: int, limit: int) -> None:
 
 
 @pytest.mark.parametrize("over_http", [False, True])
-def test_a_priority_fee_is_charged(ledger: Ledger, rpc: Rpc, over_http: bool) -> None:
-    network: Network = rpc if over_http else ledger
-    key, project = buyer(ledger), Client(ledger).project(0)
+def test_a_priority_fee_is_charged(embedded: EmbeddedNetwork, rpc: RpcNetwork, over_http: bool) -> None:
+    network: Network = rpc if over_http else embedded
+    key, project = buyer(embedded), Client(embedded).project(0)
     plain = Client(network).call(Buy(project.id, local.cost(0, 1)), key)
     assert plain.receipt.fee == FEE_PER_SIGNATURE
-    before = ledger.balance(key.pubkey())
+    before = embedded.balance(key.pubkey())
     done = Client(network, priority_fee=1_000_000).call(Buy(project.id, local.cost(1, 1)), key)
     extra = done.receipt.fee - FEE_PER_SIGNATURE
     # one lamport per unit asked for: what the simulation used and a fifth more, not a cluster's 200,000 by default
     assert 1_000 < extra < 60_000
-    assert before - ledger.balance(key.pubkey()) == done.receipt.fee + local.cost(1, 1) == done.receipt.paid
+    assert before - embedded.balance(key.pubkey()) == done.receipt.fee + local.cost(1, 1) == done.receipt.paid
     assert done.event(Bought).tokens_out == 1
 
 
-def test_an_automatic_fee_follows_the_accounts_written(node: Node, server: Server, rpc: Rpc, ledger: Ledger) -> None:
+def test_an_automatic_fee_follows_the_accounts_written(
+    node: Node, server: Server, rpc: RpcNetwork, embedded: EmbeddedNetwork
+) -> None:
     asked: list[Any] = []
 
     def reply(request: dict[str, Any]) -> Reply:
@@ -119,19 +121,21 @@ def test_an_automatic_fee_follows_the_accounts_written(node: Node, server: Serve
         return 200, {}, httpx.Response(200, json={"jsonrpc": "2.0", "id": 0, "result": rows}).content
 
     node.reply = reply
-    key, client = buyer(ledger), Client(rpc, priority_fee="auto")
+    key, client = buyer(embedded), Client(rpc, priority_fee="auto")
     done = client.call(Buy(0, local.cost(0, 1)), key)
     assert done.receipt.fee > FEE_PER_SIGNATURE + 500
     assert str(key.pubkey()) in asked[0]
     assert str(client.pdas.sol_vault(0)) in asked[0]
     assert str(client.pdas.project(0)) not in asked[0]  # it is only read
-    assert Client(ledger, priority_fee="auto").call(Buy(0, 10**6), key).receipt.fee == FEE_PER_SIGNATURE
+    assert Client(embedded, priority_fee="auto").call(Buy(0, 10**6), key).receipt.fee == FEE_PER_SIGNATURE
 
 
 # --- until landed or dead ---
 
 
-def test_a_node_that_swallows_transactions(node: Node, server: Server, rpc: Rpc, ledger: Ledger) -> None:
+def test_a_node_that_swallows_transactions(
+    node: Node, server: Server, rpc: RpcNetwork, embedded: EmbeddedNetwork
+) -> None:
     """The same bytes are sent until their blockhash has expired; only then may another be signed."""
     sent: list[str] = []
 
@@ -139,18 +143,18 @@ def test_a_node_that_swallows_transactions(node: Node, server: Server, rpc: Rpc,
         if request["method"] == "sendTransaction":
             sent.append(request["params"][0])
             if len(sent) == 5:
-                ledger.warp(120)
+                embedded.warp(120)
             return 200, {}, httpx.Response(200, json={"jsonrpc": "2.0", "id": 0, "result": str(recorded[0][0])}).content
         return forward(server, request)
 
     node.reply = reply
     recorded: list[tuple[Signature, int]] = []
-    key, client, count = buyer(ledger), Client(rpc), ledger.transaction_count()
+    key, client, count = buyer(embedded), Client(rpc), embedded.transaction_count()
     with pytest.raises(TransactionFailed, match="expired; it never will"):
         _submit(client, key, recorded)
     assert len(sent) == 5
     assert len(set(sent)) == len(recorded) == 1
-    assert ledger.transaction_count() == count
+    assert embedded.transaction_count() == count
     assert client.outcome(*recorded[0]) is None
     node.reply = lambda request: forward(server, request)
     _submit(client, key, recorded)
@@ -165,7 +169,9 @@ def _submit(client: Client, key: Keypair, recorded: list[tuple[Signature, int]])
     client.execute([step], key, before_send=lambda signature, last_valid: recorded.append((signature, last_valid)))
 
 
-def test_every_answer_to_the_sending_lost(node: Node, server: Server, rpc: Rpc, ledger: Ledger) -> None:
+def test_every_answer_to_the_sending_lost(
+    node: Node, server: Server, rpc: RpcNetwork, embedded: EmbeddedNetwork
+) -> None:
     """It may have been taken, so it is followed up and found, not given up and not signed anew."""
     recorded: list[tuple[Signature, int]] = []
 
@@ -174,13 +180,15 @@ def test_every_answer_to_the_sending_lost(node: Node, server: Server, rpc: Rpc, 
         return None if request["method"] == "sendTransaction" else answer
 
     node.reply = reply
-    key, client = buyer(ledger), Client(rpc)
+    key, client = buyer(embedded), Client(rpc)
     _submit(client, key, recorded)
     assert client.tokens(client.project(0), key.pubkey()) == 1
     assert len(recorded) == 1
 
 
-def test_a_refusal_after_a_lost_answer_does_not_count(node: Node, server: Server, rpc: Rpc, ledger: Ledger) -> None:
+def test_a_refusal_after_a_lost_answer_does_not_count(
+    node: Node, server: Server, rpc: RpcNetwork, embedded: EmbeddedNetwork
+) -> None:
     """The first try lands, its answer is lost, and the second is refused for what the first has changed."""
     tries: list[str] = []
     failure = refused(-32002, "Transaction simulation failed", {"err": {"InstructionError": [0, {"Custom": 6015}]}})
@@ -196,7 +204,7 @@ def test_a_refusal_after_a_lost_answer_does_not_count(node: Node, server: Server
 
     node.reply = reply
     recorded: list[tuple[Signature, int]] = []
-    key, client = buyer(ledger), Client(rpc)
+    key, client = buyer(embedded), Client(rpc)
     _submit(client, key, recorded)
     assert client.tokens(client.project(0), key.pubkey()) == 1
     # without a lost answer before it, the same refusal is one
@@ -205,7 +213,9 @@ def test_a_refusal_after_a_lost_answer_does_not_count(node: Node, server: Server
         _submit(client, key, recorded)
 
 
-def test_an_outage_while_confirming_is_sat_out(node: Node, server: Server, rpc: Rpc, ledger: Ledger) -> None:
+def test_an_outage_while_confirming_is_sat_out(
+    node: Node, server: Server, rpc: RpcNetwork, embedded: EmbeddedNetwork
+) -> None:
     silent = iter([True] * 12)
 
     def reply(request: dict[str, Any]) -> Reply:
@@ -214,13 +224,13 @@ def test_an_outage_while_confirming_is_sat_out(node: Node, server: Server, rpc: 
         return forward(server, request)
 
     node.reply = reply
-    key, client = buyer(ledger), Client(rpc)
+    key, client = buyer(embedded), Client(rpc)
     _submit(client, key, [])
     assert client.tokens(client.project(0), key.pubkey()) == 1
     assert node.methods().count("sendTransaction") == 1
 
 
-def test_a_node_that_lags_cannot_say_that_it_is_dead(node: Node, rpc: Rpc) -> None:
+def test_a_node_that_lags_cannot_say_that_it_is_dead(node: Node, rpc: RpcNetwork) -> None:
     """Height from a node that is ahead, status from one behind it: what that one does not know may have landed."""
     seen = iter([5, 5, 9, 10])
 
@@ -242,16 +252,18 @@ def test_a_node_that_lags_cannot_say_that_it_is_dead(node: Node, rpc: Rpc) -> No
     assert next(seen, None) is None
 
 
-def test_what_is_still_open_is_neither_done_nor_dead(node: Node, rpc: Rpc, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_still_open_is_neither_done_nor_dead(
+    node: Node, rpc: RpcNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
     node.reply = lambda request: epoch(1) if request["method"] == "getEpochInfo" else valued([None])
-    confirm = Rpc.confirm
-    monkeypatch.setattr(Rpc, "confirm", lambda self, *what: confirm(self, *what, timeout=0.1))
+    confirm = RpcNetwork.confirm
+    monkeypatch.setattr(RpcNetwork, "confirm", lambda self, *what: confirm(self, *what, timeout=0.1))
     with pytest.raises(NetworkUnreachable, match="may still land"):
         Client(rpc).outcome(Signature.default(), 10)
 
 
 @pytest.mark.parametrize("commitment", ["processed", "confirmed", "finalized"])
-def test_a_commitment_is_waited_for(node: Node, server: Server, ledger: Ledger, commitment: str) -> None:
+def test_a_commitment_is_waited_for(node: Node, server: Server, embedded: EmbeddedNetwork, commitment: str) -> None:
     """The status rises from look to look; each commitment returns at its own."""
     rising = ["processed", "processed", "confirmed", "confirmed", "finalized"]
     left = list(rising)
@@ -264,8 +276,8 @@ def test_a_commitment_is_waited_for(node: Node, server: Server, ledger: Ledger, 
         return valued([value])
 
     node.reply = reply
-    rpc = Rpc(node.url, commitment=commitment)
-    key = buyer(ledger)
+    rpc = RpcNetwork(node.url, commitment=commitment)
+    key = buyer(embedded)
     _submit(Client(rpc), key, [])
     assert len(rising) - len(left) == rising.index(commitment) + 1
     reads = [r["params"] for r in node.requests if r["method"] in ("getLatestBlockhash", "simulateTransaction")]

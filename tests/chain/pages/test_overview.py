@@ -18,7 +18,7 @@ from solders.keypair import Keypair
 
 from chain.commands.main import main
 from chain.errors import InvalidData
-from chain.network.embedded import Ledger
+from chain.network.embedded import EmbeddedNetwork
 from chain.pages.overview import by_day, infer, parse_json, track_record
 from chain.pages.text import bars
 from chain.program import PROGRAM_ID
@@ -228,15 +228,15 @@ def test_every_kind_of_account_decodes(record: Any) -> None:
 
 
 def test_all_accounts_of_the_program_in_a_ledger_decode(home: Path) -> None:
-    ledger = Ledger(home)
+    embedded = EmbeddedNetwork(home)
     try:
-        found = ledger.program_accounts(ledger.program_id)
+        found = embedded.program_accounts(embedded.program_id)
         kinds = set()
         for address, account in found:
             if address not in (live.PDAS.proposal(3), live.PDAS.project(9)):
                 kinds.add(type(listing.decode(account.data)).__name__)
     finally:
-        ledger.close()
+        embedded.close()
     assert {"GlobalConfig", "VerifierEntry", "Project", "Proposal"} <= kinds
 
 
@@ -272,9 +272,9 @@ def browser(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
     folder = tmp_path_factory.mktemp("browser")
     busy = folder / "home"
     shutil.copytree(home, busy)
-    ledger = Ledger(busy)
-    now = ledger.clock().unix_timestamp
-    ledger.close()
+    embedded = EmbeddedNetwork(busy)
+    now = embedded.clock().unix_timestamp
+    embedded.close()
     made = [live.proposal(n + 10, ProposalStatus(n % 5), submitted_at=now - n * 40_000) for n in range(40)]
     live.put(busy, *map(live.proposal_account, [replace(p, verified_aggregate_score=2_700_000 + p.id) for p in made]))
     chain("project", "show", 0, "--home", busy, "--html", folder / "page.html")

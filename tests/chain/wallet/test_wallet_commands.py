@@ -157,7 +157,7 @@ def test_the_plain_bytes_are_overwritten_unless_another_name_leads_to_them(tmp_p
         assert json.loads(shared.read()) == list(bytes(key))
     assert wallet.load(other) == key
     for file in (path, linked):
-        assert wallet.look(file) == wallet.Entry(key.pubkey(), True)
+        assert wallet.look(file) == wallet.WalletSummary(key.pubkey(), True)
     (tmp_path / "link.json").symlink_to(other)
     with pytest.raises(ChainError, match="is a link"):
         wallet.encrypt(tmp_path / "link.json", SECRET.encode())

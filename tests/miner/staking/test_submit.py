@@ -208,7 +208,7 @@ def test_a_purchase_under_way_is_waited_for(connection: Connection, journal: Jou
     again = reopened(journal)
     assert again.session.purchase is not None
     # by the time that the next process asks, the network has taken it in
-    _, network = local.watched(connection, confirm=lambda: local.ledger_of(connection).send(held[0]))
+    _, network = local.watched(connection, confirm=lambda: local.embedded_of(connection).send(held[0]))
     assert make(connection, again, offer(connection)) == 0
     project = connection.client.project(0)
     assert connection.client.supply(project) == local.STAKE
@@ -220,7 +220,7 @@ def test_a_purchase_under_way_is_waited_for(connection: Connection, journal: Jou
 
 def _fees_and_rent(connection: Connection) -> int:
     """What the miner paid beside the price: two fees, its token account, the proposal and its escrow."""
-    chain, pdas = local.ledger_of(connection), connection.client.pdas
+    chain, pdas = local.embedded_of(connection), connection.client.pdas
     project, miner = connection.client.project(0), local.miner_of(connection).pubkey()
     made = (associated_token_account(miner, project.mint), pdas.proposal(0), pdas.proposal_escrow(0))
     return 2 * FEE_PER_SIGNATURE + sum(chain.balance(key) for key in made)
