@@ -110,6 +110,7 @@ def _beside(
     """Run a validator beside this process until Ctrl-C or SIGTERM, or until it ends by itself, which is refused."""
     from chain.connection import config
     from chain.connection.opening import bootstrap
+    from chain.errors import NetworkUnreachable
     from chain.irys.node import serve as serve_irys
     from chain.localnet.validator import Kind, Plan, Validator, find, free_port
     from chain.money.client import Client
@@ -139,6 +140,9 @@ def _beside(
                         time.sleep(0.2)
             finally:
                 network.close()
+        except NetworkUnreachable:
+            running.check()  # where it has ended, that is the cause
+            raise
         except KeyboardInterrupt:
             click.echo(f"stopping {kind.program}", err=True)
             click.echo("stopped" if running.stop() else "killed: it did not stop when asked", err=True)
