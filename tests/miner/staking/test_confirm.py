@@ -182,6 +182,8 @@ def test_an_interrupted_test_goes_on_with_its_own_runs(tmp_path: Path, monkeypat
     found, measurer = confirmed(tmp_path, worth(0.1), monkeypatch)
     assert found.passed
     assert len(found.runs) == 4 + len(measurer.runs)
+    first = POLICY.comparison.looks(0, 0.0)[0]  # so clear a gain is decided at the first look
+    assert len(found.runs) == first.incumbent + first.candidate
 
 
 @pytest.mark.parametrize(
@@ -189,6 +191,7 @@ def test_an_interrupted_test_goes_on_with_its_own_runs(tmp_path: Path, monkeypat
     [
         (lambda source, _: CRASH if source == local.TRAIN else 2.4, BETTER, "The incumbent fails here as well"),
         (lambda source, _: CRASH if source == BETTER else 2.5, BETTER, "it broke"),
+        (lambda source, run: 2.5 if source == local.TRAIN else CRASH if run == 0 else 2.6, BETTER, "it broke"),
         (worth(-0.1), local.TRAIN + b'X = "' + bytes([65]) * 9_000 + b'"\n', "literal of 9,000"),
     ],
 )
