@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from chain.errors import InvalidData, NotFound
 from chain.indexer.store import Gap, Index, IndexedEvent, ProposalRow
 from chain.network.base import Account, HistoryEntry, Network
+from chain.network.reading import prove
 from chain.program.accounts import (
     GlobalConfig,
     Project,
@@ -138,7 +141,7 @@ class Follower:
         lacking = [number for number, account in zip(ids, made, strict=True) if account is None and number >= first_new]
         rows, gone = [], []
         for address, account in zip([*changeable, *new], [*proposals, *made], strict=True):
-            if account is None or not self._ours(account):
+            if account is None or not self._ours(address, account):
                 gone.append(address)
             else:
                 rows.append(ProposalRow(address, account.data, final_slot + RECHECK_SLOTS))
@@ -237,31 +240,38 @@ class Follower:
         with self.index.writing():
             self.index.store_project(self.project_id, data, next_id)
             self.index.store_proposals(
-                self.project_id, [ProposalRow(address, account.data, recheck) for address, account in found]
+                self.project_id,
+                [
+                    ProposalRow(address, account.data, recheck)
+                    for address, account in found
+                    if self._ours(address, account)
+                ],
             )
 
     def _filter(self) -> tuple[int, bytes]:
         return offset_of(Proposal, "project_id"), self.project_id.to_bytes(8, "little")
 
-    def _ours(self, account: Account) -> bool:
+    def _ours(self, address: Pubkey, account: Account) -> bool:
+        """Whether it is a proposal of this project and not another account's; it may be one that cannot be read."""
         offset, number = self._filter()
-        return (
-            account.owner == self.network.program_id
-            and account.data.startswith(discriminator_of(Proposal))
-            and account.data[offset : offset + 8] == number
-        )
+        if account.owner != self.network.program_id or not account.data.startswith(discriminator_of(Proposal)):
+            return False
+        with suppress(InvalidData):
+            if self._pdas.proposal(decode_account(Proposal, account.data).id) != address:
+                return False
+        return account.data[offset : offset + 8] == number
 
     def _next_id(self, account: Account | None) -> int:
-        if account is None or account.owner != self.network.program_id:
+        if account is None:
             raise NotFound(
                 "The program has no configuration on this network: it was never initialized.", self._check_network()
             )
-        return decode_account(GlobalConfig, account.data).next_proposal_id
+        return prove(self._pdas, GlobalConfig, self._pdas.config(), account).next_proposal_id
 
     def _project_data(self, account: Account | None) -> bytes:
-        if account is None or account.owner != self.network.program_id:
+        if account is None:
             raise NotFound(f"There is no project {self.project_id}.", self._check_network())
-        decode_account(Project, account.data)
+        prove(self._pdas, Project, self._pdas.project(self.project_id), account)
         return account.data
 
     def _check_network(self) -> str:

@@ -24,23 +24,17 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from chain.errors import ChainError, InsufficientFunds, NotFound, TransactionFailed
+from chain.errors import ChainError, InsufficientFunds, InvalidData, NotFound, TransactionFailed
 from chain.money.spending import SpendingBudget
 from chain.network.base import FEE_PER_SIGNATURE, Blockhash, Network, Simulation, TransactionReceipt
-from chain.program.accounts import (
-    Claimable,
-    GlobalConfig,
-    Project,
-    Proposal,
-    decode_account,
-    discriminator_of,
-    offset_of,
-)
-from chain.program.addresses import Pdas, associated_token_account
+from chain.network.reading import Malformed, read, read_all, read_mint, read_tokens
+from chain.program.accounts import Claimable, GlobalConfig, Project, Proposal, VerifierEntry, offset_of
+from chain.program.addresses import Pdas
+from chain.program.codec import pack_u64
 from chain.program.errors import error_for
 from chain.program.events import Event, parse_events
 from chain.program.instructions import Approve, ClaimReward, CreateProject, Submit, instruction_of
-from chain.program.tokens import create_associated_token_account, decode_mint, decode_token_account
+from chain.program.tokens import create_associated_token_account
 
 BeforeSend = Callable[[Signature, int], None]
 PriorityFee = int | Literal["auto"]
@@ -92,12 +86,13 @@ class Client:
         self.priority_fee: PriorityFee = priority_fee
         self.note_send: BeforeSend | None = None
         self.pdas = Pdas(network.program_id)
+        self.unreadable: dict[Pubkey, Malformed] = {}  # accounts that listings left out, by address
 
     # --- reading ---
 
     def config(self) -> GlobalConfig:
         """The program's global state; NotFound where it was never initialized."""
-        return self._read(
+        return self._found(
             GlobalConfig,
             self.pdas.config(),
             "The program has no configuration on this network: it was never initialized.",
@@ -105,58 +100,72 @@ class Client:
 
     def project(self, project_id: int) -> Project:
         """A project by id."""
-        return self._read(Project, self.pdas.project(project_id), f"There is no project {project_id}.")
+        return self._found(Project, self.pdas.project(project_id), f"There is no project {project_id}.")
 
     def proposal(self, proposal_id: int) -> Proposal:
         """A proposal by id."""
-        return self._read(Proposal, self.pdas.proposal(proposal_id), f"There is no proposal {proposal_id}.")
+        return self._found(Proposal, self.pdas.proposal(proposal_id), f"There is no proposal {proposal_id}.")
 
     def projects(self) -> list[Project]:
-        """All projects, by id."""
+        """All projects that can be read, by id."""
         return sorted(self._all(Project), key=lambda project: project.id)
 
     def proposals(self, project_id: int) -> list[Proposal]:
-        """All proposals of a project, by id."""
-        offset = offset_of(Proposal, "project_id")
-        found = self._all(Proposal, (offset, project_id.to_bytes(8, "little")))
+        """All proposals of a project that can be read, by id."""
+        found = self._all(Proposal, (offset_of(Proposal, "project_id"), pack_u64(project_id)))
         return sorted(found, key=lambda proposal: proposal.id)
 
     def all_proposals(self) -> list[Proposal]:
-        """The proposals of all projects, by id."""
+        """The proposals of all projects that can be read, by id."""
         return sorted(self._all(Proposal), key=lambda proposal: proposal.id)
+
+    def proposals_of(self, miner: Pubkey, project_id: int, code_hash: bytes) -> list[Proposal]:
+        """A miner's proposals of this code, by id; InvalidData where the node gives one that cannot be read."""
+        found = read_all(
+            self.network,
+            Proposal,
+            (offset_of(Proposal, "project_id"), pack_u64(project_id)),
+            (offset_of(Proposal, "miner"), bytes(miner)),
+            (offset_of(Proposal, "code_hash"), code_hash),
+        )
+        for entry in found.malformed:
+            raise InvalidData(
+                f"The account {entry.address} is a proposal of this code and cannot be read: {entry.problem}",
+                "Ask another node with --rpc-url URL.",
+            )
+        return sorted((proposal for _, proposal in found.accounts), key=lambda proposal: proposal.id)
 
     def is_verifier(self, key: Pubkey) -> bool:
         """Whether a key is on the program's allowlist of verifiers."""
-        account = self.network.account(self.pdas.verifier_entry(key))
-        return account is not None and account.owner == self.network.program_id
+        return read(self.network, VerifierEntry, self.pdas.verifier_entry(key)) is not None
 
     def claimable(self, project_id: int, key: Pubkey) -> int:
         """Tokens that a verifier or cranker may claim from the project's pool."""
-        account = self.network.account(self.pdas.claimable(project_id, key))
-        return decode_account(Claimable, account.data).amount if account else 0
+        found = read(self.network, Claimable, self.pdas.claimable(project_id, key))
+        return found.amount if found else 0
 
     def supply(self, project: Project) -> int:
         """Tokens of a project in existence."""
-        account = self.network.account(project.mint)
-        if account is None:
+        mint = read_mint(self.network, project.id)
+        if mint is None:
             raise NotFound(f"The mint {project.mint} of project {project.id} does not exist.")
-        return decode_mint(account.data).supply
+        return mint.supply
 
     def tokens(self, project: Project, owner: Pubkey) -> int:
         """Tokens of a project that an owner holds in its associated token account."""
-        account = self.network.account(associated_token_account(owner, project.mint))
-        return decode_token_account(account.data).amount if account else 0
+        found = read_tokens(self.network, owner, self.pdas.mint(project.id))
+        return found.amount if found else 0
 
-    def _read(self, kind: type[_Account], address: Pubkey, missing: str) -> _Account:
-        account = self.network.account(address)
-        if account is None or account.owner != self.network.program_id:
+    def _found(self, kind: type[_Account], address: Pubkey, missing: str) -> _Account:
+        record = read(self.network, kind, address)
+        if record is None:
             raise NotFound(missing, f"Check the number and --network ({self.network.name}).")
-        return decode_account(kind, account.data)
+        return record
 
-    def _all(self, kind: type[_Account], *filters: tuple[int, bytes]) -> list[_Account]:
-        discriminator = (0, discriminator_of(kind))
-        found = self.network.program_accounts(self.network.program_id, memcmp=[discriminator, *filters])
-        return [decode_account(kind, account.data) for _, account in found]
+    def _all(self, kind: type[_Account], *memcmp: tuple[int, bytes]) -> list[_Account]:
+        found = read_all(self.network, kind, *memcmp)
+        self.unreadable |= {entry.address: entry for entry in found.malformed}
+        return [record for _, record in found.accounts]
 
     # --- sending ---
 

@@ -19,10 +19,10 @@ from typing import Any
 from chain.connection.opening import Connection
 from chain.errors import ChainError, InvalidData
 from chain.money import score
+from chain.network.reading import Malformed
 from chain.pages import show
 from chain.program.accounts import Project, Proposal, ProposalStatus
 from chain.projects import listing
-from chain.projects.listing import Malformed
 from common.text import printable
 
 DAYS = 35

@@ -11,8 +11,8 @@ from typing import Any
 from solders.pubkey import Pubkey
 
 from chain.irys.dataitem import ItemId
+from chain.network.reading import Malformed
 from chain.program.accounts import Project, Proposal, ProposalStatus
-from chain.projects.listing import Malformed
 from common.text import printable
 
 

@@ -197,7 +197,7 @@ def test_a_project_that_is_not_there(connection: Connection, tmp_path: Path) -> 
 def test_other_projects_events_are_left_out(connection: Connection, tmp_path: Path) -> None:
     embedded = local.embedded_of(connection)
     project = connection.client.project(0)
-    live.put(connection.home, live.project_account(replace(project, id=5)))
+    live.put(connection.home, live.project_account(replace(project, id=5, mint=live.PDAS.mint(5))))
     local.propose(connection)
     with Follower(embedded, 5, tmp_path / "index.sqlite") as follower:
         catch_up(follower, lambda words: None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from solders.keypair import Keypair
-from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from chain.connection.opening import AUTHORITY, Connection
@@ -15,7 +15,7 @@ from chain.errors import ChainError, InsufficientFunds, NotFound, TransactionFai
 from chain.money.client import Client
 from chain.network.base import TransactionReceipt, TransactionRejected
 from chain.network.embedded import EmbeddedNetwork
-from chain.program.accounts import Project, ProposalStatus
+from chain.program.accounts import ProposalStatus
 from chain.program.errors import (
     AlreadyRegistered,
     InsufficientPayment,
@@ -67,7 +67,7 @@ def test_what_is_not_there_says_so(connection: Connection, tmp_path: Path) -> No
             missing()
         assert "embedded" in refusal.value.cure
     with pytest.raises(NotFound, match="not exist"):
-        client.supply(_with_mint(client, Keypair().pubkey()))
+        client.supply(replace(client.project(0), id=7))
     assert client.proposals(0) == []
     assert client.proposals(2**64 - 1) == []
     assert client.tokens(client.project(0), Keypair().pubkey()) == 0
@@ -77,12 +77,6 @@ def test_what_is_not_there_says_so(connection: Connection, tmp_path: Path) -> No
     with pytest.raises(NotFound, match="never initialized"):
         Client(empty).config()
     empty.close()
-
-
-def _with_mint(client: Client, mint: Pubkey) -> Project:
-    from dataclasses import replace
-
-    return replace(client.project(0), mint=mint)
 
 
 def test_projects_and_proposals_come_by_id(connection: Connection) -> None:

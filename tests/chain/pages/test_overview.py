@@ -22,9 +22,8 @@ from chain.network.embedded import EmbeddedNetwork
 from chain.pages.overview import by_day, infer, parse_json, track_record
 from chain.pages.text import bars
 from chain.program import PROGRAM_ID
-from chain.program.accounts import Claimable, GlobalConfig, ProposalStatus, SolVault, VerifierEntry
+from chain.program.accounts import ProposalStatus
 from chain.program.codec import discriminator
-from chain.projects import listing
 from tests.chain import live
 from tests.chain.layout import encode_account
 from tests.support import require
@@ -204,40 +203,6 @@ def test_bars_are_stacked_by_status_and_scaled() -> None:
     assert lines[0].startswith("12 ┤")
     assert [line[-1] for line in lines[:7]] == ["░", "░", "░", "░", "░", "█", "─"]
     assert lines[-1].strip().startswith("2026-10-")
-
-
-KINDS = [
-    GlobalConfig(KEY, 1, 2, 3, 255),
-    VerifierEntry(KEY, 5, 254),
-    live.project(KEY, [(bytes(32), bytes(32))] * 2),
-    live.proposal(4),
-    Claimable(0, KEY, 7, 253),
-    SolVault(0, 252),
-]
-
-
-@pytest.mark.parametrize("record", KINDS, ids=lambda record: type(record).__name__)
-def test_every_kind_of_account_decodes(record: Any) -> None:
-    data = encode_account(record)
-    assert listing.decode(data) == record
-    assert listing.decode(data + bytes(20)) == record
-    with pytest.raises(InvalidData):
-        listing.decode(data[:-1])
-    with pytest.raises(InvalidData):
-        listing.decode(b"12345678" + data[8:])
-
-
-def test_all_accounts_of_the_program_in_a_ledger_decode(home: Path) -> None:
-    embedded = EmbeddedNetwork(home)
-    try:
-        found = embedded.program_accounts(embedded.program_id)
-        kinds = set()
-        for address, account in found:
-            if address not in (live.PDAS.proposal(3), live.PDAS.project(9)):
-                kinds.add(type(listing.decode(account.data)).__name__)
-    finally:
-        embedded.close()
-    assert {"GlobalConfig", "VerifierEntry", "Project", "Proposal"} <= kinds
 
 
 # --- the page ---
