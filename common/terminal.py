@@ -7,7 +7,6 @@ ends and every 15 seconds between. All of it goes to stderr, so that stdout stay
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -100,12 +99,3 @@ class _Bar(ProgressColumn):
         filled = round(20 * share)
         bar = Text("━" * filled, style="cyan").append("━" * (20 - filled), style="dim")
         return bar.append(f" {elapsed:.0f} s, {max(0.0, self._expected - elapsed):.0f} s left", style="default")
-
-
-def pause_if_interactive(question: str) -> bool:
-    """Ask yes or no on a terminal; False where nobody can answer."""
-    if not sys.stdin.isatty():
-        return False
-    import click
-
-    return click.confirm(question, err=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands.options import Commands, answer, common, open_connection, stoppable, versioned
+from chain.commands.options import Commands, agrees, answer, common, open_connection, stoppable, versioned
 
 if TYPE_CHECKING:
     from verifier.check import CheckResult
@@ -84,7 +84,7 @@ def check(
     if settle and (unconfined or candidate):
         raise click.UsageError("Only a proposal that ran in the sandbox can be settled.")
     from chain.connection.opening import VERIFIER
-    from common.terminal import View, pause_if_interactive
+    from common.terminal import View
     from verifier import check as checks
     from verifier import policy, show
     from verifier import settle as settling
@@ -105,7 +105,7 @@ def check(
             if not settle:
                 checked = checks.check_proposal(connection, found_proposal, key, rules, view, **how)
                 _finish(checked, None, as_json, home, connection.network.name)
-            if not yes and not pause_if_interactive(f"Settle proposal {proposal} on {network} with {key.pubkey()}?"):
+            if not yes and not agrees(f"Settle proposal {proposal} on {network} with {key.pubkey()}?"):
                 raise click.UsageError("Settling signs with your key: give --yes to agree to it.")
             folder = checks.folder_of(home, connection.network.name, str(proposal))
             done = settling.settle(

@@ -217,6 +217,11 @@ def stoppable() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
+def agrees(question: str) -> bool:
+    """Ask yes or no on a terminal; False where nobody can answer."""
+    return sys.stdin.isatty() and click.confirm(question, err=True)
+
+
 def answer(as_json: bool, document: Mapping[str, Any] | list[Any], text: str) -> None:
     """Print a result: the document for scripts, or the text for people."""
     click.echo(json.dumps(document, indent=2) if as_json else text)

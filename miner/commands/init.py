@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from chain.commands.options import agrees as agrees_to
 from chain.commands.options import answer, common, open_connection
 from common.resources import shown
 
@@ -103,7 +104,6 @@ def init(
 
 def _set_up(folder: Path, parsed: Task, cache: Path, yes: bool, seconds: float, view: View, quiet: bool) -> list[SetUp]:
     """Show the setup commands, ask for each, run those agreed to."""
-    from common.terminal import pause_if_interactive
     from miner.setup import prepare
 
     wanted = prepare.commands(parsed.protocol.raw)
@@ -113,7 +113,7 @@ def _set_up(folder: Path, parsed: Task, cache: Path, yes: bool, seconds: float, 
             view.say(f"  {number}. {command.text}" + (f"  ({command.problem})" if command.problem else ""))
 
     def agrees(command: SetupCommand) -> bool:
-        return yes or (not quiet and pause_if_interactive(f"Run `{command.text}` in {folder}?"))
+        return yes or (not quiet and agrees_to(f"Run `{command.text}` in {folder}?"))
 
     def step(command: SetupCommand) -> Any:
         return view.step(f"running {command.text}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from chain.commands.options import Commands, answer, common, open_connection, stoppable, versioned
+from chain.commands.options import Commands, agrees, answer, common, open_connection, stoppable, versioned
 from miner.commands import look
 from miner.commands.executing import executing
 from miner.commands.init import init
@@ -150,7 +150,7 @@ def run(
         dry_run=dry_run,
     )
     connection = open_connection(network, home, irys)
-    with connection, start.started(connection, project, quiet=as_json, **who) as session:
+    with connection, start.started(connection, project, quiet=as_json, agrees=agrees, **who) as session:
         try:
             with session.view:
                 summary = session.miner(goals, proposing, race=race, executing=executing).run()
@@ -199,7 +199,7 @@ def submit(
     from miner.session import start
 
     connection = open_connection(network, home, irys)
-    with connection, start.started(connection, project, quiet=as_json, **who) as session:
+    with connection, start.started(connection, project, quiet=as_json, agrees=agrees, **who) as session:
         try:
             proposal, claimed = start.submit_file(session, file, claim, min_confidence)
         except KeyboardInterrupt:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -95,23 +95,22 @@ def started(
     stake: int,
     yes: bool,
     trust_harness: bool,
+    agrees: Callable[[str], bool] = lambda question: False,
     publish: str = SMOKE,
     text: str | None = None,
 ) -> Iterator[Started]:
     """Open everything else, say where we are, and close it at the end; the connection stays open.
 
     `publish` names the bundled project that a local network without any gets, `text` the folder of local text that
-    it is trained on (None: the recipe's own data).
+    it is trained on (None: the recipe's own data). `agrees` asks the user a question where `yes` was not given.
     """
     view = Dashboard(quiet=quiet)
     recipient = _address(reward_recipient) if reward_recipient else None
     home = connection.home
     _say_where(connection, home, view)
-    if not connection.network.is_local and not yes:
-        from common.terminal import pause_if_interactive
-
-        if not pause_if_interactive(f"This may stake real tokens on {connection.network.name}. Go on?"):
-            raise ChainError(f"Mining on {connection.network.name} may spend.", "Give --yes to agree to it.")
+    question = f"This may stake real tokens on {connection.network.name}. Go on?"
+    if not (connection.network.is_local or yes or agrees(question)):
+        raise ChainError(f"Mining on {connection.network.name} may spend.", "Give --yes to agree to it.")
     wallet = connection.wallet(keypair, MINER)
     published: list[Earlier] = []
     project = _choose(connection, project_id)
