@@ -217,7 +217,7 @@ def test_points(facts: MachineFacts, name: str, state: str, words: str) -> None:
     ("metrics", "expected"),
     [
         (b'{"hardware": {"class": "apple-m4"}}', "apple-m4"),
-        (b'{"hardware": {"class": "a\\u001b[2Jb"}}', "a [2Jb"),
+        (b'{"hardware": {"class": "a\\u001b[2Jb"}}', "a[2Jb"),
         (b'{"hardware": {"class": 4}}', ""),
         (b'{"hardware": {}}', ""),
         (b"[]", ""),
