@@ -21,14 +21,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
+from chain.localnet.parameters import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR
 from chain.network.embedded import EmbeddedNetwork, Record
 
 MAX_CONNECTIONS: Final = 32
 MAX_SUBSCRIPTIONS: Final = 16  # of one connection
 MAX_MESSAGE: Final = 16 << 10  # bytes
 POLL_SECONDS: Final = 0.05
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_PARSE, _REQUEST, _METHOD, _PARAMS = -32700, -32600, -32601, -32602
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 _log = logging.getLogger(__name__)
 
@@ -102,12 +102,12 @@ class _Session:
         try:
             request = json.loads(message)
         except (ValueError, RecursionError):
-            return _refusal(None, _PARSE, "Parse error")
+            return _refusal(None, PARSE_ERROR, "Parse error")
         match request:
             case {"jsonrpc": "2.0", "id": int() | str() as number, "method": str(method)}:
                 params = request.get("params")
             case _:
-                return _refusal(None, _REQUEST, "Invalid request")
+                return _refusal(None, INVALID_REQUEST, "Invalid request")
         if method == "logsSubscribe":
             return self._subscribe(number, params)
         if method == "logsUnsubscribe":
@@ -115,8 +115,8 @@ class _Session:
                 case [int(subscription)] if subscription in self._wanted:
                     del self._wanted[subscription]
                     return _result(number, True)
-            return _refusal(number, _PARAMS, "Invalid subscription id.")
-        return _refusal(number, _METHOD, "Method not found")
+            return _refusal(number, INVALID_PARAMS, "Invalid subscription id.")
+        return _refusal(number, METHOD_NOT_FOUND, "Method not found")
 
     def _subscribe(self, number: int | str, params: object) -> dict[str, Any]:
         wanted: Pubkey | None = None
@@ -127,11 +127,11 @@ class _Session:
                 try:
                     wanted = Pubkey.from_string(address)
                 except ValueError:
-                    return _refusal(number, _PARAMS, "Invalid param: Invalid")
+                    return _refusal(number, INVALID_PARAMS, "Invalid param: Invalid")
             case _:
-                return _refusal(number, _PARAMS, "Invalid params: all, or mentions of one address, was expected")
+                return _refusal(number, INVALID_PARAMS, "Invalid params: all, or mentions of one address, was expected")
         if len(self._wanted) >= MAX_SUBSCRIPTIONS:
-            return _refusal(number, _PARAMS, f"at most {MAX_SUBSCRIPTIONS} subscriptions")
+            return _refusal(number, INVALID_PARAMS, f"at most {MAX_SUBSCRIPTIONS} subscriptions")
         if not self._wanted:
             self._slot = self._network.clock().slot
         subscription, self._next = self._next, self._next + 1
@@ -175,6 +175,6 @@ def _welcome(connection: ServerConnection, request: Request) -> Response | None:
     """Refuse a host name that is not this machine's: a page that rebound its DNS."""
     host = request.headers.get("Host") or ""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    if name.lower() in _LOOPBACK:
+    if name.lower() in LOOPBACK:
         return None
     return connection.respond(HTTPStatus.FORBIDDEN, "this node serves its own machine, under a loopback name\n")

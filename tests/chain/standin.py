@@ -16,6 +16,7 @@ given = dict(zip(sys.argv[1:], sys.argv[2:]))
 {behaviour}
 
 import chain.localnet.server
+from chain.localnet.methods import Methods
 from chain.network.embedded import EmbeddedNetwork
 from solders.pubkey import Pubkey
 
@@ -27,7 +28,7 @@ else:
     at = sys.argv.index("--bpf-program")
     program, image = Pubkey.from_string(sys.argv[at + 1]), Path(sys.argv[at + 2]).read_bytes()
 network = EmbeddedNetwork(folder, program_id=program, image=image)
-table = chain.localnet.server.Methods.__init__
+table = Methods.__init__
 
 
 def extended(methods, network):
@@ -41,7 +42,7 @@ def extended(methods, network):
         methods.table["surfnet_writeProgram"] = write_program
 
 
-chain.localnet.server.Methods.__init__ = extended
+Methods.__init__ = extended
 chain.localnet.server.serve(network, port=int(port)).run()
 """
 DELAYED = "time.sleep(0.5)"

@@ -38,7 +38,9 @@ from solders.transaction import VersionedTransaction
 from solders.transaction_status import TransactionErrorFieldless, TransactionErrorInstructionError
 
 from chain.errors import ChainError, TransactionFailed
-from chain.localnet.server import MAX_BODY, Server, base58, from_base58, serve, token_amount
+from chain.localnet.parameters import base58, from_base58
+from chain.localnet.server import MAX_BODY, Server, serve
+from chain.localnet.shapes import token_amount
 from chain.network.base import CLOCK_SYSVAR, FEE_PER_SIGNATURE, Network, TransactionRejected
 from chain.network.embedded import EmbeddedNetwork
 from chain.network.opening import connect
