@@ -1,4 +1,4 @@
-"""The `verifier` command: check proposals, settle them, audit attestations."""
+"""The `verifier` program: check proposals, settle them, audit attestations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands.options import Commands, agrees, answer, common, open_connection, stoppable, versioned
+from chain.commands.options import agrees, answer, common, open_connection, program, reading, stoppable
+from chain.commands import irys_option, keypair_option, project_option
 
 if TYPE_CHECKING:
     from verifier.check import CheckResult
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
 EXIT = {"approve": 0, "reject": 3, "release": 4}
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@versioned
+@program("verifier")
 def main() -> None:
-    """Verify OpenResearch proposals: replay them here, reach a verdict, attest to it, settle.
+    """Verify OpenResearch proposals: measure them on this machine, attest, settle.
 
     Exit status of a check: 0 approve, 3 reject, 4 release, 1 refused, 2 wrong usage.
     """
@@ -27,37 +27,46 @@ def main() -> None:
 
 def _how(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
-        click.option("--keypair", metavar="NAME|FILE", help="Verifier's wallet. [default: the home's 'verifier']"),
+        keypair_option("verifier"),
         click.option(
             "--policy",
             "policy_file",
+            metavar="FILE",
             type=click.Path(path_type=Path, exists=True, dir_okay=False),
-            help="TOML file that changes the policy; the attestation records it.",
+            help="Read policy changes from a TOML file. The attestation records them.",
         ),
-        click.option("--trust-harness", is_flag=True, help="Let the project's own prepare.py prepare its data here."),
-        click.option("--irys", metavar="URL", envvar="ARMLX_IRYS", help="Irys node, if not the network's own."),
+        click.option("--trust-harness", is_flag=True, help="Run the project's own prepare.py to prepare its data."),
+        irys_option,
     ]
     for option in reversed(options):
         command = option(command)
     return common(command)
 
 
-@main.command()
+@main.command(
+    examples=(
+        "verifier check 0",
+        "verifier check 0 --settle --network devnet",
+        "verifier check --candidate train.py --project 0",
+    )
+)
 @_how
 @click.argument("proposal", type=click.IntRange(min=0), required=False)
 @click.option("--settle", is_flag=True, help="Claim the review, then approve, reject or release on chain.")
-@click.option("--yes", is_flag=True, help="Do not ask before settling.")
+@click.option("--yes", is_flag=True, help="Settle without asking.")
 @click.option(
     "--candidate",
+    metavar="FILE",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Check this local train.py instead of a proposal.",
+    help="Check a local train.py instead of a proposal.",
 )
-@click.option("--project", type=click.IntRange(min=0), default=0, show_default=True, help="Project of --candidate.")
+@project_option(what="Project that --candidate is for.")
 @click.option(
-    "--without-isolation-for-a-dry-run",
+    "--no-sandbox",
     "unconfined",
     is_flag=True,
-    help="Run the candidate's code unconfined on this machine. Never settles; the attestation says so.",
+    help="Run the candidate's code without a sandbox. It can then read your files and keys and use your network. "
+    "The attestation says so, and the result cannot be settled.",
 )
 def check(
     home: Path,
@@ -74,15 +83,15 @@ def check(
     project: int,
     unconfined: bool,
 ) -> None:
-    """Replay PROPOSAL against the incumbent on this machine and print the verdict.
+    """Measure a proposal on this machine and print the verdict.
 
-    The candidate runs in a sandbox without network, home or validation data; its model is frozen, scored
-    and probed by code of ours. With --settle the verdict is carried out on chain.
+    The candidate runs against the on-chain best, in a sandbox without network, home folder or validation data; its
+    model is frozen and scored by this program's own code. With --settle, the verdict is carried out on chain.
     """
     if (proposal is None) == (candidate is None):
-        raise click.UsageError("Name a proposal, or a train.py with --candidate.")
+        raise click.UsageError("Give a proposal ID, or a train.py with --candidate.")
     if settle and (unconfined or candidate):
-        raise click.UsageError("Only a proposal that ran in the sandbox can be settled.")
+        raise click.UsageError("--settle needs a proposal that runs in the sandbox.")
     from chain.connection.opening import VERIFIER
     from common.terminal import View
     from verifier import check as checks
@@ -106,7 +115,7 @@ def check(
                 checked = checks.check_proposal(connection, found_proposal, key, rules, view, **how)
                 _finish(checked, None, as_json, home, connection.network.name)
             if not yes and not agrees(f"Settle proposal {proposal} on {network} with {key.pubkey()}?"):
-                raise click.UsageError("Settling signs with your key: give --yes to agree to it.")
+                raise click.UsageError("This command signs a settlement with your key. Add --yes to allow that.")
             folder = checks.folder_of(home, connection.network.name, str(proposal))
             done = settling.settle(
                 connection,
@@ -120,7 +129,7 @@ def check(
                 view.say,
             )
         except KeyboardInterrupt:
-            view.say("\nstopped; the same command goes on from here")
+            view.say("\nStopped. Run the same command to resume.")
             raise SystemExit(130) from None
         if done.checked is None:
             answer(as_json, {"proposal": proposal, "status": done.status.name.lower(), "note": done.note}, done.note)
@@ -141,13 +150,17 @@ def _finish(checked: CheckResult, settlement: dict[str, Any] | None, as_json: bo
     raise SystemExit(EXIT[checked.verdict.kind.value])
 
 
-@main.command()
+@main.command(examples=("verifier run --once", "verifier run --project 0 --network devnet --yes"))
 @_how
-@click.option("--project", type=click.IntRange(min=0), default=0, show_default=True, help="Project to serve.")
-@click.option("--once", is_flag=True, help="Stop when nothing is pending.")
-@click.option("--every", default=30.0, show_default=True, type=click.FloatRange(1), help="Seconds between looks.")
-@click.option("--retries", default=3, show_default=True, type=click.IntRange(1), help="Tries per proposal.")
-@click.option("--yes", is_flag=True, help="Agree to settling with your key; required.")
+@project_option(what="Project to verify.")
+@click.option("--once", is_flag=True, help="Exit when nothing is pending.")
+@click.option(
+    "--every", metavar="SECONDS", default=30.0, show_default=True, type=click.FloatRange(1), help="Time between polls."
+)
+@click.option(
+    "--retries", metavar="N", default=3, show_default=True, type=click.IntRange(1), help="Attempts per proposal."
+)
+@click.option("--yes", is_flag=True, help="Allow settling with your key without asking.")
 def run(
     home: Path,
     network: str,
@@ -162,12 +175,17 @@ def run(
     retries: int,
     yes: bool,
 ) -> None:
-    """Check and settle all pending proposals of a project, oldest first, until Ctrl-C."""
-    if not yes:
-        raise click.UsageError("This settles with your key unattended: give --yes to agree to it.")
-    stoppable()
+    """Check and settle all pending proposals until Ctrl-C.
+
+    Proposals are taken oldest first, each as `verifier check --settle` does it. You are asked once whether settlements
+    may be signed with your key; without a terminal, add --yes.
+    """
     from chain.connection.opening import VERIFIER
-    from common.terminal import View
+    from common.terminal import View, pause_if_interactive
+
+    if not yes and not pause_if_interactive("Sign settlements with your key, without asking again?"):
+        raise click.UsageError("This command signs settlements without asking. Add --yes to allow that.")
+    stoppable()
     from verifier import policy
     from verifier.serve import serve
 
@@ -190,26 +208,37 @@ def run(
         except KeyboardInterrupt:
             raise SystemExit(130) from None
         answer(
-            as_json, results, "\n".join(f"proposal {r['proposal']}: {r['note']}" for r in results) or "nothing pending"
+            as_json,
+            results,
+            "\n".join(f"proposal {r['proposal']}: {r['note']}" for r in results) or "No proposal is pending.",
         )
 
 
-@main.command()
-@common
+@main.command(
+    examples=("verifier audit attestation.json", "verifier audit attestation.json --offline --log benchmark.log")
+)
+@reading
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--offline", is_flag=True, help="Do not ask the chain.")
+@click.option("--offline", is_flag=True, help="Do not query the chain.")
 @click.option(
-    "--code", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The code archive, to compare."
+    "--code",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Code archive to compare its hash with.",
 )
 @click.option(
-    "--log", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The benchmark log, to compare."
+    "--log",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Benchmark log to compare its hash with.",
 )
 def audit(
     home: Path, network: str, as_json: bool, file: Path, offline: bool, code: Path | None, log: Path | None
 ) -> None:
-    """Check an attestation: its signature, its hashes against the chain, and that its verdict follows.
+    """Check an attestation's signature, hashes and verdict.
 
-    Exit status 0 where nothing contradicts it, 1 otherwise.
+    The hashes are compared with the chain, and the verdict is derived again from the recorded measurements. The exit
+    status is 0 if nothing contradicts the attestation, 1 otherwise.
     """
     from verifier.audit import audit as examine
     from verifier.audit import passed
@@ -221,7 +250,7 @@ def audit(
     else:
         with open_connection(network, home) as connection:
             points, predicate = examine(data, connection.client, files)
-    marks = {True: "yes", False: "NO", None: "not asked"}
+    marks = {True: "yes", False: "NO", None: "unchecked"}
     text = "\n".join(f"{marks[p.holds]:<10} {p.question}: {p.detail}" for p in points)
     document = {
         "passed": passed(points),

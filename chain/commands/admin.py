@@ -1,4 +1,4 @@
-"""`chain admin`: what only the program's authority may do, besides its list of verifiers."""
+"""`chain admin`: actions of the program's authority, apart from the allowlist of verifiers."""
 
 from __future__ import annotations
 
@@ -7,21 +7,27 @@ from pathlib import Path
 import click
 
 from chain.commands import address_of, connected, keypair_option, typed
-from chain.commands.options import answer, common
+from chain.commands.options import Commands, answer, common
 
-_CONFIRM = "What would have to be typed, for scripts."
+_CONFIRM = "Confirm in advance, for scripts."
 
 
-@click.group()
+@click.group(cls=Commands)
 def admin() -> None:
-    """The program's global configuration and its authority; `chain verifier` changes the allowlist."""
+    """Set up the program and hand over its authority.
+
+    `chain verifier` changes the allowlist of verifiers.
+    """
 
 
-@admin.command()
+@admin.command(examples=("chain admin initialize --network localnet",))
 @common
 @keypair_option("authority")
 def initialize(home: Path, network: str, as_json: bool, keypair: str | None) -> None:
-    """Create the program's configuration, once; the signer becomes its authority."""
+    """Create the program's configuration, once.
+
+    The signer becomes the program's authority.
+    """
     from chain.connection.opening import AUTHORITY
     from chain.program.instructions import Initialize
 
@@ -31,11 +37,13 @@ def initialize(home: Path, network: str, as_json: bool, keypair: str | None) -> 
         answer(
             as_json,
             {"authority": str(key.pubkey()), "signature": str(done.receipt.signature)},
-            f"initialized, the authority is {key.pubkey()}",
+            f"initialized; the authority is {key.pubkey()}",
         )
 
 
-@admin.command()
+@admin.command(
+    examples=("chain admin transfer next", "chain admin transfer next --network localnet --keypair old.json")
+)
 @common
 @keypair_option("authority")
 @click.option("--confirm", metavar="ADDRESS", help=_CONFIRM)
@@ -43,9 +51,10 @@ def initialize(home: Path, network: str, as_json: bool, keypair: str | None) -> 
 def transfer(
     home: Path, network: str, as_json: bool, keypair: str | None, confirm: str | None, new_authority: str
 ) -> None:
-    """Hand the authority to NEW_AUTHORITY (an address, or a wallet's name); asks for its address to be typed.
+    """Transfer the authority to another key.
 
-    Only the new authority can give it back.
+    NEW_AUTHORITY is an address, or the name of a wallet. Only the new authority can transfer it back, so you are
+    asked to type its address.
     """
     from chain.connection.opening import AUTHORITY
     from chain.program.events import OwnershipTransferred
@@ -53,7 +62,11 @@ def transfer(
 
     with connected(network, home) as connection:
         new = address_of(home, new_authority)
-        typed(str(new), confirm, f"The authority of the program on {network} goes to {new}; only that key can undo it.")
+        typed(
+            str(new),
+            confirm,
+            f"This transfers the authority of the program on {network} to {new}. Only that key can undo it.",
+        )
         done = connection.client.call(TransferAuthority(new), connection.wallet(keypair, AUTHORITY))
         event = done.event(OwnershipTransferred)
         answer(
@@ -67,25 +80,25 @@ def transfer(
         )
 
 
-@admin.command()
+@admin.command(examples=("chain admin renounce --network localnet",))
 @common
 @keypair_option("authority")
 @click.option("--confirm", metavar="WORD", help=_CONFIRM)
 def renounce(home: Path, network: str, as_json: bool, keypair: str | None, confirm: str | None) -> None:
-    """Give the authority up for good: nobody can ever change the list of verifiers again.
+    """Give up the authority for good. This cannot be undone.
 
-    Asks for the word "renounce" to be typed.
+    Afterwards nobody can ever change the list of verifiers. You are asked to type the word "renounce".
     """
     from chain.connection.opening import AUTHORITY
     from chain.program.events import OwnershipTransferred
     from chain.program.instructions import RenounceAuthority
 
     with connected(network, home) as connection:
-        typed("renounce", confirm, f"Nobody will ever again add or remove a verifier on {network}.")
+        typed("renounce", confirm, f"After this, nobody can ever add or remove a verifier on {network}.")
         done = connection.client.call(RenounceAuthority(), connection.wallet(keypair, AUTHORITY))
         event = done.event(OwnershipTransferred)
         answer(
             as_json,
             {"previous": str(event.previous_owner), "authority": None, "signature": str(done.receipt.signature)},
-            "renounced: the program has no authority any more",
+            "renounced: the program no longer has an authority",
         )

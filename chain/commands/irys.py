@@ -1,4 +1,4 @@
-"""`chain irys`: what storage costs, pay for it, store files and fetch them verified."""
+"""`chain irys`: price and pay for storage, store files, fetch and verify them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chain.commands import KEYPAIR, connected, irys_option
-from chain.commands.options import answer, common, home_option, json_option
+from chain.commands import amount, connected, irys_option, keypair_option
+from chain.commands.options import Commands, answer, common, home_option, json_option, reading, signing
 
 if TYPE_CHECKING:
     from chain.irys.funding import Deposit
 
-MAX_UPLOAD = 256 << 20  # bytes of a file that is uploaded: it is signed in memory
+MAX_UPLOAD = 256 << 20  # bytes; a file is signed in memory
 _CONTENT_TYPES = {
     ".json": "application/json",
     ".jsonl": "application/x-ndjson",
@@ -23,26 +23,25 @@ _CONTENT_TYPES = {
     ".txt": "text/plain",
     ".md": "text/plain",
 }
-keypair_option = click.option("--keypair", help=KEYPAIR + " [default: miner]")
 
 
-@click.group()
+@click.group(cls=Commands)
 def irys() -> None:
-    """Store files on Irys and fetch them, verified.
+    """Store files on Irys, fetch and verify them.
 
-    Uploads are paid from a balance with the uploader: `price` tells what a file costs, `fund` deposits lamports,
-    `upload` stores. The embedded network brings a local node of its own, where everything is free.
+    Uploads are paid from a balance with the uploader: `price` shows what a file costs, `fund` deposits SOL, `upload`
+    stores the file. The embedded network has its own local node, where everything is free.
     """
 
 
-@irys.command()
-@common
+@irys.command(examples=("chain irys price 1048576", "chain irys price 1048576 --network mainnet"))
+@reading
 @irys_option
 @click.argument("size", metavar="BYTES", type=click.IntRange(0, 10**15))
 def price(home: Path, network: str, as_json: bool, irys: str | None, size: int) -> None:
-    """What an upload of BYTES costs, in lamports.
+    """Show what an upload of BYTES costs.
 
-    An item is its file and about 300 bytes of signature and tags.
+    Signature and tags add about 300 bytes to a file.
     """
     with connected(network, home, irys) as connection:
         lamports = connection.irys.price(size)
@@ -51,15 +50,15 @@ def price(home: Path, network: str, as_json: bool, irys: str | None, size: int) 
         answer(as_json, document, f"{lamports} lamports for {size} bytes at {uploader}")
 
 
-@irys.command()
-@common
+@irys.command(examples=("chain irys balance", "chain irys balance --keypair authority --network devnet"))
+@signing
 @irys_option
-@keypair_option
-@click.option("--address", help="Another wallet's address, instead of a keypair.")
+@keypair_option("miner")
+@click.option("--address", metavar="ADDRESS", help="Show this address instead of a wallet of yours.")
 def balance(
     home: Path, network: str, as_json: bool, irys: str | None, keypair: str | None, address: str | None
 ) -> None:
-    """What a wallet has deposited with the uploader, in lamports."""
+    """Show a wallet's balance with the uploader."""
     from solders.pubkey import Pubkey
 
     from chain.connection.opening import MINER
@@ -75,12 +74,14 @@ def balance(
         answer(as_json, document, f"{key} has {lamports} lamports with {uploader}")
 
 
-@irys.command()
+@irys.command(
+    examples=("chain irys fund 0.01 --network devnet", "chain irys fund --lamports 250000 --yes", "chain irys fund")
+)
 @common
 @irys_option
-@keypair_option
+@keypair_option("miner")
 @click.option("--yes", is_flag=True, help="Pay without asking.")
-@click.argument("lamports", type=click.IntRange(1), required=False)
+@amount
 def fund(
     home: Path,
     network: str,
@@ -90,10 +91,11 @@ def fund(
     yes: bool,
     lamports: int | None,
 ) -> None:
-    """Deposit LAMPORTS with the uploader; without an amount, finish what an earlier run began.
+    """Deposit SOL with the uploader.
 
-    The transfer's signature is on disk before it is sent. Stop the command or lose the connection at any moment:
-    the next run finds the deposit, waits until it is final and has it credited, and pays nothing new.
+    Without an amount, finish what an earlier run began. The transfer is recorded before it is sent: if the command
+    stops or loses its connection, the next run waits until that deposit is final, has it credited, and pays nothing
+    new.
     """
     from chain.connection.opening import MINER, ensure_funds
     from chain.irys.funding import Funding, needed
@@ -106,7 +108,7 @@ def fund(
         if lamports and not funding.open():
             ensure_funds(connection.network, key.pubkey(), needed(lamports))
             question = (
-                f"Transfer {lamports} lamports ({lamports / LAMPORTS_PER_SOL:.9f} SOL) from {key.pubkey()} to "
+                f"Transfer {lamports / LAMPORTS_PER_SOL:.9f} SOL ({lamports} lamports) from {key.pubkey()} to "
                 f"{address}, the deposit address of {uploader}, on {connection.network.name}?"
             )
             if not yes:
@@ -117,9 +119,9 @@ def fund(
         if done.paid:
             lines.append(f"{done.paid.state}  {done.paid.lamports} lamports  {done.paid.signature}")
         elif lamports:
-            lines.append("An earlier deposit was finished and nothing new was paid; run it again to deposit more.")
+            lines.append("Finished an earlier deposit; nothing new was paid. Run the command again to deposit more.")
         elif not done.resumed:
-            lines.append("Nothing is open.")
+            lines.append("No deposit is open.")
         lines.append(f"balance {held} lamports with {uploader}")
         document = {
             "resumed": [_deposit(deposit) for deposit in done.resumed],
@@ -134,12 +136,19 @@ def _deposit(deposit: Deposit) -> dict[str, object]:
     return {"signature": deposit.signature, "lamports": deposit.lamports, "state": deposit.state.value}
 
 
-@irys.command()
-@common
+@irys.command(
+    examples=(
+        "chain irys upload trace.jsonl --role minerTrace",
+        "chain irys upload code.tar --role proposalCode --json",
+    )
+)
+@signing
 @irys_option
-@keypair_option
-@click.option("--role", required=True, help="What the file is: protocol, repoSnapshot, proposalCode, minerTrace, …")
-@click.option("--content-type", help="Its media type. [default: by the file's name]")
+@keypair_option("miner")
+@click.option(
+    "--role", metavar="ROLE", required=True, help="Kind of file: protocol, repoSnapshot, proposalCode, minerTrace, …"
+)
+@click.option("--content-type", metavar="TYPE", help="Media type. [default: from the file name]")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def upload(
     home: Path,
@@ -151,10 +160,10 @@ def upload(
     content_type: str | None,
     file: Path,
 ) -> None:
-    """Sign FILE with a wallet and store it, with the tags that OpenResearch clients look for.
+    """Sign FILE and store it with OpenResearch's tags.
 
-    The uploader's receipt is verified. The same file, wallet and role give the same id, so a repeated upload
-    stores nothing twice and costs nothing.
+    The uploader's receipt is verified. The same file, wallet and role give the same ID, so repeating an upload stores
+    nothing twice and costs nothing.
     """
     from hashlib import sha256
 
@@ -164,7 +173,7 @@ def upload(
     from chain.irys.dataitem import DataItem
 
     if file.stat().st_size > MAX_UPLOAD:
-        raise ChainError(f"{file} has {file.stat().st_size} bytes, at most {MAX_UPLOAD} are uploaded.", "Split it.")
+        raise ChainError(f"{file} has {file.stat().st_size:,} bytes; the limit is {MAX_UPLOAD:,}.", "Split the file.")
     data = file.read_bytes()
     kind = content_type or _CONTENT_TYPES.get(file.suffix.lower(), "application/octet-stream")
     with connected(network, home, irys) as connection:
@@ -179,19 +188,28 @@ def upload(
             "contentType": kind,
             "receipt": receipt.json() if receipt else None,
         }
-        stored = "stored, receipt verified" if receipt else "was there already"
+        stored = "stored, receipt verified" if receipt else "already stored"
         answer(as_json, document, f"id      {item.id}\nsha256  {item.sha256.hex()}\n{stored}")
 
 
-@irys.command()
-@common
+@irys.command(
+    examples=("chain irys get ITEM_ID -o train.tar --sha256 HEX", "chain irys get ITEM_ID -o train.tar --owner ADDRESS")
+)
+@reading
 @irys_option
-@click.option("--sha256", help="The content's SHA-256 in hex, as the chain holds it.")
-@click.option("--owner", help="The address that must have signed it.")
-@click.option("--gateway", "gateways", multiple=True, metavar="URL", help="Ask this gateway first; may be repeated.")
-@click.option("--max-bytes", default=64 << 20, show_default=True, type=click.IntRange(1), help="Refuse more than that.")
+@click.option("--sha256", metavar="HEX", help="Required SHA-256, as recorded on chain.")
+@click.option("--owner", metavar="ADDRESS", help="Address that must have signed it.")
+@click.option("--gateway", "gateways", multiple=True, metavar="URL", help="Ask this gateway first. Repeatable.")
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to write; must be new."
+    "--max-bytes", default=64 << 20, show_default=True, metavar="BYTES", type=click.IntRange(1), help="Size limit."
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="New file to write.",
 )
 @click.argument("item_id", metavar="ID")
 def get(
@@ -206,10 +224,10 @@ def get(
     output: Path,
     item_id: str,
 ) -> None:
-    """Fetch the item ID, verify it, and only then write it.
+    """Fetch an item, verify it, then write it to a file.
 
-    With --sha256 the content must have that hash, from the cache or the first gateway that tells the truth.
-    Without it the owner's signature over content and tags must be had and hold.
+    With --sha256, the content must have that hash; it comes from the cache or from the first gateway that has it.
+    Without it, the owner's signature over content and tags must be valid.
     """
     from solders.pubkey import Pubkey
 
@@ -217,7 +235,7 @@ def get(
     from common.files import write_atomic
 
     if output.exists():
-        raise ChainError(f"{output} exists.", "Name a new file, or remove that one.")
+        raise ChainError(f"{output} already exists.", "Choose another file, or delete that one.")
     expected, signer = _digest(sha256), None
     try:
         signer = bytes(Pubkey.from_string(owner)) if owner else None
@@ -241,7 +259,7 @@ def get(
             "tags": [{"name": name, "value": value} for name, value in found.tags],
         }
         lines = [f"{output}: {len(found.data)} bytes, SHA-256 {found.sha256.hex()}"]
-        lines.append(f"signed by {by}" if by else "the signature was not checked: no gateway gave what it takes")
+        lines.append(f"signed by {by}" if by else "signature not checked: no gateway sent the metadata")
         lines += [f"{name}: {value}" for name, value in found.tags]
         answer(as_json, document, "\n".join(lines))
 
@@ -258,15 +276,15 @@ def _digest(text: str | None) -> bytes | None:
     return digest
 
 
-@irys.command()
+@irys.command(examples=("chain irys cache", "chain irys cache --verify --prune 1000000000"))
 @home_option
 @json_option
-@click.option("--verify", is_flag=True, help="Read everything again and forget what is damaged.")
-@click.option("--prune", metavar="BYTES", type=click.IntRange(0), help="Forget the longest unused beyond BYTES.")
+@click.option("--verify", is_flag=True, help="Check every file and remove damaged ones.")
+@click.option("--prune", metavar="BYTES", type=click.IntRange(0), help="Remove the least recently used beyond BYTES.")
 def cache(home: Path, as_json: bool, verify: bool, prune: int | None) -> None:
-    """What is kept of fetched and uploaded content, by SHA-256.
+    """Show, verify or prune the cache of content.
 
-    Everything in it can be fetched again; what is served from it is hashed again first.
+    Everything in it can be fetched again, and is hashed again before it is used.
     """
     from chain.irys.store import ContentCache
 
@@ -279,9 +297,9 @@ def cache(home: Path, as_json: bool, verify: bool, prune: int | None) -> None:
     total = sum(size for _, size in entries)
     lines = [f"{kept.folder}: {len(entries)} files, {total} bytes"]
     if verify:
-        lines.append(f"{len(damaged)} damaged, forgotten")
+        lines.append(f"{len(damaged)} damaged, removed")
     if prune is not None:
-        lines.append(f"{pruned} forgotten to keep at most {prune} bytes")
+        lines.append(f"{pruned} removed to keep at most {prune} bytes")
     document = {
         "folder": str(kept.folder),
         "files": len(entries),
@@ -292,18 +310,25 @@ def cache(home: Path, as_json: bool, verify: bool, prune: int | None) -> None:
     answer(as_json, document, "\n".join(lines))
 
 
-@irys.command()
+@irys.command(examples=("chain irys node", "chain irys node --price 10 --free 0"))
 @home_option
-@click.option("--port", default=8909, show_default=True, type=click.IntRange(0, 65535), help="Port of the node.")
-@click.option("--price", default=0, show_default=True, type=click.IntRange(0), help="Lamports for a byte.")
+@click.option("--port", default=8909, show_default=True, type=click.IntRange(0, 65535), help="Port to listen on.")
 @click.option(
-    "--free", default=100 << 10, show_default=True, type=click.IntRange(0), help="Bytes up to which an item is free."
+    "--price", metavar="LAMPORTS", default=0, show_default=True, type=click.IntRange(0), help="Price of a byte."
+)
+@click.option(
+    "--free",
+    metavar="BYTES",
+    default=100 << 10,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Size up to which an item is free.",
 )
 def node(home: Path, port: int, price: int, free: int) -> None:
-    """Serve the home's Irys node on 127.0.0.1 until Ctrl-C, free or paid for.
+    """Serve a local Irys node on 127.0.0.1 until Ctrl-C.
 
-    With --price uploads over --free bytes need a balance, deposited by transfers on the home's ledger: try
-    `chain irys fund` against it, with --network localnet (from `chain localnet`) and --irys URL.
+    With --price, uploads over --free bytes need a balance, deposited by transfers on the home's ledger: try
+    `chain irys fund` with --network localnet (from `chain localnet`) and --irys URL.
     """
     from chain.irys.accounts import FREE, Tariff
     from chain.irys.node import serve
@@ -314,7 +339,7 @@ def node(home: Path, port: int, price: int, free: int) -> None:
         tariff = Tariff(price, free) if price else FREE
         with serve(home / "irys", port=port, tariff=tariff, network=embedded) as running:
             click.echo(f"irys     {running.url}")
-            click.echo("Ctrl-C stops; nothing is lost.", err=True)
+            click.echo("Press Ctrl-C to stop. State is kept.", err=True)
             try:
                 running.wait()
             except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""`chain localnet`: a local network served for other terminals, by this process or by a validator beside it."""
+"""`chain localnet`: a local network for other terminals, served by this process or by a validator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands.options import answer, home_option, json_option
+from chain.commands.options import Command, answer, home_option, json_option
 
 if TYPE_CHECKING:
     from chain.localnet.validator import Kind
@@ -20,27 +20,29 @@ if TYPE_CHECKING:
 _REMIND_SECONDS = 15.0
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=("chain localnet", "chain localnet --validator --reset", "chain localnet --surfpool --clone-from devnet"),
+)
 @home_option
 @json_option
-@click.option("--port", default=8899, show_default=True, type=click.IntRange(0, 65533), help="Port of the JSON-RPC.")
-@click.option(
-    "--irys-port", default=8908, show_default=True, type=click.IntRange(0, 65535), help="Port of the Irys node."
-)
-@click.option("--validator", is_flag=True, help="Run solana-test-validator, found on PATH or as SOLANA_TEST_VALIDATOR.")
-@click.option("--surfpool", is_flag=True, help="Run Surfpool, found on PATH or as SURFPOOL.")
+@click.option("--port", default=8899, show_default=True, type=click.IntRange(0, 65533), help="JSON-RPC port.")
+@click.option("--irys-port", default=8908, show_default=True, type=click.IntRange(0, 65535), help="Irys port.")
+@click.option("--validator", is_flag=True, help="Run solana-test-validator (on PATH, or $SOLANA_TEST_VALIDATOR).")
+@click.option("--surfpool", is_flag=True, help="Run Surfpool (on PATH, or $SURFPOOL).")
 @click.option(
     "--clone-from",
     metavar="NETWORK|URL",
-    help="With a validator: take the deployed program and Metaplex's from there, such as devnet, instead of our own.",
+    help="With a validator: use the programs deployed on that network, for example devnet.",
 )
-@click.option("--reset", is_flag=True, help="With a validator: begin a new ledger.")
+@click.option("--reset", is_flag=True, help="With a validator: start with a new ledger.")
 @click.option(
     "--wait",
+    metavar="SECONDS",
     type=click.FloatRange(1, 3600),
     default=120.0,
     show_default=True,
-    help="Seconds that a validator may take to be ready.",
+    help="Time that a validator may take to start.",
 )
 def localnet(
     home: Path,
@@ -53,24 +55,22 @@ def localnet(
     reset: bool,
     wait: float,
 ) -> None:
-    """Serve a local Solana network and Irys node on 127.0.0.1 until Ctrl-C.
+    """Serve a local Solana network and Irys node until Ctrl-C.
 
-    Other terminals then use it with --network localnet, and the solana command line with
-    `--url http://127.0.0.1:8899`. By default it is the embedded network as JSON-RPC, the same as --network embedded:
-    both may be used at once.
+    Use it from other terminals with --network localnet, or from the solana command line with
+    `--url http://127.0.0.1:8899`. By default it serves the embedded network; both can be used at once.
 
-    With --validator or --surfpool it is a validator of its own with a ledger under --home, with the OpenResearch
-    program at its usual address, initialized, and the home's wallets funded. It ends with this command, and the next
-    start goes on with its ledger (Surfpool's lives in memory). With --clone-from devnet it runs the program that is
-    deployed there.
+    With --validator or --surfpool it runs a real validator with its own ledger under --home, the OpenResearch program
+    deployed and initialized, and the home's wallets funded. The validator stops with this command and keeps its ledger
+    for the next start (Surfpool keeps it in memory only).
     """
     from chain.localnet.validator import Kind
 
     if validator and surfpool:
-        raise click.UsageError("Give either --validator or --surfpool.")
+        raise click.UsageError("--validator and --surfpool exclude each other.")
     if not (validator or surfpool):
         if clone_from or reset:
-            raise click.UsageError("--clone-from and --reset go with --validator or --surfpool.")
+            raise click.UsageError("--clone-from and --reset need --validator or --surfpool.")
         _embedded(home, as_json, port, irys_port)
         return
     kind = Kind.VALIDATOR if validator else Kind.SURFPOOL
@@ -107,7 +107,7 @@ def _beside(
     reset: bool,
     wait: float,
 ) -> None:
-    """Run a validator beside this process until Ctrl-C or SIGTERM, or until it ends by itself, which is refused."""
+    """Run a validator as a child process until Ctrl-C or SIGTERM; that it exits by itself is an error."""
     from chain.connection import config
     from chain.connection.opening import bootstrap
     from chain.errors import NetworkUnreachable
@@ -120,7 +120,7 @@ def _beside(
     executable = find(kind)
     source = config.load({}, asked=clone_from)["rpc_url"] if clone_from else ""
     if clone_from and not source:
-        raise click.UsageError(f"--clone-from {clone_from}: that network is in no cluster.")
+        raise click.UsageError(f"--clone-from {clone_from}: that network has no deployed program.")
     plan = Plan(kind, home / kind.value, port or free_port(), PROGRAM_ID, image(), source)
     with _terminable():
         running = Validator(executable, plan, reset=reset)
@@ -165,7 +165,7 @@ def _terminable() -> Iterator[None]:
 
 
 class _Progress:
-    """One line on a terminal that is written over, elsewhere a line now and then."""
+    """One line that is overwritten on a terminal; elsewhere a line now and then."""
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -178,7 +178,7 @@ class _Progress:
             click.echo(text, err=True)
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Clear the line."""
         if sys.stderr.isatty():
             click.echo("\r\x1b[K", nl=False, err=True)
 
@@ -189,4 +189,4 @@ def _say_where(as_json: bool, program: str, rpc: str, irys: str, ledger: str, ex
     where = {"program": program, "rpc": rpc, "events": websocket_url(rpc), "irys": irys, "ledger": ledger, **extra}
     answer(as_json, where, "\n".join(f"{name:<8} {value}" for name, value in where.items()))
     sys.stdout.flush()
-    click.echo("Ctrl-C stops; nothing is lost.", err=True)
+    click.echo("Press Ctrl-C to stop. State is kept.", err=True)

@@ -1,4 +1,4 @@
-"""Looking at projects and proposals."""
+"""Listing and showing projects and proposals."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands import connected, irys_option
-from chain.commands.options import answer, common
+from chain.commands import connected, irys_option, project_option
+from chain.commands.options import Command, answer, reading
 
 if TYPE_CHECKING:
     from chain.pages.overview import Meaning
     from chain.program.accounts import Proposal
 
 
-@click.command("list")
-@common
+@click.command("list", cls=Command, examples=("chain project list", "chain project list --network devnet --json"))
+@reading
 def project_list(home: Path, network: str, as_json: bool) -> None:
-    """All projects of the network, with any account that should be one and cannot be read."""
+    """List all projects.
+
+    Accounts that cannot be decoded are listed too.
+    """
     from chain.pages import show
     from chain.projects import listing
 
@@ -30,24 +33,24 @@ def project_list(home: Path, network: str, as_json: bool) -> None:
         answer(as_json, document, show.projects(projects, found.malformed))
 
 
-@click.command("show")
-@common
+@click.command("show", cls=Command, examples=("chain project show 0", "chain project show 0 --html project.html"))
+@reading
 @irys_option
 @click.option(
     "--html",
     "html_file",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write the page as one self-contained HTML file.",
+    metavar="FILE",
 )
-@click.argument("project_id", type=click.IntRange(0))
+@click.argument("project_id", metavar="ID", type=click.IntRange(0))
 def project_show(
     home: Path, network: str, as_json: bool, irys: str | None, html_file: Path | None, project_id: int
 ) -> None:
-    """What the site shows of a project: figures, track record, proposals by day, protocol.
+    """Show a project: figures, approvals, proposals, protocol.
 
-    Metrics are in their own unit where the project's artifacts say what its scores mean; else the scores are
-    shown raw, with the reason. `--html project.html` writes the same as a page that any browser opens, light or
-    dark as you have set it, without scripts and without loading anything.
+    Scores are shown as the project's metric if its artifacts say what they mean; otherwise they are shown raw, with
+    the reason. The page that --html writes has no scripts and loads nothing.
     """
     import shutil
 
@@ -62,19 +65,20 @@ def project_show(
         try:
             write_atomic(html_file, html.page(found))
         except OSError as error:
-            raise ChainError(
-                f"The page {html_file} cannot be written: {error.strerror}.", "Give a file that you may write."
-            ) from None
+            raise ChainError(f"Cannot write {html_file}: {error.strerror}.", "Choose another file.") from None
         click.echo(f"page  {html_file}", err=True)
     width = min(120, shutil.get_terminal_size((100, 24)).columns)
     answer(as_json, found.as_json(), text.text(found, width))
 
 
-@click.command("list")
-@common
-@click.option("--project", "project_id", type=click.IntRange(0), default=0, show_default=True, help="Project id.")
+@click.command("list", cls=Command, examples=("chain proposal list", "chain proposal list --project 3 --json"))
+@reading
+@project_option("project_id")
 def proposal_list(home: Path, network: str, as_json: bool, project_id: int) -> None:
-    """All proposals of a project, with any account that should be one and cannot be read."""
+    """List all proposals of a project.
+
+    Accounts that cannot be decoded are listed too.
+    """
     from chain.pages import show
     from chain.projects import listing
 
@@ -87,12 +91,15 @@ def proposal_list(home: Path, network: str, as_json: bool, project_id: int) -> N
         answer(as_json, document, show.proposals(proposals, found.malformed))
 
 
-@click.command("show")
-@common
+@click.command("show", cls=Command, examples=("chain proposal show 0", "chain proposal show 0 --json"))
+@reading
 @irys_option
-@click.argument("proposal_id", type=click.IntRange(0))
+@click.argument("proposal_id", metavar="ID", type=click.IntRange(0))
 def proposal_show(home: Path, network: str, as_json: bool, irys: str | None, proposal_id: int) -> None:
-    """Everything the chain holds of a proposal, its scores also as the project's metric."""
+    """Show a proposal as recorded on chain.
+
+    Its scores are also shown as the project's metric.
+    """
     from chain.errors import InvalidData, NotFound
     from chain.pages import show
     from chain.pages.overview import Meaning, meaning
@@ -109,7 +116,7 @@ def proposal_show(home: Path, network: str, as_json: bool, irys: str | None, pro
 
 
 def _metrics(proposal: Proposal, meaning: Meaning) -> dict[str, Any]:
-    """A proposal's scores in the metric's unit, or why there are none; the verified one once it is approved."""
+    """A proposal's scores in the metric's unit, or the reason there are none; the verified one once approved."""
     from chain.program.accounts import ProposalStatus
 
     known = meaning.convention

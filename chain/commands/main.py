@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import click
-
 from chain.commands.admin import admin
 from chain.commands.irys import irys
 from chain.commands.localnet import localnet
-from chain.commands.options import Commands, versioned
+from chain.commands.options import program
 from chain.commands.project import project
 from chain.commands.proposal import proposal
 from chain.commands.token import token
@@ -16,12 +14,11 @@ from chain.commands.wallet import wallet
 from chain.commands.watch import watch
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@versioned
+@program("chain")
 def main() -> None:
-    """Look at and act on the OpenResearch program: projects, proposals, tokens, wallets.
+    """Read and use the OpenResearch program on Solana: projects, proposals, tokens, wallets.
 
-    Without --network everything happens on the embedded local network under --home.
+    Without --network, commands use the practice network: local, no real tokens, kept under --home.
     """
 
 

@@ -1,7 +1,7 @@
-"""Options that every command shares, and how commands answer.
+"""What commands share: their help pages, their common options, and how they print results.
 
 Results go to stdout, as text for people or with `--json` as one JSON document for scripts; progress
-and refusals go to stderr. Exit status: 0 done, 1 refused, 2 wrong usage, 130 interrupted.
+and errors go to stderr. Exit status: 0 done, 1 refused, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -25,11 +25,41 @@ if TYPE_CHECKING:
     from chain.connection.opening import Connection
     from chain.wallet.passphrase import Source
 
-Command = Callable[..., Any]
+Function = Callable[..., Any]
+
+# Headings of a help page. A command's own options stand first, under "Options"; these follow in this order.
+STOPPING = "When to stop"
+PROPOSERS = "Proposer options"
+EXECUTORS = "Executor options"
+NETWORK = "Network options"
+WALLET = "Wallet options"
+GENERAL = "General options"
+_OWN_HEADING = "Options"
+_HEADINGS = (_OWN_HEADING, STOPPING, PROPOSERS, EXECUTORS, NETWORK, WALLET, GENERAL)
 
 
-class Refusing(click.Command):
-    """A command whose refusals become one line on stderr and exit status 1."""
+class GroupedOption(click.Option):
+    """An option shown under a heading of its own in the help page."""
+
+    def __init__(self, *names: Any, heading: str, **attributes: Any) -> None:
+        super().__init__(*names, **attributes)
+        self.heading = heading
+
+
+def grouped(heading: str, *names: str, **attributes: Any) -> Callable[[Function], Function]:
+    """`click.option`, shown under `heading`."""
+    return click.option(*names, cls=GroupedOption, heading=heading, **attributes)
+
+
+class Command(click.Command):
+    """A command whose refusals become one line on stderr and exit status 1.
+
+    `examples` are command lines, shown before the options, which are grouped under headings.
+    """
+
+    def __init__(self, *arguments: Any, examples: tuple[str, ...] = (), **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self.examples = examples
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it."""
@@ -38,9 +68,52 @@ class Refusing(click.Command):
         except Refused as refusal:
             raise click.ClickException(refusal.message) from refusal
 
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The description, then the examples."""
+        super().format_help_text(ctx, formatter)
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples:
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
-class Commands(Refusing, click.Group):
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The command's own options, then the shared ones by heading."""
+        sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in _HEADINGS}
+        last = self.get_help_option(ctx)
+        for parameter in self.get_params(ctx):
+            heading = GENERAL if parameter is last else getattr(parameter, "heading", _OWN_HEADING)
+            if record := parameter.get_help_record(ctx):
+                sections[heading].append(record)
+        for heading, records in sections.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+
+class Commands(Command, click.Group):
     """A group of such commands."""
+
+    command_class = Command
+    group_class = type
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands, then the options."""
+        self.format_commands(ctx, formatter)
+        super().format_options(ctx, formatter)
+
+
+def program(name: str) -> Callable[[Function], Commands]:
+    """The root group of the program `name`: -h, --version, and how to get shell completion."""
+    completion = (
+        f'Shell completion: eval "$(_{name.upper()}_COMPLETE=bash_source {name})" in ~/.bashrc; '
+        "zsh_source and fish_source work too."
+    )
+
+    def decorated(function: Function) -> Commands:
+        settings = {"help_option_names": ["-h", "--help"]}
+        return click.group(name, cls=Commands, epilog=completion, context_settings=settings)(versioned(function))
+
+    return decorated
 
 
 def _home(_: click.Context, __: click.Parameter, value: Path | None) -> Path:
@@ -53,7 +126,7 @@ def _home(_: click.Context, __: click.Parameter, value: Path | None) -> Path:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.ClickException(
-            f"The home folder {home} cannot be made: {error.strerror}. Choose another with --home."
+            f"The home folder {home} cannot be created: {error.strerror}. Choose another with --home."
         ) from None
     if not os.access(home, os.W_OK):
         raise click.ClickException(f"The home folder {home} is not writable. Choose another with --home.")
@@ -67,22 +140,26 @@ def _passphrase_file(context: click.Context, _: click.Parameter, value: Path | N
     context.meta[_PASSPHRASE_FILE] = value
 
 
-passphrase_option = click.option(
+passphrase_option = grouped(
+    WALLET,
     "--passphrase-file",
     metavar="FILE",
     type=click.Path(path_type=Path),
     callback=_passphrase_file,
     expose_value=False,
-    help="Passphrase of the encrypted wallet that is used. [default: the OS keychain, else asked for]",
+    help="Read the passphrase of an encrypted wallet from FILE. [default: the OS keychain, then a prompt]",
 )
 
-home_option = click.option(
+home_option = grouped(
+    GENERAL,
     "--home",
+    metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
     envvar="ARMLX_HOME",
     callback=_home,
-    help="Folder of ledger, wallets, data and work trees. [env: ARMLX_HOME; default: your data folder]",
+    help="Folder for the ledger, wallets, data and work trees. [env: ARMLX_HOME; default: your data folder]",
 )
+json_option = grouped(GENERAL, "--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
 
 def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -103,60 +180,78 @@ versioned = click.option(
     is_eager=True,
     expose_value=False,
     callback=_version,
-    help="Show the version of this client and of the program interface it speaks.",
+    help="Print the version of this client and of the program interface, then exit.",
 )
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
 
 def _showing(context: click.Context, _: click.Parameter, value: bool) -> bool:
-    # Then nothing else has to be given.
+    # No other argument is required then.
     context.resilient_parsing |= value
     return value
 
 
 _NETWORK_OPTIONS = (
-    click.option(
+    grouped(
+        NETWORK,
         "--network",
         metavar="NAME|URL",
-        help="embedded (inside this process; nothing leaves the machine), localnet, devnet, mainnet, a network of "
-        "your armlx.toml, or an RPC URL. [env: ARMLX_NETWORK; default: embedded]",
+        help="embedded (inside this process), localnet, devnet, mainnet, a network from your armlx.toml, or an RPC "
+        "URL. [env: ARMLX_NETWORK; default: embedded]",
     ),
-    click.option("--rpc-url", metavar="URL", help="Another RPC node of that network. [env: ARMLX_RPC_URL]"),
-    click.option(
+    grouped(NETWORK, "--rpc-url", metavar="URL", help="Use another RPC node of that network. [env: ARMLX_RPC_URL]"),
+    grouped(
+        NETWORK,
         "--commitment",
         type=click.Choice(["processed", "confirmed", "finalized"]),
-        help="How settled a transaction and what is read must be. [env: ARMLX_COMMITMENT; default: confirmed]",
+        help="How final a transaction or an account must be. [env: ARMLX_COMMITMENT; default: confirmed]",
     ),
-    click.option(
+)
+_SPENDING_OPTIONS = (
+    grouped(
+        WALLET,
         "--priority-fee",
         metavar="MICROLAMPORTS|auto",
-        help="Offered per compute unit; auto: what others paid lately. [env: ARMLX_PRIORITY_FEE; default: 0]",
+        help="Price offered per compute unit; auto follows recent fees. [env: ARMLX_PRIORITY_FEE; default: 0]",
     ),
-    click.option(
+    grouped(
+        WALLET,
         "--max-spend",
         metavar="SOL",
-        help="Most that all transactions of this command may take from the wallet, fees and rent included; needed on "
-        "mainnet. [env: ARMLX_MAX_SPEND]",
+        help="Most that this command may spend in total, fees and rent included. Required on mainnet. "
+        "[env: ARMLX_MAX_SPEND]",
     ),
-    click.option(
-        "--show-config",
-        is_flag=True,
-        is_eager=True,
-        callback=_showing,
-        help="Print every value in force and where it comes from, and do nothing else.",
-    ),
+)
+_show_config_option = grouped(
+    GENERAL,
+    "--show-config",
+    is_flag=True,
+    is_eager=True,
+    callback=_showing,
+    help="Print every setting in force and where it comes from, then exit.",
 )
 _OWN = ("rpc_url", "commitment", "priority_fee", "max_spend")  # of use to the connection alone
 
 
-def common(command: Command) -> Command:
-    """--home, --network with what belongs to it, --passphrase-file and --json.
+def reading(command: Function) -> Function:
+    """Options of commands that only read a network: --network and what belongs to it, --home, --json.
 
     The command gets `home`, `network` and `as_json`. `chain.connection.config` decides between flags, environment
     and files; `open_connection` goes by what it decided.
     """
+    return _shared(command, *_NETWORK_OPTIONS)
 
+
+def signing(command: Function) -> Function:
+    """Options of commands that need a wallet and send no transaction: `reading`'s and --passphrase-file."""
+    return _shared(command, *_NETWORK_OPTIONS, passphrase_option)
+
+
+def common(command: Function) -> Function:
+    """Options of commands that send transactions: `signing`'s, --priority-fee and --max-spend."""
+    return _shared(command, *_NETWORK_OPTIONS, passphrase_option, *_SPENDING_OPTIONS)
+
+
+def _shared(command: Function, *options: Callable[[Function], Function]) -> Function:
     @functools.wraps(command)
     def run(*, show_config: bool, **values: Any) -> Any:
         context = click.get_current_context()
@@ -166,7 +261,7 @@ def common(command: Command) -> Command:
         kept = {name: value for name, value in values.items() if name not in _OWN}
         return command(**kept | {"network": settings.network})
 
-    for option in reversed((home_option, *_NETWORK_OPTIONS, passphrase_option, json_option)):
+    for option in reversed((*options, home_option, json_option, _show_config_option)):
         run = option(run)
     return run
 
@@ -212,7 +307,7 @@ def _typed(context: click.Context, name: str) -> bool:
 
 
 def stoppable() -> None:
-    """Have SIGTERM end a long command as Ctrl-C does, and SIGINT too where a shell had it ignored (a job with &)."""
+    """Make SIGTERM stop a long command as Ctrl-C does, and SIGINT too if the shell ignores it (a job with &)."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
 

@@ -11,53 +11,72 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.commands import connected, irys_option, keypair_option, look
-from chain.commands.options import answer, common
+from chain.commands.options import Commands, answer, common
 
 if TYPE_CHECKING:
     from chain.projects.artifacts import ProjectArtifacts
 
 
-@click.group()
+@click.group(cls=Commands)
 def project() -> None:
     """Create, list and show projects."""
 
 
 def _file(name: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option(name, type=click.Path(path_type=Path, exists=True, dir_okay=False), help=text)
+    return click.option(name, metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False), help=text)
 
 
-@project.command("create")
+@project.command(
+    "create",
+    examples=(
+        "chain project create --repository . --data-snapshot HEX --baseline 2.534 --name Mine --symbol ME",
+        "chain project create --snapshot code.tar --protocol protocol.json --benchmark b.json \\",
+        "  --metrics m.json --name Mine --symbol ME",
+    ),
+)
 @common
 @irys_option
 @click.option(
     "--repository",
+    metavar="DIR",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="A git repository; the snapshot is made from its commit.",
+    help="Git repository to pack the snapshot from.",
 )
-@click.option("--revision", default="HEAD", show_default=True, help="The commit of --repository to pack.")
-@_file("--snapshot", "The snapshot as a tar, instead of --repository.")
-@_file("--protocol", "The protocol. [default: the repository's protocol.json]")
-@_file("--benchmark", "The benchmark artifact, instead of --data-snapshot.")
-@click.option("--data-snapshot", metavar="HEX", help="Id of the prepared data, to make the benchmark artifact with.")
-@click.option("--data-argument", multiple=True, help="With --data-snapshot: an argument of prepare.py; repeatable.")
-@_file("--metrics", "The baseline metrics artifact. [default: made from --baseline]")
+@click.option("--revision", default="HEAD", show_default=True, metavar="REV", help="Commit of --repository to pack.")
+@_file("--snapshot", "Snapshot as a tar, instead of --repository.")
+@_file("--protocol", "Protocol. [default: the repository's protocol.json]")
+@_file("--benchmark", "Benchmark artifact, instead of --data-snapshot.")
+@click.option("--data-snapshot", metavar="HEX", help="ID of the prepared data; the benchmark artifact is made from it.")
 @click.option(
-    "--baseline", metavar="METRIC", help="The baseline metric, such as 2.534000. [default: that of --metrics]"
+    "--data-argument", metavar="ARG", multiple=True, help="With --data-snapshot: an argument of prepare.py. Repeatable."
 )
-@click.option("--name", required=True, help="The token's name, at most 32 bytes.")
-@click.option("--symbol", required=True, help="The token's symbol, at most 10 bytes.")
+@_file("--metrics", "Baseline metrics artifact. [default: made from --baseline]")
+@click.option("--baseline", metavar="METRIC", help="Baseline metric, for example 2.534. [default: that of --metrics]")
+@click.option("--name", required=True, metavar="TEXT", help="Name of the token, at most 32 bytes.")
+@click.option("--symbol", required=True, metavar="TEXT", help="Symbol of the token, at most 10 bytes.")
 @click.option(
-    "--base-price", default=100_000, show_default=True, type=click.IntRange(0), help="Lamports for the first token."
+    "--base-price",
+    metavar="LAMPORTS",
+    default=100_000,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Price of the first token.",
 )
 @click.option(
-    "--slope", default=1_000, show_default=True, type=click.IntRange(0), help="Lamports added per token in existence."
+    "--slope",
+    metavar="LAMPORTS",
+    default=1_000,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Price increase per existing token.",
 )
 @click.option(
     "--miner-pool-cap",
+    metavar="TOKENS",
     default=21_000_000,
     show_default=True,
     type=click.IntRange(0),
-    help="Most tokens minted as rewards.",
+    help="Most tokens to mint as rewards.",
 )
 @keypair_option("authority")
 def project_create(
@@ -74,10 +93,10 @@ def project_create(
     keypair: str | None,
     **sources: Any,
 ) -> None:
-    """Upload a project's artifacts and create it on chain, with the live project's score convention.
+    """Upload a project's artifacts and create it on chain.
 
-    From a repository: `--repository DIR --data-snapshot HEX --baseline METRIC`; benchmark and metrics are made. From
-    ready artifacts: `--snapshot --protocol --benchmark --metrics`. Every artifact is pinned on chain by its SHA-256.
+    Give either a repository, from which the artifacts are made, or the four artifacts themselves. Each artifact is
+    pinned on chain by its SHA-256. Scores follow the live project's convention.
     """
     from chain.connection.opening import AUTHORITY
     from chain.program.events import ProjectCreated
@@ -86,7 +105,7 @@ def project_create(
     artifacts, score = _artifacts(baseline, **sources)
     terms = ProjectTerms(score, name, symbol, base_price, slope, miner_pool_cap)
     with connected(network, home, irys) as connection:
-        click.echo("uploading four artifacts", err=True)
+        click.echo("uploading 4 artifacts", err=True)
         done = publish_project(connection, connection.wallet(keypair, AUTHORITY), artifacts, terms)
         event = done.event(ProjectCreated)
         hashes = {
@@ -141,8 +160,10 @@ def _artifacts(
         measured = packing.metrics(what, metric, str(data_snapshot))
     found = packing.baseline_of(measured)
     if metric is not None and metric != found:
-        raise InvalidData(f"--baseline is {metric}, and the metrics artifact has {found}.", "Correct one of them.")
-    convention = score.infer(score.scale(found), found, minimize=what.minimize)  # or nobody could read the scores
+        raise InvalidData(f"--baseline is {metric}, but the metrics artifact has {found}.", "Correct one of them.")
+    convention = score.infer(
+        score.scale(found), found, minimize=what.minimize
+    )  # otherwise nobody could read the scores
     tar = packing.snapshot(repository, revision) if repository else packing.read(_given(snapshot), packing.MAX_SNAPSHOT)
     return ProjectArtifacts(spec, tar, data, measured, None), convention.baseline
 

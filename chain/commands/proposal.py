@@ -1,13 +1,14 @@
-"""`chain proposal`: what `look` shows of proposals, and the steps of a review in `review`."""
+"""`chain proposal`: reading proposals (`look`) and reviewing them by hand (`review`)."""
 
 from __future__ import annotations
 
 import click
 
 from chain.commands import look, review
+from chain.commands.options import Commands
 
 
-@click.group()
+@click.group(cls=Commands)
 def proposal() -> None:
     """List and show proposals, and review them by hand."""
 

@@ -1,7 +1,7 @@
 """`chain proposal claim | release | approve | reject | expire`: the review's steps, by hand.
 
-`verifier check --settle` does the same with a verdict behind it. These are for a keyholder who has reached one
-elsewhere, or who cleans up.
+`verifier check --settle` does the same after measuring. These commands are for a verifier who reached a verdict by
+other means, and for cleaning up.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands import connected, irys_option, keypair_option
-from chain.commands.options import answer, common
+from chain.commands import connected, irys_option, keypair_option, project_option
+from chain.commands.options import Command, answer, common
 
 if TYPE_CHECKING:
     from solders.keypair import Keypair
@@ -27,19 +27,22 @@ _MAX_METRICS = 16 * 1024 * 1024  # bytes
 _metrics_option = click.option(
     "--metrics",
     required=True,
+    metavar="FILE",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="File with what was measured; it is uploaded, and its hash goes on chain.",
+    help="Measurements to upload; their hash is recorded on chain.",
 )
 
 
 def _review(command: Callable[..., Any]) -> Callable[..., Any]:
-    return common(keypair_option("verifier")(click.argument("proposal_id", type=click.IntRange(0))(command)))
+    return common(
+        keypair_option("verifier")(click.argument("proposal_id", metavar="ID", type=click.IntRange(0))(command))
+    )
 
 
-@click.command()
+@click.command(cls=Command, examples=("chain proposal claim 7",))
 @_review
 def claim(home: Path, network: str, as_json: bool, keypair: str | None, proposal_id: int) -> None:
-    """Lock a proposal for your review, for 24 hours."""
+    """Lock a proposal for your review for 24 hours."""
     from chain.connection.opening import VERIFIER
     from chain.pages import show
     from chain.program.events import ReviewClaimed
@@ -53,10 +56,13 @@ def claim(home: Path, network: str, as_json: bool, keypair: str | None, proposal
         _say(as_json, proposal_id, "in_review", done, f"is yours to review until {show.when(until)} UTC", more)
 
 
-@click.command()
+@click.command(cls=Command, examples=("chain proposal release 7",))
 @_review
 def release(home: Path, network: str, as_json: bool, keypair: str | None, proposal_id: int) -> None:
-    """Give a review back; anyone may, once its lock has lapsed."""
+    """Release a review, so that others can claim it.
+
+    Once the 24 hours of its lock are over, anyone may release it.
+    """
     from chain.connection.opening import VERIFIER
     from chain.program.instructions import ReleaseReview
 
@@ -66,12 +72,18 @@ def release(home: Path, network: str, as_json: bool, keypair: str | None, propos
         _say(as_json, proposal_id, "pending", done, "is pending again")
 
 
-@click.command()
+@click.command(
+    cls=Command,
+    examples=(
+        "chain proposal approve 7 --metrics measured.json --verified 2.5281",
+        "chain proposal approve 7 --metrics measured.json --score 2471900",
+    ),
+)
 @_review
 @irys_option
 @_metrics_option
-@click.option("--verified", metavar="METRIC", help="The value that was verified, in the metric's own unit.")
-@click.option("--score", type=int, help="The same as an on-chain score, where the project's convention is not known.")
+@click.option("--verified", metavar="METRIC", help="Verified value, in the metric's own unit.")
+@click.option("--score", type=int, help="Verified value as an on-chain score, if the project's convention is unknown.")
 def approve(
     home: Path,
     network: str,
@@ -83,7 +95,10 @@ def approve(
     verified: str | None,
     score: int | None,
 ) -> None:
-    """Approve a proposal that you hold in review: the stake goes back, the reward is minted."""
+    """Approve a proposal under your review.
+
+    The miner gets the stake back and the reward is minted.
+    """
     from chain.connection.opening import VERIFIER
     from chain.irys.client import Role
     from chain.program.errors import ScoreNotImproved, error_for
@@ -91,7 +106,7 @@ def approve(
     from chain.projects import packing
 
     if (verified is None) == (score is None):
-        raise click.UsageError("Give the verified value, as --verified METRIC or as --score.")
+        raise click.UsageError("Give the verified value, either as --verified METRIC or as --score.")
     data = packing.read(metrics, _MAX_METRICS)
     with connected(network, home, irys) as connection:
         client, key = connection.client, connection.wallet(keypair, VERIFIER)
@@ -103,7 +118,7 @@ def approve(
 
             meant = meaning(connection, project)
             if meant.convention is None:
-                raise click.UsageError(f"What a score means is not known: {meant.problem} Give --score.")
+                raise click.UsageError(f"The meaning of a score is unknown: {meant.problem} Use --score.")
             score = meant.convention.to_score(_decimal(verified))
         if score <= project.current_best_aggregate_score:  # before anything is uploaded
             raise error_for(ScoreNotImproved.code)
@@ -111,18 +126,21 @@ def approve(
         done = client.approve(key, found, project, verified_score=score, metrics=pinned)
         reward = done.event(MinerRewardMinted).amount
         more = {"score": score, "metrics_hash": pinned[0].hex(), "reward": reward}
-        words = f"is approved with the score {score:,}; {reward:,} {project.token_symbol} minted"
+        words = f"approved with score {score:,}; {reward:,} {project.token_symbol} minted"
         _say(as_json, proposal_id, "approved", done, words, more)
 
 
-@click.command()
+@click.command(cls=Command, examples=("chain proposal reject 7 --metrics measured.json",))
 @_review
 @irys_option
 @_metrics_option
 def reject(
     home: Path, network: str, as_json: bool, keypair: str | None, proposal_id: int, irys: str | None, metrics: Path
 ) -> None:
-    """Reject a proposal that you hold in review: its stake is slashed, half of it becomes claimable by you."""
+    """Reject a proposal under your review.
+
+    The stake is slashed; you can claim half of it.
+    """
     from chain.connection.opening import VERIFIER
     from chain.irys.client import Role
     from chain.program.events import StakeSlashed
@@ -137,17 +155,19 @@ def reject(
         done = connection.client.call(Reject(found.id, *pinned), key, project_id=found.project_id)
         slashed = done.event(StakeSlashed)
         more = {"burned": slashed.burned, "claimable": slashed.to_verifier_pool, "metrics_hash": pinned[0].hex()}
-        words = f"is rejected: {slashed.burned} burned, {slashed.to_verifier_pool} claimable"
+        words = f"rejected: {slashed.burned} burned, {slashed.to_verifier_pool} claimable"
         _say(as_json, proposal_id, "rejected", done, words, more)
 
 
-@click.command()
+@click.command(cls=Command, examples=("chain proposal expire 7", "chain proposal expire --all-due --project 0"))
 @common
 @keypair_option("miner")
-@click.option("--all-due", is_flag=True, help="Every proposal that is due; one that fails does not stop the rest.")
-@click.option("--project", "project_id", type=click.IntRange(0), help="With --all-due: of this project only.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Most with --all-due.")
-@click.argument("proposal_id", type=click.IntRange(0), required=False)
+@click.option("--all-due", is_flag=True, help="Expire every proposal that is due; a failure does not stop the rest.")
+@project_option("project_id", what="With --all-due: only this project.", default=None)
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="With --all-due: at most this many."
+)
+@click.argument("proposal_id", metavar="[ID]", type=click.IntRange(0), required=False)
 def expire(
     home: Path,
     network: str,
@@ -158,16 +178,17 @@ def expire(
     limit: int,
     proposal_id: int | None,
 ) -> None:
-    """End a proposal that nobody settled within 7 days; half of the slashed stake becomes claimable by you.
+    """Expire a proposal that nobody settled in 7 days.
 
-    With --all-due the exit status is 1 where one of them failed; run it again for what is left.
+    The stake is slashed; you can claim half of it. With --all-due the exit status is 1 if any of them failed; run the
+    command again for the rest.
     """
     from chain.connection.opening import MINER
     from chain.program.events import StakeSlashed
     from chain.program.instructions import Expire
 
     if all_due == (proposal_id is not None):
-        raise click.UsageError("Name a proposal, or give --all-due.")
+        raise click.UsageError("Give a proposal ID, or --all-due.")
     with connected(network, home) as connection:
         client, key = connection.client, connection.wallet(keypair, MINER)
         if proposal_id is not None:
@@ -175,7 +196,7 @@ def expire(
             done = client.call(Expire(due_now.id), key, project_id=due_now.project_id)
             slashed = done.event(StakeSlashed)
             more = {"burned": slashed.burned, "claimable": slashed.to_verifier_pool}
-            words = f"has expired: {slashed.burned} burned, {slashed.to_verifier_pool} claimable"
+            words = f"expired: {slashed.burned} burned, {slashed.to_verifier_pool} claimable"
             return _say(as_json, proposal_id, "expired", done, words, more)
         found = client.all_proposals() if project_id is None else client.proposals(project_id)
         chosen = due(found, client.network.clock().unix_timestamp)
@@ -185,13 +206,13 @@ def expire(
             f"proposal {row['proposal']} {row['status']}{': ' if row['problem'] else ''}{row['problem']}"
             for row in rows
         ]
-        lines += [f"{left} more are due: run it again"] if left else []
-        answer(as_json, rows, "\n".join(lines) or "nothing is due")
+        lines += [f"{left} more are due. Run the command again."] if left else []
+        answer(as_json, rows, "\n".join(lines) or "No proposal is due.")
         raise SystemExit(1 if failed else 0)
 
 
 def due(proposals: list[Proposal], now: int) -> list[Proposal]:
-    """Those that nobody settled within the expiry window, longest due first. A review lock does not put it off."""
+    """Those that nobody settled within the expiry window, longest due first. A review lock does not extend it."""
     from chain.program.accounts import EXPIRY_WINDOW_SECONDS, ProposalStatus
 
     unsettled = (ProposalStatus.PENDING, ProposalStatus.IN_REVIEW)
@@ -201,8 +222,8 @@ def due(proposals: list[Proposal], now: int) -> list[Proposal]:
 
 
 def _expire_each(client: Client, key: Keypair, chosen: list[Proposal]) -> list[dict[str, Any]]:
-    """Expire one after the other. One that is refused does not stop the rest; a wallet, a cap or a network that
-    would fail all of them does, and the result says so.
+    """Expire one after the other. A refused one does not stop the rest; a wallet, a cap or a network that would
+    fail all of them does, and the result says so.
     """
     from chain.errors import ChainError, TransactionFailed
     from chain.program.instructions import Expire
@@ -223,7 +244,7 @@ def _expire_each(client: Client, key: Keypair, chosen: list[Proposal]) -> list[d
 
 
 def _ours(proposal: Proposal, key: Pubkey) -> None:
-    """The program's own refusal, before anything is uploaded, unless `key` holds the review."""
+    """Refuse as the program would, before anything is uploaded, unless `key` holds the review."""
     from chain.program.accounts import ProposalStatus
     from chain.program.errors import WrongReviewer, WrongStatus, error_for
 

@@ -1,4 +1,4 @@
-"""`chain token`: buy, sell and count a project's tokens, and claim rewards."""
+"""`chain token`: buy and sell a project's tokens, show balances, claim rewards."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands import connected, keypair_option
-from chain.commands.options import answer, common
+from chain.commands import Sol, amount, connected, keypair_option, project_option
+from chain.commands.options import Commands, answer, common, signing
 
 if TYPE_CHECKING:
     from chain.money.trade import Trade
 
-_SLIPPAGE = "How far the average price may be from that of the next token, for instance 2.5."
+_SLIPPAGE = "Allow the average price to differ by this much from the next token's, for example 2.5."
 _LANDED_SHORT = (
-    "warning: it landed worse than asked. The wallet's balance changed from elsewhere meanwhile, so the transaction's "
-    "guard did not see it."
+    "warning: the trade landed at a worse price than you allowed. The wallet's balance changed at the same time, so "
+    "the guard in the transaction did not notice."
 )
+
+
+def _price(context: click.Context, parameter: click.Parameter, value: str | None) -> Decimal | None:
+    """A price in SOL, as lamports; it may have fractions of them."""
+    number = _number(context, parameter, value)
+    return None if number is None else number * 10**9
 
 
 def _number(context: click.Context, parameter: click.Parameter, value: str | None) -> Decimal | None:
@@ -28,7 +34,7 @@ def _number(context: click.Context, parameter: click.Parameter, value: str | Non
         return None
     try:
         number = Decimal(value)
-        fits = number == 0 or Decimal("1e-9") <= number <= 10**12
+        fits = number == 0 or Decimal("1e-18") <= number <= 10**12
     except ArithmeticError:
         fits = False
     if not fits:
@@ -36,30 +42,34 @@ def _number(context: click.Context, parameter: click.Parameter, value: str | Non
     return number
 
 
-@click.group()
+@click.group(cls=Commands)
 def token() -> None:
-    """Buy, sell and count a project's tokens, and claim rewards.
+    """Buy and sell a project's tokens, claim rewards.
 
-    The program has no bounds of its own on a trade's price. With one of the options for it a trade is simulated first,
-    refused where it is worse than asked, and sent with a guard that makes it fail as a whole should the price move
-    before it lands. What is left: tokens or SOL that reach the wallet from elsewhere in these seconds count as if the
-    trade had given them; the result is checked again afterwards.
+    The program itself does not limit a trade's price. With --slippage or another limit, a trade is simulated first,
+    refused if it is worse than you allow, and sent with a guard that makes it fail if the price moves before it lands.
+    One gap remains: tokens or SOL that reach the wallet from elsewhere in those seconds count as part of the trade. The
+    result is checked again afterwards.
     """
 
 
 def _trade(command: Callable[..., Any]) -> Callable[..., Any]:
-    project = click.option(
-        "--project", "project_id", type=click.IntRange(0), default=0, show_default=True, help="Project id."
-    )
-    return common(project(keypair_option("miner")(command)))
+    return common(project_option("project_id")(keypair_option("miner")(command)))
 
 
-@token.command("buy")
+@token.command(
+    "buy",
+    examples=(
+        "chain token buy 0.05",
+        "chain token buy 0.05 --slippage 2 --network devnet",
+        "chain token buy --lamports 303000 --min-tokens 3",
+    ),
+)
 @_trade
-@click.option("--min-tokens", type=click.IntRange(1), help="Refuse to get fewer than this.")
-@click.option("--max-price", callback=_number, metavar="LAMPORTS", help="Refuse to pay more per token on average.")
+@click.option("--min-tokens", type=click.IntRange(1), help="Refuse to receive fewer tokens.")
+@click.option("--max-price", callback=_price, metavar="SOL", help="Refuse a higher average price per token.")
 @click.option("--slippage", callback=_number, metavar="PERCENT", help=_SLIPPAGE)
-@click.argument("lamports", type=click.IntRange(1))
+@amount
 def token_buy(
     home: Path,
     network: str,
@@ -69,9 +79,11 @@ def token_buy(
     min_tokens: int | None,
     max_price: Decimal | None,
     slippage: Decimal | None,
-    lamports: int,
+    lamports: int | None,
 ) -> None:
-    """Spend up to LAMPORTS on tokens at the curve's price."""
+    """Buy tokens for up to SOL, at the curve's price."""
+    if lamports is None:
+        raise click.UsageError("Give an amount in SOL, for example 0.05.")
     from chain.connection.opening import MINER
     from chain.money import trade
 
@@ -79,12 +91,14 @@ def token_buy(
         found = connection.client.project(project_id)
         bounds = trade.Bounds(min_tokens, max_price, slippage)
         done = trade.buy(connection.client, connection.wallet(keypair, MINER), found, lamports, bounds)
-        _say(as_json, done, f"bought {done.tokens} {found.token_symbol} for {done.lamports:,} lamports")
+        _say(as_json, done, f"bought {done.tokens} {found.token_symbol} for {done.lamports / 10**9:.9f} SOL")
 
 
-@token.command("sell")
+@token.command(
+    "sell", examples=("chain token sell 3", "chain token sell 3 --slippage 2", "chain token sell 3 --min-sol 0.0003")
+)
 @_trade
-@click.option("--min-lamports", type=click.IntRange(1), help="Refuse to get fewer than this for all of them.")
+@click.option("--min-sol", type=Sol(), help="Refuse to receive less for all of them.")
 @click.option("--slippage", callback=_number, metavar="PERCENT", help=_SLIPPAGE)
 @click.argument("amount", type=click.IntRange(1))
 def token_sell(
@@ -93,7 +107,7 @@ def token_sell(
     as_json: bool,
     project_id: int,
     keypair: str | None,
-    min_lamports: int | None,
+    min_sol: int | None,
     slippage: Decimal | None,
     amount: int,
 ) -> None:
@@ -103,9 +117,9 @@ def token_sell(
 
     with connected(network, home) as connection:
         found = connection.client.project(project_id)
-        bounds = trade.Bounds(min_lamports, None, slippage)
+        bounds = trade.Bounds(min_sol, None, slippage)
         done = trade.sell(connection.client, connection.wallet(keypair, MINER), found, amount, bounds)
-        _say(as_json, done, f"sold {done.tokens} {found.token_symbol} for {done.lamports:,} lamports")
+        _say(as_json, done, f"sold {done.tokens} {found.token_symbol} for {done.lamports / 10**9:.9f} SOL")
 
 
 def _say(as_json: bool, done: Trade, text: str) -> None:
@@ -114,10 +128,12 @@ def _say(as_json: bool, done: Trade, text: str) -> None:
     answer(as_json, {"tokens": done.tokens, "lamports": done.lamports}, text)
 
 
-@token.command("balance")
-@_trade
+@token.command("balance", examples=("chain token balance", "chain token balance --keypair verifier --json"))
+@signing
+@project_option("project_id")
+@keypair_option("miner")
 def token_balance(home: Path, network: str, as_json: bool, project_id: int, keypair: str | None) -> None:
-    """Tokens that a wallet holds, and what it may claim."""
+    """Show the tokens that a wallet holds and can claim."""
     from chain.connection.opening import MINER
 
     with connected(network, home) as connection:
@@ -127,14 +143,17 @@ def token_balance(home: Path, network: str, as_json: bool, project_id: int, keyp
         answer(
             as_json,
             {"address": str(key), "tokens": held, "claimable": claimable},
-            f"{key} holds {held} {found.token_symbol}, may claim {claimable}",
+            f"{key} holds {held} {found.token_symbol}, can claim {claimable}",
         )
 
 
-@token.command("claim-reward")
+@token.command("claim-reward", examples=("chain token claim-reward", "chain token claim-reward --keypair verifier"))
 @_trade
 def token_claim_reward(home: Path, network: str, as_json: bool, project_id: int, keypair: str | None) -> None:
-    """Take out what slashed stakes have made claimable, as `chain token balance` shows it."""
+    """Claim your share of slashed stakes.
+
+    `chain token balance` shows how much can be claimed.
+    """
     from chain.connection.opening import MINER
     from chain.program.events import RewardClaimed
 

@@ -9,29 +9,35 @@ from typing import Any
 import click
 
 from chain.commands import address_of, connected, keypair_option
-from chain.commands.options import answer, common
+from chain.commands.options import Commands, answer, common
 
 
-@click.group()
+@click.group(cls=Commands)
 def verifier() -> None:
-    """The program's allowlist of verifiers; only its authority may change it."""
+    """Change the allowlist of verifiers (authority only)."""
 
 
 def _allowlist(command: Callable[..., Any]) -> Callable[..., Any]:
     return common(keypair_option("authority")(click.argument("address")(command)))
 
 
-@verifier.command("add")
+@verifier.command("add", examples=("chain verifier add verifier", "chain verifier add 9xQe…VFin --network localnet"))
 @_allowlist
 def verifier_add(home: Path, network: str, as_json: bool, keypair: str | None, address: str) -> None:
-    """Register ADDRESS (or a wallet's name) as a verifier."""
+    """Add ADDRESS to the allowlist of verifiers.
+
+    ADDRESS is a public key, or the name of a wallet.
+    """
     _change_allowlist(home, network, as_json, keypair, address, add=True)
 
 
-@verifier.command("remove")
+@verifier.command("remove", examples=("chain verifier remove verifier",))
 @_allowlist
 def verifier_remove(home: Path, network: str, as_json: bool, keypair: str | None, address: str) -> None:
-    """Take ADDRESS (or a wallet's name) off the allowlist."""
+    """Remove ADDRESS from the allowlist of verifiers.
+
+    ADDRESS is a public key, or the name of a wallet.
+    """
     _change_allowlist(home, network, as_json, keypair, address, add=False)
 
 

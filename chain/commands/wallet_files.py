@@ -1,4 +1,4 @@
-"""The commands of `chain wallet` that make keys and guard them: new, import, encrypt, unlock, forget."""
+"""The commands of `chain wallet` that create and protect keys: new, import, encrypt, unlock, forget."""
 
 from __future__ import annotations
 
@@ -9,34 +9,32 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands.options import answer, home_option, json_option, passphrase_option, passphrases
+from chain.commands.options import Command, answer, home_option, json_option, passphrase_option, passphrases
 
 if TYPE_CHECKING:
     from solders.pubkey import Pubkey
 
-_encrypted_option = click.option(
-    "--encrypted", is_flag=True, help="Encrypt the file: --passphrase-file's passphrase, or asked for."
-)
+_encrypted_option = click.option("--encrypted", is_flag=True, help="Encrypt the file with a passphrase.")
 _keychain_option = click.option(
-    "--keychain", is_flag=True, help="Encrypt the file, and keep its passphrase in the OS keychain."
+    "--keychain", is_flag=True, help="Encrypt the file and keep its passphrase in the OS keychain."
 )
 
 
 def _local(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of commands that touch no network."""
-    return home_option(json_option(passphrase_option(command)))
+    """Options of commands that use no network."""
+    return passphrase_option(home_option(json_option(command)))
 
 
-@click.command("new")
+@click.command("new", cls=Command, examples=("chain wallet new savings", "chain wallet new savings --keychain"))
 @_local
 @_encrypted_option
 @_keychain_option
 @click.argument("name")
 def new(home: Path, as_json: bool, encrypted: bool, keychain: bool, name: str) -> None:
-    """Make a wallet file; an existing one is never overwritten.
+    """Create a wallet. An existing one is never overwritten.
 
-    A plain file is a standard Solana keypair. An encrypted one opens with its passphrase only, wherever a
-    command takes --keypair NAME. There is no way back from a lost passphrase: keep a copy of it elsewhere.
+    A plain file is a standard Solana keypair. An encrypted one opens only with its passphrase, wherever a command takes
+    --keypair NAME. A lost passphrase cannot be recovered: keep a copy of it elsewhere.
     """
     from chain.wallet import wallet as wallets
 
@@ -47,16 +45,17 @@ def new(home: Path, as_json: bool, encrypted: bool, keychain: bool, name: str) -
     _made(as_json, name, key, path, secret is not None)
 
 
-@click.command("import")
+@click.command("import", cls=Command, examples=("chain wallet import main ~/.config/solana/id.json --encrypted",))
 @_local
 @_encrypted_option
 @_keychain_option
 @click.argument("name")
 @click.argument("file", type=click.Path(path_type=Path))
 def import_(home: Path, as_json: bool, encrypted: bool, keychain: bool, name: str, file: Path) -> None:
-    """Make the wallet NAME from a keypair FILE (Solana's, or encrypted by this client), which stays as it is.
+    """Create the wallet NAME from a keypair FILE.
 
-    An encrypted FILE stays encrypted: it is opened once and kept under the same passphrase.
+    FILE is a Solana keypair, or a wallet encrypted by this client; it is not changed. A wallet from an encrypted FILE
+    is encrypted with the same passphrase.
     """
     from chain.wallet import passphrase
     from chain.wallet import wallet as wallets
@@ -79,22 +78,22 @@ def import_(home: Path, as_json: bool, encrypted: bool, keychain: bool, name: st
     _made(as_json, name, entry.address, path, entry.encrypted)
 
 
-@click.command()
+@click.command(cls=Command, examples=("chain wallet encrypt miner", "chain wallet encrypt miner --keychain"))
 @_local
 @_keychain_option
 @click.argument("name")
 def encrypt(home: Path, as_json: bool, keychain: bool, name: str) -> None:
-    """Turn the plain wallet NAME (or keypair file) into an encrypted one, in its place.
+    """Encrypt the plain wallet NAME in place.
 
-    The plain file goes once the encrypted one was read back and unlocked. Copies of it elsewhere, such as
-    backups, stay plain.
+    NAME may be a keypair file. The plain file is removed once the encrypted one was read back and unlocked. Copies
+    elsewhere, such as backups, stay plain.
     """
     from chain.errors import ChainError
     from chain.wallet import wallet as wallets
 
     path = wallets.locate(home, name)
     if wallets.look(path).encrypted:
-        raise ChainError(f"The wallet {name} is encrypted already.", "Nothing was changed.")
+        raise ChainError(f"The wallet {name} is already encrypted.", "Nothing was changed.")
     with _new_passphrase(path, True, keychain) as secret:
         assert secret is not None
         key = wallets.encrypt(path, secret)
@@ -102,13 +101,14 @@ def encrypt(home: Path, as_json: bool, keychain: bool, name: str) -> None:
     _made(as_json, name, key, path, True)
 
 
-@click.command()
+@click.command(cls=Command, examples=("chain wallet unlock miner",))
 @_local
 @click.argument("name")
 def unlock(home: Path, as_json: bool, name: str) -> None:
-    """Keep the passphrase of the encrypted wallet NAME in the OS keychain, so that it is not asked for again.
+    """Keep a wallet's passphrase in the OS keychain.
 
-    The passphrase is tried first. Whoever is logged in as you can then use the wallet; `forget` ends that.
+    The passphrase is checked first. Afterwards anyone logged in as you can use the wallet, until you run
+    `chain wallet forget`.
     """
     from chain.wallet import passphrase
     from chain.wallet import wallet as wallets
@@ -120,21 +120,25 @@ def unlock(home: Path, as_json: bool, name: str) -> None:
     with wiped(secret):
         store.unlock(secret, origin)
         passphrase.remember(store.address, secret)
-    answer(as_json, {"name": name, "address": str(store.address), "keychain": True}, f"{store.address} opens by itself")
+    answer(
+        as_json,
+        {"name": name, "address": str(store.address), "keychain": True},
+        f"{store.address} opens without asking from now on",
+    )
 
 
-@click.command()
+@click.command(cls=Command, examples=("chain wallet forget miner",))
 @home_option
 @json_option
 @click.argument("name")
 def forget(home: Path, as_json: bool, name: str) -> None:
-    """Take the passphrase of the encrypted wallet NAME out of the OS keychain."""
+    """Remove a wallet's passphrase from the OS keychain."""
     from chain.wallet import passphrase
     from chain.wallet import wallet as wallets
 
     address = wallets.sealed(wallets.locate(home, name)).address
     removed = passphrase.forget(address)
-    words = "was taken out of the keychain" if removed else "was not in the keychain"
+    words = "was removed from the keychain" if removed else "was not in the keychain"
     answer(
         as_json,
         {"name": name, "address": str(address), "removed": removed},
@@ -147,14 +151,14 @@ COMMANDS = (new, import_, encrypt, unlock, forget)
 
 @contextmanager
 def _new_passphrase(path: Path, encrypted: bool, keychain: bool) -> Iterator[bytearray | None]:
-    """A new wallet's passphrase, wiped at the end; None for a plain one. What is missing is refused first."""
+    """A new wallet's passphrase, wiped at the end; None for a plain one. Refuses before anything is written."""
     from chain.wallet import passphrase
     from chain.wallet.keystore import wiped
 
     source = passphrases()
     if not (encrypted or keychain):
         if source.file is not None:
-            raise click.UsageError("--passphrase-file encrypts only with --encrypted or --keychain.")
+            raise click.UsageError("--passphrase-file needs --encrypted or --keychain.")
         yield None
         return
     if keychain:
@@ -164,7 +168,7 @@ def _new_passphrase(path: Path, encrypted: bool, keychain: bool) -> Iterator[byt
 
 
 def _keep(address: Pubkey, secret: bytearray | None, keychain: bool) -> None:
-    """Put the passphrase into the keychain where that was asked for; the wallet is on disk already."""
+    """Keep the passphrase in the keychain if that was asked for; the wallet is on disk by now."""
     from chain.wallet import passphrase
 
     if keychain and secret is not None:

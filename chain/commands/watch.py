@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from chain.commands.options import common, open_connection
+from chain.commands import project_option
+from chain.commands.options import Command, open_connection, reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,7 @@ _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def _when(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
-    """Seconds since 1970 of "all", of a stretch of time before now, or of a date and time (UTC)."""
+    """Seconds since 1970: of "all", of a duration before now, or of a date and time (UTC)."""
     if value is None or value == "all":
         return None if value is None else 0
     if match := re.fullmatch(r"([0-9]{1,6})([mhdw])", value):
@@ -29,24 +30,33 @@ def _when(_: click.Context, __: click.Parameter, value: str | None) -> int | Non
         time = datetime.fromisoformat(value)
         return max(0, int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()))
     except (ValueError, OverflowError):
-        raise click.BadParameter(f"{value!r} is no time; give all, 90m, 12h, 7d, 2w or 2026-05-31T12:00.") from None
+        raise click.BadParameter(
+            f"{value!r} is not a valid time. Use all, 90m, 12h, 7d, 2w or 2026-05-31T12:00."
+        ) from None
 
 
-@click.command()
-@common
-@click.option("--once", is_flag=True, help="Read what there is, print it and end.")
+@click.command(
+    cls=Command, examples=("chain watch", "chain watch --since 7d", "chain watch --once --json --network devnet")
+)
+@reading
+@project_option("project_id", what="Project to watch.")
+@click.option("--once", is_flag=True, help="Print the new events, then exit.")
 @click.option(
     "--since",
     metavar="WHEN",
     callback=_when,
-    help="First print the events from then on: all, 90m, 12h, 7d, 2w, or a date such as 2026-05-31.",
+    help="First print past events from then on: all, 90m, 12h, 7d, 2w, or a date such as 2026-05-31.",
 )
 @click.option(
-    "--every", default=5.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Seconds between polls."
+    "--every",
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    type=click.FloatRange(0.1, 3600),
+    help="Time between polls.",
 )
-@click.option("--websocket", metavar="URL", help="Subscribe here. [default: the RPC node's own]")
-@click.option("--poll", is_flag=True, help="Do not subscribe.")
-@click.argument("project_id", type=click.IntRange(0), default=0)
+@click.option("--websocket", metavar="URL", help="Subscribe at this address. [default: the RPC node's own]")
+@click.option("--poll", is_flag=True, help="Poll only; do not subscribe.")
 def watch(
     home: Path,
     network: str,
@@ -58,13 +68,13 @@ def watch(
     poll: bool,
     project_id: int,
 ) -> None:
-    """Print the events of project PROJECT_ID [default: 0] as they happen, until Ctrl-C; --json: an object a line.
+    """Print a project's events as they happen, until Ctrl-C.
 
-    Events are also kept in an index under --home, so that a later run goes on where this one ended and first
-    prints what it missed. Without --since, history from before the first run is read in the background and not
-    printed; `chain watch --once` reads all of it and prints what this index did not have yet.
+    Events are kept in an index under --home: the next run first prints what it missed. Without --since, history from
+    before the first run is indexed in the background and not printed; --once reads all of it and prints what the
+    index did not have. With --json, each event is one line.
 
-    An event that was printed and then vanished with its fork is printed again, as VANISHED ("removed": true).
+    An event whose fork was dropped is printed again as VANISHED ("removed": true).
     """
     import json
     import threading
@@ -79,7 +89,7 @@ def watch(
         opened = connection.network
         try:
             with Follower(opened, project_id, index_path(home, opened)) as follower:
-                follower.refresh()  # refuses a project that does not exist, before anything is waited for
+                follower.refresh()  # refuses an unknown project before any waiting
                 meant = None if as_json else meaning(connection, follower.project)
 
                 def tell(found: Sequence[IndexedEvent]) -> None:
@@ -97,7 +107,7 @@ def watch(
                 url = None if poll else websocket or url_of(opened)
                 follow(follower, tell, _words, url=url, every=every, stop=threading.Event(), since=since)
         except KeyboardInterrupt:
-            _words("stopped; nothing is lost")
+            _words("Stopped. Run the same command to resume.")
             raise SystemExit(130) from None
 
 

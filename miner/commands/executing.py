@@ -1,4 +1,4 @@
-"""The options of `miner run` that say where trials are measured."""
+"""The options of `miner run` for where trials are measured."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from chain.commands.options import EXECUTORS, grouped
 from miner.executors.choice import LOCAL, RAY, Executing
 
 
@@ -21,27 +22,29 @@ def executing(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, executing=Executing(**chosen), **given)
 
     options = [
-        click.option(
+        grouped(
+            EXECUTORS,
             "--executor",
             type=click.Choice([LOCAL, RAY]),
             default=LOCAL,
             show_default=True,
-            help="Where trials are measured: here, or on the machines of a Ray cluster that are of this machine's "
-            "class and have its data snapshot, one trial on each. What is to be submitted is confirmed here.",
+            help="Where to measure trials: on this machine, or on the machines of a Ray cluster that have the same "
+            "hardware class and data snapshot. Confirming tests always run on this machine.",
         ),
-        click.option(
+        grouped(
+            EXECUTORS,
             "--ray-address",
             metavar="ADDRESS",
             default="auto",
             show_default=True,
-            help="ray: the cluster's head as HOST:PORT; auto is the cluster that this machine is part of.",
+            help="ray: head of the cluster, as HOST:PORT; auto is the cluster this machine belongs to.",
         ),
-        click.option(
+        grouped(
+            EXECUTORS,
             "--ray-home",
             metavar="DIR",
             default="",
-            help="ray: folder of environment, data and noise on each machine. [default: ARMLX_HOME there, else its "
-            "user's data folder]",
+            help="ray: home folder on each machine. [default: ARMLX_HOME there, else the user's data folder]",
         ),
     ]
     for option in reversed(options):

@@ -1,4 +1,4 @@
-"""`miner init`: fetch a project, verify it, lay it out, and say what this machine lacks for it."""
+"""`miner init`: fetch a project, verify it, lay it out, and report what this machine lacks for it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands.options import agrees as agrees_to
-from chain.commands.options import answer, common, open_connection
+from chain.commands.options import Command as HelpfulCommand, agrees as agrees_to, answer, open_connection, reading
+from chain.commands import irys_option, project_option
 from common.resources import shown
 
 if TYPE_CHECKING:
@@ -20,18 +20,21 @@ if TYPE_CHECKING:
     from trainer.project.task import Task
 
 
-@click.command()
-@common
-@click.option("--project", required=True, type=click.IntRange(min=0), help="Project id.")
+@click.command(
+    cls=HelpfulCommand, examples=("miner init --project 0 --network devnet", "miner init --project 0 armlx --yes")
+)
+@reading
+@project_option(required=True, default=None)
 @click.argument("folder", required=False, metavar="[DIR]", type=click.Path(path_type=Path))
-@click.option("--irys", metavar="URL", envvar="ARMLX_IRYS", help="Irys node, where it is not the network's own.")
-@click.option("--yes", is_flag=True, help="Agree to the project's setup commands; they are shown all the same.")
+@irys_option
+@click.option("--yes", is_flag=True, help="Run the project's setup commands without asking.")
 @click.option(
     "--setup-minutes",
+    metavar="MINUTES",
     type=click.FloatRange(min=0, min_open=True),
     default=60.0,
     show_default=True,
-    help="Most that one setup command may take.",
+    help="Time limit of one setup command.",
 )
 def init(
     home: Path,
@@ -43,14 +46,16 @@ def init(
     yes: bool,
     setup_minutes: float,
 ) -> None:
-    """Fetch a project, verify it and lay it out as a git work tree in DIR, by default a folder named by its token.
+    """Fetch a project into a git work tree and check this machine.
 
-    Each artifact's SHA-256, signature and owner are checked against the chain before it is used. The snapshot is the
-    tree's first commit, the best approved code a second one on a branch of its own. Then this machine is looked at:
-    what is there, what is missing and how to get it.
+    DIR is the new work tree. [default: a folder named after the project's token]
 
-    The project's setup commands are its author's code and run with your rights, though with none of your
-    environment: each is shown, and run only if you agree. Nothing else of the project is run.
+    Each artifact's SHA-256, signature and owner are checked against the chain before it is used. The snapshot becomes
+    the first commit; the best approved code is a second one, on its own branch. Then the command reports what this
+    machine has, what is missing and how to get it.
+
+    The project's setup commands are its author's code. They run with your user's rights and without your environment
+    variables. Each is shown first and runs only if you agree; nothing else of the project runs.
     """
     from common.terminal import View
     from miner.setup import init as steps
@@ -74,12 +79,12 @@ def init(
         where = {"network": connection.network.name, "program_id": str(connection.network.program_id)}
         branch = steps.lay_out(folder, account, parsed, artifacts, where)
     view.say(f"✓ work tree: {folder}, on branch {branch}")
-    with view.step("looking at this machine"):
+    with view.step("checking this machine"):
         facts = readiness.read(parsed, home)
     try:
         results = _set_up(folder, parsed, Path(facts.data_folder), yes, setup_minutes * 60, view, as_json)
     except KeyboardInterrupt:
-        view.say(f"\nstopped; {folder} is complete, and the setup commands can be run there")
+        view.say(f"\nStopped. {folder} is complete; you can run the setup commands there.")
         raise SystemExit(130) from None
     if any(result.state in ("done", "failed") for result in results):
         facts = readiness.read(parsed, home)
@@ -103,12 +108,12 @@ def init(
 
 
 def _set_up(folder: Path, parsed: Task, cache: Path, yes: bool, seconds: float, view: View, quiet: bool) -> list[SetUp]:
-    """Show the setup commands, ask for each, run those agreed to."""
+    """Show the setup commands, ask about each, run those agreed to."""
     from miner.setup import prepare
 
     wanted = prepare.commands(parsed.protocol.raw)
     if wanted and not quiet:
-        view.say("\nthe project asks for these commands, its author's code with your rights:", style="bold")
+        view.say("\nThe project wants to run these commands, with your user's rights:", style="bold")
         for number, command in enumerate(wanted, 1):
             view.say(f"  {number}. {command.text}" + (f"  ({command.problem})" if command.problem else ""))
 
@@ -140,6 +145,6 @@ def _text(folder: Path, branch: str, points: list[Requirement], results: list[Se
     lines += [f"  {point.line}" for point in points]
     left = [result for result in results if result.state != "done"]
     if left:
-        lines += ["", "setup commands that have not run (in that folder):"]
+        lines += ["", "setup commands still to run (in that folder):"]
         lines += [f"  {result.command}  ({result.state})" for result in left]
     return "\n".join([*lines, "", "next:", f"  {command}"])

@@ -1,4 +1,4 @@
-"""`miner status`, `miner report`, `miner export`: what the miner's owner looks at. None of them changes a session."""
+"""`miner status`, `miner report`, `miner export`: reading sessions. None of them changes one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands.options import answer, home_option, json_option, open_connection
+from chain.commands import irys_option, project_option
+from chain.commands.options import NETWORK, Command, answer, grouped, home_option, json_option, open_connection
 
 if TYPE_CHECKING:
     from chain.connection.opening import Connection
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
 
 
 def _which(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say which session is meant."""
+    """Options that select a session."""
     options = [
+        project_option(what="Only sessions of this project.", default=None),
+        click.option("--session", metavar="NAME", help="Only the session with this name. [default: the only one]"),
+        grouped(
+            NETWORK,
+            "--network",
+            metavar="NAME|URL",
+            envvar="ARMLX_NETWORK",
+            help="Only sessions on this network. [env: ARMLX_NETWORK]",
+        ),
         home_option,
-        click.option("--network", envvar="ARMLX_NETWORK", help="Only sessions on this network, or an RPC URL."),
-        click.option("--project", type=click.IntRange(min=0), help="Only sessions of this project."),
-        click.option("--session", metavar="NAME", help="The session of this name. [default: the only one]"),
         json_option,
     ]
     for option in reversed(options):
@@ -31,19 +38,16 @@ def _which(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-_chain_options = (
-    click.option("--offline", is_flag=True, help="Do not ask the chain."),
-    click.option("--irys", metavar="URL", envvar="ARMLX_IRYS", help="Irys node, where it is not the network's own."),
-)
+_offline_option = click.option("--offline", is_flag=True, help="Do not query the chain.")
 
 
-@click.command()
+@click.command(cls=Command, examples=("miner status", "miner status --project 0 --network devnet --json"))
 @_which
 def status(home: Path, network: str | None, project: int | None, session: str | None, as_json: bool) -> None:
-    """Show what the sessions under --home are doing, also while they mine.
+    """Show the progress of sessions, also of running ones.
 
-    Trials, what was kept, the best so far, submissions and their state, spend, the last starts and where the records
-    are. Nothing is locked and no chain is asked. Sessions that a newer one took the place of are shown by --session.
+    Trials, improvements, the best so far, submissions and their state, spending, recent starts, and the folder of the
+    records. Nothing is locked and the chain is not queried. Use --session to see one that a newer session replaced.
     """
     from miner.journal import sessions
     from miner.report.status import status as of
@@ -54,19 +58,24 @@ def status(home: Path, network: str | None, project: int | None, session: str | 
         every = sessions.find(home, network=network, project=project)
         found = [entry for entry in every if not entry.until]
     shown = [of(entry) for entry in found]
-    text = "\n\n".join(text for _, text in shown) or f"no session under {home / 'work'}; begin one with `miner run`"
+    text = "\n\n".join(text for _, text in shown) or f"No sessions in {home / 'work'}. Start one with `miner run`."
     answer(as_json, [document for document, _ in shown], text)
 
 
-@click.command()
+@click.command(cls=Command, examples=("miner report --open", "miner report --output report.html --png report.png"))
 @_which
-@_chain_options[0]
-@_chain_options[1]
+@_offline_option
+@irys_option
 @click.option(
-    "--output", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="[default: in its folder]"
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write. [default: report.html in the session's folder]",
 )
-@click.option("--png", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Main chart as PNG, too.")
-@click.option("--open", "show", is_flag=True, help="Open the page in the browser.")
+@click.option(
+    "--png", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Also write the main chart as PNG."
+)
+@click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
 def report(
     home: Path,
     network: str | None,
@@ -79,9 +88,10 @@ def report(
     png: Path | None,
     show: bool,
 ) -> None:
-    """Write one HTML page on a session: val_bpb over trials, the track record, time, every trial with diff and log.
+    """Write an HTML report of a session.
 
-    The page stands alone: it loads nothing and runs no script. --json prints its numbers as well.
+    It shows val_bpb over trials, improvements, time, and every trial with its diff and log. The page loads nothing and
+    runs no script. --json also prints its numbers.
     """
     import webbrowser
 
@@ -107,7 +117,7 @@ def report(
             drawn = picture.progress(gathered.summary, gathered.about.token_name or found.name)
         _write(png, drawn)
     if show and not webbrowser.open(output.absolute().as_uri()):
-        view.say(f"no browser could be opened here; the page is {output}", style="yellow")
+        view.say(f"Cannot open a browser here. The page is {output}.", style="yellow")
     numbers = {
         "session": found.name,
         "page": str(output),
@@ -122,10 +132,10 @@ def report(
     answer(as_json, numbers, f"{output}" + (f"\n{png}" if png else ""))
 
 
-@click.command()
+@click.command(cls=Command, examples=("miner export results", "miner export results --offline"))
 @_which
-@_chain_options[0]
-@_chain_options[1]
+@_offline_option
+@irys_option
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 def export(
     home: Path,
@@ -137,9 +147,10 @@ def export(
     irys: str | None,
     directory: Path,
 ) -> None:
-    """Write results.tsv, trials.jsonl and network_state.json into DIR, as other OpenResearch clients read them.
+    """Export a session for other OpenResearch clients.
 
-    network_state.json holds the chain's best of now; --offline leaves it out.
+    Writes results.tsv, trials.jsonl and network_state.json into DIR. The last one holds the current on-chain best;
+    --offline omits it.
     """
     from chain.errors import ChainError
     from miner.journal import sessions
@@ -159,7 +170,7 @@ def export(
 
 
 def _network(found: SessionFolder, given: str | None) -> str:
-    """What to connect to: as given, as the session wrote it down, or as its folder is named."""
+    """The network to query: as given, as recorded by the session, or by its folder's name."""
     from miner.journal import about
 
     return given or about.load(found.folder).network or found.network
@@ -177,7 +188,7 @@ def _open(home: Path, network: str, irys: str | None) -> Connection:
 def _on_chain(
     found: SessionFolder, home: Path, network: str | None, irys: str | None, say: Callable[[str], None]
 ) -> OnChain | None:
-    """The chain's state; None, and said so, where it cannot be had."""
+    """The chain's state; None, with a message, if it cannot be read."""
     from chain.errors import ChainError
     from miner.report import onchain
 
@@ -185,7 +196,7 @@ def _on_chain(
         with _open(home, _network(found, network), irys) as connection:
             return onchain.read(connection, found.project, found.wallet)
     except ChainError as error:
-        say(f"the chain could not be read, the page shows what the session saw of it: {error.problem}")
+        say(f"Cannot read the chain; the page shows what the session last saw. {error.problem}")
         return None
 
 
@@ -195,7 +206,7 @@ def _write(path: Path, data: bytes) -> None:
     try:
         write_atomic(path, data)
     except OSError as error:
-        raise click.ClickException(f"{path} cannot be written: {error.strerror}. Name another file.") from None
+        raise click.ClickException(f"Cannot write {path}: {error.strerror}. Choose another file.") from None
 
 
 def register(group: click.Group) -> None:

@@ -1,4 +1,4 @@
-"""The `miner` command: mine a project, submit a train.py."""
+"""The `miner` program: mine a project, submit a train.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from chain.commands.options import Commands, agrees, answer, common, open_connection, stoppable, versioned
+from chain.commands.options import STOPPING, WALLET, agrees, answer, common, grouped, open_connection, program, stoppable
+from chain.commands import irys_option, keypair_option, project_option
 from miner.commands import look
 from miner.commands.executing import executing
 from miner.commands.init import init
@@ -17,13 +18,11 @@ from miner.executors.choice import Executing
 from miner.proposers.choice import Proposing
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@versioned
+@program("miner")
 def main() -> None:
-    """Mine OpenResearch projects: find a train.py with a lower val_bpb, prove it, submit it on chain.
+    """Mine OpenResearch projects: find a better train.py, confirm it, submit it.
 
-    `miner run` with nothing else works on any machine: it uses a local network inside this process, on
-    which nothing is real and nothing leaves the machine.
+    Try `miner run`: without options it uses the practice network (local, no real tokens) and works on any machine.
     """
 
 
@@ -32,29 +31,38 @@ main.add_command(init)
 
 
 def _who(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say which project is mined and with whose key."""
+    """Options for the project to mine and the key to use."""
     options = [
-        click.option(
-            "--project",
-            type=click.IntRange(min=0),
-            help="Project id. [default: the only one, or the smoke project]",
+        project_option(
+            what="Project ID. [default: the only one, or the smoke project]", default=None, show_default=False
         ),
-        click.option("--keypair", metavar="NAME|FILE", help="Wallet that stakes. [default: the home's wallet 'miner']"),
-        click.option("--reward-recipient", metavar="ADDRESS", help="Who gets the reward. [default: the wallet]"),
-        click.option("--stake", type=click.IntRange(min=1), default=1, show_default=True, help="Tokens to stake."),
+        keypair_option("miner"),
+        grouped(
+            WALLET,
+            "--reward-recipient",
+            metavar="ADDRESS",
+            help="Address that receives the reward. [default: the wallet]",
+        ),
+        grouped(
+            WALLET,
+            "--stake",
+            metavar="TOKENS",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Tokens to stake on a proposal.",
+        ),
         click.option("--yes", is_flag=True, help="Do not ask before staking on a network that is not local."),
-        click.option("--trust-harness", is_flag=True, help="Let the project's own prepare.py prepare its data here."),
-        click.option(
-            "--irys", metavar="URL", envvar="ARMLX_IRYS", help="Irys node, where it is not the network's own."
-        ),
+        click.option("--trust-harness", is_flag=True, help="Run the project's own prepare.py to prepare its data."),
+        irys_option,
         click.option(
             "--publish",
             type=click.Choice(["smoke", "armlx"]),
             default="smoke",
             show_default=True,
-            help="The bundled project that a local network without any gets: for minutes, or at full size.",
+            help="Bundled project to publish on a local network that has none: minutes long, or full size.",
         ),
-        click.option("--text", metavar="DIR", help="Local text that a project published here is trained on."),
+        click.option("--text", metavar="DIR", help="Local text to train a project published here on."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -64,37 +72,56 @@ def _who(command: Callable[..., Any]) -> Callable[..., Any]:
 def _confidence(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--min-confidence",
+        metavar="P",
         type=click.FloatRange(0.5, 0.999999),
         default=0.99,
         show_default=True,
-        help="Stake only on a gain that the confirming test is this sure of; below 0.99 a verifier's 0.99 counts.",
+        help="Stake only if the confirming test is this sure of the gain. Verifiers require 0.99.",
     )(command)
 
 
 def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that say when a session ends and what it may risk."""
+    """Options for when a session ends and what it may risk."""
     options = [
-        click.option("--max-trials", type=click.IntRange(min=1), help="Stop after this many candidates."),
-        click.option(
-            "--max-minutes", type=click.FloatRange(min=0, min_open=True), help="Start no new trial after this long."
+        grouped(
+            STOPPING, "--max-trials", metavar="N", type=click.IntRange(min=1), help="Stop after this many candidates."
         ),
-        click.option(
-            "--stagnation", type=click.IntRange(min=1), help="Stop after this many trials in a row without a gain."
+        grouped(
+            STOPPING,
+            "--max-minutes",
+            metavar="MINUTES",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Start no new trial after this time.",
         ),
-        click.option(
+        grouped(
+            STOPPING,
+            "--stagnation",
+            metavar="N",
+            type=click.IntRange(min=1),
+            help="Stop after this many trials in a row without a gain.",
+        ),
+        grouped(
+            STOPPING,
             "--submissions",
+            metavar="N",
             type=click.IntRange(min=0),
             default=1,
             show_default=True,
-            help="Stop after this many; 0 mines on.",
+            help="Stop after this many proposals; 0 for no limit.",
         ),
-        click.option("--max-stake", type=click.IntRange(min=1), help="Most tokens to stake in this session."),
-        click.option("--dry-run", is_flag=True, help="Stop at the first improvement without submitting it."),
+        grouped(
+            STOPPING,
+            "--max-stake",
+            metavar="TOKENS",
+            type=click.IntRange(min=1),
+            help="Stake at most this many tokens in this session.",
+        ),
+        grouped(STOPPING, "--dry-run", is_flag=True, help="Stop at the first confirmed improvement; do not submit it."),
         click.option(
             "--race/--no-race",
             default=True,
             show_default=True,
-            help="Stop a run early whose loss curve is hopeless beside the incumbent's.",
+            help="Stop a run early if its loss is too far behind the incumbent's to catch up.",
         ),
     ]
     for option in reversed(options):
@@ -102,7 +129,14 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@main.command()
+@main.command(
+    examples=(
+        "miner run",
+        "miner run --max-trials 20 --dry-run",
+        "miner run --proposer tune:3,llm:1 --llm-url http://127.0.0.1:8080/v1 --llm-model NAME",
+        "miner run --network mainnet --project 0 --yes --max-spend 0.05",
+    )
+)
 @common
 @_who
 @_limits
@@ -127,11 +161,11 @@ def run(
     irys: str | None,
     **who: Any,
 ) -> None:
-    """Mine until a candidate beats the incumbent significantly, confirm it, then submit it.
+    """Search for a better train.py, confirm it, submit it.
 
-    Each candidate is measured against the incumbent in repeated, interleaved runs, and kept only if a sequential
-    test says that it is better. Before anything is staked, what was kept is measured once more against the best on
-    chain, by a verifier's own rules. Ctrl-C stops at any time; the same command continues.
+    Each candidate is measured against the incumbent in repeated, interleaved runs, and kept only if a sequential test
+    finds it better. Before anything is staked, it is measured again against the on-chain best, by the verifier's own
+    rules. Press Ctrl-C to stop; run the same command to resume.
     """
     from miner.context.goals import Goals
     from miner.session import start
@@ -155,7 +189,7 @@ def run(
             with session.view:
                 summary = session.miner(goals, proposing, race=race, executing=executing).run()
         except KeyboardInterrupt:
-            session.view.say("\nstopped; the same command continues from here")
+            session.view.say("\nStopped. Run the same command to resume.")
             raise SystemExit(130) from None
         text = [f"{summary.reason}: {summary.trials} trials, {summary.kept} kept"]
         text += [f"records: {session.folder}"]
@@ -178,11 +212,13 @@ def run(
         answer(as_json, document, "\n".join(text))
 
 
-@main.command()
+@main.command(examples=("miner submit train.py", "miner submit train.py --claim 2.5281 --network devnet --project 0"))
 @common
 @_who
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--claim", metavar="VAL_BPB", help="Claim this value instead of measuring.")
+@click.option(
+    "--claim", metavar="VAL_BPB", help="Claim this value without measuring. If it is wrong, you lose the stake."
+)
 @_confidence
 def submit(
     home: Path,
@@ -195,7 +231,10 @@ def submit(
     irys: str | None,
     **who: Any,
 ) -> None:
-    """Submit FILE as the proposal's train.py, put through the confirming test first unless --claim is given."""
+    """Submit FILE as a proposal's train.py.
+
+    It is measured against the on-chain best first, by the verifier's own rules, unless --claim is given.
+    """
     from miner.session import start
 
     connection = open_connection(network, home, irys)
@@ -210,7 +249,7 @@ def submit(
 
 
 def _command(command: str, argument: int, home: Path, network: str, irys: str | None) -> str:
-    """A command line that continues here, with the options that differ from the defaults."""
+    """The next command line, with the options that differ from the defaults."""
     from chain.connection.config import default_home
     from common.resources import shown
 

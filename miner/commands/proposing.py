@@ -1,4 +1,4 @@
-"""The options of `miner run` that choose and set up proposers."""
+"""The options of `miner run` for proposers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from chain.commands.options import PROPOSERS, grouped
 from miner.proposers.choice import Proposing
 
 
@@ -22,39 +23,50 @@ def proposing(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, proposing=Proposing(**chosen), **given)
 
     options = [
-        click.option(
+        grouped(
+            PROPOSERS,
             "--proposer",
             default="tune",
             show_default=True,
             metavar="SPEC",
-            help="Who invents candidates: tune (turns constants, offline), agent, llm, patches, or several by weight, "
-            "such as tune:3,llm:1.",
+            help="Source of candidates: tune (changes hyperparameters, offline), agent, llm, patches, or several by "
+            "weight, for example tune:3,llm:1.",
         ),
-        click.option(
+        grouped(
+            PROPOSERS,
             "--agent-command",
             metavar="TEMPLATE",
-            help="agent: a coding agent's command, such as 'claude -p {prompt}'. Without {prompt} it is on stdin.",
+            help="agent: command of a coding agent, for example 'claude -p {prompt}'. Without {prompt}, it reads stdin.",
         ),
-        click.option(
+        grouped(
+            PROPOSERS,
             "--agent-minutes",
+            metavar="MINUTES",
             type=click.FloatRange(min=0, min_open=True, max=24 * 60),
             default=20.0,
             show_default=True,
-            help="agent: time for one edit.",
+            help="agent: time limit of one edit.",
         ),
-        click.option(
+        grouped(
+            PROPOSERS,
             "--llm-url",
             metavar="URL",
-            help="llm: an OpenAI-compatible API, such as http://127.0.0.1:8080/v1. Its key, if it needs one, comes "
-            "from ARMLX_LLM_KEY or OPENAI_API_KEY.",
+            help="llm: OpenAI-compatible API, for example http://127.0.0.1:8080/v1. Its key, if needed, is read from "
+            "ARMLX_LLM_KEY or OPENAI_API_KEY.",
         ),
-        click.option("--llm-model", metavar="NAME", help="llm: the model to ask."),
-        click.option("--llm-max-calls", type=click.IntRange(min=1), help="llm: requests in the whole session."),
-        click.option("--llm-max-tokens", type=click.IntRange(min=1), help="llm: tokens in the whole session."),
-        click.option(
+        grouped(PROPOSERS, "--llm-model", metavar="NAME", help="llm: model to use."),
+        grouped(
+            PROPOSERS, "--llm-max-calls", metavar="N", type=click.IntRange(min=1), help="llm: requests per session."
+        ),
+        grouped(
+            PROPOSERS, "--llm-max-tokens", metavar="N", type=click.IntRange(min=1), help="llm: tokens per session."
+        ),
+        grouped(
+            PROPOSERS,
             "--patches",
+            metavar="DIR",
             type=click.Path(path_type=Path, exists=True, file_okay=False),
-            help="patches: a folder of train.py files (*.py) and diffs (*.diff, *.patch), tried in name order.",
+            help="patches: folder of train.py files (*.py) and diffs (*.diff, *.patch), tried in order of name.",
         ),
     ]
     for option in reversed(options):

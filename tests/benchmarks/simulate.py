@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from chain.commands.options import Refusing, answer, json_option
+from chain.commands.options import Command, answer, json_option
 
 
-@click.command(cls=Refusing)
+@click.command(cls=Command)
 @json_option
 @click.option("--sessions", type=click.IntRange(2, 100_000), default=100, show_default=True, help="Sessions to play.")
 @click.option(

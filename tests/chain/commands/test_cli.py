@@ -144,7 +144,7 @@ def test_wallets(home: Path) -> None:
 
 
 def test_tokens(home: Path) -> None:
-    bought = ask(home, "token", "buy", local.cost(0, 3))
+    bought = ask(home, "token", "buy", "--lamports", local.cost(0, 3))
     assert bought == {"tokens": 3, "lamports": local.cost(0, 3)}
     held = ask(home, "token", "balance")
     assert (held["tokens"], held["claimable"]) == (3, 0)
@@ -216,15 +216,15 @@ def test_a_new_home_answers_too(tmp_path: Path) -> None:
         (["project", "show", 7], "There is no project 7"),
         (["proposal", "show", 99], "There is no proposal 99"),
         (["proposal", "list", "--project", 7], "There is no project 7"),
-        (["token", "buy", 1000, "--project", 7], "There is no project 7"),
-        (["token", "buy", 1], "price"),
+        (["token", "buy", "--lamports", 1000, "--project", 7], "There is no project 7"),
+        (["token", "buy", "--lamports", 1], "price"),
         (["token", "sell", 10**12], ""),
         (["wallet", "show", "nobody"], "There is no wallet file"),
         (["wallet", "new", "miner"], "already a wallet"),
         (["wallet", "new", "../escape"], "name is up to 64 letters"),
         (["wallet", "airdrop", "nobody", 1], "There is no wallet file"),
-        (["token", "buy", 1000, "--keypair", "nobody"], "There is no wallet file"),
-        (["token", "buy", 1000, "--keypair", "/nonexistent/key.json"], "There is no wallet file"),
+        (["token", "buy", "--lamports", 1000, "--keypair", "nobody"], "There is no wallet file"),
+        (["token", "buy", "--lamports", 1000, "--keypair", "/nonexistent/key.json"], "There is no wallet file"),
         (["verifier", "add", "not-an-address"], "There is no wallet file"),
         (["project", "list", "--network", "moonnet"], "no network named 'moonnet'"),
         (["project", "list", "--network", "http://127.0.0.1:99999"], "not a usable URL"),
@@ -242,7 +242,7 @@ def test_bad_input_is_one_line(shared: Path, arguments: list[object], words: str
         ["project", "show", "one"],
         ["project", "show", "-1"],
         ["project", "create"],
-        ["token", "buy", 0],
+        ["token", "buy", "--lamports", 0],
         ["token", "buy", "ten"],
         ["wallet", "airdrop", "miner", 0],
         ["localnet", "--port", 70000],
@@ -258,17 +258,17 @@ def test_wallets_that_are_not_to_be_used(home: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text("[1, 2, 3]")
     broken.chmod(0o600)
-    refused(chain(home, "token", "buy", 10_000, "--keypair", broken), "not a Solana keypair")
+    refused(chain(home, "token", "buy", "--lamports", 10_000, "--keypair", broken), "not a Solana keypair")
     path = wallet.path_of(home, "miner")
     path.chmod(0o644)
-    result = chain(home, "token", "buy", 10_000, "--keypair", "miner")
+    result = chain(home, "token", "buy", "--lamports", 10_000, "--keypair", "miner")
     refused(result, "0644", "chmod 600")
     assert path.read_text()[1:40] not in result.output
 
 
 def test_a_wallet_without_funds(home: Path) -> None:
     ask(home, "wallet", "new", "poor")
-    refused(chain(home, "token", "buy", 10_000, "--keypair", "poor"), "cannot pay", "airdrop")
+    refused(chain(home, "token", "buy", "--lamports", 10_000, "--keypair", "poor"), "cannot pay", "airdrop")
 
 
 def test_a_home_that_cannot_be(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_over_http_it_is_the_same_chain(home: Path) -> None:
         over = ["--network", server.url]
         listed = ask(home, "project", "list", *over)
         assert listed == ask(home, "project", "list")
-        bought = ask(home, "token", "buy", local.cost(0, 2), *over)
+        bought = ask(home, "token", "buy", "--lamports", local.cost(0, 2), *over)
         assert bought["tokens"] == 2
         assert ask(home, "token", "balance")["tokens"] == 2
         refused(chain(home, "proposal", "show", 9, *over), "There is no proposal 9", server.url)

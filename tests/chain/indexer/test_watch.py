@@ -396,7 +396,7 @@ def test_once_reads_prints_and_ends(connection: Connection) -> None:
     assert events[-1]["fields"]["stake"] == local.STAKE
     assert (events[-1]["final"], events[-1]["removed"]) == (True, False)
     assert chain("watch", "--once", "--json", "--home", home).stdout == ""  # nothing is new
-    again = chain("watch", "0", "--once", "--since", "all", "--home", home)
+    again = chain("watch", "--project", "0", "--once", "--since", "all", "--home", home)
     assert len(again.stdout.splitlines()) == len(events)
     assert "ProposalSubmitted   proposal 0" in again.stdout
     assert "claimed val_bpb 2.400000" in again.stdout
@@ -410,8 +410,8 @@ def test_once_reads_prints_and_ends(connection: Connection) -> None:
     ("arguments", "code", "words"),
     [
         (["7", "--once"], 1, "There is no project 7"),
-        (["--since", "yesterday"], 2, "is no time"),
-        (["--since", "99999-01-01"], 2, "is no time"),
+        (["--since", "yesterday"], 2, "is not a valid time"),
+        (["--since", "99999-01-01"], 2, "is not a valid time"),
         (["--every", "0"], 2, "--every"),
     ],
 )

@@ -262,12 +262,12 @@ def test_the_commands_through_json_rpc(world: World, tmp_path: Path) -> None:
         assert (refused.exit_code, refused.stdout) == (1, "")
         assert "chain irys fund" in refused.stderr
 
-        said_no = chain("irys", "fund", 10_000, *where, stdin="n\n")
+        said_no = chain("irys", "fund", "--lamports", 10_000, *where, stdin="n\n")
         assert (said_no.exit_code, world.transfers()) == (1, 0)
         assert str(world.address) in said_no.stderr
-        assert ask("fund", 10_000, "--yes")["paid"]["state"] == "credited"
+        assert ask("fund", "--lamports", 10_000, "--yes")["paid"]["state"] == "credited"
         assert ask("fund") == {"resumed": [], "paid": None, "balance": 10_000, "uploader": world.node.url}
-        poor = chain("irys", "fund", 10**15, "--yes", *where)
+        poor = chain("irys", "fund", "--lamports", 10**15, "--yes", *where)
         assert (poor.exit_code, "Send it at least" in poor.stderr) == (1, True)
 
         stored = ask("upload", file, "--role", "minerTrace")

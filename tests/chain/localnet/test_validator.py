@@ -263,7 +263,7 @@ def settle_a_project(net: list[str], folder: Path) -> None:
         given += [f"--{name}", str(folder / name)]
     made = ask("project", "create", *given, "--name", "Test", "--symbol", "TST", *net)
     assert made["project"] == 0
-    ask("token", "buy", "1000000", "--project", "0", *chain_of(net))
+    ask("token", "buy", "--lamports", "1000000", "--project", "0", *chain_of(net))
 
 
 def test_the_command_with_a_stand_in(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def mainnet(tmp_path: Path) -> Iterator[Mainnet]:
 
 
 def test_mainnet_has_to_be_typed_and_capped(mainnet: Mainnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    buy = ("token", "buy", local.cost(0, 2))
+    buy = ("token", "buy", "--lamports", local.cost(0, 2))
     # looking is free
     assert "TST" in mainnet.run("project", "list", network=None, ARMLX_NETWORK="mainnet").stdout
     # an environment or a file does not type it

@@ -162,13 +162,17 @@ def test_the_options(tmp_path: Path, over_http: bool) -> None:
         over = ["--network", server.url] if over_http else []
         paid = local.cost(0, 3)
         refused(
-            chain(home, "token", "buy", paid, "--min-tokens", 4, *over), "at least 4 were asked for", "Nothing was sent"
+            chain(home, "token", "buy", "--lamports", paid, "--min-tokens", 4, *over),
+            "at least 4 were asked for",
+            "Nothing was sent",
         )
-        refused(chain(home, "token", "buy", paid, "--max-price", "1009.5", *over), "at least 4 were asked for")
-        refused(chain(home, "token", "buy", paid, "--slippage", "0.5", *over), "Nothing was sent")
-        refused(chain(home, "token", "buy", paid, "--slippage", "nan", *over), "--slippage", code=2)
+        refused(
+            chain(home, "token", "buy", "--lamports", paid, "--max-price", "1009.5", *over), "at least 4 were asked for"
+        )
+        refused(chain(home, "token", "buy", "--lamports", paid, "--slippage", "0.5", *over), "Nothing was sent")
+        refused(chain(home, "token", "buy", "--lamports", paid, "--slippage", "nan", *over), "--slippage", code=2)
         bounds = ["--min-tokens", 3, "--max-price", 1_010, "--slippage", 1]
-        assert ask(home, "token", "buy", paid, *bounds, *over) == {"tokens": 3, "lamports": paid}
+        assert ask(home, "token", "buy", "--lamports", paid, *bounds, *over) == {"tokens": 3, "lamports": paid}
         refused(chain(home, "token", "sell", 3, "--min-lamports", paid + 1, *over), "bring 3,030 lamports now")
         sold = ask(home, "token", "sell", 3, "--min-lamports", paid, "--slippage", "1.5", *over)
         assert sold == {"tokens": 3, "lamports": paid}

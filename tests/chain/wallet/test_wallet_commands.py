@@ -95,7 +95,7 @@ def test_commands_that_sign_open_it_and_others_need_not(tmp_path: Path, secret: 
     refused(chain(home, "token", "balance"), "is encrypted", "no terminal to ask on", "--passphrase-file")
     other = passphrase_file(tmp_path / "other", "another passphrase")
     refused(chain(home, "token", "balance", "--passphrase-file", other), f"in {other} does not open")
-    bought = ask(home, "token", "buy", local.cost(0, 3), "--passphrase-file", secret)
+    bought = ask(home, "token", "buy", "--lamports", local.cost(0, 3), "--passphrase-file", secret)
     assert bought["tokens"] == 3
     path = wallet.path_of(home, "miner")
     held = ask(home, "token", "balance", "--keypair", path, "--passphrase-file", secret)
