@@ -30,19 +30,19 @@ irys_option = grouped(
 )
 
 
-def keypair_option(role: str) -> Callable[[Function], Function]:
+def keypair_option(role: str) -> Callable[[Any], Any]:
     """--keypair, by default the home's wallet for a role."""
     words = f"Wallet name or keypair file to sign with. [default: {role}]"
     return grouped(WALLET, "--keypair", metavar="NAME|FILE", help=words)
 
 
-def project_option(*names: str, what: str = "Project ID.", **attributes: Any) -> Callable[[Function], Function]:
+def project_option(*names: str, what: str = "Project ID.", **attributes: Any) -> Callable[[Any], Any]:
     """--project ID; the first project of the network unless `attributes` say otherwise."""
     settings = {"default": 0, "show_default": True} | attributes
     return click.option("--project", *names, metavar="ID", type=click.IntRange(0), help=what, **settings)
 
 
-class Sol(click.ParamType):
+class Sol(click.ParamType[int]):
     """An amount in SOL, at most nine decimals; a command gets lamports."""
 
     name = "SOL"
@@ -68,7 +68,9 @@ def amount(command: Function) -> Function:
             raise click.UsageError("Give the amount either in SOL or as --lamports.")
         return command(lamports=sol if lamports is None else lamports, **values)
 
-    exact = click.option("--lamports", type=click.IntRange(1), help="The amount in lamports, instead of SOL.")
+    exact = click.option(
+        "--lamports", metavar="LAMPORTS", type=click.IntRange(1), help="Exact amount in lamports, instead of SOL."
+    )
     return click.argument("sol", type=Sol(), required=False)(exact(run))
 
 

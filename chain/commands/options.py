@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ NETWORK = "Network options"
 WALLET = "Wallet options"
 GENERAL = "General options"
 _OWN_HEADING = "Options"
+_OPEN_RANGE = re.compile(r"  \[x>=?[01]\]|; x>=?[01](?=\])")  # says no more than the metavar
 _HEADINGS = (_OWN_HEADING, STOPPING, PROPOSERS, EXECUTORS, NETWORK, WALLET, GENERAL)
 
 
@@ -46,7 +48,7 @@ class GroupedOption(click.Option):
         self.heading = heading
 
 
-def grouped(heading: str, *names: str, **attributes: Any) -> Callable[[Function], Function]:
+def grouped(heading: str, *names: str, **attributes: Any) -> Callable[[Any], Any]:
     """`click.option`, shown under `heading`."""
     return click.option(*names, cls=GroupedOption, heading=heading, **attributes)
 
@@ -56,6 +58,8 @@ class Command(click.Command):
 
     `examples` are command lines, shown before the options, which are grouped under headings.
     """
+
+    help_heading = GENERAL
 
     def __init__(self, *arguments: Any, examples: tuple[str, ...] = (), **attributes: Any) -> None:
         super().__init__(*arguments, **attributes)
@@ -79,11 +83,13 @@ class Command(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command's own options, then the shared ones by heading."""
         sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in _HEADINGS}
-        last = self.get_help_option(ctx)
         for parameter in self.get_params(ctx):
-            heading = GENERAL if parameter is last else getattr(parameter, "heading", _OWN_HEADING)
-            if record := parameter.get_help_record(ctx):
-                sections[heading].append(record)
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record:
+                heading = getattr(
+                    parameter, "heading", self.help_heading if "--help" in parameter.opts else _OWN_HEADING
+                )
+                sections[heading].append((record[0], _OPEN_RANGE.sub("", record[1])))
         for heading, records in sections.items():
             if records:
                 with formatter.section(heading):
@@ -95,6 +101,7 @@ class Commands(Command, click.Group):
 
     command_class = Command
     group_class = type
+    help_heading = _OWN_HEADING
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands, then the options."""
@@ -251,7 +258,7 @@ def common(command: Function) -> Function:
     return _shared(command, *_NETWORK_OPTIONS, passphrase_option, *_SPENDING_OPTIONS)
 
 
-def _shared(command: Function, *options: Callable[[Function], Function]) -> Function:
+def _shared(command: Function, *options: Callable[[Any], Any]) -> Function:
     @functools.wraps(command)
     def run(*, show_config: bool, **values: Any) -> Any:
         context = click.get_current_context()

@@ -29,8 +29,9 @@ def _file(name: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., 
 @project.command(
     "create",
     examples=(
-        "chain project create --repository . --data-snapshot HEX --baseline 2.534 --name Mine --symbol ME",
-        "chain project create --snapshot code.tar --protocol protocol.json --benchmark b.json \\",
+        "chain project create --repository . --data-snapshot HEX --baseline 2.534 \\",
+        "  --name Mine --symbol ME",
+        "chain project create --snapshot s.tar --protocol p.json --benchmark b.json \\",
         "  --metrics m.json --name Mine --symbol ME",
     ),
 )

@@ -66,7 +66,7 @@ def _trade(command: Callable[..., Any]) -> Callable[..., Any]:
     ),
 )
 @_trade
-@click.option("--min-tokens", type=click.IntRange(1), help="Refuse to receive fewer tokens.")
+@click.option("--min-tokens", metavar="TOKENS", type=click.IntRange(1), help="Refuse to receive fewer tokens.")
 @click.option("--max-price", callback=_price, metavar="SOL", help="Refuse a higher average price per token.")
 @click.option("--slippage", callback=_number, metavar="PERCENT", help=_SLIPPAGE)
 @amount

@@ -22,7 +22,9 @@ _keychain_option = click.option(
 
 def _local(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of commands that use no network."""
-    return passphrase_option(home_option(json_option(command)))
+    for option in (json_option, home_option, passphrase_option):
+        command = option(command)
+    return command
 
 
 @click.command("new", cls=Command, examples=("chain wallet new savings", "chain wallet new savings --keychain"))

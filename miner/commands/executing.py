@@ -44,7 +44,7 @@ def executing(command: Callable[..., Any]) -> Callable[..., Any]:
             "--ray-home",
             metavar="DIR",
             default="",
-            help="ray: home folder on each machine. [default: ARMLX_HOME there, else the user's data folder]",
+            help="ray: home folder on each machine. [default: ARMLX_HOME there, or the user's data folder]",
         ),
     ]
     for option in reversed(options):

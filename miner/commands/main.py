@@ -133,7 +133,7 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
     examples=(
         "miner run",
         "miner run --max-trials 20 --dry-run",
-        "miner run --proposer tune:3,llm:1 --llm-url http://127.0.0.1:8080/v1 --llm-model NAME",
+        "miner run --proposer agent --agent-command 'claude -p {prompt}'",
         "miner run --network mainnet --project 0 --yes --max-spend 0.05",
     )
 )

@@ -1,0 +1,118 @@
+"""Every help page of the three programs, as an 80-column terminal shows it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from chain.commands import options
+from chain.commands.main import main as chain
+from miner.commands.main import main as miner
+from verifier.cli import main as verifier
+
+PROGRAMS = {"chain": chain, "miner": miner, "verifier": verifier}
+STILTED = re.compile(
+    r"not to be had|could not be had|cannot stand there|came to no end|comes to no end|is told of|are told of"
+    r"|goes on from|all the same|by lot\b|is no (?:time|number|file|address)|proves nothing|, else "
+    r"|\bwere expected|\bfor instance\b|\bin force here\b|\bconstants\b|\bracing\b|\bfresh text\b",
+    re.IGNORECASE,
+)
+SENDS = "--max-spend"  # and --priority-fee: only commands that send transactions have them
+READ_ONLY = {
+    "chain project list", "chain project show", "chain proposal list", "chain proposal show", "chain wallet show",
+    "chain wallet airdrop", "chain token balance", "chain irys price", "chain irys balance", "chain irys upload",
+    "chain irys get", "chain watch", "miner init", "verifier audit",
+}  # fmt: skip
+
+
+def _walk(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[click.Context]:
+    context = click.Context(command, info_name=name, parent=parent, terminal_width=80)
+    yield context
+    if isinstance(command, click.Group):
+        for child, sub in command.commands.items():
+            yield from _walk(sub, child, context)
+
+
+PAGES = [context for name, root in PROGRAMS.items() for context in _walk(root, name)]
+LEAVES = [context for context in PAGES if not isinstance(context.command, click.Group)]
+
+
+def _path(context: click.Context) -> str:
+    return context.command_path
+
+
+@pytest.mark.parametrize("context", PAGES, ids=_path)
+def test_a_page_fits_and_reads_well(context: click.Context) -> None:
+    page = context.get_help()
+    assert [line for line in page.splitlines() if len(line) > 80] == []
+    assert "..." not in page.replace("[ARGS]...", "")  # no first line is cut in a list of commands
+    assert STILTED.findall(page) == []
+
+
+@pytest.mark.parametrize("context", PAGES, ids=_path)
+def test_a_first_line_is_one_whole_sentence(context: click.Context) -> None:
+    first = (context.command.help or "").split("\n\n")[0]
+    assert "\n" not in first
+    assert first[:1].isupper()
+    assert first.endswith(".")
+
+
+@pytest.mark.parametrize("context", LEAVES, ids=_path)
+def test_a_command_has_examples_of_itself_that_parse(context: click.Context) -> None:
+    command = context.command
+    assert isinstance(command, options.Command)
+    lines = " ".join(command.examples).replace("\\ ", "").split(context.command_path)
+    assert len(lines) > 1
+    assert lines[0] == ""
+    known = {name for option in command.get_params(context) for name in (*option.opts, *option.secondary_opts)}
+    for line in lines[1:]:
+        assert [word for word in shlex.split(line) if word.startswith("-") and word not in known] == []
+    assert "\nExamples:\n" in context.get_help()
+
+
+@pytest.mark.parametrize("context", LEAVES, ids=_path)
+def test_options_stand_under_headings_own_ones_first(context: click.Context) -> None:
+    headings = re.findall(r"^(\S.*):$", context.get_help(), re.MULTILINE)
+    order = ["Examples", "Options", "When to stop", "Proposer options", "Executor options", "Network options",
+             "Wallet options", "General options"]  # fmt: skip
+    assert headings == [heading for heading in order if heading in headings]
+    assert headings[-1] == "General options"
+    own = context.get_help().partition("\nOptions:\n")[2].partition("\n\n")[0]
+    assert re.findall(r"--(?:network|rpc-url|commitment|irys|keypair|passphrase-file|home|json|help)\b  ", own) == []
+
+
+@pytest.mark.parametrize("context", LEAVES, ids=_path)
+def test_one_way_to_name_a_project_a_key_and_an_irys_node(context: click.Context) -> None:
+    shown = {option.opts[0]: option.metavar for option in context.command.params if isinstance(option, click.Option)}
+    for name, metavar in {"--project": "ID", "--keypair": "NAME|FILE", "--irys": "URL", "--max-spend": "SOL"}.items():
+        assert shown.get(name, metavar) == metavar
+    assert (SENDS in shown) == ("--priority-fee" in shown)
+    if SENDS in shown:
+        assert "--network" in shown
+        assert "--passphrase-file" in shown
+
+
+def test_commands_that_send_nothing_offer_no_fee() -> None:
+    without = {_path(context) for context in LEAVES if "--max-spend" not in context.get_help()}
+    assert without >= READ_ONLY
+    assert {_path(context) for context in LEAVES} >= READ_ONLY
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_shell_completion_as_the_help_names_it(name: str) -> None:
+    page = next(context for context in PAGES if context.command_path == name).get_help()
+    assert f'eval "$(_{name.upper()}_COMPLETE=bash_source {name})"' in " ".join(page.split())
+    root = PROGRAMS[name]
+    start = f"from {root.callback.__module__} import main; main(prog_name={name!r})"
+    words = {f"_{name.upper()}_COMPLETE": "bash_complete", "COMP_WORDS": f"{name} ", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", start], env=os.environ | words, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert set(done.stdout.split()) == {f"plain,{command}" for command in root.commands}
