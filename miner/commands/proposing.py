@@ -36,7 +36,7 @@ def proposing(command: Callable[..., Any]) -> Callable[..., Any]:
             PROPOSERS,
             "--agent-command",
             metavar="TEMPLATE",
-            help="agent: command of a coding agent, for example 'claude -p {prompt}'. Without {prompt} it reads stdin.",
+            help="agent: command of a coding agent, for example 'claude -p {prompt}' (without {prompt}: on stdin).",
         ),
         grouped(
             PROPOSERS,

@@ -205,7 +205,7 @@ def test_interrupted_and_killed_it_goes_on_where_it_was(home: Path) -> None:
         until(process, lambda: len(finished_runs(home)) >= count)  # noqa: B023
         code, err = stop(process, how)
         assert code == INTERRUPTED
-        assert "the same command continues from here" in err
+        assert "Run the same command to resume." in err
         assert "Traceback" not in err
     first = events(home)
 

@@ -273,7 +273,7 @@ def test_a_wallet_without_funds(home: Path) -> None:
 
 def test_a_home_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    refused(chain(tmp_path / "file" / "home", "project", "list"), "cannot be made", "--home")
+    refused(chain(tmp_path / "file" / "home", "project", "list"), "cannot be created", "--home")
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "ledger.sqlite").write_bytes(b"not a database at all" * 50)
     refused(chain(tmp_path / "home", "project", "list"), "not a ledger")

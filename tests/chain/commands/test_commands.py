@@ -81,9 +81,9 @@ def test_the_authority_is_handed_on_by_typing_its_address(home: Path) -> None:
     for text in ("", "yes\n", new[:-1] + "\n", "next\n"):
         result = typing(home, text, "admin", "transfer", "next")
         assert result.exit_code == 1
-        assert "not confirmed, and nothing was sent" in result.stderr
+        assert "Cancelled. Nothing was sent." in result.stderr
         assert new in result.stderr
-    refused(chain(home, "admin", "transfer", "next", "--confirm", "next"), "not confirmed", f"--confirm {new}")
+    refused(chain(home, "admin", "transfer", "next", "--confirm", "next"), "Cancelled", f"--confirm {new}")
     refused(chain(home, "admin", "transfer", new, "--confirm", new, "--keypair", "miner"), "not the authority")
     result = typing(home, f"{new}\n", "admin", "transfer", "next", "--json")
     assert result.exit_code == 0, result.output
@@ -99,8 +99,8 @@ def test_the_authority_is_handed_on_by_typing_its_address(home: Path) -> None:
 def test_the_authority_is_renounced_by_typing_the_word(home: Path, server: Server, over_http: bool) -> None:
     over = ["--network", server.url] if over_http else []
     for word in ("yes", "Renounce", ""):
-        refused(chain(home, "admin", "renounce", "--confirm", word, *over), "not confirmed", "--confirm renounce")
-    assert "not confirmed" in typing(home, "no\n", "admin", "renounce", *over).stderr
+        refused(chain(home, "admin", "renounce", "--confirm", word, *over), "Cancelled", "--confirm renounce")
+    assert "Cancelled" in typing(home, "no\n", "admin", "renounce", *over).stderr
     assert ask(home, "verifier", "add", Keypair().pubkey(), *over)["registered"]
     done = ask(home, "admin", "renounce", "--confirm", "renounce", *over)
     assert (done["previous"], done["authority"]) == (key_of(home, AUTHORITY), None)
@@ -194,7 +194,7 @@ def test_one_expires(home: Path, embedded: EmbeddedNetwork, proposals: list[Prop
     refused(chain(home, "proposal", "expire"), "--all-due", code=2)
     refused(chain(home, "proposal", "expire", 0, "--all-due"), code=2)
     assert ask(home, "proposal", "expire", "--all-due") == []
-    assert "nothing is due" in chain(home, "proposal", "expire", "--all-due").stdout
+    assert "No proposal is due" in chain(home, "proposal", "expire", "--all-due").stdout
     embedded.warp(EXPIRY_WINDOW_SECONDS)
     done = ask(home, "proposal", "expire", 0)
     assert (done["status"], done["burned"], done["claimable"]) == ("expired", 2, 2)

@@ -409,7 +409,7 @@ def test_once_reads_prints_and_ends(connection: Connection) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["7", "--once"], 1, "There is no project 7"),
+        (["--project", "7", "--once"], 1, "There is no project 7"),
         (["--since", "yesterday"], 2, "is not a valid time"),
         (["--since", "99999-01-01"], 2, "is not a valid time"),
         (["--every", "0"], 2, "--every"),
@@ -443,5 +443,5 @@ def test_watching_until_interrupted(connection: Connection, node: Server) -> Non
     assert process.returncode == 130
     assert [line["event"] for line in lines] == PROPOSED
     assert rest == ""
-    assert "nothing is lost" in words
+    assert "to resume" in words
     assert "Traceback" not in words

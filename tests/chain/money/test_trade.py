@@ -167,13 +167,14 @@ def test_the_options(tmp_path: Path, over_http: bool) -> None:
             "Nothing was sent",
         )
         refused(
-            chain(home, "token", "buy", "--lamports", paid, "--max-price", "1009.5", *over), "at least 4 were asked for"
+            chain(home, "token", "buy", "--lamports", paid, "--max-price", "0.0000010095", *over),
+            "at least 4 were asked for",
         )
         refused(chain(home, "token", "buy", "--lamports", paid, "--slippage", "0.5", *over), "Nothing was sent")
         refused(chain(home, "token", "buy", "--lamports", paid, "--slippage", "nan", *over), "--slippage", code=2)
-        bounds = ["--min-tokens", 3, "--max-price", 1_010, "--slippage", 1]
+        bounds = ["--min-tokens", 3, "--max-price", "0.00000101", "--slippage", 1]
         assert ask(home, "token", "buy", "--lamports", paid, *bounds, *over) == {"tokens": 3, "lamports": paid}
-        refused(chain(home, "token", "sell", 3, "--min-lamports", paid + 1, *over), "bring 3,030 lamports now")
-        sold = ask(home, "token", "sell", 3, "--min-lamports", paid, "--slippage", "1.5", *over)
+        refused(chain(home, "token", "sell", 3, "--min-sol", "0.000003031", *over), "bring 3,030 lamports now")
+        sold = ask(home, "token", "sell", 3, "--min-sol", "0.00000303", "--slippage", "1.5", *over)
         assert sold == {"tokens": 3, "lamports": paid}
     embedded.close()

@@ -84,7 +84,7 @@ def test_commands_that_sign_open_it_and_others_need_not(tmp_path: Path, secret: 
     changed = ask(home, "wallet", "encrypt", "miner", "--passphrase-file", secret)
     assert (changed["address"], changed["kind"]) == (str(plain.pubkey()), "encrypted")
     only(home, "authority", "miner", "verifier")
-    refused(chain(home, "wallet", "encrypt", "miner", "--passphrase-file", secret), "encrypted already")
+    refused(chain(home, "wallet", "encrypt", "miner", "--passphrase-file", secret), "already encrypted")
 
     assert len(ask(home, "project", "list")) == 1
     shown = {row["name"]: (row["address"], row["kind"]) for row in ask(home, "wallet", "show")}
