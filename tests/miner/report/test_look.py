@@ -157,7 +157,7 @@ def test_report_without_a_chain_says_so(tmp_path: Path) -> None:
     sessions.make(tmp_path, trials=1)
     result = miner(tmp_path, "report")
     assert result.exit_code == 0
-    assert "the chain could not be read" in result.stderr
+    assert "Cannot read the chain" in result.stderr
     assert not (tmp_path / "journal.sqlite").exists()
 
 
@@ -208,7 +208,7 @@ def test_which_session(tmp_path: Path) -> None:
         choose(tmp_path)
     with pytest.raises(TrainerError, match="There is no session 'other'"):
         choose(tmp_path, session="other")
-    with pytest.raises(TrainerError, match="There is no session under"):
+    with pytest.raises(TrainerError, match="There is No sessions in"):
         choose(tmp_path, project=99)
     assert len(ask(tmp_path, "status")) == 3
 
