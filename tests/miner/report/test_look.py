@@ -85,7 +85,7 @@ def test_status_beside_a_running_miner(tmp_path: Path) -> None:
 
 def test_status_of_nothing_and_of_a_damaged_one(tmp_path: Path) -> None:
     assert ask(tmp_path, "status") == []
-    assert "begin one with `miner run`" in miner(tmp_path, "status").stdout
+    assert "Start one with `miner run`" in miner(tmp_path, "status").stdout
     folder = tmp_path / "work" / sessions.NAME
     folder.mkdir(parents=True)
     (folder / "session.jsonl").write_text('{"event": "celebration"}\n')
@@ -208,7 +208,7 @@ def test_which_session(tmp_path: Path) -> None:
         choose(tmp_path)
     with pytest.raises(TrainerError, match="There is no session 'other'"):
         choose(tmp_path, session="other")
-    with pytest.raises(TrainerError, match="There is No sessions in"):
+    with pytest.raises(TrainerError, match="There is no session under"):
         choose(tmp_path, project=99)
     assert len(ask(tmp_path, "status")) == 3
 
