@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands.options import agrees, answer, common, open_connection, program, reading, stoppable
 from chain.commands import irys_option, keypair_option, project_option
+from chain.commands.options import agrees, answer, common, open_connection, program, reading, stoppable
 
 if TYPE_CHECKING:
     from verifier.check import CheckResult
@@ -181,9 +181,9 @@ def run(
     may be signed with your key; without a terminal, add --yes.
     """
     from chain.connection.opening import VERIFIER
-    from common.terminal import View, pause_if_interactive
+    from common.terminal import View
 
-    if not yes and not pause_if_interactive("Sign settlements with your key, without asking again?"):
+    if not yes and not agrees("Sign settlements with your key, without asking again?"):
         raise click.UsageError("This command signs settlements without asking. Add --yes to allow that.")
     stoppable()
     from verifier import policy

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands.options import Command as HelpfulCommand, agrees as agrees_to, answer, open_connection, reading
 from chain.commands import irys_option, project_option
+from chain.commands.options import Command as HelpfulCommand
+from chain.commands.options import agrees as agrees_to
+from chain.commands.options import answer, open_connection, reading
 from common.resources import shown
 
 if TYPE_CHECKING:

@@ -8,8 +8,18 @@ from typing import Any
 
 import click
 
-from chain.commands.options import STOPPING, WALLET, agrees, answer, common, grouped, open_connection, program, stoppable
 from chain.commands import irys_option, keypair_option, project_option
+from chain.commands.options import (
+    STOPPING,
+    WALLET,
+    agrees,
+    answer,
+    common,
+    grouped,
+    open_connection,
+    program,
+    stoppable,
+)
 from miner.commands import look
 from miner.commands.executing import executing
 from miner.commands.init import init
