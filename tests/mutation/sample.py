@@ -40,9 +40,11 @@ def draw(names: Mapping[str, Mapping[str, int | None]], each: int, seed: int) ->
     return drawn
 
 
-def mutmut(*names: str) -> int:
-    """Run mutmut on some mutants; every one that was not tried before is made first."""
-    return subprocess.run([sys.executable, "-m", "mutmut", "run", *names], stdout=subprocess.DEVNULL).returncode
+def mutmut(*names: str) -> None:
+    """Run mutmut on the mutants of these names; it makes all that there are first."""
+    done = subprocess.run([sys.executable, "-m", "mutmut", "run", *names], capture_output=True, text=True)
+    if done.returncode and "nothing matches" not in done.stderr:
+        sys.exit(f"mutmut failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
 
 
 def main() -> None:
@@ -52,7 +54,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--least", type=float, default=0.0, help="per cent that must be found")
     options = parser.parse_args()
-    mutmut("none")  # makes the mutants and maps the tests to them
+    mutmut("none")
     known = outcomes()
     if missing := set(options.modules) - set(known):
         parser.error(f"no mutants of {', '.join(sorted(missing))}; known are {', '.join(known)}")
@@ -60,7 +62,7 @@ def main() -> None:
     drawn = draw(known, options.each, options.seed)
     mutmut(*(name for names in drawn.values() for name in names))
     found = tried = 0
-    survivors = []
+    survivors: list[str] = []
     after = outcomes()
     for module, names in drawn.items():
         codes = {name: after[module][name] for name in names}
