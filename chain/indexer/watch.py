@@ -29,7 +29,7 @@ from chain.errors import ChainError, NetworkUnreachable
 from chain.indexer.rules import Follower
 from chain.indexer.store import IndexedEvent
 from chain.network.base import Network
-from chain.network.rpc import RpcError
+from chain.network.transport import RpcError
 
 OPEN_SECONDS: Final = 10.0
 MAX_MESSAGE: Final = 4 << 20  # bytes

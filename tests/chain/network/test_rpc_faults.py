@@ -21,7 +21,8 @@ from solders.signature import Signature
 from chain.errors import ChainError, NetworkUnreachable, TransactionFailed
 from chain.localnet.server import serve
 from chain.network.embedded import EmbeddedNetwork
-from chain.network.rpc import RpcError, RpcNetwork
+from chain.network.rpc import RpcNetwork
+from chain.network.transport import RpcError
 from tests.chain.networks import SOL, memo_image, pay
 
 KEY = Pubkey.from_string("So11111111111111111111111111111111111111112")
@@ -90,7 +91,7 @@ class Node:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chain.network.rpc._PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr("chain.network.transport._PAUSE_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -206,7 +207,7 @@ def test_a_slow_node_is_given_up(node: Node) -> None:
 
 
 def test_an_answer_that_never_ends_is_cut(node: Node, rpc: RpcNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chain.network.rpc.MAX_ANSWER", 1 << 20)
+    monkeypatch.setattr("chain.network.transport.MAX_ANSWER", 1 << 20)
     node.script((200, {}, b" " * (2 << 20)))
     with pytest.raises(NetworkUnreachable, match="over 1 MiB"):
         rpc.balance(KEY)

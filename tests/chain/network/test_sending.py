@@ -42,7 +42,7 @@ def server(embedded: EmbeddedNetwork) -> Iterator[Server]:
 @pytest.fixture
 def node(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     """A node in front of the ledger's server; tests change how it answers."""
-    monkeypatch.setattr("chain.network.rpc._PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("chain.network.transport._PAUSE_SECONDS", 0.01)
     monkeypatch.setattr("chain.network.rpc._POLL_SECONDS", 0.01)
     monkeypatch.setattr("chain.network.rpc._REBROADCAST_SECONDS", 0.0)
     node = Node()

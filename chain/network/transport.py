@@ -1,0 +1,226 @@
+"""One Solana RPC node over HTTP: solana-py's transport, solders' requests and typed answers.
+
+Rules: every call ends within its time limit, retries and waits included; a busy or broken connection (429, 5xx,
+dropped, silent) is tried again after a growing, jittered pause, anything else is not; an answer has a bounded size and
+is believed only where it parses as the type asked for. A local node is reached directly, whatever proxy the
+environment names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import httpx2
+from solana.exceptions import SolanaRpcException
+from solana.rpc.async_http_provider import AsyncHTTPProvider
+from solders.errors import SerdeJSONError
+from solders.rpc import requests, responses
+
+from chain.errors import ChainError, NetworkUnreachable
+from chain.network.base import without_key
+
+CALL_SECONDS = 30.0
+TRIES = 5
+MAX_ANSWER = 64 << 20  # bytes
+_PAUSE_SECONDS = 0.25
+_BUSY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+_BUSY_CODES = frozenset({429, -32005, -32004, -32014, -32016})  # rate limit; node behind; block not there yet
+
+T = TypeVar("T", bound=responses.RPCResult)
+
+
+class RpcError(ChainError):
+    """A node's refusal: its JSON-RPC `code`, and `data` as JSON."""
+
+    def __init__(self, url: str, code: int, message: str, data: object) -> None:
+        super().__init__(
+            f"The RPC node {url} refused: {message[:300].rstrip('.')} (code {code}).",
+            "Correct the request, or use another node with --rpc-url URL.",
+        )
+        self.code = code
+        self.data = data
+        self.doubted = False  # whether an earlier try of the same request may have reached the node
+
+
+class NoAnswer(NetworkUnreachable):
+    """No answer of use; `maybe_done` where the request may have reached the node all the same."""
+
+    maybe_done = True
+
+
+class Transport:
+    """The node behind `url`. Threads may share one; their calls go out one at a time.
+
+    `here` is whether `url` is on this machine, `shown` the URL without what may be a key. `call_seconds` bounds one
+    call with its retries; `sleep` does the waits between tries. Raises NetworkUnreachable where the URL is of no use.
+    """
+
+    def __init__(self, url: str, *, call_seconds: float, sleep: Callable[[float], None]) -> None:
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+            usable = usable and not re.search(r"[\s\0-\x1f]", url)
+        except ValueError:  # a port or an IPv6 address that is none
+            usable = False
+        if not usable:
+            raise NetworkUnreachable(f"{url} is not a usable URL.", "Give one such as http://127.0.0.1:8899.")
+        self.shown = without_key(url)
+        self.here = parts.hostname in ("127.0.0.1", "::1", "localhost")
+        self._call_seconds, self._sleep = call_seconds, sleep
+        self._guard = threading.Lock()
+        self._runner = asyncio.Runner()
+        self._provider = AsyncHTTPProvider(url, max_transport_retries=0)
+        self._provider.session = httpx2.AsyncClient(
+            timeout=call_seconds,
+            headers={"Accept-Encoding": "identity"},  # a compressed answer's size is not known before
+            event_hooks={"response": [_bound]},
+            trust_env=not self.here,
+        )
+
+    def close(self) -> None:
+        """Close the connection; closing twice is harmless."""
+        with self._guard:
+            if not self._provider.session.is_closed:
+                self._runner.run(self._provider.close())
+                self._runner.close()
+
+    def call(self, request: requests.Body, parser: type[T], *, repeat: bool = True) -> T:
+        """One request, retried within the time limit while the node is busy or silent.
+
+        Raises RpcError where the node refuses, NetworkUnreachable where no answer of this type comes.
+        """
+        deadline = time.monotonic() + self._call_seconds
+        trouble = "no answer"
+        doubt = False
+        for attempt in range(TRIES):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            try:
+                return self._ask(request, parser, left)
+            except RpcError as error:
+                error.doubted = doubt
+                raise
+            except NetworkUnreachable as error:  # asking again cannot mend it, but an earlier try may have been taken
+                raise NoAnswer(error.problem, error.cure) if doubt else error from None
+            except _Busy as busy:
+                trouble = str(busy)
+                doubt |= busy.maybe_done
+                if not repeat and busy.maybe_done:
+                    break
+                pause = busy.after or _PAUSE_SECONDS * 2**attempt
+                self._sleep(min(pause * random.uniform(0.75, 1.25), max(0.0, deadline - time.monotonic())))
+        silence = NoAnswer(
+            f"The RPC node {self.shown} does not answer: {trouble}.",
+            "Start it with `chain localnet`, or use --network embedded."
+            if self.here
+            else "Check the connection, or use another node with --rpc-url URL.",
+        )
+        silence.maybe_done = doubt
+        raise silence
+
+    def _ask(self, request: requests.Body, parser: type[T], seconds: float) -> T:
+        """One try. Raises _Busy where another may help."""
+        try:
+            with self._guard:
+                call = asyncio.wait_for(self._provider.make_request_unparsed(request), seconds)
+                raw = self._runner.run(call)
+        except TimeoutError:
+            raise _Busy(f"nothing within {seconds:.0f} s") from None
+        except SolanaRpcException as error:
+            cause = error.__cause__
+            if isinstance(cause, httpx2.HTTPStatusError):
+                status, after = cause.response.status_code, cause.response.headers.get("retry-after", "")
+                if status in _BUSY_STATUS:
+                    wait = float(after) if after.isdecimal() and len(after) < 4 else 0.0
+                    raise _Busy(f"HTTP status {status}", wait, maybe_done=status != 429) from None
+                raise NetworkUnreachable(
+                    f"{self.shown} answers with HTTP status {status}, not as a Solana RPC node.",
+                    "Check the URL, and that it carries the key your provider gave you.",
+                ) from None
+            refused = isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
+            words = "connection refused or impossible" if refused else type(cause).__name__
+            if isinstance(cause, httpx2.UnsupportedProtocol | httpx2.InvalidURL | _TooLarge):
+                raise NetworkUnreachable(
+                    f"{self.shown} cannot be used: {cause}.", "Check the URL, or ask another node."
+                ) from None
+            raise _Busy(words, maybe_done=not refused) from None
+        except (httpx2.InvalidURL, UnicodeError) as error:
+            raise NetworkUnreachable(f"{self.shown} is not a usable URL: {error}.", "Correct it.") from None
+        return self._parse(raw, parser)
+
+    def _parse(self, raw: str, parser: type[T]) -> T:
+        # solders drops code and message of errors it has no type for, so the envelope is read here.
+        try:
+            envelope = json.loads(raw)
+        except (ValueError, RecursionError):
+            envelope = None
+        if not isinstance(envelope, dict):
+            raise self.nonsense(f"{raw[:60]!r}")
+        match envelope.get("error"):
+            case {"code": int(code), "message": str(message), **more}:
+                if code in _BUSY_CODES:
+                    raise _Busy(message[:200].rstrip("."), maybe_done=False)
+                raise RpcError(self.shown, code, message, more.get("data"))
+            case None:
+                pass
+            case _:
+                raise self.nonsense("an error without code and message")
+        try:
+            parsed = parser.from_json(raw)  # type: ignore[attr-defined]
+        except SerdeJSONError as error:
+            raise self.nonsense(f"no {parser.__name__}: {str(error)[:100]}") from None
+        if not isinstance(parsed, parser):
+            raise self.nonsense(f"no {parser.__name__}")
+        return parsed
+
+    def nonsense(self, what: str) -> NoAnswer:
+        return NoAnswer(
+            f"{self.shown} does not answer as a Solana RPC node: {what}.",
+            "Check the URL, or use another node with --rpc-url URL.",
+        )
+
+
+class _Busy(Exception):
+    """No answer this time. `after`: seconds the node asks for; `maybe_done`: it may have got the request."""
+
+    def __init__(self, what: str, after: float = 0.0, *, maybe_done: bool = True) -> None:
+        super().__init__(what)
+        self.after = after
+        self.maybe_done = maybe_done
+
+
+class _TooLarge(httpx2.ReadError):
+    """An answer over MAX_ANSWER bytes, or one whose size in memory cannot be bounded."""
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for piece in self._stream:
+            size += len(piece)
+            if size > MAX_ANSWER:
+                raise _TooLarge(f"its answer has over {MAX_ANSWER >> 20} MiB")
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _bound(response: httpx2.Response) -> None:
+    """Before its body is read: bound an answer's size."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise _TooLarge("its answer is compressed though that was not accepted")
+    if isinstance(response.stream, httpx2.AsyncByteStream):
+        response.stream = _Bounded(response.stream)
