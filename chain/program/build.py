@@ -33,7 +33,7 @@ def compile_object(source: str, folder: Path) -> bytes:
     except PackageNotFoundError:
         found = "none"
     if found != ZIG:
-        raise LinkError(f"building needs the wheel ziglang {ZIG}, found: {found}")
+        raise LinkError(f"building needs the wheel ziglang {ZIG}, found: {found} (uv sync --group program)")
     command = [sys.executable, "-m", "ziglang", "cc", *_FLAGS, "-c", source, "-o", "out.o"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=COMPILE_SECONDS)
     if done.returncode:

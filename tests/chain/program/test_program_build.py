@@ -42,7 +42,7 @@ def _compiler() -> None:
         found = version("ziglang")
     except PackageNotFoundError:
         found = ""
-    require(found == build.ZIG, f"the compiler (pip install ziglang=={build.ZIG})")
+    require(found == build.ZIG, "the compiler (uv sync --group program)")
 
 
 def compiled(folder: Path, source: str) -> bytes:
