@@ -162,6 +162,7 @@ def check_source(snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], 
     return [CaseFinding(Reason.SOURCE_TOO_LARGE, Fault.BYTES, text) for text in problems]
 
 
-def not_ready(error: TrainerError | ChainError) -> CaseFinding:
-    """A refusal of this machine's own preparation, as a finding that releases."""
-    return CaseFinding(Reason.NOT_READY, Fault.HOST, error.problem)
+def not_ready(error: TrainerError | ChainError | OSError) -> CaseFinding:
+    """A refusal of this machine's own, as a finding that releases."""
+    problem = f"This machine failed: {error}." if isinstance(error, OSError) else error.problem
+    return CaseFinding(Reason.NOT_READY, Fault.HOST, problem)

@@ -75,22 +75,32 @@ def replay(
     differing = machine_findings(case, bench.machine.hardware_class, bench.data_snapshot, policy)
     if differing:
         return replace(empty, bench=bench, findings=tuple(differing))
+    runs: list[ReplayRun] = []
+    noise = bench.noise()
     try:
-        return _measure(case, bench, policy, folder, holdout_seed, order_seed, view)
-    except (TrainerError, ChainError) as error:
-        return replace(empty, bench=bench, findings=(not_ready(error),))
+        return _measure(case, bench, policy, folder, holdout_seed, order_seed, view, noise, runs)
+    except (TrainerError, ChainError, OSError) as error:  # what was measured before stands
+        return replace(empty, bench=bench, runs=tuple(runs), noise=noise, findings=(not_ready(error),))
 
 
 def _measure(
-    case: Case, bench: Bench, policy: JudgePolicy, folder: Path, holdout_seed: bytes, order_seed: int, view: View
+    case: Case,
+    bench: Bench,
+    policy: JudgePolicy,
+    folder: Path,
+    holdout_seed: bytes,
+    order_seed: int,
+    view: View,
+    noise: NoiseRecord,
+    runs: list[ReplayRun],
 ) -> Replay:
-    noise = bench.noise()
+    """The whole measurement; each run is in `runs` as soon as it is made."""
     with view.step("drawing holdout text") as word:
         public = not case.task.benchmark.data_arguments
         rows, bench = draw_holdout(bench, policy.holdout, folder, holdout_seed, public=public, say=word)
     if rows is not None:
         view.say(f"holdout text: {rows.source}")
-    runs = run_both(
+    run_both(
         bench,
         {Arm.INCUMBENT: case.task.incumbent, Arm.CANDIDATE: case.candidate},
         rows,
@@ -98,6 +108,7 @@ def _measure(
         noise=noise,
         seed=order_seed,
         view=view,
+        on_run=lambda entry, _: runs.append(entry),
     )
     bench.learn_noise([values(runs, Arm.INCUMBENT)])  # never from a candidate, whose author could make it say anything
     source, digest = (rows.source, rows.sha256) if rows else ("", "")

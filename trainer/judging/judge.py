@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,18 +22,22 @@ from trainer.statistics.distributions import approval_point
 from trainer.statistics.noise import NoiseRecord
 from trainer.statistics.policy import LookEvidence
 
-_RUN_REASONS = frozenset(
-    {
-        Reason.CRASH,
-        Reason.NO_EVALUATION,
-        Reason.OVER_BUDGET,
-        Reason.OVER_RESOURCES,
-        Reason.NON_CAUSAL,
-        Reason.NON_FINITE,
-        Reason.BAD_OUTPUT,
-        Reason.NOT_EXPORTABLE,
-    }
-)
+_RUN_REASONS: Mapping[str, Reason] = {
+    **{
+        reason.value: reason
+        for reason in (
+            Reason.CRASH,
+            Reason.NO_EVALUATION,
+            Reason.OVER_BUDGET,
+            Reason.OVER_RESOURCES,
+            Reason.NON_CAUSAL,
+            Reason.NON_FINITE,
+            Reason.BAD_OUTPUT,
+            Reason.NOT_EXPORTABLE,
+        )
+    },
+    "out_of_range": Reason.NO_IMPROVEMENT,  # a number, if no sample: worse than anything
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +122,7 @@ def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: TimeB
         if run.failure == "host":
             found.append(CaseFinding(Reason.NOT_READY, Fault.HOST, run.detail))
         elif run.failure:
-            reason = Reason(run.failure) if run.failure in _RUN_REASONS else Reason.CRASH
-            found.append(CaseFinding(reason, Fault.RUN, run.detail))
+            found.append(CaseFinding(_RUN_REASONS.get(run.failure, Reason.CRASH), Fault.RUN, run.detail))
         elif allowed is not None and run.train_seconds is not None and run.train_seconds > allowed:
             found.append(
                 CaseFinding(

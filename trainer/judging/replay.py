@@ -16,10 +16,10 @@ from common.terminal import View
 from trainer.judging import holdout, trial
 from trainer.judging.policy import HoldoutPolicy, JudgePolicy
 from trainer.judging.runs import ReplayRun
-from trainer.measurement import Measurer, ProbeReport
+from trainer.measurement import Measurer, ProbeReport, Reference, Score
 from trainer.measurement.bench import Bench
 from trainer.measurement.run import Run
-from trainer.measurement.scoring import Losses, Tokens
+from trainer.measurement.scoring import Tokens
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
 
@@ -74,18 +74,17 @@ def replay(
     `on_run` gets each new run as soon as it is scored, for the caller's record.
     """
     runs = list(done)
-    losses: Losses | None = None
+    known: dict[bool, Reference | None] = {}  # the incumbent's last run; True: on holdout text
 
     def execute(arm: Arm) -> Run:
-        nonlocal losses
+        held_to = known if arm is Arm.CANDIDATE else {}
         seconds = statistics.median(r.seconds for r in runs) if runs else bench.usual_seconds
         with view.step(f"run {len(runs) + 1} ({arm.value})", seconds) as word:
-            run = bench.measure(
-                arm, trees[arm], word, incumbent_losses=losses if arm is Arm.CANDIDATE else None, keep_graph=True
-            )
-            second = _score_holdout(bench.measurer, run, rows, policy.holdout)
-        if arm is Arm.INCUMBENT and run.measurement is not None and run.measurement.losses is not None:
-            losses = run.measurement.losses
+            run = bench.measure(arm, trees[arm], word, reference=held_to.get(False), keep_graph=True)
+            second = _score_holdout(bench.measurer, run, rows, policy.holdout, held_to.get(True))
+        if arm is Arm.INCUMBENT:
+            known[False] = (run.measurement and run.measurement.reference) or known.get(False)
+            known[True] = (second and second.reference) or known.get(True)
         entry = _entry(run, trees[arm], second)
         runs.append(entry)
         shown = f"{entry.val_bpb:.6f} val_bpb" if entry.val_bpb is not None else f"{entry.failure}: {entry.detail}"
@@ -103,43 +102,38 @@ def replay(
 
 
 def _score_holdout(
-    measurer: Measurer | None, run: Run, rows: HoldoutRows | None, policy: HoldoutPolicy
-) -> tuple[float | None, dict[str, Any] | None, str, str]:
-    """(bpb, probes, failure, detail) of a measured run's graph on the holdout rows; its graph is then removed."""
+    measurer: Measurer | None,
+    run: Run,
+    rows: HoldoutRows | None,
+    policy: HoldoutPolicy,
+    reference: Reference | None,
+) -> Score | None:
+    """A measured run's graph on the holdout rows, None where there is none; its graph is then removed."""
     if measurer is None or run.measurement is None or rows is None:
-        return None, None, "", ""
+        return None
     try:
         if run.val_bpb is None or run.measurement.graph is None:
-            return None, None, "", ""
-        second = measurer.score(run.measurement.graph, rows.rows, probes=policy.probes)
-        first = second.findings[0] if second.findings else None
-        return (
-            second.val_bpb,
-            _probes(second.probes),
-            str(first.failure) if first else "",
-            f"On holdout text: {first.detail}" if first else "",
-        )
+            return None
+        return measurer.score(run.measurement.graph, rows.rows, reference=reference, probes=policy.probes)
     finally:
         measurer.discard(run.measurement)
 
 
-def _entry(
-    run: Run, tree: Mapping[str, bytes], second: tuple[float | None, dict[str, Any] | None, str, str]
-) -> ReplayRun:
+def _entry(run: Run, tree: Mapping[str, bytes], second: Score | None) -> ReplayRun:
     found = run.measurement
-    holdout_bpb, holdout_probes, failure, detail = second
+    finding = second.findings[0] if second and second.findings else None
     return ReplayRun(
         run.arm.value,
-        None if failure else run.val_bpb,
-        holdout_bpb,
+        None if finding else run.val_bpb,
+        second.val_bpb if second else None,
         found.train_seconds if found else None,
-        round(run.seconds, 3),
-        run.failure or failure,
-        run.detail or detail,
+        round(run.seconds + (sum(second.seconds.values()) if second else 0.0), 3),
+        run.failure or (str(finding.failure) if finding else ""),
+        run.detail or (f"On holdout text: {finding.detail}" if finding else ""),
         sha256(tree["train.py"]).hexdigest() if "train.py" in tree else "",
         found.graph_sha256 if found else None,
         _probes(found.probes) if found else None,
-        holdout_probes,
+        _probes(second.probes) if second else None,
     )
 
 

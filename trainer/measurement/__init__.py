@@ -1,7 +1,7 @@
 """Measurement: what a candidate's train.py is worth, with nothing it says believed.
 
     measurer = Measurer(sandbox, environment, snapshot, cache, protocol, work)
-    result = measurer.measure(files, grace=20.0, incumbent_losses=incumbent.losses)
+    result = measurer.measure(files, grace=20.0, reference=incumbent.reference)
     result.val_bpb or result.findings
 
 **The argument.** The candidate is a program whose author gains from a low number. The number rests on this:
@@ -50,6 +50,7 @@ from trainer.measurement.values import (
     Probe,
     ProbeReport,
     Progress,
+    Reference,
     RunFinding,
     Score,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "Probe",
     "ProbeReport",
     "Progress",
+    "Reference",
     "RunFinding",
     "Score",
     "bits_per_byte",

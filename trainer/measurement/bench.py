@@ -23,9 +23,9 @@ from trainer.errors import EnvironmentNotReady
 from trainer.machine import environment, hardware, scratch
 from trainer.machine.environment import Environment
 from trainer.machine.noise_file import load_noise, save_noise
-from trainer.measurement import Measurement, Measurer, Phase, supports
+from trainer.measurement import Measurement, Measurer, Phase, Reference, supports
 from trainer.measurement.run import STOPPED, Run
-from trainer.measurement.scoring import Losses
+from trainer.measurement.values import MOST_BPB
 from trainer.project import metrics, protocol
 from trainer.project.protocol import Protocol
 from trainer.running import dataset, experiment
@@ -94,13 +94,13 @@ class Bench:
         files: Mapping[str, bytes],
         on_line: Say | None = None,
         *,
-        incumbent_losses: Losses | None = None,
+        reference: Reference | None = None,
         keep_graph: bool = False,
     ) -> Run:
         """Run a tree once. A failing script is a value; TrainerError is for this machine's own faults.
 
         `on_line` may raise StopRun to end the run while it trains, which then has the failure STOPPED.
-        `incumbent_losses` (float32 (N*T,), nats) direct the probes; `keep_graph` leaves the frozen model
+        `reference` is the incumbent's, which a candidate is held to; `keep_graph` leaves the frozen model
         for a further score, and the caller then discards it.
         """
         if self.measurer is None:
@@ -113,7 +113,7 @@ class Bench:
         found = self.measurer.measure(
             files,
             grace=loose_grace(self.protocol),
-            incumbent_losses=incumbent_losses,
+            reference=reference,
             probes=PROBES,
             progress=progress,
         )
@@ -149,6 +149,8 @@ class Bench:
         )
         value, memory, failure, detail = None, None, "", ""
         match result:
+            case experiment.Ok(metrics=found) if not 0 < found.primary < MOST_BPB:
+                failure, detail = "out_of_range", f"{found.primary:.4g} bits per byte are no improvement on anything."
             case experiment.Ok(metrics=found):
                 value, memory = found.primary, found.secondary.get("peak_vram_mb")
             case experiment.Crash(exit_code=code, trace=trace):

@@ -23,6 +23,7 @@ from trainer.measurement import facts as harness
 from trainer.measurement import scoring
 from trainer.measurement.scoring import Losses, Tokens
 from trainer.measurement.values import (
+    MOST_BPB,
     Failure,
     Measurement,
     MeasurementPolicy,
@@ -30,6 +31,7 @@ from trainer.measurement.values import (
     Probe,
     ProbeReport,
     Progress,
+    Reference,
     RunFinding,
     Score,
 )
@@ -58,12 +60,13 @@ class MeasurementFailed(TrainerError):
 
 @dataclass(slots=True)
 class _Run:
-    """What came out of training, filled in as it goes; `graph` is whole exactly when `finding` is None."""
+    """What came out of training, filled in as it goes; `graph` is there exactly when `finding` is None."""
 
     train_seconds: float | None = None
     log: str = ""
     seconds: float = 0.0
-    graph: bytes = b""
+    graph: Path | None = None
+    graph_sha256: str | None = None
     finding: RunFinding | None = None
 
 
@@ -112,14 +115,14 @@ class Measurer:
         files: Mapping[str, bytes],
         *,
         grace: float,
-        incumbent_losses: Losses | None = None,
+        reference: Reference | None = None,
         probes: int = 256,
         progress: Progress | None = None,
     ) -> Measurement:
         """Train `files`, freeze the model, claim and prove on the validation rows.
 
         Of `files` only what the protocol lets a candidate change is taken. The graph must be ready within the
-        harness's budget plus `grace` seconds. `incumbent_losses`: `Measurement.losses` of the best code so far.
+        harness's budget plus `grace` seconds. `reference`: `Measurement.reference` of the best code so far.
         What a candidate does never raises, and a failure of this machine is a finding as well. TrainerError
         where the harness is not supported.
         """
@@ -127,18 +130,15 @@ class Measurer:
         report = progress or _silent
         tree = bundle.overlay(self._snapshot, files, self._protocol.surface)
         run = self._train(tree, grace, report)
-        graph, score = None, None
-        if run.finding is None:
-            graph = self._keep(run.graph)
-            score = self.score(
-                graph, self.facts.rows, incumbent_losses=incumbent_losses, probes=probes, progress=report
-            )
+        score = None
+        if run.graph is not None:
+            score = self.score(run.graph, self.facts.rows, reference=reference, probes=probes, progress=report)
         return Measurement(
             val_bpb=score.val_bpb if score else None,
             score=score,
             train_seconds=run.train_seconds,
-            graph=graph,
-            graph_sha256=sha256(run.graph).hexdigest() if graph else None,
+            graph=run.graph,
+            graph_sha256=run.graph_sha256,
             files_sha256=bundle.digest(tree),
             log=run.log,
             findings=score.findings if score else (run.finding,) if run.finding else (),
@@ -150,29 +150,30 @@ class Measurer:
         graph: Path,
         rows: Tokens,
         *,
-        incumbent_losses: Losses | None = None,
+        reference: Reference | None = None,
         probes: int = 256,
         progress: Progress | None = None,
     ) -> Score:
         """Claim and prove a graph of `measure` on `rows`, int32 (N, T + 1): the validation rows, or fresh ones.
 
-        Fresh rows are probed like the others: a graph could be honest on known text only.
+        Fresh rows are probed like the others: a graph could be honest on known text only. `reference` is the
+        incumbent's `Score.reference` on the same rows.
         """
         self._require_support()
         report, seconds = progress or _silent, dict[Phase, float]()
         targets = rows[:, 1:]
         scored = self.facts.token_bytes[targets] > 0
-        same = incumbent_losses is None or incumbent_losses.size == targets.size
+        same = reference is None or reference.losses.size == targets.size
         if targets.shape[1] != self.facts.length or not scored.any() or not same:
             raise ValueError("score needs rows of T + 1 tokens, some with bytes, and the incumbent's losses on them")
         losses = claimed = proof = None
         try:
             report(Phase.CLAIM, "")
-            losses = self.claim(graph, rows, seconds)
+            losses = self.claim(graph, rows, seconds, reference)
             claimed = scoring.bits_per_byte(losses, targets, self.facts.token_bytes)
+            _require_plausible(claimed)
             report(Phase.PROBES, "")
-            incumbent = None if incumbent_losses is None else incumbent_losses.reshape(targets.shape)
-            proof = self._prove(graph, rows, losses, incumbent, scored, probes, seconds)
+            proof = self._prove(graph, rows, losses, scored, probes, seconds, reference)
             finding = judge(proof, self._policy)
         except MeasurementFailed as failed:
             finding = failed.finding
@@ -180,12 +181,18 @@ class Measurer:
         found = (finding,) if finding else ()
         return Score(None if found else claimed, claimed, flat, proof, found, seconds)
 
-    def claim(self, graph: Path, rows: Tokens, seconds: dict[Phase, float] | None = None) -> Losses:
+    def claim(
+        self,
+        graph: Path,
+        rows: Tokens,
+        seconds: dict[Phase, float] | None = None,
+        reference: Reference | None = None,
+    ) -> Losses:
         """The graph's cross-entropies on `rows`, float32 (N, T), finite and not negative. Only claimed.
 
         `seconds` gets the phase's duration. MeasurementFailed.
         """
-        losses = self._run_graph(Phase.CLAIM, graph, rows, self.facts.length, seconds)
+        losses = self._run_graph(Phase.CLAIM, graph, rows, self.facts.length, seconds, reference)
         if not np.isfinite(losses).all():
             where = np.argwhere(~np.isfinite(losses))[0]
             raise MeasurementFailed(
@@ -266,15 +273,16 @@ class Measurer:
                     run.train_seconds = _announced(outcome)
                     if run.train_seconds > budget:
                         raise MeasurementFailed(Failure.OVER_BUDGET, Phase.TRAINING, _late(run.train_seconds, budget))
-                    run.graph = job.result(_GRAPH, self._policy.graph_bytes)
+                    data = job.result(_GRAPH, self._policy.graph_bytes)
+                run.graph, run.graph_sha256 = self._keep(data), sha256(data).hexdigest()
         except MeasurementFailed as failed:
             run.finding = failed.finding
         except StopRun as stopped:
             run.finding = RunFinding(Failure.STOPPED, Phase.TRAINING, str(stopped))
         except UntrustedResult as error:
             run.finding = RunFinding(Failure.BAD_OUTPUT, Phase.TRAINING, error.problem)
-        except TrainerError as error:
-            run.finding = RunFinding(Failure.HOST, Phase.TRAINING, error.problem)
+        except (TrainerError, OSError) as error:
+            run.finding = RunFinding(Failure.HOST, Phase.TRAINING, _words(error))
         return run
 
     def _prove(
@@ -282,13 +290,14 @@ class Measurer:
         graph: Path,
         rows: Tokens,
         claimed: Losses,
-        incumbent: Losses | None,
         scored: npt.NDArray[np.bool_],
         count: int,
         seconds: dict[Phase, float],
+        reference: Reference | None,
     ) -> ProbeReport:
         """Draw the probes, now that the claim is fixed, and compare. MeasurementFailed."""
         random = np.random.default_rng(secrets.randbits(256))
+        incumbent = None if reference is None else reference.losses.reshape(claimed.shape)
         draw = scoring.draw(
             claimed,
             incumbent,
@@ -301,7 +310,7 @@ class Measurer:
         row, cut = draw.positions.T
         inputs = scoring.conceal(rows, draw.positions, self.facts.vocabulary, random)
         shown = np.concatenate([cut[:, None].astype(np.int32), inputs], axis=1)
-        logits = self._run_graph(Phase.PROBES, graph, shown, self.facts.vocabulary, seconds)
+        logits = self._run_graph(Phase.PROBES, graph, shown, self.facts.vocabulary, seconds, reference)
         if not np.isfinite(logits).all():
             raise MeasurementFailed(Failure.NON_FINITE, Phase.PROBES, "a logit is not finite")
         proven = scoring.cross_entropy(logits, rows[row, cut + 1])
@@ -320,7 +329,13 @@ class Measurer:
         )
 
     def _run_graph(
-        self, phase: Phase, graph: Path, inputs: Tokens, columns: int, seconds: dict[Phase, float] | None
+        self,
+        phase: Phase,
+        graph: Path,
+        inputs: Tokens,
+        columns: int,
+        seconds: dict[Phase, float] | None,
+        reference: Reference | None,
     ) -> Losses:
         """Run inside_graph.py on int32 (N, T + 1) in a fresh sandbox: float32 (N, columns), of exact size."""
         script, size = _HERE / "inside_graph.py", 4 * len(inputs) * columns
@@ -332,7 +347,7 @@ class Measurer:
             try:
                 with self._sandbox.start(
                     [str(self._environment.python), "-I", files[0], phase, *files[1:], *sizes],
-                    limits=self._limits(self._policy.evaluation_seconds),
+                    limits=self._limits(self._policy.evaluation_limit(phase, reference)),
                     tools=interpreter_prefixes(self._environment.python),
                     mounts=[
                         Mount(script, script.name),
@@ -352,8 +367,8 @@ class Measurer:
                 raise
             except UntrustedResult as error:
                 raise MeasurementFailed(Failure.BAD_OUTPUT, phase, error.problem) from error
-            except TrainerError as error:
-                raise MeasurementFailed(Failure.HOST, phase, error.problem) from error
+            except (TrainerError, OSError) as error:
+                raise MeasurementFailed(Failure.HOST, phase, _words(error)) from error
         if len(data) != size:
             raise MeasurementFailed(Failure.BAD_OUTPUT, phase, f"{len(data)} bytes of results, not {size}")
         return np.frombuffer(data, "<f4").reshape(len(inputs), columns).astype(np.float32)
@@ -375,6 +390,15 @@ class Measurer:
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".mlxfn", delete=False) as file:
             file.write(graph)
         return scratch.hold(Path(file.name))
+
+
+def _require_plausible(claimed: float) -> None:
+    """MeasurementFailed for a value that is no model's: such a run has no value, whatever else it is."""
+    if claimed >= MOST_BPB:
+        detail = f"{claimed:.4g} bits per byte are no improvement on anything"
+        raise MeasurementFailed(Failure.OUT_OF_RANGE, Phase.CLAIM, detail)
+    if not claimed > 0:
+        raise MeasurementFailed(Failure.BAD_OUTPUT, Phase.CLAIM, f"{claimed:.4g} bits per byte cannot be")
 
 
 def judge(report: ProbeReport, policy: MeasurementPolicy) -> RunFinding | None:
@@ -454,6 +478,10 @@ def _ended(outcome: JobOutcome, phase: Phase) -> MeasurementFailed:
         return MeasurementFailed(Failure.NO_EVALUATION, phase, "it ended without calling evaluate_bpb")
     last = _text(outcome.output).strip().splitlines()[-1:] or ["no output"]
     return MeasurementFailed(Failure.CRASH, phase, f"exit status {outcome.exit_code}: {printable(last[0], 500)}")
+
+
+def _words(error: TrainerError | OSError) -> str:
+    return error.problem if isinstance(error, TrainerError) else f"This machine failed: {error}."
 
 
 def _late(seconds: float, budget: float) -> str:

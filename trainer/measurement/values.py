@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from trainer.measurement.scoring import Losses
+
+MOST_BPB = 1e4  # bits per byte; guessing at random costs less than 20
 
 
 class Failure(StrEnum):
@@ -22,6 +24,7 @@ class Failure(StrEnum):
     NON_CAUSAL = "non_causal"  # a claimed loss cannot be reproduced without the tokens that follow
     NON_FINITE = "non_finite"  # a loss or logit is NaN or infinite
     BAD_OUTPUT = "bad_output"  # a result of the wrong form
+    OUT_OF_RANGE = "out_of_range"  # a loss that is no model's: at least MOST_BPB
     NOT_EXPORTABLE = "not_exportable"  # the model could not be frozen
     STOPPED = "stopped"  # whoever watched the run's lines ended it (StopRun)
     HOST = "host"  # this machine failed
@@ -76,6 +79,18 @@ class ProbeReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """The incumbent on the rows on which a candidate is scored: what the candidate is held to.
+
+    `losses` float32 (N * T,), nats, direct the probes to where the candidate claims to be better; `seconds` by phase
+    bound how long its evaluation may take.
+    """
+
+    losses: Losses
+    seconds: Mapping[Phase, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """A graph on rows. `val_bpb` is there when nothing was found; `claimed_bpb` whenever the claim was whole.
 
@@ -88,6 +103,11 @@ class Score:
     probes: ProbeReport | None
     findings: tuple[RunFinding, ...]
     seconds: dict[Phase, float]
+
+    @property
+    def reference(self) -> Reference | None:
+        """What a candidate is held to where this is the incumbent; None unless it was scored without a finding."""
+        return None if self.val_bpb is None or self.losses is None else Reference(self.losses, self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +135,13 @@ class Measurement:
 
     @property
     def losses(self) -> Losses | None:
-        """float32 (N * T,), nats: what a better candidate is probed against."""
+        """float32 (N * T,), nats."""
         return None if self.score is None else self.score.losses
+
+    @property
+    def reference(self) -> Reference | None:
+        """See `Score.reference`."""
+        return None if self.score is None else self.score.reference
 
     @property
     def probes(self) -> ProbeReport | None:
@@ -129,15 +154,28 @@ def _most_memory() -> int:
 
 @dataclass(frozen=True, slots=True)
 class MeasurementPolicy:
-    """Limits of a measurement. Nats for `tolerance` (one probe) and `drift` (the mean of all)."""
+    """Limits of a measurement. Nats for `tolerance` (one probe) and `drift` (the mean of all).
+
+    The claim and the probes of a candidate may each take `evaluation_multiple` times the incumbent's seconds, at least
+    `evaluation_floor`; `evaluation_seconds` is their bound where there is no incumbent to go by, and above all.
+    """
 
     tolerance: float = 1e-3
     drift: float = 1e-4
     confidence: float = 0.95
     uniform_share: float = 0.25
-    evaluation_seconds: float = 600.0  # of the claim and of the probes, each
+    evaluation_seconds: float = 600.0
+    evaluation_multiple: float = 8.0
+    evaluation_floor: float = 30.0
     graph_bytes: int = 512 << 20
     memory_bytes: int = field(default_factory=_most_memory)
     scratch_bytes: int = 2 << 30
     processes: int = 512
     output_bytes: int = 4 << 20
+
+    def evaluation_limit(self, phase: Phase, reference: Reference | None) -> float:
+        """Seconds that `phase`, the claim or the probes, may take."""
+        if reference is None or phase not in reference.seconds:
+            return self.evaluation_seconds
+        wanted = max(self.evaluation_floor, self.evaluation_multiple * reference.seconds[phase])
+        return min(self.evaluation_seconds, wanted)

@@ -202,7 +202,8 @@ def schedule(rng: random.Random, history: int, looks: Sequence[Look]) -> tuple[A
     """A random interleaving of all fresh runs up to the last look; a trial stops somewhere in it.
 
     Blocks end at the looks. A block's incumbents are spread evenly over its candidates and every part is shuffled,
-    so that neither a drift nor the order favours an arm.
+    so that neither a drift nor the order favours an arm. Only the very first run is the incumbent's where nothing
+    was measured before: how well and how fast it evaluates is what the candidate's runs are probed and bounded by.
     """
     order: list[Arm] = []
     before = Look(history, 0, 0.0, 0.0)
@@ -214,6 +215,9 @@ def schedule(rng: random.Random, history: int, looks: Sequence[Look]) -> tuple[A
             rng.shuffle(part)
             order += part
         before = at
+    if not history and Arm.INCUMBENT in order:
+        first = order.index(Arm.INCUMBENT)
+        order[0], order[first] = order[first], order[0]
     return tuple(order)
 
 

@@ -374,7 +374,7 @@ def test_a_small_cheat_is_found_by_importance(measurer: Measurer, honest: Measur
     token = int(np.abs(shares - 0.01).argmin())  # which token that is depends on the text this Python brings
     assert 0.005 < shares[token] < 0.02
     cheat = with_logits(f"mx.where(x[..., None] == {token}, {PEEK}, z)")
-    result = measure(measurer, cheat, incumbent_losses=honest.losses)
+    result = measure(measurer, cheat, reference=honest.reference)
     assert [finding.failure for finding in result.findings] == [Failure.NON_CAUSAL]
     assert result.probes is not None
     assert result.probes.gain_bound is not None
