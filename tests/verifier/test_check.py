@@ -22,6 +22,7 @@ from trainer.errors import EnvironmentNotReady
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.verdict import CaseFinding, Fault, Reason, VerdictKind
 from trainer.machine.noise_file import load_noise
+from trainer.measurement.values import Failure, Phase, RunFinding
 from trainer.project import task
 from trainer.statistics.noise import NoiseRecord
 from verifier import attestation, audit, check, replay, serve, settle
@@ -71,6 +72,11 @@ def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ch
     return run
 
 
+def absurd(source: bytes, run: int) -> float | RunFinding:
+    """A model far worse than any, which is no way to be released."""
+    return 2.5 if source == local.TRAIN else RunFinding(Failure.OUT_OF_RANGE, Phase.CLAIM, "4e5 bits per byte")
+
+
 def crashing(arm: bytes, *, times: int = 99) -> Script:
     def script(source: bytes, run: int) -> Any:
         return CRASH if source == arm and run < times else gains(0.1)(source, run)
@@ -86,6 +92,7 @@ def crashing(arm: bytes, *, times: int = 99) -> Script:
         (gains(-0.1), VerdictKind.REJECT, Reason.NO_IMPROVEMENT),
         (crashing(BETTER), VerdictKind.REJECT, Reason.CRASH),
         (crashing(BETTER, times=1), VerdictKind.RELEASE, Reason.UNCONFIRMED),
+        (absurd, VerdictKind.REJECT, Reason.NO_IMPROVEMENT),
         (crashing(local.TRAIN), VerdictKind.RELEASE, Reason.INCUMBENT_FAILS),
     ],
 )
@@ -147,6 +154,23 @@ def test_a_host_that_fails_on_the_way_releases(checked: Callable[..., CheckResul
         raise EnvironmentNotReady("The disk is full.", "Free some.")
 
     assert checked(script).verdict.kind is VerdictKind.RELEASE
+
+
+@pytest.mark.parametrize("error", [EnvironmentNotReady("The disk is full.", "Free some."), OSError("No space left")])
+def test_a_late_failure_of_the_host_keeps_what_was_measured(
+    checked: Callable[..., CheckResult], error: Exception
+) -> None:
+    def script(source: bytes, run: int) -> float:
+        if run == 1:
+            raise error
+        return 2.5
+
+    found = checked(script)
+    assert (found.verdict.kind, found.verdict.reason) == (VerdictKind.RELEASE, Reason.NOT_READY)
+    assert found.replay.runs
+    _, body = attestation.open_envelope(found.attestation)
+    assert len(body["predicate"]["runs"]) == len(found.replay.runs)
+    assert audit.passed(audit.audit(found.attestation, None, {})[0])
 
 
 @pytest.mark.parametrize(("bips", "margin", "applied"), [(None, 0.01, 0.01), (80, 0.01, 0.02), (20, 0.01, 0.01)])

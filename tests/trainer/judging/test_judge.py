@@ -12,6 +12,7 @@ from trainer.judging.judge import allowed_seconds, compared, holdout_outcome, ru
 from trainer.judging.policy import HoldoutPolicy, JudgePolicy, TimeBudget
 from trainer.judging.runs import ReplayRun
 from trainer.judging.verdict import Fault, GainOutcome, Reason
+from trainer.measurement.values import Failure
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
 
@@ -97,6 +98,14 @@ def test_run_findings(measured: list[ReplayRun], found: list[tuple[Reason, Fault
 def test_every_failure_has_its_reason(failure: str) -> None:
     (finding,) = run_findings([failing("candidate", failure, "Why.")], 6.0, TimeBudget())
     assert (finding.reason.value, finding.detail) == (failure, "Why.")
+
+
+def test_whatever_a_run_comes_to_is_the_candidates_but_for_the_hosts_own() -> None:
+    for failure in Failure:
+        (finding,) = run_findings([failing("candidate", failure)], 6.0, TimeBudget())
+        assert (finding.fault is Fault.HOST) == (failure is Failure.HOST)
+    (finding,) = run_findings([failing("candidate", Failure.OUT_OF_RANGE)], 6.0, TimeBudget())
+    assert finding.reason is Reason.NO_IMPROVEMENT
 
 
 # --- the comparison ---

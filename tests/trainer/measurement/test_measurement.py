@@ -237,6 +237,10 @@ HOSTILE = {
         with_logits("mx.where(mx.sum(x, axis=1, keepdims=True)[..., None] > 14000, z / 0 - z / 0, z)"),
         Failure.NON_FINITE,
     ),
+    "is worse than any model": (
+        with_logits("mx.zeros_like(z) + 2.0**20 * (mx.arange(VOCAB_SIZE) == 0)"),
+        Failure.OUT_OF_RANGE,
+    ),
     "gives no logits": (
         MODEL + "evaluate_bpb(lambda x, y: model(x, y, reduction='none'), None, 1)",
         Failure.NOT_EXPORTABLE,
