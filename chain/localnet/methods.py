@@ -50,7 +50,9 @@ from chain.localnet.shapes import (
     ui_transaction,
 )
 from chain.network.base import FEE_PER_SIGNATURE, MAX_TRANSACTION, Account, TransactionRejected
-from chain.network.embedded import SLOTS_PER_EPOCH, EmbeddedNetwork, Outcome, Record
+from chain.network.embedded import SLOTS_PER_EPOCH, EmbeddedNetwork
+from chain.network.ledger import LandedTransaction
+from chain.network.vm import SimulationOutcome
 
 VERSION = "3.0.0"  # the Agave release whose shapes these are
 _MAX_ACCOUNTS, _MAX_STATUSES, _MAX_SIGNATURES, _MAX_BLOCKS = 100, 256, 1_000, 500_000
@@ -271,7 +273,7 @@ class Methods:
             raise Refusal(
                 PREFLIGHT_FAILURE,
                 f"Transaction simulation failed: {node_words(rejected.error)}",
-                self._simulated(Outcome(rejected.error, rejected.logs, rejected.units), {}),
+                self._simulated(SimulationOutcome(rejected.error, rejected.logs, rejected.units), {}),
             ) from None
 
     def _simulate(self, params: Params) -> object:
@@ -298,7 +300,7 @@ class Methods:
         return self._context(config, value)
 
     def _simulated(
-        self, outcome: Outcome, config: Mapping[str, object], watch: list[Pubkey] | None = None
+        self, outcome: SimulationOutcome, config: Mapping[str, object], watch: list[Pubkey] | None = None
     ) -> dict[str, object]:
         accounts = [self._ui_account(outcome.accounts.get(key), config) for key in watch or ()]
         return {
@@ -362,7 +364,7 @@ class Methods:
             return None
         return {"slot": record.slot, "blockTime": record.block_time, **self._encoded(record, config)}
 
-    def _encoded(self, record: Record, config: Mapping[str, object]) -> dict[str, object]:
+    def _encoded(self, record: LandedTransaction, config: Mapping[str, object]) -> dict[str, object]:
         encoding = choice(config, "encoding", "json", ("json", "base64", "base58", "binary"))
         versions = config.get("maxSupportedTransactionVersion") is not None
         shown = ui_transaction(record, encoding, True)

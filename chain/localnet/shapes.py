@@ -20,7 +20,7 @@ from chain.localnet.parameters import (
     number,
 )
 from chain.network.base import Account, error_text
-from chain.network.embedded import Record
+from chain.network.ledger import LandedTransaction
 
 _TOKEN = Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
 _TOKEN_2022 = Pubkey.from_string("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
@@ -147,7 +147,7 @@ def ui_return_data(returned: tuple[str, bytes] | None) -> object:
     return {"programId": returned[0], "data": [base64.b64encode(returned[1]).decode(), "base64"]}
 
 
-def ui_transaction(record: Record, encoding: str, versions: bool) -> dict[str, object]:
+def ui_transaction(record: LandedTransaction, encoding: str, versions: bool) -> dict[str, object]:
     """A landed transaction with its metadata; its version only where the client asked for versions."""
     tx = VersionedTransaction.from_bytes(record.wire)
     message = tx.message

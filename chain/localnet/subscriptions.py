@@ -22,7 +22,8 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
 from chain.localnet.parameters import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR
-from chain.network.embedded import EmbeddedNetwork, Record
+from chain.network.embedded import EmbeddedNetwork
+from chain.network.ledger import LandedTransaction
 
 MAX_CONNECTIONS: Final = 32
 MAX_SUBSCRIPTIONS: Final = 16  # of one connection
@@ -149,12 +150,12 @@ class _Session:
                     self._connection.send(json.dumps(_notification(record, subscription)))
 
 
-def _keys(record: Record) -> list[Pubkey]:
+def _keys(record: LandedTransaction) -> list[Pubkey]:
     message = VersionedTransaction.from_bytes(record.wire).message
     return message.account_keys if isinstance(message, Message | MessageV0) else []
 
 
-def _notification(record: Record, subscription: int) -> dict[str, Any]:
+def _notification(record: LandedTransaction, subscription: int) -> dict[str, Any]:
     value = {"signature": str(record.signature), "err": record.error, "logs": record.logs}
     return {
         "jsonrpc": "2.0",

@@ -20,7 +20,8 @@ from chain.irys.node import serve as serve_irys
 from chain.localnet.server import Server, serve
 from chain.money.client import Client
 from chain.network.base import Network
-from chain.network.embedded import EmbeddedNetwork, Record
+from chain.network.embedded import EmbeddedNetwork
+from chain.network.ledger import LandedTransaction
 from chain.network.rpc import RpcNetwork
 from chain.program.addresses import TOKEN_PROGRAM
 from chain.program.events import Event, parse_events
@@ -85,9 +86,9 @@ class World:
         """Without faults."""
         return local.connect(self.home, self.server.url, irys=self.node.url)
 
-    def landed(self) -> list[Record]:
+    def landed(self) -> list[LandedTransaction]:
         """All transactions of the chain, in order."""
-        found: list[Record] = []
+        found: list[LandedTransaction] = []
         while page := self.embedded.records_after(found[-1].slot if found else -1):
             found += page
         return found

@@ -38,7 +38,8 @@ from chain.network.base import (
     error_text,
     program_error_of,
 )
-from chain.network.embedded import SLOT_MS, Block, EmbeddedNetwork, block_after, block_at, make_hash
+from chain.network.embedded import EmbeddedNetwork
+from chain.network.ledger import SLOT_MS, LedgerBlock, block_after, block_at, make_hash
 from chain.network.opening import connect
 from chain.program import PROGRAM_ID
 from tests.chain.networks import SOL, memo, memo_image, pay, sign
@@ -255,7 +256,7 @@ def test_block_hashes_are_stable_and_unknown_before_their_time(
 
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 45), st.integers(0, 1 << 40), st.integers(0, SLOT_MS - 1))
 def test_empty_blocks_come_every_400_ms(slot: int, ms: int, empty: int, rest: int) -> None:
-    tip = Block(slot, make_hash(slot, b"seed"), ms)
+    tip = LedgerBlock(slot, make_hash(slot, b"seed"), ms)
     block = block_at(tip, ms + empty * SLOT_MS + rest)
     assert (block.slot, block.ms) == (slot + empty, ms + empty * SLOT_MS)
     assert int.from_bytes(block.hash[24:], "big") == block.slot
@@ -399,7 +400,7 @@ def test_a_stuck_lock_is_one_clear_line(
 ) -> None:
     import fcntl
 
-    monkeypatch.setattr("chain.network.embedded.LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("chain.network.ledger.LOCK_SECONDS", 0.05)
     with open(tmp_path / "ledger.lock", "rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         assert embedded.clock().slot == 0  # reading needs no lock
