@@ -128,7 +128,7 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         grouped(STOPPING, "--dry-run", is_flag=True, help="Stop at the first confirmed improvement; do not submit it."),
         click.option(
-            "--race/--no-race",
+            "--prune/--no-prune",
             default=True,
             show_default=True,
             help="Stop a run early if its loss is too far behind the incumbent's to catch up.",
@@ -164,7 +164,7 @@ def run(
     submissions: int,
     max_stake: int | None,
     dry_run: bool,
-    race: bool,
+    prune: bool,
     min_confidence: float,
     proposing: Proposing,
     executing: Executing,
@@ -196,27 +196,27 @@ def run(
     connection = open_connection(network, home, irys)
     with connection, start.started(connection, project, quiet=as_json, agrees=agrees, **who) as session:
         try:
-            with session.view:
-                summary = session.miner(goals, proposing, race=race, executing=executing).run()
+            with session.dashboard:
+                end = start.miner(session, goals, proposing, prune=prune, executing=executing).run()
         except KeyboardInterrupt:
-            session.view.say("\nStopped. Run the same command to resume.")
+            session.dashboard.say("\nStopped. Run the same command to resume.")
             raise SystemExit(130) from None
-        text = [f"{summary.reason}: {summary.trials} trials, {summary.kept} kept"]
+        text = [f"{end.reason}: {end.trials} trials, {end.kept} kept"]
         text += [f"records: {session.folder}"]
-        if summary.proposals:
+        if end.proposals:
             text += [
                 "",
                 "next, as a verifier:",
-                f"  {_command('verifier check', summary.proposals[-1], home, network, who['irys'])}",
+                f"  {_command('verifier check', end.proposals[-1], home, network, irys)}",
             ]
         document = {
             "project": session.project.id,
             "network": session.connection.network.name,
-            "reason": summary.reason,
-            "trials": summary.trials,
-            "kept": summary.kept,
-            "best_delta": summary.best_delta,
-            "proposals": list(summary.proposals),
+            "reason": end.reason,
+            "trials": end.trials,
+            "kept": end.kept,
+            "best_delta": end.best_delta,
+            "proposals": list(end.proposals),
             "folder": str(session.folder),
         }
         answer(as_json, document, "\n".join(text))
@@ -246,11 +246,12 @@ def submit(
     It is measured against the on-chain best first, by the verifier's own rules, unless --claim is given.
     """
     from miner.session import start
+    from miner.session.own_file import submit_file
 
     connection = open_connection(network, home, irys)
     with connection, start.started(connection, project, quiet=as_json, agrees=agrees, **who) as session:
         try:
-            proposal, claimed = start.submit_file(session, file, claim, min_confidence)
+            proposal, claimed = submit_file(session, file, claim, min_confidence)
         except KeyboardInterrupt:
             raise SystemExit(130) from None
         command = _command("verifier check", proposal, home, network, irys)

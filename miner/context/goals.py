@@ -34,8 +34,7 @@ class Goals:
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What there is to compare with the goals: of this life trials, seconds and submissions; of the whole session
-    `all_trials`, `all_seconds` and the money spent (lamports) and staked (tokens); `since_kept` trials in a row
-    without a kept one."""
+    `all_trials` and `all_seconds`; `since_kept` trials in a row without a kept one."""
 
     trials: int = 0
     seconds: float = 0.0
@@ -43,8 +42,6 @@ class Progress:
     all_trials: int = 0
     all_seconds: float = 0.0
     since_kept: int = 0
-    spent: int = 0
-    staked: int = 0
 
 
 def enough(goals: Goals, done: Progress) -> bool:
@@ -73,14 +70,14 @@ def reached(goals: Goals, loop: MiningLoop, done: Progress) -> str:
     return ""
 
 
-def affordable(goals: Goals, done: Progress, cost: int) -> str:
-    """Why the next stake, which costs `cost` lamports in all, may not be made, in words; "" where it may."""
-    if goals.max_stake is not None and done.staked + goals.stake > goals.max_stake:
-        return f"{done.staked} tokens are staked already, and --max-stake allows {goals.max_stake}"
-    if goals.max_spend is not None and done.spent + cost > goals.max_spend:
+def affordable(goals: Goals, *, spent: int, staked: int, cost: int) -> str:
+    """Why the next stake may not be made, in words; "" where it may. `cost` is in lamports, `spent` (lamports) and
+    `staked` (tokens) are the whole session's."""
+    if goals.max_stake is not None and staked + goals.stake > goals.max_stake:
+        return f"{staked} tokens are staked already, and --max-stake allows {goals.max_stake}"
+    if goals.max_spend is not None and spent + cost > goals.max_spend:
         return (
-            f"{done.spent:,} lamports are spent, this would cost {cost:,} more, "
-            f"and --max-spend allows {goals.max_spend:,}"
+            f"{spent:,} lamports are spent, this would cost {cost:,} more, and --max-spend allows {goals.max_spend:,}"
         )
     return ""
 

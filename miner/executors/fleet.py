@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from common.files import write_atomic
+from miner.context.context import SessionContext
 from miner.executors.cluster import Cluster
 from miner.executors.worker import MAX_PAST, TrialJob, TrialResult
-from miner.journal.journal import Journal, TrialRecord
-from miner.journal.worktree import Workspace
+from miner.journal.journal import TrialRecord
 from miner.proposers.base import SCRIPT
-from miner.report.dashboard import Dashboard
-from miner.trials import trial as trials
+from miner.trials import history
+from miner.trials.decision import decided
+from miner.trials.trial import conclude, may_prune
 from trainer.errors import EnvironmentNotReady
-from trainer.judging import trial as trainer_trial
+from trainer.judging.trial import Trial
 
 MAX_LOST = 2  # times that a trial is sent out anew
 _LOOK = 2.0  # seconds between two looks at the cluster
@@ -28,28 +28,10 @@ _TURN = 300.0  # seconds after which the session sees to the chain, whatever com
 
 
 class Fleet:
-    """The trials of a session on a cluster's machines; `folder` is the session's, `budget_seconds` the protocol's.
+    """The trials of a session on a cluster's machines; `begin` puts a new one on record, or says that there is none."""
 
-    `begin` puts a new trial into the journal, or says that there is none; `may_race` says whether a trial's runs may
-    be stopped by their curves; `decided` acts on a decision that is on record.
-    """
-
-    def __init__(
-        self,
-        cluster: Cluster,
-        journal: Journal,
-        workspace: Workspace,
-        view: Dashboard,
-        *,
-        folder: Path,
-        budget_seconds: float,
-        begin: Callable[[], bool],
-        may_race: Callable[[TrialRecord], bool],
-        decided: Callable[[TrialRecord, trainer_trial.Trial], None],
-    ) -> None:
-        self.cluster, self._journal, self._workspace, self._view = cluster, journal, workspace, view
-        self._folder, self._budget = folder, budget_seconds
-        self._begin, self._may_race, self._decided = begin, may_race, decided
+    def __init__(self, cluster: Cluster, context: SessionContext, *, begin: Callable[[], bool]) -> None:
+        self.cluster, self._context, self._begin = cluster, context, begin
         self._flying: dict[int, TrialRecord] = {}
 
     @property
@@ -60,16 +42,16 @@ class Fleet:
     def fill(self, *, here: bool = True) -> None:
         """Give idle machines the trials that are open, then new ones; `here` False leaves out this process's own."""
         for machine in self.cluster.idle(here=here):
-            waiting = [trial for trial in self._journal.session.unfinished if trial.number not in self._flying]
+            waiting = [trial for trial in self._context.session.unfinished if trial.number not in self._flying]
             if not waiting and not self._begin():
                 return
-            trial = waiting[0] if waiting else self._journal.session.trials[-1]
+            trial = waiting[0] if waiting else self._context.session.trials[-1]
             job = self._job(trial, machine)
-            self._journal.append("dispatched", number=trial.number, machine=machine)
-            self._view.say(f"trial {trial.number} on {machine}: {trial.hypothesis}")
+            self._context.journal.append("dispatched", number=trial.number, machine=machine)
+            self._context.dashboard.say(f"trial {trial.number} on {machine}: {trial.hypothesis}")
             self.cluster.send(machine, job)
             self._flying[trial.number] = trial
-            self._view.observe(self._journal.session)
+            self._context.dashboard.observe(self._context.session)
 
     def advance(self, *, more: bool = True, here: bool = True) -> bool:
         """Go on until something came back, or for a while; False where nothing is in flight or left to begin.
@@ -82,7 +64,7 @@ class Fleet:
         if not self._flying and (not more or (idle and not self.cluster.opening())):
             return False
         deadline = time.monotonic() + _TURN
-        with self._view.step(self._words()):
+        with self._context.dashboard.step(self._words()):
             while time.monotonic() < deadline:
                 returned = self.cluster.wait(_LOOK)
                 for entry in returned:
@@ -97,19 +79,19 @@ class Fleet:
         return True
 
     def _job(self, trial: TrialRecord, machine: str) -> TrialJob:
-        session, sigma = self._journal.session, self.cluster.sigma(machine)
+        session, sigma = self._context.session, self.cluster.sigma(machine)
         rules = None
-        if self._may_race(trial):
-            rules = trials.rules(session, trial, sigma, budget_seconds=self._budget, machine=machine)
+        if may_prune(self._context, trial):
+            rules = history.rules(session, trial, sigma, budget_seconds=self._context.budget_seconds, machine=machine)
         return TrialJob(
             trial.number,
-            self._workspace.read(trial.base, SCRIPT),
-            self._workspace.read(trial.commit, SCRIPT),
+            self._context.workspace.read(trial.base, SCRIPT),
+            self._context.workspace.read(trial.commit, SCRIPT),
             session.seed + trial.number,
-            trials.policy(session, trial, machine),
-            tuple(trials.history(session, trial, machine)),
-            tuple(trials.runs_of(session, trial.base, machine)[-MAX_PAST:]),
-            tuple(trials.runs_of(session, trial.commit, machine)[-MAX_PAST:]),
+            history.policy(session, trial, machine),
+            tuple(history.incumbent_values(session, trial, machine)),
+            tuple(history.runs_of(session, trial.base, machine)[-MAX_PAST:]),
+            tuple(history.runs_of(session, trial.commit, machine)[-MAX_PAST:]),
             rules,
         )
 
@@ -118,24 +100,24 @@ class Fleet:
         if result is not None:
             self._record(trial, result)
             return
-        self._journal.append("lost", number=number, machine=machine, reason=lost)
+        self._context.journal.append("lost", number=number, machine=machine, reason=lost)
         if trial.lost <= MAX_LOST:
-            self._view.say(f"  trial {number} is measured anew: {machine} was lost with it", "yellow")
+            self._context.dashboard.say(f"  trial {number} is measured anew: {machine} was lost with it", "yellow")
             return
         reason = f"not judged: {trial.lost} machines were lost with it, the last one so: {lost}"
-        self._journal.append("decision", number=number, decision="discard", reason=reason, delta=None)
-        self._decided(trial, trainer_trial.Trial((), None))
+        self._context.journal.append("decision", number=number, decision="discard", reason=reason, delta=None)
+        conclude(self._context, trial, Trial((), None))
 
     def _record(self, trial: TrialRecord, result: TrialResult) -> None:
         runs = []
         for place, (run, log) in enumerate(zip(result.runs, result.logs, strict=True), 1):
-            name = f"logs/{trial.number:04d}-{place:02d}-{run['arm']}.log"
-            write_atomic(self._folder / name, log)
-            runs.append({**run, "log": name})
+            name = f"logs/{trial.number:04d}-{place:02d}-{run.arm.value}.log"
+            write_atomic(self._context.folder / name, log)
+            runs.append({**run.encode(), "log": name})
         outcome = result.outcome()
-        decision = trials.decided(outcome, moved=trial.base != self._journal.session.head)
-        self._journal.append("judged", number=trial.number, machine=trial.machine, runs=runs, decision=decision)
-        self._decided(trial, outcome)
+        decision = decided(outcome, moved=trial.base != self._context.session.head)
+        self._context.journal.append("judged", number=trial.number, machine=trial.machine, runs=runs, decision=decision)
+        conclude(self._context, trial, outcome)
 
     def _words(self) -> str:
         if not self._flying:

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from common.files import lock, write_atomic
+from miner.journal.run import RunRecord
 from miner.proposers.base import SCRIPT
-from miner.trials import trial as trials
+from miner.trials import history
 from miner.trials.measuring import Rig
-from miner.trials.trial import Entry
 from trainer.errors import TrainerError
 from trainer.judging import trial
 from trainer.machine import hardware
@@ -76,7 +76,7 @@ class TrialJob:
     """A trial to measure: two train.py sources and what the machine it is for measured before.
 
     `history` are the incumbent's values (val_bpb), `incumbent_runs` and `candidate_runs` earlier runs of the two
-    sources as the journal has them. `rules` are those of racing, None where runs are not stopped by their curves.
+    sources as the journal has them. `rules` are those of pruning, None where runs are not stopped by their curves.
     """
 
     number: int
@@ -85,8 +85,8 @@ class TrialJob:
     seed: int
     policy: ComparisonPolicy
     history: tuple[float, ...] = ()
-    incumbent_runs: tuple[Entry, ...] = ()
-    candidate_runs: tuple[Entry, ...] = ()
+    incumbent_runs: tuple[RunRecord, ...] = ()
+    candidate_runs: tuple[RunRecord, ...] = ()
     rules: pruning.PruningRules | None = None
 
 
@@ -98,7 +98,7 @@ class TrialResult:
     after it, in bpb.
     """
 
-    runs: tuple[dict[str, Any], ...] = ()
+    runs: tuple[RunRecord, ...] = ()
     logs: tuple[bytes, ...] = ()
     decision: Decision | None = None
     problem: str = ""
@@ -106,7 +106,7 @@ class TrialResult:
 
     def outcome(self) -> trial.Trial:
         """The trial as `trainer.judging.trial` has it."""
-        return trial.Trial(tuple(trials.restored(run) for run in self.runs), self.decision)
+        return trial.Trial(tuple(run.as_run() for run in self.runs), self.decision)
 
 
 def unfit(setup: Setup, *, hardware_class: str, program: str) -> str:
@@ -161,25 +161,25 @@ class Worker:
         bench, rig = self._bench, self._rig
         assert bench is not None
         assert rig is not None
-        runs: list[dict[str, Any]] = []
+        runs: list[RunRecord] = []
         logs: list[bytes] = []
 
         def execute(arm: Arm) -> Run:
-            mine = [*_past(job, arm), *(run for run in runs if run["arm"] == arm.value)]
+            mine = [*_past(job, arm), *(run for run in runs if run.arm is arm)]
             rules = job.rules if arm is Arm.CANDIDATE else None
-            incumbents = [*job.incumbent_runs, *(run for run in runs if run["arm"] == Arm.INCUMBENT.value)]
+            incumbents = [*job.incumbent_runs, *(run for run in runs if run.arm is Arm.INCUMBENT)]
             conditions = rig.calm()
             run, heat = rig.run(
                 arm,
                 self._tree(job, arm),
                 lambda _: None,
-                rates=trials.rates_in_force(mine),
-                band=trials.band(incumbents) if rules else None,
+                rates=history.rates_in_force(mine),
+                band=history.band(incumbents) if rules else None,
                 rules=rules or pruning.PruningRules(),
             )
             both = tuple(dict.fromkeys((*conditions, *heat)))
             budget = bench.protocol.execution.training_seconds
-            runs.append(trials.entry(run, both, budget_seconds=budget, machine=self._name))
+            runs.append(RunRecord.of(run, both, budget_seconds=budget, machine=self._name))
             logs.append(run.log[-MAX_LOG:])
             return replace(run, log=b"", measurement=None)
 
@@ -212,7 +212,7 @@ class Worker:
             )
 
 
-def _past(job: TrialJob, arm: Arm) -> tuple[Entry, ...]:
+def _past(job: TrialJob, arm: Arm) -> tuple[RunRecord, ...]:
     return job.candidate_runs if arm is Arm.CANDIDATE else job.incumbent_runs
 
 

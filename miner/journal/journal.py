@@ -17,20 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from common.files import lock
+from miner.journal.run import RunRecord
 from miner.proposers.base import Tried, decision
 from trainer.errors import TrainerError
 from trainer.project import hyperparameters
+from trainer.statistics.comparison import Arm
 
 Event = Mapping[str, Any]
 INTERRUPTED = "interrupted"  # why a segment ended that did not end by itself
-_RUN_FIELDS = ("at", "number", "arm", "val_bpb", "failure", "detail", "seconds", "memory_mb", "log")
-_LATER_RUN_FIELDS: Mapping[str, Any] = {
-    "holdout_bpb": None,
-    "tokens_per_second": None,
-    "curve": [],
-    "conditions": [],
-    "machine": "",
-}
 
 
 class JournalDamaged(TrainerError):
@@ -41,11 +35,8 @@ class JournalDamaged(TrainerError):
 class TrialRecord:
     """One candidate being judged, or judged: its source, why, its runs and what became of it.
 
-    `commit` is the candidate's, `base` the incumbent's it is measured against. A run is a mapping of its journal
-    fields: arm, val_bpb and holdout_bpb (None without a value), failure ("" or one word: "stopped" by its loss curve,
-    "unfit" for this machine's state, else what went wrong), detail, seconds, memory_mb, tokens_per_second, curve
-    (a list of [seconds, loss in nats], what the script printed), conditions (words on the machine's state) and
-    machine ("" for the session's own). `machine` is where it was given to last, `lost` how often it did not come back.
+    `commit` is the candidate's, `base` the incumbent's it is measured against. `machine` is where it was given to
+    last, `lost` how often it did not come back.
     `decision` is "" while it is open, then keep, discard or crash; `delta`, `low`, `high` in bpb and `p` are those
     of the comparison's last look, `reason` says in words what decided. `carry`: it won against an incumbent that had
     been replaced meanwhile, and is to be measured against the new one.
@@ -56,7 +47,7 @@ class TrialRecord:
     fingerprint: str
     commit: str
     base: str
-    runs: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[RunRecord] = field(default_factory=list)
     decision: str = ""
     delta: float | None = None
     low: float | None = None
@@ -75,9 +66,24 @@ class TrialRecord:
         return self.decision == "keep"
 
     @property
+    def own_runs(self) -> list[RunRecord]:
+        """The runs of the code that it is about: the candidate's, for the baseline the incumbent's."""
+        own = Arm.CANDIDATE if self.number else Arm.INCUMBENT
+        return [run for run in self.runs if run.arm is own]
+
+    @property
+    def own_values(self) -> list[float]:
+        """val_bpb of its own runs that gave one."""
+        return [run.val_bpb for run in self.own_runs if run.val_bpb is not None]
+
+    @property
     def last_failure(self) -> str:
         """The last words of its last run that failed, or ""."""
-        return next((str(run["detail"]) for run in reversed(self.runs) if run["failure"]), "")
+        return next((run.detail for run in reversed(self.runs) if run.failure), "")
+
+    def commit_of(self, run: RunRecord) -> str:
+        """The commit that a run of it ran."""
+        return self.commit if run.arm is Arm.CANDIDATE else self.base
 
 
 @dataclass(slots=True)
@@ -210,9 +216,7 @@ class Session:
                     )
                     self.head = self.head or event["commit"]
                 case "run":
-                    run = {name: event[name] for name in _RUN_FIELDS}
-                    run |= {name: event.get(name, default) for name, default in _LATER_RUN_FIELDS.items()}
-                    self._trial(event["number"]).runs.append(run)
+                    self._trial(event["number"]).runs.append(RunRecord.decode(event))
                 case "decision":
                     trial = self._trial(event["number"])
                     trial.decision, trial.delta, trial.decided = event["decision"], event["delta"], event["at"]
@@ -283,7 +287,7 @@ class Session:
                     segment.within = testing or bool(self.unfinished)
                 case other:
                     raise KeyError(f"unknown event {other!r}")
-        except (KeyError, TypeError, IndexError, StopIteration) as error:
+        except (KeyError, TypeError, ValueError, IndexError, StopIteration) as error:
             raise JournalDamaged(
                 f"The session journal holds an event that does not fit: {error!r}.",
                 "Move its folder away to start a new session.",

@@ -9,10 +9,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from pathlib import Path
 
+from common.files import write_atomic
 from miner.journal.interop import ResultLine, TrialLine, results_text, trials_text
 from miner.journal.journal import TrialRecord
+from trainer.project.protocol import Protocol
+
+RESULTS, TRIALS = "results.tsv", "trials.jsonl"
 
 
 def results_tsv(trials: Sequence[TrialRecord]) -> str:
@@ -21,9 +25,9 @@ def results_tsv(trials: Sequence[TrialRecord]) -> str:
     for trial in trials:
         if not trial.decision:
             continue
-        values = own_values(trial)
+        values = trial.own_values
         ok = trial.decision != "crash" and bool(values)
-        memory = max((run.get("memory_mb") or 0.0 for run in _own_runs(trial)), default=0.0) / 1024
+        memory = max((run.memory_mb or 0.0 for run in trial.own_runs), default=0.0) / 1024
         rows.append(
             ResultLine(
                 trial.commit[:7],
@@ -42,11 +46,11 @@ def trials_jsonl(trials: Sequence[TrialRecord], *, bundle_id: str, metric: str, 
 
 
 def _record(trial: TrialRecord, bundle_id: str, metric: str, direction: str) -> TrialLine:
-    values, runs = own_values(trial), _own_runs(trial)
-    failed = next((run for run in reversed(runs) if run.get("failure")), None)
+    values, runs = trial.own_values, trial.own_runs
+    failed = next((run for run in reversed(runs) if run.failure), None)
     return TrialLine(
         trial_id=f"{trial.number:04d}",
-        utc_timestamp=runs[-1]["at"] if runs else "",
+        utc_timestamp=runs[-1].at if runs else "",
         protocol_bundle_id=bundle_id,
         run_ok=bool(values),
         primary_metric_name=metric,
@@ -54,23 +58,20 @@ def _record(trial: TrialRecord, bundle_id: str, metric: str, direction: str) -> 
         direction=direction,
         beats_local_best=trial.kept,
         beats_network_best=trial.kept,
-        stdout_log_path=runs[-1].get("log", "") if runs else "",
+        stdout_log_path=runs[-1].log if runs else "",
         git_head_before=trial.base,
         git_head_after=trial.commit if trial.kept else trial.base,
         harness_exit_code=0 if values else 1,
-        error=failed["failure"] if failed else "",
+        error=failed.failure if failed else "",
         hypothesis=trial.hypothesis,
         base_commit=trial.base,
         head_commit=trial.commit,
     )
 
 
-def own_values(trial: TrialRecord) -> list[float]:
-    """val_bpb of the trial's own runs that gave one."""
-    return [run["val_bpb"] for run in _own_runs(trial) if run.get("val_bpb") is not None]
-
-
-def _own_runs(trial: TrialRecord) -> list[dict[str, Any]]:
-    """The runs of the code that the trial is about: the candidate's, and the incumbent's for the baseline."""
-    arm = "candidate" if trial.number else "incumbent"
-    return [run for run in trial.runs if run["arm"] == arm]
+def write(folder: Path, trials: Sequence[TrialRecord], protocol: Protocol) -> None:
+    """Bring both files in a session's folder up to date."""
+    primary = protocol.primary
+    lines = trials_jsonl(trials, bundle_id=protocol.bundle_id, metric=primary.name, direction=primary.direction)
+    write_atomic(folder / RESULTS, results_tsv(trials).encode())
+    write_atomic(folder / TRIALS, lines.encode())

@@ -106,8 +106,8 @@ class DashboardState:
             f"{session.spent / LAMPORTS_PER_SOL:.6f} SOL, {summary.counted(session.staked, 'token')} staked{sent}"
         )
         runs = [run for trial in session.trials for run in trial.runs]
-        conditions = ", ".join(str(word) for word in runs[-1].get("conditions", [])) if runs else ""
-        unfit = sum(run["failure"] == "unfit" for run in runs)
+        conditions = ", ".join(runs[-1].conditions) if runs else ""
+        unfit = sum(run.failure == "unfit" for run in runs)
         hours = f"{summary.lasted(found.time.running)} in {summary.counted(len(runs), 'run')}"
         self.machine = ", ".join(part for part in (hours, f"{unfit} unfit" if unfit else "", conditions) if part)
 

@@ -14,7 +14,7 @@ from miner.journal.sessions import SessionFolder
 from trainer.errors import TrainerError
 from trainer.project import task
 
-RESULTS, TRIALS, STATE = "results.tsv", "trials.jsonl", "network_state.json"
+STATE = "network_state.json"
 
 
 def export(found: SessionFolder, directory: Path, state: str | None) -> list[Path]:
@@ -26,8 +26,8 @@ def export(found: SessionFolder, directory: Path, state: str | None) -> list[Pat
             "Run `miner run` once more on it, then export.",
         )
     texts = {
-        RESULTS: records.results_tsv(session.trials),
-        TRIALS: records.trials_jsonl(
+        records.RESULTS: records.results_tsv(session.trials),
+        records.TRIALS: records.trials_jsonl(
             session.trials, bundle_id=facts.bundle_id, metric=facts.metric, direction=facts.direction
         ),
     }

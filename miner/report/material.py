@@ -105,9 +105,8 @@ def _exhibit(folder: Path, tree: Workspace, trial: TrialRecord) -> Exhibit:
             diff = tree.diff(trial.base, trial.commit)
         except TrainerError as error:
             missing = f"The diff cannot be shown: {error.problem}"
-    arm = "candidate" if trial.number else "incumbent"
-    logs = [run["log"] for run in trial.runs if run["arm"] == arm and run.get("log")]
-    name = Path(str(logs[-1])).name if logs else ""
+    logs = [run.log for run in trial.own_runs if run.log]
+    name = Path(logs[-1]).name if logs else ""
     return Exhibit(_lines(diff, MAX_DIFF_LINES), _tail(folder / "logs" / name) if name else (), name, missing)
 
 

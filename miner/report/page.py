@@ -18,6 +18,7 @@ from pathlib import Path
 from chain.network.base import LAMPORTS_PER_SOL
 from common.text import printable
 from miner.journal.journal import Submission, TrialRecord
+from miner.journal.run import RunRecord
 from miner.report import chart, summary
 from miner.report.material import MAX_DETAILED, Exhibit, Material
 from miner.report.summary import WORDS, counted, lasted, submission_state
@@ -189,7 +190,7 @@ def _time(material: Material) -> str:
         notes.append(f"{starts}{cut if found.killed else ''}.")
     if found.time.unsplit:
         notes.append("Some runs left neither a loss curve nor a known budget: their training time is unknown.")
-    conditions = Counter(str(word) for t in material.session.trials for r in t.runs for word in r.get("conditions", []))
+    conditions = Counter(str(word) for t in material.session.trials for r in t.runs for word in r.conditions)
     if conditions:
         told = ", ".join(f"{_say(word, 60)} ({count})" for word, count in conditions.most_common(8))
         notes.append(f"Conditions noted at runs: {told}.")
@@ -259,16 +260,15 @@ def _inside_trial(trial: TrialRecord, exhibit: Exhibit, material: Material) -> s
     said += [f"begun {trial.at}" if trial.at else "", f"decided {trial.decided}" if trial.decided else ""]
     facts = _say("; ".join(part for part in said if part), 600)
     out = f"<p class='full'>{facts}<br>commit {_code(_say(trial.commit[:12]))} on {_code(_say(trial.base[:12]))}</p>"
-    own = "candidate" if trial.number else "incumbent"
     incumbent = summary.curves(material.session, trial.base) if trial.number else []
-    drawn = chart.losses([run.get("curve") or [] for run in trial.runs if run["arm"] == own], incumbent)
+    drawn = chart.losses([run.curve for run in trial.own_runs], incumbent)
     heads = ("arm", "val_bpb", "tok/s", "seconds", "")
     rows = [
         (
-            _say(str(run["arm"])),
-            _value(run["val_bpb"], 6) if run["val_bpb"] is not None else "–",
-            f"{run['tokens_per_second']:,.0f}" if run.get("tokens_per_second") else "–",
-            f"{run['seconds']:.0f}",
+            _say(run.arm.value),
+            _value(run.val_bpb, 6) if run.val_bpb is not None else "–",
+            f"{run.tokens_per_second:,.0f}" if run.tokens_per_second else "–",
+            f"{run.seconds:.0f}",
             _say(_remark(run), 160),
         )
         for run in trial.runs[:60]
@@ -289,10 +289,8 @@ def _inside_trial(trial: TrialRecord, exhibit: Exhibit, material: Material) -> s
     return out
 
 
-def _remark(run: dict[str, object]) -> str:
-    conditions = run.get("conditions")
-    words = [str(run["failure"] or ""), str(run["detail"] or "") if run["failure"] else ""]
-    words += [str(word) for word in conditions] if isinstance(conditions, list) else []
+def _remark(run: RunRecord) -> str:
+    words = [run.failure, run.detail if run.failure else "", *run.conditions]
     return "; ".join(word for word in words if word)
 
 

@@ -88,9 +88,9 @@ def _open(trial: TrialRecord) -> str:
 
 def _last_run(trial: TrialRecord, now: float) -> str:
     run = trial.runs[-1]
-    value = "no value" if run["val_bpb"] is None else f"{run['val_bpb']:.6f}"
-    at = summary.seconds_of(run["at"])
+    value = "no value" if run.val_bpb is None else f"{run.val_bpb:.6f}"
+    at = summary.seconds_of(run.at)
     ago = "" if at is None else f", {max(0.0, now - at) / 60:.0f} min ago"
     decision = WORDS.get(trial.decision, "")
-    where = f" on {run['machine']}" if run["machine"] else ""
-    return printable(f"trial {trial.number} ({decision or 'open'}){where}, {run['arm']}: {value}{ago}")
+    where = f" on {run.machine}" if run.machine else ""
+    return printable(f"trial {trial.number} ({decision or 'open'}){where}, {run.arm.value}: {value}{ago}")

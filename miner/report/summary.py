@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from miner.journal import records
 from miner.journal.journal import INTERRUPTED, Segment, Session, Submission, TrialRecord
+from miner.journal.run import LossCurve, RunRecord
 
-CANDIDATE = "candidate"
 WORDS = {"keep": "kept", "discard": "discarded", "crash": "crashed", "": "open"}  # decisions, as people read them
 THEIRS, DISPROVED = "another miner’s", "disproved"
 
@@ -154,7 +153,7 @@ def _standing(session: Session) -> list[TrialRecord]:
 
 def point(trial: TrialRecord) -> TrialPoint:
     """A trial as the chart shows it."""
-    values = tuple(value for value in records.own_values(trial) if math.isfinite(value))
+    values = tuple(value for value in trial.own_values if math.isfinite(value))
     mean = statistics.fmean(values) if values else None
     low = high = None
     ends = [end for end in (trial.delta, trial.low, trial.high) if end is not None and math.isfinite(end)]
@@ -193,24 +192,23 @@ def incumbents(session: Session) -> list[IncumbentStep]:
     ]
 
 
-def curves(session: Session, commit: str) -> list[Sequence[Sequence[float]]]:
-    """The loss curves of a commit's runs that gave a value, in order: each a list of [seconds, nats]."""
-    return [run["curve"] for of, run in _runs(session) if of == commit and not run["failure"] and run.get("curve")]
+def curves(session: Session, commit: str) -> list[LossCurve]:
+    """The loss curves of a commit's runs that gave a value, in order."""
+    return [run.curve for of, run in _runs(session) if of == commit and not run.failure and run.curve]
 
 
 def time_split(session: Session, budget: float | None = None) -> Time:
     """Where the time went; the docstring of `Time` says what is what."""
     sums = dict.fromkeys(("training", "evaluation", "unsplit", "stopped", "unfit", "failed"), 0.0)
     for _, run in _runs(session):
-        seconds, curve = float(run["seconds"]), run.get("curve")
-        if run["failure"]:
-            sums[run["failure"] if run["failure"] in ("stopped", "unfit") else "failed"] += seconds
-        elif curve or budget:
-            trained = min(seconds, float(curve[-1][0]) if curve else budget or 0.0)
+        if run.failure:
+            sums[run.failure if run.failure in ("stopped", "unfit") else "failed"] += run.seconds
+        elif run.curve or budget:
+            trained = min(run.seconds, run.curve[-1][0] if run.curve else budget or 0.0)
             sums["training"] += trained
-            sums["evaluation"] += seconds - trained
+            sums["evaluation"] += run.seconds - trained
         else:
-            sums["unsplit"] += seconds
+            sums["unsplit"] += run.seconds
     interrupted, idle, away = _outside(session)
     confirming = math.fsum(float(run["seconds"]) for run in _confirming(session))
     return Time(**sums, confirming=confirming, interrupted=interrupted, idle=idle, away=away)
@@ -246,11 +244,11 @@ def seconds_of(at: str) -> float | None:
         return None
 
 
-def _runs(session: Session) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _runs(session: Session) -> Iterator[tuple[str, RunRecord]]:
     """Every run with the commit it ran."""
     for trial in session.trials:
         for run in trial.runs:
-            yield (trial.commit if run["arm"] == CANDIDATE else trial.base), run
+            yield trial.commit_of(run), run
 
 
 def _confirming(session: Session) -> list[Mapping[str, Any]]:
@@ -261,8 +259,8 @@ def _confirming(session: Session) -> list[Mapping[str, Any]]:
 def _values(session: Session) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for commit, run in _runs(session):
-        if run["val_bpb"] is not None and math.isfinite(run["val_bpb"]):
-            found.setdefault(commit, []).append(run["val_bpb"])
+        if run.val_bpb is not None and math.isfinite(run.val_bpb):
+            found.setdefault(commit, []).append(run.val_bpb)
     return found
 
 
@@ -272,8 +270,8 @@ def _outside(session: Session) -> tuple[float | None, float | None, float | None
     if not begins or None in begins:
         return None, None, None
     starts = [begin for begin in begins if begin is not None]
-    every = [*(run for _, run in _runs(session)), *_confirming(session)]
-    ran = [(seconds_of(run["at"]), float(run["seconds"])) for run in every]
+    ran = [(seconds_of(run.at), run.seconds) for _, run in _runs(session)]
+    ran += [(seconds_of(run["at"]), float(run["seconds"])) for run in _confirming(session)]
     interrupted, idle, away = 0.0, 0.0, 0.0
     for segment, begin, following in zip(session.segments, starts, [*starts[1:], math.inf], strict=True):
         until = seconds_of(segment.end or segment.last) or begin
@@ -300,4 +298,4 @@ def _moments(session: Session) -> Iterator[float | None]:
         yield seconds_of(trial.at)
         yield seconds_of(trial.decided)
         for run in trial.runs:
-            yield seconds_of(run["at"])
+            yield seconds_of(run.at)

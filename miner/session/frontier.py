@@ -16,11 +16,10 @@ from chain.program.accounts import Project
 from chain.projects.artifacts import fetch_best_code
 from miner.journal.journal import Journal, Session
 from miner.journal.worktree import Workspace
+from miner.proposers.base import SCRIPT
 from trainer.errors import InvalidBundle
 from trainer.project import bundle, hyperparameters
 from trainer.project.task import Task
-
-SCRIPT = "train.py"
 
 
 class Moved(StrEnum):

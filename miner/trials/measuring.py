@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from miner.trials.pruner import Racer
+from miner.trials.pruner import Pruner
 from trainer.machine import fitness
 from trainer.measurement.bench import Bench
 from trainer.measurement.run import UNFIT, Run
@@ -65,11 +65,11 @@ class Rig:
         """Run a tree once; the run and what the machine had against it.
 
         `rates` are the tokens per second of earlier runs of the same code here, those in force: a run that is off by
-        more than their noise has no value and is UNFIT. With a `band` it is raced by `rules`.
+        more than their noise has no value and is UNFIT. With a `band` it may be stopped, by `rules`.
         """
         before = fitness.read()
         budget = self.bench.protocol.execution.training_seconds
-        run = self.bench.measure(arm, files, Racer(show, budget, band, rules))
+        run = self.bench.measure(arm, files, Pruner(show, budget, band, rules))
         self._last = (run.seconds, time.monotonic())
         heat = fitness.judge(fitness.read(), before=before, own_load=float(before.cores))
         rate = curve.of_log(run.log).tokens_per_second

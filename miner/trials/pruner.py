@@ -15,7 +15,7 @@ MOST_POINTS = 2000  # of one run; progress lines come about every hundredth of t
 
 
 @dataclass(slots=True)
-class Racer:
+class Pruner:
     """A run's listener for `Bench.measure`. Without a `band` nothing is stopped.
 
     `budget_seconds` turns the script's progress into seconds. StopRun where the run is hopeless.
@@ -36,11 +36,6 @@ class Racer:
         why = pruning.hopeless(self.points, self.band, budget_seconds=self.budget_seconds, rules=self.rules)
         if why:
             raise StopRun(why)
-
-
-def seconds_of(found: curve.Curve, budget_seconds: float) -> list[tuple[float, float]]:
-    """A log's curve as (seconds, loss in nats), rounded as the journal keeps it."""
-    return [(round(point.progress * budget_seconds, 2), round(point.loss, 5)) for point in found.points]
 
 
 def pairs(

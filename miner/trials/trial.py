@@ -1,183 +1,173 @@
-"""What the trials of a journal say of earlier runs, and how a trial's outcome is written into it. Pure.
+"""One candidate judged on this machine: each run on record before the next, until its comparison has an answer.
 
-Values are compared only with values of the same machine, so whatever looks back takes the machine's name: "" is the
-one that the session itself runs on, others are those of a cluster (`miner.executors`).
+A session that is interrupted keeps the finished runs of the trial that it was in; at most the run in flight is
+repeated. `conclude` acts on a decision that is on record, whichever machine measured it.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from miner.journal.journal import Session, TrialRecord
-from miner.trials.pruner import pairs, seconds_of
-from trainer.judging import trial
-from trainer.machine import fitness as machines
+from common.files import write_atomic
+from miner.context.context import SessionContext
+from miner.journal import records
+from miner.journal.journal import TrialRecord, now
+from miner.journal.run import RunRecord
+from miner.proposers.base import SCRIPT
+from miner.report.summary import counted
+from miner.trials import history
+from miner.trials.decision import decided
+from miner.trials.measuring import Rig
+from trainer.errors import EnvironmentNotReady
+from trainer.judging.trial import MAX_FAILURES, Trial, compare
 from trainer.measurement.run import UNFIT, Run
-from trainer.statistics import curve, pruning
-from trainer.statistics.comparison import Answer, Arm
-from trainer.statistics.mining import STALE_TRIALS, MiningPolicy, usable_history, worth_of
+from trainer.project import hyperparameters
+from trainer.statistics import pruning
+from trainer.statistics.comparison import Arm
 
-Entry = Mapping[str, Any]  # a run as the journal has it: see `miner.journal.journal.Trial`
-
-_WORDS: Mapping[Answer, str] = {
-    Answer.APPROVE: "the gain is significant",
-    Answer.REJECT: "no gain of the size looked for",
-    Answer.UNDECIDED: "too noisy to tell within the limit of runs",
-}
-SPARED = "what gain it may have is small beside what as many other runs have found"
-MOVED = "the gain is significant, but the incumbent changed meanwhile: it is measured against the new one"
+BASELINE_RUNS = 3
 
 
-def values(of: TrialRecord, arm: Arm, machine: str = "") -> list[float]:
-    """val_bpb of one arm's runs on one machine that gave one."""
-    return [
-        run["val_bpb"]
-        for run in of.runs
-        if run["arm"] == arm.value and run["machine"] == machine and run["val_bpb"] is not None
-    ]
+class LocalTrials:
+    """Judges the trials of a session on the machine that it runs on."""
+
+    def __init__(self, context: SessionContext) -> None:
+        self._context = context
+        self._rig = Rig(context.bench, lambda text: context.dashboard.say(text, style="yellow"))
+
+    def baseline(self) -> None:
+        """Measure the incumbent as trial 0, unless this session has already."""
+        context, current = self._context, self._context.session.trials[0]
+        if current.decision:
+            return
+        while len(history.values(current, Arm.INCUMBENT)) < BASELINE_RUNS:
+            run = self._execute(current, Arm.INCUMBENT)
+            if run.failure not in ("", UNFIT):
+                raise EnvironmentNotReady(
+                    f"The incumbent itself does not run here: {run.detail}",
+                    f"Its log is in {context.folder / 'logs'}.",
+                )
+        values = history.values(current, Arm.INCUMBENT)
+        context.journal.append("decision", number=0, decision="keep", delta=0.0)
+        context.dashboard.say(f"baseline {statistics.fmean(values):.6f} val_bpb ({_spread(values)})")
+
+    def judge(self, current: TrialRecord) -> None:
+        """Measure a trial, from where an earlier life left it to its decision."""
+        context, session = self._context, self._context.session
+        if current.machine:  # it was another machine's when the session was interrupted
+            context.journal.append("dispatched", number=current.number, machine="")
+        context.dashboard.say(f"trial {current.number}: {current.hypothesis}")
+        earlier = history.incumbent_values(session, current)
+        outcome = compare(
+            lambda arm: self._execute(current, arm),
+            history=earlier,
+            noise=context.bench.noise(),
+            policy=history.policy(session, current),
+            seed=session.seed + current.number,
+            done=[run.as_run() for run in current.runs],
+        )
+        failed = outcome.failures(Arm.INCUMBENT)
+        if len(failed) >= MAX_FAILURES:
+            raise EnvironmentNotReady(
+                f"The incumbent no longer runs here: {failed[-1].detail}",
+                "See to this machine and run the command again; the session continues where it was.",
+            )
+        moved = current.base != session.head
+        context.journal.append("decision", number=current.number, **decided(outcome, moved=moved))
+        conclude(context, current, outcome)
+        # A candidate's runs are one group of repeats of one script; the incumbent's once it is replaced.
+        groups: list[Sequence[float]] = [outcome.values(Arm.CANDIDATE)]
+        if current.kept:
+            groups.append([*earlier, *outcome.values(Arm.INCUMBENT)])
+        context.bench.learn_noise(groups)
+
+    def _execute(self, current: TrialRecord, arm: Arm) -> Run:
+        """One run, on record with the machine's state when it began."""
+        context, session, conditions = self._context, self._context.session, self._rig.calm()
+        commit = current.commit if arm is Arm.CANDIDATE else current.base
+        past = [run for run in history.runs_of(session, current.base) if not run.failure]
+        prune = arm is Arm.CANDIDATE and may_prune(context, current)
+        rates = history.rates(past)
+        with context.dashboard.run(
+            current,
+            arm.value,
+            context.usual_seconds(),
+            past[-1].curve if past else (),
+            statistics.median(rates) if rates else None,
+        ) as word:
+            run, heat = self._rig.run(
+                arm,
+                context.tree(commit),
+                word,
+                rates=history.rates_in_force(history.runs_of(session, commit)),
+                band=history.band(past) if prune else None,
+                rules=self._rules(current) if prune else pruning.PruningRules(),
+            )
+        record(context, current, run, tuple(dict.fromkeys((*conditions, *heat))))
+        return run
+
+    def _rules(self, current: TrialRecord) -> pruning.PruningRules:
+        sigma, budget = self._context.bench.noise().sigma, self._context.budget_seconds
+        return history.rules(self._context.session, current, sigma, budget_seconds=budget)
 
 
-def runs_of(session: Session, commit: str, machine: str = "") -> list[dict[str, Any]]:
-    """All runs of one commit's code on one machine, in order, whichever arm it was."""
-    return [
-        run
-        for t in session.trials
-        for run in t.runs
-        if run["machine"] == machine and (t.commit if run["arm"] == Arm.CANDIDATE.value else t.base) == commit
-    ]
-
-
-def history(session: Session, current: TrialRecord, machine: str = "") -> list[float]:
-    """The incumbent's values from before this trial. Those that made it the incumbent were chosen for being
-    low, so `usable_history` says which of them still count."""
-    selected: list[float] = []
-    fresh: list[float] = []
-    for earlier in session.trials[: current.number]:
-        if earlier.commit == current.base and earlier.number:
-            selected += values(earlier, Arm.CANDIDATE, machine)
-        elif earlier.base == current.base:
-            fresh += values(earlier, Arm.INCUMBENT, machine)
-    return usable_history(selected, fresh)
-
-
-def stale(session: Session, current: TrialRecord, machine: str = "") -> bool:
-    """Whether a machine's last trials told nothing of the incumbent, so that a run of it comes first."""
-    there = [t for t in session.trials[: current.number] if any(run["machine"] == machine for run in t.runs)]
-    last = there[-STALE_TRIALS:]
-    return len(last) == STALE_TRIALS and not any(values(t, Arm.INCUMBENT, machine) for t in last)
-
-
-def policy(session: Session, current: TrialRecord, machine: str = "") -> MiningPolicy:
-    """What a trial is judged by, as the session before it says."""
-    finished = [t for t in session.trials[: current.number] if t.number and t.decision]
-    earned = worth_of((len(t.runs), t.delta if t.kept and t.delta else 0.0) for t in finished)
-    return MiningPolicy(early_refresh=int(stale(session, current, machine)), worth=earned)
-
-
-def rates(runs: Sequence[Entry]) -> list[float]:
-    """Tokens per second of the runs that ended well."""
-    return [rate for run in runs if not run["failure"] and (rate := run["tokens_per_second"])]
-
-
-def rates_in_force(runs: Sequence[Entry]) -> list[float]:
-    """The tokens per second that a further run of the same code on the same machine is held against."""
-    ended = [run for run in runs if run["failure"] in ("", UNFIT)]
-    return list(
-        machines.in_force((rate, run["failure"] == UNFIT) for run in ended if (rate := run["tokens_per_second"]))
+def begin(
+    context: SessionContext, number: int, hypothesis: str, commit: str, *, proposer: str = "", at: str = ""
+) -> None:
+    """Put a trial of a commit against the branch's head on record."""
+    context.journal.append(
+        "trial",
+        number=number,
+        hypothesis=hypothesis,
+        fingerprint=hyperparameters.fingerprint(context.workspace.read(commit, SCRIPT)),
+        commit=commit,
+        base=context.workspace.head(),
+        proposer=proposer,
+        at=at or now(),
     )
 
 
-def band(runs: Sequence[Entry]) -> pruning.Band | None:
-    """What candidates are raced against, by the incumbent's runs."""
-    return pruning.Band.of([curve_of(run) for run in runs if not run["failure"]])
+def record(
+    context: SessionContext, current: TrialRecord, run: Run, conditions: Sequence[str] = (), *, at: str = ""
+) -> None:
+    """Put a run of a trial on record, its log first."""
+    name = f"logs/{current.number:04d}-{len(current.runs) + 1:02d}-{run.arm.value}.log"
+    write_atomic(context.folder / name, run.log)
+    entry = RunRecord.of(run, conditions, budget_seconds=context.budget_seconds).encode()
+    context.journal.append("run", **{**entry, "log": name}, number=current.number, at=at or now())
+    context.dashboard.observe(context.session)
 
 
-def rules(
-    session: Session, current: TrialRecord, sigma: float | None, *, budget_seconds: float, machine: str = ""
-) -> pruning.PruningRules:
-    """The rules of racing as this session's finished runs on a machine calibrate them; `sigma` is its noise (bpb)."""
-    against = band(runs_of(session, current.base, machine))
-    finished = []
-    for t in session.trials:
-        if t.base != current.base or not t.decision:
-            continue
-        runs = [
-            (curve_of(run), run["val_bpb"])
-            for run in t.runs
-            if run["arm"] == Arm.CANDIDATE.value and run["machine"] == machine and run["val_bpb"] is not None
-        ]
-        seen = [*values(t, Arm.INCUMBENT, machine), *history(session, t, machine)]
-        if seen:
-            finished.append((statistics.fmean(seen), runs))
-    usual = pruning.PruningRules()
-    return usual.calibrated(pairs(finished, against, sigma, budget_seconds=budget_seconds, rules=usual))
+def may_prune(context: SessionContext, current: TrialRecord) -> bool:
+    """Whether runs of this candidate may be stopped by their curves."""
+    if not context.prune or pruning.audited(context.session.seed + current.number, pruning.PruningRules()):
+        return False
+    return pruning.prints_same_loss(*(context.workspace.read(c, SCRIPT) for c in (current.base, current.commit)))
 
 
-def curve_of(run: Entry) -> list[tuple[float, float]]:
-    """A run's loss curve as (seconds, nats)."""
-    return [(float(seconds), float(loss)) for seconds, loss in run["curve"]]
-
-
-def entry(run: Run, conditions: Sequence[str], *, budget_seconds: float, machine: str = "") -> dict[str, Any]:
-    """A run as the journal has it, but for its log's name."""
-    seen = curve.of_log(run.log)
-    return {
-        "arm": run.arm.value,
-        "val_bpb": run.val_bpb,
-        "failure": run.failure,
-        "detail": run.detail,
-        "seconds": run.seconds,
-        "memory_mb": run.memory_mb,
-        "tokens_per_second": seen.tokens_per_second,
-        "curve": seconds_of(seen, budget_seconds),
-        "conditions": list(conditions),
-        "machine": machine,
-    }
-
-
-def restored(run: Entry) -> Run:
-    """A run from its entry, without its log."""
-    value, memory = run["val_bpb"], run["memory_mb"]
-    return Run(
-        Arm(run["arm"]),
-        float(value) if isinstance(value, int | float) else None,
-        str(run["failure"]),
-        str(run["detail"]),
-        float(str(run["seconds"])),
-        float(memory) if isinstance(memory, int | float) else None,
-        b"",
-    )
-
-
-def decided(outcome: trial.Trial, *, moved: bool = False) -> dict[str, Any]:
-    """What a trial's runs decide, as the journal has it.
-
-    `moved` says that the incumbent it was measured against is no longer the head: then a gain is carried over.
-    """
+def conclude(context: SessionContext, current: TrialRecord, outcome: Trial) -> None:
+    """Act on a decision that is on record, say it, and bring the records up to date."""
+    said = f"trial {current.number} on {current.machine}: " if current.machine else ""
+    if current.kept:
+        context.workspace.keep(current.commit)
     evidence = outcome.decision.evidence if outcome.decision else None
-    carry = False
-    if outcome.given_up:
-        decision, reason = "discard", outcome.given_up
-    elif outcome.decision is None:
-        decision, reason = "crash", outcome.failures(Arm.CANDIDATE)[-1].detail
+    if evidence is None:
+        style = "yellow" if current.decision == "crash" else ""
+        context.dashboard.say(f"  {said}{current.decision}: {current.reason}", style)
     else:
-        won = outcome.decision.kind is Answer.APPROVE
-        carry = won and moved
-        decision = "keep" if won and not moved else "discard"
-        reason = MOVED if carry else SPARED if outcome.decision.spared else _WORDS[outcome.decision.kind]
-    return {
-        "decision": decision,
-        "reason": reason,
-        "delta": evidence.delta if evidence else None,
-        "low": _finite(evidence.low) if evidence else None,
-        "high": _finite(evidence.high) if evidence else None,
-        "p": evidence.p if evidence else None,
-        "carry": carry,
-    }
+        again = ", to be measured against the new incumbent" if current.carry else ""
+        context.dashboard.say(
+            f"  {said}{current.decision}: "
+            f"{statistics.fmean(outcome.values(Arm.CANDIDATE)):.6f} val_bpb, "
+            f"delta {evidence.delta:+.6f} [{evidence.low:+.6f}, {evidence.high:+.6f}], "
+            f"{counted(evidence.candidate_runs, 'run')} against {evidence.incumbent_runs}{again}",
+            style="green" if current.kept else "",
+        )
+    records.write(context.folder, context.session.trials, context.bench.protocol)
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _spread(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return "1 run"
+    return f"{len(values)} runs, standard deviation {statistics.stdev(values):.6f}"

@@ -17,6 +17,7 @@ import tarfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from solders.keypair import Keypair
 
 from chain.irys.client import Role
 from chain.program.events import ProposalSubmitted
+from miner.context.context import SessionContext
 from miner.session import start
-from miner.session.loop import claimed_metric
+from miner.session.own_file import submit_file
 from miner.staking import submit
 from tests import local
 from tests.attacks import cases
@@ -120,7 +122,7 @@ class Court:
     """Submits proposals in one home and has them checked."""
 
     home: TinyHome
-    session: start.Started
+    session: SessionContext
     policy: Path
     pool: ThreadPoolExecutor
     proposals: Mapping[str, int] = field(default_factory=dict)
@@ -162,11 +164,11 @@ class Court:
         """What `miner submit FILE --claim` does."""
         file = self.session.folder / "candidate.py"
         file.write_text(source.replace("@HOME@", str(self.home.path)).replace("@USER@", str(Path.home())))
-        return start.submit_file(self.session, file, self.home.claim)[0]
+        return submit_file(self.session, file, self.home.claim)[0]
 
     def propose_archive(self, code: bytes) -> int:
         """A miner with a client of its own."""
-        score = self.session.convention.to_score(claimed_metric(self.home.claim))
+        score = self.session.convention.to_score(Decimal(self.home.claim))
         log = b"---\nval_bpb: 1.0\n"
         offer = submit.Offer(-1, code, log, score, 1, self.session.reward_recipient)
         bench = self.session.bench

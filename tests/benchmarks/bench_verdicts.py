@@ -54,6 +54,7 @@ def use_this_environment() -> None:
 def submit_all(home: Path, each: int) -> dict[int, str]:
     """The proposals, by id: what kind each is."""
     from miner.session import start
+    from miner.session.own_file import submit_file
     from trainer.project import hyperparameters
 
     kinds: dict[int, str] = {}
@@ -67,7 +68,7 @@ def submit_all(home: Path, each: int) -> dict[int, str]:
                 changes = {NO_OP: 1000 + number} | (IMPROVEMENT if kind == "improvement" else {})
                 file = home / "candidate.py"
                 file.write_text(hyperparameters.replace(source, changes))
-                proposal, _ = start.submit_file(session, file, claim)
+                proposal, _ = submit_file(session, file, claim)
                 kinds[proposal] = kind
     return kinds
 

@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from miner.journal.journal import Session
+from miner.journal.run import RunRecord
 from trainer.errors import TrainerError
 from trainer.judging.trial import compare
 from trainer.measurement.run import Run
@@ -126,8 +127,8 @@ def recorded(session: Session) -> Landscape:
     noise = statistics.fmean(share for _, share in deltas) * sigma**2
     true = max(0.0, statistics.pvariance([delta for delta, _ in deltas]) - noise)
     effects = [mean + (delta - mean) * math.sqrt(true / (true + share * sigma**2)) for delta, share in deltas]
-    finished = [run["seconds"] for trial in session.trials for run in trial.runs if run["val_bpb"] is not None]
-    crashed = [run["seconds"] for trial in trials for run in trial.runs if run["failure"] == "crash"]
+    finished = [run.seconds for trial in session.trials for run in trial.runs if run.val_bpb is not None]
+    crashed = [run.seconds for trial in trials for run in trial.runs if run.failure == "crash"]
     return Landscape(
         sigma=sigma,
         effect=statistics.fmean([e / sigma for e in effects if e > 0] or [0.0]),
@@ -139,13 +140,12 @@ def recorded(session: Session) -> Landscape:
     )
 
 
-def _values(runs: Sequence[dict[str, object]]) -> list[list[float]]:
+def _values(runs: Sequence[RunRecord]) -> list[list[float]]:
     """The values of the incumbent's and of the candidate's runs."""
     found: list[list[float]] = [[], []]
     for run in runs:
-        value = run["val_bpb"]
-        if isinstance(value, float):
-            found[run["arm"] == Arm.CANDIDATE.value].append(value)
+        if run.val_bpb is not None:
+            found[run.arm is Arm.CANDIDATE].append(run.val_bpb)
     return found
 
 

@@ -181,8 +181,8 @@ def check(own: Path, before: journal.Session, said: str) -> None:
         if trial.decision:
             assert session.trials[trial.number] == trial
     for trial in finished:
-        assert {run["machine"] for run in trial.runs} == {trial.machine}
-        assert all((own / "work").glob(f"*/{run['log']}") for run in trial.runs)
+        assert {run.machine for run in trial.runs} == {trial.machine}
+        assert all((own / "work").glob(f"*/{run.log}") for run in trial.runs)
     machines = {trial.machine.partition("/")[0] for trial in session.trials[1:]}
     assert machines <= {"rack-1", "rack-2"}
     assert [trial.number for trial in session.trials if trial.kept] == [0, TRIALS]

@@ -91,7 +91,7 @@ def history(session: Session) -> list[tuple[Any, ...]]:
             t.fingerprint,
             code[t.base],
             t.decision,
-            sum(not run["failure"] for run in t.runs),
+            sum(not run.failure for run in t.runs),
         )
         for t in state.trials
     ]

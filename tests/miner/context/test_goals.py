@@ -38,17 +38,17 @@ def test_reached(goals: Goals, loop: MiningLoop, done: Progress, words: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("goals", "done", "cost", "refused"),
+    ("goals", "spent", "staked", "cost", "refused"),
     [
-        (Goals(stake=5), Progress(spent=10**12, staked=10**6), 10**9, False),
-        (Goals(stake=5, max_stake=10), Progress(staked=5), 0, False),
-        (Goals(stake=5, max_stake=10), Progress(staked=6), 0, True),
-        (Goals(max_spend=1000), Progress(spent=600), 400, False),
-        (Goals(max_spend=1000), Progress(spent=600), 401, True),
+        (Goals(stake=5), 10**12, 10**6, 10**9, False),
+        (Goals(stake=5, max_stake=10), 0, 5, 0, False),
+        (Goals(stake=5, max_stake=10), 0, 6, 0, True),
+        (Goals(max_spend=1000), 600, 0, 400, False),
+        (Goals(max_spend=1000), 600, 0, 401, True),
     ],
 )
-def test_affordable(goals: Goals, done: Progress, cost: int, refused: bool) -> None:
-    assert bool(affordable(goals, done, cost)) is refused
+def test_affordable(goals: Goals, spent: int, staked: int, cost: int, refused: bool) -> None:
+    assert bool(affordable(goals, spent=spent, staked=staked, cost=cost)) is refused
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -19,16 +19,17 @@ from miner.executors.choice import Executing
 from miner.executors.cluster import Cluster, Returned
 from miner.executors.fleet import MAX_LOST, Fleet
 from miner.executors.worker import Setup, TrialJob, TrialResult, Worker
-from miner.journal.journal import Journal, TrialRecord, read
+from miner.journal.journal import read
+from miner.journal.run import RunRecord
 from miner.journal.worktree import Workspace
-from miner.report.dashboard import Dashboard
-from miner.session import context
-from miner.trials import trial as trials
+from miner.session import briefing
+from miner.trials import history
+from miner.trials.decision import decided
+from tests.miner.fakes import SOURCE, Fake, Tree
 from tests.support import optional
 from trainer.errors import EnvironmentNotReady, TrainerError
 from trainer.judging import trial
 from trainer.machine import hardware
-from trainer.measurement.run import Run
 from trainer.project import protocol
 from trainer.statistics.comparison import Answer, Arm, Decision
 from trainer.statistics.mining import MiningPolicy
@@ -37,14 +38,12 @@ from trainer.statistics.policy import LookEvidence
 if TYPE_CHECKING:
     from tests.attacks.tiny import TinyHome
 
-SOURCE = "LR = 0.1  # rate\nDEPTH = 2\n"
 EVIDENCE = LookEvidence(0.1, 0.05, 0.15, 0.001, 0.01, 20.0, 3, 2, False)
 
 
-def run(arm: str, value: float | None, machine: str, failure: str = "") -> dict[str, Any]:
+def run(arm: str, value: float | None, machine: str, failure: str = "") -> RunRecord:
     """A run as a machine answers it."""
-    made = Run(Arm(arm), value, failure, failure, 1.0, None, b"")
-    return trials.entry(made, (), budget_seconds=1.0, machine=machine)
+    return RunRecord(Arm(arm), value, failure, failure, 1.0, None, machine=machine)
 
 
 def answer(kind: Answer, machine: str) -> TrialResult:
@@ -85,26 +84,18 @@ class Scripted:
 class Session:
     """A session's journal and tree, with candidates that differ by one constant."""
 
-    def __init__(self, folder: Path, script: list[str], candidates: int, machines: int = 2) -> None:
-        self.folder, self.left = folder, candidates
-        self.journal = Journal(folder / "session.jsonl")
-        self.tree = Workspace.open(folder / "tree", "t", {"train.py": SOURCE.encode()})
+    def __init__(
+        self, folder: Path, script: list[str], candidates: int, machines: int = 2, tree: Tree | None = None
+    ) -> None:
+        self.left = candidates
+        fake = Fake(folder, {})
+        self.journal, self.tree = fake.journal, tree or fake.tree
+        fake.context._workspace = cast("Workspace", self.tree)
         if not self.journal.session.trials:
-            self.journal.append("session", seed=1, tag="t")
             self.append(self.tree.head())
             self.journal.append("decision", number=0, decision="keep", delta=0.0)
         self.cluster = Scripted(script, machines)
-        self.fleet = Fleet(
-            cast("Cluster", self.cluster),
-            self.journal,
-            self.tree,
-            Dashboard(quiet=True),
-            folder=folder,
-            budget_seconds=1.0,
-            begin=self.begin,
-            may_race=lambda _: False,
-            decided=self.decided,
-        )
+        self.fleet = Fleet(cast("Cluster", self.cluster), fake.context, begin=self.begin)
 
     def append(self, commit: str) -> None:
         number = len(self.journal.session.trials)
@@ -123,10 +114,6 @@ class Session:
         number = len(self.journal.session.trials)
         self.append(self.tree.commit(number, SOURCE.replace("0.1", f"0.{number + 1}"), f"h{number}"))
         return True
-
-    def decided(self, of: TrialRecord, _: trial.Trial) -> None:
-        if of.kept:
-            self.tree.keep(of.commit)
 
     def finish(self) -> None:
         for _ in range(40):
@@ -149,7 +136,7 @@ def test_what_comes_back_is_recorded_once_and_read_again(tmp_path: Path) -> None
     assert sorted((tmp_path / "logs").iterdir())[0].read_bytes() == b"log"
     again = read(tmp_path / "session.jsonl")
     assert again == journal
-    assert [run["machine"] for run in again.trials[2].runs] == ["rack-2"] * 3
+    assert [run.machine for run in again.trials[2].runs] == ["rack-2"] * 3
 
 
 def test_a_machine_is_told_only_what_it_measured_itself(tmp_path: Path) -> None:
@@ -157,8 +144,8 @@ def test_a_machine_is_told_only_what_it_measured_itself(tmp_path: Path) -> None:
     session.finish()
     third = next(job for name, job in session.cluster.sent if job.number == 3)
     assert third.history == (2.5,)
-    assert {run["machine"] for run in third.incumbent_runs} == {"rack-2"}
-    assert trials.history(session.journal.session, session.journal.session.trials[3], "") == []
+    assert {run.machine for run in third.incumbent_runs} == {"rack-2"}
+    assert history.incumbent_values(session.journal.session, session.journal.session.trials[3]) == []
 
 
 def test_what_won_against_an_old_head_is_measured_against_the_new_one(tmp_path: Path) -> None:
@@ -186,7 +173,7 @@ def test_an_interrupted_session_sends_its_open_trials_out_again(tmp_path: Path) 
     session.fleet.fill()
     assert len(session.journal.session.unfinished) == 2
     session.journal.close()
-    again = Session(tmp_path / "a", ["reject"] * 3, 1)
+    again = Session(tmp_path / "a", ["reject"] * 3, 1, tree=session.tree)
     again.finish()
     assert sorted(job.number for _, job in again.cluster.sent) == [1, 2, 3]
     assert all(t.decision == "discard" and len(t.runs) == 3 for t in again.journal.session.trials[1:])
@@ -207,7 +194,9 @@ def test_proposers_know_what_is_being_measured(tmp_path: Path) -> None:
     from tests import local
 
     parsed = protocol.parse(local.PROTOCOL)
-    seen = context.gather(session.journal.session, session.tree, parsed, tmp_path, seconds_left=None)
+    seen = briefing.gather(
+        session.journal.session, cast("Workspace", session.tree), parsed, tmp_path, seconds_left=None
+    )
     assert [(one.number, one.hypothesis) for one in seen.pending] == [(1, "h1"), (2, "h2")]
     assert {"1", "2"} <= seen.known()
     assert len(seen.history) == 1
@@ -227,9 +216,9 @@ def test_proposers_know_what_is_being_measured(tmp_path: Path) -> None:
 def test_decisions(
     runs: list[tuple[str, float | None, str]], kind: Answer | None, moved: bool, expected: tuple[str, bool]
 ) -> None:
-    made = tuple(trials.restored(run(arm, value, "", failure)) for arm, value, failure in runs)
+    made = tuple(run(arm, value, "", failure).as_run() for arm, value, failure in runs)
     decision = Decision(kind, EVIDENCE, None) if kind else None
-    found = trials.decided(trial.Trial(made, decision), moved=moved)
+    found = decided(trial.Trial(made, decision), moved=moved)
     assert (found["decision"], found["carry"]) == expected
     assert found["reason"]
 
@@ -300,8 +289,8 @@ def test_a_worker_measures_a_whole_trial(tiny_home: TinyHome, home: Path) -> Non
     result = pickle.loads(pickle.dumps(machine.measure(pickle.loads(pickle.dumps(job)))))
     assert not result.problem
     assert result.decision.kind is Answer.APPROVE
-    assert {run["machine"] for run in result.runs} == {ready.name}
-    assert {run["arm"] for run in result.runs} == {"incumbent", "candidate"}
+    assert {run.machine for run in result.runs} == {ready.name}
+    assert {run.arm for run in result.runs} == set(Arm)
     assert all(b"step" in log for log in result.logs)
     assert result.outcome().values(Arm.CANDIDATE)
     assert result.sigma is not None

@@ -19,7 +19,9 @@ from chain.program.accounts import Project
 from miner.journal import interop, records
 from miner.journal.interop import InvalidRecord, NetworkState, ResultLine, TrialLine
 from miner.journal.journal import TrialRecord
+from miner.journal.run import RunRecord
 from tests import local
+from trainer.statistics.comparison import Arm
 
 EXAMPLES = Path(__file__).parent / "examples"
 TRIALS, STATE, RESULTS = (EXAMPLES / name for name in ("trials.jsonl", "network_state.json", "results.tsv"))
@@ -133,9 +135,8 @@ def test_results_of_another_client() -> None:
 
 
 def test_a_sessions_records_are_read_by_the_strict_readers() -> None:
-    def run(value: float | None, failure: str = "") -> dict[str, Any]:
-        at = datetime.now(UTC).isoformat()
-        return {"at": at, "arm": "candidate", "val_bpb": value, "failure": failure, "memory_mb": 99.0, "log": "a.log"}
+    def run(value: float | None, failure: str = "") -> RunRecord:
+        return RunRecord(Arm.CANDIDATE, value, failure, "", 6.0, 99.0, "a.log", datetime.now(UTC).isoformat())
 
     trials = [
         TrialRecord(1, "first\tidea", "f", "a" * 40, "b" * 40, [run(2.4)], "keep", 0.1),

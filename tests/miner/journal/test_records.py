@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from miner.journal import interop, records
 from miner.journal.journal import TrialRecord
+from miner.journal.run import RunRecord
+from trainer.statistics.comparison import Arm
 
 REQUIRED = {
     "schemaVersion",
@@ -29,19 +30,8 @@ OPTIONAL = {"hypothesis", "base_commit", "head_commit", "tree_hash"}
 BASE, KEPT, WORSE, BROKEN = ("b" * 40, "1" * 40, "2" * 40, "3" * 40)
 
 
-def run(
-    arm: str, value: float | None, *, memory: float | None = None, failure: str = "", at: str = "t"
-) -> dict[str, Any]:
-    return {
-        "at": at,
-        "arm": arm,
-        "val_bpb": value,
-        "failure": failure,
-        "detail": "",
-        "seconds": 6.0,
-        "memory_mb": memory,
-        "log": f"logs/{arm}-{at}.log",
-    }
+def run(arm: str, value: float | None, *, memory: float | None = None, failure: str = "", at: str = "t") -> RunRecord:
+    return RunRecord(Arm(arm), value, failure, "", 6.0, memory, f"logs/{arm}-{at}.log", at)
 
 
 TRIALS = [

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from miner.commands.main import main
 from miner.journal.journal import Journal
 from miner.journal.worktree import Workspace
-from miner.session.context import gather
+from miner.session.briefing import gather
 from tests.miner.proposers.support import FILES, PROTOCOL, SOURCE
 from trainer.project import hyperparameters
 

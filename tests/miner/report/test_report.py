@@ -130,8 +130,7 @@ def test_an_old_journal_has_unknowns(night: Path) -> None:
     session = journal.read(night / "work" / sessions.NAME / "session.jsonl")
     for trial in session.trials:
         trial.low = trial.high = trial.p = None
-        for run in trial.runs:
-            run |= {"curve": [], "tokens_per_second": None, "conditions": []}
+        trial.runs = [replace(run, curve=(), tokens_per_second=None, conditions=()) for run in trial.runs]
     session.segments, session.frontiers = [], []
     old = Material("old", session, About(), summary.summarize(session), material.recorded(session, About()))
     read = Strict(page.build(old))

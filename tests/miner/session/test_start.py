@@ -48,8 +48,8 @@ def test_the_baseline_that_publishes_has_its_real_times(fresh: Path, monkeypatch
     before = time.time()
     who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True}
     with local.connect(fresh) as opened, start.started(opened, None, quiet=True, trust_harness=False, **who) as session:
-        runs = session.published_runs
-        miner = session.miner(Goals(), Proposing())
+        runs = session.published
+        miner = start.miner(session, Goals(), Proposing())
         monkeypatch.setattr(Rig, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             miner.run()
@@ -57,19 +57,19 @@ def test_the_baseline_that_publishes_has_its_real_times(fresh: Path, monkeypatch
     found = journal.read(session.folder / "session.jsonl")
     assert len(found.trials[0].runs) == len(runs) == 3
     for run, real in zip(found.trials[0].runs, runs, strict=True):
-        ended = seconds_of(run["at"])
+        ended = seconds_of(run.at)
         assert ended is not None
         assert 0 <= real.ended - ended < 1
-        assert 0 <= real.ended - real.began - run["seconds"] < 1
+        assert 0 <= real.ended - real.began - run.seconds < 1
     (segment,) = found.segments
     assert found.started == segment.begin == found.trials[0].at
     assert before - 1 <= (seconds_of(found.started) or 0) <= runs[0].began
     assert (segment.reason, segment.within) == ("interrupted", True)
-    events = [line.split('"event": "')[1].split('"')[0] for line in miner.journal.path.read_text().splitlines()]
+    events = [line.split('"event": "')[1].split('"')[0] for line in session.journal.path.read_text().splitlines()]
     assert events == ["session", "begin", "trial", "run", "run", "run", "frontier", "decision", "trial", "end"]
 
     spent = summary.time_split(found, 1.0)
-    baseline = sum(run["seconds"] for run in found.trials[0].runs)
+    baseline = sum(run.seconds for run in found.trials[0].runs)
     assert SECONDS - 1 <= (spent.interrupted or 0) <= SECONDS + 2
     assert spent.running == pytest.approx(baseline + (spent.interrupted or 0))
     assert spent.running + (spent.idle or 0) == pytest.approx(segment.seconds)
@@ -80,6 +80,6 @@ def test_the_baseline_that_publishes_has_its_real_times(fresh: Path, monkeypatch
 def test_limits_count_the_baseline_that_publishes(fresh: Path) -> None:
     who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True}
     with local.connect(fresh) as opened, start.started(opened, None, quiet=True, trust_harness=False, **who) as session:
-        seconds = sum(made.run.seconds for made in session.published_runs)
-        summary = session.miner(Goals(max_minutes=seconds / 60), Proposing()).run()
+        seconds = sum(made.run.seconds for made in session.published)
+        summary = start.miner(session, Goals(max_minutes=seconds / 60), Proposing()).run()
     assert (summary.reason, summary.trials) == (f"reached --max-minutes {seconds / 60:g}", 0)

@@ -1,4 +1,4 @@
-"""A proposer's view of a session: the journal's trials with their sources, and the incumbent's last log."""
+"""What a proposer is told: the trials of the journal with their sources, and the end of the incumbent's last log."""
 
 from __future__ import annotations
 
@@ -46,12 +46,10 @@ def _source(workspace: Workspace, commit: str) -> str:
 def _log(session: Session, head: str, folder: Path) -> str:
     """The end of the newest log of the code at `head`, or ""."""
     for trial in reversed(session.trials):
-        arms = {"candidate" if trial.number else "incumbent"} if trial.commit == head else set()
-        arms |= {"incumbent"} if trial.base == head else set()
         for run in reversed(trial.runs):
-            if run["arm"] in arms and not run["failure"]:
+            if trial.commit_of(run) == head and not run.failure:
                 try:
-                    return (folder / str(run["log"])).read_bytes()[-_LOG_BYTES:].decode(errors="replace")
+                    return (folder / run.log).read_bytes()[-_LOG_BYTES:].decode(errors="replace")
                 except OSError:
                     continue
     return ""

@@ -1,0 +1,80 @@
+"""A train.py of the user's own, put through the confirming test and submitted."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from hashlib import sha256
+from pathlib import Path
+
+from miner.context.context import SessionContext
+from miner.proposers.base import SCRIPT
+from miner.staking import confirm, submit
+from trainer.errors import TrainerError
+from trainer.project import bundle
+from trainer.statistics.comparison import Arm
+
+
+def submit_file(
+    context: SessionContext, file: Path, claim: str | None, min_confidence: float = 0.99
+) -> tuple[int, Decimal]:
+    """Submit a train.py of the user's; the proposal's id and the claimed metric.
+
+    Without a claim it goes through the confirming test against the best on chain, is refused where it does not
+    pass, and the claim is the measured gain. With a claim it is the user's own stake and word.
+    """
+    try:
+        source = file.read_bytes()
+        source.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainerError(f"{file} is not a readable UTF-8 text file: {error}.", "Name a train.py.") from error
+    files = bundle.overlay(context.task.files, {SCRIPT: source}, context.task.protocol.surface)
+    bench, project, convention = context.bench, context.project, context.convention
+    if claim is None:
+        done = confirm.confirm(
+            bench,
+            context.task,
+            {Arm.INCUMBENT: context.task.incumbent, Arm.CANDIDATE: files},
+            context.journal,
+            number=-1,
+            commit=sha256(source).hexdigest(),
+            against=project.current_best_code_hash.hex(),
+            folder=context.folder,
+            policy=confirm.policy_at(min_confidence, bench.protocol.margin(float(context.best_metric))),
+            view=context.dashboard,
+        )
+        if not done.passed or done.delta is None:
+            raise TrainerError(
+                f"{file} did not pass the confirming test: {done.reason}. Its stake would probably be lost.",
+                "Nothing was submitted; --claim submits it all the same.",
+            )
+        with context.dashboard.step("one run by the protocol's own command", bench.usual_seconds) as word:
+            log = bench.plain_run(files, word).log
+        metric, claimed = submit.anchored_score(project, convention, round(done.delta, 6))
+    else:
+        metric = _claimed(claim)
+        claimed = convention.to_score(metric)
+        log = f"unmeasured claim\n---\n{context.task.protocol.primary.name}: {metric}\n".encode()
+    submit.reconcile(context.connection.client, context.wallet.pubkey(), project, context.journal)
+    offer = submit.Offer(-1, bundle.pack(files), log, claimed, context.goals.stake, context.reward_recipient)
+    proposal = submit.submit(
+        context.connection,
+        context.wallet,
+        project,
+        offer,
+        context.journal,
+        machine=bench.machine,
+        data_snapshot=bench.data_snapshot,
+        say=context.dashboard.say,
+    )
+    return proposal, metric
+
+
+def _claimed(text: str) -> Decimal:
+    """A claim given on the command line; TrainerError where it is not a number."""
+    try:
+        value = Decimal(text)
+    except ArithmeticError:
+        value = Decimal("nan")
+    if not value.is_finite():
+        raise TrainerError(f"A claim is a number such as 2.534000, not {text!r}.", "Correct --claim.")
+    return value

@@ -1,0 +1,74 @@
+"""A local network without a project gets a bundled one, with a baseline that is measured here."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from chain.connection.opening import AUTHORITY, Connection
+from chain.money import score
+from chain.program.accounts import Project
+from chain.program.events import ProjectCreated
+from chain.projects.artifacts import ProjectArtifacts, ProjectTerms, publish_project
+from common.terminal import View
+from miner.context.context import Earlier
+from trainer.errors import TrainerError
+from trainer.measurement.bench import open_bench
+from trainer.project import bundle, recipe, task
+from trainer.project.task import Benchmark
+from trainer.statistics.comparison import Arm
+
+
+def publish_bundled(
+    connection: Connection, home: Path, view: View, name: str, text: str | None
+) -> tuple[Project, list[Earlier]]:
+    """Publish the bundled project `name`, on local text where a folder `text` is given; its baseline runs as well."""
+    view.say(f"no project here yet: publishing the bundled {name} project")
+    chosen = recipe.load(name)
+    data_arguments = ("--text", str(Path(text).absolute())) if text else chosen.data_arguments
+    with view.step("preparing environment and data", 20) as word:
+        bench = open_bench(
+            chosen.files["protocol.json"],
+            chosen.files,
+            home=home,
+            say=word,
+            data_arguments=data_arguments,
+        )
+    runs: list[Earlier] = []
+    for number in range(1, chosen.terms.baseline_runs + 1):
+        began = time.time()
+        with view.step(f"baseline, run {number} of {chosen.terms.baseline_runs}", bench.usual_seconds) as word:
+            run = bench.measure(Arm.INCUMBENT, chosen.files, word)
+        if run.val_bpb is None:
+            raise TrainerError(
+                f"The {name} project does not run on this machine: {run.detail}",
+                "See the README's requirements.",
+            )
+        view.say(f"  {run.val_bpb:.6f} val_bpb in {run.seconds:.1f} s")
+        runs.append(Earlier(run, began, time.time()))
+    metrics = task.baseline_document(
+        bench.protocol.primary.name,
+        [made.run.val_bpb for made in runs if made.run.val_bpb is not None],
+        [made.run.seconds for made in runs],
+        hardware=bench.machine.as_json(),
+        data_snapshot=bench.data_snapshot,
+    )
+    benchmark = Benchmark(bench.protocol.bundle_id, data_arguments, bench.data_snapshot)
+    terms = chosen.terms
+    done = publish_project(
+        connection,
+        connection.wallet(None, AUTHORITY),
+        ProjectArtifacts(chosen.files["protocol.json"], bundle.pack(chosen.files), benchmark.dump(), metrics, None),
+        ProjectTerms(
+            # The live project's convention: a positive baseline, scores reflected about it.
+            score.scale(task.baseline_metric(metrics)),
+            terms.token_name,
+            terms.token_symbol,
+            terms.base_price,
+            terms.slope,
+            terms.miner_pool_cap,
+        ),
+    )
+    project = connection.client.project(done.event(ProjectCreated).project_id)
+    view.say(f"project {project.id} is published, mint {project.mint}")
+    return project, runs

@@ -1,0 +1,93 @@
+"""What the trials of a journal say of earlier runs, for the judgement of the next one. Pure.
+
+Values are compared only with values of the same machine, so whatever looks back takes the machine's name: "" is the
+one that the session itself runs on, others are those of a cluster (`miner.executors`).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from miner.journal.journal import Session, TrialRecord
+from miner.journal.run import RunRecord
+from miner.trials.pruner import pairs
+from trainer.machine import fitness
+from trainer.measurement.run import UNFIT
+from trainer.statistics import pruning
+from trainer.statistics.comparison import Arm
+from trainer.statistics.mining import STALE_TRIALS, MiningPolicy, usable_history, worth_of
+
+
+def values(of: TrialRecord, arm: Arm, machine: str = "") -> list[float]:
+    """val_bpb of one arm's runs on one machine that gave one."""
+    return [run.val_bpb for run in of.runs if run.arm is arm and run.machine == machine and run.val_bpb is not None]
+
+
+def runs_of(session: Session, commit: str, machine: str = "") -> list[RunRecord]:
+    """All runs of one commit's code on one machine, in order, whichever arm it was."""
+    return [run for t in session.trials for run in t.runs if run.machine == machine and t.commit_of(run) == commit]
+
+
+def incumbent_values(session: Session, current: TrialRecord, machine: str = "") -> list[float]:
+    """The incumbent's values from before this trial. Those that made it the incumbent were chosen for being
+    low, so `usable_history` says which of them still count."""
+    selected: list[float] = []
+    fresh: list[float] = []
+    for earlier in session.trials[: current.number]:
+        if earlier.commit == current.base and earlier.number:
+            selected += values(earlier, Arm.CANDIDATE, machine)
+        elif earlier.base == current.base:
+            fresh += values(earlier, Arm.INCUMBENT, machine)
+    return usable_history(selected, fresh)
+
+
+def stale(session: Session, current: TrialRecord, machine: str = "") -> bool:
+    """Whether a machine's last trials told nothing of the incumbent, so that a run of it comes first."""
+    there = [t for t in session.trials[: current.number] if any(run.machine == machine for run in t.runs)]
+    last = there[-STALE_TRIALS:]
+    return len(last) == STALE_TRIALS and not any(values(t, Arm.INCUMBENT, machine) for t in last)
+
+
+def policy(session: Session, current: TrialRecord, machine: str = "") -> MiningPolicy:
+    """What a trial is judged by, as the session before it says."""
+    finished = [t for t in session.trials[: current.number] if t.number and t.decision]
+    earned = worth_of((len(t.runs), t.delta if t.kept and t.delta else 0.0) for t in finished)
+    return MiningPolicy(early_refresh=int(stale(session, current, machine)), worth=earned)
+
+
+def rates(runs: Sequence[RunRecord]) -> list[float]:
+    """Tokens per second of the runs that ended well."""
+    return [rate for run in runs if not run.failure and (rate := run.tokens_per_second)]
+
+
+def rates_in_force(runs: Sequence[RunRecord]) -> list[float]:
+    """The tokens per second that a further run of the same code on the same machine is held against."""
+    ended = [run for run in runs if run.failure in ("", UNFIT)]
+    return list(fitness.in_force((rate, run.failure == UNFIT) for run in ended if (rate := run.tokens_per_second)))
+
+
+def band(runs: Sequence[RunRecord]) -> pruning.Band | None:
+    """What the curves of candidates are held against, by the incumbent's runs."""
+    return pruning.Band.of([run.curve for run in runs if not run.failure])
+
+
+def rules(
+    session: Session, current: TrialRecord, sigma: float | None, *, budget_seconds: float, machine: str = ""
+) -> pruning.PruningRules:
+    """The rules of pruning as this session's finished runs on a machine calibrate them; `sigma` is its noise (bpb)."""
+    against = band(runs_of(session, current.base, machine))
+    finished = []
+    for t in session.trials:
+        if t.base != current.base or not t.decision:
+            continue
+        runs = [
+            (run.curve, run.val_bpb)
+            for run in t.runs
+            if run.arm is Arm.CANDIDATE and run.machine == machine and run.val_bpb is not None
+        ]
+        seen = [*values(t, Arm.INCUMBENT, machine), *incumbent_values(session, t, machine)]
+        if seen:
+            finished.append((statistics.fmean(seen), runs))
+    usual = pruning.PruningRules()
+    return usual.calibrated(pairs(finished, against, sigma, budget_seconds=budget_seconds, rules=usual))

@@ -1,0 +1,248 @@
+"""A session with fakes at its edge: no git, no chain, no sandbox and no run, so that its rules are tested at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+
+from chain.errors import ChainError
+from chain.money.score import Convention
+from chain.program.accounts import ProposalStatus
+from miner.context.context import SessionContext
+from miner.context.goals import Goals
+from miner.journal.journal import Journal, TrialRecord
+from miner.proposers.base import SCRIPT, Candidate, Context
+from miner.report.dashboard import Dashboard
+from tests import local
+from trainer.measurement.run import Run
+from trainer.project import hyperparameters, protocol
+from trainer.statistics.comparison import Arm
+from trainer.statistics.noise import NoiseRecord
+
+SOURCE = "LR = 0.1  # rate\nDEPTH = 2\n"
+SIGMA = 0.004
+LOG = b"step 00010 ( 50.0%) | loss: 3.0000 | tok/sec: 1,000\n"
+FILES = {SCRIPT: SOURCE.encode(), "protocol.json": local.PROTOCOL}
+
+
+class Tree:
+    """A work tree in memory: `Workspace` without git."""
+
+    path = Path("tree")
+
+    def __init__(self, source: str = SOURCE) -> None:
+        self.sources: dict[str, str] = {}
+        self._head = self._put(source, "snapshot")
+
+    def _put(self, source: str, words: str) -> str:
+        commit = sha256(f"{len(self.sources)} {words} {source}".encode()).hexdigest()[:40]
+        self.sources[commit] = source
+        return commit
+
+    def head(self) -> str:
+        return self._head
+
+    def read(self, commit: str, name: str) -> str:
+        return self.sources[commit]
+
+    def commit(self, number: int, source: str, hypothesis: str, *, name: str = SCRIPT) -> str:
+        return self._put(source, hypothesis)
+
+    def adopt(self, source: str, message: str) -> str:
+        return self._put(source, message)
+
+    def keep(self, commit: str) -> None:
+        self._head = commit
+
+    def archive(self, commit: str) -> bytes:
+        return self.sources[commit].encode()
+
+
+@dataclass(slots=True)
+class Machine:
+    """A bench whose runs are written down: `values` gives the next val_bpb of a source, a failure word, or raises."""
+
+    values: Callable[[str, Arm], float | str]
+    protocol: protocol.Protocol
+    record: NoiseRecord = field(default_factory=lambda: NoiseRecord(20 * SIGMA**2, 20.0))
+    ran: list[tuple[str, Arm]] = field(default_factory=list)
+    learnt: list[list[list[float]]] = field(default_factory=list)
+    log: bytes = LOG
+    usual_seconds: float = 10.0
+    measurer: None = None
+    method: str = "self-reported"
+    isolation: str = "none"
+    data_snapshot: str = "5a" * 32
+    machine: Any = field(default_factory=lambda: SimpleNamespace(hardware_class="made-up-8c"))
+
+    def noise(self) -> NoiseRecord:
+        return self.record
+
+    def learn_noise(self, groups: Sequence[Sequence[float]]) -> None:
+        self.learnt.append([list(group) for group in groups])
+
+    def measure(self, arm: Arm, files: Mapping[str, bytes], say: Callable[[str], None], **_: Any) -> Run:
+        source = files[SCRIPT].decode()
+        self.ran.append((source, arm))
+        say(self.log.decode().strip())
+        found = self.values(source, arm)
+        if isinstance(found, str):
+            return Run(arm, None, found, f"it is {found}", 10.0, None, self.log)
+        return Run(arm, found, "", "", 10.0, 512.0, self.log)
+
+    def plain_run(self, files: Mapping[str, bytes], say: Callable[[str], None]) -> Run:
+        return self.measure(Arm.CANDIDATE, files, say)
+
+
+class Chain:
+    """A project, its proposals and a wallet's tokens: client and follower of the chain. `down` answers nobody."""
+
+    def __init__(self) -> None:
+        self.project: Any = SimpleNamespace(
+            id=0,
+            token_symbol="FAKE",
+            baseline_aggregate_score=2_500_000,
+            current_best_aggregate_score=2_500_000,
+            current_best_code_hash=bytes(32),
+            current_best_miner=Pubkey.default(),
+            base_price=1000,
+            slope=1,
+            miner_pool_minted=0,
+        )
+        self.statuses: dict[int, ProposalStatus] = {}
+        self.sent: list[dict[str, Any]] = []
+        self.held, self.down = 10, False
+        self.before_look: Callable[[], None] = lambda: None
+
+    def refresh(self) -> None:
+        self.before_look()
+        if self.down:
+            raise ChainError("nobody answers", "Try again later.")
+
+    def proposals(self, status: ProposalStatus | None = None) -> list[Any]:
+        found = [SimpleNamespace(id=i, status=s) for i, s in self.statuses.items()]
+        return [proposal for proposal in found if status is None or proposal.status is status]
+
+    def supply(self, _: Any) -> int:
+        return 10
+
+    def tokens(self, *_: Any) -> int:
+        return self.held
+
+    def submit(self, *_: Any, **sent: Any) -> Any:
+        number = len(self.sent)
+        self.sent.append(sent)
+        self.statuses[number] = ProposalStatus.PENDING
+        event = SimpleNamespace(id=number)
+        return SimpleNamespace(event=lambda _: event, receipt=SimpleNamespace(paid=5000))
+
+
+class Scripted:
+    """A proposer that gives these sources, one after the other."""
+
+    name = "scripted"
+
+    def __init__(self, *sources: str) -> None:
+        self.left, self.seen = list(sources), list[Context]()
+
+    def propose(self, context: Context) -> Candidate | None:
+        self.seen.append(context)
+        return Candidate(self.left.pop(0), f"idea {context.number}", self.name) if self.left else None
+
+
+class Fake:
+    """One session's context and the fakes in it. `values` maps a source to what it truly is, in val_bpb; where it
+    gives None the run crashes."""
+
+    def __init__(self, folder: Path, values: Mapping[str, float | None], *, goals: Goals | None = None) -> None:
+        self.values, self._calls = values, 0
+        self.machine = Machine(self.next, replace(protocol.parse(local.PROTOCOL), min_improvement_bips=None))
+        self.chain, self.tree, self.journal = Chain(), Tree(), Journal(folder / "session.jsonl")
+        self.said: list[str] = []
+        if not self.journal.session.tag:
+            self.journal.append("session", seed=1, tag="t")
+        task = SimpleNamespace(
+            files=FILES,
+            incumbent=FILES,
+            protocol=self.machine.protocol,
+            benchmark=SimpleNamespace(data_arguments=("--text", "x")),
+        )
+        connection = SimpleNamespace(
+            client=self.chain,
+            settings={"max_spend": None},
+            publish=lambda *_: (bytes(32), bytes(32)),
+        )
+        self.context = SessionContext(
+            cast("Any", connection),
+            self.chain.project,
+            cast("Any", task),
+            cast("Any", self.machine),
+            Convention("reflected", 2_500_000),
+            Keypair(),
+            Pubkey.default(),
+            folder,
+            self.journal,
+            cast("Any", self.chain),
+            self.dashboard(),
+            goals or Goals(),
+            prune=False,
+            _workspace=cast("Any", self.tree),
+        )
+
+    def dashboard(self) -> Dashboard:
+        dashboard = Dashboard(quiet=True)
+        dashboard.say = lambda text, style="": self.said.append(text)  # type: ignore[method-assign]
+        return dashboard
+
+    def next(self, source: str, _: Arm) -> float | str:
+        """A run's value: the true one, above and below it in turn."""
+        self._calls += 1
+        true = self.values[source]
+        return "crash" if true is None else true + SIGMA * (0.5 if self._calls % 2 else -0.5)
+
+    # --- a journal with a past ---
+
+    def trial(self, source: str, *, decision: str = "", delta: float | None = None) -> TrialRecord:
+        """Put a trial on record, the first one as the baseline; its runs follow with `run`."""
+        number = len(self.journal.session.trials)
+        commit = self.tree.commit(number, source, f"idea {number}") if number else self.tree.head()
+        fields = {"hypothesis": f"idea {number}", "fingerprint": hyperparameters.fingerprint(source)}
+        self.journal.append("trial", number=number, commit=commit, base=self.tree.head(), **fields)
+        if decision:
+            self.decide(decision, delta)
+        return self.journal.session.trials[-1]
+
+    def run(self, arm: Arm, value: float | None, *, number: int = -1, failure: str = "", machine: str = "") -> None:
+        number = self.journal.session.trials[number].number
+        run = {"arm": arm.value, "val_bpb": value, "failure": failure, "detail": failure, "machine": machine}
+        self.journal.append("run", number=number, seconds=10.0, memory_mb=None, log="", **run)
+
+    def decide(self, decision: str, delta: float | None = None) -> None:
+        trial = self.journal.session.trials[-1]
+        self.journal.append("decision", number=trial.number, decision=decision, delta=delta)
+        if decision == "keep":
+            self.tree.keep(trial.commit)
+
+    def frontier(self, commit: str = "", code_hash: str = "00" * 32, *, own: bool = False) -> None:
+        """Put the chain's best on record: the head's code unless another commit is named."""
+        self.journal.append(
+            "frontier",
+            trial=len(self.journal.session.trials) - 1,
+            commit=commit or self.tree.head(),
+            code_hash=code_hash,
+            metric="2.500000",
+            miner="m",
+            own=own,
+            adopted=False,
+        )
+
+    def events(self) -> list[str]:
+        """The kinds of events in the journal, in order."""
+        return [line.split('"event": "')[1].split('"')[0] for line in self.journal.path.read_text().splitlines()]
