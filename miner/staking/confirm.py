@@ -139,7 +139,8 @@ def _begin(journal: Journal, bench: Bench, number: int, commit: str, against: st
 
 
 def _end(journal: Journal, found: Judgement, verdict: Verdict) -> Confirmation:
-    seen = None if found.evidence.findings else found.comparison  # a faulty run says nothing of the gain
+    faults = {Reason.UNCONFIRMED, *(finding.reason for finding in found.evidence.findings)}
+    seen = None if verdict.reason in faults else found.comparison  # what failed says nothing of the gain
     journal.append(
         "confirmed",
         passed=verdict.kind is VerdictKind.APPROVE,

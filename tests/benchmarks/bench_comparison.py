@@ -21,7 +21,7 @@ import numpy.typing as npt
 from trainer.statistics.comparison import Answer
 from trainer.statistics.distributions import approval_point, rejection_point, suspicion_ratio
 from trainer.statistics.mining import MiningPolicy
-from trainer.statistics.policy import ComparisonPolicy, incumbent_lead
+from trainer.statistics.policy import ComparisonPolicy, Look, incumbent_lead
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -77,10 +77,12 @@ def play(
     for at in looks:
         n, m = at.candidate, at.incumbent
         x, y, scale = incumbent[:, :m], candidate[:, :n], float(np.sqrt(1 / m + 1 / n))
-        own_df, own = m + n - 2, x.var(axis=1) * m + y.var(axis=1) * n
+        theirs, ours = x.var(axis=1) * m, y.var(axis=1) * n
+        own_df, own = m + n - 2, theirs + ours
         noisier = np.zeros(trials, dtype=bool)
-        if record_df and own_df:
-            noisier = own / own_df > suspicion_ratio(own_df, record_df, policy.suspicion) * record_squares / record_df
+        if record_df and m > 1:
+            bound = suspicion_ratio(m - 1, record_df, policy.suspicion)
+            noisier = theirs / (m - 1) > bound * record_squares / record_df
         approve, reject = np.ones(trials, dtype=bool), np.ones(trials, dtype=bool)
         for squares, df, counts in (
             (own + record_squares, own_df + record_df, np.ones(trials, dtype=bool)),
@@ -92,10 +94,34 @@ def play(
             t = (x.mean(axis=1) - y.mean(axis=1) - policy.margin) / (s * scale)
             approve &= ~counts | (t - at.beyond / scale >= approval_point(df, at.alpha) if at.alpha else False)
             reject &= ~counts | (t <= rejection_point(df, policy.effect / scale, at.beta) if at.beta else False)
+        if at.alpha and n > 1 and m - 1 + record_df > 0:
+            loud, beyond = _welch(theirs, ours, record_squares, record_df, noisier, at, policy)
+            approve &= ~loud | ((x.mean(axis=1) - y.mean(axis=1) - policy.margin) >= beyond)
         for crossed, kind in ((approve & live, Answer.APPROVE), (reject & live & ~approve, Answer.REJECT)):
             answer[crossed], used[crossed], used_incumbent[crossed] = KINDS.index(kind), n, m
             live &= ~crossed
     return answer, used, used_incumbent
+
+
+def _welch(
+    theirs: Floats,
+    ours: Floats,
+    record_squares: Floats,
+    record_df: float,
+    noisier: npt.NDArray[np.bool_],
+    at: Look,
+    policy: ComparisonPolicy,
+) -> tuple[npt.NDArray[np.bool_], Floats]:
+    """Where the candidate is louder than the incumbent, and the delta from which Welch's test then approves."""
+    n, m = at.candidate, at.incumbent
+    dfs = np.where(noisier, m - 1, m - 1 + record_df)
+    v, w = ours / (n - 1), np.where(noisier, theirs, theirs + record_squares) / np.maximum(dfs, 1)
+    bounds = {float(df): suspicion_ratio(n - 1, float(df), policy.loudness) for df in np.unique(dfs) if df > 0}
+    loud = v > w * np.array([bounds.get(float(df), np.inf) for df in dfs])
+    freedom = (v / n + w / m) ** 2 / ((v / n) ** 2 / (n - 1) + (w / m) ** 2 / np.maximum(dfs, 1))
+    grid = np.linspace(0.005, 1.0, 200)  # of 1 / df, in which the point is smooth
+    points = np.array([approval_point(float(1 / u), at.alpha) for u in grid])
+    return loud, np.interp(1 / freedom, grid, points) * np.sqrt(v / n + w / m) + at.beyond * np.sqrt(w)
 
 
 def simulate(
@@ -311,6 +337,7 @@ def main() -> None:
     for df, ratio, policy in (
         (3, 2.0, verify),
         (20, 2.0, verify),
+        (20, 4.0, verify),
         (20, 10.0, verify),
         (20, 10.0, ComparisonPolicy(first_approval=4)),
     ):

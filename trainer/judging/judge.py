@@ -71,6 +71,7 @@ class Judgement:
                 "sigma": first.sigma,
                 "degreesOfFreedom": first.df,
                 "noisier": first.noisier,
+                "louder": first.louder,
             }
             if first
             else None,

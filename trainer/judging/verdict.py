@@ -10,8 +10,9 @@ Pure: no file, clock, process or socket. The rules, in the order in which they a
     itself failing here, a measurement that rests on the candidate's own word) is a **release**.
 3.  A fault of the candidate's behaviour (`Fault.RUN`: a crash, no evaluation, over the time or
     resource budget, non-causal or non-finite outputs) is a **reject** once it was seen in
-    `policy.repeats` runs of it while the incumbent ran fine, else a **release**: one bad run may be
-    the host's.
+    `policy.repeats` runs of it while the incumbent ran fine. Seen once, it may be the host's: it stands in
+    the way of an approval, which becomes a **release**, and of nothing else. A script that crashes when it
+    sees that it is unlucky does not escape its rejection.
 4.  With nothing of that kind, the comparison speaks: shown no better is a **reject**; undecided is a
     **release** (the run limit was reached, this machine was louder than its record, or the gain was suggested
     though not shown); better goes on to 5.
@@ -149,8 +150,14 @@ def decide(evidence: CaseEvidence, policy: VerdictPolicy) -> Verdict:
     runs = by_fault[Fault.RUN]
     if len(runs) >= policy.repeats:
         return _from(VerdictKind.REJECT, runs[0])
-    if runs:
+    said = _of_numbers(evidence, policy)
+    if runs and said.kind is not VerdictKind.REJECT:
         return Verdict(VerdictKind.RELEASE, Reason.UNCONFIRMED, f"Seen in one run only: {runs[0].detail}")
+    return said
+
+
+def _of_numbers(evidence: CaseEvidence, policy: VerdictPolicy) -> Verdict:
+    """Rules 4 to 6."""
     if evidence.comparison is not GainOutcome.BETTER:
         return Verdict(*_OF_COMPARISON[evidence.comparison])
     if policy.require_holdout and evidence.holdout is not GainOutcome.BETTER:

@@ -44,10 +44,15 @@ false keeps rarer and hide some gains; over simulated sessions the loss is withi
 apart, since fresh runs soon dilute them. They are dropped all the same once enough fresh ones are there, so that no
 luck stays for ever; to drop them at once costs up to 5 %, in incumbent runs.
 
-**A record that is wrong** (the machine is louder today) would approve noise. When the runs of this trial
+**A record that is wrong** (the machine is louder today) would approve noise. When the incumbent's runs of this trial
 vary more than the record allows (one-sided F test at level `suspicion`), a boundary counts as crossed only
 when it is crossed with the trial's own variance as well. That can only remove decisions, so both bounds
-stand; `LookEvidence.noisier` tells, and a REJECT with it may be this host's fault.
+stand; `LookEvidence.noisier` tells, and a REJECT with it may be this host's fault. The candidate's runs have no say
+in this: a script that sees that it is unlucky could turn a rejection into a release by printing garbage.
+
+**A louder candidate** would be approved for its scatter. When its runs vary more than the incumbent's (F test at level
+`loudness`), an approval must hold by Welch's test too, which gives each arm its own variance;
+`LookEvidence.louder` tells. Two runs cannot show scatter, so nothing is approved before the third.
 
 **Outliers** (a run hit by machine load) are never dropped: every run counts. A slow outlier in the candidate
 hides a gain; one in the incumbent raises delta and s together, which keeps T small.
@@ -166,36 +171,58 @@ def look(
     m, n = len(incumbent), len(candidate)
     scale = math.sqrt(1 / m + 1 / n)
     delta = math.fsum(incumbent) / m - math.fsum(candidate) / n
-    own_ss, own_df = sum_squares(incumbent) + sum_squares(candidate), m + n - 2
-    if own_df + noise.df <= 0:
+    if m + n - 2 + noise.df <= 0:
         raise ValueError("two runs and no noise record say nothing of the noise")
-    estimates = [(own_ss + noise.sum_squares, own_df + noise.df)]
-    noisier = (
-        noise.df > 0
-        and own_df > 0
-        and own_ss / own_df
-        > suspicion_ratio(own_df, noise.df, policy.suspicion) * max(noise.sum_squares / noise.df, policy.resolution**2)
-    )
-    if noisier:
-        estimates.append((own_ss, own_df))
+    pooled, loud, noisier = _estimates(incumbent, candidate, noise, policy)
 
     # Where nothing can be approved, interval and p are drawn at the strictest level; they decide nothing.
     level = at.alpha or min(
         policy.approval_level(k) for k in range(policy.first_approval, policy.max_candidate_runs + 1)
     )
     approve, reject = at.alpha > 0, at.beta > 0
-    low, high, p, sigma, df = math.inf, -math.inf, 0.0, 0.0, 0.0
-    for squares, freedom in estimates:
-        s = max(math.sqrt(squares / freedom), policy.resolution)
+    low, high, p, reach, sigma, df = math.inf, -math.inf, 0.0, 0.0, 0.0, 0.0
+    for s, freedom in (*pooled, *loud):
         t = (delta - policy.margin) / (s * scale)
         upper = approval_point(freedom, level)
         approve &= t - at.beyond / scale >= upper
-        reject = reject and t <= rejection_point(freedom, policy.effect / scale, at.beta)
         low, high = min(low, delta - upper * s * scale), max(high, delta + upper * s * scale)
         p = max(p, min(1.0, upper_tail(t, freedom) * policy.alpha / level))
-        sigma, df = max((sigma, df), (s, float(freedom)))
-    evidence = LookEvidence(delta, low, high, p, sigma, df, m, n, noisier)
+        reach, sigma, df = max((reach, sigma, df), (upper * s, s, freedom))
+    for s, freedom in pooled:
+        t = (delta - policy.margin) / (s * scale)
+        reject = reject and t <= rejection_point(freedom, policy.effect / scale, at.beta)
+    evidence = LookEvidence(delta, low, high, p, sigma, df, m, n, noisier, bool(loud))
     return (Answer.APPROVE if approve else Answer.REJECT if reject else Answer.CONTINUE), evidence
+
+
+_Estimate = tuple[float, float]
+"""Of the noise: sigma such that delta's standard error is sigma·√(1/m + 1/n), in bpb, and its degrees of freedom."""
+
+
+def _estimates(
+    incumbent: Sequence[float], candidate: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy
+) -> tuple[list[_Estimate], list[_Estimate], bool]:
+    """The pooled estimates, Welch's where the candidate is louder than the incumbent, and whether the incumbent is
+    louder than the record. The last is asked of the incumbent alone: no candidate may turn it on."""
+    m, n, floor = len(incumbent), len(candidate), policy.resolution**2
+    theirs, own = sum_squares(incumbent), sum_squares(candidate)
+    noisier = (
+        noise.df > 0
+        and m > 1
+        and theirs / (m - 1)
+        > suspicion_ratio(m - 1, noise.df, policy.suspicion) * max(noise.sum_squares / noise.df, floor)
+    )
+    squares, df = (theirs, m - 1.0) if noisier else (theirs + noise.sum_squares, m - 1 + noise.df)
+    pooled = [(theirs + own + noise.sum_squares, m + n - 2 + noise.df)]
+    if noisier:
+        pooled.append((theirs + own, m + n - 2.0))
+    loud = []
+    if n > 1 and df > 0:
+        v, w = max(own / (n - 1), floor), max(squares / df, floor)
+        if v > suspicion_ratio(n - 1, df, policy.loudness) * w:
+            freedom = (v / n + w / m) ** 2 / ((v / n) ** 2 / (n - 1) + (w / m) ** 2 / df)
+            loud.append((math.sqrt((v / n + w / m) / (1 / n + 1 / m)), freedom))
+    return [(math.sqrt(max(square / freedom, floor)), freedom) for square, freedom in pooled], loud, noisier
 
 
 def schedule(rng: random.Random, history: int, looks: Sequence[Look]) -> tuple[Arm, ...]:

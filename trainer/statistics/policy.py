@@ -30,8 +30,8 @@ class LookEvidence:
 
     low and high are repeated confidence limits: each covers with probability 1 - alpha at all looks
     together, so stopping early does not spoil them. p is the smallest alpha at which this look would approve.
-    sigma and df are those of the variance that bound the decision; noisier says that the trial's runs varied
-    more than the noise record allows.
+    sigma and df are those of the variance that bound the decision; noisier says that the incumbent's runs varied
+    more than the noise record allows, louder that the candidate's varied more than the incumbent's.
     """
 
     delta: float
@@ -43,6 +43,7 @@ class LookEvidence:
     incumbent_runs: int
     candidate_runs: int
     noisier: bool
+    louder: bool = False
 
     @property
     def confidence(self) -> float:
@@ -57,10 +58,10 @@ class ComparisonPolicy:
     alpha: most false approvals (probability). beta: most rejections of a true gain of `effect`·sigma beyond
     the margin. margin: smallest gain worth approving, in bpb. effect: in units of run-to-run sigma.
     first_approval and first_rejection: fewest candidate runs for each answer. spending: ratio of the error
-    allowed at one look to that at the look before. suspicion: level of the F test against the noise record.
-    refresh: fresh incumbent runs before a trial may approve even when history would do; early_refresh: of these,
-    how many before its very first look. resolution: floor of sigma, in bpb, so that values printed with six
-    decimals cannot look noiseless.
+    allowed at one look to that at the look before. suspicion: level of the F test of the incumbent's runs against the
+    noise record; loudness: of the candidate's against the incumbent's. refresh: fresh incumbent runs before a trial
+    may approve even when history would do; early_refresh: of these, how many before its very first look.
+    resolution: floor of sigma, in bpb, so that values printed with six decimals cannot look noiseless.
     """
 
     alpha: float = 0.01
@@ -68,10 +69,11 @@ class ComparisonPolicy:
     margin: float = 0.0
     effect: float = 3.0
     max_candidate_runs: int = 6
-    first_approval: int = 2
+    first_approval: int = 3
     first_rejection: int = 2
-    spending: float = 0.7
+    spending: float = 1.0
     suspicion: float = 0.1
+    loudness: float = 0.3
     refresh: int = 0
     early_refresh: int = 0
     resolution: float = 1e-6
@@ -86,6 +88,7 @@ class ComparisonPolicy:
             "effect": (0.1, 100.0),
             "spending": (0.05, 20.0),
             "suspicion": (1e-6, 0.5),
+            "loudness": (1e-6, 0.5),
             "resolution": (1e-12, 1.0),
             "max_candidate_runs": (2, 50),
             "first_approval": (self.least_approval, self.max_candidate_runs),

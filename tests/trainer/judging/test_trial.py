@@ -68,7 +68,7 @@ def test_at_the_run_limit_it_is_undecided() -> None:
     """Runs too loud for an answer: the loop ends all the same."""
     wide = NoiseRecord(20 * 1.0, 20.0)
     policy = ComparisonPolicy(max_candidate_runs=3)
-    script = Script(itertools.repeat(6.0), itertools.repeat(4.4))
+    script = Script(itertools.repeat(6.0), itertools.repeat(4.6))
     outcome = judge(script, noise=wide, policy=policy)
     assert outcome.decision is not None
     assert outcome.decision.kind is Answer.UNDECIDED

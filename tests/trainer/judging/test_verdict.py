@@ -33,6 +33,10 @@ BETTER, WORSE, UNCLEAR, NONE = GainOutcome.BETTER, GainOutcome.NOT_BETTER, GainO
         ([CAUSAL, HARDWARE], NONE, NONE, VerdictKind.RELEASE, Reason.HARDWARE_DIFFERS),
         # a fault of a run must repeat, unless it is proof
         ([CRASH], BETTER, BETTER, VerdictKind.RELEASE, Reason.UNCONFIRMED),
+        ([CRASH], UNCLEAR, NONE, VerdictKind.RELEASE, Reason.UNCONFIRMED),
+        # a script that sees its own luck must not get away by one crash: this was a release
+        ([CRASH], WORSE, NONE, VerdictKind.REJECT, Reason.NO_IMPROVEMENT),
+        ([CRASH], BETTER, WORSE, VerdictKind.REJECT, Reason.NOT_ON_HOLDOUT),
         ([CRASH, CRASH], NONE, NONE, VerdictKind.REJECT, Reason.CRASH),
         ([CAUSAL], BETTER, BETTER, VerdictKind.RELEASE, Reason.UNCONFIRMED),
         ([CAUSAL, CAUSAL], BETTER, BETTER, VerdictKind.REJECT, Reason.NON_CAUSAL),

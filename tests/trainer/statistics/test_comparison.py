@@ -71,6 +71,7 @@ def test_levels_sum_to_the_promised_error(policy: ComparisonPolicy, approve: flo
 
 
 FLAT = [1.0, 1.01, 0.99, 1.0]  # mean 1.0
+LONG = [*FLAT, 1.0]  # as many as the third look needs with a full record
 MORE = [*FLAT, 1.01, 0.99, 1.0, 1.0]
 
 
@@ -78,7 +79,8 @@ MORE = [*FLAT, 1.01, 0.99, 1.0, 1.0]
     ("incumbent", "candidate", "noise", "policy", "kind"),
     [
         # A clear gain, no gain, a loss, and too few runs of either arm.
-        (FLAT, [0.95, 0.951], FULL, POLICY, Answer.APPROVE),
+        (LONG, [0.95, 0.951, 0.95], FULL, POLICY, Answer.APPROVE),
+        (LONG, [0.95, 0.951], FULL, POLICY, Answer.CONTINUE),
         (FLAT, [1.0, 1.0], FULL, POLICY, Answer.REJECT),
         (FLAT, [1.05, 1.06], FULL, POLICY, Answer.REJECT),
         (FLAT, [0.9], FULL, POLICY, Answer.CONTINUE),
@@ -86,7 +88,7 @@ MORE = [*FLAT, 1.01, 0.99, 1.0, 1.0]
         ([], [], FULL, POLICY, Answer.CONTINUE),
         # An empty record asks for more incumbents before it decides the same.
         (FLAT, [0.9, 0.9], EMPTY, POLICY, Answer.CONTINUE),
-        (MORE, [0.95, 0.951], EMPTY, POLICY, Answer.APPROVE),
+        (MORE, [0.95, 0.951, 0.95], EMPTY, POLICY, Answer.APPROVE),
         # Neither clear at the limit.
         (
             MORE,
@@ -97,14 +99,14 @@ MORE = [*FLAT, 1.01, 0.99, 1.0, 1.0]
         ),
         (
             MORE,
-            [0.965, 0.966, 0.964, 0.960, 0.955, 0.950],
+            [0.965, 0.966, 0.964, 0.960, 0.955, 0.957],
             NoiseRecord(20 * 0.03**2, 20),
             POLICY,
             Answer.UNDECIDED,
         ),
         # The margin moves both boundaries.
-        (FLAT, [0.95, 0.951], FULL, ComparisonPolicy(margin=0.03), Answer.CONTINUE),
-        (FLAT, [0.95, 0.951], FULL, ComparisonPolicy(margin=0.01), Answer.APPROVE),
+        (LONG, [0.95, 0.951, 0.95], FULL, ComparisonPolicy(margin=0.03), Answer.CONTINUE),
+        (LONG, [0.95, 0.951, 0.95], FULL, ComparisonPolicy(margin=0.01), Answer.APPROVE),
         (FLAT, [0.95, 0.951], FULL, ComparisonPolicy(margin=0.05), Answer.REJECT),
         # One candidate run may end a clear loser when mining, never a verification, and never approves.
         (MORE, [1.05], FULL, MINING, Answer.REJECT),
@@ -112,8 +114,11 @@ MORE = [*FLAT, 1.01, 0.99, 1.0, 1.0]
         # The trial is far louder than the record: the record's small sigma may not approve.
         ([1.0, 1.1, 0.9, 1.0], [0.85, 0.95], FULL, POLICY, Answer.CONTINUE),
         # A machine without noise: any gain above the resolution counts, equality does not.
-        ([1.0] * 8, [0.9999, 0.9999], EMPTY, POLICY, Answer.APPROVE),
+        ([1.0] * 8, [0.9999] * 3, EMPTY, POLICY, Answer.APPROVE),
         ([1.0] * 8, [1.0, 1.0], EMPTY, POLICY, Answer.REJECT),
+        # A candidate as good as that on average, but louder than the incumbent by far: its luck is no gain.
+        (LONG, [0.90, 1.0, 0.95], FULL, POLICY, Answer.CONTINUE),
+        (LONG, [0.80, 1.1, 1.0], FULL, POLICY, Answer.REJECT),
         # One slow incumbent run makes no gain out of nothing.
         ([1.0, 1.01, 1.2, 1.0], [1.0, 1.0], FULL, POLICY, Answer.CONTINUE),
     ],
@@ -368,10 +373,10 @@ def test_error_rates(policy: ComparisonPolicy, df: int, history: int, sigma: flo
         for gain in (0.0, 3.0)
     )
     assert idle.approve <= 0.01 + binomial_slack(0.01, trials)
-    assert better.approve >= 0.95 - binomial_slack(0.95, trials)
+    assert better.approve >= (0.95 if history else 0.94) - binomial_slack(0.95, trials)
     assert better.reject <= policy.beta + binomial_slack(policy.beta, trials)
     assert idle.candidate_runs < 3
-    assert better.candidate_runs < 3.1
+    assert better.candidate_runs < 4
 
 
 def test_a_record_that_is_too_quiet_or_outliers_do_not_open_the_gate() -> None:
@@ -380,7 +385,7 @@ def test_a_record_that_is_too_quiet_or_outliers_do_not_open_the_gate() -> None:
     open_gate = replace(POLICY, suspicion=1e-6)
     without = simulate(rng, gain=0, sigma=0.01, policy=open_gate, record_df=20, record_ratio=0.25, trials=4_000)
     load = simulate(rng, gain=0, sigma=0.01, policy=POLICY, record_df=20, outliers=0.1, trials=4_000)
-    assert quiet.approve < 0.025 < 0.08 < without.approve
+    assert quiet.approve < 0.01 < without.approve
     assert load.approve < 0.01
 
 
@@ -508,3 +513,21 @@ def test_interval_and_p_are_at_the_level_of_the_look(at: Look) -> None:
     # p is the alpha of all looks together at which this one would just approve
     at_its_p = approval_point(seen.df, seen.p * level / POLICY.alpha)
     assert seen.delta / scale == pytest.approx(at_its_p, rel=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [2.0, 4.0, 10.0])
+def test_a_louder_candidate_is_not_approved_for_its_scatter(ratio: float) -> None:
+    """Without the guard 4 to 28 % of no-ops were; figures: bench_comparison."""
+    rng, trials = np.random.default_rng(6), 6_000
+    for df in (0, 20):
+        found = simulate(rng, gain=0, sigma=0.01, policy=POLICY, record_df=df, candidate_ratio=ratio, trials=trials)
+        assert found.approve <= 0.02 + binomial_slack(0.02, trials)
+
+
+def test_only_the_incumbents_runs_say_that_the_machine_is_loud() -> None:
+    """A script that prints garbage when it is unlucky must not turn its rejection into a release."""
+    at = POLICY.looks(0, 20.0)[0]
+    _, garbage = look(LONG[: at.incumbent], [0.5, 2.0], FULL, POLICY, at)
+    assert (garbage.noisier, garbage.louder) == (False, True)
+    _, machine = look([1.0, 1.2, 0.8, 1.1], [1.0, 1.0], FULL, POLICY, at)
+    assert (machine.noisier, machine.louder) == (True, False)
