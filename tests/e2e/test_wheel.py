@@ -66,7 +66,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     folder = tmp_path_factory.mktemp("wheel")
     (home := folder / "home").mkdir()
     (cwd := folder / "nowhere").mkdir()
-    run("uv", "build", "--wheel", "--quiet", "--out-dir", folder / "dist", cwd=ROOT)
+    run("uv", "build", "--quiet", "--out-dir", folder / "dist", cwd=ROOT)  # the wheel is made from the sdist
     (wheel,) = (folder / "dist").glob("*.whl")
     locked = run("uv", "export", "--locked", "--no-dev", "--no-emit-project", "--no-hashes", "--quiet", cwd=ROOT)
     (folder / "locked.txt").write_text(locked)
