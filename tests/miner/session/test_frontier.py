@@ -101,6 +101,16 @@ def test_nothing_is_carried_over_where_nothing_was_kept(place: tuple[Journal, Wo
     assert journal.session.carried == ""
 
 
+def test_a_best_that_was_discarded_here_is_adopted_all_the_same(place: tuple[Journal, Workspace]) -> None:
+    journal, workspace = place
+    head = workspace.head()
+    discarded = workspace.commit(1, THEIRS, "worse here")
+    trial(journal, 1, THEIRS, discarded, head, "discard")
+    assert frontier.adopt(journal, workspace, FetchedBest(THEIR_HASH, THEIRS, "2.300000", "they"))
+    assert workspace.head() not in (head, discarded)
+    assert workspace.read(workspace.head(), "train.py") == THEIRS
+
+
 def test_a_session_that_starts_again_knows_it_all(place: tuple[Journal, Workspace]) -> None:
     journal, workspace = place
     ours = keep_ours(journal, workspace)

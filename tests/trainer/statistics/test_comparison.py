@@ -46,7 +46,14 @@ def test_student_points_agree_with_tables(df: float, level: float, expected: flo
 
 @pytest.mark.parametrize(
     ("own", "record", "level", "expected"),
-    [(1, 1, 0.1, 39.8635), (3, 10, 0.1, 2.72767), (4, 20, 0.05, 2.86608), (7, 3, 0.1, 5.26619)],
+    [
+        (1, 1, 0.1, 39.8635),
+        (3, 10, 0.1, 2.72767),
+        (4, 20, 0.05, 2.86608),
+        (7, 3, 0.1, 5.26619),
+        (5, 10, 0.01, 5.63633),
+        (6, 20, 0.01, 3.87143),
+    ],
 )
 def test_f_points_agree_with_tables(own: int, record: float, level: float, expected: float) -> None:
     assert suspicion_ratio(own, record, level) == pytest.approx(expected, rel=2e-5)
@@ -245,6 +252,7 @@ def test_bounds_of_samples() -> None:
         {"margin": -0.1},
         {"margin": math.inf},
         {"effect": 0.0},
+        {"effect": 100.5},
         {"max_candidate_runs": 1},
         {"max_candidate_runs": 2.5},
         {"first_approval": 1},

@@ -206,3 +206,10 @@ def test_recorded_curves_against_each_other() -> None:
     assert tally.winners > 200
     assert tally.winners_stopped <= 0.02 * tally.winners
     assert tally.saved_of_losers > 0.05
+
+
+@pytest.mark.parametrize(("ahead", "lag"), [(-0.1, math.inf), (0.1, -math.inf), (0.0, 0.0)])
+def test_where_the_incumbent_falls_no_further_any_difference_decides(ahead: float, lag: float) -> None:
+    band = Band.of([curve(usual)])
+    assert band is not None
+    assert band.lag(BUDGET, band.mean[-1] - ahead) == lag
