@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any
@@ -64,8 +64,7 @@ def rederive(predicate: Mapping[str, Any]) -> tuple[Judged, Verdict]:
         CaseFinding(Reason(entry["reason"]), Fault(entry["fault"]), str(entry["detail"]))
         for entry in predicate["findings"]
     )
-    names = [field.name for field in fields(ReplayRun)]
-    runs = [ReplayRun(**{name: run[name] for name in names}) for run in predicate["runs"]]
+    runs = [ReplayRun.from_json(run) for run in predicate["runs"]]
     baseline = predicate["baseline"]
     if baseline["metric"] is None:
         judged = Judged(CaseEvidence(findings))

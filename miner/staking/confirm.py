@@ -155,4 +155,4 @@ def _end(journal: Journal, found: Judgement, verdict: Verdict) -> Confirmation:
 
 
 def _restored(run: Mapping[str, Any]) -> ReplayRun:
-    return ReplayRun(**{name: run[name] for name in ReplayRun.__slots__})
+    return ReplayRun.from_json(run)

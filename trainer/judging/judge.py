@@ -147,8 +147,8 @@ def allowed_seconds(runs: Sequence[ReplayRun], budget_seconds: float, policy: Ti
 
 
 def values(runs: Sequence[ReplayRun], arm: Arm, *, on_holdout: bool = False) -> list[float]:
-    """The values of an arm in the order they were measured."""
-    found = [run.holdout_bpb if on_holdout else run.val_bpb for run in runs if run.arm == arm.value]
+    """The values of an arm that count, in the order they were measured."""
+    found = [run.charged(on_holdout=on_holdout) for run in runs if run.arm == arm.value]
     return [value for value in found if value is not None]
 
 

@@ -20,8 +20,10 @@ from trainer.measurement import Measurer, ProbeReport, Reference, Score
 from trainer.measurement.bench import Bench
 from trainer.measurement.run import Run
 from trainer.measurement.scoring import Tokens
+from trainer.statistics import overtime
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
+from trainer.statistics.overtime import TimeSlope
 
 Say = Callable[[str], None]
 
@@ -74,6 +76,7 @@ def replay(
     `on_run` gets each new run as soon as it is scored, for the caller's record.
     """
     runs = list(done)
+    slopes: list[TimeSlope] = []
     known: dict[bool, Reference | None] = {}  # the incumbent's last run; True: on holdout text
 
     def execute(arm: Arm) -> Run:
@@ -82,14 +85,17 @@ def replay(
         with view.step(f"run {len(runs) + 1} ({arm.value})", seconds) as word:
             run = bench.measure(arm, trees[arm], word, reference=held_to.get(False), keep_graph=True)
             second = _score_holdout(bench.measurer, run, rows, policy.holdout, held_to.get(True))
+            charge = _charge(bench, run, runs, trees[Arm.INCUMBENT], noise, slopes, word)
         if arm is Arm.INCUMBENT:
             known[False] = (run.measurement and run.measurement.reference) or known.get(False)
             known[True] = (second and second.reference) or known.get(True)
-        entry = _entry(run, trees[arm], second)
+        entry = _entry(run, trees[arm], second, charge)
         runs.append(entry)
         shown = f"{entry.val_bpb:.6f} val_bpb" if entry.val_bpb is not None else f"{entry.failure}: {entry.detail}"
         if entry.holdout_bpb is not None:
             shown += f", {entry.holdout_bpb:.6f} on holdout text"
+        if charge is not None:
+            shown += f", {charge['bpb']:+.6f} for {charge['seconds']:.1f} s more of training than the incumbent"
         view.say(f"  run {len(runs)}  {arm.value:<9}  {shown}  ({entry.seconds:.1f} s)")
         if on_run:
             on_run(entry, run)
@@ -119,7 +125,52 @@ def _score_holdout(
         measurer.discard(run.measurement)
 
 
-def _entry(run: Run, tree: Mapping[str, bytes], second: Score | None) -> ReplayRun:
+def _charge(
+    bench: Bench,
+    run: Run,
+    before: Sequence[ReplayRun],
+    incumbent: Mapping[str, bytes],
+    noise: NoiseRecord,
+    slopes: list[TimeSlope],
+    say: Say,
+) -> dict[str, float] | None:
+    """The charge for a candidate's training beyond the incumbent's own time (`trainer.statistics.overtime`).
+
+    The slope is measured once, at the first run that needs it, and kept in `slopes`.
+    """
+    full = [r for r in before if r.arm == Arm.INCUMBENT.value and r.val_bpb is not None and r.train_seconds is not None]
+    seconds = run.measurement.train_seconds if run.measurement else None
+    if run.arm is not Arm.CANDIDATE or run.val_bpb is None or seconds is None or not full:
+        return None
+    times = [r.train_seconds for r in full if r.train_seconds is not None]
+    budget = bench.protocol.execution.training_seconds
+    extra = overtime.overtime(seconds, max(times), budget)
+    if extra == 0:
+        return None
+    value = statistics.fmean(r.val_bpb for r in full if r.val_bpb is not None)
+    if overtime.negligible(extra, budget, value, noise.sigma):
+        slope = overtime.assumed_slope(value)
+    elif slopes:
+        slope = slopes[0]
+    else:
+        say(f"one run of the incumbent on {overtime.SHARE:.0%} of the budget, for what time is worth")
+        short = bench.measure(Arm.INCUMBENT, incumbent, budget_share=overtime.SHARE)
+        took = short.measurement.train_seconds if short.measurement else None
+        found = None
+        if short.val_bpb is not None and took is not None:
+            usual = statistics.fmean(times)
+            found = overtime.measured_slope(value, len(full), usual, short.val_bpb, took, budget, noise.sigma)
+        slope = found or overtime.assumed_slope(value)
+        slopes.append(slope)
+    return {
+        "seconds": extra,
+        "slope": slope.bpb,
+        "error": slope.error,
+        "bpb": overtime.charge(extra, budget, slope),
+    }
+
+
+def _entry(run: Run, tree: Mapping[str, bytes], second: Score | None, charge: dict[str, float] | None) -> ReplayRun:
     found = run.measurement
     finding = second.findings[0] if second and second.findings else None
     return ReplayRun(
@@ -134,6 +185,7 @@ def _entry(run: Run, tree: Mapping[str, bytes], second: Score | None) -> ReplayR
         found.graph_sha256 if found else None,
         _probes(found.probes) if found else None,
         _probes(second.probes) if second else None,
+        charge,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,11 @@ from trainer.statistics.comparison import Arm
 
 @dataclass(frozen=True, slots=True)
 class ReplayRun:
-    """One run as an attestation holds it; bpb values are None where there is none, times in seconds."""
+    """One run as an attestation holds it; bpb values are None where there is none, times in seconds.
+
+    bpb values are as measured. `overtime` is what a candidate's training beyond the incumbent's own time is charged:
+    the seconds, the incumbent's slope with its error, and the resulting bpb, which `charged` adds.
+    """
 
     arm: str
     val_bpb: float | None
@@ -24,11 +29,23 @@ class ReplayRun:
     graph_sha256: str | None
     probes: dict[str, Any] | None
     holdout_probes: dict[str, Any] | None
+    overtime: dict[str, float] | None = None
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> ReplayRun:
+        """The inverse of `as_json`; KeyError where a field is missing."""
+        fields = {name: document[name] for name in cls.__slots__ if name != "overtime"}
+        return cls(**fields, overtime=document.get("overtime"))
 
     def as_json(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
         return {name: getattr(self, name) for name in self.__slots__}
 
+    def charged(self, *, on_holdout: bool = False) -> float | None:
+        """The value that counts, in bpb: what was measured, and the charge for time beyond the incumbent's."""
+        value = self.holdout_bpb if on_holdout else self.val_bpb
+        return None if value is None else value + (self.overtime["bpb"] if self.overtime else 0.0)
+
     def as_run(self) -> Run:
         """What the comparison needs of it."""
-        return Run(Arm(self.arm), self.val_bpb, self.failure, self.detail, self.seconds, None, b"")
+        return Run(Arm(self.arm), self.charged(), self.failure, self.detail, self.seconds, None, b"")

@@ -96,12 +96,14 @@ class Bench:
         *,
         reference: Reference | None = None,
         keep_graph: bool = False,
+        budget_share: float = 1.0,
     ) -> Run:
         """Run a tree once. A failing script is a value; TrainerError is for this machine's own faults.
 
         `on_line` may raise StopRun to end the run while it trains, which then has the failure STOPPED.
         `reference` is the incumbent's, which a candidate is held to; `keep_graph` leaves the frozen model
-        for a further score, and the caller then discards it.
+        for a further score, and the caller then discards it. `budget_share` is the share of the time budget that a
+        trusted run is told.
         """
         if self.measurer is None:
             return self._self_reported(arm, files, on_line)
@@ -116,6 +118,7 @@ class Bench:
             reference=reference,
             probes=PROBES,
             progress=progress,
+            budget_share=budget_share,
         )
         if not keep_graph:
             self.measurer.discard(found)

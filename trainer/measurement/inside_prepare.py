@@ -7,6 +7,7 @@ HARNESS under another name and passes on all its names. What it changes:
     (B, T, V) to the scratch, tells the parent on the channel and waits to be killed. The other arguments are
     ignored, and it never returns, so the first call is final.
   - `make_dataloader(..., "val")` raises FileNotFoundError: the validation shard is not here.
+  - TIME_BUDGET is BUDGET_SHARE of the harness's, where the parent asks for a shorter run of the incumbent.
   - Functions made with mx.checkpoint and mx.custom_function become plain ones while the graph is written, because
     MLX cannot serialise them; a forward pass computes the same without.
 
@@ -40,6 +41,8 @@ def _load(path: str) -> ModuleType:
 
 
 _harness = _load(os.environ["HARNESS"])
+if "BUDGET_SHARE" in os.environ:
+    _harness.TIME_BUDGET = float(os.environ["BUDGET_SHARE"]) * _harness.TIME_BUDGET  # type: ignore[attr-defined]
 globals().update({name: value for name, value in vars(_harness).items() if not name.startswith("__")})
 
 _freezing = False

@@ -118,18 +118,19 @@ class Measurer:
         reference: Reference | None = None,
         probes: int = 256,
         progress: Progress | None = None,
+        budget_share: float = 1.0,
     ) -> Measurement:
         """Train `files`, freeze the model, claim and prove on the validation rows.
 
-        Of `files` only what the protocol lets a candidate change is taken. The graph must be ready within the
-        harness's budget plus `grace` seconds. `reference`: `Measurement.reference` of the best code so far.
-        What a candidate does never raises, and a failure of this machine is a finding as well. TrainerError
-        where the harness is not supported.
+        Of `files` only what the protocol lets a candidate change is taken. The run is told `budget_share` of the
+        harness's budget, and the graph must be ready within that plus `grace` seconds. `reference`:
+        `Measurement.reference` of the best code so far. What a candidate does never raises, and a failure of this
+        machine is a finding as well. TrainerError where the harness is not supported.
         """
         self._require_support()
         report = progress or _silent
         tree = bundle.overlay(self._snapshot, files, self._protocol.surface)
-        run = self._train(tree, grace, report)
+        run = self._train(tree, grace, report, budget_share)
         score = None
         if run.graph is not None:
             score = self.score(run.graph, self.facts.rows, reference=reference, probes=probes, progress=report)
@@ -237,8 +238,9 @@ class Measurer:
                 _UNSUPPORTED.format(self.facts.problem), "Take the metric from the run's own output instead."
             )
 
-    def _train(self, tree: Mapping[str, bytes], grace: float, report: Progress) -> _Run:
-        budget, run = self.facts.budget_seconds + grace, _Run()
+    def _train(self, tree: Mapping[str, bytes], grace: float, report: Progress, budget_share: float) -> _Run:
+        budget, run = self.facts.budget_seconds * budget_share + grace, _Run()
+        share = {"BUDGET_SHARE": repr(budget_share)} if budget_share != 1 else {}
         report(Phase.TRAINING, "")
         try:
             with tempfile.TemporaryDirectory(prefix="candidate-") as folder:
@@ -260,6 +262,7 @@ class Measurer:
                         **harness.harness_environment(self._harness),
                         "VOCABULARY": str(self.facts.vocabulary),
                         "BATCH": str(self.facts.batch),
+                        **share,
                     },
                     cwd=f"code/{self._protocol.execution.cwd}",
                     last_word=_is_last,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ import pytest
 from common.terminal import View
 from tests import local
 from tests.trainer.judging.fakes import FakeMeasurer, bench_of
+from trainer.judging.judge import judge
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.replay import HoldoutRows, replay
+from trainer.judging.runs import ReplayRun
+from trainer.judging.verdict import GainOutcome
 from trainer.measurement.bench import Bench
 from trainer.measurement.values import Measurement, Reference, Score
 from trainer.project import task
@@ -39,6 +44,49 @@ class Noting(FakeMeasurer):
         arm, first, _ = self.held[-1]
         self.held[-1] = arm, first, options["reference"]
         return super().score(graph, rows, **options)
+
+
+class Curve(FakeMeasurer):
+    """The same model in both arms, better by 0.31 bpb per unit of ln(seconds); a candidate takes `extra` seconds."""
+
+    def __init__(self, extra: float, *, stubborn: bool = False) -> None:
+        super().__init__(lambda *_: 2.4)
+        self.extra, self.stubborn, self.short = extra, stubborn, 0
+
+    def measure(self, files: Any, **options: Any) -> Measurement:
+        share = options["budget_share"]
+        self.short += share < 1
+        extra = 0.0 if files["train.py"] == local.TRAIN else self.extra
+        told = 6.0 if self.stubborn else 6.0 * share
+        self.seconds = told + 0.5 + extra
+        self.script = lambda *_: 2.4 - 0.31 * math.log((told + extra) / 6.0)
+        return super().measure(files, **options)
+
+
+@pytest.mark.parametrize(
+    ("extra", "stubborn", "short_runs"), [(2.0, False, 1), (1.0, False, 1), (0.0, False, 0), (2.0, True, 1)]
+)
+def test_training_into_the_grace_does_not_pay(
+    extra: float, stubborn: bool, short_runs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 s instead of 6, which the grace allows; the incumbent may even refuse to be hurried."""
+    measurer = Curve(extra, stubborn=stubborn)
+    bench = bench_of(TASK, tmp_path, measurer, monkeypatch)
+    trees = {Arm.INCUMBENT: TASK.files, Arm.CANDIDATE: {**TASK.files, "train.py": b"slower"}}
+    rows = HoldoutRows("made up", "cc" * 32, np.zeros((2, 9), np.int32))
+    policy = JudgePolicy()
+    runs = replay(bench, trees, rows, policy=policy, noise=NOISE, seed=3, view=View(quiet=True))
+    found = judge((), runs, noise=NOISE, seed=3, budget_seconds=6.0, method="trusted", policy=policy)
+    assert not found.evidence.findings  # it is within the grace
+    assert found.evidence.comparison in (GainOutcome.NOT_BETTER, GainOutcome.UNDECIDED)
+    assert measurer.short == short_runs
+    restored = [ReplayRun.from_json(json.loads(json.dumps(run.as_json()))) for run in runs]
+    assert restored == runs
+    for run in runs:
+        assert (run.overtime is not None) == (run.arm == "candidate" and extra > 0)
+        if run.overtime is not None:
+            assert run.overtime["seconds"] == pytest.approx(extra)
+            assert run.overtime["bpb"] >= 0.31 * math.log1p(extra / 6.0) - 0.01
 
 
 @pytest.mark.parametrize("seed", range(6))
