@@ -24,13 +24,17 @@ LOCK_SECONDS = 60.0
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write `path` whole or not at all, on disk when this returns; parent folders are made."""
-    part = write_beside(path, data, mode)
-    try:
+    with replacing(path, mode) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
+    """A new file that takes the place of `path`, on disk, once the block ends, and vanishes where it raises."""
+    with _beside(path, mode) as (file, part):
+        yield file
+        _on_disk(file)
         os.replace(part, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
 
 
 def write_beside(path: Path, data: bytes, mode: int = 0o644) -> Path:
@@ -38,19 +42,29 @@ def write_beside(path: Path, data: bytes, mode: int = 0o644) -> Path:
 
     Nobody else can read it from its first byte on; it gets `mode` before its content.
     """
+    with _beside(path, mode) as (file, part):
+        file.write(data)
+        _on_disk(file)
+    return part
+
+
+@contextlib.contextmanager
+def _beside(path: Path, mode: int) -> Iterator[tuple[IO[bytes], Path]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            yield file, Path(name)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
-    return Path(name)
+
+
+def _on_disk(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def lock(

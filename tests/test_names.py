@@ -9,9 +9,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("chain", "common", "miner", "trainer", "verifier")
 
-# Names that still await their renaming. Whoever renames one takes it out of here; nothing is ever added.
-SHARED = frozenset({"Block"})
-
 
 def _shared(root: Path) -> dict[str, list[str]]:
     """Public class names defined in more than one module under `root`, with those modules."""
@@ -24,18 +21,10 @@ def _shared(root: Path) -> dict[str, list[str]]:
     return {name: sorted(paths) for name, paths in modules.items() if len(paths) > 1}
 
 
-def _listed(found: dict[str, list[str]]) -> str:
-    return "\n".join(f"{name}: {', '.join(paths)}" for name, paths in sorted(found.items()))
-
-
 def test_no_class_name_has_two_meanings() -> None:
-    new = {name: paths for name, paths in _shared(ROOT).items() if name not in SHARED}
-    assert not new, f"Rename one of each:\n{_listed(new)}"
-
-
-def test_the_list_of_exceptions_shrinks() -> None:
-    done = SHARED - _shared(ROOT).keys()
-    assert not done, f"Take these out of SHARED, each now has one meaning: {', '.join(sorted(done))}"
+    found = _shared(ROOT)
+    listed = "\n".join(f"{name}: {', '.join(paths)}" for name, paths in sorted(found.items()))
+    assert not found, f"Rename one of each:\n{listed}"
 
 
 def test_a_name_in_two_modules_is_found(tmp_path: Path) -> None:

@@ -27,10 +27,11 @@ from solders.pubkey import Pubkey
 
 from chain.errors import ChainError, InsufficientFunds, InvalidData, NetworkUnreachable, NotFound
 from chain.irys.dataitem import DataItem, ItemId, Tag
-from chain.irys.http import MAX_REPLY, Http, Reply, parse_json, readable
+from chain.irys.http import IrysHttp, parse_json
 from chain.irys.metadata import ItemMetadata
 from chain.irys.receipt import Receipt
 from chain.irys.store import ContentCache, check_sha256
+from common.http import MAX_REPLY, HttpReply, readable
 
 APP_NAME = "OpenResearch AutoResearch"
 CHUNK_THRESHOLD, CHUNK_BYTES = 50_000_000, 25_000_000
@@ -127,7 +128,7 @@ class Irys:
         self.cache = ContentCache(cache) if cache else None
         self._receipt_key, self._report = receipt_key, report
         self._chunk_threshold, self._chunk_bytes = chunk_threshold, chunk_bytes
-        self._http = Http(timeout=timeout, limit=limit, attempts=attempts, backoff=backoff, sleep=sleep)
+        self._http = IrysHttp(timeout=timeout, limit=limit, attempts=attempts, backoff=backoff, sleep=sleep)
         self._liars: set[str] = set()
 
     @classmethod
@@ -160,12 +161,12 @@ class Irys:
 
     def balance(self, address: Pubkey | str) -> int:
         """Lamports that `address` has deposited with the uploader."""
-        reply = self._uploader(f"/account/balance/solana?address={address}").json("The uploader")
+        reply = parse_json(self._uploader(f"/account/balance/solana?address={address}").body, "The uploader")
         return _whole(reply.get("balance") if isinstance(reply, dict) else None, "The balance")
 
     def deposit_address(self) -> Pubkey:
         """Where a transfer of lamports becomes balance, once it is final and `post_deposit` names it."""
-        reply = self._uploader("/info").json("The uploader")
+        reply = parse_json(self._uploader("/info").body, "The uploader")
         try:
             return Pubkey.from_string(reply["addresses"]["solana"])
         except (KeyError, TypeError, ValueError) as error:
@@ -192,23 +193,23 @@ class Irys:
         if reply.status == 201 or (large and reply.status == 404 and self._is_there(item)):
             receipt = None  # 404: the answer to the call that closed the upload was lost
         elif reply.status == 200:
-            receipt = Receipt.parse(reply.json("The uploader"))
+            receipt = Receipt.parse(parse_json(reply.body, "The uploader"))
             receipt.verify(item.id, public=self._receipt_key)
         else:
             raise self._http.refused(self.endpoints.uploader, "the upload", reply)
         self._keep(item.data)
         return receipt
 
-    def _post_item(self, raw: bytes) -> Reply:
+    def _post_item(self, raw: bytes) -> HttpReply:
         return self._http.call("POST", f"{self.endpoints.uploader}/tx/solana", raw)
 
-    def _upload_chunks(self, raw: bytes) -> Reply:
+    def _upload_chunks(self, raw: bytes) -> HttpReply:
         """The uploader's protocol for large items; a failed upload starts again from nothing."""
         base, version = f"{self.endpoints.uploader}/chunks/solana", {"x-chunking-version": "2"}
         reply = self._http.call("GET", f"{base}/-1/-1", headers=version)
         if reply.status != 200:
             return reply
-        start = reply.json("The uploader")
+        start = parse_json(reply.body, "The uploader")
         upload = start.get("id") if isinstance(start, dict) else None
         if not isinstance(upload, str) or not upload.replace("-", "").isalnum() or len(upload) > 128:
             raise InvalidData("The uploader opened a chunked upload without a usable id.")
@@ -241,7 +242,7 @@ class Irys:
             "and has the uploader credit them. Then upload again.",
         )
 
-    def _uploader(self, path: str, content: bytes | None = None, expected: Sequence[int] = (200,)) -> Reply:
+    def _uploader(self, path: str, content: bytes | None = None, expected: Sequence[int] = (200,)) -> HttpReply:
         kind = {"Content-Type": "application/json"} if content else None
         reply = self._http.call("POST" if content else "GET", self.endpoints.uploader + path, content, headers=kind)
         if reply.status not in expected:

@@ -29,13 +29,16 @@ from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from solders.pubkey import Pubkey
 
-from chain.errors import ChainError, NetworkUnreachable, NotFound
+from chain.errors import ChainError, InvalidData, NetworkUnreachable, NotFound
 from common.files import lock, write_atomic
 from common.text import printable
+
+if TYPE_CHECKING:
+    from common.http import HttpClient
 
 METAPLEX: Final = Pubkey.from_string("metaqbxxUerdq28cj1RbAWkYQm3ybzjb6a8bt518x1s")
 PORTS: Final = 3  # in a row: RPC, websocket, faucet
@@ -199,10 +202,10 @@ class Validator:
 
     def wait(self, seconds: float, say: Say = lambda _: None) -> None:
         """Return once it answers and makes blocks. NetworkUnreachable where it ends or that takes too long."""
-        import httpx
+        from common.http import HttpClient
 
         deadline = self._started + seconds
-        with httpx.Client(timeout=_REPLY_SECONDS, trust_env=False) as client:
+        with HttpClient(unreachable=NetworkUnreachable, unusable=InvalidData, limit=_REPLY_SECONDS) as client:
             while True:
                 self.check()
                 word = _health(client, self.plan.url)
@@ -303,15 +306,16 @@ def _signal(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _ask(client: Any, url: str, method: str, parameters: list[Any]) -> Any:
+def _ask(client: HttpClient, url: str, method: str, parameters: list[Any]) -> Any:
     """A JSON-RPC result; ValueError where there is none."""
-    import httpx
-
+    request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
     try:
-        reply = client.post(url, json={"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters})
-        document = reply.json()
-    except (httpx.HTTPError, RecursionError) as error:
-        raise ValueError(f"no answer ({type(error).__name__})") from None
+        reply = client.call("POST", url, json.dumps(request).encode(), headers={"Content-Type": "application/json"})
+        document = json.loads(reply.body)
+    except ChainError as error:
+        raise ValueError(error.problem.rstrip(".")) from None
+    except RecursionError:
+        raise ValueError("it answers something that is not JSON-RPC") from None
     if not isinstance(document, dict) or "result" not in document:
         problem = document.get("error") if isinstance(document, dict) else document
         words = problem.get("message") if isinstance(problem, dict) else problem
@@ -319,7 +323,7 @@ def _ask(client: Any, url: str, method: str, parameters: list[Any]) -> Any:
     return document["result"]
 
 
-def _health(client: Any, url: str) -> str:
+def _health(client: HttpClient, url: str) -> str:
     """ "ok" once the node says so and is past its first block, in which no program can be called; else why not."""
     try:
         health = _ask(client, url, "getHealth", [])
@@ -331,7 +335,7 @@ def _health(client: Any, url: str) -> str:
     return "ok" if isinstance(slot, int) and slot > 0 else "it has no blocks yet"
 
 
-def _write_program(client: Any, plan: Plan) -> None:
+def _write_program(client: HttpClient, plan: Plan) -> None:
     try:
         _ask(client, plan.url, "surfnet_writeProgram", [str(plan.program_id), plan.image.hex(), 0])
     except ValueError as error:

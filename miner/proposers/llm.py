@@ -27,7 +27,7 @@ from trainer.errors import InvalidBundle, TrainerError
 from trainer.project import hyperparameters
 
 if TYPE_CHECKING:
-    import httpx
+    from common.http import HttpReply
 
 KEYS = ("ARMLX_LLM_KEY", "OPENAI_API_KEY")
 MAX_RESPONSE = 4 * 1024 * 1024  # bytes
@@ -35,6 +35,7 @@ MAX_ANSWER_TOKENS = 16_384  # asked for in one answer, at most
 ANSWERS = 3  # answers to one trial until it fails
 TRIES = 5  # requests for one answer
 _LONGEST_PAUSE = 60.0  # seconds
+_AGAIN = frozenset({408, 409, 425, 429})
 _BLOCK = re.compile(r"^(?P<fence>`{3,}|~{3,})[^\n]*\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.DOTALL | re.MULTILINE)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ANSWER = (
@@ -62,6 +63,10 @@ class LlmUsage:
     @property
     def tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
+
+
+class _NoAnswer(ProposerFailed):
+    """An endpoint that may answer when it is asked again."""
 
 
 class Llm:
@@ -133,8 +138,6 @@ class Llm:
         self, messages: list[dict[str, str]], room: int, usage: LlmUsage, usage_file: Path, context: Context
     ) -> str:
         """One answer's text, asking again where the server is busy or failing; ProposerFailed where it stays so."""
-        import httpx
-
         body = {"model": self._model, "messages": messages, "max_tokens": room, "stream": False}
         rng, why = random.Random(), ""
         for attempt in range(TRIES):
@@ -142,46 +145,34 @@ class Llm:
                 break
             usage.calls += 1
             _write_usage(usage_file, usage)
-            wait: float | None = None
+            wait = 0.0
             try:
-                status, headers, content = self._post(body, context)
-            except httpx.TimeoutException:
-                why = "no answer in time"
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                why = f"no connection: {printable(str(error)) or type(error).__name__}"
+                reply = self._post(body, context)
+            except _NoAnswer as error:
+                why = error.problem
             else:
-                if status == 200:
-                    return self._read(content, usage, usage_file, messages)
-                why = f"HTTP {status}: {self._shown(content)}"
-                if status not in (408, 409, 425, 429) and status < 500:
-                    raise ProposerFailed(
-                        f"{self._url} refused: {why}.", f"Check --llm-url, --llm-model and {' or '.join(KEYS)}."
-                    )
-                wait = _retry_after(headers.get("retry-after", ""))
+                if reply.status == 200:
+                    return self._read(reply.body, usage, usage_file, messages)
+                why = f"{self._url} answered {reply.status}: {self._shown(reply.body)}."
+                if reply.status not in _AGAIN and reply.status < 500:
+                    raise ProposerFailed(why, f"Check --llm-url, --llm-model and {' or '.join(KEYS)}.")
+                wait = reply.retry_after
             if attempt + 1 < TRIES:
                 backoff = self._pause * 2**attempt * rng.uniform(0.5, 1.5)
-                if not _sleep(min(_LONGEST_PAUSE, max(backoff, wait or 0.0)), context.stop):
+                if not _sleep(min(_LONGEST_PAUSE, max(backoff, wait)), context.stop):
                     break
-        raise ProposerFailed(f"{self._url}: {why}.", "Check that the endpoint is up, and its limits.")
+        raise ProposerFailed(why, "Check that the endpoint is up, and its limits.")
 
-    def _post(self, body: Mapping[str, Any], context: Context) -> tuple[int, httpx.Headers, bytes]:
-        """Status, headers and bounded body of one request, within the time limit as a whole."""
-        import httpx
+    def _post(self, body: Mapping[str, Any], context: Context) -> HttpReply:
+        """One request within the time that is left; the key is with it, so no redirect is followed."""
+        from common.http import HttpClient
 
         seconds = min(self._seconds, max(5.0, context.seconds_left or self._seconds))
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        deadline, content = time.monotonic() + seconds, bytearray()
-        with (
-            httpx.Client(timeout=httpx.Timeout(seconds, connect=min(15.0, seconds))) as client,
-            client.stream("POST", self._url, json=body, headers=headers) as response,
-        ):
-            for chunk in response.iter_bytes():
-                content += chunk
-                if len(content) > MAX_RESPONSE:
-                    raise ProposerFailed(f"{self._url} answered with more than {MAX_RESPONSE} bytes.")
-                if time.monotonic() > deadline:
-                    raise httpx.ReadTimeout("the answer as a whole took too long")
-            return response.status_code, response.headers, bytes(content)
+        headers = {"Content-Type": "application/json"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        with HttpClient(unreachable=_NoAnswer, unusable=ProposerFailed, limit=seconds) as client:
+            return client.call("POST", self._url, json.dumps(body).encode(), headers=headers, max_bytes=MAX_RESPONSE)
 
     def _read(self, content: bytes, usage: LlmUsage, usage_file: Path, messages: list[dict[str, str]]) -> str:
         """The answer's text; its tokens are counted, by estimate where the server does not say."""
@@ -258,10 +249,6 @@ def _estimate(messages: list[dict[str, str]]) -> int:
 def _count(said: object, name: str, otherwise: int) -> int:
     value = said.get(name) if isinstance(said, dict) else None
     return value if type(value) is int and 0 <= value <= 10**8 else otherwise
-
-
-def _retry_after(text: str) -> float | None:
-    return float(text) if re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text.strip(), re.ASCII) else None
 
 
 def _sleep(seconds: float, stop: Callable[[], bool]) -> bool:

@@ -31,7 +31,7 @@ DATASET = "karpathy/climbmix-400b-shuffle"
 TRAINING_SHARDS = 6542  # shard_00000 to shard_06541; the next one is for validation
 _MAX_SHARD = 512 * 1024 * 1024
 _SECONDS = 1800.0
-_CHUNK = 1 << 20
+_CONTENT_HOSTS = ("huggingface.co", ".huggingface.co", ".hf.co")  # where the hub keeps its files
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,29 +127,19 @@ def _downloaded(cache: Path, folder: Path, seed: bytes, enough: int, shards: Seq
 
 
 def _download(url: str, path: Path) -> None:
-    import time
+    from common.http import HttpClient
 
-    import httpx
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    deadline = time.monotonic() + _SECONDS
-    try:
-        with httpx.stream("GET", url, timeout=30, follow_redirects=True) as answer, part.open("wb") as file:
-            answer.raise_for_status()
-            size = 0
-            for chunk in answer.iter_bytes(_CHUNK):
-                size += len(chunk)
-                if size > _MAX_SHARD or time.monotonic() > deadline:
-                    raise EnvironmentNotReady(f"{url} is too large or too slow.", "Try again later.")
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except (httpx.HTTPError, OSError) as error:
-        raise EnvironmentNotReady(f"{url}: {error}.", "Check the network connection.") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with HttpClient(
+        unreachable=EnvironmentNotReady,
+        unusable=EnvironmentNotReady,
+        timeout=30.0,
+        limit=_SECONDS,
+        redirects=_CONTENT_HOSTS,
+    ) as client:
+        try:
+            client.save(url, path, max_bytes=_MAX_SHARD)
+        except OSError as error:
+            raise EnvironmentNotReady(f"{path} cannot be written: {error.strerror}.", "Free some space.") from error
 
 
 def _held_out(cache: Path, folder: Path, seed: bytes, enough: int, shards: Sequence[str]) -> HoldoutText:

@@ -130,7 +130,7 @@ def test_it_is_waited_for_and_stopped(tmp_path: Path, beside: Plan, monkeypatch:
     ("behaviour", "seconds", "words"),
     [
         (standin.EXITS, 30, "ended by itself with status 7: Error: the ledger is of another version"),
-        (standin.SILENT, 0.6, "not ready after 1 s: no answer"),
+        (standin.SILENT, 0.6, "did not answer (ConnectError"),
         (standin.BEHIND, 1.5, "Node is behind by 42 slots"),
     ],
 )
