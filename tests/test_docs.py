@@ -67,6 +67,18 @@ def test_commands_are_the_commands_there_are(name: str) -> None:
             assert asked <= known | {"--help", "--version"}, (words, asked - known)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("README", "docs/"))])
+def test_options_are_the_options_there_are(name: str) -> None:
+    def options(command: click.Command) -> set[str]:
+        own = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        return own.union(*(options(child) for child in getattr(command, "commands", {}).values()))
+
+    known = set().union(*map(options, COMMANDS.values())) | {"--help"}
+    foreign = {"--extra", "--url", "--check", "--size"}  # uv's, Solana's, our scripts'
+    named = set(re.findall(r"`(--[a-z][a-z-]*)", (ROOT / name).read_text()))
+    assert named <= known | foreign
+
+
 def leaves(command: click.Command, words: list[str]) -> list[click.Command]:
     """The commands that a line may mean: `claim|release` are two."""
     if not isinstance(command, click.Group) or not words or words[0].startswith("--"):
