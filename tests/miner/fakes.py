@@ -20,16 +20,16 @@ from miner.context.goals import Goals
 from miner.journal.journal import Journal, TrialRecord
 from miner.proposers.base import SCRIPT, Candidate, Context
 from miner.report.dashboard import Dashboard
-from tests import local
 from trainer.measurement.run import Run
-from trainer.project import hyperparameters, protocol
+from trainer.project import hyperparameters, protocol, recipe
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
 
+PROTOCOL = recipe.load("smoke").files["protocol.json"]
 SOURCE = "LR = 0.1  # rate\nDEPTH = 2\n"
 SIGMA = 0.004
 LOG = b"step 00010 ( 50.0%) | loss: 3.0000 | tok/sec: 1,000\n"
-FILES = {SCRIPT: SOURCE.encode(), "protocol.json": local.PROTOCOL}
+FILES = {SCRIPT: SOURCE.encode(), "protocol.json": PROTOCOL}
 
 
 class Tree:
@@ -75,7 +75,7 @@ class Machine:
     ran: list[tuple[str, Arm]] = field(default_factory=list)
     learnt: list[list[list[float]]] = field(default_factory=list)
     log: bytes = LOG
-    usual_seconds: float = 10.0
+    usual_seconds: float = 7.0
     measurer: None = None
     method: str = "self-reported"
     isolation: str = "none"
@@ -161,9 +161,11 @@ class Fake:
     """One session's context and the fakes in it. `values` maps a source to what it truly is, in val_bpb; where it
     gives None the run crashes."""
 
-    def __init__(self, folder: Path, values: Mapping[str, float | None], *, goals: Goals | None = None) -> None:
+    def __init__(
+        self, folder: Path, values: Mapping[str, float | None], *, goals: Goals | None = None, bips: int = 0
+    ) -> None:
         self.values, self._calls = values, 0
-        self.machine = Machine(self.next, replace(protocol.parse(local.PROTOCOL), min_improvement_bips=None))
+        self.machine = Machine(self.next, replace(protocol.parse(PROTOCOL), min_improvement_bips=bips))
         self.chain, self.tree, self.journal = Chain(), Tree(), Journal(folder / "session.jsonl")
         self.said: list[str] = []
         if not self.journal.session.tag:

@@ -1,0 +1,212 @@
+"""The session's loop with fakes at its edge: what it does in which order, when it ends and how it goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chain.errors import ChainError
+from chain.program.accounts import ProposalStatus
+from miner.context.context import Earlier
+from miner.context.goals import Goals
+from miner.journal.journal import Submission
+from miner.session import frontier
+from miner.session.frontier import FetchedBest
+from miner.session.loop import Miner
+from miner.session.watch import ChainWatch
+from tests.miner.fakes import SOURCE, Fake, Scripted
+from trainer.errors import EnvironmentNotReady
+from trainer.measurement.run import Run
+from trainer.statistics.comparison import Arm
+
+BETTER, BEST, WORSE, BROKEN, THEIRS = (SOURCE.replace("0.1", rate) for rate in ("0.2", "0.3", "0.4", "0.5", "0.6"))
+TRUE = {SOURCE: 2.5, BETTER: 2.3, BEST: 2.1, WORSE: 2.7, BROKEN: None, THEIRS: 2.2}
+
+
+@pytest.fixture(autouse=True)
+def fetched(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The code of each best on chain, by its hash; the baseline's is all zeros."""
+    known = {"00" * 32: SOURCE}
+
+    def fetch(_: object, project: object, *__: object) -> FetchedBest:
+        code_hash = project.current_best_code_hash.hex()  # type: ignore[attr-defined]
+        return FetchedBest(code_hash, known[code_hash], "2.500000", "somebody")
+
+    monkeypatch.setattr(frontier, "fetch", fetch)
+    return known
+
+
+def session(folder: Path, *sources: str, goals: Goals | None = None) -> tuple[Fake, Scripted, Miner]:
+    fake, proposer = Fake(folder, TRUE, goals=goals), Scripted(*sources)
+    return fake, proposer, Miner(fake.context, proposer)
+
+
+def theirs(fake: Fake, known: dict[str, str], source: str = THEIRS) -> None:
+    """Somebody's proposal is approved."""
+    fake.chain.project.current_best_code_hash = bytes([0xBB]) * 32
+    known["bb" * 32] = source
+
+
+def decisions(fake: Fake) -> list[str]:
+    return [trial.decision for trial in fake.context.session.trials]
+
+
+def test_a_session_from_its_baseline_to_its_proposal(tmp_path: Path) -> None:
+    fake, _, miner = session(tmp_path, WORSE, BROKEN, BETTER, BEST)
+    end = miner.run()
+    assert (end.reason, end.trials, end.kept, end.proposals) == ("submitted", 3, 1, (0,))
+    assert decisions(fake) == ["keep", "discard", "crash", "keep"]
+    assert end.best_delta == pytest.approx(0.2, abs=0.01)
+    kinds = [kind for kind in dict.fromkeys(fake.events()) if kind != "run"]
+    assert kinds == [
+        *("session", "begin", "trial", "frontier", "decision"),
+        *("confirming", "confirming_run", "confirmed", "intent", "submitted", "status", "end"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("goals", "sources", "reason", "trials", "sent"),
+    [
+        (Goals(max_trials=2), [WORSE] * 5, "reached --max-trials 2", 2, 0),
+        (Goals(stagnation=3, submissions=0), [BETTER, *[WORSE] * 5], "3 trials without an improvement", 4, 1),
+        (Goals(), [WORSE], "the proposer has nothing left to try", 1, 0),
+        (Goals(dry_run=True), [BETTER, BEST], "dry run", 1, 0),
+        (Goals(max_trials=1), [BETTER, BEST], "submitted", 1, 1),  # what was won is submitted at the limit as well
+        (Goals(submissions=2), [BETTER, BEST], "submitted", 2, 2),
+    ],
+)
+def test_when_it_ends(goals: Goals, sources: list[str], reason: str, trials: int, sent: int, tmp_path: Path) -> None:
+    fake, _, miner = session(tmp_path, *sources, goals=goals)
+    end = miner.run()
+    assert reason in end.reason
+    assert (end.trials, len(fake.chain.sent)) == (trials, sent)
+
+
+def test_after_a_rejection_it_mines_on_and_stakes_no_more(tmp_path: Path) -> None:
+    fake, _, miner = session(tmp_path, BETTER, WORSE, BEST, goals=Goals(submissions=0))
+
+    def reject() -> None:
+        fake.chain.statuses = dict.fromkeys(fake.chain.statuses, ProposalStatus.REJECTED)
+
+    fake.chain.before_look = reject
+    end = miner.run()
+    assert end.reason == "the proposer has nothing left to try"
+    assert (end.kept, len(fake.chain.sent)) == (2, 1)
+    assert fake.context.rejections == 1  # counted once, not at every look
+    assert [s.status for s in fake.context.session.submissions] == ["rejected"]
+    assert "rejected" in fake.context.session.confirmations[-1].reason
+
+
+def test_somebody_elses_best_is_searched_on_from_and_ours_measured_against_it(
+    tmp_path: Path, fetched: dict[str, str]
+) -> None:
+    fake, proposer, miner = session(tmp_path, BETTER, WORSE, goals=Goals(dry_run=False, submissions=0))
+    fake.context.rejections = 1  # so that what is kept stays unsubmitted
+    fake.chain.before_look = lambda: theirs(fake, fetched) if len(fake.context.session.trials) == 2 else None
+    miner.run()
+    first, carried, last = fake.context.session.trials[1:]
+    assert (carried.commit, carried.decision) == (first.commit, "discard")
+    assert fake.tree.sources[carried.base] == THEIRS
+    assert fake.tree.sources[last.base] == THEIRS == proposer.seen[-1].source
+    assert fake.tree.sources[fake.context.session.head] == THEIRS
+
+
+def test_a_chain_that_does_not_answer_stops_no_mining(tmp_path: Path) -> None:
+    fake, _, miner = session(tmp_path, WORSE, WORSE)
+
+    def down() -> None:
+        fake.chain.down = len(fake.context.session.trials) > 1
+
+    fake.chain.before_look = down
+    assert miner.run().trials == 2
+    assert any("could not be read" in words for words in fake.said)
+
+
+def test_a_chain_that_never_answered_does(tmp_path: Path) -> None:
+    fake, _, miner = session(tmp_path, WORSE)
+    fake.chain.down = True
+    with pytest.raises(ChainError):
+        miner.run()
+    assert fake.events()[-1] == "end"
+    assert fake.context.session.segments[-1].reason == "nobody answers"
+
+
+@pytest.mark.parametrize("at", [1, 3, 4, 6])
+def test_interrupted_at_any_run_it_goes_on_where_it_was(at: int, tmp_path: Path) -> None:
+    fake, _, miner = session(tmp_path, WORSE, BETTER)
+    usual, calls = fake.machine.values, 0
+
+    def killed(source: str, arm: Arm) -> float | str:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise KeyboardInterrupt
+        return usual(source, arm)
+
+    fake.machine.values = killed
+    with pytest.raises(KeyboardInterrupt):
+        miner.run()
+    assert fake.context.session.segments[-1].reason == "interrupted"
+    left = [WORSE, BETTER][len(fake.context.session.trials) - 1 :]
+    end = Miner(fake.context, Scripted(*left)).run()
+    assert (end.reason, end.trials, len(fake.chain.sent)) == ("submitted", 2, 1)
+    assert decisions(fake) == ["keep", "discard", "keep"]
+    recorded = sum(len(trial.runs) for trial in fake.context.session.trials)
+    tested = sum(len(test.runs) for test in fake.context.session.confirmations)
+    assert len(fake.machine.ran) == recorded + tested + 2  # one run was cut off, one is the benchmark's
+
+
+def test_this_lifes_limits_do_not_count_what_was_before(tmp_path: Path) -> None:
+    fake, _, miner = session(tmp_path, WORSE, WORSE, WORSE, goals=Goals(max_trials=1))
+    assert miner.run().trials == 1
+    assert Miner(fake.context, Scripted(WORSE)).run().trials == 2
+
+
+def test_the_branch_follows_the_journal_after_a_kill(tmp_path: Path) -> None:
+    fake, _, miner = session(tmp_path, goals=Goals(submissions=0))
+    fake.trial(SOURCE, decision="keep", delta=0.0)
+    fake.frontier()
+    base = fake.tree.head()
+    won = fake.trial(BETTER, decision="keep", delta=0.2)
+    fake.tree.keep(base)  # the decision is on record, the branch had not moved
+    fake.context.rejections = 1
+    miner.run()
+    assert fake.tree.head() == fake.context.session.head == won.commit
+
+
+def test_a_session_of_another_machine_is_not_continued(tmp_path: Path) -> None:
+    fake, _, miner = session(tmp_path, WORSE)
+    miner.run()
+    fake.machine.machine.hardware_class = "other-4c"
+    with pytest.raises(EnvironmentNotReady, match="made-up-8c"):
+        Miner(fake.context, Scripted(WORSE)).run()
+
+
+def test_baseline_runs_that_published_the_project_count(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, TRUE)
+    run = Run(Arm.INCUMBENT, 2.5, "", "", 10.0, None, b"")
+    fake.context.published = [Earlier(run, 1e9 + n, 1e9 + n + 10) for n in range(3)]
+    Miner(fake.context, Scripted()).run()
+    assert fake.machine.ran == []
+    session = fake.context.session
+    assert session.segments[0].begin == session.trials[0].at == "2001-09-09T01:46:40Z"
+    assert [run.at[-3:] for run in session.trials[0].runs] == ["50Z", "51Z", "52Z"]
+
+
+@pytest.mark.parametrize(
+    ("status", "rejections"), [(ProposalStatus.PENDING, 0), (ProposalStatus.APPROVED, 0), (ProposalStatus.REJECTED, 1)]
+)
+def test_what_became_of_a_proposal_is_on_record_once(status: ProposalStatus, rejections: int, tmp_path: Path) -> None:
+    fake, _, _ = session(tmp_path)
+    fake.trial(SOURCE, decision="keep", delta=0.0)
+    fake.frontier()
+    fake.journal.append("intent", number=0, code_hash="aa", log_hash="bb")
+    fake.journal.append("submitted", proposal=3)
+    fake.chain.statuses = {3: status, 4: ProposalStatus.REJECTED}  # the other is somebody else's
+    watch = ChainWatch(fake.context)
+    watch.look()
+    watch.look()
+    assert fake.events().count("status") == 1
+    assert fake.context.rejections == rejections
+    assert fake.context.session.submissions == [Submission(0, "aa", "bb", proposal=3, status=status.name.lower())]

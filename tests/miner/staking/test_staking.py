@@ -1,0 +1,177 @@
+"""From a won trial to a stake, with fakes at the edge: what is confirmed, weighed, held back and sent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chain.program.accounts import ProposalStatus
+from miner.context.goals import Goals
+from miner.staking.staking import Staking
+from tests.miner.fakes import SIGMA, SOURCE, Fake
+from trainer.statistics.comparison import Arm
+
+BETTER, OTHER, THEIRS = (SOURCE.replace("0.1", rate) for rate in ("0.2", "0.3", "0.4"))
+TRUE = {SOURCE: 2.5, BETTER: 2.3, OTHER: 2.2, THEIRS: 2.1}
+
+
+def session(folder: Path, gain: float = 0.2, *, goals: Goals | None = None, bips: int = 0) -> tuple[Fake, Staking]:
+    """A session that kept a candidate with this true gain over the best on chain, which is the baseline."""
+    fake = Fake(folder, {**TRUE, BETTER: 2.5 - gain}, goals=goals, bips=bips)
+    fake.trial(SOURCE, decision="keep", delta=0.0)
+    fake.frontier()
+    fake.trial(BETTER, decision="keep", delta=gain)
+    return fake, Staking(fake.context, lambda: None)
+
+
+def attempt(fake: Fake, staking: Staking) -> None:
+    won = staking.candidate()
+    assert won is not None
+    staking.attempt(won)
+
+
+def held(fake: Fake) -> str:
+    """Why nothing was sent; "" where something was."""
+    if fake.chain.sent:
+        return ""
+    return fake.context.session.confirmations[-1].reason
+
+
+def test_a_gain_is_confirmed_and_then_claimed_as_measured(tmp_path: Path) -> None:
+    fake, staking = session(tmp_path)
+    attempt(fake, staking)
+    (test,) = fake.context.session.confirmations
+    assert test.passed
+    assert test.delta == pytest.approx(0.2, abs=3 * SIGMA)
+    (sent,) = fake.chain.sent
+    assert sent["claimed_score"] == 2_500_000 + round(1e6 * (test.delta or 0))  # the best on chain, moved by the gain
+    assert fake.events()[-2:] == ["intent", "submitted"]
+    assert staking.candidate() is None  # it is on chain: once is enough
+
+
+def test_what_is_not_confirmed_is_not_tried_again(tmp_path: Path) -> None:
+    fake, staking = session(tmp_path, 0.0)
+    attempt(fake, staking)
+    assert "No improvement" in held(fake)
+    assert staking.candidate() is None
+
+
+def test_what_is_worse_sends_the_search_back_to_the_best_on_chain(tmp_path: Path) -> None:
+    fake, staking = session(tmp_path, -0.1)
+    best = fake.context.session.frontiers[-1].commit
+    attempt(fake, staking)
+    assert fake.context.session.head == fake.tree.head() == best
+    assert fake.chain.sent == []
+
+
+@pytest.mark.parametrize(("bips", "sent"), [(0, True), (100, True), (2000, False)])
+def test_a_gain_within_the_projects_margin_is_not_staked_on(bips: int, sent: bool, tmp_path: Path) -> None:
+    """A gain of 0.2 of 2.5 is 8 percent; the project may want 20."""
+    fake, staking = session(tmp_path, bips=bips)
+    attempt(fake, staking)
+    assert bool(fake.chain.sent) is sent
+
+
+def test_after_a_rejection_nothing_is_staked(tmp_path: Path) -> None:
+    fake, staking = session(tmp_path)
+    fake.context.rejections = 1
+    attempt(fake, staking)
+    assert "rejected" in held(fake)
+    assert fake.events()[-1] == "held"
+    assert staking.candidate() is None
+
+
+def test_what_somebody_was_faster_with_is_not_sent(tmp_path: Path) -> None:
+    """The look after the confirming test may find another best: what was confirmed is not confirmed against that."""
+    fake, _ = session(tmp_path)
+
+    def look() -> None:
+        fake.frontier(fake.tree.commit(0, THEIRS, "theirs"), "ab" * 32)
+
+    staking = Staking(fake.context, look)
+    attempt(fake, staking)
+    assert fake.context.session.confirmations[-1].passed
+    assert fake.chain.sent == []
+    assert "intent" not in fake.events()
+
+
+def test_what_is_beyond_the_owners_limits_is_held(tmp_path: Path) -> None:
+    for number, (goals, words) in enumerate(
+        [(Goals(stake=3, max_stake=2), "--max-stake"), (Goals(stake=20, max_spend=100), "--max-spend")]
+    ):
+        fake, staking = session(tmp_path / str(number), goals=goals)
+        attempt(fake, staking)
+        assert words in held(fake)
+
+
+def test_what_does_not_pay_is_held(tmp_path: Path) -> None:
+    fake, staking = session(tmp_path)
+    fake.chain.statuses = {7: ProposalStatus.APPROVED}
+    fake.chain.project.miner_pool_minted = 1  # one token an approval, worth less than the fees
+    attempt(fake, staking)
+    assert "it does not pay" in held(fake)
+
+
+def test_a_confirmation_is_made_once_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    fake, staking = session(tmp_path)
+    usual, calls = fake.machine.values, 0
+
+    def killed(source: str, arm: Arm) -> float | str:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return usual(source, arm)
+
+    fake.machine.values = killed
+    with pytest.raises(KeyboardInterrupt):
+        attempt(fake, staking)
+    assert len(fake.context.session.confirmations[-1].runs) == 2
+    attempt(fake, staking)
+    (test,) = fake.context.session.confirmations
+    assert test.passed
+    assert len(fake.machine.ran) == len(test.runs) + 2  # the run in flight once more, and the benchmark's
+    assert len(fake.chain.sent) == 1
+
+
+def test_a_submission_that_was_cut_off_needs_no_second_confirmation(tmp_path: Path) -> None:
+    fake, staking = session(tmp_path)
+    publish = fake.context.connection.publish
+
+    def cut(*_: object) -> tuple[bytes, bytes]:
+        raise KeyboardInterrupt
+
+    fake.context.connection.publish = cut  # type: ignore[method-assign,assignment]
+    with pytest.raises(KeyboardInterrupt):
+        attempt(fake, staking)
+    ran = len(fake.machine.ran)
+    fake.journal.append("abandoned")
+    fake.context.connection.publish = publish  # type: ignore[method-assign]
+    attempt(fake, staking)
+    assert len(fake.machine.ran) == ran  # neither a confirming run nor the benchmark's
+    assert len(fake.chain.sent) == 1
+
+
+def test_candidates(tmp_path: Path) -> None:
+    fake, staking = session(tmp_path)
+    won = staking.candidate()
+    assert won is not None
+    assert won.number == 1
+    fake.frontier(fake.tree.head(), "cd" * 32, own=True)  # ours is the best on chain
+    assert staking.candidate() is None
+    assert fake.trial(OTHER, decision="discard", delta=-0.1) is not None
+    assert staking.candidate() is None
+    assert fake.trial(OTHER, decision="keep", delta=0.1) is staking.candidate()
+
+
+def test_the_margin_is_of_the_best_that_is_on_chain_now(tmp_path: Path) -> None:
+    fake, staking = session(tmp_path, bips=400)  # 4 percent: 0.1 of 2.5, and 0.4 of 10
+    attempt(fake, staking)
+    assert len(fake.chain.sent) == 1
+    other, staking = session(tmp_path / "other", bips=400)
+    other.context.convention = replace(other.context.convention, baseline=10_000_000)
+    other.chain.project.current_best_aggregate_score = 10_000_000
+    attempt(other, staking)
+    assert other.chain.sent == []

@@ -1,0 +1,117 @@
+"""A run is waited for while the machine is busy, and left out where the machine slowed it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from miner.trials import measuring
+from miner.trials.measuring import CALM_SECONDS, Rig
+from trainer.machine import fitness
+from trainer.machine.fitness import MachineState
+from trainer.measurement.run import UNFIT, Run
+from trainer.statistics import pruning
+from trainer.statistics.comparison import Arm
+
+BUSY, CALM = MachineState(load=7.0, cores=8), MachineState(load=0.1, cores=8)
+
+
+class Clock:
+    """Time that passes in sleep alone."""
+
+    def __init__(self) -> None:
+        self.now, self.slept = 1000.0, list[float]()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+class Slow:
+    """A bench that makes one run at a throughput."""
+
+    def __init__(self, rate: float, budget: float = 300.0) -> None:
+        self.rate = rate
+        self.protocol = SimpleNamespace(execution=SimpleNamespace(training_seconds=budget))
+
+    def measure(self, arm: Arm, files: object, listen: Any) -> Run:
+        lines = [f"step {n:05d} ({10 * n}.0%) | loss: 3.0 | tok/sec: {self.rate:.0f}" for n in range(1, 10)]
+        for line in lines:
+            listen(line)
+        return Run(arm, 2.5, "", "", 300.0, None, "\n".join(lines).encode())
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(measuring, "time", clock)
+    return clock
+
+
+def looks(monkeypatch: pytest.MonkeyPatch, *states: MachineState) -> None:
+    """The machine at each look; the last state stays."""
+    left = list(states)
+    monkeypatch.setattr(fitness, "read", lambda: left.pop(0) if len(left) > 1 else left[0])
+
+
+def rig(budget: float = 300.0, rate: float = 1000.0) -> tuple[Rig, list[str]]:
+    said: list[str] = []
+    return Rig(cast("Any", Slow(rate, budget)), said.append), said
+
+
+def test_a_busy_machine_is_waited_for(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks(monkeypatch, BUSY, BUSY, CALM)
+    watched, said = rig()
+    assert watched.calm() == ()
+    assert clock.slept == [10.0, 10.0]
+    assert len(said) == 1  # once, not at every look
+    assert "waiting" in said[0]
+
+
+def test_it_is_not_waited_for_without_end(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks(monkeypatch, BUSY)
+    reasons = rig()[0].calm()
+    assert sum(clock.slept) == CALM_SECONDS
+    assert reasons
+
+
+@pytest.mark.parametrize(
+    ("state", "budget", "waits"),
+    [
+        (CALM, 300.0, False),
+        (BUSY, 300.0, True),
+        (MachineState(throttled=True), 300.0, True),
+        (MachineState(on_battery=True), 300.0, False),  # waiting does not change that
+        (BUSY, 6.0, False),  # a run takes less time than waiting would
+    ],
+)
+def test_what_is_waited_for(
+    state: MachineState, budget: float, waits: bool, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks(monkeypatch, state)
+    assert (rig(budget)[0].calm() == ()) is (state is CALM)
+    assert bool(clock.slept) is waits
+
+
+def test_the_load_that_our_own_run_left_is_not_waited_for(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks(monkeypatch, CALM, CALM, MachineState(load=7.0, cores=8))
+    watched, _ = rig()
+    watched.run(Arm.CANDIDATE, {}, lambda _: None, rates=(), band=None, rules=pruning.PruningRules())
+    assert watched.calm() == ()
+    assert clock.slept == []
+
+
+@pytest.mark.parametrize(("rate", "left_out"), [(1000.0, False), (600.0, True), (1500.0, True)])
+def test_a_run_that_the_machine_slowed_has_no_value(
+    rate: float, left_out: bool, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks(monkeypatch, CALM)
+    watched, said = rig(rate=rate)
+    earlier = [1000.0, 1001.0, 999.0, 1000.5]
+    run, _ = watched.run(Arm.CANDIDATE, {}, lambda _: None, rates=earlier, band=None, rules=pruning.PruningRules())
+    assert (run.failure == UNFIT, run.val_bpb is None, bool(said)) == (left_out,) * 3

@@ -1,0 +1,176 @@
+"""Trials on this machine with a bench that is written down: what runs when, what is on record, what is learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from miner.journal.journal import read
+from miner.trials import history, trial
+from miner.trials.trial import BASELINE_RUNS, LocalTrials
+from tests.miner.fakes import LOG, SIGMA, SOURCE, Fake
+from trainer.errors import EnvironmentNotReady
+from trainer.measurement.run import STOPPED, UNFIT
+from trainer.statistics.comparison import Arm
+from trainer.statistics.mining import STALE_TRIALS
+
+BETTER, WORSE, BROKEN = (SOURCE.replace("0.1", rate) for rate in ("0.2", "0.3", "0.4"))
+TRUE = {SOURCE: 2.5, BETTER: 2.3, WORSE: 2.7, BROKEN: None}
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Fake:
+    """A session whose baseline is begun and not measured."""
+    made = Fake(tmp_path, TRUE)
+    made.trial(SOURCE)
+    return made
+
+
+def arms(fake: Fake) -> list[str]:
+    return [arm.value for _, arm in fake.machine.ran]
+
+
+def test_the_baseline_is_measured_once_and_kept(fake: Fake) -> None:
+    trials = LocalTrials(fake.context)
+    trials.baseline()
+    baseline = fake.context.session.trials[0]
+    assert (baseline.kept, baseline.delta, len(baseline.runs)) == (True, 0.0, BASELINE_RUNS)
+    trials.baseline()
+    assert arms(fake) == ["incumbent"] * BASELINE_RUNS
+
+
+def test_a_baseline_that_does_not_run_ends_the_session(fake: Fake) -> None:
+    fake.values = {SOURCE: None}
+    with pytest.raises(EnvironmentNotReady, match="incumbent itself does not run"):
+        LocalTrials(fake.context).baseline()
+    assert fake.events()[-1] == "run"  # on record all the same
+
+
+@pytest.mark.parametrize(
+    ("source", "decision", "head"), [(BETTER, "keep", BETTER), (WORSE, "discard", SOURCE), (BROKEN, "crash", SOURCE)]
+)
+def test_a_trial_is_decided_and_acted_on(source: str, decision: str, head: str, fake: Fake) -> None:
+    trials = LocalTrials(fake.context)
+    trials.baseline()
+    current = fake.trial(source)
+    trials.judge(current)
+    assert current.decision == decision
+    assert fake.tree.sources[fake.tree.head()] == head
+    assert fake.context.session.head == fake.tree.head()
+    logs = [fake.context.folder / run.log for run in current.runs]
+    assert {path.read_bytes() for path in logs} == {LOG}
+    assert len(set(logs)) == len(current.runs)
+    assert (fake.context.folder / "results.tsv").read_text().splitlines()[-1].split("\t")[3] == decision
+    assert read(fake.journal.path) == fake.context.session
+
+
+def test_noise_is_learnt_from_the_incumbent_only_once_it_is_replaced(fake: Fake) -> None:
+    trials = LocalTrials(fake.context)
+    trials.baseline()
+    trials.judge(fake.trial(WORSE))
+    trials.judge(fake.trial(BETTER))
+    lost, won = fake.machine.learnt
+    assert len(lost) == 1
+    assert len(won) == 2
+    assert len(won[1]) >= BASELINE_RUNS
+
+
+def test_an_interrupted_trial_keeps_its_runs(fake: Fake) -> None:
+    trials = LocalTrials(fake.context)
+    trials.baseline()
+    current = fake.trial(BETTER)
+    fake.run(Arm.CANDIDATE, 2.3)
+    made = len(fake.machine.ran)
+    trials.judge(current)
+    assert current.kept
+    assert current.runs[0].val_bpb == 2.3
+    assert len(fake.machine.ran) - made == len(current.runs) - 1
+
+
+def test_a_trial_that_was_another_machines_is_this_ones_now(fake: Fake) -> None:
+    trials = LocalTrials(fake.context)
+    trials.baseline()
+    current = fake.trial(BETTER)
+    fake.journal.append("dispatched", number=1, machine="rack-1")
+    trials.judge(current)
+    assert (current.machine, current.decision) == ("", "keep")
+
+
+def test_a_gain_over_an_old_head_is_carried_and_not_kept(fake: Fake) -> None:
+    trials = LocalTrials(fake.context)
+    trials.baseline()
+    current, old = fake.trial(BETTER), fake.tree.head()
+    fake.trial(WORSE)
+    fake.decide("keep", 0.1)  # meanwhile, by another machine
+    trials.judge(current)
+    assert (current.decision, current.carry, current.base) == ("discard", True, old)
+    assert fake.context.session.carried == current.commit
+
+
+def test_an_incumbent_that_fails_in_a_trial_ends_the_session(fake: Fake) -> None:
+    trials = LocalTrials(fake.context)
+    trials.baseline()
+    fake.values = {SOURCE: None, BETTER: 2.49}
+    with pytest.raises(EnvironmentNotReady, match="no longer runs here"):
+        trials.judge(fake.trial(BETTER))
+    assert not fake.context.session.trials[1].decision
+
+
+def test_the_incumbents_history_is_not_used_alone_when_it_is_stale(fake: Fake) -> None:
+    """After so many trials without a run of the incumbent, one comes before the candidate's first is judged."""
+    trials = LocalTrials(fake.context)
+    trials.baseline()
+    for _ in range(STALE_TRIALS - 1):
+        fake.trial(WORSE)
+        fake.run(Arm.CANDIDATE, 2.7)
+        fake.decide("discard", -0.2)
+    session = fake.context.session
+    current = fake.trial(WORSE)
+    assert not history.stale(session, current)  # the baseline is among the last trials
+    trials.judge(current)
+    assert [run.arm for run in current.runs] == [Arm.CANDIDATE]
+    current = fake.trial(WORSE)
+    assert history.stale(session, current)
+    trials.judge(current)
+    assert {run.arm for run in current.runs} == set(Arm)
+    assert not history.stale(session, fake.trial(WORSE))
+
+
+def test_what_another_machine_measured_is_no_history_here(fake: Fake) -> None:
+    LocalTrials(fake.context).baseline()
+    fake.trial(WORSE)
+    fake.run(Arm.INCUMBENT, 9.9, machine="rack-1")
+    session, current = fake.context.session, fake.trial(BETTER)
+    here, there = (history.incumbent_values(session, current, machine) for machine in ("", "rack-1"))
+    assert (len(here), there) == (BASELINE_RUNS, [9.9])
+
+
+@pytest.mark.parametrize(
+    ("prune", "source", "may"),
+    [
+        (True, SOURCE.replace("0.1", "0.5"), True),
+        (False, SOURCE.replace("0.1", "0.5"), False),
+        (True, "loss = 1.0\nprint(loss / 2)\n" + SOURCE, False),  # what it prints as its loss is another thing
+    ],
+)
+def test_whose_runs_may_be_stopped_by_their_curves(prune: bool, source: str, may: bool, fake: Fake) -> None:
+    fake.context.prune = prune
+    current = fake.trial(source)
+    assert trial.may_prune(fake.context, current) is may
+
+
+@pytest.mark.parametrize("failure", [STOPPED, UNFIT])
+def test_a_failure_that_is_not_the_scripts_own_is_no_crash(failure: str, fake: Fake) -> None:
+    trials = LocalTrials(fake.context)
+    trials.baseline()
+    fake.machine.values = lambda source, arm: failure if source == BETTER else 2.5
+    current = fake.trial(BETTER)
+    trials.judge(current)
+    assert current.decision == "discard"
+
+
+def test_a_run_takes_what_runs_took_here(fake: Fake) -> None:
+    assert fake.context.usual_seconds() == fake.machine.usual_seconds
+    fake.run(Arm.INCUMBENT, 2.5 + SIGMA)
+    assert fake.context.usual_seconds() == 10.0
