@@ -12,7 +12,7 @@ The candidate is the project's snapshot with the protocol's mutable files taken 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -128,20 +128,14 @@ def _proven_mismatch(connection: Connection, proposal: Proposal, item_id: bytes,
     )
 
 
-_ARCHIVE_REASONS = {
-    bundle.ArchiveFault.FILE_TOO_LARGE: Reason.SOURCE_TOO_LARGE,
-}
-
-
 def read_candidate(
     archive: bytes, snapshot: Mapping[str, bytes], surface: MutableSurface, caps: SourceCaps
 ) -> tuple[list[CaseFinding], dict[str, bytes] | None]:
     """The candidate's tree from its archive, and what is wrong with it. No tree where it cannot be read."""
-    try:
-        files = bundle.read_archive(archive).files
-    except bundle.UnsafeArchive as error:
-        reason = _ARCHIVE_REASONS.get(error.finding, Reason.MALFORMED_ARCHIVE)
-        return [CaseFinding(reason, Fault.BYTES, f"The code archive: {error.problem}")], None
+    read, faults = bundle.survey(archive)
+    files = bundle.unprefixed(read.files, snapshot)
+    if faults:
+        return [_unreadable(faults, files, snapshot, surface)], None
     changed = bundle.changed_outside_surface(snapshot, files, surface)
     findings = []
     if changed:
@@ -154,6 +148,27 @@ def read_candidate(
     except InvalidBundle as error:
         return [*findings, CaseFinding(Reason.MALFORMED_ARCHIVE, Fault.BYTES, error.problem)], None
     return findings + check_source(snapshot, candidate, caps), candidate
+
+
+def _unreadable(
+    faults: Sequence[bundle.UnsafeArchive],
+    files: Mapping[str, bytes],
+    snapshot: Mapping[str, bytes],
+    surface: MutableSurface,
+) -> CaseFinding:
+    """What an archive with faults comes to. An honest tool may have written it, and two readers may see two trees in
+    it: no stake is slashed for that, but for a file of the snapshot that is another in whatever reading."""
+    large = next((fault for fault in faults if fault.finding is bundle.ArchiveFault.FILE_TOO_LARGE), None)
+    if large:
+        return CaseFinding(Reason.SOURCE_TOO_LARGE, Fault.BYTES, f"The code archive: {large.problem}")
+    twice = {fault.path for fault in faults if fault.finding is bundle.ArchiveFault.DUPLICATE}
+    known = {path: content for path, content in files.items() if path in snapshot and path not in twice}
+    changed = bundle.changed_outside_surface(snapshot, known, surface)
+    if changed:
+        return CaseFinding(
+            Reason.FORBIDDEN_CHANGE, Fault.BYTES, f"It changes what the protocol does not allow: {changed[0]}."
+        )
+    return CaseFinding(Reason.MALFORMED_ARCHIVE, Fault.FORM, f"The code archive: {faults[0].problem}")
 
 
 def check_source(snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], caps: SourceCaps) -> list[CaseFinding]:

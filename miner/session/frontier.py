@@ -55,7 +55,7 @@ def moved(session: Session, code_hash: str) -> Moved:
 def fetch(connection: Connection, project: Project, task: Task, convention: score.Convention) -> FetchedBest:
     """The best code on chain, verified. ChainError or TrainerError where it cannot be had or read."""
     archive = fetch_best_code(connection, project)
-    files = task.files if archive is None else bundle.read_archive(archive).files
+    files = task.files if archive is None else bundle.unprefixed(bundle.read_archive(archive).files, task.files)
     tree = bundle.overlay(task.files, files, task.protocol.surface)
     try:
         script = tree[SCRIPT].decode()

@@ -103,7 +103,7 @@ def test_every_kind_of_attestation_fits(connection: Connection) -> None:
         ("reject", "no_improvement"),
         ("release", "unconfirmed"),
         ("release", "not_ready"),
-        ("reject", "malformed_archive"),
+        ("release", "malformed_archive"),
         ("reject", "hash_mismatch"),
         ("release", "artifact_unavailable"),
     ]

@@ -5,6 +5,7 @@ Pure: no file, clock, process or socket. The rules, in the order in which they a
 1.  A fault of the proposal that any machine would find in its bytes alone (`Fault.BYTES`: they do not
     match the hashes on chain, touch what the protocol forbids, or exceed the source caps) is a
     **reject**. It does not depend on this host.
+    An archive that another reader may see otherwise (`Fault.FORM`) is a **release**, with the reason.
 2.  Anything that may be this host's fault (`Fault.HOST`: an artifact that could not be fetched, data
     or environment or sandbox not ready, another hardware class than the miner's, the incumbent
     itself failing here, a measurement that rests on the candidate's own word) is a **release**.
@@ -46,6 +47,7 @@ class Fault(StrEnum):
     """Whose fault a finding is, and how it can be reproduced."""
 
     BYTES = "bytes"
+    FORM = "form"
     RUN = "run"
     HOST = "host"
 
@@ -145,8 +147,8 @@ def decide(evidence: CaseEvidence, policy: VerdictPolicy) -> Verdict:
     by_fault = {fault: [f for f in evidence.findings if f.fault is fault] for fault in Fault}
     if by_fault[Fault.BYTES]:
         return _from(VerdictKind.REJECT, by_fault[Fault.BYTES][0])
-    if by_fault[Fault.HOST]:
-        return _from(VerdictKind.RELEASE, by_fault[Fault.HOST][0])
+    if doubt := (*by_fault[Fault.FORM], *by_fault[Fault.HOST]):
+        return _from(VerdictKind.RELEASE, doubt[0])
     runs = by_fault[Fault.RUN]
     if len(runs) >= policy.repeats:
         return _from(VerdictKind.REJECT, runs[0])

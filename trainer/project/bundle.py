@@ -3,8 +3,10 @@
 A tree is a mapping from path to bytes; paths are relative, UTF-8, with `/`. Rules:
 
 - `pack` writes the same bytes for the same tree: sorted names, mode 0644, owner 0, mtime 0, no prefix.
-- `read_archive` never extracts. It accepts what `git archive --format=tar` writes (pax headers with a comment
-  or a long path) and every safe subset of it; all else is an `UnsafeArchive` with its `ArchiveFault` and path.
+- `read_archive` never extracts. It accepts what `git archive`, GNU tar and bsdtar write of plain files (pax headers
+  with a comment, a long path or extended attributes, GNU long names, a leading `./`, macOS's `._name` beside a
+  file); all else is an `UnsafeArchive` with its `ArchiveFault` and path.
+- A candidate may lie in one folder, as `git archive --prefix` writes it (`unprefixed`).
 - It has its own reader, 512-byte header by header: what it does not know it refuses, so that no second reader
   can see other files in the same bytes.
 - Nothing lies in a `.git` folder: its configuration would be obeyed by the next git command in the tree.
@@ -23,13 +25,13 @@ import os
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from trainer.errors import InvalidBundle
 from trainer.project.protocol import MutableSurface
@@ -77,7 +79,7 @@ class UnsafeArchive(InvalidBundle):
         where = f" at {path!a}" if path else ""
         what = f"{finding} ({detail})" if detail else str(finding)
         super().__init__(
-            f"Expected a tar as `git archive --format=tar` writes it, found{where}: {what}.",
+            f"Expected a plain tar, found{where}: {what}.",
             "Build the archive again from plain files.",
         )
 
@@ -93,59 +95,124 @@ class Archive:
 
 def read_archive(data: bytes, limits: ArchiveLimits = ArchiveLimits()) -> Archive:
     """The files in an archive from outside, or UnsafeArchive. Nothing is written anywhere."""
+    archive, faults = survey(data, limits)
+    if faults:
+        raise faults[0]
+    return archive
+
+
+def survey(data: bytes, limits: ArchiveLimits = ArchiveLimits()) -> tuple[Archive, list[UnsafeArchive]]:
+    """What can be read of an archive, and all that is wrong with it, in order; of a path that is there twice the first
+    one. An archive with faults is no candidate, but what it holds may be looked at."""
+    files: dict[str, bytes] = {}
+    faults: list[UnsafeArchive] = []
+    names, commit = _Names(limits), None
+    try:
+        for path, kind, content in _members(data, limits):
+            try:
+                if kind == "g":
+                    commit = content.decode() or commit
+                    continue
+                if kind not in "05":
+                    _refuse_kind(kind, path)
+                names.add(path, folder=kind == "5")
+                if kind == "0":
+                    files[path] = content
+            except UnsafeArchive as fault:
+                faults.append(fault)
+    except UnsafeArchive as fault:
+        faults.append(fault)
+    is_commit = commit is not None and len(commit) in (40, 64) and not commit.strip("0123456789abcdef")
+    return Archive(files, sha256(data).hexdigest(), commit if is_commit else None), faults
+
+
+def _members(data: bytes, limits: ArchiveLimits) -> Iterator[tuple[str, str, bytes]]:
+    """(path, type, content) of each member; type "g" is a commit's name, in the place of the content.
+
+    Paths without their leading `./`; what macOS writes beside a file (`._name`) and the root folder are left out.
+    """
     if len(data) > limits.archive_bytes:
         raise UnsafeArchive(ArchiveFault.ARCHIVE_TOO_LARGE, detail=f"{len(data)} bytes, at most {limits.archive_bytes}")
     if data.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"\x1f\x9d")):
         raise UnsafeArchive(ArchiveFault.COMPRESSED)
     if len(data) % BLOCK:
         raise UnsafeArchive(ArchiveFault.TRUNCATED, detail=f"{len(data)} bytes are no whole blocks")
-    files: dict[str, bytes] = {}
-    names, commit, long_path, offset, members = _Names(limits), None, None, 0, 0
+    long_path, offset, members = None, 0, 0
     while any(header := data[offset : offset + BLOCK]):
         members += 1
         if members > limits.members:
             raise UnsafeArchive(ArchiveFault.TOO_MANY, detail=f"at most {limits.members}")
         path, kind, size = _header(header, long_path)
         start, offset = offset + BLOCK, offset + BLOCK + -(-size // BLOCK) * BLOCK
-        if kind not in "gx0":
-            size = _refuse_kind(kind, path, size)
         if size > limits.file_bytes:
             raise UnsafeArchive(ArchiveFault.FILE_TOO_LARGE, path, f"{size} bytes, at most {limits.file_bytes}")
         if offset > len(data):
             raise UnsafeArchive(ArchiveFault.TRUNCATED, path)
         body = data[start : start + size]
-        if kind in "gx":
-            if long_path is not None:
-                raise UnsafeArchive(ArchiveFault.MALFORMED, path, "a pax header after a pax header")
+        if kind in "gxL" and long_path is not None:
+            raise UnsafeArchive(ArchiveFault.MALFORMED, path, "a long name after a long name")
+        if kind == "L":
+            long_path = _long_name(body, path)
+        elif kind in "gx":
             fields = _pax(body, path, kind)
-            commit, long_path = fields.get("comment", commit), fields.get("path", "") if kind == "x" else None
-            continue
-        long_path = None
-        names.add(path, folder=kind == "5")
-        if kind == "0":
-            files[path] = body
+            long_path = fields.get("path", "") if kind == "x" else None
+            yield "", "g", fields.get("comment", "").encode()
+        else:
+            long_path = None
+            path = _plain(path)
+            if not (kind == "5" and path == "") and not _apple_double(path, kind, body):
+                yield path, kind, b"" if kind == "5" else body
     if long_path is not None or len(header) < BLOCK:
         raise UnsafeArchive(ArchiveFault.TRUNCATED, detail="no end-of-archive block")
     if data.count(0, offset) != len(data) - offset:
         raise UnsafeArchive(ArchiveFault.TRAILING_DATA)
-    is_commit = commit is not None and len(commit) in (40, 64) and not commit.strip("0123456789abcdef")
-    return Archive(files, sha256(data).hexdigest(), commit if is_commit else None)
+
+
+_POSIX, _GNU = b"ustar\x0000", b"ustar  \x00"
 
 
 def _header(header: bytes, long_path: str | None) -> tuple[str, str, int]:
     """Path, type and size of one header; the type is "0" for any regular file."""
-    if header[257:265] != b"ustar\x0000":
+    if header[257:265] not in (_POSIX, _GNU):
         raise UnsafeArchive(ArchiveFault.MALFORMED, detail="no POSIX magic in a header")
     if _octal(header[148:156]) != sum(header) - sum(header[148:156]) + 8 * 32:
         raise UnsafeArchive(ArchiveFault.MALFORMED, detail="a header's checksum is wrong")
     prefix, name = (field.split(b"\0")[0] for field in (header[345:500], header[:100]))
-    raw = prefix + b"/" + name if prefix else name
+    raw = prefix + b"/" + name if prefix and header[257:265] == _POSIX else name  # GNU keeps other things there
     try:
         path = long_path or raw.decode()
     except UnicodeDecodeError:
         raise UnsafeArchive(ArchiveFault.UNSAFE_PATH, raw.decode(errors="replace")) from None
-    kind = chr(header[156]) if header[156] else "0"
-    return path.removesuffix("/") if kind == "5" else path, kind, _octal(header[124:136])
+    kind, size = chr(header[156]) if header[156] else "0", _octal(header[124:136])
+    if kind in "12":
+        size = 0  # POSIX allows a size there, and no content follows
+    path = path.removesuffix("/") if kind == "5" else path
+    if kind == "5" and size:
+        raise UnsafeArchive(ArchiveFault.MALFORMED, path, "a folder with contents")
+    if kind == "L" and header[257:265] != _GNU:
+        raise UnsafeArchive(ArchiveFault.UNSUPPORTED, path, "a GNU header in a POSIX archive")
+    return path, kind, size
+
+
+def _long_name(body: bytes, path: str) -> str:
+    """The name in GNU tar's header for a path of more than 100 bytes."""
+    try:
+        return body.rstrip(b"\0").decode()
+    except UnicodeDecodeError:
+        raise UnsafeArchive(ArchiveFault.UNSAFE_PATH, path) from None
+
+
+def _plain(path: str) -> str:
+    """A path as `tar .` writes it, without what says "here"."""
+    while path.startswith("./"):
+        path = path[2:]
+    return "" if path == "." else path
+
+
+def _apple_double(path: str, kind: str, body: bytes) -> bool:
+    """Whether a member holds what macOS keeps of the file beside it: attributes, never a part of the tree."""
+    name = path.rpartition("/")[2]
+    return kind == "0" and name.startswith("._") and len(name) > 2 and body.startswith(b"\x00\x05\x16\x07")
 
 
 def _octal(field: bytes) -> int:
@@ -155,20 +222,18 @@ def _octal(field: bytes) -> int:
     return int(digits, 8)
 
 
-def _refuse_kind(kind: str, path: str, size: int) -> int:
-    """Zero for a folder; everything else that is no regular file is refused."""
+def _refuse_kind(kind: str, path: str) -> NoReturn:
+    """Everything that is neither a file nor a folder."""
     if kind in "12":
         raise UnsafeArchive(ArchiveFault.LINK, path)
     if kind in "346":
         raise UnsafeArchive(ArchiveFault.DEVICE, path)
-    if kind != "5":
-        raise UnsafeArchive(ArchiveFault.UNSUPPORTED, path, f"member type {kind!a}")
-    if size:
-        raise UnsafeArchive(ArchiveFault.MALFORMED, path, "a folder with contents")
-    return 0
+    raise UnsafeArchive(ArchiveFault.UNSUPPORTED, path, f"member type {kind!a}")
 
 
 _PAX_HARMLESS: Final = frozenset({"comment", "mtime", "atime", "ctime", "uid", "gid", "uname", "gname"})
+_PAX_ATTRIBUTES: Final = ("SCHILY.", "LIBARCHIVE.")  # what bsdtar keeps of macOS: dates, device numbers, xattr
+_PAX_SPARSE: Final = "SCHILY.realsize"
 
 
 def _pax(body: bytes, path: str, kind: str) -> dict[str, str]:
@@ -184,6 +249,8 @@ def _pax(body: bytes, path: str, kind: str) -> dict[str, str]:
         if not space or not equals or len(record) != length or record[-1:] != b"\n":
             raise UnsafeArchive(ArchiveFault.MALFORMED, path, "a pax record")
         name = key.decode(errors="replace")
+        if name.startswith(_PAX_ATTRIBUTES) and name != _PAX_SPARSE:
+            continue
         if name in found or not (name in _PAX_HARMLESS or (name == "path" and kind == "x" and value)):
             raise UnsafeArchive(ArchiveFault.UNSUPPORTED, path, f"pax record {name!a}")
         try:
@@ -352,6 +419,18 @@ def _matches(parts: Sequence[str], glob: Sequence[str]) -> bool:
         else:
             reached = {at + 1 for at in reached if at < len(parts) and fnmatchcase(parts[at], pattern)}
     return len(parts) in reached
+
+
+def unprefixed(files: Mapping[str, bytes], snapshot: Mapping[str, bytes]) -> dict[str, bytes]:
+    """A candidate's files, without the one folder that they all lie in where the snapshot's lie in none.
+
+    Only what is unambiguous: no file is where the snapshot has one, and without the folder at least one is.
+    """
+    folders = {path.partition("/")[0] for path in files}
+    inner = {path.partition("/")[2]: content for path, content in files.items()}
+    if len(folders) != 1 or "" in inner or files.keys() & snapshot.keys() or not inner.keys() & snapshot.keys():
+        return dict(files)
+    return inner
 
 
 def overlay(snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], surface: MutableSurface) -> dict[str, bytes]:

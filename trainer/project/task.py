@@ -128,7 +128,7 @@ def assemble(
     files = bundle.read_archive(snapshot).files
     incumbent = files
     if best_code is not None:
-        incumbent = bundle.overlay(files, bundle.read_archive(best_code).files, spec.surface)
+        incumbent = bundle.overlay(files, bundle.unprefixed(bundle.read_archive(best_code).files, files), spec.surface)
     return Task(protocol_bytes, spec, files, incumbent, Benchmark.parse(benchmark), baseline_metric(baseline_metrics))
 
 

@@ -61,17 +61,17 @@ hides a gain; one in the incumbent raises delta and s together, which keeps T sm
 each; runs are candidate + incumbent, on average):
 
     record, mode          no gain: approved, runs     gain of 3 sigma: approved, rejected, runs
-    empty, verifier       0.7 %  2.2 + 7.2            97 %  1.4 %  2.8 + 7.8
-    4 calibration runs    0.6 %  2.3 + 5.3            96 %  1.5 %  3.0 + 6.0
-    df 20, verifier       0.6 %  2.3 + 4.3            96 %  1.5 %  2.7 + 4.7
-    df 20, mining         0.5 %  1.2 + 0.1            94 %  5.4 %  2.1 + 1.0   (incumbent history of 10)
-    empty, mining         0.7 %  1.2 + 0.6            92 %  6.8 %  2.8 + 3.6   (incumbent history of 4)
+    empty, verifier       0.5 %  2.2 + 7.2            96 %  1.4 %  3.8 + 8.8
+    4 calibration runs    0.4 %  2.3 + 5.3            95 %  1.5 %  3.9 + 6.9
+    df 20, verifier       0.5 %  2.3 + 4.3            96 %  1.4 %  3.8 + 5.8
+    df 20, mining         0.5 %  1.2 + 0.1            94 %  5.3 %  2.2 + 1.0   (incumbent history of 10)
+    empty, mining         0.7 %  1.2 + 0.6            92 %  6.6 %  2.8 + 3.7   (incumbent history of 4)
 
-In between, a verifier approves a gain of 2 sigma in 60 to 70 % and rejects it in 25 % (3.0 to 3.9 candidate
-runs), one of 1 sigma in 12 to 15 % and 82 % (2.5 to 3.3 runs). What the bounds do not cover: a record of 20
-degrees that says half the true sigma approves 2.8 % of no-ops (6.6 % without the F test); a candidate whose own runs
-scatter twice as much, 4 to 5 %, ten times as much, 11 %. With one run in twenty 10 sigma too slow, 0.4 % of
-no-ops are approved, but only 66 % of 3 sigma gains.
+In between, a verifier approves a gain of 2 sigma in 63 to 65 % and rejects it in 26 % (4.2 to 4.3 candidate
+runs), one of 1 sigma in 13 % and 83 % (3.2 to 3.3 runs). What the bounds do not cover: a record of 20
+degrees that says half the true sigma approves 1.0 % of no-ops (2.3 % without the F test); a candidate whose own runs
+scatter twice as much, 1.6 %, four times, 1.8 %, ten times, 1.3 %. With one run in twenty 10 sigma too slow, 0.2 % of
+no-ops are approved, but only 60 % of 3 sigma gains.
 """
 
 from __future__ import annotations

@@ -103,11 +103,23 @@ def test_packing_is_pinned() -> None:
         assert {(m.uid, m.gid, m.mtime, m.mode, m.uname) for m in archive} == {(0, 0, 0, 0o644, "")}
 
 
+PAX, GNU = tarfile.PAX_FORMAT, tarfile.GNU_FORMAT
+APPLE_DOUBLE = b"\x00\x05\x16\x07" + bytes(100)
+XATTR = {"SCHILY.xattr.com.apple.provenance": "x", "LIBARCHIVE.creationtime": "1.5", "SCHILY.ino": "7"}
 SAFE: list[tuple[str, bytes, dict[str, bytes]]] = [
     ("one file", tar(("train.py", b"x")), {"train.py": b"x"}),
     ("a folder entry", tar(info("a", tarfile.DIRTYPE), ("a/b", b"x")), {"a/b": b"x"}),
     ("old regular type", patched(tar(("a", b"x")), 156, b"\0"), {"a": b"x"}),
     ("empty", bytes(10240), {}),
+    (
+        "GNU tar of a folder",
+        tar(info("./", b"5"), ("./a", b"x"), ("./b/c", b"y"), format=GNU),
+        {"a": b"x", "b/c": b"y"},
+    ),
+    ("GNU tar's long name", tar(("name-" * 30, b"x"), ("b", b"y"), format=GNU), {"name-" * 30: b"x", "b": b"y"}),
+    ("bsdtar's attributes", tar(info("a", b"0", pax=XATTR), ("b", b"x"), format=PAX), {"a": b"", "b": b"x"}),
+    ("bsdtar's file beside", tar(("./._a", APPLE_DOUBLE), ("./a", b"x"), ("b/._c", APPLE_DOUBLE)), {"a": b"x"}),
+    ("a file of such a name", tar(("._a", b"mine")), {"._a": b"mine"}),
     ("pax time stamps", tar(info("a", b"0", pax={"mtime": "1.5"}), format=tarfile.PAX_FORMAT), {"a": b""}),
 ]
 
@@ -117,12 +129,15 @@ def test_safe_archives(data: bytes, files: dict[str, bytes]) -> None:
     assert bundle.read_archive(data).files == files
 
 
-PAX, GNU = tarfile.PAX_FORMAT, tarfile.GNU_FORMAT
 UNSAFE: list[tuple[ArchiveFault, str, bytes]] = [
     (ArchiveFault.UNSAFE_PATH, "/etc/passwd", tar(("/etc/passwd", b"x"))),
     (ArchiveFault.UNSAFE_PATH, "../train.py", tar(("../train.py", b"x"))),
     (ArchiveFault.UNSAFE_PATH, "a/../../b", tar(("a/../../b", b"x"))),
-    (ArchiveFault.UNSAFE_PATH, "./train.py", tar(("./train.py", b"x"))),
+    (ArchiveFault.UNSAFE_PATH, "/train.py", tar((".//train.py", b"x"))),
+    (ArchiveFault.UNSAFE_PATH, "../x", tar(("./../x", b"x"))),
+    (ArchiveFault.DUPLICATE, "train.py", tar(("./train.py", b"x"), ("train.py", b"y"))),
+    (ArchiveFault.UNSUPPORTED, "././@PaxHeader", tar(info("a", b"0", pax={"SCHILY.realsize": "9"}), format=PAX)),
+    (ArchiveFault.UNSAFE_PATH, "../" + "a" * 120, tar(("../" + "a" * 120, b"x"), format=GNU)),
     (ArchiveFault.UNSAFE_PATH, "a//b", tar(("a//b", b"x"))),
     (ArchiveFault.UNSAFE_PATH, ".git/config", tar((".git/config", b"x"))),
     (ArchiveFault.UNSAFE_PATH, "a/.GIT/hooks/pre-commit", tar(("a/.GIT/hooks/pre-commit", b"x"))),
@@ -154,7 +169,6 @@ UNSAFE: list[tuple[ArchiveFault, str, bytes]] = [
     (ArchiveFault.UNSUPPORTED, "././@PaxHeader", tar(info("a", b"0", pax={"size": "9"}), format=PAX)),
     (ArchiveFault.UNSUPPORTED, "././@PaxHeader", tar(info("a", b"0", pax={"GNU.sparse.size": "9"}), format=PAX)),
     (ArchiveFault.UNSUPPORTED, "././@PaxHeader", tar(info("a", b"0", pax={"linkpath": "b"}), format=PAX)),
-    (ArchiveFault.MALFORMED, "", tar(("a", b"x"), format=GNU)),
     (ArchiveFault.MALFORMED, "a", patched(tar(info("a", b"5")), 124, b"00000000001\0")),
     (ArchiveFault.MALFORMED, "", patched(tar(("a", b"x")), 124, b"\x80" + bytes(10) + b"\x01")),
     (ArchiveFault.MALFORMED, "", patched(tar(("a", b"x")), 124, b"-0000000001\0")),
@@ -381,3 +395,37 @@ def test_a_respelled_file_is_a_change_even_where_any_file_may_change() -> None:
 
 def test_findings_are_words_for_reports() -> None:
     assert json.loads(json.dumps(ArchiveFault.LINK)) == "a link"
+
+
+SNAP = {"train.py": b"old", "prepare.py": b"p"}
+
+
+@pytest.mark.parametrize(
+    ("files", "read"),
+    [
+        ({"p-1.0/train.py": b"x"}, {"train.py": b"x"}),
+        (
+            {"p/train.py": b"x", "p/prepare.py": b"p", "p/more/a": b"y"},
+            {"train.py": b"x", "prepare.py": b"p", "more/a": b"y"},
+        ),
+        ({"train.py": b"x"}, {"train.py": b"x"}),
+        # which is meant is not clear, or nothing of the snapshot is there: as it stands
+        ({"train.py": b"x", "p/train.py": b"y"}, None),
+        ({"p/train.py": b"x", "q/prepare.py": b"y"}, None),
+        ({"p/q/train.py": b"x"}, None),
+        ({"p/other.py": b"x"}, None),
+        ({}, None),
+    ],
+)
+def test_one_folder_around_a_candidate_is_left_out(files: dict[str, bytes], read: dict[str, bytes] | None) -> None:
+    assert bundle.unprefixed(files, SNAP) == (files if read is None else read)
+
+
+def test_a_survey_says_all_that_is_wrong_and_what_is_there() -> None:
+    data = tar(("a", b"x"), ("../b", b"y"), info("l", tarfile.SYMTYPE, "a"), ("a", b"z"), ("c", b"w"))
+    found, faults = bundle.survey(data)
+    assert [fault.finding for fault in faults] == [ArchiveFault.UNSAFE_PATH, ArchiveFault.LINK, ArchiveFault.DUPLICATE]
+    assert found.files == {"a": b"x", "c": b"w"}
+    found, faults = bundle.survey(data[:1024] + b"x" * 512)
+    assert [fault.finding for fault in faults] == [ArchiveFault.MALFORMED]
+    assert found.files == {"a": b"x"}
