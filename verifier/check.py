@@ -158,7 +158,6 @@ def _check(
             case,
             policy,
             home=connection.home,
-            folder=folder,
             holdout_seed=seed,
             order_seed=secrets.randbits(32),
             view=view,

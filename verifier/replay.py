@@ -7,6 +7,7 @@ judge the case, and what goes on chain. `judge` and what it calls are pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -47,7 +48,6 @@ def replay(
     policy: JudgePolicy,
     *,
     home: Path,
-    folder: Path,
     holdout_seed: bytes,
     order_seed: int,
     view: View,
@@ -78,7 +78,7 @@ def replay(
     runs: list[ReplayRun] = []
     noise = bench.noise()
     try:
-        return _measure(case, bench, policy, folder, holdout_seed, order_seed, view, noise, runs)
+        return _measure(case, bench, policy, holdout_seed, order_seed, view, noise, runs)
     except (TrainerError, ChainError, OSError) as error:  # what was measured before stands
         return replace(empty, bench=bench, runs=tuple(runs), noise=noise, findings=(not_ready(error),))
 
@@ -87,7 +87,6 @@ def _measure(
     case: Case,
     bench: Bench,
     policy: JudgePolicy,
-    folder: Path,
     holdout_seed: bytes,
     order_seed: int,
     view: View,
@@ -95,21 +94,23 @@ def _measure(
     runs: list[ReplayRun],
 ) -> Replay:
     """The whole measurement; each run is in `runs` as soon as it is made."""
-    with view.step("drawing holdout text") as word:
-        public = not case.task.benchmark.data_arguments
-        rows, bench = draw_holdout(bench, policy.holdout, folder, holdout_seed, public=public, say=word)
-    if rows is not None:
-        view.say(f"holdout text: {rows.source}")
-    run_both(
-        bench,
-        {Arm.INCUMBENT: case.task.incumbent, Arm.CANDIDATE: case.candidate},
-        rows,
-        policy=policy,
-        noise=noise,
-        seed=order_seed,
-        view=view,
-        on_run=lambda entry, _: runs.append(entry),
-    )
+    with ExitStack() as stack:
+        with view.step("drawing holdout text") as word:
+            public = not case.task.benchmark.data_arguments
+            drawn = draw_holdout(bench, policy.holdout, holdout_seed, public=public, say=word)
+            rows, bench = stack.enter_context(drawn)
+        if rows is not None:
+            view.say(f"holdout text: {rows.source}")
+        run_both(
+            bench,
+            {Arm.INCUMBENT: case.task.incumbent, Arm.CANDIDATE: case.candidate},
+            rows,
+            policy=policy,
+            noise=noise,
+            seed=order_seed,
+            view=view,
+            on_run=lambda entry, _: runs.append(entry),
+        )
     bench.learn_noise([values(runs, Arm.INCUMBENT)])  # never from a candidate, whose author could make it say anything
     source, digest = (rows.source, rows.sha256) if rows else ("", "")
     return Replay(bench, tuple(runs), noise, order_seed, source, digest, ())

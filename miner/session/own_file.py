@@ -38,7 +38,6 @@ def submit_file(
             number=-1,
             commit=sha256(source).hexdigest(),
             against=project.current_best_code_hash.hex(),
-            folder=context.folder,
             policy=confirm.policy_at(min_confidence, bench.protocol.margin(float(context.best_metric))),
             view=context.dashboard,
         )

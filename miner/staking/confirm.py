@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from common.terminal import View
 from miner.journal.journal import Confirmation, Journal
@@ -65,7 +64,6 @@ def confirm(
     number: int,
     commit: str,
     against: str,
-    folder: Path,
     policy: JudgePolicy,
     view: View,
 ) -> Confirmation:
@@ -77,30 +75,26 @@ def confirm(
     current = _begin(journal, bench, number, commit, against)
     noise, runs = NoiseRecord.from_json(current.noise), list[ReplayRun]()
     if not over:
-        with view.step("drawing holdout text") as word:
-            rows, on = replay.draw_holdout(
-                bench,
-                policy.holdout,
-                folder / "holdout",
-                bytes.fromhex(current.holdout_seed),
-                public=not task.benchmark.data_arguments,
-                say=word,
-            )
 
         def record(entry: ReplayRun, _: Run) -> None:
             journal.append("confirming_run", run=entry.as_json())
 
-        runs = replay.replay(
-            on,
-            trees,
-            rows,
-            policy=policy,
-            noise=noise,
-            seed=current.seed,
-            view=view,
-            done=[_restored(run) for run in current.runs],
-            on_run=record,
-        )
+        with ExitStack() as stack:
+            with view.step("drawing holdout text") as word:
+                public, seed = not task.benchmark.data_arguments, bytes.fromhex(current.holdout_seed)
+                drawn = replay.draw_holdout(bench, policy.holdout, seed, public=public, say=word)
+                rows, on = stack.enter_context(drawn)
+            runs = replay.replay(
+                on,
+                trees,
+                rows,
+                policy=policy,
+                noise=noise,
+                seed=current.seed,
+                view=view,
+                done=[ReplayRun.from_json(run) for run in current.runs],
+                on_run=record,
+            )
         bench.learn_noise([values(runs, Arm.INCUMBENT)])
     found, verdict = answer(
         [CaseFinding(Reason.SOURCE_TOO_LARGE, Fault.BYTES, text) for text in over],
@@ -116,7 +110,7 @@ def confirm(
 
 def evidence_of(done: Confirmation, policy: JudgePolicy) -> LookEvidence:
     """The comparison's last look of a confirmation that passed, from its record."""
-    runs = [_restored(run) for run in done.runs]
+    runs = [ReplayRun.from_json(run) for run in done.runs]
     _, evidence = compared(runs, NoiseRecord.from_json(done.noise), policy, done.seed)
     assert evidence is not None
     return evidence
@@ -152,7 +146,3 @@ def _end(journal: Journal, found: Judgement, verdict: Verdict) -> Confirmation:
         holdout_delta=found.holdout.delta if found.holdout else None,
     )
     return journal.session.confirmations[-1]
-
-
-def _restored(run: Mapping[str, Any]) -> ReplayRun:
-    return ReplayRun.from_json(run)

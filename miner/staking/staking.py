@@ -62,7 +62,6 @@ class Staking:
                 number=won.number,
                 commit=won.commit,
                 against=best,
-                folder=context.folder,
                 policy=policy,
                 view=context.dashboard,
             )

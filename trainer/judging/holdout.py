@@ -86,7 +86,7 @@ def holdout_text(
 ) -> HoldoutText:
     """Draw at least `enough` bytes of text; `public` where the data is the public dataset.
 
-    EnvironmentNotReady where there is none to be had. `folder` is this verification's own.
+    EnvironmentNotReady where there is none to be had. `folder` is empty, and this draw's own.
     """
     shards = sorted(path.stem for path in (cache / "data").glob("*.parquet") if path.name != val_filename)
     if not shards:
@@ -107,9 +107,8 @@ def _downloaded(cache: Path, folder: Path, seed: bytes, enough: int, shards: Seq
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     url = f"{endpoint}/datasets/{DATASET}/resolve/main/{name}"
     path = folder / name
-    if not path.exists():
-        say(f"downloading {name}")
-        _download(url, path)
+    say(f"downloading {name}")
+    _download(url, path)
     texts: list[str] = []
     size = 0
     try:
@@ -158,14 +157,9 @@ def _held_out(cache: Path, folder: Path, seed: bytes, enough: int, shards: Seque
         for name, index in drawn
         for text in opened[name].read_row_group(index, columns=["text"]).column("text").to_pylist()
     ]
-    view, digest = folder / "data-view", _digest(texts)
-    complete = view / "complete"  # names the text that is held out: another draw needs another view
-    if not complete.exists() or complete.read_text() != digest:
-        shutil.rmtree(view, ignore_errors=True)
-        _write_view(cache, view, {name: {i for n, i in drawn if n == name} for name in shards})
-        complete.write_text(digest)
+    _write_view(cache, folder, {name: {i for n, i in drawn if n == name} for name in shards})
     source = "held out: " + ", ".join(f"{name} group {index}" for name, index in drawn[:8])
-    return HoldoutText(source, tuple(texts), view / "cache", digest)
+    return HoldoutText(source, tuple(texts), folder / "cache", _digest(texts))
 
 
 def _write_view(cache: Path, view: Path, out: dict[str, set[int]]) -> None:

@@ -6,7 +6,9 @@ The evidence that a verdict rests on, and that a miner gathers before it stakes 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,8 +18,9 @@ from common.terminal import View
 from trainer.judging import holdout, trial
 from trainer.judging.policy import HoldoutPolicy, JudgePolicy
 from trainer.judging.runs import ReplayRun
+from trainer.machine import scratch
 from trainer.measurement import Measurer, ProbeReport, Reference, Score
-from trainer.measurement.bench import Bench
+from trainer.measurement.bench import HOLDOUT, Bench
 from trainer.measurement.run import Run
 from trainer.measurement.scoring import Tokens
 from trainer.statistics import overtime
@@ -37,23 +40,38 @@ class HoldoutRows:
     rows: Tokens
 
 
+@contextmanager
 def draw_holdout(
-    bench: Bench, policy: HoldoutPolicy, folder: Path, seed: bytes, *, public: bool, say: Say
-) -> tuple[HoldoutRows | None, Bench]:
+    bench: Bench, policy: HoldoutPolicy, seed: bytes, *, public: bool, say: Say
+) -> Iterator[tuple[HoldoutRows | None, Bench]]:
     """Holdout rows, and the bench on the data that does not show them; None where measurement is self-reported.
 
-    `public` says that the data is the public dataset. EnvironmentNotReady where there is no text to be had.
+    `public` says that the data is the public dataset. What is downloaded or cut for it lies in a folder of the bench's
+    home, whose name tells a run nothing of the case, and goes with the context; after a kill, when a bench is opened
+    again. EnvironmentNotReady where there is no text to be had.
     """
     if bench.measurer is None:
-        return None, bench
-    facts = bench.measurer.facts
+        yield None, bench
+        return
+    (bench.home / HOLDOUT).mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = scratch.hold(Path(tempfile.mkdtemp(dir=bench.home / HOLDOUT)))
+    try:
+        yield _draw(bench, bench.measurer, policy, folder, seed, public=public, say=say)
+    finally:
+        scratch.remove(folder)
+
+
+def _draw(
+    bench: Bench, measurer: Measurer, policy: HoldoutPolicy, folder: Path, seed: bytes, *, public: bool, say: Say
+) -> tuple[HoldoutRows, Bench]:
+    facts = measurer.facts
     count = max(1, min(len(facts.rows), policy.tokens // facts.length))
     # A token stands for at least two bytes of text on average; what is too much is cut below.
     enough = 5 * count * (facts.length + 1)
     text = holdout.holdout_text(
         bench.cache, folder, seed, enough, val_filename=facts.val_filename, public=public, say=say
     )
-    rows = bench.measurer.encode(text.texts)[:count]
+    rows = measurer.encode(text.texts)[:count]
     if text.view != bench.cache:
         bench = bench.on_view(text.view)
     return HoldoutRows(text.source, text.sha256, rows), bench

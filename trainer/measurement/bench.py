@@ -35,6 +35,7 @@ from trainer.statistics.noise import NoiseRecord
 Say = Callable[[str], None]
 TRUSTED, SELF_REPORTED = "trusted", "self-reported"
 PROBES = 256
+HOLDOUT = "holdout"  # folder of a home in which holdout text is, while somebody is scored on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +209,7 @@ def open_bench(
     EnvironmentNotReady where something is missing or the data differs.
     """
     spec = protocol.parse(protocol_bytes)
-    for folder in ("scratch", "measurement/graphs"):
+    for folder in ("scratch", "measurement/graphs", HOLDOUT):
         scratch.sweep(home / folder)
     env = environment.prepare(files, home, cuda_major=hardware.cuda_major(), progress=say)
     cache = dataset.folder_of(home, spec.bundle_id, data_arguments)

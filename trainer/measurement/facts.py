@@ -29,6 +29,7 @@ MAX_BATCH = 8  # rows; more gains little, and a candidate's memory must hold the
 _MOST_LOGITS = 1 << 27  # float32 values, 512 MiB, in one call
 _MAX_TOKENS = 1 << 28
 _SECONDS = 1800.0
+_KEPT = 8  # sets of facts kept in a home, the newest: validation rows of up to 1 GiB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,8 @@ def harness_facts(
         ) from error
     with contextlib.suppress(InvalidBundle, OSError):  # another process may have been first; else they are found again
         bundle.write_tree(found, kept)
+        for old in sorted(kept.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
     return facts
 
 

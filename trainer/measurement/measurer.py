@@ -6,6 +6,7 @@ import json
 import secrets
 import tempfile
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -99,16 +100,10 @@ class Measurer:
         )
 
     def on_data(self, cache: Path) -> Measurer:
-        """The same measurer over another folder of prepared data."""
-        return Measurer(
-            self._sandbox,
-            self._environment,
-            self._snapshot,
-            cache,
-            self._protocol,
-            self._work,
-            policy=self._policy,
-        )
+        """The same measurer over another view of the same data: other training text, the same validation rows."""
+        other = copy(self)
+        other._cache = cache
+        return other
 
     def measure(
         self,

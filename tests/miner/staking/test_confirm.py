@@ -138,7 +138,6 @@ def confirmed(
             number=3,
             commit="cc" * 20,
             against="bb" * 20,
-            folder=home,
             policy=POLICY,
             view=View(quiet=True),
         )

@@ -182,31 +182,6 @@ def test_a_harness_without_token_shards_gets_parquet_without_the_groups(cache: P
     assert len(texts(drawn.view)) + len(drawn.texts) == len(texts(plain))
 
 
-def test_an_interrupted_view_is_made_again(cache: Path, tmp_path: Path) -> None:
-    first = draw(cache, tmp_path)
-    names = sorted(str(path) for path in first.view.rglob("*"))
-    (tmp_path / "data-view" / "complete").unlink()
-    (first.view / "manifest.json").unlink()
-    assert draw(cache, tmp_path).sha256 == first.sha256
-    assert sorted(str(path) for path in first.view.rglob("*")) == names
-
-
-def test_another_draw_into_the_same_folder_makes_another_view(harness: ModuleType, cache: Path, tmp_path: Path) -> None:
-    """A local candidate is checked twice with two draws: what the second one holds out must be out of its view."""
-    first, second = draw(cache, tmp_path, SEEDS[0]), None
-    for seed in SEEDS[1:]:
-        second = draw(cache, tmp_path, seed)
-        if second.sha256 != first.sha256:
-            break
-    assert second is not None
-    assert second.sha256 != first.sha256
-    content = b"".join(path.read_bytes() for path in second.view.rglob("*") if path.is_file())
-    assert not [text for text in second.texts if text.strip().encode() in content]
-    view = Copy(Path(harness.__file__ or "").parent, second.view).load()
-    left = {d for shard in harness.read_manifest().train for group in documents(view, shard) for d in group}
-    assert not tokenizer_encoded(harness, second.texts) & left
-
-
 def test_no_training_shards(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     with pytest.raises(EnvironmentNotReady, match="no training shards"):
@@ -274,8 +249,6 @@ def test_a_shard_nobody_has_is_downloaded(dataset: Dataset, cache: Path, tmp_pat
     assert found.view == cache  # training data needs no change
     assert list(found.texts) == texts[: len(found.texts)]
     assert 5_000 <= sum(len(text) for text in found.texts) < 10_000
-    assert draw(cache, tmp_path, enough=5_000, public=True) == found
-    assert len(dataset.asked) == 1
     # no part of it is left in the prepared data
     assert not list(cache.rglob(found.source))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import pytest
 from common.terminal import View
 from tests import local
 from tests.trainer.judging.fakes import FakeMeasurer, bench_of
+from trainer.judging import holdout
+from trainer.judging.holdout import HoldoutText
 from trainer.judging.judge import judge
-from trainer.judging.policy import JudgePolicy
-from trainer.judging.replay import HoldoutRows, replay
+from trainer.judging.policy import HoldoutPolicy, JudgePolicy
+from trainer.judging.replay import HoldoutRows, draw_holdout, replay
 from trainer.judging.runs import ReplayRun
 from trainer.judging.verdict import GainOutcome
-from trainer.measurement.bench import Bench
+from trainer.machine import environment, scratch
+from trainer.measurement.bench import HOLDOUT, Bench, open_bench
 from trainer.measurement.values import Measurement, Reference, Score
 from trainer.project import task
 from trainer.statistics.comparison import Arm
@@ -44,6 +48,44 @@ class Noting(FakeMeasurer):
         arm, first, _ = self.held[-1]
         self.held[-1] = arm, first, options["reference"]
         return super().score(graph, rows, **options)
+
+
+def test_holdout_text_goes_with_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is downloaded or cut for a check is gone when the check ends or fails."""
+    bench = bench_of(TASK, tmp_path, FakeMeasurer(lambda *_: 2.4), monkeypatch)
+    used: list[Path] = []
+
+    def drawn(cache: Path, folder: Path, *_: Any, **__: Any) -> HoldoutText:
+        used.append(folder)
+        (folder / "shard.parquet").write_bytes(bytes(1 << 20))
+        return HoldoutText("made up", ("text",), cache, "cc" * 32)
+
+    monkeypatch.setattr(holdout, "holdout_text", drawn)
+    with draw_holdout(bench, HoldoutPolicy(), bytes(32), public=True, say=print) as (rows, _):
+        assert rows is not None
+        assert (used[0] / "shard.parquet").exists()
+        scratch.sweep(tmp_path / HOLDOUT)
+        assert used[0].exists()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        draw_holdout(bench, HoldoutPolicy(), bytes(32), public=True, say=print),
+    ):
+        raise KeyboardInterrupt
+    assert len(set(used)) == 2
+    assert not list((tmp_path / HOLDOUT).iterdir())
+
+
+def test_what_a_kill_left_goes_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, young = tmp_path / HOLDOUT / "left", tmp_path / HOLDOUT / "young"
+    for folder in (left, young):
+        folder.mkdir(parents=True)
+        (folder / "shard.parquet").write_bytes(bytes(1 << 20))
+    os.utime(left, (1, 1))
+    monkeypatch.setattr(environment, "prepare", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        open_bench(TASK.protocol_bytes, TASK.files, home=tmp_path, say=print, data_arguments=())
+    assert not left.exists()
+    assert young.exists()  # its maker may only just have made it
 
 
 class Curve(FakeMeasurer):
@@ -100,11 +142,11 @@ def test_a_candidate_is_held_to_the_incumbent_on_both_texts(
     runs = replay(bench, trees, rows, policy=JudgePolicy(), noise=NOISE, seed=seed, view=View(quiet=True))
     assert runs[0].arm == "incumbent"
     assert {arm for arm, _, _ in measurer.held} == {"incumbent", "candidate"}
-    for arm, validation, holdout in measurer.held:
+    for arm, validation, other in measurer.held:
         if arm == "incumbent":
             assert validation is None
-            assert holdout is None
+            assert other is None
         else:
             assert validation is not None
-            assert holdout is not None
-            assert holdout.losses.mean() == pytest.approx(validation.losses.mean() + 0.1, abs=1e-4)
+            assert other is not None
+            assert other.losses.mean() == pytest.approx(validation.losses.mean() + 0.1, abs=1e-4)
