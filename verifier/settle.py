@@ -12,8 +12,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,10 +29,12 @@ from chain.money.client import Client, Landed
 from chain.program.accounts import Project, Proposal, ProposalStatus
 from chain.program.errors import LockActive
 from chain.program.instructions import ClaimReview, Reject, ReleaseReview
+from common.jsonl import Jsonl
 from trainer.judging.verdict import VerdictKind
 from verifier.check import CheckResult
 
 MAX_CHECKS = 3
+_CURE = "Move it away to begin again."
 LOCK_MARGIN = 120  # seconds of the review lock within which nothing new is begun
 
 Ready = Callable[[], object]
@@ -89,27 +89,15 @@ class SettlementRecord:
     """The append-only record of one settlement."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
         self.open: dict[str, Any] | None = None
-        content = path.read_bytes() if path.exists() else b""
-        complete = content[: content.rfind(b"\n") + 1]
-        if complete != content:
-            with path.open("r+b") as file:
-                file.truncate(len(complete))
-        for line in complete.splitlines():
-            try:
-                self._fold(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                raise InvalidData(f"{path} does not parse: {error}.", "Move it away to begin again.") from None
+        self._lines = Jsonl(path, InvalidData, _CURE)
+        for entry in self._lines.load():
+            self._fold(entry)
 
     def append(self, event: str, **fields: Any) -> None:
         """On disk before this returns."""
         entry = {"event": event, **fields}
-        with self._path.open("ab") as file:
-            file.write(json.dumps(entry, sort_keys=True).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self._lines.append(entry)
         self._fold(entry)
 
     def sending(self, action: str) -> Callable[[Signature, int], None]:
@@ -120,10 +108,13 @@ class SettlementRecord:
 
     def _fold(self, entry: dict[str, Any]) -> None:
         """`open` is the transaction that was sent and whose end is not known."""
-        if entry["event"] == "sent":
-            self.open = {key: entry[key] for key in ("action", "signature", "last_valid")}
-        elif entry["event"] in ("landed", "dead"):
-            self.open = None
+        try:
+            if entry["event"] == "sent":
+                self.open = {key: entry[key] for key in ("action", "signature", "last_valid")}
+            elif entry["event"] in ("landed", "dead"):
+                self.open = None
+        except KeyError as error:
+            raise InvalidData(f"{self._lines.path} does not parse: an entry lacks {error}.", _CURE) from None
 
 
 def settle(

@@ -7,16 +7,15 @@ one and is dropped; anything else that does not parse is refused.
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from common.files import lock
+from common.jsonl import Jsonl, entries
 from miner.journal.run import RunRecord
 from miner.proposers.base import Tried, decision
 from trainer.errors import TrainerError
@@ -24,6 +23,7 @@ from trainer.project import hyperparameters
 from trainer.statistics.comparison import Arm
 
 Event = Mapping[str, Any]
+_CURE = "Move its folder away to start a new session."
 INTERRUPTED = "interrupted"  # why a segment ended that did not end by itself
 
 
@@ -290,7 +290,7 @@ class Session:
         except (KeyError, TypeError, ValueError, IndexError, StopIteration) as error:
             raise JournalDamaged(
                 f"The session journal holds an event that does not fit: {error!r}.",
-                "Move its folder away to start a new session.",
+                _CURE,
             ) from error
         if self.segments and not self.segments[-1].end:
             self.segments[-1].last = event.get("at", "")
@@ -369,22 +369,17 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.session = Session()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
+        self._lines = Jsonl(path, JournalDamaged, _CURE)
         try:
             self._hold()
-            kept, content = 0, path.read_bytes()
-            for event, end in _events(content, path):
+            for event in self._lines.load():
                 self.session.apply(event)
-                kept = end
-            if kept < len(content):
-                self._file.truncate(kept)
         except BaseException:
-            self._file.close()
+            self._lines.close()
             raise
 
     def _hold(self) -> None:
-        if not lock(self._file, wait=0.1, every=0.05):  # `is_held` holds it for an instant
+        if not lock(self._lines.file, wait=0.1, every=0.05):  # `is_held` holds it for an instant
             raise SessionBusy(
                 f"Another process is mining in {self.path.parent}.", "Wait for it, or use another wallet or --home."
             )
@@ -392,14 +387,12 @@ class Journal:
     def append(self, kind: str, **fields: Any) -> None:
         """Write one event: durable first, then visible in `session`. `at` is now unless it is given."""
         event = {"event": kind, "at": now(), **fields}
-        self._file.write(json.dumps(event, sort_keys=True).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._lines.append(event)
         self.session.apply(event)
 
     def close(self) -> None:
         """Close the file; every event is on disk already."""
-        self._file.close()
+        self._lines.close()
 
 
 def read(path: Path) -> Session:
@@ -412,7 +405,7 @@ def read(path: Path) -> Session:
         content = path.read_bytes()
     except OSError as error:
         raise JournalDamaged(f"{path} cannot be read: {error.strerror}.", "Name another session.") from error
-    for event, _ in _events(content, path):
+    for event, _ in entries(content, path, JournalDamaged, _CURE):
         session.apply(event)
     return session
 
@@ -424,22 +417,6 @@ def is_held(path: Path) -> bool:
             return not lock(file, shared=True)
     except OSError:
         return False
-
-
-def _events(content: bytes, path: Path) -> Iterable[tuple[Event, int]]:
-    end = 0
-    while (newline := content.find(b"\n", end)) >= 0:
-        try:
-            event = json.loads(content[end:newline])
-            if not isinstance(event, dict):
-                raise ValueError("not an object")
-        except ValueError as error:
-            raise JournalDamaged(
-                f"{path} does not parse at byte {end}: {error}.",
-                "Move its folder away to start a new session.",
-            ) from error
-        end = newline + 1
-        yield event, end
 
 
 def now() -> str:

@@ -184,7 +184,7 @@ def test_an_event_is_on_disk_before_append_returns(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys; from pathlib import Path; from miner.journal.journal import Journal\n"
         "journal = Journal(Path(sys.argv[1])); journal.append('session', seed=1, tag='t')\n"
-        'os.write(journal._file.fileno(), b\'{"event": "tri\')\n'
+        'os.write(journal._lines.file.fileno(), b\'{"event": "tri\')\n'
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", program, str(path)], check=False, timeout=60).returncode == -9
