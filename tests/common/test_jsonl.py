@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 from common.errors import Refused
 from common.jsonl import Jsonl, entries
 
-LINES = [{"event": "begin", "n": 1}, {"event": "text", "words": "ä\n{"}, {"event": "end", "list": [1.5, None]}]
+LINES: list[dict[str, Any]] = [
+    {"event": "begin", "n": 1},
+    {"event": "text", "words": "ä\n{"},
+    {"event": "end", "list": [1.5, None]},
+]
 
 
 class Damaged(Refused):

@@ -72,8 +72,7 @@ def test_status_beside_a_running_miner(tmp_path: Path) -> None:
     before = (folder / "session.jsonl").read_bytes()
     mining = Journal(folder / "session.jsonl")
     try:
-        mining._file.write(b'{"event": "half a li')
-        mining._file.flush()
+        mining._lines.file.write(b'{"event": "half a li')
         (found,) = ask(tmp_path, "status")
         assert found["running"]
         assert "mining now" in miner(tmp_path, "status").stdout
@@ -240,8 +239,7 @@ def test_reading_a_journal_takes_no_lock_and_changes_nothing(tmp_path: Path) -> 
     path = tmp_path / "session.jsonl"
     writer = Journal(path)
     writer.append("session", seed=1, tag="t")
-    writer._file.write(b'{"event": "tri')
-    writer._file.flush()
+    writer._lines.file.write(b'{"event": "tri')
     content = path.read_bytes()
     assert journal.read(path).tag == "t"
     assert path.read_bytes() == content
