@@ -27,7 +27,8 @@ from chain.program.accounts import Project, Proposal
 from chain.program.events import ProposalSubmitted
 from chain.program.instructions import Buy
 from chain.projects.artifacts import ProjectArtifacts, ProjectTerms, publish_project
-from trainer.project import bundle, recipe, task
+from common import baseline
+from trainer.project import bundle, recipe
 from trainer.project.task import Benchmark
 
 SMOKE = recipe.load("smoke")
@@ -41,7 +42,7 @@ STAKE = 4
 
 def artifacts() -> ProjectArtifacts:
     """The smoke bundle with a baseline of 2.5, measured nowhere."""
-    metrics = task.baseline_document("val_bpb", [2.5], [6.0], hardware={}, data_snapshot=DATA_SNAPSHOT)
+    metrics = baseline.dump("val_bpb", [2.5], [6.0], hardware={}, data_snapshot=DATA_SNAPSHOT)
     benchmark = Benchmark("armlx-smoke-1", ("--text", "stdlib"), DATA_SNAPSHOT).dump()
     return ProjectArtifacts(PROTOCOL, bundle.pack(SMOKE.files), benchmark, metrics, None)
 

@@ -151,6 +151,8 @@ def _artifacts(
         raise click.BadParameter(f"{baseline!r} is not a number", param_hint="--baseline") from None
     if metric is not None:
         score.scale(metric)
+    from common import baseline as baseline_artifact
+
     spec = packing.read(protocol or _inside(repository))
     what = packing.measured(spec)
     data = packing.benchmark(what, data_snapshot, data_argument) if data_snapshot else packing.read(_given(benchmark))
@@ -159,7 +161,7 @@ def _artifacts(
     else:
         assert metric is not None
         measured = packing.metrics(what, metric, str(data_snapshot))
-    found = packing.baseline_of(measured)
+    found = baseline_artifact.read(measured, what.metric).metric
     if metric is not None and metric != found:
         raise InvalidData(f"--baseline is {metric}, but the metrics artifact has {found}.", "Correct one of them.")
     convention = score.infer(

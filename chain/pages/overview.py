@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -23,6 +23,8 @@ from chain.network.reading import Malformed
 from chain.pages import show
 from chain.program.accounts import Project, Proposal, ProposalStatus
 from chain.projects import listing
+from common import baseline
+from common.baseline import InvalidBaseline
 from common.text import printable
 
 DAYS = 35
@@ -169,15 +171,18 @@ def meaning(connection: Connection, project: Project) -> Meaning:
     protocol: Any = None
     try:
         protocol = _fetch(connection, project, project.protocol_irys_id, project.protocol_hash)
-        metrics = _fetch(connection, project, project.baseline_metrics_irys_id, project.baseline_metrics_hash)
+        metrics = connection.fetch(
+            project.baseline_metrics_irys_id, project.baseline_metrics_hash, project.creator, "artifact"
+        )
         name, convention = infer(project.baseline_aggregate_score, protocol, metrics)
-    except ChainError as error:
+    except (ChainError, InvalidBaseline) as error:
         return Meaning("score", None, printable(error.problem, 400), protocol)
     return Meaning(name, convention, "", protocol)
 
 
-def infer(baseline_score: int, protocol: Any, metrics: Any) -> tuple[str, score.Convention]:
-    """The metric's name and the convention; InvalidData where the two documents do not settle them."""
+def infer(baseline_score: int, protocol: Any, metrics: bytes) -> tuple[str, score.Convention]:
+    """The metric's name and the convention; InvalidData or InvalidBaseline where the two documents do not settle
+    them."""
     try:
         primary = protocol["measurement"]["primaryMetric"]
         name, direction = primary["name"], primary["direction"]
@@ -185,31 +190,8 @@ def infer(baseline_score: int, protocol: Any, metrics: Any) -> tuple[str, score.
         raise InvalidData("The protocol names no primary metric with a direction.") from None
     if not isinstance(name, str) or direction not in ("minimize", "maximize"):
         raise InvalidData("The protocol's primary metric has no usable name and direction.")
-    problem = InvalidData("The baseline metrics artifact holds no baseline metric.")
-    for value in _baselines(metrics, name):
-        try:
-            return printable(name, 32), score.infer(baseline_score, value, minimize=direction == "minimize")
-        except InvalidData as error:
-            problem = error
-    raise problem
-
-
-def _baselines(metrics: Any, name: str) -> Iterator[Decimal]:
-    """Where metrics artifacts keep the number: our own field last, so that its misfit is the one told of."""
-    if not isinstance(metrics, dict):
-        return
-    inner = metrics.get("metrics")
-    primary = metrics.get("primaryMetric")
-    places = [
-        inner.get(name) if isinstance(inner, dict) else None,
-        primary.get("value") if isinstance(primary, dict) else None,
-        metrics.get("value"),
-        metrics.get(name),
-        metrics.get("metric_value"),
-    ]
-    for value in places:
-        if isinstance(value, int | Decimal) and not isinstance(value, bool):
-            yield Decimal(value)
+    value = baseline.read(metrics, name).metric
+    return printable(name, 32), score.infer(baseline_score, value, minimize=direction == "minimize")
 
 
 def track_record(proposals: Sequence[Proposal], baseline: int) -> list[Step]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from chain.errors import ChainError, InvalidData
 from chain.money import score
+from common import baseline as artifact
 from common.resources import shown
 
 MAX_SNAPSHOT = 64 * 1024 * 1024  # bytes; what a reader of projects accepts
@@ -122,31 +123,7 @@ def metrics(what: Measured, baseline: Decimal, data_snapshot: str) -> bytes:
     value = float(baseline)
     if Decimal(repr(value)) != baseline or score.scale(baseline) != baseline * score.SCALE:
         raise InvalidData(f"{baseline} has more than six decimals.", "Round it; scores hold six.")
-    return _document(
-        {
-            "schemaKind": "metrics",
-            "schemaVersion": "1",
-            "metric_name": what.metric,
-            "metric_value": value,
-            "samples": [value],
-            "durations": [],
-            "hardware": {},
-            "dataSnapshotId": data_snapshot,
-        }
-    )
-
-
-def baseline_of(document: bytes) -> Decimal:
-    """The exact `metric_value` of a metrics artifact. Raises InvalidData."""
-    try:
-        value = json.loads(document, parse_float=Decimal, parse_int=Decimal)["metric_value"]
-        if not isinstance(value, Decimal):
-            raise ValueError("metric_value is no number")
-    except (ValueError, KeyError, TypeError, RecursionError, ArithmeticError) as error:
-        raise InvalidData(
-            f"The metrics artifact has no metric_value: {error!r}.", "Give one that `miner` or `verifier` made."
-        ) from None
-    return value
+    return artifact.dump(what.metric, [value], hardware={}, data_snapshot=data_snapshot)
 
 
 def _document(value: dict[str, Any]) -> bytes:

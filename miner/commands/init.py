@@ -90,7 +90,7 @@ def init(
         raise SystemExit(130) from None
     if any(result.state in ("done", "failed") for result in results):
         facts = readiness.read(parsed, home)
-    points = readiness.points(facts, parsed, readiness.baseline_class(artifacts.baseline_metrics))
+    points = readiness.points(facts, parsed)
     trust = not facts.own_harness and facts.data != parsed.benchmark.data_snapshot
     command = _next(home, network, irys, project, trust=trust)
     document = {

@@ -10,11 +10,12 @@ from chain.money import score
 from chain.program.accounts import Project
 from chain.program.events import ProjectCreated
 from chain.projects.artifacts import ProjectArtifacts, ProjectTerms, publish_project
+from common import baseline
 from common.terminal import View
 from miner.context.context import Earlier
 from trainer.errors import TrainerError
 from trainer.measurement.bench import open_bench
-from trainer.project import bundle, recipe, task
+from trainer.project import bundle, recipe
 from trainer.project.task import Benchmark
 from trainer.statistics.comparison import Arm
 
@@ -46,7 +47,7 @@ def publish_bundled(
             )
         view.say(f"  {run.val_bpb:.6f} val_bpb in {run.seconds:.1f} s")
         runs.append(Earlier(run, began, time.time()))
-    metrics = task.baseline_document(
+    metrics = baseline.dump(
         bench.protocol.primary.name,
         [made.run.val_bpb for made in runs if made.run.val_bpb is not None],
         [made.run.seconds for made in runs],
@@ -61,7 +62,7 @@ def publish_bundled(
         ProjectArtifacts(chosen.files["protocol.json"], bundle.pack(chosen.files), benchmark.dump(), metrics, None),
         ProjectTerms(
             # The live project's convention: a positive baseline, scores reflected about it.
-            score.scale(task.baseline_metric(metrics)),
+            score.scale(baseline.read(metrics, bench.protocol.primary.name).metric),
             terms.token_name,
             terms.token_symbol,
             terms.base_price,

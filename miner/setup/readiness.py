@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -79,11 +78,11 @@ def read(parsed: Task, home: Path) -> MachineFacts:
     )
 
 
-def points(facts: MachineFacts, parsed: Task, baseline_class: str) -> list[Requirement]:
+def points(facts: MachineFacts, parsed: Task) -> list[Requirement]:
     """What is there and what is missing, in the order in which it matters."""
     wanted = parsed.benchmark.data_snapshot
     found = [
-        _hardware(facts, baseline_class, _hints(parsed.protocol.raw)),
+        _hardware(facts, parsed.baseline_class, _hints(parsed.protocol.raw)),
         Requirement("uv", "ok", facts.uv)
         if facts.uv
         else Requirement("uv", "missing", "not found.", "Install it with `python3 -m pip install uv`."),
@@ -138,12 +137,3 @@ def _hints(raw: Mapping[str, Any]) -> str:
         case {"environment": {"osHints": [*hints]}}:
             said = [hint for hint in hints[:8] if isinstance(hint, str)]
     return printable(", ".join(said), 120)
-
-
-def baseline_class(metrics: bytes) -> str:
-    """The hardware class in a baseline metrics artifact, empty where it names none."""
-    try:
-        found = json.loads(metrics)["hardware"]["class"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ""
-    return printable(found, 64) if isinstance(found, str) else ""

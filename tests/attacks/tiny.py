@@ -21,10 +21,11 @@ from chain.connection.opening import AUTHORITY
 from chain.money import score
 from chain.program.events import ProjectCreated
 from chain.projects.artifacts import ProjectArtifacts, ProjectTerms, publish_project
+from common import baseline as artifact
 from tests import local
 from trainer.machine.noise_file import save_noise
 from trainer.measurement.bench import Bench, open_bench
-from trainer.project import bundle, hyperparameters, recipe, task
+from trainer.project import bundle, hyperparameters, recipe
 from trainer.project.task import Benchmark
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
@@ -100,7 +101,7 @@ def publish(home: Path, *, baseline_runs: int = 3) -> TinyHome:
     runs = [bench.measure(Arm.INCUMBENT, files) for _ in range(baseline_runs)]
     values = [run.val_bpb for run in runs if run.val_bpb is not None]
     assert len(values) == baseline_runs, [run.detail for run in runs]
-    metrics = task.baseline_document(
+    metrics = artifact.dump(
         bench.protocol.primary.name,
         values,
         [run.seconds for run in runs],
@@ -120,7 +121,7 @@ def publish(home: Path, *, baseline_runs: int = 3) -> TinyHome:
             connection.wallet(None, AUTHORITY),
             artifacts,
             ProjectTerms(
-                score.scale(task.baseline_metric(metrics)),
+                score.scale(artifact.read(metrics, bench.protocol.primary.name).metric),
                 terms.token_name,
                 terms.token_symbol,
                 terms.base_price,

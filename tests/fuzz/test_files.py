@@ -15,6 +15,8 @@ from solders.keypair import Keypair
 
 from chain.errors import InvalidData
 from chain.irys.funding import Deposit
+from common import baseline
+from common.baseline import InvalidBaseline
 from miner.journal import interop
 from miner.journal.interop import InvalidRecord
 from tests import local
@@ -22,7 +24,7 @@ from tests.fuzz.mutate import TIME_LIMIT, fuzzed, mutated, mutated_json, mutated
 from tests.trainer.judging.cases import failing, replay_run, runs
 from tests.verifier.cases import checked
 from trainer.errors import InvalidBundle, InvalidProtocol
-from trainer.project import bundle, protocol, samples, task
+from trainer.project import bundle, protocol, task
 from trainer.project.bundle import BLOCK, UnsafeArchive
 from verifier import attestation
 from verifier.audit import audit, passed
@@ -119,7 +121,7 @@ def test_statements_that_are_signed_all_the_same(body: Any) -> None:
 
 BENCHMARK = json.loads(local.artifacts().benchmark)
 BASELINE = json.loads(local.artifacts().baseline_metrics)
-SAMPLES = json.loads((TESTS / "trainer" / "project" / "examples" / "samples.json").read_bytes())
+SAMPLES = json.loads((TESTS / "common" / "examples" / "samples.json").read_bytes())
 TRIALS = (TESTS / "miner" / "journal" / "examples" / "trials.jsonl").read_bytes()
 STATE = json.loads((TESTS / "miner" / "journal" / "examples" / "network_state.json").read_bytes())
 RESULTS = (TESTS / "miner" / "journal" / "examples" / "results.tsv").read_bytes()
@@ -137,16 +139,8 @@ def test_benchmarks(data: bytes) -> None:
 @fuzzed
 @given(mutated_json_text([BASELINE, SAMPLES]))
 def test_baselines(data: bytes) -> None:
-    value = outcome(InvalidBundle, lambda: task.baseline_metric(data))
-    assert value is None or value.is_finite()
-
-
-@fuzzed
-@given(mutated_json_text([SAMPLES]))
-def test_samples(data: bytes) -> None:
-    found = outcome(InvalidBundle, lambda: samples.parse(data))
-    if found is not None:
-        assert samples.parse(found.dump()).values == found.values
+    value = outcome(InvalidBaseline, lambda: baseline.read(data, "val_bpb"))
+    assert value is None or value.metric.is_finite()
 
 
 @fuzzed

@@ -1,25 +1,24 @@
 """The task: what a project's artifacts say, once parsed. Bytes in, values out; no file and no network.
 
 The benchmark artifact is JSON of our own making, and readers accept no other: it pins how the data is made and
-which snapshot it must be. The metrics hold a baseline: ours as `metric_value`, or another client's samples.json.
+which snapshot it must be. The metrics are read by `common.baseline`.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
+from common import baseline
+from common.text import printable
 from trainer.errors import InvalidBundle
-from trainer.project import bundle, protocol, samples
+from trainer.project import bundle, protocol
 from trainer.project.protocol import Protocol
 
 _MAX_BENCHMARK = 64 * 1024
-_MAX_METRICS = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,8 @@ class Task:
     """A project's parsed artifacts.
 
     `files` is the pinned snapshot; `incumbent` the tree to beat: the snapshot with the best approved code
-    in it, or the snapshot itself while nothing was approved. `baseline` is the metric in its own unit.
+    in it, or the snapshot itself while nothing was approved. `baseline` is the metric in its own unit, measured on
+    hardware of `baseline_class` ("" where nobody says).
     """
 
     protocol_bytes: bytes
@@ -78,6 +78,7 @@ class Task:
     incumbent: Mapping[str, bytes]
     benchmark: Benchmark
     baseline: Decimal
+    baseline_class: str = ""
 
     @property
     def minimize(self) -> bool:
@@ -129,45 +130,9 @@ def assemble(
     incumbent = files
     if best_code is not None:
         incumbent = bundle.overlay(files, bundle.unprefixed(bundle.read_archive(best_code).files, files), spec.surface)
-    return Task(protocol_bytes, spec, files, incumbent, Benchmark.parse(benchmark), baseline_metric(baseline_metrics))
-
-
-def baseline_metric(data: bytes) -> Decimal:
-    """The baseline in a metrics artifact, an exact decimal: its `metric_value`, or the aggregate of another
-    client's samples.json. InvalidBundle otherwise."""
     try:
-        if len(data) > _MAX_METRICS:
-            raise ValueError(f"{len(data)} bytes")
-        document = json.loads(data, parse_float=Decimal, parse_int=Decimal)
-        if isinstance(document, dict) and "metric_value" not in document and "aggregate" in document:
-            return samples.parse(data).aggregate
-        value = document["metric_value"]
-        if not isinstance(value, Decimal) or not value.is_finite():
-            raise ValueError("metric_value is not a finite number")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InvalidBundle(
-            f"The baseline metrics artifact does not fit: {repr(error)[:200]}.", "Ask the project's owner."
-        ) from error
-    return value
-
-
-def baseline_document(
-    metric: str,
-    values: Sequence[float],
-    seconds: Sequence[float],
-    *,
-    hardware: Mapping[str, Any],
-    data_snapshot: str,
-) -> bytes:
-    """The baseline metrics artifact: the mean of `values`, the samples, the machine and the data."""
-    document = {
-        "schemaKind": "metrics",
-        "schemaVersion": "1",
-        "metric_name": metric,
-        "metric_value": round(statistics.fmean(values), 6),
-        "samples": list(values),
-        "durations": [round(duration, 3) for duration in seconds],
-        "hardware": dict(hardware),
-        "dataSnapshotId": data_snapshot,
-    }
-    return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
+        measured = baseline.read(baseline_metrics, spec.primary.name)
+    except baseline.InvalidBaseline as error:
+        raise InvalidBundle(error.problem, error.cure) from error
+    parsed = Benchmark.parse(benchmark)
+    return Task(protocol_bytes, spec, files, incumbent, parsed, measured.metric, printable(measured.hardware_class, 64))

@@ -30,6 +30,7 @@ from chain.program.instructions import Expire
 from chain.projects import packing
 from chain.projects.artifacts import fetch_project
 from chain.wallet import wallet
+from common import baseline
 from tests import local
 from tests.chain.commands.test_cli import ask, chain, refused
 from trainer.project import bundle, task
@@ -336,16 +337,15 @@ def test_what_cannot_be_a_project_is_refused_before_anything_is_uploaded(home: P
 
 @given(st.binary(max_size=100) | st.lists(st.none() | st.text(max_size=9)).map(lambda v: json.dumps(v).encode()))
 def test_any_bytes_are_a_protocol_or_a_refusal(data: bytes) -> None:
-    for parse in (packing.measured, packing.baseline_of):
-        with pytest.raises(InvalidData):
-            parse(data)
+    with pytest.raises(InvalidData):
+        packing.measured(data)
 
 
 @given(st.decimals("0.000001", "99999", places=6))
-def test_made_metrics_hold_the_exact_baseline(baseline: Decimal) -> None:
+def test_made_metrics_hold_the_exact_baseline(value: Decimal) -> None:
     what = packing.measured(local.PROTOCOL)
-    made = packing.metrics(what, baseline, local.DATA_SNAPSHOT)
-    assert task.baseline_metric(made) == packing.baseline_of(made) == baseline
+    made = packing.metrics(what, value, local.DATA_SNAPSHOT)
+    assert baseline.read(made, what.metric).metric == value
 
 
 def test_a_snapshot_has_a_size(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ TASK = task.Task(
     local.SMOKE.files,
     Benchmark("armlx-smoke-1", (), local.DATA_SNAPSHOT),
     local.BASELINE,
+    "cpu-x-2c",
 )
 
 
@@ -208,24 +209,9 @@ GOOD = MachineFacts(
     ],
 )
 def test_points(facts: MachineFacts, name: str, state: str, words: str) -> None:
-    (point,) = (point for point in readiness.points(facts, TASK, "cpu-x-2c") if point.name == name)
+    (point,) = (point for point in readiness.points(facts, TASK) if point.name == name)
     assert point.state == state
     assert words in point.line
-
-
-@pytest.mark.parametrize(
-    ("metrics", "expected"),
-    [
-        (b'{"hardware": {"class": "apple-m4"}}', "apple-m4"),
-        (b'{"hardware": {"class": "a\\u001b[2Jb"}}', "a[2Jb"),
-        (b'{"hardware": {"class": 4}}', ""),
-        (b'{"hardware": {}}', ""),
-        (b"[]", ""),
-        (b"no json", ""),
-    ],
-)
-def test_baseline_class(metrics: bytes, expected: str) -> None:
-    assert readiness.baseline_class(metrics) == expected
 
 
 # --- the setup commands ---
