@@ -15,6 +15,7 @@ from common.terminal import View
 from miner.context.context import Earlier
 from trainer.errors import TrainerError
 from trainer.measurement.bench import open_bench
+from trainer.measurement.salts import fresh_salt
 from trainer.project import bundle, recipe
 from trainer.project.task import Benchmark
 from trainer.statistics.comparison import Arm
@@ -39,7 +40,7 @@ def publish_bundled(
     for number in range(1, chosen.terms.baseline_runs + 1):
         began = time.time()
         with view.step(f"baseline, run {number} of {chosen.terms.baseline_runs}", bench.usual_seconds) as word:
-            run = bench.measure(Arm.INCUMBENT, chosen.files, word)
+            run = bench.measure(Arm.INCUMBENT, chosen.files, word, salt=fresh_salt())
         if run.val_bpb is None:
             raise TrainerError(
                 f"The {name} project does not run on this machine: {run.detail}",

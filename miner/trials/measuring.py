@@ -13,6 +13,7 @@ from miner.trials.pruner import Pruner
 from trainer.machine import fitness
 from trainer.measurement.bench import Bench
 from trainer.measurement.run import UNFIT, Run
+from trainer.measurement.salts import fresh_salt
 from trainer.statistics import curve, pruning
 from trainer.statistics.comparison import Arm
 
@@ -69,7 +70,7 @@ class Rig:
         """
         before = fitness.read()
         budget = self.bench.protocol.execution.training_seconds
-        run = self.bench.measure(arm, files, Pruner(show, budget, band, rules))
+        run = self.bench.measure(arm, files, Pruner(show, budget, band, rules), salt=fresh_salt())
         self._last = (run.seconds, time.monotonic())
         heat = fitness.judge(fitness.read(), before=before, own_load=float(before.cores))
         rate = curve.of_log(run.log).tokens_per_second

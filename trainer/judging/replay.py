@@ -22,6 +22,7 @@ from trainer.machine import scratch
 from trainer.measurement import Measurer, ProbeReport, Reference, Score
 from trainer.measurement.bench import HOLDOUT, Bench
 from trainer.measurement.run import Run
+from trainer.measurement.salts import fresh_salt, salt_of
 from trainer.measurement.scoring import Tokens
 from trainer.statistics import overtime
 from trainer.statistics.comparison import Arm
@@ -101,7 +102,8 @@ def replay(
         held_to = known if arm is Arm.CANDIDATE else {}
         seconds = statistics.median(r.seconds for r in runs) if runs else bench.usual_seconds
         with view.step(f"run {len(runs) + 1} ({arm.value})", seconds) as word:
-            run = bench.measure(arm, trees[arm], word, reference=held_to.get(False), keep_graph=True)
+            salt = salt_of(seed, sum(r.arm == arm.value and r.val_bpb is not None for r in runs))
+            run = bench.measure(arm, trees[arm], word, reference=held_to.get(False), keep_graph=True, salt=salt)
             second = _score_holdout(bench.measurer, run, rows, policy.holdout, held_to.get(True))
             charge = _charge(bench, run, runs, trees[Arm.INCUMBENT], noise, slopes, word)
         if arm is Arm.INCUMBENT:
@@ -172,7 +174,7 @@ def _charge(
         slope = slopes[0]
     else:
         say(f"one run of the incumbent on {overtime.SHARE:.0%} of the budget, for what time is worth")
-        short = bench.measure(Arm.INCUMBENT, incumbent, budget_share=overtime.SHARE)
+        short = bench.measure(Arm.INCUMBENT, incumbent, budget_share=overtime.SHARE, salt=fresh_salt())
         took = short.measurement.train_seconds if short.measurement else None
         found = None
         if short.val_bpb is not None and took is not None:

@@ -63,9 +63,10 @@ class Bench:
 
     @property
     def noise_key(self) -> str:
-        """What a noise estimate belongs to: machine class, bundle, budget and method."""
+        """What a noise estimate belongs to: machine class, bundle, budget and method; trusted runs are salted."""
         budget = f"{self.protocol.execution.training_seconds:g}s"
-        return f"{self.machine.hardware_class}/{self.protocol.bundle_id}/{budget}/{self.method}"
+        key = f"{self.machine.hardware_class}/{self.protocol.bundle_id}/{budget}/{self.method}"
+        return f"{key}/salted" if self.measurer else key
 
     @property
     def usual_seconds(self) -> float:
@@ -98,13 +99,14 @@ class Bench:
         reference: Reference | None = None,
         keep_graph: bool = False,
         budget_share: float = 1.0,
+        salt: str = "",
     ) -> Run:
         """Run a tree once. A failing script is a value; TrainerError is for this machine's own faults.
 
         `on_line` may raise StopRun to end the run while it trains, which then has the failure STOPPED.
         `reference` is the incumbent's, which a candidate is held to; `keep_graph` leaves the frozen model
         for a further score, and the caller then discards it. `budget_share` is the share of the time budget that a
-        trusted run is told.
+        trusted run is told; its seeds are mixed with `salt` (`trainer.measurement.salts`).
         """
         if self.measurer is None:
             return self._self_reported(arm, files, on_line)
@@ -120,6 +122,7 @@ class Bench:
             probes=PROBES,
             progress=progress,
             budget_share=budget_share,
+            salt=salt,
         )
         if not keep_graph:
             self.measurer.discard(found)

@@ -7,6 +7,8 @@ HARNESS under another name and passes on all its names. What it changes:
     (B, T, V) to the scratch, tells the parent on the channel and waits to be killed. The other arguments are
     ignored, and it never returns, so the first call is final.
   - `make_dataloader(..., "val")` raises FileNotFoundError: the validation shard is not here.
+  - With SALT, every seed that the script gives to MLX, NumPy or `random` is mixed with it, and training begins some
+    batches further on in the data: a script that was chosen for a lucky seed has no luck with another salt.
   - TIME_BUDGET is BUDGET_SHARE of the harness's, where the parent asks for a shorter run of the incumbent.
   - Functions made with mx.checkpoint and mx.custom_function become plain ones while the graph is written, because
     MLX cannot serialise them; a forward pass computes the same without.
@@ -18,13 +20,16 @@ sends the word itself is measured like any other.
 import importlib.util
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from types import ModuleType
 from typing import Any, NoReturn
 
 import mlx.core as mx
+import numpy as np
 
 _CHANNEL = 3
 _DETAIL_CHARACTERS = 500
@@ -44,6 +49,49 @@ _harness = _load(os.environ["HARNESS"])
 if "BUDGET_SHARE" in os.environ:
     _harness.TIME_BUDGET = float(os.environ["BUDGET_SHARE"]) * _harness.TIME_BUDGET  # type: ignore[attr-defined]
 globals().update({name: value for name, value in vars(_harness).items() if not name.startswith("__")})
+
+_SALT = os.environ.get("SALT", "")
+_MOST_SKIPPED = 64  # batches
+
+
+def _salted(seed: Any, bits: int = 64) -> int:
+    """The seed that stands for `seed` under this run's salt."""
+    return int.from_bytes(sha256(f"{_SALT} {seed!r}".encode()).digest()[: bits // 8], "big")
+
+
+def _mix_into(owner: Any, name: str, bits: int = 64) -> None:
+    """Have `owner.name(seed, ...)` get the salted seed; None stays, since that asks for a random one."""
+    plain = getattr(owner, name)
+
+    def call(seed: Any = None, *more: Any, **named: Any) -> Any:
+        return plain(seed if seed is None else _salted(seed, bits), *more, **named)
+
+    setattr(owner, name, call)
+
+
+class _SaltedRandom(random.Random):
+    def seed(self, a: Any = None, version: int = 2) -> None:
+        super().seed(a if a is None else _salted(a), version)
+
+
+class _SaltedState(np.random.RandomState):
+    def __init__(self, seed: Any = None) -> None:
+        super().__init__(seed if seed is None else _salted(seed, 32))
+
+
+if _SALT:
+    for _owner, _name, _bits in (
+        (mx.random, "seed", 64),
+        (mx.random, "key", 64),
+        (np.random, "seed", 32),
+        (np.random, "default_rng", 64),
+        (random, "seed", 64),
+    ):
+        _mix_into(_owner, _name, _bits)
+    setattr(random, "Random", _SaltedRandom)  # noqa: B010
+    setattr(np.random, "RandomState", _SaltedState)  # noqa: B010
+    for _generator in (mx.random, np.random, random):
+        _generator.seed("what was seeded before this module was imported")
 
 _freezing = False
 _checkpoint, _custom_function = mx.checkpoint, mx.custom_function
@@ -74,10 +122,13 @@ setattr(mx, "custom_function", _CustomUnlessFreezing)  # noqa: B010
 
 
 def make_dataloader(tokenizer: Any, batch_size: int, seq_len: int, split: str, *more: Any, **named: Any) -> Any:
-    """The harness's own loader; FileNotFoundError for "val"."""
+    """The harness's own loader, under a salt some batches on; FileNotFoundError for "val"."""
     if split == "val":
         raise FileNotFoundError(f"{_harness.VAL_FILENAME}: there is no validation shard in training")
-    return _harness.make_dataloader(tokenizer, batch_size, seq_len, split, *more, **named)
+    loader = _harness.make_dataloader(tokenizer, batch_size, seq_len, split, *more, **named)
+    for _ in range(_salted("batches") % _MOST_SKIPPED if _SALT else 0):
+        next(loader)
+    return loader
 
 
 class _Refused(Exception):

@@ -114,18 +114,20 @@ class Measurer:
         probes: int = 256,
         progress: Progress | None = None,
         budget_share: float = 1.0,
+        salt: str = "",
     ) -> Measurement:
         """Train `files`, freeze the model, claim and prove on the validation rows.
 
         Of `files` only what the protocol lets a candidate change is taken. The run is told `budget_share` of the
-        harness's budget, and the graph must be ready within that plus `grace` seconds. `reference`:
+        harness's budget, and the graph must be ready within that plus `grace` seconds. `salt` is mixed into the seeds
+        and the order of the data (`trainer.measurement.salts`); "" leaves them as the script has them. `reference`:
         `Measurement.reference` of the best code so far. What a candidate does never raises, and a failure of this
         machine is a finding as well. TrainerError where the harness is not supported.
         """
         self._require_support()
         report = progress or _silent
         tree = bundle.overlay(self._snapshot, files, self._protocol.surface)
-        run = self._train(tree, grace, report, budget_share)
+        run = self._train(tree, grace, report, budget_share, salt)
         score = None
         if run.graph is not None:
             score = self.score(run.graph, self.facts.rows, reference=reference, probes=probes, progress=report)
@@ -233,9 +235,11 @@ class Measurer:
                 _UNSUPPORTED.format(self.facts.problem), "Take the metric from the run's own output instead."
             )
 
-    def _train(self, tree: Mapping[str, bytes], grace: float, report: Progress, budget_share: float) -> _Run:
+    def _train(self, tree: Mapping[str, bytes], grace: float, report: Progress, budget_share: float, salt: str) -> _Run:
         budget, run = self.facts.budget_seconds * budget_share + grace, _Run()
-        share = {"BUDGET_SHARE": repr(budget_share)} if budget_share != 1 else {}
+        asked = {"BUDGET_SHARE": repr(budget_share)} if budget_share != 1 else {}
+        if salt:
+            asked |= {"SALT": salt, "PYTHONHASHSEED": str(int(salt[:8], 16))}
         report(Phase.TRAINING, "")
         try:
             with tempfile.TemporaryDirectory(prefix="candidate-") as folder:
@@ -257,7 +261,7 @@ class Measurer:
                         **harness.harness_environment(self._harness),
                         "VOCABULARY": str(self.facts.vocabulary),
                         "BATCH": str(self.facts.batch),
-                        **share,
+                        **asked,
                     },
                     cwd=f"code/{self._protocol.execution.cwd}",
                     last_word=_is_last,

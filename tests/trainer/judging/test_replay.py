@@ -150,3 +150,35 @@ def test_a_candidate_is_held_to_the_incumbent_on_both_texts(
             assert validation is not None
             assert other is not None
             assert other.losses.mean() == pytest.approx(validation.losses.mean() + 0.1, abs=1e-4)
+
+
+class Lottery(FakeMeasurer):
+    """A script's luck is its seed's, unless a salt is mixed in: then it is the salt's, the same for both arms."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda *_: 2.4)
+        self.salts: dict[str, list[str]] = {"incumbent": [], "candidate": []}
+
+    def measure(self, files: Any, **options: Any) -> Measurement:
+        lucky = files["train.py"] != local.TRAIN
+        self.salts["candidate" if lucky else "incumbent"].append(options["salt"])
+        luck = int(options["salt"] or "1f" * 16, 16) % 97 / 97 if options["salt"] else float(not lucky)
+        self.script = lambda *_: 2.4 + 0.01 * luck
+        return super().measure(files, **options)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_lucky_seed_has_no_luck_under_a_secret_salt(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measurer = Lottery()
+    bench = bench_of(TASK, tmp_path, measurer, monkeypatch)
+    trees = {Arm.INCUMBENT: TASK.files, Arm.CANDIDATE: {**TASK.files, "train.py": b"SEED = 4"}}
+    rows = HoldoutRows("made up", "cc" * 32, np.zeros((2, 9), np.int32))
+    policy = JudgePolicy()
+    runs = replay(bench, trees, rows, policy=policy, noise=NoiseRecord(), seed=seed, view=View(quiet=True))
+    found = judge((), runs, noise=NoiseRecord(), seed=seed, budget_seconds=6.0, method="trusted", policy=policy)
+    assert found.evidence.comparison is not GainOutcome.BETTER
+    ours, theirs = measurer.salts["incumbent"], measurer.salts["candidate"]
+    assert len(set(ours)) == len(ours) > 1  # a salt for each run, so that its noise is measured
+    assert ours[: len(theirs)] == theirs  # and the same for both arms of a pair
