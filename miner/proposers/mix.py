@@ -84,10 +84,16 @@ def _checked(candidate: Candidate, name: str, context: Context) -> Candidate:
     """The candidate with its hypothesis as one line; ProposerFailed where it is no new Python script."""
     try:
         known = hyperparameters.fingerprint(candidate.source) in context.known()
+        lottery = hyperparameters.changes_seeds_only(context.source, candidate.source)
     except InvalidBundle as error:
         raise ProposerFailed(f"The candidate is no Python script: {error.problem}") from error
     if known:
         raise ProposerFailed(f"The candidate was tried before: {printable(candidate.hypothesis)}.")
+    if lottery:
+        raise ProposerFailed(
+            f"The candidate changes nothing but a seed: {printable(candidate.hypothesis)}.",
+            "Runs are measured under secret salts, so no seed is better than another.",
+        )
     return Candidate(candidate.source, printable(candidate.hypothesis) or "no hypothesis given", name)
 
 

@@ -36,6 +36,7 @@ Kind = Literal["int", "float", "bool", "str"]
 MAX_SOURCE: Final = 1024 * 1024
 MAX_HYPERPARAMETERS: Final = 256
 _NAME: Final = re.compile(r"[A-Z][A-Z0-9_]*")
+_SEEDING: Final = re.compile(r"(seed|key|Random|default_rng|RandomState)$")
 _LINE: Final = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
 _OPERATORS: Final[dict[type[ast.operator], Callable[[float, float], float]]] = {
     ast.Add: operator.add,
@@ -119,6 +120,36 @@ def fingerprint(source: str) -> str:
         return sha256(ast.dump(tree).encode(errors="surrogatepass")).hexdigest()
     except RecursionError:
         raise _not_python("nested too deeply") from None
+
+
+def changes_seeds_only(old: str, new: str) -> bool:
+    """Whether two scripts differ, and only in what seeds their random numbers: a lottery ticket, no idea.
+
+    A seed is a literal that is bound to a name with SEED in it or given to a call whose name has seed, key, Random,
+    default_rng or RandomState in it. InvalidBundle where either is no Python.
+    """
+    plain, bare = zip(*(_without_seeds(_parse(source)) for source in (old, new)), strict=True)
+    return plain[0] != plain[1] and bare[0] == bare[1]
+
+
+def _without_seeds(tree: ast.Module) -> tuple[str, str]:
+    """The tree as text, as it is and with its seeds blanked."""
+    plain = ast.dump(tree)
+    for node in ast.walk(tree):
+        seeded: list[ast.expr] = []
+        if isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr):
+            names = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any("SEED" in ast.unparse(name).upper() for name in names) and node.value is not None:
+                seeded = [node.value]
+        elif isinstance(node, ast.Call):
+            if _SEEDING.search(ast.unparse(node.func)):
+                seeded = [*node.args, *(keyword.value for keyword in node.keywords)]
+            seeded += [keyword.value for keyword in node.keywords if keyword.arg and "seed" in keyword.arg.lower()]
+        for value in seeded:
+            for part in ast.walk(value):
+                if isinstance(part, ast.Constant):
+                    part.value = None
+    return plain, ast.dump(tree)
 
 
 def _parse(source: str) -> ast.Module:

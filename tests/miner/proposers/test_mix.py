@@ -130,3 +130,14 @@ def test_a_hypothesis_is_one_printable_line(tmp_path: Path) -> None:
 def test_a_specification_that_does_not_fit(spec: str) -> None:
     with pytest.raises(TrainerError):
         mixed(spec, Scripted("a", []), Scripted("b", []))
+
+
+def test_a_change_of_nothing_but_a_seed_costs_no_trial(tmp_path: Path) -> None:
+    lottery = Candidate(SOURCE.replace("SEED = 42", "SEED = 7"), "a luckier seed")
+    better = Candidate(SOURCE + "\nX = 1\n", "an idea")
+    said: list[str] = []
+    mixture = mixed("a", Scripted("a", [lottery, better]), said=said)
+    candidate = mixture.propose(context(tmp_path))
+    assert candidate is not None
+    assert candidate.hypothesis == "an idea"
+    assert any("nothing but a seed" in line for line in said)

@@ -205,3 +205,23 @@ def test_this_projects_own_script_has_constants() -> None:
     found = values(source)
     assert len(found) >= 5
     assert fingerprint(source) == fingerprint(hyperparameters.replace(source, found))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "only"),
+    [
+        ("SEED = 42\nX = 1", "SEED = 4\nX = 1", True),
+        ("SEED = 42\nX = 1", "SEED = 4\nX = 2", False),
+        ("SEED = 42", "SEED = 42  # the same", False),
+        ("import mlx.core as mx\nmx.random.seed(1)", "import mlx.core as mx\nmx.random.seed(2**5)", False),
+        ("import mlx.core as mx\nmx.random.seed(1)", "import mlx.core as mx\nmx.random.seed(2)", True),
+        ("k = mx.random.key(1)", "k = mx.random.key(2)", True),
+        ("r = np.random.default_rng(seed=1)", "r = np.random.default_rng(seed=2)", True),
+        ("init(model, seed=1)", "init(model, seed=2)", True),
+        ("init(model, scale=1)", "init(model, scale=2)", False),
+        ("run_seed: int = 3", "run_seed: int = 5", True),
+        ("X = 1", "X = 1", False),
+    ],
+)
+def test_a_change_of_nothing_but_a_seed(old: str, new: str, only: bool) -> None:
+    assert hyperparameters.changes_seeds_only(old, new) is only
