@@ -128,8 +128,8 @@ def changes_seeds_only(old: str, new: str) -> bool:
     A seed is a literal that is bound to a name with SEED in it or given to a call whose name has seed, key, Random,
     default_rng or RandomState in it. InvalidBundle where either is no Python.
     """
-    plain, bare = zip(*(_without_seeds(_parse(source)) for source in (old, new)), strict=True)
-    return plain[0] != plain[1] and bare[0] == bare[1]
+    (before, bare), (after, other) = (_without_seeds(_parse(source)) for source in (old, new))
+    return before != after and bare == other
 
 
 def _without_seeds(tree: ast.Module) -> tuple[str, str]:
