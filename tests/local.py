@@ -155,9 +155,9 @@ class Watched:
         self._note("send")
         return self._network.send(tx)
 
-    def confirm(self, signature: Signature, last_valid_block_height: int, *, timeout: float = 60) -> TransactionReceipt:
+    def confirm(self, signature: Signature, last_valid_block_height: int, **how: Any) -> TransactionReceipt:
         self._note("confirm")
-        return self._network.confirm(signature, last_valid_block_height, timeout=timeout)
+        return self._network.confirm(signature, last_valid_block_height, **how)
 
 
 def watched(connection: Connection, **before: Any) -> tuple[Client, Watched]:

@@ -6,14 +6,16 @@ Rules for money:
 - A transaction is on record before it is sent: `execute` hands its signature to `before_send` first.
 - Nothing is sent twice: the same signed bytes are repeated until they have landed or their blockhash has
   expired. After a crash `outcome` tells from the recorded signature whether it landed, is known dead, or is
-  still open, and only a dead one may be made again.
+  still open, and only a dead one may be made again, after the state itself was read.
+- A node is believed on nothing that can be checked: an account proves that it is the one asked for
+  (`chain.network.reading`), a blockhash its life, a landed submission its proposal.
 - Nothing is spent beyond what was agreed to (`chain.money.spending`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
@@ -24,23 +26,26 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
-from chain.errors import ChainError, InsufficientFunds, InvalidData, NotFound, TransactionFailed
+from chain.errors import ChainError, InsufficientFunds, InvalidData, NetworkUnreachable, NotFound, TransactionFailed
+from chain.money import spending
 from chain.money.spending import SpendingBudget
-from chain.network.base import FEE_PER_SIGNATURE, Blockhash, Network, Simulation, TransactionReceipt
+from chain.network.base import BLOCKHASH_AGE, FEE_PER_SIGNATURE, Blockhash, Network, Simulation, TransactionReceipt
 from chain.network.reading import Malformed, read, read_all, read_mint, read_tokens
 from chain.program.accounts import Claimable, GlobalConfig, Project, Proposal, VerifierEntry, offset_of
 from chain.program.addresses import Pdas
 from chain.program.codec import pack_u64
 from chain.program.errors import error_for
-from chain.program.events import Event, parse_events
+from chain.program.events import Event, ProposalSubmitted, parse_events
 from chain.program.instructions import Approve, ClaimReward, CreateProject, Submit, instruction_of
-from chain.program.tokens import create_associated_token_account
+from chain.program.tokens import create_associated_token_account, transfer_to_self
 
 BeforeSend = Callable[[Signature, int], None]
 PriorityFee = int | Literal["auto"]
 """Micro-lamports per compute unit; "auto": what recent transactions on the same accounts paid."""
 MAX_UNITS = 1_400_000  # compute units of a transaction, a cluster's own limit
 MAX_AUTO_FEE = 1_000_000  # micro-lamports per unit: 0.0014 SOL for the largest transaction
+_GUARD_UNITS = 300  # compute units of a guard's transfer, with some to spare
+_MAX_LIFE = 10 * BLOCKHASH_AGE  # blocks; a node's final block may be far behind its newest
 _Account = TypeVar("_Account")
 
 
@@ -71,6 +76,23 @@ def auto_fee(recent: Sequence[int]) -> int:
 def unit_limit(used: int) -> int:
     """Compute units to ask for where a simulation took `used`: a fifth more, for a state that has moved on."""
     return min(MAX_UNITS, used + used // 5 + 1_000)
+
+
+def priority_fee(units: int, price: int) -> int:
+    """Lamports for `units` compute units at `price` micro-lamports each, as a cluster rounds them."""
+    return -(-units * price // 1_000_000)
+
+
+class AlreadyDone(ChainError):
+    """What was to be sent is on chain already: an earlier try landed. `number` is its id."""
+
+    def __init__(self, found: Project | Proposal) -> None:
+        name = type(found).__name__.lower()
+        super().__init__(
+            f"It is on chain already, as {name} {found.id}: an earlier try landed, whatever the node said of it.",
+            f"See `chain {name} show {found.id}`.",
+        )
+        self.number = found.id
 
 
 class Client:
@@ -175,23 +197,38 @@ class Client:
         payer: Keypair,
         *,
         before_send: BeforeSend | None = None,
+        final: bool = False,
     ) -> Landed:
-        """Simulate, sign, record, send and confirm one transaction paid by `payer`, at the network's commitment.
+        """Simulate, sign, record, send and confirm one transaction paid by `payer`, at the network's commitment, or
+        with `final` until it can no longer vanish.
 
-        With a priority fee two instructions for it come first, with a limit of units from the simulation, and the
-        whole is simulated again. Raises the program's own error as a typed exception, InsufficientFunds,
-        SpendingRefused or TransactionFailed; NetworkUnreachable where it may still land. `before_send` gets the
-        signature and the last block height at which it can land.
+        With a priority fee two instructions for it come first, with a limit of units from the simulation, and under
+        a cap the guard of `spending` last; what is signed was simulated as it is. Raises the program's own error as
+        a typed exception, InsufficientFunds, SpendingRefused or TransactionFailed; NetworkUnreachable where it may
+        still land; InvalidData where the node lies. `before_send` gets the signature and the last block height at
+        which it can land.
         """
         self.budget.authorize(self.network)
-        key, blockhash = payer.pubkey(), self.network.latest_blockhash()
+        key, blockhash, steps = payer.pubkey(), self._blockhash(), list(instructions)
         held = self.network.balance(key) if self.budget.capped else 0
-        message, simulation = self._simulate(instructions, key, blockhash)
+        message, simulation = self._simulate(steps, key, blockhash)
         if price := self._price(message):
-            priced = [set_compute_unit_limit(unit_limit(simulation.units)), set_compute_unit_price(price)]
-            message, simulation = self._simulate([*priced, *instructions], key, blockhash)
-        after = simulation.accounts.get(key)
-        reserved = self.budget.reserve(held - (after.lamports if after else 0))
+            limit = unit_limit(simulation.units + _GUARD_UNITS)
+            steps = [set_compute_unit_limit(limit), set_compute_unit_price(price), *steps]
+            message, simulation = self._simulate(steps, key, blockhash)
+        reserved = 0
+        if self.budget.capped:
+            fees = FEE_PER_SIGNATURE + (priority_fee(limit, price) if price else 0)
+            after = simulation.accounts.get(key)
+            reserved = self.budget.reserve(
+                max(fees + self._permitted(steps, key), held - (after.lamports if after else 0))
+            )
+            steps += spending.guard(key, held - reserved)
+            try:
+                message, _ = self._simulate(steps, key, blockhash)
+            except ChainError as refusal:
+                self.budget.settle(reserved, 0)  # nothing was signed
+                raise (spending.exceeded(reserved) if isinstance(refusal, InsufficientFunds) else refusal) from None
         transaction = VersionedTransaction(message, [payer])
         signature = transaction.signatures[0]
         for note in (before_send, self.note_send):
@@ -199,24 +236,62 @@ class Client:
                 note(signature, blockhash.last_valid_block_height)
         try:
             self.network.send(transaction)
-            receipt = self.network.confirm(signature, blockhash.last_valid_block_height)
+            receipt = self._confirmed(signature, blockhash.last_valid_block_height, final=final)
         except TransactionFailed as failure:
-            self._settle(reserved, self.network.transaction(signature) if reserved else None)
+            self._settle(key, signature, held, reserved)
+            if reserved and getattr(failure, "error", None) == {"InstructionError": [len(steps) - 1, {"Custom": 1}]}:
+                raise spending.exceeded(reserved) from failure
             code = getattr(failure, "program_error", None)
             if code is not None:
                 raise error_for(code, failure.logs) from failure
             raise
-        self._settle(reserved, receipt)
         return self._done(receipt)
 
     def outcome(self, signature: Signature, last_valid_block_height: int) -> Landed | None:
-        """What became of a recorded transaction: done where it landed and succeeded, None where it failed or is
-        known never to land. Waits for either; NetworkUnreachable where it is still open after that.
+        """What became of a recorded transaction, once that can no longer change: done where it landed and succeeded,
+        None where it failed or is known never to land. NetworkUnreachable where it is still open after a while.
         """
         try:
-            return self._done(self.network.confirm(signature, last_valid_block_height))
+            return self._done(self._confirmed(signature, last_valid_block_height, final=True))
         except TransactionFailed:
             return None
+
+    def paid(self, signature: Signature) -> int:
+        """Lamports that the payer of a transaction lost by it, also where it failed; 0 where it did not land."""
+        receipt = self.network.transaction(signature)
+        return receipt.paid if receipt else 0
+
+    def _confirmed(self, signature: Signature, last_valid: int, *, final: bool) -> TransactionReceipt:
+        more = {"final": True} if final else {}
+        return self.network.confirm(signature, last_valid, **more)
+
+    def _blockhash(self) -> Blockhash:
+        """A blockhash to sign with; InvalidData where the node lies about how long it lives.
+
+        A node that says less could have a transaction taken for dead, and signed anew, while it can still land.
+        """
+        height = self.network.block_height()
+        found = self.network.latest_blockhash()
+        if not height <= found.last_valid_block_height <= height + _MAX_LIFE:
+            raise InvalidData(
+                f"The node gives a blockhash that is valid up to block height {found.last_valid_block_height}, at "
+                f"a height of {height}: one of the two is false.",
+                "Use another node with --rpc-url URL.",
+            )
+        return replace(found, last_valid_block_height=max(found.last_valid_block_height, height + BLOCKHASH_AGE))
+
+    def _permitted(self, steps: Sequence[Instruction], payer: Pubkey) -> int:
+        """Lamports that instructions permit to leave the wallet, rent included, fees not."""
+        found = spending.permitted(steps, payer, self.network.program_id)
+        there = self.network.accounts(list(found.created)) if found.created else []
+        missing = [size for size, account in zip(found.created.values(), there, strict=True) if account is None]
+        return found.lamports + sum(map(self.network.rent, missing))
+
+    def _settle(self, payer: Pubkey, signature: Signature, held: int, reserved: int) -> None:
+        """Count what a transaction that did not succeed cost, where receipt and balance agree on it."""
+        receipt = self.network.transaction(signature) if reserved else None
+        if receipt is not None and receipt.error is not None:
+            self.budget.settle(reserved, max(receipt.fee, receipt.paid, held - self.network.balance(payer)))
 
     def preview(self, instructions: Sequence[Instruction], payer: Pubkey) -> tuple[Event, ...]:
         """The events that a transaction would give now; nothing is signed. Raises as `execute` does."""
@@ -226,8 +301,8 @@ class Client:
     def fee_bound(self, instructions: Sequence[Instruction], payer: Pubkey) -> int:
         """Lamports that a transaction of one signature costs at most in fees, with a guard added to its steps."""
         message, simulation = self._simulate(instructions, payer, self.network.latest_blockhash())
-        units = unit_limit(simulation.units + 2_000)
-        return FEE_PER_SIGNATURE + -(-units * self._price(message) // 1_000_000)
+        units = unit_limit(simulation.units + 2_000 + _GUARD_UNITS)
+        return FEE_PER_SIGNATURE + priority_fee(units, self._price(message))
 
     def _simulate(
         self, instructions: Sequence[Instruction], payer: Pubkey, blockhash: Blockhash
@@ -246,18 +321,23 @@ class Client:
         keys = [key for index, key in enumerate(message.account_keys) if message.is_maybe_writable(index)]
         return auto_fee(self.network.priority_fees(keys))
 
-    def _settle(self, reserved: int, receipt: TransactionReceipt | None) -> None:
-        if self.budget.capped:
-            self.budget.settle(reserved, receipt.paid if receipt else 0)
-
     def _done(self, receipt: TransactionReceipt) -> Landed:
         return Landed(receipt, tuple(parse_events(receipt.logs, self.network.program_id)))
 
     # --- instructions ---
 
-    def call(self, args: object, signer: Keypair, *, before_send: BeforeSend | None = None, **more: Any) -> Landed:
+    def call(
+        self,
+        args: object,
+        signer: Keypair,
+        *,
+        before_send: BeforeSend | None = None,
+        final: bool = False,
+        **more: Any,
+    ) -> Landed:
         """Send one instruction of the program; `args` and `more` as for `instruction_of`."""
-        return self.execute([self.instruction(args, signer.pubkey(), **more)], signer, before_send=before_send)
+        step = self.instruction(args, signer.pubkey(), **more)
+        return self.execute([step], signer, before_send=before_send, final=final)
 
     def instruction(self, args: object, signer: Pubkey, **more: Any) -> Instruction:
         """What `call` sends."""
@@ -265,10 +345,17 @@ class Client:
 
     def create_project(self, creator: Keypair, args: CreateProject) -> Landed:
         """Create a project under the next free id, trying again where another creator took it first."""
+        key = creator.pubkey()
+
+        def made(first: int, number: int) -> Project | None:
+            found = read(self.network, Project, self.pdas.project(number))
+            ours = found and (found.creator, found.protocol_hash) == (key, args.protocol_hash)
+            return found if ours else None
+
         return self._with_next_id(
-            lambda config: [self.instruction(args, creator.pubkey(), project_id=config.next_project_id)],
-            creator,
-            lambda config: config.next_project_id,
+            lambda number: self.execute([self.instruction(args, key, project_id=number)], creator),
+            lambda: self.config().next_project_id,
+            made,
         )
 
     def submit(
@@ -282,16 +369,51 @@ class Client:
         stake: int,
         reward_recipient: Pubkey,
         before_send: BeforeSend | None = None,
+        final: bool = False,
     ) -> Landed:
-        """Stake a proposal; `code` and `log` are (SHA-256, Irys id). Makes the token accounts it will need."""
-        accounts = self._token_accounts(miner.pubkey(), project, miner.pubkey(), reward_recipient)
+        """Stake a proposal; `code` and `log` are (SHA-256, Irys id). Makes the token accounts it will need.
+
+        Staked once: before anything is signed anew the state itself is read, and AlreadyDone raised where an earlier
+        try did land; and each try fails on chain unless the miner still holds the tokens it held at the first one,
+        so that no two of them can land.
+        """
+        key, signed = miner.pubkey(), False
         args = Submit(project.id, *code, *log, claimed_score, stake, reward_recipient)
-        return self._with_next_id(
-            lambda config: [*accounts, self.instruction(args, miner.pubkey(), proposal_id=config.next_proposal_id)],
-            miner,
-            lambda config: config.next_proposal_id,
-            before_send,
-        )
+        accounts = self._token_accounts(key, project, key, reward_recipient)
+        held = self.tokens(project, key)
+
+        def note(signature: Signature, last_valid: int) -> None:
+            nonlocal signed
+            signed = True
+            if before_send:
+                before_send(signature, last_valid)
+
+        def stake_once(number: int) -> Landed:
+            nonlocal held
+            if not signed:
+                held = self.tokens(project, key)
+            once = [transfer_to_self(key, self.pdas.mint(project.id), held)] if held else []
+            step = self.instruction(args, key, proposal_id=number)
+            return self.execute([*accounts, *once, step], miner, before_send=note, final=final)
+
+        def staked(first: int, number: int) -> Proposal | None:
+            here = read(self.network, Proposal, self.pdas.proposal(number))
+            if here and (here.project_id, here.miner, here.code_hash) == (project.id, key, code[0]):
+                return here
+            return next((p for p in self.proposals_of(key, project.id, code[0]) if p.id >= first), None)
+
+        first = self.config().next_proposal_id
+        done = self._with_next_id(stake_once, lambda: self.config().next_proposal_id, staked)
+        event = done.event(ProposalSubmitted)
+        there = staked(first, event.id)
+        if there is None:
+            raise NetworkUnreachable(
+                f"The transaction {done.receipt.signature} has landed, and the node does not show the proposal.",
+                "Run the command again: it looks the proposal up first.",
+            )
+        if there.id != event.id:
+            raise AlreadyDone(there)
+        return done
 
     def approve(
         self,
@@ -327,19 +449,24 @@ class Client:
 
     def _with_next_id(
         self,
-        build: Callable[[GlobalConfig], list[Instruction]],
-        payer: Keypair,
-        next_id: Callable[[GlobalConfig], int],
-        before_send: BeforeSend | None = None,
+        send: Callable[[int], Landed],
+        next_id: Callable[[], int],
+        made: Callable[[int, int], Project | Proposal | None],
     ) -> Landed:
-        """Send what takes the next id; where somebody else took that id meanwhile, take the one after."""
+        """Send what takes the next id; where somebody else took that id meanwhile, take the one after.
+
+        `made(first, number)` reads whether an earlier try made it after all: under `number`, or any id from `first`.
+        """
+        first = number = next_id()
         for _ in range(5):
-            config = self.config()
             try:
-                return self.execute(build(config), payer, before_send=before_send)
-            except TransactionFailed:
-                if next_id(self.config()) == next_id(config):
+                return send(number)
+            except (TransactionFailed, InsufficientFunds):
+                if (found := made(first, number)) is not None:
+                    raise AlreadyDone(found) from None
+                if next_id() == number:
                     raise
+                number = next_id()
         raise ChainError("Five other transactions took the next id first.", "Run the command again.")
 
 

@@ -6,18 +6,46 @@ Rules, applied by `Client.execute` before anything is signed:
   where `--network mainnet` was typed on the command line (an environment or a file is not enough) and a
   cap is given.
 - A node that turns out to be of another cluster than the one it is configured for is paid through by nobody.
-- A cap bounds what the fee payers lose in all transactions of one command, fees and rent included. What a
-  simulation takes is reserved before signing, corrected by what the transaction took once it has landed and
-  given back where it is known never to land. What is still open stays reserved.
+- A cap bounds what the fee payers lose in all transactions of one command, fees and rent included. Reserved before
+  signing is what the instructions themselves permit to leave the wallet (`permitted`), or what the simulation takes
+  where that is more; and the transaction ends with a guard (`guard`), which fails it whole where more would leave.
+- What was reserved stays counted, for a node that tells of a lower cost is not believed. Only where a transaction
+  failed, and receipt and balance agree on what it cost, is the rest given back.
 """
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from solders.instruction import Instruction
+from solders.pubkey import Pubkey
+from solders.system_program import TransferParams, transfer
 
 from chain.errors import ChainError
 from chain.network.base import LAMPORTS_PER_SOL, Network
+from chain.program import codec
+from chain.program.addresses import ASSOCIATED_TOKEN_PROGRAM, SYSTEM_PROGRAM
+from chain.program.instructions import INSTRUCTIONS
 
+# Data bytes of what an instruction may create; a program that takes more is stopped by the guard.
+SPACES: Mapping[str, int] = {
+    "config": 65,
+    "verifier_entry": 49,
+    "project": 606,
+    "mint": 82,
+    "sol_vault": 17,
+    "project_pool": 165,
+    "token_metadata": 607,
+    "proposal": 355,
+    "proposal_escrow": 165,
+    "claimable": 57,
+    "buyer_token_account": 165,
+}
+_TOKEN_ACCOUNT = 165
+_TRANSFER = struct.Struct("<IQ")  # of the system program: instruction 2, lamports
+_KINDS = {kind.discriminator: kind for kind in INSTRUCTIONS.values()}
 MAINNET_GENESIS = "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d"
 
 
@@ -65,6 +93,48 @@ def refusal(terms: SpendingTerms, name: str, genesis: str) -> SpendingRefused | 
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Permitted:
+    """What instructions permit to leave a wallet: `lamports`, and the rent of `created` (address: data bytes), as far
+    as those accounts do not exist yet.
+    """
+
+    lamports: int
+    created: Mapping[Pubkey, int]
+
+
+def permitted(steps: Sequence[Instruction], payer: Pubkey, program_id: Pubkey) -> Permitted:
+    """What these instructions permit to leave `payer`'s wallet, fees apart; InvalidData where one does not decode."""
+    lamports, created = 0, dict[Pubkey, int]()
+    for step in steps:
+        data, keys = bytes(step.data), [meta.pubkey for meta in step.accounts]
+        if step.program_id == SYSTEM_PROGRAM and len(data) == _TRANSFER.size and data[:4] == b"\2\0\0\0":
+            lamports += _TRANSFER.unpack(data)[1] if keys[0] == payer != keys[1] else 0
+        elif step.program_id == ASSOCIATED_TOKEN_PROGRAM:
+            created[keys[1]] = _TOKEN_ACCOUNT
+        elif step.program_id == program_id and (kind := _KINDS.get(data[:8])):
+            args: object = codec.decode(kind.args, data, 8)[0]
+            lamports += getattr(args, kind.pays) if kind.pays else 0
+            slots = zip(kind.accounts, keys, strict=True)
+            created |= {key: SPACES[slot.name] for slot, key in slots if slot.created}
+    return Permitted(lamports, created)
+
+
+def guard(payer: Pubkey, floor: int) -> list[Instruction]:
+    """A last instruction that fails the whole transaction unless the wallet still holds `floor` lamports."""
+    if floor <= 0:
+        return []
+    return [transfer(TransferParams(from_pubkey=payer, to_pubkey=payer, lamports=floor))]
+
+
+def exceeded(reserved: int) -> SpendingRefused:
+    """The refusal where a guard failed a transaction, in simulation or on chain."""
+    return SpendingRefused(
+        f"More than the {_sol(reserved)} SOL set aside for this transaction would have left the wallet.",
+        "It failed as a whole; at most its fee was lost. Check the network, or the price, and try again.",
+    )
+
+
 class SpendingBudget:
     """What one command may spend, and has."""
 
@@ -87,11 +157,11 @@ class SpendingBudget:
             self._agreed = True
 
     def reserve(self, lamports: int) -> int:
-        """Set aside what a transaction would take (nothing for a gain); SpendingRefused where the cap forbids."""
+        """Set aside what a transaction may take (nothing for a gain); SpendingRefused where the cap forbids."""
         taken, cap = max(0, lamports), self.terms.cap
         if cap is not None and self.spent + taken > cap:
             raise SpendingRefused(
-                f"This would take {_sol(taken)} SOL, and of the cap of {_sol(cap)} SOL "
+                f"This may take {_sol(taken)} SOL, and of the cap of {_sol(cap)} SOL "
                 f"{_sol(max(0, cap - self.spent))} are left.",
                 "Nothing was sent. Raise --max-spend if you mean it.",
             )
@@ -99,8 +169,8 @@ class SpendingBudget:
         return taken
 
     def settle(self, reserved: int, taken: int) -> None:
-        """Put what a finished transaction took in the place of what was reserved for it."""
-        self.spent += max(0, taken) - reserved
+        """Put what a failed transaction took in the place of what was reserved for it, where that is less."""
+        self.spent -= max(0, reserved - max(0, taken))
 
 
 def _sol(lamports: int) -> str:

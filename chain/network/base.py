@@ -154,6 +154,9 @@ class Network(Protocol):
     def clock(self) -> Clock:
         """The Clock sysvar."""
 
+    def block_height(self) -> int:
+        """Height of the newest block that can no longer vanish."""
+
     def latest_blockhash(self) -> Blockhash:
         """A blockhash to sign with."""
 
@@ -170,10 +173,17 @@ class Network(Protocol):
         """Submit only. Raises TransactionRejected where the preflight refuses it (nothing was charged)."""
 
     def confirm(
-        self, signature: Signature, last_valid_block_height: int, *, timeout: float = CONFIRM_SECONDS
+        self,
+        signature: Signature,
+        last_valid_block_height: int,
+        *,
+        timeout: float = CONFIRM_SECONDS,
+        final: bool = False,
     ) -> TransactionReceipt:
-        """Wait until it has landed. Raises TransactionRejected where it failed on chain, TransactionFailed
-        where it is known never to land, NetworkUnreachable where `timeout` seconds left that open.
+        """Wait until it has landed, with `final` until it can no longer vanish.
+
+        Raises TransactionRejected where it failed on chain, TransactionFailed where it is known never to land,
+        NetworkUnreachable where `timeout` seconds left that open.
         """
 
     def transaction(self, signature: Signature) -> TransactionReceipt | None:

@@ -245,9 +245,14 @@ class EmbeddedNetwork:
             return self._execute(tx, journal, preflight)
 
     def confirm(
-        self, signature: Signature, last_valid_block_height: int, *, timeout: float = CONFIRM_SECONDS
+        self,
+        signature: Signature,
+        last_valid_block_height: int,
+        *,
+        timeout: float = CONFIRM_SECONDS,
+        final: bool = False,
     ) -> TransactionReceipt:
-        """The receipt; at once, for `send` returns only when a transaction has landed.
+        """The receipt; at once, for `send` returns only when a transaction has landed, and what landed is final.
 
         Raises TransactionRejected where it failed on chain, TransactionFailed where it never landed.
         """

@@ -179,6 +179,11 @@ class RpcNetwork:
         found = self._transport.call(request, responses.GetLatestBlockhashResp).value
         return Blockhash(found.blockhash, found.last_valid_block_height)
 
+    def block_height(self) -> int:
+        """Height of the newest final block."""
+        request = requests.GetBlockHeight(RpcContextConfig(CommitmentLevel.Finalized))
+        return self._transport.call(request, responses.GetBlockHeightResp).value
+
     def block_hash(self, slot: int) -> Hash | None:
         """The blockhash of the first block at or after `slot`; None while there is no such block yet."""
         request = requests.GetBlocks(slot, slot + 1_000, self._settled)
@@ -245,9 +250,15 @@ class RpcNetwork:
         return signature
 
     def confirm(
-        self, signature: Signature, last_valid_block_height: int, *, timeout: float = CONFIRM_SECONDS
+        self,
+        signature: Signature,
+        last_valid_block_height: int,
+        *,
+        timeout: float = CONFIRM_SECONDS,
+        final: bool = False,
     ) -> TransactionReceipt:
-        """Wait until it has landed at the commitment, sending the same bytes again now and then.
+        """Wait until it has landed at the commitment, with `final` until it can no longer vanish; the same bytes are
+        sent again now and then, also where a fork that held them was dropped.
 
         Raises TransactionRejected where it failed on chain, TransactionFailed where its blockhash has expired
         without it (it can never land), NetworkUnreachable where `timeout` seconds left that open. A node that
@@ -258,7 +269,7 @@ class RpcNetwork:
         again = time.monotonic() + _REBROADCAST_SECONDS
         while time.monotonic() < deadline:
             try:
-                receipt, known = self._look(signature, last_valid_block_height)
+                receipt, known = self._look(signature, last_valid_block_height, final=final)
                 if receipt is not None:
                     return receipt
                 if not known and time.monotonic() > again and signature in self._sent:
@@ -273,24 +284,33 @@ class RpcNetwork:
             "Look that transaction up before sending anything again.",
         )
 
-    def _look(self, signature: Signature, last_valid_block_height: int) -> tuple[TransactionReceipt | None, bool]:
-        """The receipt, if it has landed by now, and whether any node knows of the transaction."""
+    def _look(
+        self, signature: Signature, last_valid_block_height: int, *, final: bool
+    ) -> tuple[TransactionReceipt | None, bool]:
+        """The receipt, if it has landed by now, and whether any node knows of the transaction.
+
+        That it is dead follows from no single answer: two must agree on the height, and two know nothing of it.
+        """
         # The height first: were it read last, the transaction could land in between.
         slot, height = self._final()
         seen, status = self._status(signature)
-        # Only a node that has come as far as that height was read at can say that there is nothing.
-        if status is None and height > last_valid_block_height and seen >= slot:
-            self._sent.pop(signature, None)
+        if status is None:
+            # Only a node that has come as far as that height was read at can say that there is nothing.
+            expired = height > last_valid_block_height and seen >= slot
+            if not expired or self.block_height() <= last_valid_block_height:
+                return None, False
+        elif status.confirmation_status not in (_REACHED["finalized"] if final else self._reached):
+            return None, True
+        receipt, error = self._landed(signature, final=final) or (None, None)
+        if receipt is None and status is not None:
+            return None, True
+        self._sent.pop(signature, None)
+        if receipt is None:
             raise TransactionFailed(
                 f"The transaction {signature} did not land before its blockhash expired; it never will.",
                 "Sign it again with a fresh blockhash and send it.",
             )
-        if status is None or status.confirmation_status not in self._reached:
-            return None, status is not None
-        receipt, error = self._landed(signature) or (None, None)
-        if receipt is not None:
-            self._sent.pop(signature, None)
-        if receipt is not None and error is not None:
+        if error is not None:
             raise TransactionRejected(error, receipt.logs, where="on chain")
         return receipt, True
 
@@ -361,9 +381,10 @@ class RpcNetwork:
             raise self._transport.nonsense(f"{len(answer.value)} statuses for one signature")
         return answer.context.slot, answer.value[0]
 
-    def _landed(self, signature: Signature) -> tuple[TransactionReceipt, object] | None:
+    def _landed(self, signature: Signature, *, final: bool = False) -> tuple[TransactionReceipt, object] | None:
         """A landed transaction's receipt and JSON error."""
-        config = RpcTransactionConfig(UiTransactionEncoding.Base64, self._settled, 0)
+        commitment = CommitmentLevel.Finalized if final else self._settled
+        config = RpcTransactionConfig(UiTransactionEncoding.Base64, commitment, 0)
         found = self._transport.call(requests.GetTransaction(signature, config), responses.GetTransactionResp).value
         if found is None:
             return None

@@ -2,7 +2,8 @@
 
 What a client sends follows from the declaration: the data starts with the first eight bytes of SHA-256 over
 "global:claim_review" (the class's name in snake case), then come the Borsh arguments; `instruction_of` derives the
-addresses. In an account list w is for writable, s for a signer; the first account is always the signer.
+addresses. In an account list w is for writable, s for a signer, + for an account that the signer pays the rent of
+where it does not exist yet; the first account is always the signer.
 """
 
 from __future__ import annotations
@@ -36,15 +37,19 @@ class AccountSlot:
     name: str
     writable: bool
     signer: bool
+    created: bool
 
 
 @dataclass(frozen=True, slots=True)
 class InstructionKind:
-    """An instruction's arguments and its accounts, in wire order."""
+    """An instruction's arguments and its accounts, in wire order; `pays` names the argument that holds the most
+    lamports it takes from the signer beside rent, "" where it takes none.
+    """
 
     name: str
     args: type
     accounts: tuple[AccountSlot, ...]
+    pays: str
 
     @property
     def discriminator(self) -> bytes:
@@ -61,26 +66,26 @@ _Args = TypeVar("_Args")
 
 
 @dataclass_transform(frozen_default=True)
-def _accounts(listed: str) -> Callable[[type[_Args]], type[_Args]]:
-    """Declare a class of arguments as an instruction with these accounts: names, each with w, s or ws after it."""
+def _accounts(listed: str, *, pays: str = "") -> Callable[[type[_Args]], type[_Args]]:
+    """Declare a class of arguments as an instruction with these accounts: names, each with flags after it."""
     parts = [(*part.split(), "")[:2] for part in listed.split(",")]
-    slots = tuple(AccountSlot(word, "w" in flags, "s" in flags) for word, flags in parts)
+    slots = tuple(AccountSlot(word, "w" in flags, "s" in flags, "+" in flags) for word, flags in parts)
 
     def declare(kind: type[_Args]) -> type[_Args]:
         kind = dataclass(frozen=True, slots=True)(kind)
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower()
-        INSTRUCTIONS[kind] = InstructionKind(name, kind, slots)
+        INSTRUCTIONS[kind] = InstructionKind(name, kind, slots, pays)
         return kind
 
     return declare
 
 
-@_accounts("authority ws, config w, system_program")
+@_accounts("authority ws, config w+, system_program")
 class Initialize:
     """Create the global configuration; the signer becomes the authority."""
 
 
-@_accounts("authority ws, config w, verifier_entry w, system_program")
+@_accounts("authority ws, config w, verifier_entry w+, system_program")
 class AddVerifier:
     """Put a key on the allowlist."""
 
@@ -107,7 +112,7 @@ class RenounceAuthority:
 
 
 @_accounts(
-    "creator ws, config w, project w, mint w, mint_authority, sol_vault w, project_pool w, token_metadata w, "
+    "creator ws, config w, project w+, mint w+, mint_authority, sol_vault w+, project_pool w+, token_metadata w+, "
     "token_program, associated_token_program, metadata_program, system_program, rent"
 )
 class CreateProject:
@@ -133,8 +138,9 @@ class CreateProject:
 
 
 @_accounts(
-    "buyer ws, project, mint w, mint_authority, sol_vault w, buyer_token_account w, token_program, "
-    "associated_token_program, system_program"
+    "buyer ws, project, mint w, mint_authority, sol_vault w, buyer_token_account w+, token_program, "
+    "associated_token_program, system_program",
+    pays="lamports_in",
 )
 class Buy:
     """Buy as many whole tokens as `lamports_in` pays for, at their exact cost."""
@@ -152,8 +158,8 @@ class Sell:
 
 
 @_accounts(
-    "miner ws, config w, project, mint, mint_authority, proposal w, proposal_escrow w, miner_token_account w, "
-    "token_program, system_program, rent"
+    "miner ws, config w, project, mint, mint_authority, proposal w+, proposal_escrow w+, "
+    "miner_token_account w, token_program, system_program, rent"
 )
 class Submit:
     """Stake a proposal, in tokens, under `config.next_proposal_id`."""
@@ -197,7 +203,7 @@ class Approve:
 
 @_accounts(
     "verifier ws, verifier_entry, proposal w, project, mint w, mint_authority, proposal_escrow w, project_pool w, "
-    "claimable w, token_program, system_program"
+    "claimable w+, token_program, system_program"
 )
 class Reject:
     """Reject: half the stake is burned, half becomes claimable by the verifier."""
@@ -208,7 +214,7 @@ class Reject:
 
 
 @_accounts(
-    "cranker ws, proposal w, project, mint w, mint_authority, proposal_escrow w, project_pool w, claimable w, "
+    "cranker ws, proposal w, project, mint w, mint_authority, proposal_escrow w, project_pool w, claimable w+, "
     "token_program, system_program"
 )
 class Expire:

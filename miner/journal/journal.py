@@ -266,6 +266,7 @@ class Session:
                     self.staked += event.get("stake", 0)
                 case "abandoned":
                     self.submissions[-1].abandoned = True
+                    self.spent += event.get("lamports", 0)
                 case "status":
                     of = next(s for s in self.submissions if s.proposal == event["proposal"])
                     of.status = event["status"]

@@ -21,9 +21,10 @@ from chain.connection.opening import Connection
 from chain.errors import InsufficientFunds
 from chain.irys.client import Role
 from chain.money import score
-from chain.money.client import Client, Landed
+from chain.money.client import AlreadyDone, Client
+from chain.money.trade import PriceMoved
 from chain.program.accounts import Project, Proposal
-from chain.program.events import ProposalSubmitted
+from chain.program.events import Bought, ProposalSubmitted
 from chain.program.instructions import Buy
 from miner.journal.journal import Journal
 from trainer.machine.hardware import Fingerprint
@@ -86,28 +87,54 @@ def submit(
     def before_send(signature: Signature, last_valid: int) -> None:
         journal.append("sent", signature=str(signature), last_valid=last_valid)
 
-    done = client.submit(
-        miner,
-        project,
-        code=code,
-        log=log,
-        claimed_score=offer.claimed_score,
-        stake=offer.stake,
-        reward_recipient=offer.reward_recipient,
-        before_send=before_send,
-    )
-    return _submitted(journal, done, offer.stake)
+    try:
+        done = client.submit(
+            miner,
+            project,
+            code=code,
+            log=log,
+            claimed_score=offer.claimed_score,
+            stake=offer.stake,
+            reward_recipient=offer.reward_recipient,
+            before_send=before_send,
+            final=True,
+        )
+    except AlreadyDone as earlier:
+        number = earlier.number
+    else:
+        number = done.event(ProposalSubmitted).id
+    return _submitted(client, journal, client.proposal(number))
 
 
-def _submitted(journal: Journal, done: Landed, stake: int) -> int:
-    proposal = int(done.event(ProposalSubmitted).id)
-    journal.append("submitted", proposal=proposal, stake=stake, lamports=done.receipt.paid)
-    return proposal
+def _submitted(client: Client, journal: Journal, proposal: Proposal) -> int:
+    """Record that a proposal is on chain, with what the transaction cost as far as the node tells."""
+    pending = journal.session.pending
+    lamports = client.paid(Signature.from_string(pending.signature)) if pending and pending.signature else 0
+    journal.append("submitted", proposal=proposal.id, stake=proposal.stake, lamports=lamports)
+    return proposal.id
 
 
 def price(project: Project, supply: int, tokens: int) -> int:
     """Lamports for the next `tokens` tokens on the curve: the exact sum of their prices."""
     return tokens * project.base_price + project.slope * (tokens * supply + tokens * (tokens - 1) // 2)
+
+
+def quote(client: Client, buyer: Pubkey, project: Project, tokens: int) -> int:
+    """Lamports that buy exactly `tokens` now, by the curve and by simulation; PriceMoved where the two disagree.
+
+    Where the wallet cannot pay, the curve's price alone.
+    """
+    for _ in range(3):
+        cost = price(project, client.supply(project), tokens)
+        if client.network.balance(buyer) < cost:
+            return cost
+        events = client.preview([client.instruction(Buy(project.id, cost), buyer)], buyer)
+        if [event.tokens_out for event in events if isinstance(event, Bought)] == [tokens]:
+            return cost
+    raise PriceMoved(
+        f"{cost:,} lamports should buy {tokens:,} {project.token_symbol} by the curve, and do not in simulation.",
+        "Nothing was sent. Try again; where it stays so, use another node with --rpc-url URL.",
+    )
 
 
 def ensure_stake(client: Client, miner: Keypair, project: Project, stake: int, journal: Journal, say: Say) -> None:
@@ -116,7 +143,7 @@ def ensure_stake(client: Client, miner: Keypair, project: Project, stake: int, j
     lacking = stake - client.tokens(project, miner.pubkey())
     if lacking <= 0:
         return
-    cost = price(project, client.supply(project), lacking)
+    cost = quote(client, miner.pubkey(), project, lacking)
     held = client.network.balance(miner.pubkey())
     if held < cost:
         raise InsufficientFunds(
@@ -129,38 +156,46 @@ def ensure_stake(client: Client, miner: Keypair, project: Project, stake: int, j
     def before_send(signature: Signature, last_valid: int) -> None:
         journal.append("buying", signature=str(signature), last_valid=last_valid)
 
-    done = client.call(Buy(project.id, cost), miner, before_send=before_send)
+    done = client.call(Buy(project.id, cost), miner, before_send=before_send, final=True)
     journal.append("bought", lamports=done.receipt.paid)
 
 
 def reconcile(client: Client, miner: Pubkey, project: Project, journal: Journal) -> Proposal | None:
     """Settle what an interrupted session left open; the proposal where it did land.
 
-    By signature first; without one, by the hashes, in case another process sent it. What is known never
-    to have landed is recorded as abandoned, so that it may be submitted again.
+    The state is asked first, by miner and code: a node may have forgotten the signature, and another process may have
+    sent it. Then the signature, until the transaction has landed or never can; and then the state once more. Only
+    what is still not there is recorded as abandoned, so that it may be submitted again.
     """
     _look_up_purchase(client, journal)
     pending = journal.session.pending
     if pending is None:
         return None
-    if pending.signature:
-        done = client.outcome(Signature.from_string(pending.signature), pending.last_valid)
-        if done is not None:
-            proposal = client.proposal(done.event(ProposalSubmitted).id)
-            _submitted(journal, done, proposal.stake)
-            return proposal
-    else:
-        for proposal in client.proposals(project.id):
-            if proposal.miner == miner and proposal.code_hash.hex() == pending.code_hash:
-                journal.append("submitted", proposal=proposal.id, stake=proposal.stake)
-                return proposal
-    journal.append("abandoned")
+    found = _on_chain(client, miner, project, journal)
+    if found is None and pending.signature:
+        client.outcome(Signature.from_string(pending.signature), pending.last_valid)
+        found = _on_chain(client, miner, project, journal)
+    if found is not None:
+        _submitted(client, journal, found)
+        return found
+    lamports = client.paid(Signature.from_string(pending.signature)) if pending.signature else 0
+    journal.append("abandoned", lamports=lamports)
     return None
+
+
+def _on_chain(client: Client, miner: Pubkey, project: Project, journal: Journal) -> Proposal | None:
+    """The proposal of the code that is pending, other than those that the journal knows already."""
+    session = journal.session
+    assert session.pending is not None
+    known = {submission.proposal for submission in session.submissions}
+    code = bytes.fromhex(session.pending.code_hash)
+    return next((p for p in reversed(client.proposals_of(miner, project.id, code)) if p.id not in known), None)
 
 
 def _look_up_purchase(client: Client, journal: Journal) -> None:
     """Find out what became of a purchase that was interrupted: until then, what the miner holds is not known."""
     if journal.session.purchase is not None:
-        signature, last_valid = journal.session.purchase
-        done = client.outcome(Signature.from_string(signature), last_valid)
-        journal.append("bought", lamports=done.receipt.paid if done else 0)
+        text, last_valid = journal.session.purchase
+        signature = Signature.from_string(text)
+        client.outcome(signature, last_valid)
+        journal.append("bought", lamports=client.paid(signature))

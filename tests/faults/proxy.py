@@ -40,9 +40,19 @@ def always(fault: str) -> Plan:
 
 
 class Proxy:
-    """Forwards to `upstream` what `plan` does not spoil; `done` counts the faults. A context manager."""
+    """Forwards to `upstream` what `plan` does not spoil; `done` counts the faults. A context manager.
 
-    def __init__(self, upstream: str, plan: Plan, *, seconds: float = 1.0) -> None:
+    `alter` gets each request and its answer, and gives the answer that is passed on.
+    """
+
+    def __init__(
+        self,
+        upstream: str,
+        plan: Plan = lambda method, path: "",
+        *,
+        seconds: float = 1.0,
+        alter: Callable[[bytes, bytes], bytes] = lambda request, answer: answer,
+    ) -> None:
         self.done: Counter[str] = Counter()
         self._late: list[threading.Timer] = []
         client, guard = httpx.Client(base_url=upstream, timeout=30, trust_env=False), threading.Lock()
@@ -72,7 +82,7 @@ class Proxy:
                     time.sleep(seconds)
                 if fault == LOSE:
                     return self._hang_up()
-                data = got.content
+                data = alter(body, got.content)
                 if fault == LIE and data:
                     data = data[:-1] + bytes([data[-1] ^ 1])
                 if fault == SHORT:

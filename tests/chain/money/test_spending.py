@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
 from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.system_program import TransferParams, transfer
+from solders.transaction import VersionedTransaction
 
 from chain.connection.opening import Connection
 from chain.errors import TransactionFailed
 from chain.localnet.server import serve
 from chain.money import spending
 from chain.money.client import Client
-from chain.money.spending import MAINNET_GENESIS, SpendingBudget, SpendingRefused, SpendingTerms, refusal
+from chain.money.spending import (
+    MAINNET_GENESIS,
+    Permitted,
+    SpendingBudget,
+    SpendingRefused,
+    SpendingTerms,
+    permitted,
+    refusal,
+)
+from chain.network.base import Simulation
 from chain.network.embedded import EmbeddedNetwork
+from chain.program import PROGRAM_ID
+from chain.program.addresses import Pdas, associated_token_account
 from chain.program.errors import ScoreNotImproved
 from chain.program.events import Bought
-from chain.program.instructions import AddVerifier, Buy, ClaimReview, Sell
+from chain.program.instructions import INSTRUCTIONS, AddVerifier, Buy, ClaimReview, Reject, Sell, Submit, instruction_of
+from chain.program.tokens import create_associated_token_account
 from chain.wallet import wallet
 from tests import local
 from tests.chain.commands.test_cli import chain, project_files, refused
@@ -97,7 +114,7 @@ def test_a_cap_holds_over_transactions_and_counts_what_they_took(connection: Con
     assert local.embedded_of(connection).transaction_count() == landed
     spent = client.budget.spent
     client.call(Sell(project.id, 9), miner)  # gains more than its fee
-    assert client.budget.spent == spent
+    assert client.budget.spent == spent + 5_000  # its fee is paid, and the gain pays for nothing else
     small = capped(connection, local.cost(0, 1) + 5_000)
     small.call(Buy(project.id, local.cost(0, 1)), miner)
     assert small.budget.spent == small.budget.terms.cap
@@ -105,7 +122,7 @@ def test_a_cap_holds_over_transactions_and_counts_what_they_took(connection: Con
         small.call(Buy(project.id, local.cost(1, 1)), miner)
 
 
-def test_what_came_to_nothing_is_given_back(connection: Connection) -> None:
+def test_what_may_still_land_stays_counted(connection: Connection) -> None:
     proposal, verifier = local.propose(connection), local.verifier_of(connection)
     other = local.propose(connection)
     embedded = local.embedded_of(connection)
@@ -121,7 +138,7 @@ def test_what_came_to_nothing_is_given_back(connection: Connection) -> None:
     client = Client(network, budget=SpendingBudget(SpendingTerms(cap=SOL)))
     with pytest.raises(ScoreNotImproved):
         client.approve(verifier, proposal, project, verified_score=2_600_000, metrics=metrics)
-    assert client.budget.spent == 0
+    assert client.budget.spent == 5_000  # it was handed over signed, and only the node says that it went no further
     open_ = Client(local.Watched(embedded, confirm=_interrupt), budget=SpendingBudget(SpendingTerms(cap=SOL)))
     with pytest.raises(KeyboardInterrupt):
         open_.call(Buy(project.id, 100_000), local.miner_of(connection))
@@ -255,3 +272,111 @@ class _Blind(local.Watched):
         self._rival.call(AddVerifier(second.pubkey()), authority)
         self._rival.call(ClaimReview(self._rival.proposal(self._proposal).id), second)
         return embedded.submit(tx, preflight=False)  # type: ignore[arg-type]
+
+
+# --- what the transaction permits, whatever the node says ---
+
+
+class Lying(local.Watched):
+    """A node whose simulations say that nothing leaves the wallet."""
+
+    def simulate(self, tx: VersionedTransaction, *, watch: Sequence[Pubkey] = ()) -> Simulation:
+        honest = super().simulate(tx, watch=watch)
+        same = {key: self._network.account(key) for key in watch}
+        return replace(honest, accounts=same if honest.error is None else {})
+
+
+def test_a_cap_bounds_what_the_transaction_permits_not_what_a_simulation_says(connection: Connection) -> None:
+    """The purchase may take 1.2 SOL; a simulation says 0, and the cap is 0.001."""
+    miner = local.stranger(connection, 2 * SOL)
+    budget = SpendingBudget(SpendingTerms(cap=1_000_000))
+    client = Client(Lying(connection.network), budget=budget)
+    with pytest.raises(SpendingRefused, match="may take"):
+        client.call(Buy(0, 1_200_000_000), miner)
+    assert connection.network.balance(miner.pubkey()) == 2 * SOL
+    assert budget.spent == 0
+
+
+def test_a_sale_just_before_does_not_take_more_than_the_cap(connection: Connection) -> None:
+    """The next token costs more than is left of what is offered, until somebody's sale makes it cheaper."""
+    whale, miner, project = local.stranger(connection), local.stranger(connection), connection.client.project(0)
+    rival = Client(connection.network)
+    rival.call(Buy(0, local.cost(0, 300)), whale)
+    offered = local.cost(300, 9) + local.BASE_PRICE + 300 * local.SLOPE
+    now = local.cost(300, 9) + 3_000_000  # what it takes at present, with rent and fee
+    network = local.Watched(connection.network, send=lambda: rival.call(Sell(0, 300), whale))
+    client = Client(network, budget=SpendingBudget(SpendingTerms(cap=now)))
+    before = connection.network.balance(miner.pubkey())
+    client.call(Buy(project.id, offered - 1), miner)
+    assert before - connection.network.balance(miner.pubkey()) <= client.budget.spent <= now
+
+
+def test_the_guard_fails_a_transaction_that_takes_more_than_was_set_aside(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that takes more than its interface says, behind a node that hides it."""
+    miner = local.stranger(connection)
+    monkeypatch.setattr(Client, "_permitted", lambda self, steps, payer: 0)
+    for network in (Lying(connection.network), Blind(connection.network)):
+        client = Client(network, budget=SpendingBudget(SpendingTerms(cap=10**8)))
+        before = connection.network.balance(miner.pubkey())
+        with pytest.raises(SpendingRefused, match=r"More than the 0\.000005000 SOL"):
+            client.call(Buy(0, local.cost(0, 5)), miner)
+        assert before - connection.network.balance(miner.pubkey()) in (0, 5_000)
+        assert client.budget.spent in (0, 5_000)
+
+
+class Blind(Lying):
+    """Its simulations succeed, and it sends without looking."""
+
+    def simulate(self, tx: VersionedTransaction, *, watch: Sequence[Pubkey] = ()) -> Simulation:
+        found = super().simulate(tx, watch=watch)
+        accounts = {key: self._network.account(key) for key in watch}
+        return replace(found, error=None, program_error=None, accounts=accounts)
+
+    def send(self, tx: VersionedTransaction) -> Signature:
+        assert isinstance(self._network, EmbeddedNetwork)
+        return self._network.submit(tx, preflight=False)
+
+
+KEY, STEP = Pubkey(bytes([7] * 32)), Keypair().pubkey()
+
+
+@pytest.mark.parametrize(
+    ("args", "ids", "lamports", "created"),
+    [
+        (Buy(0, 77), {}, 77, ["buyer_token_account"]),
+        (Sell(0, 5), {}, 0, []),
+        (AddVerifier(KEY), {}, 0, ["verifier_entry"]),
+        (
+            Submit(0, bytes(32), bytes(32), bytes(32), bytes(32), 1, 2, KEY),
+            {"proposal_id": 3},
+            0,
+            ["proposal", "proposal_escrow"],
+        ),
+        (ClaimReview(3), {}, 0, []),
+        (Reject(3, bytes(32), bytes(32)), {"project_id": 0}, 0, ["claimable"]),
+    ],
+)
+def test_what_an_instruction_permits(args: Any, ids: dict[str, int], lamports: int, created: list[str]) -> None:
+    step = instruction_of(PROGRAM_ID, args, KEY, **ids)  # type: ignore[arg-type]
+    kind = INSTRUCTIONS[type(args)]
+    addresses = {step.accounts[kind.index(name)].pubkey: spending.SPACES[name] for name in created}
+    assert permitted([step], KEY, PROGRAM_ID) == Permitted(lamports, addresses)
+    assert permitted([step], KEY, STEP) == Permitted(0, {})  # another program's
+
+
+def test_what_other_instructions_permit() -> None:
+    away = transfer(TransferParams(from_pubkey=KEY, to_pubkey=STEP, lamports=9))
+    home = transfer(TransferParams(from_pubkey=KEY, to_pubkey=KEY, lamports=9))
+    mint = Pdas(PROGRAM_ID).mint(0)
+    account = create_associated_token_account(KEY, STEP, mint)
+    found = permitted([away, home, account], KEY, PROGRAM_ID)
+    assert found == Permitted(9, {associated_token_account(STEP, mint): 165})
+
+
+def test_every_account_that_is_made_has_its_size() -> None:
+    assert {slot.name for kind in INSTRUCTIONS.values() for slot in kind.accounts if slot.created} == set(
+        spending.SPACES
+    )
+    assert all(not kind.pays or kind.pays in [f.name for f in fields(kind.args)] for kind in INSTRUCTIONS.values())

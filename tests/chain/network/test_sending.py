@@ -21,7 +21,7 @@ from chain.program.errors import InsufficientPayment
 from chain.program.events import Bought
 from chain.program.instructions import Buy
 from tests import local
-from tests.chain.network.test_rpc_faults import Node, Reply, epoch, refused, valued
+from tests.chain.network.test_rpc_faults import Node, Reply, epoch, ok, refused, valued
 
 SOL = 10**9
 
@@ -238,6 +238,8 @@ def test_a_node_that_lags_cannot_say_that_it_is_dead(node: Node, rpc: RpcNetwork
         if request["method"] == "getEpochInfo":
             assert request["params"][0]["commitment"] == "finalized"
             return epoch(1_000, slot=10)
+        if request["method"] in ("getBlockHeight", "getTransaction"):
+            return ok(1_000 if request["method"] == "getBlockHeight" else None)
         return (
             200,
             {},
@@ -257,7 +259,7 @@ def test_what_is_still_open_is_neither_done_nor_dead(
 ) -> None:
     node.reply = lambda request: epoch(1) if request["method"] == "getEpochInfo" else valued([None])
     confirm = RpcNetwork.confirm
-    monkeypatch.setattr(RpcNetwork, "confirm", lambda self, *what: confirm(self, *what, timeout=0.1))
+    monkeypatch.setattr(RpcNetwork, "confirm", lambda self, *what, **_: confirm(self, *what, timeout=0.1, final=True))
     with pytest.raises(NetworkUnreachable, match="may still land"):
         Client(rpc).outcome(Signature.default(), 10)
 

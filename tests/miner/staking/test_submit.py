@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from chain.connection.opening import Connection
-from chain.errors import InsufficientFunds
-from chain.network.base import FEE_PER_SIGNATURE
+from chain.errors import ChainError, InsufficientFunds, InvalidData, TransactionFailed
+from chain.money.client import Client
+from chain.network.base import FEE_PER_SIGNATURE, Account, Simulation, TransactionReceipt
+from chain.program import PROGRAM_ID
 from chain.program.addresses import associated_token_account
 from chain.program.errors import ZeroStake
 from chain.program.instructions import Buy
@@ -22,6 +25,8 @@ from miner.journal.journal import Journal
 from miner.staking import submit
 from miner.staking.submit import Offer, anchored_score, reconcile
 from tests import local
+from tests.chain import live
+from tests.chain.layout import encode_account
 from trainer.machine.hardware import Fingerprint
 
 MACHINE = Fingerprint("cpu", "test", 2, None, None, 1 << 30, "Linux", "0.32", "3.11.0")
@@ -267,3 +272,117 @@ def test_a_claim_is_the_chains_best_moved_by_the_gain(
 ) -> None:
     project = connection.client.project(0)
     assert anchored_score(project, local.convention(project), delta) == (Decimal(metric), score)
+
+
+# --- a node that forgets, and one that lies ---
+
+
+class Forgetful(local.Watched):
+    """A node that was restarted without its history: it knows of no transaction, only of the state."""
+
+    def confirm(self, signature: Signature, last_valid_block_height: int, **how: object) -> TransactionReceipt:
+        raise TransactionFailed(f"The transaction {signature} did not land; it never will.")
+
+    def transaction(self, signature: Signature) -> None:
+        return None
+
+
+def plenty(connection: Connection) -> None:
+    """Tokens for many stakes, so that only the client keeps a second one from being staked."""
+    connection.client.call(Buy(0, local.cost(0, 5 * local.STAKE)), local.miner_of(connection))
+
+
+def staked(connection: Connection) -> list[tuple[int, int]]:
+    client = Client(local.embedded_of(connection))
+    return [(proposal.id, proposal.stake) for proposal in client.proposals(0)]
+
+
+def test_a_stake_that_landed_is_not_staked_again(connection: Connection, journal: Journal) -> None:
+    """The node says that it never landed, and the next id is taken: by that very stake."""
+    plenty(connection)
+    connection.client = Client(Forgetful(connection.network))
+    assert make(connection, journal, offer(connection)) == 0
+    assert staked(connection) == [(0, local.STAKE)]
+    assert [s.proposal for s in reopened(journal).session.submissions] == [0]
+
+
+def test_no_two_tries_of_one_stake_can_land(connection: Connection, journal: Journal) -> None:
+    """Not even where the state is hidden as well: the second try fails on chain, for the tokens are fewer."""
+    plenty(connection)
+    embedded = local.embedded_of(connection)
+
+    class Hiding(Forgetful):
+        def account(self, key: Pubkey) -> Account | None:
+            return None if key == connection.client.pdas.proposal(0) else embedded.account(key)
+
+        def program_accounts(self, *what: object, **how: object) -> list[tuple[Pubkey, Account]]:
+            return []
+
+        def simulate(self, tx: VersionedTransaction, *, watch: Sequence[Pubkey] = ()) -> Simulation:
+            return replace(embedded.simulate(tx, watch=watch), error=None, program_error=None)
+
+        def send(self, tx: VersionedTransaction) -> Signature:
+            return embedded.submit(tx, preflight=False)
+
+    connection.client = Client(Hiding(embedded))
+    with pytest.raises(ChainError):
+        make(connection, journal, offer(connection))
+    assert staked(connection) == [(0, local.STAKE)]
+    assert len({line for line in journal.path.read_text().splitlines() if '"sent"' in line}) > 1
+
+
+def test_killed_after_the_stake_and_restarted_before_a_node_without_its_history(
+    connection: Connection, journal: Journal
+) -> None:
+    plenty(connection)
+    embedded = local.embedded_of(connection)
+
+    class Killing(local.Watched):
+        def send(self, tx: VersionedTransaction) -> Signature:
+            super().send(tx)
+            raise Killed
+
+    connection.client = Client(Killing(embedded))
+    with pytest.raises(Killed):
+        make(connection, journal, offer(connection))
+    connection.client = Client(Forgetful(embedded))
+    journal = reopened(journal)
+    assert settle(connection, journal) == 0
+    assert journal.session.pending is None
+    assert staked(connection) == [(0, local.STAKE)]
+
+
+def test_an_older_proposal_of_the_same_code_is_not_taken_for_this_one(connection: Connection, journal: Journal) -> None:
+    make(connection, journal, offer(connection))
+    what = offer(connection)
+    journal.append("intent", number=2, code_hash=what.code_hash.hex(), log_hash=what.log_hash.hex())
+    assert settle(connection, journal) is None
+    assert make(connection, journal, offer(connection)) == 1
+
+
+def test_a_proposal_that_cannot_be_read_stops_no_reconciliation_but_its_own(
+    connection: Connection, journal: Journal
+) -> None:
+    mine = local.propose(connection, code=offer(connection).code)
+    other = local.propose(connection, code=b"of somebody else")
+    home, broken = connection.home, 352  # the status
+    what = offer(connection)
+    journal.append("intent", number=1, code_hash=what.code_hash.hex(), log_hash=what.log_hash.hex())
+    for proposal, found in ((other, mine.id), (mine, None)):
+        data = bytearray(encode_account(proposal))
+        data[broken] = 9
+        live.put(home, (live.PDAS.proposal(proposal.id), bytes(data), PROGRAM_ID))
+        if found is not None:
+            session = Journal(home / "work" / "copy.jsonl")
+            session.append("session", seed=1, tag="t")
+            session.append("intent", number=1, code_hash=what.code_hash.hex(), log_hash=what.log_hash.hex())
+            assert settle(connection, session) == found
+            session.close()
+    with pytest.raises(InvalidData, match="cannot be read"):
+        settle(connection, journal)
+    assert journal.session.pending is not None
+    assert connection.client.proposals(0) == []
+    assert {entry.address for entry in connection.client.unreadable.values()} == {
+        live.PDAS.proposal(mine.id),
+        live.PDAS.proposal(other.id),
+    }
