@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
@@ -20,7 +21,6 @@ from solders.pubkey import Pubkey
 from chain.connection import config
 from chain.connection.config import Settings
 from chain.errors import ChainError, InsufficientFunds, NotFound
-from chain.irys.client import DEVNET, Endpoints, Irys, Role, artifact_tags
 from chain.irys.dataitem import DataItem, ItemId
 from chain.irys.node import RunningNode, serve
 from chain.money.client import Client
@@ -30,6 +30,9 @@ from chain.network.opening import connect
 from chain.program.instructions import AddVerifier, Initialize
 from chain.wallet import wallet
 from chain.wallet.passphrase import Source
+
+if TYPE_CHECKING:
+    from chain.irys.client import Endpoints, Irys, Role
 
 LOCAL_IRYS_PORT = 8908
 AUTHORITY, MINER, VERIFIER = "authority", "miner", "verifier"
@@ -56,6 +59,7 @@ class Connection:
         self.home = home
         self.settings = settings
         self.passphrases = passphrases
+        self._warn = warn
         program = self.settings["program_id"]
         self.network: Network = connect(
             self.settings.network,
@@ -71,20 +75,26 @@ class Connection:
         self.client = Client(self.network, budget=SpendingBudget(terms), priority_fee=self.settings["priority_fee"])
         self._node: RunningNode | None = None
         try:
-            url = irys or self.settings["irys"]
+            self._irys_url = irys or self.settings["irys"]
             if self.settings.network == "embedded":
-                self._node = None if url else serve(home / "irys", network=self.network)
+                self._node = None if self._irys_url else serve(home / "irys", network=self.network)
                 bootstrap(Client(self.network), home, passphrases)
-            url = self._node.url if self._node else url
-            endpoints = Endpoints(url, (url,)) if url else _endpoints(self.network, self.settings)
-            self.irys = Irys(endpoints, cache=home / "cache", report=lambda lie: warn(lie.problem))
         except BaseException:
             self.close()
             raise
 
+    @cached_property
+    def irys(self) -> Irys:
+        """The client of Irys, made when something first asks for it: most commands never do."""
+        from chain.irys.client import Endpoints, Irys
+
+        url = self._node.url if self._node else self._irys_url
+        endpoints = Endpoints(url, (url,)) if url else _endpoints(self.network, self.settings)
+        return Irys(endpoints, cache=self.home / "cache", report=lambda lie: self._warn(lie.problem))
+
     def close(self) -> None:
         """Give everything back; closing twice is harmless."""
-        if hasattr(self, "irys"):
+        if "irys" in self.__dict__:
             self.irys.close()
         if self._node:
             self._node.close()
@@ -133,6 +143,8 @@ class Connection:
 
         Only where a transaction may follow: SpendingRefused elsewhere.
         """
+        from chain.irys.client import artifact_tags
+
         self.client.budget.authorize(self.network)
         digest = hashlib.sha256(data).digest()
         item = DataItem.sign(key, data, tags=artifact_tags(role, digest, content_type, tags))
@@ -156,6 +168,8 @@ class Connection:
 
 
 def _endpoints(network: Network, settings: Settings) -> Endpoints:
+    from chain.irys.client import DEVNET, Endpoints
+
     local = Endpoints(f"http://127.0.0.1:{LOCAL_IRYS_PORT}", (f"http://127.0.0.1:{LOCAL_IRYS_PORT}",))
     other = local if network.is_local else DEVNET
     return Endpoints(settings["irys_uploader"] or other.uploader, settings["irys_gateways"] or other.gateways)
