@@ -16,7 +16,7 @@ from typing import Any
 
 from common.files import lock
 from common.jsonl import Jsonl, entries
-from miner.journal.run import RunRecord
+from miner.journal.run import ConfirmingRun, RunRecord
 from miner.proposers.base import Tried, decision
 from trainer.errors import TrainerError
 from trainer.project import hyperparameters
@@ -131,10 +131,9 @@ class Frontier:
 class Confirmation:
     """The test before a stake: the code of `commit` against the chain's best, `against`, with fresh runs of both.
 
-    `seed` draws the order, `holdout_seed` (hex) the holdout text; `noise` is the machine's record when it began. `runs`
-    are those of `trainer.judging.runs.ReplayRun`, as JSON, with the time `at` which each was recorded. `passed` is
-    None while
-    it is open; then `reason` says what decided, and the numbers are those of the comparison's last look in bpb.
+    `seed` draws the order, `holdout_seed` (hex) the holdout text; `noise` is the machine's record when it began.
+    `passed` is None while it is open; then `reason` says what decided, and the numbers are those of the comparison's
+    last look in bpb.
     """
 
     trial: int
@@ -144,7 +143,7 @@ class Confirmation:
     holdout_seed: str
     noise: dict[str, float]
     at: str
-    runs: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[ConfirmingRun] = field(default_factory=list)
     passed: bool | None = None
     reason: str = ""
     delta: float | None = None
@@ -238,7 +237,7 @@ class Session:
                     about = ("trial", "commit", "against", "seed", "holdout_seed", "noise", "at")
                     self.confirmations.append(Confirmation(**{name: event[name] for name in about}))
                 case "confirming_run":
-                    self.confirmations[-1].runs.append({**event["run"], "at": event["at"]})
+                    self.confirmations[-1].runs.append(ConfirmingRun.decode(event))
                 case "confirmed":
                     last = self.confirmations[-1]
                     last.passed, last.reason = event["passed"], event["reason"]

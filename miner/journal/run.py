@@ -1,4 +1,4 @@
-"""One run of a trial as the journal holds it: made of a `Run` here, encoded here and decoded here."""
+"""A run as the journal holds it, of a trial or of a confirming test: encoded and decoded here alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainer.judging.runs import ReplayRun
 from trainer.statistics import curve
 from trainer.statistics.comparison import Arm
 
@@ -84,6 +85,19 @@ class RunRecord:
         from trainer.measurement.run import Run
 
         return Run(self.arm, self.val_bpb, self.failure, self.detail, self.seconds, self.memory_mb, b"")
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmingRun:
+    """One run of a confirming test, as a verifier would attest to it, and when it was recorded."""
+
+    at: str
+    run: ReplayRun
+
+    @classmethod
+    def decode(cls, event: Mapping[str, Any]) -> ConfirmingRun:
+        """The run in a journal's event; KeyError or TypeError where it does not fit."""
+        return cls(str(event["at"]), ReplayRun.from_json(event["run"]))
 
 
 def _number(value: Any) -> float | None:

@@ -9,12 +9,9 @@ from chain.money import score
 from chain.projects.artifacts import fetch_project
 from common.files import write_atomic
 from miner.journal import about, journal, records
-from miner.journal.interop import network_state_json
 from miner.journal.sessions import SessionFolder
 from trainer.errors import TrainerError
 from trainer.project import task
-
-STATE = "network_state.json"
 
 
 def export(found: SessionFolder, directory: Path, state: str | None) -> list[Path]:
@@ -32,7 +29,7 @@ def export(found: SessionFolder, directory: Path, state: str | None) -> list[Pat
         ),
     }
     if state is not None:
-        texts[STATE] = state
+        texts[records.STATE] = state
     try:
         for name, text in texts.items():
             write_atomic(directory / name, text.encode())
@@ -47,7 +44,7 @@ def network_state(connection: Connection, project_id: int) -> str:
     artifacts = fetch_project(connection, project)
     parsed = task.read(artifacts)
     convention = score.infer(project.baseline_aggregate_score, parsed.baseline, minimize=parsed.minimize)
-    return network_state_json(
+    return records.network_state_json(
         project,
         convention,
         bundle_id=parsed.protocol.bundle_id,

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from miner.journal.journal import INTERRUPTED, Segment, Session, Submission, TrialRecord
-from miner.journal.run import LossCurve, RunRecord
+from miner.journal.run import ConfirmingRun, LossCurve, RunRecord
 
 WORDS = {"keep": "kept", "discard": "discarded", "crash": "crashed", "": "open"}  # decisions, as people read them
 THEIRS, DISPROVED = "another miner’s", "disproved"
@@ -210,7 +210,7 @@ def time_split(session: Session, budget: float | None = None) -> Time:
         else:
             sums["unsplit"] += run.seconds
     interrupted, idle, away = _outside(session)
-    confirming = math.fsum(float(run["seconds"]) for run in _confirming(session))
+    confirming = math.fsum(test.run.seconds for test in _confirming(session))
     return Time(**sums, confirming=confirming, interrupted=interrupted, idle=idle, away=away)
 
 
@@ -251,7 +251,7 @@ def _runs(session: Session) -> Iterator[tuple[str, RunRecord]]:
             yield trial.commit_of(run), run
 
 
-def _confirming(session: Session) -> list[Mapping[str, Any]]:
+def _confirming(session: Session) -> list[ConfirmingRun]:
     """Every run of a confirming test."""
     return [run for test in session.confirmations for run in test.runs]
 
@@ -271,7 +271,7 @@ def _outside(session: Session) -> tuple[float | None, float | None, float | None
         return None, None, None
     starts = [begin for begin in begins if begin is not None]
     ran = [(seconds_of(run.at), run.seconds) for _, run in _runs(session)]
-    ran += [(seconds_of(run["at"]), float(run["seconds"])) for run in _confirming(session)]
+    ran += [(seconds_of(test.at), test.run.seconds) for test in _confirming(session)]
     interrupted, idle, away = 0.0, 0.0, 0.0
     for segment, begin, following in zip(session.segments, starts, [*starts[1:], math.inf], strict=True):
         until = seconds_of(segment.end or segment.last) or begin

@@ -27,7 +27,7 @@ from chain.irys.dataitem import ItemId
 from chain.money import score
 from chain.program.accounts import Project
 from chain.projects.artifacts import ProjectArtifacts
-from miner.journal import interop
+from miner.journal import records
 from miner.journal.worktree import Workspace
 from trainer.errors import TrainerError
 from trainer.project import bundle
@@ -136,7 +136,7 @@ def lay_out(folder: Path, project: Project, parsed: Task, artifacts: ProjectArti
 
 def _network_state(project: Project, parsed: Task, where: Mapping[str, str]) -> str:
     spec = parsed.protocol
-    return interop.network_state_json(
+    return records.network_state_json(
         project,
         score.infer(project.baseline_aggregate_score, parsed.baseline, minimize=parsed.minimize),
         bundle_id=spec.bundle_id,

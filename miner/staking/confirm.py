@@ -92,7 +92,7 @@ def confirm(
                 noise=noise,
                 seed=current.seed,
                 view=view,
-                done=[ReplayRun.from_json(run) for run in current.runs],
+                done=[entry.run for entry in current.runs],
                 on_run=record,
             )
         bench.learn_noise([values(runs, Arm.INCUMBENT)])
@@ -110,7 +110,7 @@ def confirm(
 
 def evidence_of(done: Confirmation, policy: JudgePolicy) -> LookEvidence:
     """The comparison's last look of a confirmation that passed, from its record."""
-    runs = [ReplayRun.from_json(run) for run in done.runs]
+    runs = [entry.run for entry in done.runs]
     _, evidence = compared(runs, NoiseRecord.from_json(done.noise), policy, done.seed)
     assert evidence is not None
     return evidence

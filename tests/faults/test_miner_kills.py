@@ -53,7 +53,7 @@ class Session:
     def __init__(self, tiny_home: TinyHome, folder: Path, patches: Path) -> None:
         self.home = copied(tiny_home, folder / "home")
         self.command = [BIN / "miner", "run", "--proposer", "patches", "--patches", patches, "--home", self.home]
-        self.command += ["--submissions", "0", "--no-race"]
+        self.command += ["--submissions", "0", "--no-prune"]
         self.said = folder / "said.txt"
         self.lives = 0
 

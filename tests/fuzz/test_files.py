@@ -17,8 +17,6 @@ from chain.errors import InvalidData
 from chain.irys.funding import Deposit
 from common import baseline
 from common.baseline import InvalidBaseline
-from miner.journal import interop
-from miner.journal.interop import InvalidRecord
 from tests import local
 from tests.fuzz.mutate import TIME_LIMIT, fuzzed, mutated, mutated_json, mutated_json_text, outcome
 from tests.trainer.judging.cases import failing, replay_run, runs
@@ -122,9 +120,6 @@ def test_statements_that_are_signed_all_the_same(body: Any) -> None:
 BENCHMARK = json.loads(local.artifacts().benchmark)
 BASELINE = json.loads(local.artifacts().baseline_metrics)
 SAMPLES = json.loads((TESTS / "common" / "examples" / "samples.json").read_bytes())
-TRIALS = (TESTS / "miner" / "journal" / "examples" / "trials.jsonl").read_bytes()
-STATE = json.loads((TESTS / "miner" / "journal" / "examples" / "network_state.json").read_bytes())
-RESULTS = (TESTS / "miner" / "journal" / "examples" / "results.tsv").read_bytes()
 DEPOSIT = json.loads(Deposit(str(KEY.sign_message(b"x")), 5, 6, "payer", "address", "uploader", "devnet").dump())
 
 
@@ -141,30 +136,6 @@ def test_benchmarks(data: bytes) -> None:
 def test_baselines(data: bytes) -> None:
     value = outcome(InvalidBaseline, lambda: baseline.read(data, "val_bpb"))
     assert value is None or value.metric.is_finite()
-
-
-@fuzzed
-@given(mutated_json_text([json.loads(line) for line in TRIALS.splitlines()]) | mutated([TRIALS]))
-def test_trials(data: bytes) -> None:
-    found = outcome(InvalidRecord, lambda: interop.read_trials(data))
-    if found is not None:
-        assert interop.read_trials(interop.trials_text(found).encode()) == found
-
-
-@fuzzed
-@given(mutated_json_text([STATE]))
-def test_network_states(data: bytes) -> None:
-    found = outcome(InvalidRecord, lambda: interop.read_network_state(data))
-    if found is not None:
-        assert interop.read_network_state(interop.state_text(found).encode()) == found
-
-
-@fuzzed
-@given(mutated([RESULTS]))
-def test_results(data: bytes) -> None:
-    rows = outcome(InvalidRecord, lambda: interop.read_results(data))
-    if rows is not None:
-        assert len(interop.read_results(interop.results_text(rows).encode())) == len(rows)
 
 
 @fuzzed

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trainer.measurement.run import Run
 from trainer.statistics.comparison import Arm
+
+if TYPE_CHECKING:
+    from trainer.measurement.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,4 +50,6 @@ class ReplayRun:
 
     def as_run(self) -> Run:
         """What the comparison needs of it."""
+        from trainer.measurement.run import Run  # with all that measures, which reading a record does not need
+
         return Run(Arm(self.arm), self.charged(), self.failure, self.detail, self.seconds, None, b"")

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from miner.journal import interop, records
+import pytest
+
+from chain.money import score
+from chain.program import PROGRAM_ID
+from chain.program.accounts import Project
+from miner.journal import records
 from miner.journal.journal import TrialRecord
 from miner.journal.run import RunRecord
+from tests import local
 from trainer.statistics.comparison import Arm
 
 REQUIRED = {
@@ -128,5 +137,79 @@ def test_trials_jsonl() -> None:
 
 
 def test_no_trials() -> None:
-    assert records.results_tsv([]) == interop.HEADER + "\n"
+    assert records.results_tsv([]) == records.HEADER + "\n"
     assert records.trials_jsonl([], bundle_id="x", metric="y", direction="minimize") == ""
+
+
+EXAMPLES = Path(__file__).parent / "examples"  # as other clients write them
+
+
+def test_the_files_have_the_form_of_other_clients(project: Project) -> None:
+    theirs = [json.loads(line) for line in (EXAMPLES / "trials.jsonl").read_text().splitlines()]
+    ours = json.loads(records.trials_jsonl(TRIALS[1:2], bundle_id="a", metric="val_bpb", direction="minimize"))
+    for other in theirs:
+        assert ours.keys() - OPTIONAL == other.keys() - OPTIONAL
+    state = json.loads((EXAMPLES / "network_state.json").read_text())
+    assert state_of(project, score.Convention("reflected", 2_500_000)).keys() == state.keys()
+    assert records.results_tsv([]).splitlines() == (EXAMPLES / "results.tsv").read_text().splitlines()[:1]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    with local.connect(local.home_with_project(tmp_path_factory.mktemp("home"))) as connection:
+        return connection.client.project(0)
+
+
+def state_of(project: Project, convention: score.Convention, network: str = "devnet") -> dict[str, Any]:
+    text = records.network_state_json(
+        project,
+        convention,
+        bundle_id="armlx",
+        network=network,
+        program_id=str(PROGRAM_ID),
+        metric="val_bpb",
+        updated_at="2026-11-25T12:00:00Z",
+        min_improvement_bips=50,
+    )
+    document = json.loads(text)
+    assert isinstance(document, dict)
+    return document
+
+
+def test_the_state_of_a_project(project: Project) -> None:
+    live = replace(
+        project,
+        baseline_aggregate_score=2_667_000,
+        current_best_aggregate_score=3_342_544,
+        current_best_code_hash=b"\1" * 32,
+    )
+    reflected = score.Convention("reflected", 2_667_000)
+    assert state_of(live, reflected) == {
+        "schemaVersion": "1",
+        "source": "solana",
+        "protocolBundleId": "armlx",
+        "project_id": 0,
+        "cluster": "devnet",
+        "program_id": str(PROGRAM_ID),
+        "network_best_metric": 1.991456,
+        "aggregate_score_int256": "3342544",
+        "metric_scale": 1_000_000,
+        "metric_name": "val_bpb",
+        "direction": "minimize",
+        "code_origin": "currentBestCode",
+        "min_score_improvement_bips": 50,
+        "updated_at": "2026-11-25T12:00:00Z",
+    }
+    fresh = state_of(replace(live, current_best_code_hash=bytes(32)), reflected, "embedded")
+    assert (fresh["network_best_metric"], fresh["code_origin"], fresh["cluster"]) == (
+        2.667,
+        "repoSnapshot",
+        "localnet",
+    )
+    negated = replace(live, baseline_aggregate_score=-2_667_000, current_best_aggregate_score=-1_991_456)
+    document = state_of(negated, score.Convention("negated", -2_667_000), "mainnet")
+    assert (document["network_best_metric"], document["aggregate_score_int256"], document["cluster"]) == (
+        1.991456,
+        "-1991456",
+        "mainnet-beta",
+    )

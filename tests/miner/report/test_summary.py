@@ -9,6 +9,7 @@ import pytest
 
 from miner.journal.journal import Session
 from miner.report import summary
+from trainer.judging.runs import ReplayRun
 
 BASE, KEPT, WORSE, THEIRS = "b" * 40, "1" * 40, "2" * 40, "3" * 40
 
@@ -177,7 +178,8 @@ def test_an_interrupted_confirming_test_was_a_run() -> None:
     numbers = {"passed": True, "reason": "", "delta": 0.1, "low": None, "high": None, "p": None, "holdout_delta": None}
     over = {"event": "confirmed", "at": at(6), **numbers}
     assert summary.time_split(session(*begun, over, end(10, "interrupted", 600.0))).interrupted == 0
-    ran = {"event": "confirming_run", "at": at(6), "run": {"arm": "candidate", "seconds": 60.0}}
+    run = ReplayRun("candidate", 2.5, None, None, 60.0, "", "", "", None, None, None)
+    ran = {"event": "confirming_run", "at": at(6), "run": run.as_json()}
     time = summary.time_split(session(*begun, ran, end(10, "interrupted", 600.0)))
     assert (time.confirming, time.interrupted, time.idle) == (60, 240, 300)
     assert time.running == 300

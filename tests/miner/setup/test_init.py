@@ -18,7 +18,6 @@ from click.testing import CliRunner, Result
 from chain.program.instructions import ClaimReview
 from common import resources
 from miner.commands.main import main
-from miner.journal import interop
 from miner.setup import init, prepare, readiness
 from miner.setup.prepare import SetUp, SetupCommand
 from miner.setup.readiness import GIB, MachineFacts
@@ -86,8 +85,8 @@ def test_a_fresh_project_is_laid_out(home: Path, tmp_path: Path, monkeypatch: py
     assert (tree / init.DOT / "baseline-metrics.json").read_bytes() == sources.baseline_metrics
     # the snapshot has a protocol.json of its own, so the project's lies beside it
     assert (tree / init.DOT / "protocol.json").read_bytes() == sources.protocol
-    state = interop.read_network_state((tree / "network_state.json").read_bytes())
-    assert (state.project_id, state.network_best_metric, state.code_origin) == (0, 2.5, "repoSnapshot")
+    state = json.loads((tree / "network_state.json").read_text())
+    assert (state["project_id"], state["network_best_metric"], state["code_origin"]) == (0, 2.5, "repoSnapshot")
     # nobody was there to agree to anything
     assert [(entry["command"], entry["state"]) for entry in found["setup"]] == [
         ("uv sync", "declined"),
@@ -128,8 +127,8 @@ def test_the_best_code_is_a_commit_on_a_branch_of_its_own(home: Path, tmp_path: 
     assert git(tree, "diff", "--name-only", "autoresearch/snapshot") == ["train.py"]
     assert git(tree, "status", "--porcelain") == []
     assert (tree / "train.py").read_bytes() == better
-    state = interop.read_network_state((tree / "network_state.json").read_bytes())
-    assert (state.network_best_metric, state.code_origin) == (1.5, "currentBestCode")
+    state = json.loads((tree / "network_state.json").read_text())
+    assert (state["network_best_metric"], state["code_origin"]) == (1.5, "currentBestCode")
 
 
 def test_a_folder_with_something_in_it_is_refused(home: Path, tmp_path: Path) -> None:

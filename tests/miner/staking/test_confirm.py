@@ -163,7 +163,7 @@ def test_noise_is_learnt_from_the_incumbent_alone(tmp_path: Path, monkeypatch: p
     """A candidate was chosen for looking good, and may scatter as it likes."""
     found, _ = confirmed(tmp_path, lambda s, run: 2.5 if s == local.TRAIN else 1.0 + run, monkeypatch)
     (record,) = load_noise(tmp_path / "noise.json").values()
-    assert record.df == sum(run["arm"] == "incumbent" for run in found.runs) - 1
+    assert record.df == sum(entry.run.arm == "incumbent" for entry in found.runs) - 1
     assert record.sigma is not None
     assert record.sigma < 0.02
 

@@ -49,7 +49,7 @@ def test_a_gain_is_confirmed_and_then_claimed_as_measured(tmp_path: Path) -> Non
     assert sent["claimed_score"] == 2_500_000 + round(1e6 * (test.delta or 0))  # the best on chain, moved by the gain
     assert fake.events()[-2:] == ["intent", "submitted"]
     assert staking.candidate() is None  # it is on chain: once is enough
-    assert fake.machine.learnt == [[[run["val_bpb"] for run in test.runs if run["arm"] == "incumbent"]]]
+    assert fake.machine.learnt == [[[entry.run.val_bpb for entry in test.runs if entry.run.arm == "incumbent"]]]
 
 
 def test_what_is_not_confirmed_is_not_tried_again(tmp_path: Path) -> None:
