@@ -39,7 +39,7 @@ class Slow:
         self.rate = rate
         self.protocol = SimpleNamespace(execution=SimpleNamespace(training_seconds=budget))
 
-    def measure(self, arm: Arm, files: object, listen: Any) -> Run:
+    def measure(self, arm: Arm, files: object, listen: Any, **_: Any) -> Run:
         lines = [f"step {n:05d} ({10 * n}.0%) | loss: 3.0 | tok/sec: {self.rate:.0f}" for n in range(1, 10)]
         for line in lines:
             listen(line)
