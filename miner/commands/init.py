@@ -60,15 +60,15 @@ def init(
     variables. Each is shown first and runs only if you agree; nothing else of the project runs.
     """
     from common.terminal import View
-    from miner.setup import init as steps
     from miner.setup import readiness
+    from miner.setup.init import fetch, folder_name, lay_out, require_empty
     from trainer.project import task
 
     view = View(quiet=as_json)
     with open_connection(network, home, irys) as connection:
         account = connection.client.project(project)
-        folder = (folder or Path(steps.folder_name(account.token_symbol, project))).absolute()
-        steps.require_empty(folder)
+        folder = (folder or Path(folder_name(account.token_symbol, project))).absolute()
+        require_empty(folder)
         checked: list[CheckedArtifact] = []
 
         def tell(artifact: CheckedArtifact) -> None:
@@ -76,10 +76,10 @@ def init(
             view.say(artifact.line)
 
         with view.step("fetching and verifying artifacts"):
-            artifacts = steps.fetch(connection, account, tell)
+            artifacts = fetch(connection, account, tell)
         parsed = task.read(artifacts)
         where = {"network": connection.network.name, "program_id": str(connection.network.program_id)}
-        branch = steps.lay_out(folder, account, parsed, artifacts, where)
+        branch = lay_out(folder, account, parsed, artifacts, where)
     view.say(f"✓ work tree: {folder}, on branch {branch}")
     with view.step("checking this machine"):
         facts = readiness.read(parsed, home)

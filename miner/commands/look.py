@@ -50,14 +50,14 @@ def status(home: Path, network: str | None, project: int | None, session: str | 
     records. Nothing is locked and the chain is not queried. Use --session to see one that a newer session replaced.
     """
     from miner.journal import sessions
-    from miner.report.status import status as of
+    from miner.report.status import describe
 
     if session is not None:
         found = [sessions.choose(home, network=network, project=project, session=session)]
     else:
         every = sessions.find(home, network=network, project=project)
         found = [entry for entry in every if not entry.until]
-    shown = [of(entry) for entry in found]
+    shown = [describe(entry) for entry in found]
     text = "\n\n".join(text for _, text in shown) or f"No sessions in {home / 'work'}. Start one with `miner run`."
     answer(as_json, [document for document, _ in shown], text)
 
@@ -99,7 +99,7 @@ def report(
     from common.terminal import View
     from miner.journal import sessions
     from miner.report import material, page
-    from miner.report import png as picture
+    from miner.report.png import draw
 
     if png is not None:
         extras.need("matplotlib", "png", "--png")
@@ -114,7 +114,7 @@ def report(
     _write(output, document.encode())
     if png is not None:
         with view.step("drawing the chart"):
-            drawn = picture.progress(gathered.summary, gathered.about.token_name or found.name)
+            drawn = draw(gathered.summary, gathered.about.token_name or found.name)
         _write(png, drawn)
     if show and not webbrowser.open(output.absolute().as_uri()):
         view.say(f"Cannot open a browser here. The page is {output}.", style="yellow")
@@ -154,8 +154,7 @@ def export(
     """
     from chain.errors import ChainError
     from miner.journal import sessions
-    from miner.report.export import export as write
-    from miner.report.export import network_state
+    from miner.report.export import network_state, write_files
 
     found = sessions.choose(home, network=network, project=project, session=session)
     state = None
@@ -165,7 +164,7 @@ def export(
                 state = network_state(connection, found.project)
         except ChainError as error:
             raise ChainError(error.problem, f"{error.cure} --offline exports without network_state.json.") from error
-    paths = [str(path) for path in write(found, directory, state)]
+    paths = [str(path) for path in write_files(found, directory, state)]
     answer(as_json, {"session": found.name, "files": paths}, "\n".join(paths))
 
 

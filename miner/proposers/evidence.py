@@ -1,6 +1,6 @@
-"""What the history of trials says about the constants: moves between points of the search, and what crashed.
+"""What the history of trials says about the hyperparameters: moves between points of the search, and what crashed.
 
-A trial counts where it differs from its base in constants alone. Its gain is relative to its base, so bases are
+A trial counts where it differs from its base in hyperparameters alone. Its gain is relative to its base, so bases are
 linked by the gains of what was kept; what hangs on another root, such as the code of somebody else that was taken
 over in between, says nothing about levels here but its moves still do.
 """
@@ -66,7 +66,7 @@ def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> Sear
         if (
             before is None
             or trial.fingerprint == trial.base
-            or not _constants_alone(trial.source, trial.fingerprint, texts[trial.base])
+            or not _hyperparameters_alone(trial.source, trial.fingerprint, texts[trial.base])
         ):
             continue
         if trial.decision == "crash":
@@ -82,14 +82,14 @@ def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> Sear
 @lru_cache(maxsize=4096)  # the history comes again with every trial
 def _values(source: str) -> Values:
     try:
-        return {constant.name: constant.value for constant in hyperparameters.find(source)}
+        return {found.name: found.value for found in hyperparameters.find(source)}
     except InvalidBundle:
         return {}
 
 
 @lru_cache(maxsize=4096)
-def _constants_alone(source: str, fingerprint: str, base: str) -> bool:
-    """Whether setting the base's constants to those of `source` gives its code."""
+def _hyperparameters_alone(source: str, fingerprint: str, base: str) -> bool:
+    """Whether setting the base's hyperparameters to those of `source` gives its code."""
     known, values = _values(base), _values(source)
     if known.keys() != values.keys() or any(type(known[name]) is not type(values[name]) for name in known):
         return False
@@ -102,7 +102,7 @@ def allowed(candidate: Values, evidence: SearchHistory) -> bool:
     1. A divisibility A % B == 0 between two integers that held in everything that ran and was broken by a crash
        that changed A or B must hold.
     2. A crash that no such relation explains forbids going as far as it went: to change, in the same direction
-       and at least as far, every constant that it changed.
+       and at least as far, every hyperparameter that it changed.
     """
     for before, after in evidence.crashed:
         changed = [name for name in after if before.get(name) != after[name]]
@@ -117,7 +117,7 @@ def allowed(candidate: Values, evidence: SearchHistory) -> bool:
 
 
 def _relations(ran: Sequence[Values]) -> list[tuple[str, str]]:
-    """The pairs (A, B) of integer constants, A % B == 0 in everything that ran."""
+    """The pairs (A, B) of integer hyperparameters, A % B == 0 in everything that ran."""
     first = ran[0]
     names = [name for name, value in first.items() if type(value) is int and value > 0]
     pairs = [(a, b) for a in names for b in names if a != b and first[b] != 1 and _related(a, b)]

@@ -1,4 +1,4 @@
-"""The constants of a script as dimensions of a search: which may turn, on what scale, how eagerly.
+"""The hyperparameters of a script as dimensions of a search: which may turn, on what scale, how eagerly.
 
 Every number has a coordinate in which a step of one is a doubling, so that learning rates, widths and shares can
 be searched alike:
@@ -31,8 +31,8 @@ _PATTERNS = ("L", "SL", "SSL", "SSSL", "SSSSL")
 _SHARE_UNIT = 0.05
 _SMALL = 16  # below this an integer moves in ones, unless its role is a size
 
-# What moves first: the words that name a constant's role, its weight, and its scale where the name tells. Learning
-# rates and batch size move val_bpb most within a fixed time, the rest of the schedule and the shape next.
+# What moves first: the words that name a hyperparameter's role, its weight, and its scale where the name tells.
+# Learning rates and batch size move val_bpb most within a fixed time, the rest of the schedule and the shape next.
 _ROLES: tuple[tuple[tuple[str, ...], float, Scale | None], ...] = (
     (("WARMUP", "DROPOUT"), 1.0, "share"),
     (("FINAL",), 1.0, "share"),
@@ -51,7 +51,7 @@ _ROLES: tuple[tuple[tuple[str, ...], float, Scale | None], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """A constant that may turn: its present value, weight and scale; `choices` only where there is no order."""
+    """A hyperparameter that may turn: its present value, weight and scale; `choices` only where there is no order."""
 
     name: str
     value: Value
@@ -75,7 +75,7 @@ class Dimension:
         return math.log2(number) if number > 0 else None
 
     def at(self, coordinate: float) -> Value:
-        """The nearest value at a coordinate that the constant's kind and role allow."""
+        """The nearest value at a coordinate that the hyperparameter's kind and role allow."""
         if self.scale == "choice":
             return self.choices[min(max(round(coordinate), 0), len(self.choices) - 1)]
         coordinate = min(max(coordinate, -60.0), 60.0)
@@ -93,10 +93,10 @@ class Dimension:
 
 
 def dimensions(source: str) -> list[Dimension]:
-    """The dimensions of a script, in the order of its constants."""
+    """The dimensions of a script, in the order of its hyperparameters."""
     found = []
-    for constant in hyperparameters.find(source):
-        dimension = None if _FIXED.search(constant.name) else _dimension(constant, source)
+    for hyperparameter in hyperparameters.find(source):
+        dimension = None if _FIXED.search(hyperparameter.name) else _dimension(hyperparameter, source)
         if dimension is not None:
             found.append(dimension)
     return found
@@ -114,8 +114,8 @@ def point(dims: list[Dimension], values: Mapping[str, Value]) -> tuple[float, ..
     return tuple(found)
 
 
-def _dimension(constant: Hyperparameter, source: str) -> Dimension | None:
-    name, value = constant.name, constant.value
+def _dimension(hyperparameter: Hyperparameter, source: str) -> Dimension | None:
+    name, value = hyperparameter.name, hyperparameter.value
     weight, scale = next(((w, s) for words, w, s in _ROLES if any(word in name for word in words)), (0.5, None))
     if isinstance(value, bool):
         return Dimension(name, value, weight, "choice", choices=(False, True))
@@ -126,7 +126,7 @@ def _dimension(constant: Hyperparameter, source: str) -> Dimension | None:
     if value < 0:
         return None
     if isinstance(value, int):
-        return _whole(name, value, weight, scale, source[slice(*constant.span)])
+        return _whole(name, value, weight, scale, source[slice(*hyperparameter.span)])
     # A fraction stays a fraction, except a rate, whose size means nothing by itself.
     share = 0 < value < 1 and not (weight == 8.0 or "DECAY" in name)
     most = (1.0 if "DOWN" in name else 0.95) if share or scale == "share" else math.inf

@@ -1,10 +1,11 @@
-"""`tune`: searches the constants of train.py, offline. What it does, first that applies:
+"""`tune`: searches the hyperparameters of train.py, offline. What it does, first that applies:
 
-1. Further: what was kept last and came of turning constants is turned as far again.
-2. While there are fewer than ten results: one of the constants that matter most (rates, batch, shape, warm-down) by
-   a factor of two, up or down, the one that promises most on a surface drawn from what is known (`surface`).
-3. After that, by lot: a joint draw of a few constants by Optuna's multivariate TPE (`study`); the best of the
-   mean surface, all constants at once; or the best one to three constants of a drawn surface.
+1. Further: what was kept last and came of turning hyperparameters is turned as far again.
+2. While there are fewer than ten results: one of the hyperparameters that matter most (rates, batch, shape,
+   warm-down) by a factor of two, up or down, the one that promises most on a surface drawn from what is known
+   (`surface`).
+3. After that, by lot: a joint draw of a few hyperparameters by Optuna's multivariate TPE (`study`); the best of the
+   mean surface, all hyperparameters at once; or the best one to three hyperparameters of a drawn surface.
 
 Never proposed: what was tried (up to comments and formatting), and what crashes speak against (`evidence`). All
 of it follows from the seed, the trial's number and the history, so a session that starts again proposes the same.
@@ -30,8 +31,8 @@ EARLY = 10  # results until joint draws begin
 MAIN = 3.0  # weight of what is turned before that: rates, batch, shape, warm-down
 REACH = 1.0  # the longest step along one dimension, in doublings
 JOINT, ALL = 0.15, 0.4  # shares of TPE's draws and of the mean surface's best
-_FEW = 4  # constants in one joint draw
-_MOST = (1, 2, 3)  # constants at once on a drawn surface
+_FEW = 4  # hyperparameters in one joint draw
+_MOST = (1, 2, 3)  # hyperparameters at once on a drawn surface
 _ATTEMPTS = 60  # drawn surfaces until nothing is taken to be left
 
 
@@ -44,11 +45,11 @@ class Tune:
         self._seed = seed
 
     def propose(self, context: Context) -> Candidate | None:
-        """The next setting of the constants, or None where nothing untried is left within reach."""
+        """The next setting of the hyperparameters, or None where nothing untried is left within reach."""
         dims = space.dimensions(context.source)
         if not dims:
             return None
-        values = {constant.name: constant.value for constant in hyperparameters.find(context.source)}
+        values = {found.name: found.value for found in hyperparameters.find(context.source)}
         dims = [d for d in dims if d.coordinate(values[d.name]) is not None]
         origin = space.point(dims, values)
         if origin is None:

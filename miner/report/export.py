@@ -14,7 +14,7 @@ from trainer.errors import TrainerError
 from trainer.project import task
 
 
-def export(found: SessionFolder, directory: Path, state: str | None) -> list[Path]:
+def write_files(found: SessionFolder, directory: Path, state: str | None) -> list[Path]:
     """Write the files into `directory`; `state` is the text of network_state.json, None leaves it out."""
     session, facts = journal.read(found.journal), about.load(found.folder)
     if not facts.bundle_id:

@@ -11,7 +11,7 @@ from miner.report.summary import Summary
 _KEEP, _MARK, _RUN, _CRASH, _THEIRS, _OPEN = "#0a7560", "#9a9ca3", "#c3c4c9", "#b23a2e", "#a1620a", "#3d5a98"
 
 
-def progress(summary: Summary, title: str) -> bytes:
+def draw(summary: Summary, title: str) -> bytes:
     """A PNG of 1600 x 800 pixels: val_bpb over trials."""
     import numpy
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -19,7 +19,7 @@ from trainer.errors import TrainerError
 SEGMENTS = 3  # of the last starts that are shown
 
 
-def status(found: SessionFolder) -> tuple[dict[str, Any], str]:
+def describe(found: SessionFolder) -> tuple[dict[str, Any], str]:
     """A session as a JSON document and as text; one whose journal is damaged says so in `problem`."""
     where = {"session": found.name, "folder": str(found.folder), "network": found.network, "project": found.project}
     try:

@@ -201,7 +201,7 @@ def test_the_range_of_the_chart_shows_what_is_usual(made: Summary, beyond: list[
     low, high = chart.value_range(made)
     assert [p.number for p in made.points if p.value is not None and not low <= p.value <= high] == beyond
     assert all(low < value < high for value in BASELINE)
-    assert png.progress(made, "few").startswith(b"\x89PNG")
+    assert png.draw(made, "few").startswith(b"\x89PNG")
 
 
 def test_single_runs_of_a_shown_trial_are_shown() -> None:
@@ -277,7 +277,7 @@ def test_printable(text: str, expected: str) -> None:
 
 
 def test_the_chart_as_png(gathered: Material) -> None:
-    drawn = png.progress(gathered.summary, "costs $5 and $\\frac{1}{$")
+    drawn = png.draw(gathered.summary, "costs $5 and $\\frac{1}{$")
     assert drawn.startswith(b"\x89PNG\r\n\x1a\n")
     assert struct.unpack(">II", drawn[16:24]) == (1600, 800)
 
