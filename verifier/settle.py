@@ -5,7 +5,8 @@
 - Every step is in `settlement.jsonl` beside the attestation: an intent with its signature before it is
   sent, the result once it is known. A send that failed is never recorded as done; what an interrupted
   settlement sent is looked up before anything else is sent.
-- LockActive on a release is recorded and the lock left to lapse: the stake is safe either way.
+- LockActive on a release is recorded and the lock left to lapse. Either way the stake stays in escrow, for the next
+  review or, 7 days after the submission, for whoever has the proposal expire.
 
 `next_step` decides, as a pure function; the rest does what it says.
 """

@@ -61,7 +61,8 @@ def claim(home: Path, network: str, as_json: bool, keypair: str | None, proposal
 def release(home: Path, network: str, as_json: bool, keypair: str | None, proposal_id: int) -> None:
     """Release a review, so that others can claim it.
 
-    Once the 24 hours of its lock are over, anyone may release it.
+    The stake stays in escrow: a later review settles it, and 7 days after submission anyone may expire it, which
+    slashes it. Once the 24 hours of its lock are over, anyone may release a review.
     """
     from chain.connection.opening import VERIFIER
     from chain.program.instructions import ReleaseReview

@@ -183,7 +183,7 @@ class ClaimReview:
 
 @_accounts("cranker s, proposal w")
 class ReleaseReview:
-    """Make a proposal in review pending again."""
+    """Make a proposal in review pending again; its stake stays in escrow."""
 
     proposal_id: U64
 

@@ -126,6 +126,12 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.IntRange(min=1),
             help="Stake at most this many tokens in this session.",
         ),
+        grouped(
+            STOPPING,
+            "--accept-loss",
+            is_flag=True,
+            help="Submit even if the expected value is negative: a proposal's rent is never returned.",
+        ),
         grouped(STOPPING, "--dry-run", is_flag=True, help="Stop at the first confirmed improvement; do not submit it."),
         click.option(
             "--prune/--no-prune",
@@ -163,6 +169,7 @@ def run(
     stagnation: int | None,
     submissions: int,
     max_stake: int | None,
+    accept_loss: bool,
     dry_run: bool,
     prune: bool,
     min_confidence: float,
@@ -191,6 +198,7 @@ def run(
         stake=who["stake"],
         max_stake=max_stake,
         min_confidence=min_confidence,
+        accept_loss=accept_loss,
         dry_run=dry_run,
     )
     connection = open_connection(network, home, irys)

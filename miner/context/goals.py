@@ -18,6 +18,7 @@ class Goals:
 
     stagnation: trials in a row without a kept one. max_spend in lamports, stake and max_stake in tokens.
     min_confidence: how sure the confirming test must be that the code beats the chain's best before it is staked on.
+    accept_loss: stake also where the expected value is negative.
     """
 
     max_trials: int | None = None
@@ -28,6 +29,7 @@ class Goals:
     max_stake: int | None = None
     max_spend: int | None = None
     min_confidence: float = 0.99
+    accept_loss: bool = False
     dry_run: bool = False
 
 

@@ -4,15 +4,18 @@ A verifier runs its own comparison with its own runs on its own machine. What it
 was seen here: its delta is Gaussian about ours, with the variance of both estimates, so a gain that only just
 cleared the bar here is far from sure to clear it there.
 
-The three ends, and what each is worth to the miner in lamports:
+A proposal ends in one of two ways, whatever a first verifier makes of it:
 
 - approved: the stake comes back and the reward is minted, at the price of the newest token on the curve;
-- released: the stake comes back when the proposal expires at the latest, nothing is won;
-- rejected: the stake is slashed.
+- slashed: it is rejected, or nobody settles it within 7 days and somebody has it expire.
+
+A release is no end. The stake stays in escrow, and another verifier may review the proposal, with the same chances:
+how likely that is follows from how many of the project's proposals were settled and how many expired. The rent of a
+submission's accounts and its fees are paid in any case, and nothing returns them.
 
 The reward per approval is not documented; it is the mean of what the project's approvals minted so far, and
-unknown before the first. Fees are paid in any case. A token's worth moves with the supply, and selling moves it:
-the figure says whether to stake, it is no forecast.
+unknown before the first. A token's worth moves with the supply, and selling moves it: the figure says whether to
+stake, it is no forecast.
 """
 
 from __future__ import annotations
@@ -29,41 +32,68 @@ VERIFIER_RUNS = (6, 3)  # incumbent and candidate runs of a verifier's usual las
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """A project's economy now: `price` (lamports) of its newest token, approvals so far and what they minted."""
+    """A project's economy now: `price` (lamports) of its newest token; its proposals that were approved, rejected and
+    expired; the tokens that approvals `minted`."""
 
     price: int
-    approvals: int
-    minted: int
+    approved: int = 0
+    rejected: int = 0
+    expired: int = 0
+    minted: int = 0
 
     @property
     def reward(self) -> float | None:
         """Mean tokens minted per approval; None before the first."""
-        return self.minted / self.approvals if self.approvals else None
+        return self.minted / self.approved if self.approved else None
+
+    @property
+    def settled(self) -> float:
+        """The chance that a pending proposal is settled before it expires, by Laplace's rule of succession."""
+        settled = self.approved + self.rejected
+        return (settled + 1) / (settled + self.expired + 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Chances of the three ends and the stake's expected value in lamports (None while the reward is unknown)."""
+    """The chances of a review's three outcomes and what the ends are worth.
+
+    `approved` and `rejected` are one review's, `again` is the chance of another review after a release. In lamports:
+    the `reward` expected (None while unknown), the part of the stake that is expected to be `slashed`, `rent`, `fees`.
+    """
 
     approved: float
     rejected: float
-    value: float | None
+    again: float
+    reward: float | None
+    slashed: float
+    rent: int
+    fees: int
 
     @property
     def released(self) -> float:
         return max(0.0, 1.0 - self.approved - self.rejected)
 
+    @property
+    def value(self) -> float | None:
+        """Expected lamports; None while the reward is unknown."""
+        return None if self.reward is None else self.reward - self.slashed - self.rent - self.fees
+
     def text(self) -> str:
-        """One line for people."""
-        worth = "its reward is not known yet" if self.value is None else f"expected value {self.value:+,.0f} lamports"
+        """The chances and the terms of the value, in one line for people."""
+        reward = "reward unknown" if self.reward is None else f"reward {self.reward:,.0f}"
+        worth = "unknown" if self.value is None else f"{self.value:+,.0f} lamports"
         return (
-            f"a verifier would approve with {self.approved:.0%}, release with {self.released:.0%}, "
-            f"reject with {self.rejected:.1%}; {worth}"
+            f"a verifier would approve with {self.approved:.0%}, reject with {self.rejected:.1%}, release with "
+            f"{self.released:.0%} (then {self.again:.0%} are reviewed again; the others expire and are slashed); "
+            f"expected value {worth}: {reward} − slashed stake {self.slashed:,.0f} − rent {self.rent:,} − "
+            f"fees {self.fees:,}"
         )
 
 
-def outlook(seen: LookEvidence, policy: JudgePolicy, market: Market, *, stake: int, fees: int) -> Outlook:
-    """What staking `stake` tokens on a gain confirmed by `seen` promises; `fees` in lamports, paid in any case."""
+def outlook(
+    seen: LookEvidence, policy: JudgePolicy, market: Market, *, stake: int, rent: int = 0, fees: int = 0
+) -> Outlook:
+    """What staking `stake` tokens on a gain confirmed by `seen` promises; `rent` and `fees` in lamports."""
     incumbent, candidate = VERIFIER_RUNS
     theirs = math.sqrt(1 / incumbent + 1 / candidate)
     ours = math.sqrt(1 / seen.incumbent_runs + 1 / seen.candidate_runs)
@@ -74,18 +104,26 @@ def outlook(seen: LookEvidence, policy: JudgePolicy, market: Market, *, stake: i
     gain = seen.delta - policy.comparison.margin
     approved = _above(gain, bar, spread)
     rejected = 1.0 - _above(gain, doubt, spread)
-    value = None
-    if market.reward is not None:
-        value = approved * market.reward * market.price - rejected * stake * market.price - fees
-    return Outlook(approved, rejected, value)
+    again = market.settled
+    # One review after the other until one is no release, or none comes: a geometric series.
+    in_the_end = approved / (1 - max(0.0, 1 - approved - rejected) * again)
+    return Outlook(
+        approved,
+        rejected,
+        again,
+        None if market.reward is None else in_the_end * market.reward * market.price,
+        (1 - in_the_end) * stake * market.price,
+        rent,
+        fees,
+    )
 
 
-def verdict(seen: LookEvidence, found: Outlook, *, min_confidence: float) -> str:
+def verdict(seen: LookEvidence, found: Outlook, *, min_confidence: float, accept_loss: bool = False) -> str:
     """Why not to stake, in words; "" to go on. An unknown reward is no reason: somebody has to be first."""
     if seen.confidence < min_confidence:
         return f"confidence {seen.confidence:.4f} is below --min-confidence {min_confidence:g}"
-    if found.value is not None and found.value <= 0:
-        return f"it does not pay: {found.text()}"
+    if not accept_loss and found.value is not None and found.value <= 0:
+        return f"it does not pay: expected value {found.value:+,.0f} lamports (--accept-loss submits it all the same)"
     return ""
 
 

@@ -6,20 +6,19 @@ beyond the owner's limits. What is decided is in the journal, and is not decided
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
-from chain.network.base import FEE_PER_SIGNATURE
 from chain.program.accounts import ProposalStatus
 from common.files import write_atomic
 from miner.context import goals
 from miner.context.context import SessionContext
 from miner.journal.journal import Confirmation, TrialRecord
 from miner.staking import confirm, outlook, submit
+from miner.staking.cost import submission_cost
 from trainer.errors import EnvironmentNotReady
 from trainer.judging.policy import JudgePolicy
 from trainer.statistics.comparison import Arm
-
-_SIGNATURES = 3  # of the transactions that a submission sends at most: buy, submit, one more to spare
 
 
 class Staking:
@@ -89,23 +88,27 @@ class Staking:
         context = self._context
         if context.rejections:
             return "a proposal of this session was rejected: look into it, then start again to submit"
-        client, seen = context.connection.client, confirm.evidence_of(done, policy)
-        supply = client.supply(context.project)
-        approved = context.follower.proposals(ProposalStatus.APPROVED)
+        client, project, stake = context.connection.client, context.project, context.goals.stake
+        seen = confirm.evidence_of(done, policy)
+        ended = Counter(proposal.status for proposal in context.follower.proposals())
         market = outlook.Market(
-            context.project.base_price + context.project.slope * max(0, supply - 1),
-            len(approved),
-            context.project.miner_pool_minted,
+            project.base_price + project.slope * max(0, client.supply(project) - 1),
+            ended[ProposalStatus.APPROVED],
+            ended[ProposalStatus.REJECTED],
+            ended[ProposalStatus.EXPIRED],
+            project.miner_pool_minted,
         )
-        lacking = max(0, context.goals.stake - client.tokens(context.project, context.wallet.pubkey()))
-        fees = _SIGNATURES * FEE_PER_SIGNATURE
-        found = outlook.outlook(seen, policy, market, stake=context.goals.stake, fees=fees)
+        cost = submission_cost(
+            client, context.wallet.pubkey(), project, stake=stake, recipient=context.reward_recipient
+        )
+        found = outlook.outlook(seen, policy, market, stake=stake, rent=cost.rent, fees=cost.fees)
         context.dashboard.say(f"  confirmed: {done.delta:+.6f} [{done.low:+.6f}, {done.high:+.6f}]; {found.text()}")
-        return outlook.verdict(seen, found, min_confidence=context.goals.min_confidence) or goals.affordable(
-            context.goals,
-            spent=context.session.spent,
-            staked=context.session.staked,
-            cost=submit.price(context.project, supply, lacking) + fees,
+        # On a local network nothing is real: it is for practice, and the outlook is shown for that.
+        accept_loss = context.goals.accept_loss or client.network.is_local
+        return outlook.verdict(
+            seen, found, min_confidence=context.goals.min_confidence, accept_loss=accept_loss
+        ) or goals.affordable(
+            context.goals, spent=context.session.spent, staked=context.session.staked, cost=cost.total
         )
 
     def _send(self, won: TrialRecord, done: Confirmation) -> None:

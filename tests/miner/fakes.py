@@ -9,11 +9,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from solders.hash import Hash
+from solders.instruction import Instruction
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
 
 from chain.errors import ChainError
 from chain.money.score import Convention
+from chain.network.base import FEE_PER_SIGNATURE, Blockhash
 from chain.program.accounts import ProposalStatus
 from miner.context.context import SessionContext
 from miner.context.goals import Goals
@@ -101,6 +105,24 @@ class Machine:
         return self.measure(Arm.CANDIDATE, files, say)
 
 
+@dataclass(slots=True)
+class Wallet:
+    """The network as a wallet sees it: a submission takes `rent` and a fee from it."""
+
+    rent: int = 0
+    is_local: bool = False
+
+    def latest_blockhash(self) -> Blockhash:
+        return Blockhash(Hash.default(), 1)
+
+    def balance(self, _: Pubkey) -> int:
+        return 10**9
+
+    def simulate(self, _: VersionedTransaction, *, watch: Sequence[Pubkey]) -> Any:
+        after = SimpleNamespace(lamports=10**9 - self.rent - FEE_PER_SIGNATURE)
+        return SimpleNamespace(accounts=dict.fromkeys(watch, after))
+
+
 class Chain:
     """A project, its proposals and a wallet's tokens: client and follower of the chain. `down` answers nobody."""
 
@@ -112,6 +134,7 @@ class Chain:
             current_best_aggregate_score=2_500_000,
             current_best_code_hash=bytes(32),
             current_best_miner=Pubkey.default(),
+            mint=Pubkey.default(),
             base_price=1000,
             slope=1,
             miner_pool_minted=0,
@@ -119,6 +142,7 @@ class Chain:
         self.statuses: dict[int, ProposalStatus] = {}
         self.sent: list[dict[str, Any]] = []
         self.held, self.down = 10, False
+        self.network = Wallet()
         self.before_look: Callable[[], None] = lambda: None
 
     def refresh(self) -> None:
@@ -135,6 +159,15 @@ class Chain:
 
     def tokens(self, *_: Any) -> int:
         return self.held
+
+    def config(self) -> Any:
+        return SimpleNamespace(next_proposal_id=len(self.sent))
+
+    def instruction(self, args: object, signer: Pubkey, **_: Any) -> Instruction:
+        return Instruction(Pubkey.default(), b"", [])
+
+    def fee_bound(self, *_: Any) -> int:
+        return FEE_PER_SIGNATURE
 
     def submit(self, *_: Any, **sent: Any) -> Any:
         number = len(self.sent)
@@ -178,6 +211,7 @@ class Fake:
         )
         connection = SimpleNamespace(
             client=self.chain,
+            network=self.chain.network,
             settings={"max_spend": None},
             publish=lambda *_: (bytes(32), bytes(32)),
         )

@@ -22,7 +22,8 @@ Pure: no file, clock, process or socket. The rules, in the order in which they a
 6.  What is left is an **approve**, provided that the anchored score is above the best on chain after
     rounding to the chain's six decimals; else it is a **reject** for no improvement.
 
-Release is the answer in doubt: it costs the miner nothing but time. Nothing rests on a single run.
+Release is the answer in doubt. It slashes nothing by itself, and it gives nothing back: the stake stays in escrow until
+a review settles the proposal, or until it expires. Nothing rests on a single run.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ SEEN = LookEvidence(
     candidate_runs=3,
     noisier=False,
 )
-MARKET = Market(price=200_000, approvals=4, minted=4)
+MARKET = Market(price=200_000, approved=4, minted=4)
+LIVE = Market(price=224_000, approved=1, minted=1)  # the live project's figures
 
 
 def test_chances_are_those_of_a_simulated_verifier() -> None:
@@ -64,8 +65,45 @@ def test_the_value_weighs_reward_slash_and_fees(
     assert bool(verdict(SEEN, found, min_confidence=0.9)) is not positive
 
 
+@pytest.mark.parametrize(
+    ("delta", "market", "value"),
+    [
+        # Surely approved: a token of 224,000 lamports, for a rent of 5,400,960 and fees of 5,000.
+        (10 * SIGMA, LIVE, -5_181_960),
+        (-10 * SIGMA, LIVE, -224_000 - 5_405_960),  # surely rejected
+    ],
+)
+def test_what_a_submission_costs_is_in_its_value(delta: float, market: Market, value: int) -> None:
+    found = outlook(replace(SEEN, delta=delta), JudgePolicy(), market, stake=1, rent=5_400_960, fees=5_000)
+    assert found.value == pytest.approx(value, abs=1)
+    assert f"expected value {value:+,.0f} lamports" in found.text()
+    assert "rent 5,400,960" in found.text()
+    assert "does not pay" in verdict(SEEN, found, min_confidence=0.9)
+    assert verdict(SEEN, found, min_confidence=0.9, accept_loss=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("expired", "again"),
+    [(0, 0.8), (1, 4 / 6), (3, 0.5), (996, 4 / 1001)],
+)
+def test_a_release_is_reviewed_again_or_expires(expired: int, again: float) -> None:
+    """Where nobody settles what was released, it is slashed as if it had been rejected."""
+    market = replace(MARKET, approved=2, rejected=1, minted=2, expired=expired)
+    found = outlook(replace(SEEN, delta=1.5 * SIGMA), JudgePolicy(), market, stake=7)
+    assert found.again == pytest.approx(again)
+    assert found.released > 0.1
+    rng, approved = random.Random(1), 0
+    for _ in range(20_000):
+        review = rng.random()
+        while review >= found.approved + found.rejected and rng.random() < found.again:
+            review = rng.random()
+        approved += review < found.approved
+    assert found.reward == pytest.approx(approved / 20_000 * market.price, rel=0.03)
+    assert found.slashed == pytest.approx((1 - approved / 20_000) * 7 * market.price, rel=0.03)
+
+
 def test_an_unknown_reward_is_no_reason_but_low_confidence_is() -> None:
-    found = outlook(SEEN, JudgePolicy(), Market(1000, 0, 0), stake=1, fees=5000)
+    found = outlook(SEEN, JudgePolicy(), Market(1000), stake=1, fees=5000)
     assert found.value is None
     assert verdict(SEEN, found, min_confidence=0.99) == ""
     assert "--min-confidence" in verdict(SEEN, found, min_confidence=0.9999)

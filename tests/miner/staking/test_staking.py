@@ -107,12 +107,23 @@ def test_what_is_beyond_the_owners_limits_is_held(tmp_path: Path) -> None:
         assert words in held(fake)
 
 
-def test_what_does_not_pay_is_held(tmp_path: Path) -> None:
-    fake, staking = session(tmp_path)
+@pytest.mark.parametrize(
+    ("rent", "local", "accept_loss", "sent"),
+    [
+        (0, False, False, True),  # a token is worth more than the fees
+        (5_400_960, False, False, False),  # and less than the rent, which nothing returns
+        (5_400_960, False, True, True),  # the owner's word
+        (5_400_960, True, False, True),  # practice: no real tokens
+    ],
+)
+def test_what_does_not_pay_is_held(rent: int, local: bool, accept_loss: bool, sent: bool, tmp_path: Path) -> None:
+    fake, staking = session(tmp_path, goals=Goals(accept_loss=accept_loss))
     fake.chain.statuses = {7: ProposalStatus.APPROVED}
-    fake.chain.project.miner_pool_minted = 1  # one token an approval, worth less than the fees
+    fake.chain.project.miner_pool_minted, fake.chain.project.base_price = 1, 224_000
+    fake.chain.network.rent, fake.chain.network.is_local = rent, local
     attempt(fake, staking)
-    assert "it does not pay" in held(fake)
+    assert ("it does not pay" in held(fake)) is not sent
+    assert any(f"rent {rent:,}" in line and "expected value" in line for line in fake.said)
 
 
 def test_a_confirmation_is_made_once_and_goes_on_where_it_was(tmp_path: Path) -> None:
