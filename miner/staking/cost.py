@@ -42,7 +42,8 @@ def submission_cost(
     steps += [
         create_associated_token_account(miner, owner, project.mint) for owner in dict.fromkeys((miner, recipient))
     ]
-    args = Submit(project.id, *[bytes(32)] * 4, project.current_best_aggregate_score + 1, stake, recipient)
+    blank, score = bytes(32), project.current_best_aggregate_score + 1
+    args = Submit(project.id, blank, blank, blank, blank, score, stake, recipient)
     steps.append(client.instruction(args, miner, proposal_id=client.config().next_proposal_id))
     fees = client.fee_bound(steps, miner) + (FEE_PER_SIGNATURE if lacking else 0)
     message = MessageV0.try_compile(miner, steps, [], client.network.latest_blockhash().hash)
