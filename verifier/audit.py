@@ -19,12 +19,13 @@ from chain.errors import ChainError, InvalidData
 from chain.money import score
 from chain.money.client import Client
 from trainer.errors import TrainerError
+from trainer.judging.ladder import INCUMBENT
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.runs import ReplayRun
 from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, Reason, Verdict, decide
 from trainer.statistics.noise import NoiseRecord
 from verifier import attestation
-from verifier.replay import Judged, judge
+from verifier.replay import Ground, Judged, judge
 
 _TOLERANCE = 1e-9
 
@@ -49,6 +50,7 @@ def audit(data: bytes, client: Client | None, files: Mapping[str, bytes]) -> tup
     try:
         points.append(_same("the signer is the verifier it names", str(signer), predicate["verifier"]))
         points.append(_verdict_follows(predicate))
+        points += _reference_follows(predicate)
         points += _subjects(body, predicate)
         points += [_file(name, content, predicate) for name, content in sorted(files.items())]
         points += _on_chain(client, data, signer, predicate)
@@ -65,7 +67,7 @@ def rederive(predicate: Mapping[str, Any]) -> tuple[Judged, Verdict]:
         for entry in predicate["findings"]
     )
     runs = [ReplayRun.from_json(run) for run in predicate["runs"]]
-    baseline = predicate["baseline"]
+    baseline, ground = predicate["baseline"], _ground(predicate)
     if baseline["metric"] is None:
         judged = Judged(CaseEvidence(findings))
     else:
@@ -80,8 +82,28 @@ def rederive(predicate: Mapping[str, Any]) -> tuple[Judged, Verdict]:
             best_score=predicate["bestScore"],
             convention=convention,
             policy=rules,
+            reference=ground.reference.arm if ground else INCUMBENT,
+            reference_score=ground.reference.score if ground else None,
         )
     return judged, decide(judged.evidence, rules.verdict)
+
+
+def _ground(predicate: Mapping[str, Any]) -> Ground | None:
+    return Ground.from_json(predicate["ladder"]) if predicate["ladder"] else None
+
+
+def _reference_follows(predicate: Mapping[str, Any]) -> list[AuditPoint]:
+    """Whether the candidate was judged against the right rung of the ladder."""
+    ground = _ground(predicate)
+    if ground is None:
+        return []
+    runs = [ReplayRun.from_json(run) for run in predicate["runs"]]
+    try:
+        policy = JudgePolicy.from_json(predicate["policy"]).beyond(-ground.lead)
+        holds = ground.follows(runs, NoiseRecord.from_json(predicate["noise"]), policy)
+    except TrainerError:
+        holds = False
+    return [AuditPoint("the reference follows from the runs", holds, ground.reference.arm)]
 
 
 def _verdict_follows(predicate: Mapping[str, Any]) -> AuditPoint:

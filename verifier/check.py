@@ -27,12 +27,13 @@ from common.terminal import View
 from trainer import sandbox
 from trainer.errors import TrainerError
 from trainer.judging import holdout
+from trainer.judging.ladder import INCUMBENT
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, Reason, Verdict, decide
 from trainer.machine import hardware
 from trainer.project import task
 from trainer.statistics.noise import NoiseRecord
-from verifier import attestation
+from verifier import attestation, ladder
 from verifier.intake import Case, local_case, open_case
 from verifier.replay import Judged, Replay, judge, replay
 
@@ -80,7 +81,7 @@ def check_proposal(
     folder = folder_of(connection.home, connection.network.name, str(proposal.id))
     try:
         with view.step("fetching and verifying artifacts"):
-            case = open_case(connection, proposal, policy.source)
+            case = open_case(connection, proposal, policy)
             seed = holdout.seed_of(submission_hash(connection.client, proposal), proposal.id)
     except (ChainError, TrainerError) as error:
         finding = CaseFinding(Reason.ARTIFACT_UNAVAILABLE, Fault.HOST, error.problem)
@@ -102,7 +103,8 @@ def check_candidate(
     """Check a local train.py as if it were proposed; its holdout text is drawn by chance."""
     with view.step("fetching and verifying artifacts"):
         parsed = task.read(fetch_project(connection, project))
-    case = local_case(project, parsed, source, policy.source)
+    below = ladder.steps(connection, project, parsed, policy.ladder.rungs)
+    case = local_case(project, parsed, source, policy.source, below)
     folder = folder_of(connection.home, connection.network.name, f"local-{case.code_hash[:16]}")
     return _check(
         connection,
@@ -191,6 +193,9 @@ def _conclude(
 ) -> CheckResult:
     findings = (*(case.findings if case else ()), *measured.findings)
     bench = measured.bench
+    ground = measured.footing
+    if ground is not None:
+        policy = policy.beyond(ground.lead)
     if case is None:
         judged = Judged(CaseEvidence(findings))
     else:
@@ -205,6 +210,8 @@ def _conclude(
             best_score=project.current_best_aggregate_score,
             convention=convention,
             policy=policy,
+            reference=ground.reference.arm if ground else INCUMBENT,
+            reference_score=ground.reference.score if ground else None,
         )
     verdict = decide(judged.evidence, policy.verdict)
     predicate = _predicate(connection, project, proposal, case, measured, judged, verdict, policy, how)
@@ -277,6 +284,7 @@ def _predicate(
             "metric": str(case.task.baseline) if case else None,
         },
         "bestScore": project.current_best_aggregate_score,
+        "ladder": measured.footing.as_json() if measured.footing else None,
         "orderSeed": measured.seed,
         "noise": measured.noise.to_json(),
         "runs": [run.as_json() for run in measured.runs],

@@ -21,11 +21,14 @@ from chain.errors import ChainError, InvalidData
 from chain.program.accounts import Project, Proposal
 from chain.projects.artifacts import fetch_project
 from trainer.errors import InvalidBundle, TrainerError
+from trainer.judging.policy import JudgePolicy
 from trainer.judging.verdict import CaseFinding, Fault, Reason
 from trainer.project import bundle, source, task
 from trainer.project.protocol import MutableSurface
 from trainer.project.source import SourceCaps
 from trainer.project.task import Task
+from verifier import ladder
+from verifier.ladder import Step
 
 HARDWARE_TAG = "Hardware-Class"
 DATA_TAG = "Data-Snapshot"
@@ -36,6 +39,7 @@ class Case:
     """A proposal, or a local candidate, ready to be measured unless `findings` say otherwise.
 
     `miner_class` and `miner_data` are what the miner's signed log says of its machine and data, "" if nothing.
+    `below` are the rungs under the incumbent (`verifier.ladder`).
     """
 
     project: Project
@@ -47,19 +51,19 @@ class Case:
     miner_class: str
     miner_data: str
     findings: tuple[CaseFinding, ...]
+    below: tuple[Step, ...] = ()
 
 
-def local_case(project: Project, parsed: Task, script: bytes, caps: SourceCaps) -> Case:
+def local_case(project: Project, parsed: Task, script: bytes, caps: SourceCaps, below: tuple[Step, ...] = ()) -> Case:
     """A case for a train.py that is not on chain."""
     changed = {"train.py": script}
     candidate = bundle.overlay(parsed.files, changed, parsed.protocol.surface)
     findings = check_source(parsed.files, candidate, caps)
-    return Case(
-        project, None, parsed, candidate, sha256(bundle.pack(candidate)).hexdigest(), "", "", "", tuple(findings)
-    )
+    code_hash = sha256(bundle.pack(candidate)).hexdigest()
+    return Case(project, None, parsed, candidate, code_hash, "", "", "", tuple(findings), below)
 
 
-def open_case(connection: Connection, proposal: Proposal, caps: SourceCaps) -> Case:
+def open_case(connection: Connection, proposal: Proposal, policy: JudgePolicy) -> Case:
     """The case of a proposal. ChainError or TrainerError where the project itself cannot be fetched or read."""
     project = connection.client.project(proposal.project_id)
     artifacts = fetch_project(connection, project)
@@ -71,7 +75,7 @@ def open_case(connection: Connection, proposal: Proposal, caps: SourceCaps) -> C
     )
     candidate: Mapping[str, bytes] = parsed.files
     if code is not None:
-        found, read = read_candidate(code.data, parsed.files, parsed.protocol.surface, caps)
+        found, read = read_candidate(code.data, parsed.files, parsed.protocol.surface, policy.source)
         findings += found
         candidate = read or parsed.files
     tags = dict(log.tags) if log else {}
@@ -85,6 +89,7 @@ def open_case(connection: Connection, proposal: Proposal, caps: SourceCaps) -> C
         tags.get(HARDWARE_TAG, ""),
         tags.get(DATA_TAG, ""),
         tuple(findings),
+        ladder.steps(connection, project, parsed, policy.ladder.rungs),
     )
 
 

@@ -6,10 +6,11 @@ judge the case, and what goes on chain. `judge` and what it calls are pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,20 @@ from chain.money import score
 from common.terminal import View
 from trainer.errors import TrainerError
 from trainer.judging import judge as judging
-from trainer.judging.judge import Judgement, values
+from trainer.judging.judge import Judgement
+from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Known, Rung, footing, lead
 from trainer.judging.policy import JudgePolicy
-from trainer.judging.replay import draw_holdout
+from trainer.judging.replay import HoldoutRows, draw_holdout, one_run
 from trainer.judging.replay import replay as run_both
-from trainer.judging.runs import ReplayRun
-from trainer.judging.verdict import CaseFinding, Fault, Reason
+from trainer.judging.runs import ReplayRun, against
+from trainer.judging.trial import MAX_FAILURES
+from trainer.judging.verdict import CaseFinding, Fault, GainOutcome, Reason
 from trainer.measurement.bench import Bench, open_bench
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
+from verifier import ladder
 from verifier.intake import Case, not_ready
+from verifier.ladder import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,60 @@ class Replay:
     holdout_source: str
     holdout_sha256: str
     findings: tuple[CaseFinding, ...]
+    footing: Ground | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What the candidate was judged against, where the incumbent is not the snapshot itself.
+
+    `steps` is the whole ladder, `known` what was known of the snapshot before, `notes` say what was stepped over;
+    `after` is the number of runs that this was decided by.
+    """
+
+    steps: tuple[Step, ...]
+    reference: Step
+    known: Known
+    notes: tuple[str, ...]
+    after: int
+
+    @property
+    def rungs(self) -> list[Rung]:
+        return [step.rung(self.steps[-1].score) for step in self.steps]
+
+    @property
+    def lead(self) -> float:
+        """What the best on chain is ahead of the reference, in bpb."""
+        return lead(self.rungs, self.reference.rung(self.steps[-1].score))
+
+    def follows(self, runs: Sequence[ReplayRun], noise: NoiseRecord, policy: JudgePolicy) -> bool:
+        """Whether the rules give this reference for these runs, under the policy before any lead."""
+        runs = runs[: self.after]
+        if not asked(runs, noise, policy):
+            return (self.reference.arm, self.notes) == (INCUMBENT, ())
+        found = footing(self.rungs, runs, self.known, noise, policy.ladder)
+        return found.reference is not None and (found.reference.arm, found.notes) == (self.reference.arm, self.notes)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Ground:
+        """The inverse of `as_json`, without the rungs' codes."""
+        steps = tuple(Step(rung["arm"], rung["score"], {}) for rung in document["rungs"])
+        (reference,) = (step for step in steps if step.arm == document["reference"])
+        known = Known(tuple(document["known"]["values"]), document["known"]["fresh"])
+        return cls(steps, reference, known, tuple(document["notes"]), document["after"])
+
+    def as_json(self) -> dict[str, Any]:
+        """The ladder as an attestation holds it."""
+        return {
+            "reference": self.reference.arm,
+            "rungs": [
+                {"arm": step.arm, "score": step.score, "code": sha256(step.tree.get("train.py", b"")).hexdigest()}
+                for step in self.steps
+            ],
+            "known": {"values": list(self.known.values), "fresh": self.known.fresh},
+            "notes": list(self.notes),
+            "after": self.after,
+        }
 
 
 def replay(
@@ -78,7 +137,7 @@ def replay(
     runs: list[ReplayRun] = []
     noise = bench.noise()
     try:
-        return _measure(case, bench, policy, holdout_seed, order_seed, view, noise, runs)
+        return _measure(case, bench, policy, home, holdout_seed, order_seed, view, noise, runs)
     except (TrainerError, ChainError, OSError) as error:  # what was measured before stands
         return replace(empty, bench=bench, runs=tuple(runs), noise=noise, findings=(not_ready(error),))
 
@@ -87,6 +146,7 @@ def _measure(
     case: Case,
     bench: Bench,
     policy: JudgePolicy,
+    home: Path,
     holdout_seed: bytes,
     order_seed: int,
     view: View,
@@ -101,19 +161,71 @@ def _measure(
             rows, bench = stack.enter_context(drawn)
         if rows is not None:
             view.say(f"holdout text: {rows.source}")
-        run_both(
-            bench,
-            {Arm.INCUMBENT: case.task.incumbent, Arm.CANDIDATE: case.candidate},
-            rows,
-            policy=policy,
-            noise=noise,
-            seed=order_seed,
-            view=view,
-            on_run=lambda entry, _: runs.append(entry),
-        )
-    bench.learn_noise([values(runs, Arm.INCUMBENT)])  # never from a candidate, whose author could make it say anything
+
+        def compare(reference: str, incumbent: Mapping[str, bytes], rules: JudgePolicy) -> None:
+            run_both(
+                bench,
+                {Arm.INCUMBENT: incumbent, Arm.CANDIDATE: case.candidate},
+                rows,
+                policy=rules,
+                noise=noise,
+                seed=order_seed,
+                view=view,
+                done=tuple(runs),
+                on_run=lambda entry, _: runs.append(entry),
+                reference=reference,
+            )
+
+        compare(INCUMBENT, case.task.incumbent, policy)
+        ground = _climb(case, bench, policy, home, rows, order_seed, view, noise, runs) if case.below else None
+        if ground is not None and ground.reference.arm != INCUMBENT:
+            for note in ground.notes:
+                view.say(note, style="yellow")
+            compare(ground.reference.arm, ground.reference.tree, policy.beyond(ground.lead))
+    # never from a candidate, whose author could make it say anything
+    bench.learn_noise([_values(runs, arm) for arm in (INCUMBENT, SNAPSHOT)])
     source, digest = (rows.source, rows.sha256) if rows else ("", "")
-    return Replay(bench, tuple(runs), noise, order_seed, source, digest, ())
+    return Replay(bench, tuple(runs), noise, order_seed, source, digest, (), ground)
+
+
+def _climb(
+    case: Case,
+    bench: Bench,
+    policy: JudgePolicy,
+    home: Path,
+    rows: HoldoutRows | None,
+    seed: int,
+    view: View,
+    noise: NoiseRecord,
+    runs: list[ReplayRun],
+) -> Ground:
+    """The reference by the ladder's rules, with the runs that they ask for; the incumbent where nothing is at stake."""
+    steps = ladder.above(case.project, case.task, case.below)
+    rungs = [step.rung(steps[-1].score) for step in steps]
+    path, key = home / "ladder.json", f"{bench.noise_key}/{bench.data_snapshot}/{bench.environment.packages_digest}"
+    known = ladder.known(path, key, policy.ladder.hours)
+    trees = {step.arm: step for step in steps}
+    if not asked(runs, noise, policy):
+        return Ground(steps, steps[0], known, (), len(runs))
+    while (found := footing(rungs, runs, known, noise, policy.ladder)).reference is None:
+        arm, number = found.ask, len(_values(runs, found.ask))
+        tree = trees[arm].tree
+        runs.append(one_run(bench, arm, tree, rows, policy=policy, view=view, seed=seed, number=number))
+    fresh = _values(runs, SNAPSHOT)
+    if fresh:
+        ladder.remember(path, key, fresh)
+    return Ground(steps, trees[found.reference.arm], known, found.notes, len(runs))
+
+
+def _values(runs: Sequence[ReplayRun], arm: str) -> list[float]:
+    return [run.val_bpb for run in runs if run.arm == arm and run.val_bpb is not None]
+
+
+def asked(runs: Sequence[ReplayRun], noise: NoiseRecord, policy: JudgePolicy) -> bool:
+    """Whether the ladder has a say: a gain over the incumbent is to be approved, or the incumbent fails."""
+    mine = against(runs, INCUMBENT)
+    failing = sum(bool(run.failure) for run in mine if run.arm == INCUMBENT) >= MAX_FAILURES
+    return failing or judging.compared(mine, noise, policy, 0)[0] is GainOutcome.BETTER
 
 
 # --- judging ---
@@ -168,18 +280,30 @@ def judge(
     best_score: int,
     convention: score.Convention,
     policy: JudgePolicy,
+    reference: str = INCUMBENT,
+    reference_score: int | None = None,
 ) -> Judged:
     """From findings and samples to evidence; pure, so that an auditor gets the same from an attestation.
 
-    The score is anchored: the best metric on chain, moved by the gain measured here.
+    The score is anchored: that of the reference on chain, which is the best unless `reference_score` says otherwise,
+    moved by the gain measured here.
     """
     found = judging.judge(
-        findings, runs, noise=noise, seed=seed, budget_seconds=budget_seconds, method=method, policy=policy
+        findings,
+        runs,
+        noise=noise,
+        seed=seed,
+        budget_seconds=budget_seconds,
+        method=method,
+        policy=policy,
+        reference=reference,
     )
     if found.comparison is None:
         return Judged(found.evidence)
     gain = Decimal(repr(round(found.comparison.delta, 6)))
-    metric = convention.to_metric(best_score) + (-gain if convention.minimize else gain)
+    metric = convention.to_metric(best_score if reference_score is None else reference_score) + (
+        -gain if convention.minimize else gain
+    )
     anchored = convention.to_score(metric)
     evidence = replace(found.evidence, improves_chain=anchored > best_score)
     return Judged(evidence, found.comparison, found.holdout, anchored, metric)

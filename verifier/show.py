@@ -30,6 +30,7 @@ def as_json(checked: CheckResult) -> dict[str, Any]:
         "sigma": compared.sigma if compared else None,
         "holdout_delta": second.delta if second else None,
         "score": judged.score,
+        "reference": checked.replay.footing.reference.arm if checked.replay.footing else "incumbent",
         "metric": str(judged.metric) if judged.metric is not None else None,
         "findings": [{"reason": f.reason.value, "detail": f.detail} for f in judged.evidence.findings],
         "runs": [run.as_json() for run in checked.replay.runs],
@@ -68,6 +69,9 @@ def text(checked: CheckResult, path: Path, settlement: dict[str, Any] | None) ->
                 f"  {number:>3}  {run.arm:<10} {shown[0]:>10} {shown[1]:>10} {trained:>8} {run.seconds:>8.1f}"
                 + (f"  {run.failure}: {run.detail}" if run.failure else "")
             )
+    if measured.footing and measured.footing.notes:
+        lines += ["", *(f"  !  {note}" for note in measured.footing.notes)]
+        lines.append(f"     judged against the {measured.footing.reference.arm} instead")
     if compared:
         lines += ["", "comparison (positive is better)"]
         lines.append(

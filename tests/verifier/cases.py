@@ -30,7 +30,7 @@ def checked(
     policy: JudgePolicy = RULES,
 ) -> CheckResult:
     """The check of a proposal on chain whose runs came out like this."""
-    case = open_case(connection, proposal, policy.source)
+    case = open_case(connection, proposal, policy)
     replay = Replay(None, tuple(measured), NOISE, 7, "held out: x", "cc" * 32, findings)
     folder = check.folder_of(connection.home, connection.network.name, str(proposal.id))
     key = local.verifier_of(connection)

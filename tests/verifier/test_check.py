@@ -28,6 +28,7 @@ from trainer.statistics.noise import NoiseRecord
 from verifier import attestation, audit, check, replay, serve, settle
 from verifier.check import CheckResult
 from verifier.intake import Case, local_case
+from verifier.ladder import Step
 from verifier.settle import Settled
 
 TASK = task.read(local.artifacts())
@@ -188,6 +189,102 @@ def test_a_gain_within_the_projects_margin_is_no_gain(checked: Callable[..., Che
     case = local_case(project(), TASK, BETTER, POLICY.source)
     found = checked(gains(0.1), case=replace(case, task=replace(TASK, protocol=spec)))
     assert found.verdict.reason is Reason.NO_IMPROVEMENT
+
+
+# --- the ladder ---
+
+ASLEEP = local.TRAIN + b"# sleeps from some date on\n"
+EARLIER = local.TRAIN + b"# an earlier best\n"
+BEST = 2_700_000  # on chain: 0.2 better than the baseline of 2.5
+
+
+@pytest.fixture
+def laddered(checked: Callable[..., CheckResult]) -> Callable[..., CheckResult]:
+    """`laddered(script)`: the check of BETTER where ASLEEP is the best on chain and EARLIER was before it."""
+
+    def run(script: Script, **how: Any) -> CheckResult:
+        case = local_case(project(current_best_aggregate_score=BEST), TASK, BETTER, POLICY.source)
+        tree = {**TASK.files, "train.py": EARLIER}
+        below = (Step("proposal 3", 2_600_000, tree), Step("snapshot", 2_500_000, TASK.files))
+        incumbent = {**TASK.files, "train.py": ASLEEP}
+        return checked(script, case=replace(case, task=replace(TASK, incumbent=incumbent), below=below), **how)
+
+    return run
+
+
+def worth(incumbent: float, better: float, earlier: float = 2.4) -> Script:
+    values = {local.TRAIN: 2.5, ASLEEP: incumbent, EARLIER: earlier, BETTER: better}
+    return lambda source, _: CRASH if values[source] != values[source] else values[source]
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("incumbent", "better", "earlier", "kind", "reason", "reference", "metric"),
+    [
+        (2.3, 2.2, 2.4, VerdictKind.APPROVE, Reason.IMPROVED, "incumbent", 2.2),
+        (2.3, 2.3, 2.4, VerdictKind.REJECT, Reason.NO_IMPROVEMENT, "incumbent", None),
+        # the incumbent sleeps: what it lost is nobody's gain, and a true one is judged by what still holds
+        (2.5, 2.3, 2.4, VerdictKind.RELEASE, Reason.BELOW_CHAIN, "proposal 3", None),
+        (2.5, 2.2, 2.4, VerdictKind.APPROVE, Reason.IMPROVED, "proposal 3", 2.2),
+        (2.5, 2.3, 2.5, VerdictKind.RELEASE, Reason.BELOW_CHAIN, "snapshot", None),
+        (2.5, 2.2, 2.5, VerdictKind.APPROVE, Reason.IMPROVED, "snapshot", 2.2),
+        # it crashes: that stops nobody
+        (NAN, 2.2, 2.4, VerdictKind.APPROVE, Reason.IMPROVED, "proposal 3", 2.2),
+        (NAN, 2.2, NAN, VerdictKind.APPROVE, Reason.IMPROVED, "snapshot", 2.2),
+        (NAN, 2.3, 2.4, VerdictKind.RELEASE, Reason.BELOW_CHAIN, "proposal 3", None),
+        (NAN, NAN, 2.4, VerdictKind.REJECT, Reason.CRASH, "proposal 3", None),
+    ],
+)
+def test_an_incumbent_must_still_be_what_was_approved(
+    laddered: Callable[..., CheckResult],
+    incumbent: float,
+    better: float,
+    earlier: float,
+    kind: VerdictKind,
+    reason: Reason,
+    reference: str,
+    metric: float | None,
+) -> None:
+    """Without the ladder every one of the sleeping ones was approved, and every one of the crashing ones released."""
+    found = laddered(worth(incumbent, better, earlier))
+    ground = found.replay.footing
+    assert ground is not None
+    assert (found.verdict.kind, found.verdict.reason) == (kind, reason)
+    assert ground.reference.arm == reference
+    if metric is not None:
+        assert float(found.judged.metric or 0) == pytest.approx(metric, abs=0.01)
+    points, predicate = audit.audit(found.attestation, None, {})
+    assert audit.passed(points)
+    assert predicate["ladder"]["reference"] == reference
+    assert bool(predicate["ladder"]["notes"]) is (reference != "incumbent")
+
+
+def test_the_ladder_costs_runs_only_where_something_is_at_stake(laddered: Callable[..., CheckResult]) -> None:
+    def others(script: Script) -> list[str]:
+        return [run.arm for run in laddered(script).replay.runs if run.arm not in ("incumbent", "candidate")]
+
+    assert others(worth(2.3, 2.4)) == []  # no gain: nothing is to be approved
+    assert others(worth(2.3, 2.2)) == ["snapshot"] * 3  # the first gain on this machine
+    assert others(worth(2.3, 2.2)) == []  # known, and as predicted
+    assert set(others(worth(2.5, 2.2))) == {"proposal 3"}  # the snapshot's runs are of this hour
+
+
+def test_the_attested_reference_is_audited(laddered: Callable[..., CheckResult]) -> None:
+    """An attestation that leaves out the ladder's word does not pass."""
+    found = laddered(worth(2.5, 2.2))
+    _, body = attestation.open_envelope(found.attestation)
+    changes: list[dict[str, Any]] = [
+        {"reference": "incumbent"},
+        {"reference": "snapshot"},
+        {"notes": []},
+        {"after": 0},
+    ]
+    for change in changes:
+        predicate = {**body["predicate"], "ladder": {**body["predicate"]["ladder"], **change}}
+        forged = attestation.seal({**body, "predicate": predicate}, KEY)
+        assert not audit.passed(audit.audit(forged, None, {})[0])
 
 
 # --- the loop ---

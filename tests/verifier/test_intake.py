@@ -19,6 +19,7 @@ from chain.connection.opening import Connection
 from chain.irys.client import Role
 from chain.program.accounts import Proposal
 from tests import local
+from trainer.judging.policy import JudgePolicy
 from trainer.judging.verdict import CaseFinding, Fault, Reason
 from trainer.project import bundle, protocol, task
 from trainer.project.source import SourceCaps
@@ -233,7 +234,7 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
 
 
 def opened(connection: Connection, proposal: Proposal) -> Case:
-    return open_case(connection, proposal, CAPS)
+    return open_case(connection, proposal, JudgePolicy())
 
 
 def test_an_honest_proposal(connection: Connection) -> None:

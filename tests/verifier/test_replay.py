@@ -18,7 +18,6 @@ from tests import local
 from tests.trainer.judging.cases import NOISE, failing, replay_run, runs
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.verdict import CaseFinding, Fault, GainOutcome, Reason, VerdictKind, decide
-from trainer.project.source import SourceCaps
 from trainer.statistics.noise import NoiseRecord
 from verifier.intake import open_case
 from verifier.replay import Judged, judge, machine_findings
@@ -37,7 +36,7 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
 
 
 def test_machine_findings(connection: Connection) -> None:
-    case = open_case(connection, local.propose(connection), SourceCaps())
+    case = open_case(connection, local.propose(connection), JudgePolicy())
     same = replace(case, miner_class="cpu-x-2c", miner_data="ab" * 32)
 
     def reasons(changed: Any, policy: JudgePolicy = RULES) -> list[Reason]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from trainer.judging import trial
 from trainer.judging.policy import HoldoutPolicy, JudgePolicy, TimeBudget
-from trainer.judging.runs import ReplayRun
+from trainer.judging.runs import ReplayRun, against
 from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, GainOutcome, Reason
 from trainer.measurement.bench import SELF_REPORTED
 from trainer.statistics import comparison
@@ -94,8 +94,13 @@ def judge(
     budget_seconds: float,
     method: str,
     policy: JudgePolicy,
+    reference: str = Arm.INCUMBENT.value,
 ) -> Judgement:
-    """From findings and runs to evidence. `seed` is that of the interleaving, `method` that of the measurement."""
+    """From findings and runs to evidence. `seed` is that of the interleaving, `method` that of the measurement.
+
+    `reference` names the runs that stand as the incumbent's.
+    """
+    runs, stepped = against(runs, reference), reference != Arm.INCUMBENT.value
     found = [*findings, *run_findings(runs, budget_seconds, policy.budget)]
     outcome, seen = compared(runs, noise, policy, seed)
     second = holdout_outcome(runs, seen.delta, noise, policy.holdout) if seen else None
@@ -104,7 +109,7 @@ def judge(
             CaseFinding(Reason.SELF_REPORTED, Fault.HOST, "The value is the candidate's own word: nothing proves it.")
         )
     answer = second.outcome if second else GainOutcome.MISSING
-    return Judgement(CaseEvidence(tuple(found), outcome, answer), seen, second)
+    return Judgement(CaseEvidence(tuple(found), outcome, answer, stepped=stepped), seen, second)
 
 
 def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: TimeBudget) -> list[CaseFinding]:

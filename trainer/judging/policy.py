@@ -49,6 +49,20 @@ class VerdictPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class LadderPolicy:
+    """When the incumbent is stepped over (`trainer.judging.ladder`).
+
+    level: of the test that it falls short of what was attested. runs: of the snapshot, and of each earlier best that
+    is asked. rungs: most earlier bests that are asked. hours: age up to which the snapshot's runs count as new.
+    """
+
+    level: float = 0.01
+    runs: int = 3
+    rungs: int = 2
+    hours: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class JudgePolicy:
     """What a judge goes by.
 
@@ -61,12 +75,17 @@ class JudgePolicy:
     source: SourceCaps = field(default_factory=SourceCaps)
     budget: TimeBudget = field(default_factory=TimeBudget)
     holdout: HoldoutPolicy = field(default_factory=HoldoutPolicy)
+    ladder: LadderPolicy = field(default_factory=LadderPolicy)
     same_hardware: bool = True
     suggestive: float = 0.1
 
     def with_margin(self, margin: float) -> JudgePolicy:
         """The policy with a project's own margin (bpb), where that is larger."""
         return replace(self, comparison=replace(self.comparison, margin=max(self.comparison.margin, margin)))
+
+    def beyond(self, lead: float) -> JudgePolicy:
+        """The policy where a gain must also make up for `lead` (bpb), what the best on chain is ahead."""
+        return replace(self, comparison=replace(self.comparison, margin=self.comparison.margin + lead))
 
     def as_json(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
@@ -83,6 +102,7 @@ class JudgePolicy:
             "source": SourceCaps,
             "budget": TimeBudget,
             "holdout": HoldoutPolicy,
+            "ladder": LadderPolicy,
         }
         values: dict[str, Any] = {}
         for name, content in document.items():

@@ -9,7 +9,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from common.terminal import View
 from trainer.judging import holdout, trial
 from trainer.judging.policy import HoldoutPolicy, JudgePolicy
-from trainer.judging.runs import ReplayRun
+from trainer.judging.runs import ReplayRun, against
 from trainer.machine import scratch
 from trainer.measurement import Measurer, ProbeReport, Reference, Score
 from trainer.measurement.bench import HOLDOUT, Bench
@@ -89,19 +89,21 @@ def replay(
     view: View,
     done: Sequence[ReplayRun] = (),
     on_run: Callable[[ReplayRun, Run], None] | None = None,
+    reference: str = Arm.INCUMBENT.value,
 ) -> list[ReplayRun]:
     """Run both arms until the comparison has an answer; every run in order, those `done` before included.
 
-    `on_run` gets each new run as soon as it is scored, for the caller's record.
+    `on_run` gets each new run as soon as it is scored, for the caller's record. `reference` names what stands as the
+    incumbent.
     """
-    runs = list(done)
+    made, runs = list(done), against(done, reference)
     slopes: list[TimeSlope] = []
     known: dict[bool, Reference | None] = {}  # the incumbent's last run; True: on holdout text
 
     def execute(arm: Arm) -> Run:
         held_to = known if arm is Arm.CANDIDATE else {}
         seconds = statistics.median(r.seconds for r in runs) if runs else bench.usual_seconds
-        with view.step(f"run {len(runs) + 1} ({arm.value})", seconds) as word:
+        with view.step(f"run {len(made) + 1} ({arm.value if arm is Arm.CANDIDATE else reference})", seconds) as word:
             salt = salt_of(seed, sum(r.arm == arm.value and r.val_bpb is not None for r in runs))
             run = bench.measure(arm, trees[arm], word, reference=held_to.get(False), keep_graph=True, salt=salt)
             second = _score_holdout(bench.measurer, run, rows, policy.holdout, held_to.get(True))
@@ -111,20 +113,43 @@ def replay(
             known[True] = (second and second.reference) or known.get(True)
         entry = _entry(run, trees[arm], second, charge)
         runs.append(entry)
+        named = entry if arm is Arm.CANDIDATE else replace(entry, arm=reference)
+        made.append(named)
         shown = f"{entry.val_bpb:.6f} val_bpb" if entry.val_bpb is not None else f"{entry.failure}: {entry.detail}"
         if entry.holdout_bpb is not None:
             shown += f", {entry.holdout_bpb:.6f} on holdout text"
         if charge is not None:
             shown += f", {charge['bpb']:+.6f} for {charge['seconds']:.1f} s more of training than the incumbent"
-        view.say(f"  run {len(runs)}  {arm.value:<9}  {shown}  ({entry.seconds:.1f} s)")
+        view.say(f"  run {len(made)}  {named.arm:<9}  {shown}  ({entry.seconds:.1f} s)")
         if on_run:
-            on_run(entry, run)
+            on_run(named, run)
         return entry.as_run()
 
     trial.compare(
         execute, history=[], noise=noise, policy=policy.comparison, seed=seed, done=[entry.as_run() for entry in runs]
     )
-    return runs
+    return made
+
+
+def one_run(
+    bench: Bench,
+    name: str,
+    tree: Mapping[str, bytes],
+    rows: HoldoutRows | None,
+    *,
+    policy: JudgePolicy,
+    view: View,
+    seed: int,
+    number: int,
+) -> ReplayRun:
+    """A run of a rung of the ladder, as `name`; `number` counts its runs, from 0, as `seed` salts them."""
+    with view.step(f"run of the {name}", bench.usual_seconds) as word:
+        run = bench.measure(Arm.INCUMBENT, tree, word, keep_graph=True, salt=salt_of(seed, number))
+        second = _score_holdout(bench.measurer, run, rows, policy.holdout, None)
+    entry = replace(_entry(run, tree, second, None), arm=name)
+    shown = f"{entry.val_bpb:.6f} val_bpb" if entry.val_bpb is not None else f"{entry.failure}: {entry.detail}"
+    view.say(f"  {name}  {shown}  ({entry.seconds:.1f} s)")
+    return entry
 
 
 def _score_holdout(

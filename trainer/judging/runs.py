@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trainer.statistics.comparison import Arm
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class ReplayRun:
     """One run as an attestation holds it; bpb values are None where there is none, times in seconds.
 
+    `arm` is "candidate", "incumbent" for the best on chain, or the name of a rung below it (`trainer.judging.ladder`).
     bpb values are as measured. `overtime` is what a candidate's training beyond the incumbent's own time is charged:
     the seconds, the incumbent's slope with its error, and the resulting bpb, which `charged` adds.
     """
@@ -53,3 +54,12 @@ class ReplayRun:
         from trainer.measurement.run import Run  # with all that measures, which reading a record does not need
 
         return Run(Arm(self.arm), self.charged(), self.failure, self.detail, self.seconds, None, b"")
+
+
+def against(runs: Sequence[ReplayRun], reference: str) -> list[ReplayRun]:
+    """The runs of a comparison with the arm `reference`, which stand as the incumbent's, and no others."""
+    return [
+        run if run.arm == Arm.CANDIDATE.value else replace(run, arm=Arm.INCUMBENT.value)
+        for run in runs
+        if run.arm in (Arm.CANDIDATE.value, reference)
+    ]

@@ -16,7 +16,9 @@ Pure: no file, clock, process or socket. The rules, in the order in which they a
     sees that it is unlucky does not escape its rejection.
 4.  With nothing of that kind, the comparison speaks: shown no better is a **reject**; undecided is a
     **release** (the run limit was reached, this machine was louder than its record, or the gain was suggested
-    though not shown); better goes on to 5.
+    though not shown); better goes on to 5. Where the incumbent no longer is what was approved, the candidate is
+    judged against the best that still is, and must gain what the chain's best is ahead of that as well; not to
+    show that much is a **release**: its author could not know.
 5.  The gain must hold on holdout text: not measured there is a **release**; undecided there, or shown but
     much smaller, is a **release**; shown to be much smaller and not shown to be there at all is a **reject**.
 6.  What is left is an **approve**, provided that the anchored score is above the best on chain after
@@ -81,6 +83,7 @@ class Reason(StrEnum):
     INCUMBENT_FAILS = "incumbent_fails"
     SELF_REPORTED = "self_reported"
     UNCONFIRMED = "unconfirmed"
+    BELOW_CHAIN = "below_chain"
 
 
 class VerdictKind(StrEnum):
@@ -102,12 +105,14 @@ class CaseFinding:
 
 @dataclass(frozen=True, slots=True)
 class CaseEvidence:
-    """All that the verdict rests on. `improves_chain` says whether the anchored score beats the best on chain."""
+    """All that the verdict rests on. `improves_chain` says whether the anchored score beats the best on chain,
+    `stepped` that the incumbent was stepped over (`trainer.judging.ladder`)."""
 
     findings: Sequence[CaseFinding] = ()
     comparison: GainOutcome = GainOutcome.MISSING
     holdout: GainOutcome = GainOutcome.MISSING
     improves_chain: bool = True
+    stepped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +166,12 @@ def decide(evidence: CaseEvidence, policy: VerdictPolicy) -> Verdict:
 
 def _of_numbers(evidence: CaseEvidence, policy: VerdictPolicy) -> Verdict:
     """Rules 4 to 6."""
+    if evidence.stepped and evidence.comparison is GainOutcome.NOT_BETTER:
+        return Verdict(
+            VerdictKind.RELEASE,
+            Reason.BELOW_CHAIN,
+            "It does not reach the best on chain, and neither does that code here any more.",
+        )
     if evidence.comparison is not GainOutcome.BETTER:
         return Verdict(*_OF_COMPARISON[evidence.comparison])
     if policy.require_holdout and evidence.holdout is not GainOutcome.BETTER:

@@ -10,6 +10,7 @@ from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, GainOutcom
 BYTES = CaseFinding(Reason.FORBIDDEN_CHANGE, Fault.BYTES, "prepare.py differs.")
 CRASH = CaseFinding(Reason.CRASH, Fault.RUN, "It crashed.")
 CAUSAL = CaseFinding(Reason.NON_CAUSAL, Fault.RUN, "It reads the future.")
+FORM = CaseFinding(Reason.MALFORMED_ARCHIVE, Fault.FORM, "A link.")
 HARDWARE = CaseFinding(Reason.HARDWARE_DIFFERS, Fault.HOST, "Another class.")
 BETTER, WORSE, UNCLEAR, NONE = GainOutcome.BETTER, GainOutcome.NOT_BETTER, GainOutcome.UNDECIDED, GainOutcome.MISSING
 
@@ -26,6 +27,8 @@ BETTER, WORSE, UNCLEAR, NONE = GainOutcome.BETTER, GainOutcome.NOT_BETTER, GainO
         ([], BETTER, NONE, VerdictKind.RELEASE, Reason.HOLDOUT_UNAVAILABLE),
         # what is in the bytes is the miner's on any host, even on one that could not run it
         ([BYTES], NONE, NONE, VerdictKind.REJECT, Reason.FORBIDDEN_CHANGE),
+        ([FORM, BYTES], NONE, NONE, VerdictKind.REJECT, Reason.FORBIDDEN_CHANGE),
+        ([FORM], NONE, NONE, VerdictKind.RELEASE, Reason.MALFORMED_ARCHIVE),
         ([HARDWARE, BYTES], NONE, NONE, VerdictKind.REJECT, Reason.FORBIDDEN_CHANGE),
         # what may be the host's releases, whatever else was seen
         ([HARDWARE], BETTER, BETTER, VerdictKind.RELEASE, Reason.HARDWARE_DIFFERS),
@@ -71,3 +74,9 @@ def test_approval_needs_everything() -> None:
         if decide(CaseEvidence(findings, comparison, holdout, improves), VerdictPolicy()).kind is VerdictKind.APPROVE
     ]
     assert approved == [((), BETTER, BETTER, True)]
+
+
+def test_what_does_not_reach_the_chain_where_its_best_fails_slashes_nobody() -> None:
+    verdict = decide(CaseEvidence((), WORSE, NONE, stepped=True), VerdictPolicy())
+    assert (verdict.kind, verdict.reason) == (VerdictKind.RELEASE, Reason.BELOW_CHAIN)
+    assert decide(CaseEvidence((), BETTER, BETTER, stepped=True), VerdictPolicy()).kind is VerdictKind.APPROVE

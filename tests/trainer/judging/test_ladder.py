@@ -1,0 +1,103 @@
+"""Which rung a candidate is judged against, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trainer.judging.cases import NOISE, failing, replay_run
+from trainer.judging.ladder import Footing, Known, Rung, falls_short, footing, lead
+from trainer.judging.policy import LadderPolicy
+from trainer.judging.runs import ReplayRun
+from trainer.statistics.noise import NoiseRecord
+
+TOP, MIDDLE, BOTTOM = Rung("incumbent", 0.3), Rung("proposal 4", 0.2), Rung("snapshot", 0.0)
+RUNGS = (TOP, MIDDLE, BOTTOM)
+POLICY = LadderPolicy()
+NONE = Known()
+BASE = 2.5
+
+
+def of(arm: str, value: float, count: int = 3) -> list[ReplayRun]:
+    return [replay_run(arm, value)] * count
+
+
+SNAPSHOT, AWAKE, ASLEEP = of("snapshot", BASE), of("incumbent", BASE - 0.3, 6), of("incumbent", BASE, 6)
+DEAD = [failing("incumbent", "crash")] * 2
+
+
+@pytest.mark.parametrize(
+    ("runs", "known", "reference", "ask"),
+    [
+        # what holds by what is known of the snapshot costs no run, however old that is
+        (AWAKE, Known((2.5, 2.5)), "incumbent", ""),
+        (AWAKE, Known((2.5, 2.5), fresh=True), "incumbent", ""),
+        # where nothing is known, or it does not fit, the snapshot runs
+        (AWAKE, NONE, "", "snapshot"),
+        (AWAKE + SNAPSHOT[:2], NONE, "", "snapshot"),
+        (AWAKE + SNAPSHOT, NONE, "incumbent", ""),
+        (ASLEEP, Known((2.5, 2.5)), "", "snapshot"),
+        (AWAKE, Known((2.2, 2.2)), "", "snapshot"),
+        # an incumbent that does not hold what was attested is stepped over, to one that does
+        (ASLEEP + SNAPSHOT, NONE, "", "proposal 4"),
+        (ASLEEP, Known((2.5, 2.5, 2.5), fresh=True), "", "proposal 4"),
+        (ASLEEP + SNAPSHOT + of("proposal 4", 2.3, 2), NONE, "", "proposal 4"),
+        (ASLEEP + SNAPSHOT + of("proposal 4", 2.3), NONE, "proposal 4", ""),
+        (ASLEEP + SNAPSHOT + of("proposal 4", 2.5), NONE, "snapshot", ""),
+        # so is one that crashes, once the snapshot shows that this machine does not
+        (DEAD, NONE, "", "snapshot"),
+        (DEAD + SNAPSHOT, NONE, "", "proposal 4"),
+        (DEAD + SNAPSHOT + [failing("proposal 4", "crash")] * 2, NONE, "snapshot", ""),
+        (DEAD + [failing("snapshot", "crash")] * 2, NONE, "", "proposal 4"),
+        (DEAD + [failing("snapshot", "crash")] * 2 + [failing("proposal 4", "crash")] * 2, NONE, "snapshot", ""),
+        # one that became better is held to nothing
+        (of("incumbent", 1.0, 6) + SNAPSHOT, NONE, "incumbent", ""),
+    ],
+)
+def test_footing(runs: list[ReplayRun], known: Known, reference: str, ask: str) -> None:
+    found = footing(RUNGS, runs, known, NOISE, POLICY)
+    assert (found.reference.arm if found.reference else "", found.ask) == (reference, ask)
+    stepped = [rung.arm for rung in RUNGS[: RUNGS.index(found.reference)]] if found.reference else []
+    assert all(any(arm in note for note in found.notes) for arm in stepped)
+
+
+def test_it_always_comes_to_an_end() -> None:
+    """Whatever the runs asked for say, a bounded number of them gives a reference."""
+    for value in (None, 1.0, 2.2, 2.5, 4.0):
+        runs: list[ReplayRun] = list(ASLEEP)
+        for _ in range(3 * POLICY.runs + 1):
+            found: Footing = footing(RUNGS, runs, NONE, NOISE, POLICY)
+            if found.reference:
+                break
+            runs.append(failing(found.ask, "crash") if value is None else replay_run(found.ask, value))
+        assert found.reference is not None
+
+
+@pytest.mark.parametrize(
+    ("own", "base", "short"),
+    [
+        ([2.2] * 6, [2.5] * 3, False),
+        ([2.21] * 6, [2.5] * 3, False),  # a sigma less than attested is noise
+        ([2.25] * 6, [2.5] * 3, True),
+        ([2.5] * 6, [2.5] * 3, True),
+        ([2.1] * 6, [2.5] * 3, False),
+        ([], [2.5], False),
+        ([2.5], [], False),
+    ],
+)
+def test_falls_short(own: Sequence[float], base: Sequence[float], short: bool) -> None:
+    assert falls_short(TOP, own, base, NOISE, POLICY) is short
+
+
+@given(st.floats(1.0, 3.0), st.floats(1.0, 3.0), st.floats(0, 0.5))
+def test_without_a_degree_of_freedom_nothing_falls_short(own: float, base: float, gain: float) -> None:
+    assert not falls_short(Rung("incumbent", gain), [own], [base], NoiseRecord(), POLICY)
+
+
+def test_lead_is_what_the_chain_is_ahead() -> None:
+    assert lead(RUNGS, TOP) == 0.0
+    assert lead(RUNGS, MIDDLE) == pytest.approx(0.1)
+    assert lead(RUNGS, BOTTOM) == pytest.approx(0.3)

@@ -1,0 +1,119 @@
+"""The ladder: is the incumbent still what was approved, and if not, against what is a candidate judged? Pure.
+
+A script decides by itself how well it trains today. One that was approved and then trains badly lets its author "gain"
+what it lost, again and again; one that stops running takes every other proposal with it. So the incumbent is a
+reference only as long as it holds what was attested for it.
+
+- The lowest rung is the project's pinned snapshot, which nobody can change. Each approved best is a rung with the
+  gain over the snapshot that its approval put on chain.
+- A rung **holds** unless, by the snapshot measured on this machine, its gain falls short of that by more than
+  the noise of both means explains (one-sided t test at `level`), or it fails twice while the snapshot runs.
+- The reference is the highest rung that holds. A candidate is judged against it, and must gain what the best on chain
+  is above that rung as well (`lead`): so the score on chain never leaves what a run of its code shows here.
+- The snapshot's runs are few. They are asked for only where a gain is to be approved or the incumbent fails, and then
+  only where its runs here leave what the snapshot's latest known ones predict; those of the last hour count as new.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainer.judging.policy import LadderPolicy
+from trainer.judging.runs import ReplayRun
+from trainer.judging.trial import MAX_FAILURES
+from trainer.statistics.distributions import approval_point
+from trainer.statistics.noise import NoiseRecord, sum_squares
+
+INCUMBENT, SNAPSHOT = "incumbent", "snapshot"
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """`arm` names its runs: "incumbent", "proposal N" or "snapshot". `gain` over the snapshot was attested, in bpb."""
+
+    arm: str
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Values of the snapshot (bpb) from an earlier check on this machine and data; `fresh` within the hour."""
+
+    values: tuple[float, ...] = ()
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Footing:
+    """What the candidate is judged against, or which arm must run first; `notes` say what was stepped over."""
+
+    reference: Rung | None
+    ask: str
+    notes: tuple[str, ...] = ()
+
+
+def footing(
+    rungs: Sequence[Rung], runs: Sequence[ReplayRun], known: Known, noise: NoiseRecord, policy: LadderPolicy
+) -> Footing:
+    """The highest rung that holds, by the runs so far; `rungs` from the incumbent down to the snapshot."""
+    notes: list[str] = []
+    base = _values(runs, SNAPSHOT)
+    if len(base) < policy.runs and _failures(runs, SNAPSHOT) < MAX_FAILURES:
+        base = list(known.values) if known.fresh else []
+    for rung in rungs[:-1]:
+        own, failed = _values(runs, rung.arm), _failures(runs, rung.arm) >= MAX_FAILURES
+        if not failed and len(own) < (1 if rung.arm == INCUMBENT else policy.runs):
+            return Footing(None, rung.arm, tuple(notes))
+        predicted = base or known.values
+        if not failed and predicted and not falls_short(rung, own, predicted, noise, policy):
+            return Footing(rung, "", tuple(notes))
+        if len(base) < policy.runs and _failures(runs, SNAPSHOT) < MAX_FAILURES:
+            return Footing(None, SNAPSHOT, tuple(notes))
+        if not failed and not falls_short(rung, own, base, noise, policy):
+            return Footing(rung, "", tuple(notes))
+        notes.append(_note(rung, own, base))
+    return Footing(rungs[-1], "", tuple(notes))
+
+
+def falls_short(
+    rung: Rung,
+    own: Sequence[float],
+    base: Sequence[float],
+    noise: NoiseRecord,
+    policy: LadderPolicy,
+) -> bool:
+    """Whether the rung's gain over the snapshot is less than attested, beyond the noise of both means."""
+    if not own or not base:
+        return False
+    df = len(own) + len(base) - 2 + noise.df
+    if df < 1:
+        return False
+    sigma = max(math.sqrt((sum_squares(own) + sum_squares(base) + noise.sum_squares) / df), 1e-6)
+    missing = rung.gain - (statistics.fmean(base) - statistics.fmean(own))
+    return missing > approval_point(float(df), policy.level) * sigma * math.sqrt(1 / len(own) + 1 / len(base))
+
+
+def lead(rungs: Sequence[Rung], reference: Rung) -> float:
+    """What the best on chain is ahead of the reference, in bpb."""
+    return max(0.0, rungs[0].gain - reference.gain)
+
+
+def _note(rung: Rung, own: Sequence[float], base: Sequence[float]) -> str:
+    if not own or not base:
+        return f"The {rung.arm} fails here and was stepped over."
+    shown = statistics.fmean(base) - statistics.fmean(own)
+    return (
+        f"The {rung.arm} was stepped over: {rung.gain:+.6f} bpb over the snapshot were attested for it, "
+        f"{shown:+.6f} are left."
+    )
+
+
+def _values(runs: Sequence[ReplayRun], arm: str) -> list[float]:
+    return [run.val_bpb for run in runs if run.arm == arm and run.val_bpb is not None]
+
+
+def _failures(runs: Sequence[ReplayRun], arm: str) -> int:
+    return sum(bool(run.failure) for run in runs if run.arm == arm)
