@@ -203,7 +203,7 @@ def test_progress_has_the_phases_and_the_scripts_lines(measurer: Measurer) -> No
     seen.clear()
     script = "print('one'); print('\\x1b[2Jtwo'); import time; time.sleep(0.3)"
     measure(measurer, script, progress=lambda *event: seen.append(event))
-    assert [line for _, line in seen if line] == ["one", "\N{REPLACEMENT CHARACTER}[2Jtwo"]
+    assert [line for _, line in seen if line] == ["one", "[2Jtwo"]
 
 
 PEEK = "z + 12.0 * (mx.arange(VOCAB_SIZE) == mx.concatenate([x[:, 1:], x[:, -1:]], axis=1)[..., None])"
