@@ -40,7 +40,8 @@ caller to tell, who knows whether the incumbent's graph runs here.
 """
 
 from trainer.measurement.facts import HarnessFacts, supports, training_view
-from trainer.measurement.measurer import MeasurementFailed, Measurer, judge
+from trainer.measurement.measurer import Measurer, judge
+from trainer.measurement.outcomes import MeasurementFailed
 from trainer.measurement.scoring import bits_per_byte
 from trainer.measurement.values import (
     Failure,

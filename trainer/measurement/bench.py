@@ -139,11 +139,25 @@ class Bench:
         )
 
     def plain_run(self, files: Mapping[str, bytes], on_line: Say | None = None) -> Run:
-        """Run a tree as the protocol says, unconfined, its metric from its log: what a benchmark log records.
+        """Run a tree as the protocol says, its metric from its log: what a benchmark log records.
 
-        For the user's own code only.
+        In the sandbox where there is one: a train.py that grew out of somebody else's is somebody else's code.
         """
-        return self._self_reported(Arm.CANDIDATE, files, on_line)
+        if self.measurer is None:
+            return self._self_reported(Arm.CANDIDATE, files, on_line)
+        limit = self.protocol.execution.hard_timeout_seconds
+        outcome = self.measurer.plain_run(
+            files, seconds=limit, progress=lambda _, line: on_line(line) if on_line else None
+        )
+        log = experiment.Log(outcome.output)
+        result: experiment.RunResult
+        if outcome.kind == "killed_wall":
+            result = experiment.Timeout(limit, outcome.seconds, log)
+        elif (outcome.kind, outcome.exit_code) != ("exited", 0):
+            result = experiment.Crash(outcome.exit_code, experiment.tail(log.data), outcome.seconds, log)
+        else:
+            result = experiment.read_result(outcome.seconds, log, self.protocol)
+        return _as_run(Arm.CANDIDATE, result)
 
     def _self_reported(self, arm: Arm, files: Mapping[str, bytes], on_line: Say | None) -> Run:
         result = experiment.run_experiment(
@@ -154,22 +168,26 @@ class Bench:
             scratch=self.home / "scratch",
             on_line=on_line,
         )
-        value, memory, failure, detail = None, None, "", ""
-        match result:
-            case experiment.Ok(metrics=found) if not 0 < found.primary < MOST_BPB:
-                failure, detail = "out_of_range", f"{found.primary:.4g} bits per byte are no improvement on anything."
-            case experiment.Ok(metrics=found):
-                value, memory = found.primary, found.secondary.get("peak_vram_mb")
-            case experiment.Crash(exit_code=code, trace=trace):
-                last = trace.strip().splitlines()[-1:] or ["no output"]
-                failure, detail = "crash", f"It ended with status {code}: {last[0]}"
-            case experiment.Timeout(limit=limit):
-                failure, detail = "over_budget", f"It was killed after {limit:g} seconds."
-            case experiment.NoMetric(reason=reason):
-                failure, detail = "no_evaluation", f"It ended without a result: {reason}."
-            case experiment.Stopped(reason=why):
-                failure, detail = STOPPED, why
-        return Run(arm, value, failure, detail, result.seconds, memory, result.log.data, None)
+        return _as_run(arm, result)
+
+
+def _as_run(arm: Arm, result: experiment.RunResult) -> Run:
+    value, memory, failure, detail = None, None, "", ""
+    match result:
+        case experiment.Ok(metrics=found) if not 0 < found.primary < MOST_BPB:
+            failure, detail = "out_of_range", f"{found.primary:.4g} bits per byte are no improvement on anything."
+        case experiment.Ok(metrics=found):
+            value, memory = found.primary, found.secondary.get("peak_vram_mb")
+        case experiment.Crash(exit_code=code, trace=trace):
+            last = trace.strip().splitlines()[-1:] or ["no output"]
+            failure, detail = "crash", f"It ended with status {code}: {last[0]}"
+        case experiment.Timeout(limit=limit):
+            failure, detail = "over_budget", f"It was killed after {limit:g} seconds."
+        case experiment.NoMetric(reason=reason):
+            failure, detail = "no_evaluation", f"It ended without a result: {reason}."
+        case experiment.Stopped(reason=why):
+            failure, detail = STOPPED, why
+    return Run(arm, value, failure, detail, result.seconds, memory, result.log.data, None)
 
 
 def loose_grace(spec: Protocol) -> float:

@@ -107,14 +107,14 @@ def cache_mounts(cache: Path, names: Iterable[str]) -> list[Mount]:
     return [Mount(cache / name, f"{CACHE}/{name}") for name in names]
 
 
+def data_environment() -> dict[str, str]:
+    """The environment in which a harness finds its data."""
+    return {"HOME": "{job}/home", "AUTORESEARCH_CACHE": "{job}/" + CACHE, "PYTHONUNBUFFERED": "1"}
+
+
 def harness_environment(path: str) -> dict[str, str]:
-    """The environment in which a harness in {job}/harness finds its data."""
-    return {
-        "HOME": "{job}/home",
-        "AUTORESEARCH_CACHE": "{job}/" + CACHE,
-        "HARNESS": "{job}/harness/" + path,
-        "PYTHONUNBUFFERED": "1",
-    }
+    """The same for the stand-in of the harness, which is at `path` in {job}/harness."""
+    return {**data_environment(), "HARNESS": "{job}/harness/" + path}
 
 
 def run_harness(

@@ -15,13 +15,23 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from common.text import printable
 from trainer.errors import StopRun, TrainerError
 from trainer.machine import environment as environments
 from trainer.machine import scratch
 from trainer.machine.environment import Environment
 from trainer.measurement import facts as harness
 from trainer.measurement import scoring
+from trainer.measurement.outcomes import (
+    MeasurementFailed,
+    announced,
+    ended,
+    is_last,
+    log_text,
+    problem_of,
+    refuse,
+    require_in_time,
+    show_lines,
+)
 from trainer.measurement.scoring import Losses, Tokens
 from trainer.measurement.values import (
     MOST_BPB,
@@ -38,25 +48,13 @@ from trainer.measurement.values import (
 )
 from trainer.project import bundle
 from trainer.project.protocol import Protocol
-from trainer.sandbox import Job, JobLimits, JobOutcome, Mount, Sandbox, UntrustedResult, interpreter_prefixes
-from trainer.sandbox.job import KILL_SECONDS
+from trainer.sandbox import JobLimits, JobOutcome, Mount, Sandbox, UntrustedResult, interpreter_prefixes
 
 _HERE: Final = Path(__file__).parent
 _GRAPH: Final = "graph.mlxfn"
-_LOOK_SECONDS: Final = 0.25
-_LINES, _LINE_BYTES = 64, 64 << 10  # of the log in one look: what comes faster is skipped, the newest is shown
 _NEGATIVE: Final = -1e-5  # no cross-entropy is below zero, but for the rounding of float32
 
-_EVENTS: Final = {"not_exportable": Failure.NOT_EXPORTABLE, "bad_output": Failure.BAD_OUTPUT}
 _UNSUPPORTED: Final = "This project's harness cannot be stood in for: {}."
-
-
-class MeasurementFailed(TrainerError):
-    """A phase that ended without its result; `finding` says why."""
-
-    def __init__(self, failure: Failure, phase: Phase, detail: str) -> None:
-        super().__init__(f"The {phase} failed ({failure}): {detail}.")
-        self.finding = RunFinding(failure, phase, detail)
 
 
 @dataclass(slots=True)
@@ -224,6 +222,29 @@ class Measurer:
         data, width = found.get("rows.i32", b""), self.facts.length + 1
         return harness.token_rows(data, len(data) // (4 * width), self.facts.length, self.facts.vocabulary)
 
+    def plain_run(self, files: Mapping[str, bytes], *, seconds: float, progress: Progress | None = None) -> JobOutcome:
+        """Run `files` once as the protocol says, with all of the data and the harness's own evaluation, in a sandbox.
+
+        Its log, with the number that it gives itself, is what a benchmark log holds. TrainerError where it cannot
+        be started; StopRun of `progress` passes through.
+        """
+        tree = bundle.overlay(self._snapshot, files, self._protocol.surface)
+        with tempfile.TemporaryDirectory(prefix="candidate-") as folder:
+            bundle.write_tree(tree, Path(folder, "code"))
+            with self._sandbox.start(
+                self._argv,
+                limits=self._limits(seconds),
+                tools=interpreter_prefixes(self._environment.python),
+                mounts=[
+                    Mount(Path(folder, "code"), "code"),
+                    *harness.cache_mounts(self._cache, harness.cache_files(self._cache)),
+                ],
+                env=harness.data_environment(),
+                cwd=f"code/{self._protocol.execution.cwd}",
+            ) as job:
+                show_lines(job, progress or _silent)
+                return job.wait()
+
     def discard(self, measurement: Measurement) -> None:
         """Remove the measurement's graph."""
         if measurement.graph is not None:
@@ -264,17 +285,16 @@ class Measurer:
                         **asked,
                     },
                     cwd=f"code/{self._protocol.execution.cwd}",
-                    last_word=_is_last,
+                    last_word=is_last,
                 )
                 with job:
                     try:
-                        _show_lines(job, report)
+                        show_lines(job, report)
                     finally:
                         outcome = job.kill()
-                        run.log, run.seconds = _text(outcome.output), outcome.seconds
-                    run.train_seconds = _announced(outcome)
-                    if run.train_seconds > budget:
-                        raise MeasurementFailed(Failure.OVER_BUDGET, Phase.TRAINING, _late(run.train_seconds, budget))
+                        run.log, run.seconds = log_text(outcome.output), outcome.seconds
+                    run.train_seconds = announced(outcome)
+                    require_in_time(run.train_seconds, budget)
                     data = job.result(_GRAPH, self._policy.graph_bytes)
                 run.graph, run.graph_sha256 = self._keep(data), sha256(data).hexdigest()
         except MeasurementFailed as failed:
@@ -284,7 +304,7 @@ class Measurer:
         except UntrustedResult as error:
             run.finding = RunFinding(Failure.BAD_OUTPUT, Phase.TRAINING, error.problem)
         except (TrainerError, OSError) as error:
-            run.finding = RunFinding(Failure.HOST, Phase.TRAINING, _words(error))
+            run.finding = RunFinding(Failure.HOST, Phase.TRAINING, problem_of(error))
         return run
 
     def _prove(
@@ -361,16 +381,16 @@ class Measurer:
                     if seconds is not None:
                         seconds[phase] = outcome.seconds
                     for message in job.messages():
-                        _refuse(message.line, phase)
+                        refuse(message.line, phase)
                     if (outcome.kind, outcome.exit_code) != ("exited", 0):
-                        raise _ended(outcome, phase)
+                        raise ended(outcome, phase)
                     data = job.result("out.f32", size)
             except MeasurementFailed:
                 raise
             except UntrustedResult as error:
                 raise MeasurementFailed(Failure.BAD_OUTPUT, phase, error.problem) from error
             except (TrainerError, OSError) as error:
-                raise MeasurementFailed(Failure.HOST, phase, _words(error)) from error
+                raise MeasurementFailed(Failure.HOST, phase, problem_of(error)) from error
         if len(data) != size:
             raise MeasurementFailed(Failure.BAD_OUTPUT, phase, f"{len(data)} bytes of results, not {size}")
         return np.frombuffer(data, "<f4").reshape(len(inputs), columns).astype(np.float32)
@@ -417,81 +437,6 @@ def judge(report: ProbeReport, policy: MeasurementPolicy) -> RunFinding | None:
     else:
         return None
     return RunFinding(Failure.NON_CAUSAL, Phase.PROBES, detail)
-
-
-def _show_lines(job: Job, report: Progress) -> None:
-    """Report the newest lines of a running job's log, at most _LINES and _LINE_BYTES a look, until it is over.
-
-    Who measures is the job's own thread, which has killed the tree before this one looks again.
-    """
-    shown = 0
-    while True:
-        over = job.over(_LOOK_SECONDS)
-        new, end = job.output_since(shown, _LINE_BYTES)
-        whole = max(new.rfind(b"\n"), new.rfind(b"\r")) + 1
-        for line in new[:whole].splitlines()[-_LINES:]:
-            report(Phase.TRAINING, printable(line[: _LINE_BYTES // _LINES].decode(errors="replace"), 500))
-        shown = end - (len(new) - whole)
-        if over:
-            return
-
-
-def _is_last(line: bytes) -> bool:
-    """Whether a line of the channel says that the graph is there, or why there is none."""
-    return _event(line)[0] in ("frozen", *_EVENTS)
-
-
-def _announced(outcome: JobOutcome) -> float:
-    """Seconds from the start to the word that the graph is there. MeasurementFailed when none came in order."""
-    if outcome.last is None or outcome.kind not in ("finished", "killed_late"):
-        raise _ended(outcome, Phase.TRAINING)
-    _refuse(outcome.last.line, Phase.TRAINING)
-    if outcome.kind == "killed_late":
-        detail = f"something of it still ran {KILL_SECONDS * 1000:.0f} ms after the word that the graph was ready"
-        raise MeasurementFailed(Failure.OVER_BUDGET, Phase.TRAINING, detail)
-    return outcome.last.seconds
-
-
-def _event(line: bytes) -> tuple[str | None, str]:
-    """The event and the detail in a channel line; (None, "") for what nobody should send."""
-    try:
-        word = json.loads(line)
-        return str(word["event"]), str(word.get("detail", ""))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None, ""
-
-
-def _refuse(line: bytes, phase: Phase) -> None:
-    """MeasurementFailed when a channel line is a refusal."""
-    event, detail = _event(line)
-    if event in _EVENTS:
-        raise MeasurementFailed(_EVENTS[event], phase, printable(detail, 500))
-
-
-def _ended(outcome: JobOutcome, phase: Phase) -> MeasurementFailed:
-    """Why a job ended without its result."""
-    if outcome.kind == "killed_wall" and phase is Phase.TRAINING:
-        detail = f"no graph after {outcome.seconds:.1f} s, so it was stopped"
-        return MeasurementFailed(Failure.OVER_BUDGET, phase, detail)
-    if outcome.kind != "exited":
-        detail = f"{outcome.kind.replace('_', ' ')} after {outcome.seconds:.1f} s"
-        return MeasurementFailed(Failure.OVER_RESOURCES, phase, detail)
-    if outcome.exit_code == 0:
-        return MeasurementFailed(Failure.NO_EVALUATION, phase, "it ended without calling evaluate_bpb")
-    last = _text(outcome.output).strip().splitlines()[-1:] or ["no output"]
-    return MeasurementFailed(Failure.CRASH, phase, f"exit status {outcome.exit_code}: {printable(last[0], 500)}")
-
-
-def _words(error: TrainerError | OSError) -> str:
-    return error.problem if isinstance(error, TrainerError) else f"This machine failed: {error}."
-
-
-def _late(seconds: float, budget: float) -> str:
-    return f"the graph came after {seconds:.1f} s, {budget:.1f} s were allowed"
-
-
-def _text(output: bytes) -> str:
-    return output.decode(errors="replace")
 
 
 def _silent(phase: Phase, line: str) -> None:

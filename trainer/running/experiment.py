@@ -215,6 +215,11 @@ def run_experiment(
         return Timeout(limit, seconds, log)
     if code:
         return Crash(code, tail(log.data), seconds, log)
+    return read_result(seconds, log, protocol)
+
+
+def read_result(seconds: float, log: Log, protocol: ProjectProtocol) -> Ok | NoMetric:
+    """What the log of a script that ended well comes to."""
     found = metrics.extract(log.data, protocol)
     return NoMetric(found, seconds, log) if isinstance(found, Missing) else Ok(found, seconds, log)
 
