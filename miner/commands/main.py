@@ -64,6 +64,12 @@ def _who(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--yes", is_flag=True, help="Do not ask before staking on a network that is not local."),
         click.option("--trust-harness", is_flag=True, help="Run the project's own prepare.py to prepare its data."),
+        click.option(
+            "--run-foreign-code-unconfined",
+            "unconfined",
+            is_flag=True,
+            help="Without a working sandbox, run other people's code with your own rights.",
+        ),
         irys_option,
         click.option(
             "--publish",

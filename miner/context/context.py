@@ -15,6 +15,7 @@ from chain.connection.opening import Connection
 from chain.indexer.rules import Follower
 from chain.money import score
 from chain.program.accounts import Project
+from miner.context import foreign
 from miner.context.goals import Goals
 from miner.journal.journal import Journal, Session
 from miner.journal.worktree import Workspace
@@ -41,7 +42,7 @@ class SessionContext:
 
     `project` is as the chain had it at the last look, `published` the baseline runs that published it in this
     process. `prune`: runs may be stopped by their loss curves. `rejections` are those of our proposals that this
-    process saw.
+    process saw. `unconfined`: the user lets other people's code run without a sandbox.
     """
 
     connection: Connection
@@ -58,6 +59,7 @@ class SessionContext:
     goals: Goals
     published: Sequence[Earlier] = ()
     trust_harness: bool = False
+    unconfined: bool = False
     prune: bool = True
     rejections: int = 0
     _workspace: Workspace | None = field(default=None, repr=False)
@@ -88,6 +90,19 @@ class SessionContext:
         """The snapshot with a commit's train.py; nothing else of the work tree is trusted to be unchanged."""
         changed = {SCRIPT: self.workspace.read(commit, SCRIPT).encode()}
         return bundle.overlay(self.task.files, changed, self.task.protocol.surface)
+
+    def require_confined(self) -> None:
+        """EnvironmentNotReady where other people's code would run here without a sandbox and without leave."""
+        if self.bench.measurer is not None or self.unconfined:
+            return
+        others = foreign.authors(
+            self.task.files,
+            practice=self.connection.network.name == "embedded",
+            wallet=str(self.wallet.pubkey()),
+            best_miner=str(self.project.current_best_miner) if any(self.project.current_best_code_hash) else None,
+            adopted=[f.miner for f in self.session.frontiers if f.foreign],
+        )
+        foreign.require_confined(others, self.bench.why_not)
 
     def usual_seconds(self) -> float:
         """What a run takes here: the median of this session's, else what the bench expects."""

@@ -62,6 +62,7 @@ def started(
     stake: int,
     yes: bool,
     trust_harness: bool,
+    unconfined: bool = False,
     agrees: Callable[[str], bool] = lambda question: False,
     publish: str = SMOKE,
     text: str | None = None,
@@ -115,7 +116,7 @@ def started(
         closing(journal),
         Follower(connection.network, project.id, index_path(home, connection.network)) as follower,
     ):
-        yield SessionContext(
+        context = SessionContext(
             connection,
             project,
             parsed,
@@ -130,7 +131,10 @@ def started(
             Goals(stake=stake),
             published,
             trust_harness,
+            unconfined,
         )
+        context.require_confined()
+        yield context
 
 
 def _sample(line: str, budget: float) -> Sample | None:

@@ -37,6 +37,7 @@ class ChainWatch:
                 raise
             context.dashboard.say(f"the chain could not be read ({error.problem}): mining on, looking again later")
             return
+        context.require_confined()
         self._adopt(best)
 
     def _adopt(self, best: frontier.FetchedBest) -> None:

@@ -80,7 +80,8 @@ class Machine:
     learnt: list[list[list[float]]] = field(default_factory=list)
     log: bytes = LOG
     usual_seconds: float = 7.0
-    measurer: None = None
+    measurer: object = None
+    why_not: str = "bwrap was not found."
     method: str = "self-reported"
     isolation: str = "none"
     data_snapshot: str = "5a" * 32
@@ -228,6 +229,7 @@ class Fake:
             cast("Any", self.chain),
             self.dashboard(),
             goals or Goals(),
+            unconfined=True,
             prune=False,
             _workspace=cast("Any", self.tree),
         )

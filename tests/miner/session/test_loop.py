@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -110,6 +111,24 @@ def test_somebody_elses_best_is_searched_on_from_and_ours_measured_against_it(
     assert fake.tree.sources[carried.base] == THEIRS
     assert fake.tree.sources[last.base] == THEIRS == proposer.seen[-1].source
     assert fake.tree.sources[fake.context.session.head] == THEIRS
+
+
+@pytest.mark.parametrize(("sandbox", "unconfined"), [(False, False), (True, False), (False, True)])
+def test_somebody_elses_best_needs_a_sandbox_or_leave(
+    sandbox: bool, unconfined: bool, tmp_path: Path, fetched: dict[str, str]
+) -> None:
+    fake, _, miner = session(tmp_path, WORSE, BROKEN, goals=Goals(dry_run=True))
+    fake.context.unconfined, fake.machine.measurer = unconfined, object() if sandbox else None
+    fake.context.connection.network = SimpleNamespace(name="embedded")
+    fake.chain.project.current_best_miner = "somebody"
+    fake.chain.before_look = lambda: theirs(fake, fetched) if len(fake.context.session.trials) == 2 else None
+    if sandbox or unconfined:
+        miner.run()
+        assert THEIRS in {source for source, _ in fake.machine.ran}
+        return
+    with pytest.raises(EnvironmentNotReady, match="code by somebody with your own rights"):
+        miner.run()
+    assert THEIRS not in {source for source, _ in fake.machine.ran}
 
 
 def test_a_chain_that_does_not_answer_stops_no_mining(tmp_path: Path) -> None:
