@@ -15,6 +15,9 @@ devices are too (they can be written to all the same), and stdin is a pipe. CUDA
 /proc/self/task/TID/comm and does not start where it cannot: there everything in /proc that belongs to no process
 is covered read-only instead.
 
+What would let a script tell one verdict from another is fixed as far as the kernel allows: host name, user, boot id,
+uptime, load, and the counters of what the host does (`fixed_files`). What cannot be hidden is in docs/verification.md.
+
 The tree is dead when the namespace's first process is: the kernel reports its end only after all others are
 gone. Memory and processes are polled (the kernel does not hold root to RLIMIT_NPROC, and RLIMIT_DATA is per
 process). Needs Linux 5.3 with unprivileged user namespaces and bubblewrap 0.8.
@@ -23,6 +26,7 @@ process). Needs Linux 5.3 with unprivileged user namespaces and bubblewrap 0.8.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -62,6 +66,27 @@ _GPU_CHOICE = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 """All that a job inherits, with CUDA only: which of several GPUs it is to use, as whoever started us chose."""
 
 
+def fixed_files(proc: Path = Path("/proc")) -> dict[str, bytes]:
+    """Files of /proc that tell of the host's boot and doings, with what they say inside; only those there are."""
+    cores = sum(line[3:4].isdigit() for line in _lines(proc / "stat") if line.startswith("cpu"))
+    counts = " 0" * 10 + "\n"
+    said = {
+        "sys/kernel/random/boot_id": "00000000-0000-4000-8000-000000000000\n",
+        "uptime": "1000.00 1000.00\n",
+        "loadavg": "0.00 0.00 0.00 1/1 1\n",
+        "stat": f"cpu {counts}" + "".join(f"cpu{core}{counts}" for core in range(cores)) + "btime 0\n",
+    }
+    for name in ("diskstats", "interrupts", "schedstat", "softirqs", "swaps", "vmstat", "zoneinfo", "buddyinfo"):
+        said[name] = ""
+    return {str(proc / name): text.encode() for name, text in said.items() if (proc / name).exists()}
+
+
+def _lines(path: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return path.read_text().splitlines()
+    return []
+
+
 def _nvidia_devices() -> list[str]:
     return sorted(str(path) for path in Path("/dev").glob("nvidia*"))
 
@@ -87,8 +112,13 @@ def protected(bwrap: str, devices: Sequence[str]) -> list[str]:
     return ["unshare", "--user", "--map-root-user", "--mount", "/bin/sh", "-c", script, "sh", bwrap]
 
 
-def options(mounts: Sequence[Mount], tools: Sequence[Path], scratch_bytes: int, cuda: bool) -> list[str]:
-    """bubblewrap's options for a job, reading only which of the host's folders exist."""
+def options(
+    mounts: Sequence[Mount], tools: Sequence[Path], scratch_bytes: int, cuda: bool, fixed: Mapping[str, int]
+) -> list[str]:
+    """bubblewrap's options for a job, reading only which of the host's folders exist.
+
+    `fixed` are descriptors of what is in `fixed_files`, by path.
+    """
     found = ["--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL", "--new-session"]
     found += ["--die-with-parent", "--clearenv", "--uid", "65534", "--gid", "65534", "--hostname", "sandbox"]
     scratch, link = f"{JOB}/scratch", "/tmp"
@@ -120,6 +150,8 @@ def options(mounts: Sequence[Mount], tools: Sequence[Path], scratch_bytes: int, 
     else:
         found += ["--remount-ro", "/proc"]
     found += ["--remount-ro", "/dev"]
+    for path, handle in fixed.items():
+        found += ["--ro-bind-data", str(handle), path]
     return [*found, "--symlink", scratch, link, "--remount-ro", "/"]
 
 
@@ -319,10 +351,11 @@ class Bubblewrap:
         caps = resource_limits(limits, platform.release(), self.cuda)
         chosen = {name: os.environ[name] for name in _GPU_CHOICE if self.cuda and name in os.environ}
         what = order(JOB, argv, chosen | dict(env or {}), cwd, (f"{JOB}/scratch", "/dev/shm"), caps)
-        wanted = options(mounts, tools, limits.scratch_bytes, self.cuda)
+        wanted = functools.partial(options, mounts, tools, limits.scratch_bytes, self.cuda)
+        wanted({})  # a mount that cannot be is refused here
         return Job(lambda: self._enter(bwrap, wanted, what), limits, last_word)
 
-    def _enter(self, bwrap: str, wanted: Sequence[str], what: Order) -> StartedTree:
+    def _enter(self, bwrap: str, wanted: Callable[[Mapping[str, int]], Sequence[str]], what: Order) -> StartedTree:
         with contextlib.ExitStack() as files:
 
             def sealed(data: bytes) -> int:
@@ -335,13 +368,14 @@ class Bubblewrap:
             told = files.enter_context(open(info, "rb"))
             written = files.enter_context(open(info_end, "wb"))
             filters = sealed(seccomp.program(platform.machine(), memfd=self.cuda))
-            given = [*wanted, "--seccomp", str(filters), "--info-fd", str(info_end)]
+            fixed = {path: sealed(data) for path, data in fixed_files().items()}
+            given = [*wanted(fixed), "--seccomp", str(filters), "--info-fd", str(info_end)]
             arguments = sealed(b"".join(os.fsencode(option) + b"\0" for option in given))
             devices = [*_DEVICES, *(_nvidia_devices() if self.cuda else ())]
             wrapper = protected(bwrap, devices) if os.geteuid() == 0 else [bwrap]
             wrapper += ["--args", str(arguments), "--"]
             try:
-                entered = enter(wrapper, (arguments, filters, info_end), what)
+                entered = enter(wrapper, (arguments, filters, info_end, *fixed.values()), what)
             except SetupFailed as failure:
                 words = str(failure)
                 raise EnvironmentNotReady(f"The sandbox could not be set up: {words}.", cure(words)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -234,6 +235,30 @@ def test_the_chosen_gpu_is_passed_on_with_cuda(sandbox: Sandbox, cuda: bool, mon
     monkeypatch.setenv("CUDA_SECRET", "no")
     output = run(choose(cuda=cuda), "import os; print(*sorted(n for n in os.environ if n.startswith('CUDA')))")
     assert output.split() == (["CUDA_VISIBLE_DEVICES"] if cuda else [])
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_one_run_looks_like_another(sandbox: Sandbox, cuda: bool) -> None:
+    """What tells of the host's boot, name and doings is the same in every run; the number of cores is as it is."""
+    code = (
+        "import json, os, platform, socket\n"
+        "def text(path):\n    return open(path).read()\n"
+        "print(json.dumps({'boot': text('/proc/sys/kernel/random/boot_id').strip(), 'up': text('/proc/uptime'),\n"
+        "    'load': text('/proc/loadavg'), 'stat': text('/proc/stat'), 'interrupts': text('/proc/interrupts'),\n"
+        "    'host': socket.gethostname(), 'node': platform.node(), 'user': [os.getuid(), os.getgid(), os.getpid()],\n"
+        "    'cores': os.cpu_count(), 'memory': 'MemTotal' in text('/proc/meminfo')}))"
+    )
+    where = choose(cuda=True) if cuda else sandbox
+    first, second = (json.loads(run(where, code)) for _ in range(2))
+    assert first == second
+    assert (
+        first["boot"] == "00000000-0000-4000-8000-000000000000" != Path("/proc/sys/kernel/random/boot_id").read_text()
+    )
+    assert (first["host"], first["node"], first["interrupts"]) == ("sandbox", "sandbox", "")
+    assert first["up"] == "1000.00 1000.00\n"
+    assert first["stat"].endswith("btime 0\n")
+    assert first["cores"] == os.cpu_count()
+    assert first["memory"]
 
 
 def test_caps_are_gone_and_the_filter_is_on(sandbox: Sandbox) -> None:
@@ -615,7 +640,7 @@ def test_interpreter_prefixes_follow_a_virtual_environment(tmp_path: Path) -> No
 
 
 def test_bubblewrap_options(tmp_path: Path) -> None:
-    found = options([Mount(tmp_path, "in")], [Path("/usr")], 4096, cuda=False)
+    found = options([Mount(tmp_path, "in")], [Path("/usr")], 4096, cuda=False, fixed={"/proc/uptime": 9})
     words = " ".join(found)
     assert words.startswith(
         "--unshare-all --unshare-user --disable-userns --cap-drop ALL --new-session --die-with-parent "
@@ -623,9 +648,9 @@ def test_bubblewrap_options(tmp_path: Path) -> None:
     )
     assert f"--ro-bind {tmp_path} /job/in" in words
     assert "--size 4096 --perms 0700 --tmpfs /job/scratch" in words
-    assert "--symlink /job/scratch /tmp" in words
+    assert words.endswith("--ro-bind-data 9 /proc/uptime --symlink /job/scratch /tmp --remount-ro /")
     with tempfile.TemporaryDirectory(dir="/tmp") as tool:
-        below = " ".join(options([], [Path(tool)], 4096, cuda=False))
+        below = " ".join(options([], [Path(tool)], 4096, cuda=False, fixed={}))
     assert "--size 4096 --perms 0700 --tmpfs /tmp " in below
     assert "--symlink /tmp /job/scratch" in below
     assert found[-2:] == ["--remount-ro", "/"]
