@@ -40,7 +40,7 @@ from tests.chain.layout import TOKEN_ACCOUNT_SPACE
 from tests.chain.svm import SOL, START, World, digest, project_args
 from tests.fuzz import program_model as model
 from tests.fuzz.mutate import EXAMPLES, TIME_LIMIT
-from tests.fuzz.program_model import MAX, OTHER, ZERO, ProgramModel, Step
+from tests.fuzz.program_model import MAX, OTHER, ZERO, ProgramModel, ProjectModel, Step
 
 pytestmark = pytest.mark.timeout(TIME_LIMIT)
 
@@ -178,7 +178,7 @@ class Pair:
             assert (real.reviewer, real.review_lock_until) == (keys[proposal.reviewer], proposal.lock)
             assert world.amount(pdas.proposal_escrow(number)) == proposal.escrow
 
-    def _compare_project(self, number: int, project: model.ProjectModel) -> None:
+    def _compare_project(self, number: int, project: ProjectModel) -> None:
         world, pdas, keys = self.world, self.world.pdas, self.keys
         real = world.project(number)
         best = (real.current_best_aggregate_score, real.current_best_miner, real.miner_pool_minted)
@@ -228,9 +228,9 @@ def draw(rng: random.Random, state: ProgramModel) -> Step:
     if kind == "create_project":
         base, slope = rng.choice(CURVES)
         number = projects if rng.random() < 0.9 else rng.choice((0, projects + 1, MAX))
-        lengths = {"name": rng.choice((0, 5, 32, 33)), "symbol": rng.choice((1, 10, 10, 11))}
-        caps = rng.choice((0, 1, 2, 5, MAX))
-        return Step(kind, who, number, base=base, slope=slope, cap=caps, score=rng.choice(SCORES[:6]), **lengths)
+        name, symbol, cap = rng.choice((0, 5, 32, 33)), rng.choice((1, 10, 10, 11)), rng.choice((0, 1, 2, 5, MAX))
+        score = rng.choice(SCORES[:6])
+        return Step(kind, who, number, base=base, slope=slope, cap=cap, score=score, name=name, symbol=symbol)
     said = None
     if kind in ("buy", "sell", "claim_reward", "token_account"):
         holders = [at for at, amount in state.tokens.items() if amount]
