@@ -7,7 +7,7 @@ on, so that a settlement can be resumed (see `settle`).
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
@@ -31,10 +31,11 @@ from trainer.judging.ladder import INCUMBENT
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, Reason, Verdict, decide
 from trainer.machine import hardware
-from trainer.project import task
+from trainer.project import bundle, source, task
 from trainer.statistics.noise import NoiseRecord
-from verifier import attestation, ladder
+from verifier import attestation, ladder, looks
 from verifier.intake import Case, local_case, open_case
+from verifier.looks import Inspection
 from verifier.replay import Judged, Replay, judge, replay
 
 
@@ -92,7 +93,7 @@ def check_proposal(
 def check_candidate(
     connection: Connection,
     project: Project,
-    source: bytes,
+    script: bytes,
     key: Keypair,
     policy: JudgePolicy,
     view: View,
@@ -104,7 +105,7 @@ def check_candidate(
     with view.step("fetching and verifying artifacts"):
         parsed = task.read(fetch_project(connection, project))
     below = ladder.steps(connection, project, parsed, policy.ladder.rungs)
-    case = local_case(project, parsed, source, policy.source, below)
+    case = local_case(project, parsed, script, policy.source, below)
     folder = folder_of(connection.home, connection.network.name, f"local-{case.code_hash[:16]}")
     return _check(
         connection,
@@ -152,7 +153,15 @@ def _check(
     isolated: bool,
     trust_harness: bool,
 ) -> CheckResult:
-    policy = for_project(policy, case)
+    policy, look = for_project(policy, case), 1
+    seen = inspection(connection, case)
+    if seen is not None and case.proposal is not None:
+        look = looks.number(looks.read(_book(connection)), seen, _copies(connection, case.proposal))
+        policy = policy.at_look(look)
+        if look > 1:
+            view.say(f"look {look} at this code or its author: it is tested at {policy.comparison.alpha:.4%}")
+    else:
+        policy = policy.at_look(1)
     if case.findings:  # each rejects or releases by itself: no run could change that, and none is owed
         measured = _nothing(())
     else:
@@ -161,12 +170,42 @@ def _check(
             policy,
             home=connection.home,
             holdout_seed=seed,
-            order_seed=secrets.randbits(32),
+            record=folder / "runs.jsonl" if case.proposal is not None else None,
             view=view,
             isolated=isolated,
             trust_harness=trust_harness,
         )
-    return _conclude(connection, case.project, case.proposal, case, measured, key, policy, folder, (seed, isolated))
+    how = (seed, isolated)
+    found = _conclude(connection, case.project, case.proposal, case, measured, key, policy, folder, how, look)
+    if seen is not None and (measured.runs or case.findings):
+        own = looks.own_behaviour(found.judged, found.verdict, measured.runs)
+        looks.add(_book(connection), replace(seen, own=own))
+    return found
+
+
+def inspection(connection: Connection, case: Case) -> Inspection | None:
+    """What this check of a proposal has in common with others; None for a local candidate."""
+    if case.proposal is None:
+        return None
+    return Inspection(
+        connection.network.name,
+        case.project.id,
+        case.proposal.id,
+        bundle.digest(case.task.incumbent),
+        case.code_hash,
+        source.essence(case.task.files, case.candidate) if not case.findings else "",
+        str(case.proposal.miner),
+    )
+
+
+def _book(connection: Connection) -> Path:
+    return connection.home / "verify" / "looks.jsonl"
+
+
+def _copies(connection: Connection, proposal: Proposal) -> list[int]:
+    """The earlier proposals of the project with the very same archive."""
+    found = connection.client.proposals(proposal.project_id)
+    return [other.id for other in found if other.code_hash == proposal.code_hash and other.id < proposal.id]
 
 
 def for_project(policy: JudgePolicy, case: Case) -> JudgePolicy:
@@ -190,6 +229,7 @@ def _conclude(
     policy: JudgePolicy,
     folder: Path,
     how: tuple[bytes, bool] | None,
+    look: int = 1,
 ) -> CheckResult:
     findings = (*(case.findings if case else ()), *measured.findings)
     bench = measured.bench
@@ -215,7 +255,7 @@ def _conclude(
         )
     verdict = decide(judged.evidence, policy.verdict)
     predicate = _predicate(connection, project, proposal, case, measured, judged, verdict, policy, how)
-    predicate["verifier"] = str(key.pubkey())
+    predicate |= {"verifier": str(key.pubkey()), "look": look}
     subjects = {}
     if case is not None:
         subjects = {"code.tar": case.code_hash}

@@ -28,11 +28,13 @@ from trainer.judging.runs import ReplayRun, against
 from trainer.judging.trial import MAX_FAILURES
 from trainer.judging.verdict import CaseFinding, Fault, GainOutcome, Reason
 from trainer.measurement.bench import Bench, open_bench
+from trainer.project import bundle
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
 from verifier import ladder
 from verifier.intake import Case, not_ready
 from verifier.ladder import Step
+from verifier.record import ReplayRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +110,13 @@ def replay(
     *,
     home: Path,
     holdout_seed: bytes,
-    order_seed: int,
+    record: Path | None,
     view: View,
     isolated: bool = True,
     trust_harness: bool = False,
 ) -> Replay:
     """Measure a case. What may be this host's fault is a finding that releases, never an exception."""
-    empty = Replay(None, (), NoiseRecord(), order_seed, "", "", ())
+    empty = Replay(None, (), NoiseRecord(), 0, "", "", ())
     try:
         with view.step("preparing environment, data and sandbox") as word:
             bench = open_bench(
@@ -134,12 +136,33 @@ def replay(
     differing = machine_findings(case, bench.machine.hardware_class, bench.data_snapshot, policy)
     if differing:
         return replace(empty, bench=bench, findings=tuple(differing))
-    runs: list[ReplayRun] = []
-    noise = bench.noise()
+    kept = ReplayRecord(record, _question(case, bench, policy, holdout_seed), bench.noise())
+    if kept.runs:
+        view.say(f"{len(kept.runs)} runs of an earlier check of this proposal enter the same test")
     try:
-        return _measure(case, bench, policy, home, holdout_seed, order_seed, view, noise, runs)
+        return _measure(case, bench, policy, home, holdout_seed, view, kept)
     except (TrainerError, ChainError, OSError) as error:  # what was measured before stands
-        return replace(empty, bench=bench, runs=tuple(runs), noise=noise, findings=(not_ready(error),))
+        return replace(
+            empty,
+            bench=bench,
+            runs=tuple(kept.runs),
+            noise=kept.noise,
+            seed=kept.seed,
+            findings=(not_ready(error),),
+        )
+
+
+def _question(case: Case, bench: Bench, policy: JudgePolicy, holdout_seed: bytes) -> dict[str, str]:
+    """What runs must have in common to enter one test."""
+    return {
+        "candidate": bundle.digest(case.candidate),
+        "incumbent": bundle.digest(case.task.incumbent),
+        "protocol": sha256(case.task.protocol_bytes).hexdigest(),
+        "data": bench.data_snapshot,
+        "environment": bench.environment.packages_digest,
+        "machine": f"{bench.machine.hardware_class}/{bench.isolation}/{bench.method}",
+        "holdout": f"{holdout_seed.hex()}/{policy.holdout.tokens}/{policy.holdout.probes}",
+    }
 
 
 def _measure(
@@ -148,12 +171,11 @@ def _measure(
     policy: JudgePolicy,
     home: Path,
     holdout_seed: bytes,
-    order_seed: int,
     view: View,
-    noise: NoiseRecord,
-    runs: list[ReplayRun],
+    kept: ReplayRecord,
 ) -> Replay:
-    """The whole measurement; each run is in `runs` as soon as it is made."""
+    """The whole measurement; each run is in `kept` as soon as it is made."""
+    noise, seed, before = kept.noise, kept.seed, len(kept.runs)
     with ExitStack() as stack:
         with view.step("drawing holdout text") as word:
             public = not case.task.benchmark.data_arguments
@@ -169,23 +191,23 @@ def _measure(
                 rows,
                 policy=rules,
                 noise=noise,
-                seed=order_seed,
+                seed=seed,
                 view=view,
-                done=tuple(runs),
-                on_run=lambda entry, _: runs.append(entry),
+                done=tuple(kept.runs),
+                on_run=lambda entry, _: kept.add(entry),
                 reference=reference,
             )
 
         compare(INCUMBENT, case.task.incumbent, policy)
-        ground = _climb(case, bench, policy, home, rows, order_seed, view, noise, runs) if case.below else None
+        ground = _climb(case, bench, policy, home, rows, view, kept) if case.below else None
         if ground is not None and ground.reference.arm != INCUMBENT:
             for note in ground.notes:
                 view.say(note, style="yellow")
             compare(ground.reference.arm, ground.reference.tree, policy.beyond(ground.lead))
     # never from a candidate, whose author could make it say anything
-    bench.learn_noise([_values(runs, arm) for arm in (INCUMBENT, SNAPSHOT)])
+    bench.learn_noise([_values(kept.runs[before:], arm) for arm in (INCUMBENT, SNAPSHOT)])
     source, digest = (rows.source, rows.sha256) if rows else ("", "")
-    return Replay(bench, tuple(runs), noise, order_seed, source, digest, (), ground)
+    return Replay(bench, tuple(kept.runs), noise, seed, source, digest, (), ground)
 
 
 def _climb(
@@ -194,12 +216,11 @@ def _climb(
     policy: JudgePolicy,
     home: Path,
     rows: HoldoutRows | None,
-    seed: int,
     view: View,
-    noise: NoiseRecord,
-    runs: list[ReplayRun],
+    kept: ReplayRecord,
 ) -> Ground:
     """The reference by the ladder's rules, with the runs that they ask for; the incumbent where nothing is at stake."""
+    noise, runs, before = kept.noise, kept.runs, len(kept.runs)
     steps = ladder.above(case.project, case.task, case.below)
     rungs = [step.rung(steps[-1].score) for step in steps]
     path, key = home / "ladder.json", f"{bench.noise_key}/{bench.data_snapshot}/{bench.environment.packages_digest}"
@@ -210,8 +231,8 @@ def _climb(
     while (found := footing(rungs, runs, known, noise, policy.ladder)).reference is None:
         arm, number = found.ask, len(_values(runs, found.ask))
         tree = trees[arm].tree
-        runs.append(one_run(bench, arm, tree, rows, policy=policy, view=view, seed=seed, number=number))
-    fresh = _values(runs, SNAPSHOT)
+        kept.add(one_run(bench, arm, tree, rows, policy=policy, view=view, seed=kept.seed, number=number))
+    fresh = _values(runs[before:], SNAPSHOT)
     if fresh:
         ladder.remember(path, key, fresh)
     return Ground(steps, trees[found.reference.arm], known, found.notes, len(runs))

@@ -33,7 +33,7 @@ def policy_at(min_confidence: float, margin: float) -> JudgePolicy:
     """A verifier's default policy at the owner's confidence, never below its own, and the project's margin (bpb)."""
     usual = JudgePolicy()
     comparison = replace(usual.comparison, alpha=min(usual.comparison.alpha, 1 - min_confidence))
-    return replace(usual, comparison=comparison).with_margin(margin)
+    return replace(usual, comparison=comparison).with_margin(margin).at_look(1)
 
 
 def answer(

@@ -287,6 +287,103 @@ def test_the_attested_reference_is_audited(laddered: Callable[..., CheckResult])
         assert not audit.passed(audit.audit(forged, None, {})[0])
 
 
+# --- many looks at the same thing ---
+
+
+@pytest.fixture
+def proposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[CheckResult, FakeMeasurer]]:
+    """`proposed(script, number)`: the check of BETTER as a proposal, in one verifier's home."""
+
+    def run(
+        script: Script,
+        number: int = 7,
+        *,
+        source: bytes = BETTER,
+        miner: int = 1,
+        seed: int = 1,
+        chain: tuple[int, ...] = (),
+    ) -> tuple[CheckResult, FakeMeasurer]:
+        measurer = FakeMeasurer(script, seed=seed)
+        bench = bench_of(TASK, tmp_path, measurer, monkeypatch)
+        monkeypatch.setattr(replay, "open_bench", lambda *_, **__: bench)
+        code = bytes([len(source) % 251]) * 32
+        about = SimpleNamespace(id=number, project_id=0, miner=Pubkey(bytes([miner]) * 32), code_hash=code)
+        case = local_case(project(), TASK, source, POLICY.source)
+        case = replace(case, proposal=cast("Any", about), miner_class="cpu-fake-2c", code_hash=code.hex())
+        connection = cast("Any", connected(tmp_path))
+        copies = [SimpleNamespace(id=other, code_hash=code) for other in chain]
+        connection.client = SimpleNamespace(proposals=lambda _: copies)
+        folder = check.folder_of(tmp_path, "fake", str(number))
+        done = check._check(connection, case, KEY, POLICY, QUIET, folder, bytes(32), isolated=True, trust_harness=False)
+        return done, measurer
+
+    return run
+
+
+def level_of(found: CheckResult) -> float:
+    """The alpha that was applied, as the attestation has it."""
+    return float(attestation.open_envelope(found.attestation)[1]["predicate"]["policy"]["comparison"]["alpha"])
+
+
+def test_a_released_proposal_gets_no_new_draw(proposed: Callable[..., tuple[CheckResult, FakeMeasurer]]) -> None:
+    """One crash and a doubtful gain; then it would run well, and is not run again."""
+    unlucky, _ = proposed(crashing(BETTER, times=1))
+    assert unlucky.verdict.reason is Reason.UNCONFIRMED
+    again, measurer = proposed(gains(0.5), seed=2)
+    assert measurer.runs == []
+    assert again.replay.runs == unlucky.replay.runs
+    assert again.verdict == unlucky.verdict
+    assert level_of(again) == level_of(unlucky)
+
+
+def test_a_check_that_was_killed_goes_on_with_its_runs(
+    proposed: Callable[..., tuple[CheckResult, FakeMeasurer]],
+) -> None:
+    made: list[bytes] = []
+
+    def killed(source: bytes, run: int) -> Any:
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(source)
+        return gains(0.1)(source, run)
+
+    with pytest.raises(KeyboardInterrupt):
+        proposed(killed)
+    found, measurer = proposed(gains(0.1))
+    assert found.verdict.kind is VerdictKind.APPROVE
+    assert len(found.replay.runs) == 3 + len(measurer.runs)
+
+
+@pytest.mark.parametrize(
+    ("change", "look"),
+    [
+        ({"source": BETTER}, 2),  # the very same
+        ({"source": BETTER + b"# again\n"}, 2),  # in another dress
+        ({"source": BETTER, "miner": 2}, 2),  # by somebody else
+        ({"source": local.TRAIN + b"X = 3.0\n", "miner": 2}, 1),  # something else
+        ({"source": local.TRAIN + b"X = 3.0\n"}, 2),  # by one who was released for what the code did
+        ({"source": local.TRAIN + b"X = 3.0\n", "miner": 2, "chain": (3, 5)}, 3),  # judged by others
+    ],
+)
+def test_looks_at_the_same_share_one_budget(
+    proposed: Callable[..., tuple[CheckResult, FakeMeasurer]], change: dict[str, Any], look: int
+) -> None:
+    proposed(crashing(BETTER, times=1))
+    found, _ = proposed(gains(0.1), 8, **change)
+    assert level_of(found) == pytest.approx(POLICY.at_look(look).comparison.alpha)
+    assert attestation.open_envelope(found.attestation)[1]["predicate"]["look"] == look
+    assert found.verdict.kind is VerdictKind.APPROVE  # what is clear stays clear
+    assert audit.passed(audit.audit(found.attestation, None, {})[0])
+
+
+def test_a_no_op_that_is_resubmitted_until_it_wins_does_not(
+    proposed: Callable[..., tuple[CheckResult, FakeMeasurer]],
+) -> None:
+    """Forty proposals of nothing: at one level for each, the chance of an approval would be a third."""
+    kinds = [proposed(gains(0.0), number, seed=number)[0].verdict.kind for number in range(1, 41)]
+    assert VerdictKind.APPROVE not in kinds
+
+
 # --- the loop ---
 
 

@@ -66,8 +66,9 @@ class LadderPolicy:
 class JudgePolicy:
     """What a judge goes by.
 
-    `same_hardware` asks for the miner's hardware class and data snapshot. `suggestive` is a one-sided level: a
-    gain that is not shown, but would be at this level, is no ground to slash a stake.
+    `same_hardware` asks for the miner's hardware class and data snapshot. `suggestive` is a one-sided level: a gain
+    that is not shown, but would be at this level, is no ground to slash a stake. `first_look` is the share of alpha
+    that the first look at a thing gets; each further one gets this share of what is left.
     """
 
     comparison: ComparisonPolicy = field(default_factory=ComparisonPolicy)
@@ -78,10 +79,16 @@ class JudgePolicy:
     ladder: LadderPolicy = field(default_factory=LadderPolicy)
     same_hardware: bool = True
     suggestive: float = 0.1
+    first_look: float = 0.8
 
     def with_margin(self, margin: float) -> JudgePolicy:
         """The policy with a project's own margin (bpb), where that is larger."""
         return replace(self, comparison=replace(self.comparison, margin=max(self.comparison.margin, margin)))
+
+    def at_look(self, number: int) -> JudgePolicy:
+        """The policy of the k-th look at the same thing, from 1: all looks together stay at alpha."""
+        share = self.first_look * (1 - self.first_look) ** (number - 1)
+        return replace(self, comparison=replace(self.comparison, alpha=max(1e-6, self.comparison.alpha * share)))
 
     def beyond(self, lead: float) -> JudgePolicy:
         """The policy where a gain must also make up for `lead` (bpb), what the best on chain is ahead."""
@@ -107,7 +114,7 @@ class JudgePolicy:
         values: dict[str, Any] = {}
         for name, content in document.items():
             if (name == "same_hardware" and isinstance(content, bool)) or (
-                name == "suggestive" and isinstance(content, float) and 0 < content < 0.5
+                isinstance(content, float) and 0 < content < {"suggestive": 0.5, "first_look": 1.0}.get(name, 0.0)
             ):
                 values[name] = content
             elif name in tables and isinstance(content, dict):

@@ -6,9 +6,11 @@ Sizes only: no word is suspicious, so no honest script is (`mx.eval(` is not `ev
 from __future__ import annotations
 
 import ast
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +73,50 @@ def _docstrings(tree: ast.Module) -> list[ast.expr]:
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 found.append(first.value)
     return found
+
+
+def essence(snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes]) -> str:
+    """SHA-256 (hex) of what the changed files say: equal for two candidates that differ in comments, formatting,
+    docstrings, names of their own, or digits after the third of a number. Files that are not Python count as they are.
+    """
+    total = sha256()
+    for path, data in sorted(candidate.items()):
+        if snapshot.get(path) != data:
+            total.update(path.encode() + b"\0" + (_essence(data) if path.endswith(".py") else data) + b"\0")
+    return total.hexdigest()
+
+
+def _essence(script: bytes) -> bytes:
+    try:
+        tree = ast.parse(script)
+        bound = {name for node in ast.walk(tree) for name in _own_names(node)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, float):
+                node.value = float(f"{node.value:.3g}")
+        for text in _docstrings(tree):
+            if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                text.value = ""
+        return _dump(tree, bound).encode(errors="surrogatepass")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return script
+
+
+def _own_names(node: ast.AST) -> list[str]:
+    """Names that the script gives by itself, which it may change as it likes."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
+            return [name]
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+    return []
+
+
+def _dump(tree: ast.Module, bound: set[str]) -> str:
+    """The tree in words, its own names by the order in which they come."""
+    order: dict[str, str] = {}
+
+    def place(match: re.Match[str]) -> str:
+        name = match[1]
+        return f"'{order.setdefault(name, f'v{len(order)}')}'" if name in bound else match[0]
+
+    return re.sub(r"'([A-Za-z_][A-Za-z0-9_]*)'", place, ast.dump(tree))

@@ -47,7 +47,7 @@ def verdict(measured: tuple[ReplayRun, ...]) -> VerdictKind:
         method="trusted",
         best_score=2_500_000,
         convention=Convention("reflected", 2_500_000),
-        policy=JudgePolicy(),
+        policy=JudgePolicy().at_look(1),
     )
     return decide(judged.evidence, JudgePolicy().verdict).kind
 
@@ -104,7 +104,7 @@ def test_self_reported_numbers_are_not_scored_on_holdout_text() -> None:
     assert answer(measured, method="self-reported") == ""
 
 
-@pytest.mark.parametrize(("confidence", "alpha"), [(0.9, 0.01), (0.99, 0.01), (0.999, 0.001)])
+@pytest.mark.parametrize(("confidence", "alpha"), [(0.9, 0.008), (0.99, 0.008), (0.999, 0.0008)])
 def test_the_owner_may_be_stricter_than_a_verifier_but_not_laxer(confidence: float, alpha: float) -> None:
     assert policy_at(confidence, 0.0).comparison.alpha == pytest.approx(alpha)
 
