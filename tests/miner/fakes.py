@@ -155,6 +155,15 @@ class Chain:
         found = [SimpleNamespace(id=i, status=s) for i, s in self.statuses.items()]
         return [proposal for proposal in found if status is None or proposal.status is status]
 
+    def proposal(self, number: int) -> Any:
+        return SimpleNamespace(id=number, stake=self.sent[number]["stake"])
+
+    def proposals_of(self, *_: Any) -> list[Any]:
+        return []  # what was cut off before it was sent never lands
+
+    def paid(self, _: Any) -> int:
+        return FEE_PER_SIGNATURE
+
     def supply(self, _: Any) -> int:
         return 10
 
