@@ -50,6 +50,7 @@ _SHM_BYTES = 64 << 20
 _KILL_MILLISECONDS = 60_000
 _REAP_SECONDS = 5
 _LOOK_SECONDS = 0.005
+_KILLED_DIRECTLY = 64
 _PF_EXITING = 0x4  # include/linux/sched.h
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _DEVICES = (
@@ -290,6 +291,10 @@ class _Namespace:
     def kill(self) -> float:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+        # The first process takes all others with it, once it is scheduled; on a busy host that could be a while.
+        for pid in descendants(self.init, _KILLED_DIRECTLY)[1:]:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
         waiting = select.poll()
         waiting.register(self.handle, select.POLLIN)
         lag = silenced(lambda seconds: bool(waiting.poll(1000 * seconds)), lambda: condemned(self.init))
