@@ -102,16 +102,16 @@ def unlock(file: IO[bytes] | int) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, wait: float = LOCK_SECONDS) -> Iterator[None]:
+def locked(path: Path, wait: float = LOCK_SECONDS, *, busy: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (made if missing), across threads and processes.
 
-    Raises Refused where others keep it for `wait` seconds.
+    `busy` is called once, when it has to wait. Raises Refused where others keep it for `wait` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
-        if not lock(file, wait=wait, every=0.01):
+        if not lock(file, wait=wait, every=min(0.5, max(0.01, wait / 1000)), busy=busy):
             raise Refused(
                 f"Another process has kept {path} locked for {wait:.0f} s.",
-                f"Find it with `fuser {path}` and let it finish or end it.",
+                f"Find it with `fuser {path}` and let it finish, or stop it.",
             )
         yield

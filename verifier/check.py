@@ -6,6 +6,7 @@ on, so that a settlement can be resumed (see `settle`).
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -262,8 +263,17 @@ def _conclude(
         if "train.py" in case.candidate:
             subjects["train.py"] = sha256(case.candidate["train.py"]).hexdigest()
     sealed = attestation.seal(attestation.statement(subjects, predicate), key)
-    write_atomic(folder / "attestation.json", sealed)
+    keep(folder / "attestation.json", sealed)
     return CheckResult(case, project, proposal, measured, judged, verdict, sealed)
+
+
+def keep(path: Path, sealed: bytes) -> None:
+    """Write an attestation; the one that was there stays beside it, named by the hash that it may have settled by."""
+    with contextlib.suppress(FileNotFoundError):
+        before = path.read_bytes()
+        if before != sealed:
+            write_atomic(path.with_name(f"attestation-{sha256(before).hexdigest()[:16]}.json"), before)
+    write_atomic(path, sealed)
 
 
 def _predicate(

@@ -14,6 +14,7 @@ from chain.commands.options import agrees, answer, common, open_connection, prog
 if TYPE_CHECKING:
     from verifier.check import CheckResult
 
+_PATIENCE = 24 * 3600.0  # seconds that another verifier on this machine may need for the same proposal
 EXIT = {"approve": 0, "reject": 3, "release": 4}
 
 
@@ -111,12 +112,13 @@ def check(
                 _finish(checked, None, as_json, home, connection.network.name)
             assert proposal is not None
             found_proposal = connection.client.proposal(proposal)
+            folder = checks.folder_of(home, connection.network.name, str(proposal))
             if not settle:
-                checked = checks.check_proposal(connection, found_proposal, key, rules, view, **how)
+                with settling.alone(folder, view.say, _PATIENCE):
+                    checked = checks.check_proposal(connection, found_proposal, key, rules, view, **how)
                 _finish(checked, None, as_json, home, connection.network.name)
             if not yes and not agrees(f"Settle proposal {proposal} on {network} with {key.pubkey()}?"):
                 raise click.UsageError("This command signs a settlement with your key. Add --yes to allow that.")
-            folder = checks.folder_of(home, connection.network.name, str(proposal))
             done = settling.settle(
                 connection,
                 proposal,
@@ -127,6 +129,7 @@ def check(
                     connection, current, key, rules, view, trust_harness=trust_harness
                 ),
                 view.say,
+                wait=_PATIENCE,
             )
         except KeyboardInterrupt:
             view.say("\nStopped. Run the same command to resume.")

@@ -5,6 +5,7 @@
 - Every step is in `settlement.jsonl` beside the attestation: an intent with its signature before it is
   sent, the result once it is known. A send that failed is never recorded as done; what an interrupted
   settlement sent is looked up before anything else is sent.
+- One process at a time is at work on a proposal: the lock beside the record is held from the first look to the end.
 - LockActive on a release is recorded and the lock left to lapse. Either way the stake stays in escrow, for the next
   review or, 7 days after the submission, for whoever has the proposal expire.
 
@@ -13,7 +14,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +32,7 @@ from chain.money.client import Client, Landed
 from chain.program.accounts import Project, Proposal, ProposalStatus
 from chain.program.errors import LockActive
 from chain.program.instructions import ClaimReview, Reject, ReleaseReview
+from common.files import lock
 from common.jsonl import Jsonl
 from trainer.judging.verdict import VerdictKind
 from verifier.check import CheckResult
@@ -118,13 +121,46 @@ class SettlementRecord:
             raise InvalidData(f"{self._lines.path} does not parse: an entry lacks {error}.", _CURE) from None
 
 
+@contextlib.contextmanager
+def alone(folder: Path, say: Say, wait: float = 0.0) -> Iterator[None]:
+    """Be the only process that is at work on the proposal whose record is in `folder`.
+
+    Another one is waited for, which is said; NotOurs where it has not finished after `wait` seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = f"waiting for another verifier that is at work on this proposal ({folder})"
+    with (folder / "lock").open("ab") as file:
+        if not lock(file, wait=wait, every=0.5, busy=lambda: say(waiting)):
+            raise NotOurs(
+                f"Another verifier on this machine is at work on this proposal ({folder}).",
+                "Let it finish, or stop it.",
+            )
+        yield
+
+
 def settle(
-    connection: Connection, proposal_id: int, key: Keypair, folder: Path, ready: Ready, check: Check, say: Say
+    connection: Connection,
+    proposal_id: int,
+    key: Keypair,
+    folder: Path,
+    ready: Ready,
+    check: Check,
+    say: Say,
+    *,
+    wait: float = 0.0,
 ) -> Settled:
-    """Bring one proposal to an end, or as far as it goes now. NotOurs where it is not for us.
+    """Bring one proposal to an end, or as far as it goes now. NotOurs where it is not for us, or another process on
+    this machine has kept it for `wait` seconds.
 
     `ready` raises where this machine could judge nothing: before a claim, which would keep other verifiers away.
     """
+    with alone(folder, say, wait):
+        return _settle(connection, proposal_id, key, folder, ready, check, say)
+
+
+def _settle(
+    connection: Connection, proposal_id: int, key: Keypair, folder: Path, ready: Ready, check: Check, say: Say
+) -> Settled:
     client, record = connection.client, SettlementRecord(folder / "settlement.jsonl")
     if not client.is_verifier(key.pubkey()):
         from chain.program.errors import NotVerifier, error_for

@@ -17,6 +17,7 @@ from chain.indexer.rules import Follower, index_path
 from chain.money import score
 from chain.program.accounts import Project
 from chain.projects.artifacts import fetch_project
+from common.files import locked
 from common.terminal import View
 from miner.context.context import Earlier, SessionContext
 from miner.context.goals import Goals
@@ -32,6 +33,8 @@ from trainer.project import task
 from trainer.statistics import curve
 
 SMOKE = "smoke"
+_PUBLISHING = 6 * 3600.0  # seconds that another process may take: it prepares the data and measures the baseline
+_WAITING = "waiting for another process that publishes the bundled project here"
 _LOCAL = Executing()
 
 
@@ -80,10 +83,7 @@ def started(
     if not (connection.network.is_local or yes or agrees(question)):
         raise ChainError(f"Mining on {connection.network.name} may spend.", "Give --yes to agree to it.")
     wallet = connection.wallet(keypair, MINER)
-    published: list[Earlier] = []
-    project = _choose(connection, project_id)
-    if project is None:
-        project, published = publish_bundled(connection, home, dashboard, publish, text)
+    project, published = _open_project(connection, project_id, dashboard, publish, text)
     artifacts = fetch_project(connection, project)
     parsed = task.read(artifacts)
     convention = score.infer(project.baseline_aggregate_score, parsed.baseline, minimize=parsed.minimize)
@@ -148,6 +148,18 @@ def _say_where(connection: Connection, home: Path, view: View) -> None:
         view.say(f"embedded local network in {home}: nothing is real and nothing leaves this machine", style="bold")
     else:
         view.say(f"network {connection.network.name}, home {home}", style="bold")
+
+
+def _open_project(
+    connection: Connection, project_id: int | None, view: View, publish: str, text: str | None
+) -> tuple[Project, list[Earlier]]:
+    """The project to mine, and its baseline runs where it was published here just now; one process publishes."""
+    project = _choose(connection, project_id)
+    if project is not None:
+        return project, []
+    with locked(connection.home / "publish.lock", _PUBLISHING, busy=lambda: view.say(_WAITING)):
+        project = _choose(connection, project_id)  # somebody else may have published it meanwhile
+        return (project, []) if project else publish_bundled(connection, connection.home, view, publish, text)
 
 
 def _choose(connection: Connection, project_id: int | None) -> Project | None:

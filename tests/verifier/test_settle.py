@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -461,6 +462,69 @@ def test_any_other_bytes_are_refused_or_a_record(tmp_path_factory: pytest.TempPa
     path.write_bytes(data + b"\n")
     with pytest.raises(InvalidData, match="does not parse"):
         SettlementRecord(path)
+
+
+# --- two of the same ---
+
+HOLDER = """
+import sys
+from pathlib import Path
+from verifier.settle import alone
+with alone(Path(sys.argv[1]), print):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(folder: Path) -> subprocess.Popen[str]:
+    """Another process that is at work on the proposal until it is killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_two_verifiers_with_one_home_and_key_settle_once(connection: Connection) -> None:
+    """The second finds the first at work, or waits and finds it done; it neither measures nor attests."""
+    local.propose(connection)
+    folder = folder_of(connection.home, "embedded", "0")
+
+    def first(connection: Connection, current: Proposal) -> CheckResult:
+        with pytest.raises(NotOurs, match="at work on this proposal"):
+            settled(connection, 0, never)
+        return approving(connection, current)
+
+    assert settled(connection, 0, first).status is ProposalStatus.APPROVED
+    before = (folder / "attestation.json").read_bytes()
+    assert settled(connection, 0, never).status is ProposalStatus.APPROVED
+    assert (folder / "attestation.json").read_bytes() == before
+
+
+def test_another_process_at_work_is_waited_for_and_named(tmp_path: Path) -> None:
+    process, said = holder(tmp_path), list[str]()
+
+    def say(text: str) -> None:
+        said.append(text)
+        process.kill()
+
+    with process:
+        with pytest.raises(NotOurs, match="Another verifier on this machine"), settle.alone(tmp_path, said.append):
+            raise AssertionError("two are at work")
+        assert said == []
+        with settle.alone(tmp_path, say, 60):
+            assert len(said) == 1
+            assert str(tmp_path) in said[0]
+
+
+def test_an_attestation_that_may_have_settled_is_never_lost(tmp_path: Path) -> None:
+    path = tmp_path / "attestation.json"
+    for sealed in (b"one", b"two", b"two", b"three"):
+        check.keep(path, sealed)
+    assert path.read_bytes() == b"three"
+    kept = {f"attestation-{sha256(old).hexdigest()[:16]}.json": old for old in (b"one", b"two")}
+    assert {found.name: found.read_bytes() for found in tmp_path.iterdir()} == kept | {path.name: b"three"}
 
 
 # --- the unattended loop ---

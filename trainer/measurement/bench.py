@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+from common.files import locked
 from common.resources import HARNESS
 from trainer import sandbox
 from trainer.errors import EnvironmentNotReady
@@ -80,9 +81,10 @@ class Bench:
     def learn_noise(self, groups: Sequence[Sequence[float]]) -> None:
         """Add groups of repeated runs, each of one unchanged script, to the estimate."""
         path = self.home / "noise.json"
-        records = load_noise(path)
-        records[self.noise_key] = records.get(self.noise_key, NoiseRecord()).update(groups)
-        save_noise(path, records)
+        with locked(path.with_suffix(".lock")):  # a session and a verifier may share a home
+            records = load_noise(path)
+            records[self.noise_key] = records.get(self.noise_key, NoiseRecord()).update(groups)
+            save_noise(path, records)
 
     def on_view(self, cache: Path) -> Bench:
         """The same bench on another folder of prepared data, such as one with text held out."""
@@ -245,6 +247,7 @@ def open_bench(
         say,
         allowed=known or trust_harness,
         expected=expected_snapshot,
+        manifest=known,
     )
     if expected_snapshot and snapshot != expected_snapshot:
         raise EnvironmentNotReady(

@@ -11,6 +11,7 @@ The id of data that is there: `python -m trainer.running.dataset [FOLDER]`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -18,8 +19,9 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
+from common.files import lock
 from trainer.errors import EnvironmentNotReady
 from trainer.machine.environment import Environment
 from trainer.project import bundle
@@ -32,6 +34,8 @@ CACHE: Final = Path(".cache", "autoresearch")  # below the home, where a harness
 MAX_FILES: Final = 20_000
 _MAX_MANIFEST: Final = 64 << 20
 SECONDS: Final = 6 * 3600.0
+_TURN: Final = ".preparing"  # locked by whoever prepares the data; not empty while that is unfinished
+_HARNESS_LOCK: Final = ".lock"  # this repository's prepare.py holds it while it works
 _NETWORK: Final = (  # what a download may need, where it holds no password
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HF_ENDPOINT"),
@@ -94,16 +98,19 @@ def content_id(cache: Path) -> str | None:
     return total.hexdigest() if names else None
 
 
-def ready(cache: Path, expected: str | None) -> str | None:
+def ready(cache: Path, expected: str | None, *, manifest: bool = False) -> str | None:
     """The id of data that needs no preparing; None where prepare.py must run.
 
-    Data with a manifest is complete whatever its id is. Without one only the id that is `expected` says so; where
-    none is expected, because the project is just being made, any data there is.
+    Data with a manifest is complete whatever its id is, and of a harness that writes one (`manifest`) no other is.
+    Else the id that is `expected` says so; where none is expected, because the project is just being made, any data
+    does that no preparation of ours was interrupted in.
     """
     found = snapshot_id(cache)
-    if expected is None or found == expected or (cache / MANIFEST).exists():
+    if found == expected or (cache / MANIFEST).exists():
         return found
-    return None
+    if expected is not None or manifest or _interrupted(cache):
+        return None
+    return found
 
 
 def prepare(
@@ -116,12 +123,15 @@ def prepare(
     *,
     allowed: bool,
     expected: str | None = None,
+    manifest: bool = False,
 ) -> str:
     """Run the harness's own preparation unless it is done; the data snapshot id. `harness` is a folder for its copy.
 
-    EnvironmentNotReady where that is not `allowed`, or fails.
+    One process prepares at a time; others wait for it, and so they do for a prepare.py that somebody runs by hand.
+    EnvironmentNotReady where preparing is not `allowed`, or fails.
     """
-    if found := ready(cache, expected):
+    _await_others(cache, say)
+    if found := ready(cache, expected, manifest=manifest):
         return found
     script = copy_harness(files, harness)
     if not allowed:
@@ -130,18 +140,50 @@ def prepare(
             "repository.",
             f"Read {script} and run it, or allow it with --trust-harness.",
         )
-    code, log = run_command([str(env.python), script.name, *arguments], harness, env, cache, say, SECONDS)
-    if code is None:
-        raise EnvironmentNotReady(f"prepare.py took longer than {SECONDS / 3600:g} hours.", "Run it by hand.")
-    if code != 0:
-        last = experiment.tail(log, 1) or "no output"
-        raise EnvironmentNotReady(f"prepare.py failed: {last}", "Mend that and run the command again.")
-    made = snapshot_id(cache)
-    if made is None:
-        raise EnvironmentNotReady(
-            f"prepare.py should have put data into {cache}, and there is none.", "Ask the project's owner."
-        )
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / _TURN).open("ab", buffering=0) as turn:
+        _hold(turn, cache, say)
+        _await_others(cache, say, (_HARNESS_LOCK,))
+        if found := ready(cache, expected, manifest=manifest):
+            return found
+        turn.write(b"not finished\n")
+        code, log = run_command([str(env.python), script.name, *arguments], harness, env, cache, say, SECONDS)
+        if code is None:
+            raise EnvironmentNotReady(f"prepare.py took longer than {SECONDS / 3600:g} hours.", "Run it by hand.")
+        if code != 0:
+            last = experiment.tail(log, 1) or "no output"
+            raise EnvironmentNotReady(f"prepare.py failed: {last}", "Fix this, then run the command again.")
+        made = snapshot_id(cache)
+        if made is None:
+            raise EnvironmentNotReady(
+                f"prepare.py should have put data into {cache}, and there is none.", "Ask the project's owner."
+            )
+        turn.truncate(0)
     return made
+
+
+def _interrupted(cache: Path) -> bool:
+    """Whether a preparation began here and did not finish."""
+    try:
+        return (cache / _TURN).stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _await_others(cache: Path, say: Say, names: Sequence[str] = (_TURN, _HARNESS_LOCK)) -> None:
+    """Return once nobody prepares this data; a folder that nobody ever prepared is left as it is."""
+    for name in names:
+        with contextlib.suppress(FileNotFoundError), (cache / name).open("rb") as file:
+            _hold(file, cache, say, shared=True)
+
+
+def _hold(file: IO[bytes], cache: Path, say: Say, *, shared: bool = False) -> None:
+    waiting = f"waiting for another process that prepares the data in {cache}"
+    if not lock(file, wait=SECONDS, every=0.5, shared=shared, busy=lambda: say(waiting)):
+        raise EnvironmentNotReady(
+            f"Another process has been preparing the data in {cache} for {SECONDS / 3600:g} hours.",
+            "Let it finish, or stop it.",
+        )
 
 
 def copy_harness(files: Mapping[str, bytes], harness: Path) -> Path:

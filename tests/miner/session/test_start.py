@@ -6,10 +6,12 @@ import os
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from common.files import lock
 from miner.context.goals import Goals
 from miner.journal import journal
 from miner.proposers.choice import Proposing
@@ -83,3 +85,31 @@ def test_limits_count_the_baseline_that_publishes(fresh: Path) -> None:
         seconds = sum(made.run.seconds for made in session.published)
         summary = start.miner(session, Goals(max_minutes=seconds / 60), Proposing()).run()
     assert (summary.reason, summary.trials) == (f"reached --max-minutes {seconds / 60:g}", 0)
+
+
+def test_a_second_session_in_a_fresh_home_waits_for_the_first_to_publish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One project is published, not two, and what is waited for is said."""
+    there: list[Any] = []
+    said: list[str] = []
+    network = SimpleNamespace(is_local=True, name="embedded")
+    connection: Any = SimpleNamespace(home=tmp_path, network=network, client=SimpleNamespace(projects=lambda: there))
+    first = (tmp_path / "publish.lock").open("ab")
+    assert lock(first)
+
+    def published(text: str) -> None:
+        said.append(text)
+        there.append("the first one's")
+        first.close()
+
+    def publish(*_: Any) -> Any:
+        raise AssertionError("it is there already")
+
+    monkeypatch.setattr(start, "publish_bundled", publish)
+    view: Any = SimpleNamespace(say=published)
+    assert start._open_project(connection, None, view, "smoke", None) == ("the first one's", [])
+    assert said == ["waiting for another process that publishes the bundled project here"]
+    monkeypatch.setattr(start, "publish_bundled", lambda *_: ("ours", ["run"]))
+    there.clear()
+    assert start._open_project(connection, None, view, "smoke", None) == ("ours", ["run"])

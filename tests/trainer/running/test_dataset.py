@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from common.files import lock
 from trainer.errors import EnvironmentNotReady
 from trainer.machine.environment import Environment
 from trainer.running import dataset
@@ -67,6 +72,98 @@ def test_data_is_made_once_and_only_where_that_is_allowed(tmp_path: Path) -> Non
     # other data than expected may be unfinished: the harness has to look
     with pytest.raises(EnvironmentNotReady, match="not prepared"):
         prepare(tmp_path, allowed=False, expected="ab" * 32)
+
+
+# --- two of the same ---
+
+SLOW = """
+import os, pathlib, time
+cache = pathlib.Path.home() / ".cache" / "autoresearch"
+with (cache / "runs.txt").open("a") as file:
+    file.write("run\\n")
+while not (cache / ".go").exists():
+    time.sleep(0.02)
+(cache / "shard.parquet").write_text("all of it")
+"""
+SLOW_FILES = {"prepare.py": SLOW.encode(), "protocol.json": b"{}"}
+FIRST = """
+import sys
+from pathlib import Path
+from tests.trainer.running.test_dataset import ENVIRONMENT, SLOW_FILES
+from trainer.running import dataset
+folder = Path(sys.argv[1])
+dataset.prepare(SLOW_FILES, ENVIRONMENT, folder / "harness", folder / "cache", (), lambda _: None, allowed=True)
+"""
+
+
+def first(folder: Path) -> subprocess.Popen[bytes]:
+    """Another process that prepares this data, at a moment when half of it is there."""
+    process = subprocess.Popen([sys.executable, "-c", FIRST, str(folder)], cwd=Path(__file__).parents[3])
+    until(lambda: (folder / "cache" / "runs.txt").exists())
+    return process
+
+
+def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def second(folder: Path, say: Callable[[str], None], **more: Any) -> str:
+    return dataset.prepare(
+        SLOW_FILES, ENVIRONMENT, folder / "harness", folder / "cache", (), say, **{"allowed": True, **more}
+    )
+
+
+def test_a_second_process_waits_for_data_that_is_half_made(tmp_path: Path) -> None:
+    process, said = first(tmp_path), list[str]()
+    cache = tmp_path / "cache"
+
+    def say(text: str) -> None:
+        said.append(text)
+        (cache / ".go").touch()
+
+    found = second(tmp_path, say, allowed=False)  # it needs no leave: nothing of the harness runs
+    assert process.wait(60) == 0
+    assert found == dataset.snapshot_id(cache)
+    assert (cache / "shard.parquet").read_text() == "all of it"
+    assert (cache / "runs.txt").read_text() == "run\n"
+    assert said == [f"waiting for another process that prepares the data in {cache}"]
+
+
+def test_data_whose_preparation_was_killed_is_made_again(tmp_path: Path) -> None:
+    process, cache = first(tmp_path), tmp_path / "cache"
+    process.kill()
+    process.wait()
+    (cache / ".go").touch()
+    with pytest.raises(EnvironmentNotReady, match="not prepared"):
+        second(tmp_path, lambda _: None, allowed=False)
+    found = second(tmp_path, lambda _: None)
+    assert (cache / "shard.parquet").read_text() == "all of it"
+    assert second(tmp_path, lambda _: None, allowed=False) == found
+
+
+def test_a_prepare_py_run_by_hand_is_waited_for(tmp_path: Path) -> None:
+    """This repository's own one holds its lock and writes its manifest last: without that nothing is complete."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "half.parquet").write_text("half")
+    file = (cache / ".lock").open("w")
+    assert lock(file.fileno())
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        (cache / "manifest.json").write_text("{}")
+        file.close()
+
+    found = second(tmp_path, say, allowed=False, manifest=True)
+    assert found == dataset.manifest_id(cache)
+    assert len(said) == 1
+    (cache / "manifest.json").unlink()
+    with pytest.raises(EnvironmentNotReady, match="not prepared"):
+        second(tmp_path, say, allowed=False, manifest=True)
 
 
 def test_a_preparation_sees_its_data_and_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
