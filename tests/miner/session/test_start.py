@@ -7,7 +7,7 @@ import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -24,6 +24,7 @@ from trainer.project import recipe
 from trainer.project.recipe import Recipe
 
 if TYPE_CHECKING:
+    from chain.program.accounts import Project
     from tests.attacks.tiny import TinyHome
 
 SECONDS = 3.0  # that the interrupted run takes
@@ -93,6 +94,7 @@ def test_a_second_session_in_a_fresh_home_waits_for_the_first_to_publish(
     """One project is published, not two, and what is waited for is said."""
     there: list[Any] = []
     said: list[str] = []
+    ours, theirs = (cast("Project", object()) for _ in range(2))
     network = SimpleNamespace(is_local=True, name="embedded")
     connection: Any = SimpleNamespace(home=tmp_path, network=network, client=SimpleNamespace(projects=lambda: there))
     first = (tmp_path / "publish.lock").open("ab")
@@ -100,7 +102,7 @@ def test_a_second_session_in_a_fresh_home_waits_for_the_first_to_publish(
 
     def published(text: str) -> None:
         said.append(text)
-        there.append("the first one's")
+        there.append(theirs)
         first.close()
 
     def publish(*_: Any) -> Any:
@@ -108,8 +110,8 @@ def test_a_second_session_in_a_fresh_home_waits_for_the_first_to_publish(
 
     monkeypatch.setattr(start, "publish_bundled", publish)
     view: Any = SimpleNamespace(say=published)
-    assert start._open_project(connection, None, view, "smoke", None) == ("the first one's", [])
+    assert start._open_project(connection, None, view, "smoke", None) == (theirs, [])
     assert said == ["waiting for another process that publishes the bundled project here"]
-    monkeypatch.setattr(start, "publish_bundled", lambda *_: ("ours", ["run"]))
+    monkeypatch.setattr(start, "publish_bundled", lambda *_: (ours, []))
     there.clear()
-    assert start._open_project(connection, None, view, "smoke", None) == ("ours", ["run"])
+    assert start._open_project(connection, None, view, "smoke", None) == (ours, [])
