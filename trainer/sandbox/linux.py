@@ -281,10 +281,11 @@ class _Namespace:
     def usage(self, limits: JobLimits) -> TreeUsage:
         memory, tasks = tree_usage(self.init, limits)
         file_systems = [os.fstatvfs(folder) for folder in self.entered.folders]
+        scratch = sum((system.f_blocks - system.f_bfree) * system.f_frsize for system in file_systems[:1])
         return TreeUsage(
-            memory,
+            memory + scratch,  # the scratch is in memory
             tasks,
-            sum((system.f_blocks - system.f_bfree) * system.f_frsize for system in file_systems[:1]),
+            scratch,
             sum(system.f_files - system.f_ffree for system in file_systems),
         )
 

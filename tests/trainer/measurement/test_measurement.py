@@ -206,6 +206,24 @@ def test_progress_has_the_phases_and_the_scripts_lines(measurer: Measurer) -> No
     assert [line for _, line in seen if line] == ["one", "[2Jtwo"]
 
 
+def test_a_run_can_be_told_a_share_of_the_budget(measurer: Measurer) -> None:
+    script = MODEL + 'import prepare, os\nprint("told", TIME_BUDGET, prepare.TIME_BUDGET)\nevaluate_bpb(model)\n'
+    for share in (0.5, 1.0):
+        told = measure(measurer, script, budget_share=share).log.partition("told ")[2].split()[:2]
+        assert [float(word) for word in told] == [share * BUDGET] * 2
+
+
+def test_a_plain_run_is_confined_and_gives_the_harnesss_number(measurer: Measurer, honest: Measurement) -> None:
+    files = smoke() | {"train.py": (HONEST + "import os; print('sees', os.listdir('/home'))\n").encode()}
+    seen: list[str] = []
+    outcome = measurer.plain_run(files, seconds=60, progress=lambda _, line: seen.append(line))
+    assert honest.val_bpb is not None
+    own = float(outcome.output.decode().partition("val_bpb:")[2].split()[0])
+    assert own == pytest.approx(honest.val_bpb, abs=1e-4)
+    assert "FileNotFoundError" in outcome.output.decode().splitlines()[-1]  # there is no /home
+    assert any("val_bpb" in line for line in seen)
+
+
 PEEK = "z + 12.0 * (mx.arange(VOCAB_SIZE) == mx.concatenate([x[:, 1:], x[:, -1:]], axis=1)[..., None])"
 
 
