@@ -27,7 +27,7 @@ from trainer.judging.policy import JudgePolicy
 from trainer.statistics.distributions import approval_point
 from trainer.statistics.policy import LookEvidence
 
-VERIFIER_RUNS = (6, 3)  # incumbent and candidate runs of a verifier's usual last look
+VERIFIER_RUNS = (5, 3)  # incumbent and candidate runs of a verifier's usual last look
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,8 @@ def outlook(
     seen: LookEvidence, policy: JudgePolicy, market: Market, *, stake: int, rent: int = 0, fees: int = 0
 ) -> Outlook:
     """What staking `stake` tokens on a gain confirmed by `seen` promises; `rent` and `fees` in lamports."""
-    incumbent, candidate = VERIFIER_RUNS
-    theirs = math.sqrt(1 / incumbent + 1 / candidate)
-    ours = math.sqrt(1 / seen.incumbent_runs + 1 / seen.candidate_runs)
-    spread = seen.sigma * math.hypot(theirs, ours)
+    theirs = policy.comparison.scale(*VERIFIER_RUNS)
+    spread = seen.sigma * math.hypot(theirs, seen.scale)
     df = max(1.0, seen.df)
     bar = approval_point(df, policy.comparison.alpha / 2) * seen.sigma * theirs
     doubt = approval_point(df, policy.suggestive) * seen.sigma * theirs

@@ -18,10 +18,10 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from trainer.statistics.comparison import Answer
+from trainer.statistics.comparison import PAIRS_SHARE, Answer
 from trainer.statistics.distributions import approval_point, rejection_point, suspicion_ratio
 from trainer.statistics.mining import MiningPolicy
-from trainer.statistics.policy import ComparisonPolicy, Look, incumbent_lead
+from trainer.statistics.policy import ComparisonPolicy, incumbent_lead
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -76,52 +76,59 @@ def play(
     live = np.ones(trials, dtype=bool)
     for at in looks:
         n, m = at.candidate, at.incumbent
-        x, y, scale = incumbent[:, :m], candidate[:, :n], float(np.sqrt(1 / m + 1 / n))
-        theirs, ours = x.var(axis=1) * m, y.var(axis=1) * n
-        own_df, own = m + n - 2, theirs + ours
+        x, y, scale = incumbent[:, :m], candidate[:, :n], policy.scale(m, n)
+        delta = (x[:, m - n :] - y).mean(axis=1) if policy.paired else x.mean(axis=1) - y.mean(axis=1)
+        t = (delta - policy.margin) / scale
+        theirs, df = x.var(axis=1) * m, m - 1
         noisier = np.zeros(trials, dtype=bool)
-        if record_df and m > 1:
-            bound = suspicion_ratio(m - 1, record_df, policy.suspicion)
-            noisier = theirs / (m - 1) > bound * record_squares / record_df
-        approve, reject = np.ones(trials, dtype=bool), np.ones(trials, dtype=bool)
-        for squares, df, counts in (
-            (own + record_squares, own_df + record_df, np.ones(trials, dtype=bool)),
-            (own, own_df, noisier),
-        ):
+        if record_df and df:
+            noisier = theirs / df > suspicion_ratio(df, record_df, policy.suspicion) * record_squares / record_df
+        approve, reject = np.full(trials, at.alpha > 0), np.full(trials, at.beta > 0)
+        bounds = [(theirs + record_squares, df + record_df, np.ones(trials, dtype=bool))]
+        if not policy.paired:
+            own = theirs + y.var(axis=1) * n
+            bounds = [(own + record_squares, df + n - 1 + record_df, bounds[0][2]), (own, df + n - 1, noisier)]
+        for squares, freedom, counts in bounds:
             if not counts.any():
                 continue
-            s = np.maximum(np.sqrt(squares / df), policy.resolution)
-            t = (x.mean(axis=1) - y.mean(axis=1) - policy.margin) / (s * scale)
-            approve &= ~counts | (t - at.beyond / scale >= approval_point(df, at.alpha) if at.alpha else False)
-            reject &= ~counts | (t <= rejection_point(df, policy.effect / scale, at.beta) if at.beta else False)
-        if at.alpha and n > 1 and m - 1 + record_df > 0:
-            loud, beyond = _welch(theirs, ours, record_squares, record_df, noisier, at, policy)
-            approve &= ~loud | ((x.mean(axis=1) - y.mean(axis=1) - policy.margin) >= beyond)
+            s = np.maximum(np.sqrt(squares / freedom), policy.resolution)
+            if at.alpha:
+                approve &= ~counts | (t / s - at.beyond / scale >= approval_point(freedom, at.alpha))
+            if at.beta:
+                reject &= ~counts | (t / s <= rejection_point(freedom, policy.effect / scale, at.beta))
+        if policy.paired and at.alpha:
+            approve &= _scatter(x, y, t, theirs, record_squares, record_df, noisier, at.alpha, policy)
         for crossed, kind in ((approve & live, Answer.APPROVE), (reject & live & ~approve, Answer.REJECT)):
             answer[crossed], used[crossed], used_incumbent[crossed] = KINDS.index(kind), n, m
             live &= ~crossed
     return answer, used, used_incumbent
 
 
-def _welch(
+def _scatter(
+    x: Floats,
+    y: Floats,
+    t: Floats,
     theirs: Floats,
-    ours: Floats,
     record_squares: Floats,
     record_df: float,
     noisier: npt.NDArray[np.bool_],
-    at: Look,
+    alpha: float,
     policy: ComparisonPolicy,
-) -> tuple[npt.NDArray[np.bool_], Floats]:
-    """Where the candidate is louder than the incumbent, and the delta from which Welch's test then approves."""
-    n, m = at.candidate, at.incumbent
-    dfs = np.where(noisier, m - 1, m - 1 + record_df)
-    v, w = ours / (n - 1), np.where(noisier, theirs, theirs + record_squares) / np.maximum(dfs, 1)
-    bounds = {float(df): suspicion_ratio(n - 1, float(df), policy.loudness) for df in np.unique(dfs) if df > 0}
-    loud = v > w * np.array([bounds.get(float(df), np.inf) for df in dfs])
-    freedom = (v / n + w / m) ** 2 / ((v / n) ** 2 / (n - 1) + (w / m) ** 2 / np.maximum(dfs, 1))
-    grid = np.linspace(0.005, 1.0, 200)  # of 1 / df, in which the point is smooth
-    points = np.array([approval_point(float(1 / u), at.alpha) for u in grid])
-    return loud, np.interp(1 / freedom, grid, points) * np.sqrt(v / n + w / m) + at.beyond * np.sqrt(w)
+) -> npt.NDArray[np.bool_]:
+    """Where the scatter of the pairs, or by Welch that of the candidate, lets the gain pass."""
+    n, m = y.shape[1], x.shape[1]
+
+    def deviation(squares: Floats, df: Floats | float) -> Floats:
+        return np.maximum(np.sqrt(squares / df), policy.resolution)
+
+    pairs = deviation((x[:, m - n :] - y).var(axis=1) * n / 2, n - 1)
+    df = np.where(noisier, m - 1.0, m - 1 + record_df)
+    v = deviation(y.var(axis=1) * n, n - 1) ** 2
+    w = deviation(np.where(noisier, theirs, theirs + record_squares), df) ** 2
+    freedom = np.floor((v + w) ** 2 / (v**2 / (n - 1) + w**2 / df))
+    points = {one: approval_point(float(one), alpha * (1 - PAIRS_SHARE)) for one in np.unique(freedom)}
+    welch = t / np.sqrt((v + w) / 2) >= np.array([points[one] for one in freedom])
+    return (t / pairs >= approval_point(n - 1.0, alpha * PAIRS_SHARE)) | welch
 
 
 def simulate(
@@ -136,17 +143,21 @@ def simulate(
     record_ratio: float = 1.0,
     candidate_ratio: float = 1.0,
     outliers: float = 0.0,
+    shared: float = 0.0,
 ) -> Rates:
     """Independent trials of one scenario.
 
     gain: true delta beyond the margin, in sigma. record_ratio, candidate_ratio: sigma behind the noise record
     and of the candidate, over the incumbent's. outliers: share of runs of either arm that come out 10 sigma
-    too high.
+    too high. shared: correlation of a pair's two runs.
     """
     runs = policy.looks(history, record_df)[-1].incumbent
     incumbent = LEVEL + sigma * rng.standard_normal((trials, runs))
-    scatter = sigma * candidate_ratio * rng.standard_normal((trials, policy.max_candidate_runs))
-    candidate = LEVEL - policy.margin - gain * sigma + scatter
+    scatter = rng.standard_normal((trials, policy.max_candidate_runs))
+    if shared:
+        luck = (incumbent[:, -policy.max_candidate_runs :] - LEVEL) / sigma
+        scatter = shared * luck + np.sqrt(1 - shared**2) * scatter
+    candidate = LEVEL - policy.margin - gain * sigma + sigma * candidate_ratio * scatter
     for arm in (incumbent, candidate):
         arm += 10 * sigma * (rng.random(arm.shape) < outliers)
     squares = (record_ratio * sigma) ** 2 * (rng.chisquare(record_df, trials) if record_df else np.zeros(trials))
@@ -246,7 +257,7 @@ def critical_values(
     trials = 200_000
     for at in policy.looks(0, record_df):
         n, m = at.candidate, at.incumbent
-        df, scale = m + n - 2 + record_df, float(np.sqrt(1 / m + 1 / n))
+        df, scale = m - 1 + record_df, policy.scale(m, n)
         upper, lower = approval_point(df, at.alpha), rejection_point(df, policy.effect / scale, at.beta)
         z, s = rng.standard_normal(trials), np.sqrt(rng.chisquare(df, trials) / df)
         rows.append(

@@ -27,7 +27,8 @@ from tests.benchmarks.simulation import (
     play,
     summarise,
 )
-from trainer.statistics.policy import ComparisonPolicy
+from trainer.statistics.mining import MiningPolicy
+from trainer.statistics.policy import ComparisonPolicy, Look
 
 HOURS = 8.0
 BUDGETS = ((45, 0.05, 60.0, 30), (120, 0.009, 140.0, 75), (300, 0.004, 330.0, 150))
@@ -80,17 +81,18 @@ def histories() -> dict[str, Strategy]:
     }
 
 
-def topped_up(stale: bool, worth: float) -> ComparisonPolicy:
+class ToppedUp(MiningPolicy):
     """The miner's policy before: no look before the incumbent is topped up, no answer for economy's sake."""
-    return ComparisonPolicy(
-        effect=2.5,
-        beta=0.25,
-        max_candidate_runs=4,
-        spending=1.0,
-        first_rejection=1,
-        refresh=1,
-        early_refresh=int(stale),
-    )
+
+    __slots__ = ()
+
+    def looks(self, history: int, noise_df: float) -> tuple[Look, ...]:
+        return ComparisonPolicy.looks(self, history, noise_df)
+
+
+def topped_up(stale: bool, worth: float) -> ComparisonPolicy:
+    """Of a trial, after `stale` trials without a run of the incumbent; `worth` is not asked."""
+    return ToppedUp(spending=1.0, first_approval=2, refresh=1, early_refresh=int(stale))
 
 
 def main() -> None:

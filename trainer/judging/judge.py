@@ -160,7 +160,7 @@ def values(runs: Sequence[ReplayRun], arm: Arm, *, on_holdout: bool = False) -> 
 def suggested(evidence: LookEvidence, level: float, margin: float = 0.0) -> bool:
     """Whether a single one-sided t test at `level` would call the gain larger than `margin` (bpb)."""
     reach = approval_point(evidence.df, level) * evidence.sigma
-    return evidence.delta - margin > reach * math.sqrt(1 / evidence.incumbent_runs + 1 / evidence.candidate_runs)
+    return evidence.delta - margin > reach * evidence.scale
 
 
 def compared(

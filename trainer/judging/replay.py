@@ -28,6 +28,7 @@ from trainer.statistics import overtime
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
 from trainer.statistics.overtime import TimeSlope
+from trainer.statistics.policy import incumbent_lead
 
 Say = Callable[[str], None]
 
@@ -98,13 +99,15 @@ def replay(
     """
     made, runs = list(done), against(done, reference)
     slopes: list[TimeSlope] = []
+    lead = incumbent_lead(noise.df)  # a candidate's run has the salt of the incumbent's that it is compared with
     known: dict[bool, Reference | None] = {}  # the incumbent's last run; True: on holdout text
 
     def execute(arm: Arm) -> Run:
         held_to = known if arm is Arm.CANDIDATE else {}
         seconds = statistics.median(r.seconds for r in runs) if runs else bench.usual_seconds
         with view.step(f"run {len(made) + 1} ({arm.value if arm is Arm.CANDIDATE else reference})", seconds) as word:
-            salt = salt_of(seed, sum(r.arm == arm.value and r.val_bpb is not None for r in runs))
+            number = sum(r.arm == arm.value and r.val_bpb is not None for r in runs)
+            salt = salt_of(seed, number + (lead if arm is Arm.CANDIDATE else 0))
             run = bench.measure(arm, trees[arm], word, reference=held_to.get(False), keep_graph=True, salt=salt)
             second = _score_holdout(bench.measurer, run, rows, policy.holdout, held_to.get(True))
             charge = _charge(bench, run, runs, trees[Arm.INCUMBENT], noise, slopes, word)

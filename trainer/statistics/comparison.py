@@ -79,12 +79,15 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from trainer.statistics.distributions import approval_point, rejection_point, suspicion_ratio, upper_tail
 from trainer.statistics.noise import InvalidComparison, NoiseRecord, checked, sum_squares
 from trainer.statistics.policy import ComparisonPolicy, Look, LookEvidence
+
+PAIRS_SHARE = 0.6
+"""Of a look's level, what an approval by the scatter of the pairs may use; Welch's test has the rest."""
 
 
 class Arm(Enum):
@@ -145,6 +148,8 @@ def decide(samples: TrialSamples, noise: NoiseRecord, policy: ComparisonPolicy, 
     REJECT cannot turn it round, and an auditor gets the same answer from the same values. `noise` is the
     record as it stood when the trial began. `seed` draws the interleaving that `next_arm` follows.
     """
+    if policy.paired and samples.history:
+        raise InvalidComparison("A paired comparison has no history.", "Measure both arms fresh.")
     evidence = None
     looks = policy.looks(samples.history, noise.df)
     for place, at in enumerate(looks, 1):
@@ -157,8 +162,9 @@ def decide(samples: TrialSamples, noise: NoiseRecord, policy: ComparisonPolicy, 
             return Decision(Answer.UNDECIDED, evidence, None)
         if policy.gives_up(evidence, noise.df, looks[place:]):
             return Decision(Answer.REJECT, evidence, None, spared=True)
-    order = schedule(random.Random(seed), samples.history, looks)
-    return Decision(Answer.CONTINUE, evidence, _next_arm(order, samples))
+    return Decision(
+        Answer.CONTINUE, evidence, _next_arm(schedule(random.Random(seed), samples.history, looks, policy), samples)
+    )
 
 
 def look(
@@ -169,71 +175,104 @@ def look(
     ValueError where there is no degree of freedom: a single run of each arm and an empty record.
     """
     m, n = len(incumbent), len(candidate)
-    scale = math.sqrt(1 / m + 1 / n)
-    delta = math.fsum(incumbent) / m - math.fsum(candidate) / n
-    if m + n - 2 + noise.df <= 0:
+    if m + (0 if policy.paired else n - 1) - 1 + noise.df <= 0:
         raise ValueError("two runs and no noise record say nothing of the noise")
-    pooled, loud, noisier = _estimates(incumbent, candidate, noise, policy)
+    if policy.paired:
+        delta = math.fsum(i - c for i, c in zip(incumbent[m - n :], candidate, strict=True)) / n
+    else:
+        delta = math.fsum(incumbent) / m - math.fsum(candidate) / n
+    noisier = _noisier(incumbent, noise, policy)
+    estimates = (_paired if policy.paired else _pooled)(incumbent, candidate, noise, policy, noisier)
 
     # Where nothing can be approved, interval and p are drawn at the strictest level; they decide nothing.
     level = at.alpha or min(
         policy.approval_level(k) for k in range(policy.first_approval, policy.max_candidate_runs + 1)
     )
-    approve, reject = at.alpha > 0, at.beta > 0
-    low, high, p, reach, sigma, df = math.inf, -math.inf, 0.0, 0.0, 0.0, 0.0
-    for s, freedom in (*pooled, *loud):
-        t = (delta - policy.margin) / (s * scale)
-        upper = approval_point(freedom, level)
-        approve &= t - at.beyond / scale >= upper
-        low, high = min(low, delta - upper * s * scale), max(high, delta + upper * s * scale)
-        p = max(p, min(1.0, upper_tail(t, freedom) * policy.alpha / level))
-        reach, sigma, df = max((reach, sigma, df), (upper * s, s, freedom))
-    for s, freedom in pooled:
-        t = (delta - policy.margin) / (s * scale)
-        reject = reject and t <= rejection_point(freedom, policy.effect / scale, at.beta)
-    evidence = LookEvidence(delta, low, high, p, sigma, df, m, n, noisier, bool(loud))
+    scale, gain = policy.scale(m, n), delta - policy.margin
+    reach, p, sigma, df, reject, louder = 0.0, 0.0, 0.0, 0.0, at.beta > 0, False
+    for bound in estimates:  # all must be crossed, each by whichever of its alternatives is crossed first
+        nearest = min(
+            (approval_point(one.df, level * one.share) * one.sigma * scale, one.sigma, one.df) for one in bound
+        )
+        louder = policy.paired and 0 < reach < nearest[0]
+        reach, sigma, df = max((reach, sigma, df), nearest)
+        p = max(p, min(min(1.0, upper_tail(gain / (one.sigma * scale), one.df) / one.share) for one in bound))
+    for one in [one for bound in estimates for one in bound if one.rejects]:
+        t = gain / (one.sigma * scale)
+        reject = reject and t <= rejection_point(one.df, policy.effect / scale, at.beta)
+    approve = at.alpha > 0 and gain >= reach + at.beyond * sigma
+    p = min(1.0, p * policy.alpha / level)
+    evidence = LookEvidence(delta, delta - reach, delta + reach, p, sigma, df, m, n, noisier, scale, louder)
     return (Answer.APPROVE if approve else Answer.REJECT if reject else Answer.CONTINUE), evidence
 
 
-_Estimate = tuple[float, float]
-"""Of the noise: sigma such that delta's standard error is sigma·√(1/m + 1/n), in bpb, and its degrees of freedom."""
+@dataclass(frozen=True, slots=True)
+class _Estimate:
+    """Of the noise: sigma such that delta's standard error is sigma·scale, in bpb, and its degrees of freedom.
+
+    share: of a look's level that an approval by this estimate may use. rejects: whether a rejection goes by it.
+    """
+
+    sigma: float
+    df: float
+    share: float = 1.0
+    rejects: bool = True
 
 
-def _estimates(
-    incumbent: Sequence[float], candidate: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy
-) -> tuple[list[_Estimate], list[_Estimate], bool]:
-    """The pooled estimates, Welch's where the candidate is louder than the incumbent, and whether the incumbent is
-    louder than the record. The last is asked of the incumbent alone: no candidate may turn it on."""
-    m, n, floor = len(incumbent), len(candidate), policy.resolution**2
-    theirs, own = sum_squares(incumbent), sum_squares(candidate)
-    noisier = (
-        noise.df > 0
-        and m > 1
-        and theirs / (m - 1)
-        > suspicion_ratio(m - 1, noise.df, policy.suspicion) * max(noise.sum_squares / noise.df, floor)
-    )
-    squares, df = (theirs, m - 1.0) if noisier else (theirs + noise.sum_squares, m - 1 + noise.df)
-    pooled = [(theirs + own + noise.sum_squares, m + n - 2 + noise.df)]
-    if noisier:
-        pooled.append((theirs + own, m + n - 2.0))
-    loud = []
-    if n > 1 and df > 0:
-        v, w = max(own / (n - 1), floor), max(squares / df, floor)
-        if v > suspicion_ratio(n - 1, df, policy.loudness) * w:
-            freedom = (v / n + w / m) ** 2 / ((v / n) ** 2 / (n - 1) + (w / m) ** 2 / df)
-            loud.append((math.sqrt((v / n + w / m) / (1 / n + 1 / m)), freedom))
-    return [(math.sqrt(max(square / freedom, floor)), freedom) for square, freedom in pooled], loud, noisier
+def _noisier(incumbent: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy) -> bool:
+    """Whether the incumbent is louder than the record says. No candidate may turn this on: only its runs are asked."""
+    df = len(incumbent) - 1
+    if noise.df <= 0 or df < 1:
+        return False
+    most = suspicion_ratio(df, noise.df, policy.suspicion) * max(noise.sum_squares / noise.df, policy.resolution**2)
+    return sum_squares(incumbent) / df > most
 
 
-def schedule(rng: random.Random, history: int, looks: Sequence[Look]) -> tuple[Arm, ...]:
+def _pooled(
+    incumbent: Sequence[float], candidate: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy, noisier: bool
+) -> list[list[_Estimate]]:
+    """Both arms and the record in one, and without the record where the incumbent is noisier than it."""
+    own, df = sum_squares(incumbent) + sum_squares(candidate), len(incumbent) + len(candidate) - 2.0
+    found = [[_estimate(own + noise.sum_squares, df + noise.df, policy)]]
+    return [*found, [_estimate(own, df, policy)]] if noisier and df else found
+
+
+def _paired(
+    incumbent: Sequence[float], candidate: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy, noisier: bool
+) -> list[list[_Estimate]]:
+    """The incumbent's runs with the record, and beside them the scatter of the pairs or, by Welch, of the candidate."""
+    m, n = len(incumbent), len(candidate)
+    squares, df = sum_squares(incumbent), m - 1.0
+    record = _estimate(squares + noise.sum_squares, df + noise.df, policy)
+    if n < 2:
+        return [[record]]
+    pairs = sum_squares([i - c for i, c in zip(incumbent[m - n :], candidate, strict=True)])
+    own = _estimate(pairs / 2, n - 1.0, policy)
+    theirs = _estimate(sum_squares(candidate), n - 1.0, policy)
+    ours = _estimate(squares, df, policy) if noisier else record
+    v, w = theirs.sigma**2, ours.sigma**2
+    freedom = (v + w) ** 2 / (v**2 / theirs.df + w**2 / ours.df)
+    welch = _Estimate(math.sqrt((v + w) / 2), float(math.floor(freedom)), 1 - PAIRS_SHARE, rejects=False)
+    return [[record], [_Estimate(own.sigma, own.df, PAIRS_SHARE, rejects=False), welch]]
+
+
+def _estimate(squares: float, df: float, policy: ComparisonPolicy) -> _Estimate:
+    return _Estimate(max(math.sqrt(squares / df), policy.resolution), df)
+
+
+def schedule(rng: random.Random, history: int, looks: Sequence[Look], policy: ComparisonPolicy) -> tuple[Arm, ...]:
     """A random interleaving of all fresh runs up to the last look; a trial stops somewhere in it.
 
-    Blocks end at the looks. A block's incumbents are spread evenly over its candidates and every part is shuffled,
-    so that neither a drift nor the order favours an arm. Only the very first run is the incumbent's where nothing
-    was measured before: how well and how fast it evaluates is what the candidate's runs are probed and bounded by.
+    Where runs are paired, the incumbent's leading runs come first, then pairs of adjacent runs: what drifts is in both.
+    Else blocks end at the looks; a block's incumbents are spread evenly over its candidates and every part is
+    shuffled, so that neither a drift nor the order favours an arm. The very first run is always the incumbent's where
+    nothing was measured before: how well and how fast it evaluates is what the candidate is probed and bounded by.
     """
     order: list[Arm] = []
     before = Look(history, 0, 0.0, 0.0)
+    if policy.paired:
+        lead = looks[0].incumbent - looks[0].candidate
+        order, before = [Arm.INCUMBENT] * lead, replace(before, incumbent=lead)
     for at in looks:
         fresh, parts = at.incumbent - before.incumbent, max(1, at.candidate - before.candidate)
         for i in range(parts):

@@ -37,11 +37,12 @@ FRESH_ENOUGH = 4
 class MiningPolicy(ComparisonPolicy):
     """For a session whose incumbent has history: losers stop after a single run, without one of the incumbent.
 
-    glance: level of the looks at the first candidate run before the incumbent is topped up, each for rejecting a
-    true gain of `effect`·sigma. obvious: a gain of so many sigma beyond the boundary is no drift of the machine, and
-    is kept without a fresh run of the incumbent. worth: least gain that a further run must promise, in bpb
-    (`worth_of`). Set `early_refresh` to 1 after `STALE_TRIALS` trials without a run of the incumbent: history then
-    says little about the machine as it is now.
+    refresh: fresh incumbent runs before a trial may approve even when history would do; early_refresh: of these, how
+    many before its very first look. glance: level of the looks at the first candidate run before the incumbent is
+    topped up, each for rejecting a true gain of `effect`·sigma. obvious: a gain of so many sigma beyond the boundary
+    is no drift of the machine, and is kept without a fresh run of the incumbent. worth: least gain that a further run
+    must promise, in bpb (`worth_of`). Set `early_refresh` to 1 after `STALE_TRIALS` trials without a run of the
+    incumbent: history then says little about the machine as it is now.
     """
 
     beta: float = 0.25
@@ -50,20 +51,27 @@ class MiningPolicy(ComparisonPolicy):
     first_approval: int = 1
     first_rejection: int = 1
     spending: float = 2.5
-    loudness: float = 1e-6  # nobody's stake hangs on it, and the confirming test looks again
-    refresh: int = 1
+    refresh: int = 1  # type: ignore[misc]
+    early_refresh: int = 0  # type: ignore[misc]
     glance: float = 0.1
     obvious: float = 20.0
     worth: float = 0.0
 
     least_approval: ClassVar[int] = 1
+    paired: ClassVar[bool] = False  # the incumbent's history has no salt in common with a candidate
 
     def __post_init__(self) -> None:
         ComparisonPolicy.__post_init__(self)
-        good = 0 < self.glance < 0.5 and 0 <= self.obvious < 1e4 and 0 <= self.worth < 100
+        good = (
+            0 <= self.early_refresh <= self.refresh <= 50
+            and 0 < self.glance < 0.5
+            and 0 <= self.obvious < 1e4
+            and 0 <= self.worth < 100
+        )
         if not good or self.first_rejection != 1:
             raise InvalidComparison(
-                f"A mining policy has a first_rejection of 1, found {self.first_rejection!r}, a glance from 0 to 0.5, "
+                f"A mining policy has a first_rejection of 1, found {self.first_rejection!r}, 0 to 50 fresh runs, "
+                f"found refresh {self.refresh!r} and early_refresh {self.early_refresh!r}, a glance from 0 to 0.5, "
                 f"found {self.glance!r}, obvious from 0 to 10,000, found {self.obvious!r}, and a worth from 0 to 100, "
                 f"found {self.worth!r}.",
                 "Correct the policy.",
@@ -89,7 +97,7 @@ class MiningPolicy(ComparisonPolicy):
 
         def approves(look: Look) -> bool:
             df = noise_df + look.incumbent + look.candidate - 2
-            scale = math.sqrt(1 / look.incumbent + 1 / look.candidate)
+            scale = self.scale(look.incumbent, look.candidate)
             return look.alpha > 0 and gain >= (approval_point(df, look.alpha) * scale + look.beyond) * seen.sigma
 
         until = next((look for look in later if approves(look)), later[-1])

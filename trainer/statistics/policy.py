@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -31,7 +32,8 @@ class LookEvidence:
     low and high are repeated confidence limits: each covers with probability 1 - alpha at all looks
     together, so stopping early does not spoil them. p is the smallest alpha at which this look would approve.
     sigma and df are those of the variance that bound the decision; noisier says that the incumbent's runs varied
-    more than the noise record allows, louder that the candidate's varied more than the incumbent's.
+    more than the noise record allows. scale: delta's standard error is sigma·scale.
+    louder says that an approval hung on the scatter of the pairs or the candidate, not on the incumbent's noise.
     """
 
     delta: float
@@ -43,6 +45,7 @@ class LookEvidence:
     incumbent_runs: int
     candidate_runs: int
     noisier: bool
+    scale: float
     louder: bool = False
 
     @property
@@ -59,26 +62,24 @@ class ComparisonPolicy:
     the margin. margin: smallest gain worth approving, in bpb. effect: in units of run-to-run sigma.
     first_approval and first_rejection: fewest candidate runs for each answer. spending: ratio of the error
     allowed at one look to that at the look before. suspicion: level of the F test of the incumbent's runs against the
-    noise record; loudness: of the candidate's against the incumbent's. refresh: fresh incumbent runs before a trial
-    may approve even when history would do; early_refresh: of these, how many before its very first look.
-    resolution: floor of sigma, in bpb, so that values printed with six decimals cannot look noiseless.
+    noise record. resolution: floor of sigma, in bpb, so that values printed with six decimals cannot look noiseless.
     """
 
     alpha: float = 0.01
     beta: float = 0.03
     margin: float = 0.0
     effect: float = 3.0
-    max_candidate_runs: int = 6
+    max_candidate_runs: int = 8
     first_approval: int = 3
     first_rejection: int = 2
-    spending: float = 1.0
+    spending: float = 1.5
     suspicion: float = 0.1
-    loudness: float = 0.3
-    refresh: int = 0
-    early_refresh: int = 0
     resolution: float = 1e-6
 
     least_approval: ClassVar[int] = 2
+    refresh: ClassVar[int] = 0
+    early_refresh: ClassVar[int] = 0
+    paired: ClassVar[bool] = True  # candidate run k is compared with the incumbent's run beside it, under one salt
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {
@@ -88,15 +89,12 @@ class ComparisonPolicy:
             "effect": (0.1, 100.0),
             "spending": (0.05, 20.0),
             "suspicion": (1e-6, 0.5),
-            "loudness": (1e-6, 0.5),
             "resolution": (1e-12, 1.0),
             "max_candidate_runs": (2, 50),
             "first_approval": (self.least_approval, self.max_candidate_runs),
             "first_rejection": (1, self.max_candidate_runs),
-            "refresh": (0, 50),
-            "early_refresh": (0, self.refresh),
         }
-        whole = {"max_candidate_runs", "first_approval", "first_rejection", "refresh", "early_refresh"}
+        whole = {"max_candidate_runs", "first_approval", "first_rejection"}
         for name, (low, high) in limits.items():
             value = getattr(self, name)
             kinds = (int,) if name in whole else (int, float)
@@ -124,6 +122,10 @@ class ComparisonPolicy:
         if not self.first_rejection <= n <= self.max_candidate_runs:
             return 0.0
         return self.beta / (self.max_candidate_runs - self.first_rejection + 1)
+
+    def scale(self, incumbents: int, candidates: int) -> float:
+        """The standard error of delta after so many runs, in units of sigma."""
+        return math.sqrt(2 / candidates if self.paired else 1 / incumbents + 1 / candidates)
 
     def looks(self, history: int, noise_df: float) -> tuple[Look, ...]:
         """The looks of a trial that begins with `history` incumbent values, in order. They depend on no value."""

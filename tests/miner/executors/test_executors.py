@@ -38,7 +38,7 @@ from trainer.statistics.policy import LookEvidence
 if TYPE_CHECKING:
     from tests.attacks.tiny import TinyHome
 
-EVIDENCE = LookEvidence(0.1, 0.05, 0.15, 0.001, 0.01, 20.0, 3, 2, False)
+EVIDENCE = LookEvidence(0.1, 0.05, 0.15, 0.001, 0.01, 20.0, 3, 2, False, 1.0)
 
 
 def run(arm: str, value: float | None, machine: str, failure: str = "") -> RunRecord:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import statistics
 from dataclasses import replace
 
 import pytest
@@ -24,6 +23,7 @@ SEEN = LookEvidence(
     incumbent_runs=6,
     candidate_runs=3,
     noisier=False,
+    scale=(2 / 3) ** 0.5,
 )
 MARKET = Market(price=200_000, approved=4, minted=4)
 LIVE = Market(price=224_000, approved=1, minted=1)  # the live project's figures
@@ -32,14 +32,12 @@ LIVE = Market(price=224_000, approved=1, minted=1)  # the live project's figures
 def test_chances_are_those_of_a_simulated_verifier() -> None:
     found = outlook(SEEN, JudgePolicy(), MARKET, stake=1, fees=0)
     rng = random.Random(5)
-    incumbent, candidate = VERIFIER_RUNS
-    bar = approval_point(20.0, JudgePolicy().comparison.alpha / 2) * SIGMA * (1 / incumbent + 1 / candidate) ** 0.5
-    doubt = approval_point(20.0, JudgePolicy().suggestive) * SIGMA * (1 / incumbent + 1 / candidate) ** 0.5
+    theirs = JudgePolicy().comparison.scale(*VERIFIER_RUNS)
+    bar = approval_point(20.0, JudgePolicy().comparison.alpha / 2) * SIGMA * theirs
+    doubt = approval_point(20.0, JudgePolicy().suggestive) * SIGMA * theirs
     approved = rejected = 0
     for _ in range(4000):
-        truth = rng.gauss(SEEN.delta, SIGMA * (1 / SEEN.incumbent_runs + 1 / SEEN.candidate_runs) ** 0.5)
-        delta = statistics.fmean(rng.gauss(0, SIGMA) for _ in range(incumbent))
-        delta -= statistics.fmean(rng.gauss(-truth, SIGMA) for _ in range(candidate))
+        delta = rng.gauss(rng.gauss(SEEN.delta, SIGMA * SEEN.scale), SIGMA * theirs)
         approved += delta > bar
         rejected += delta < doubt
     assert found.approved == pytest.approx(approved / 4000, abs=0.03)

@@ -27,6 +27,7 @@ from trainer.measurement.values import Measurement, Reference, Score
 from trainer.project import task
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
+from trainer.statistics.policy import incumbent_lead
 
 TASK = task.read(local.artifacts())
 NOISE = NoiseRecord(20 * 0.002**2, 20.0)
@@ -181,4 +182,6 @@ def test_a_lucky_seed_has_no_luck_under_a_secret_salt(
     assert found.evidence.comparison is not GainOutcome.BETTER
     ours, theirs = measurer.salts["incumbent"], measurer.salts["candidate"]
     assert len(set(ours)) == len(ours) > 1  # a salt for each run, so that its noise is measured
-    assert ours[: len(theirs)] == theirs  # and the same for both arms of a pair
+    lead = len(ours) - len(theirs)
+    assert lead == incumbent_lead(0)
+    assert ours[lead:] == theirs  # and the same for both arms of a pair
