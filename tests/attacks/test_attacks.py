@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -380,3 +381,8 @@ def test_nothing_is_left_behind(court: Court) -> None:
     harness = next((court.home.path / "harness").iterdir())
     environment = {**os.environ, "AUTORESEARCH_CACHE": str(court.session.bench.cache)}
     assert subprocess.run(command, cwd=harness, env=environment, check=False, capture_output=True).returncode == 0
+
+
+def test_every_attack_is_in_the_documents() -> None:
+    listed = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "attacks.md").read_text()))
+    assert set(TRICKS) - {"00_honest", AFTERWARDS} <= listed
