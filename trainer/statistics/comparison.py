@@ -1,27 +1,37 @@
 """Is the candidate really better than the incumbent on this machine? One answer for miner and verifier.
 
 Everything that decides here is a pure function of measured val_bpb values (lower is better); delta is
-incumbent - candidate, so positive is better. Runs of both arms are interleaved in random order and a
-sequential test looks at them once after each further candidate run.
+incumbent - candidate, so positive is better. A sequential test looks at the runs once after each further candidate run.
 
-**The test.** A look at n candidate and m incumbent runs forms T = (delta - margin) / (s·√(1/m + 1/n)), with
-s² pooled from both arms and the machine's `NoiseRecord`, df degrees of freedom in all. When the true delta
-equals the margin, T has Student's t distribution with df degrees; when the gain beyond the margin is
-`effect`·sigma, the noncentral t with noncentrality effect/√(1/m + 1/n).
+**The judge's test** compares pairs. After some leading runs of the incumbent every run of the candidate has one of the
+incumbent beside it, in random order, under the same secret salt (`trainer.measurement.salts`): what drifts, and what
+luck a salt brings, is in both and cancels. delta is the mean difference of the n pairs, T = (delta - margin) /
+(s·√(2/n)). An approval must pass two estimates of s:
+
+- that of the incumbent's runs and the machine's `NoiseRecord`. Their salts differ, so it holds the luck that cancels in
+  a pair: it is on the safe side, by a factor of about two in the smoke project.
+- that of this trial's scatter, without which a loud candidate would be approved for its noise: of the pairs'
+  differences, or by Welch's test of the candidate's runs beside the incumbent's. The first is sharp where salts do to
+  both codes the same, the second where the codes differ in shape. Each may use its share of the look's error
+  (`PAIRS_SHARE`). Two pairs cannot show scatter, so nothing is approved before the third.
+
+**The miner's test** has a history of incumbent runs under salts of their own instead of pairs: T = (delta - margin) /
+(s·√(1/m + 1/n)), with s² pooled from both arms and the record, runs of both arms interleaved in random order.
+
+In both, with df degrees of freedom in all:
 
 - APPROVE when T ≥ the upper alpha_n point of Student's t: the interval lies above the margin.
 - REJECT (no improvement shown) when T ≤ the lower beta_n point of the noncentral t: a gain of `effect`·sigma
   would hardly ever look this poor. REJECT thus says "not a gain of that size", not "no gain at all".
 - UNDECIDED when the run limit is reached with neither: too noisy to tell, and the verifier releases.
 
-**Where the critical values come from.** The alpha_n are fixed in advance, shrink by the factor `spending`
+**Where the critical values come from.** The alpha_n are fixed in advance, grow by the factor `spending`
 from look to look and sum to alpha; the beta_n are equal and sum to beta. Bonferroni's inequality then bounds
 false approvals by alpha, and false rejections of a true gain of `effect`·sigma by beta, for every sigma,
 every df and any dependence between looks: no table was calibrated, and a first session with few degrees of
 freedom merely gets wider critical values. For this, run counts at a look must not depend on the values seen,
-and a noise record must hold no run that is also in the samples. Noise is taken to be Gaussian with one
-sigma for both arms. `critical_values` in tests/benchmarks/bench_comparison.py recomputes the boundaries and
-simulates each look's error; the same module simulates every figure below.
+and a noise record must hold no run that is also in the samples. Where noise is not Gaussian, drifts, or differs
+between the arms, simulation says what holds: tests/benchmarks/bench_levels.py, which knows nothing but `decide`.
 
 **Few degrees of freedom** are met with more incumbent runs, which also steady the mean: before its first
 look a trial has `incumbent_lead` more incumbents than candidates, 5 with an empty record, 2 with a full one.
@@ -44,34 +54,17 @@ false keeps rarer and hide some gains; over simulated sessions the loss is withi
 apart, since fresh runs soon dilute them. They are dropped all the same once enough fresh ones are there, so that no
 luck stays for ever; to drop them at once costs up to 5 %, in incumbent runs.
 
-**A record that is wrong** (the machine is louder today) would approve noise. When the incumbent's runs of this trial
-vary more than the record allows (one-sided F test at level `suspicion`), a boundary counts as crossed only
-when it is crossed with the trial's own variance as well. That can only remove decisions, so both bounds
-stand; `LookEvidence.noisier` tells, and a REJECT with it may be this host's fault. The candidate's runs have no say
-in this: a script that sees that it is unlucky could turn a rejection into a release by printing garbage.
-
-**A louder candidate** would be approved for its scatter. When its runs vary more than the incumbent's (F test at level
-`loudness`), an approval must hold by Welch's test too, which gives each arm its own variance;
-`LookEvidence.louder` tells. Two runs cannot show scatter, so nothing is approved before the third.
+**A record that is wrong** (the machine is louder today) would keep noise. When the incumbent's runs of this trial
+vary more than the record allows (one-sided F test at level `suspicion`), a mining trial's boundary counts as crossed
+only when it is crossed with the trial's own variance as well, and Welch's test goes without the record.
+`LookEvidence.noisier` tells, and a REJECT with it may be this host's fault. The candidate's runs have no say in this: a
+script that sees that it is unlucky could turn a rejection into a release by printing garbage.
 
 **Outliers** (a run hit by machine load) are never dropped: every run counts. A slow outlier in the candidate
-hides a gain; one in the incumbent raises delta and s together, which keeps T small.
+hides a gain; one in the incumbent raises delta and the scatter together, which keeps T small.
 
-**Operating characteristics** with the defaults, the same at every sigma from 0.005 to 0.03 (20,000 trials
-each; runs are candidate + incumbent, on average):
-
-    record, mode          no gain: approved, runs     gain of 3 sigma: approved, rejected, runs
-    empty, verifier       0.5 %  2.2 + 7.2            96 %  1.4 %  3.8 + 8.8
-    4 calibration runs    0.4 %  2.3 + 5.3            95 %  1.5 %  3.9 + 6.9
-    df 20, verifier       0.5 %  2.3 + 4.3            96 %  1.4 %  3.8 + 5.8
-    df 20, mining         0.5 %  1.2 + 0.1            94 %  5.3 %  2.2 + 1.0   (incumbent history of 10)
-    empty, mining         0.7 %  1.2 + 0.6            92 %  6.6 %  2.8 + 3.7   (incumbent history of 4)
-
-In between, a verifier approves a gain of 2 sigma in 63 to 65 % and rejects it in 26 % (4.2 to 4.3 candidate
-runs), one of 1 sigma in 13 % and 83 % (3.2 to 3.3 runs). What the bounds do not cover: a record of 20
-degrees that says half the true sigma approves 1.0 % of no-ops (2.3 % without the F test); a candidate whose own runs
-scatter twice as much, 1.6 %, four times, 1.8 %, ten times, 1.3 %. With one run in twenty 10 sigma too slow, 0.2 % of
-no-ops are approved, but only 60 % of 3 sigma gains.
+**Operating characteristics** of the judge's test are a table in docs/measurements.md. What no salt reaches stays: a
+script that brings its own random numbers keeps the luck of its own seed.
 """
 
 from __future__ import annotations
