@@ -58,12 +58,19 @@ def footprint(pid: int) -> int:
 
 
 def exiting(pid: int) -> bool:
-    """Whether a macOS process is dead or on its way out: pbi_flags and pbi_status of struct proc_bsdinfo."""
+    """Whether a macOS process is dead or on its way out; False where that cannot be asked."""
     buffer = ctypes.create_string_buffer(256)
-    library = ctypes.CDLL("/usr/lib/libproc.dylib", use_errno=True)
-    if library.proc_pidinfo(pid, _PROC_PIDTBSDINFO, ctypes.c_uint64(0), buffer, len(buffer)) <= 0:
-        return True
-    flags, status = struct.unpack_from("<II", buffer.raw)
+    try:
+        library = ctypes.CDLL("/usr/lib/libproc.dylib", use_errno=True)
+    except OSError:
+        return False
+    size = library.proc_pidinfo(pid, _PROC_PIDTBSDINFO, ctypes.c_uint64(0), buffer, len(buffer))
+    return size <= 0 or leaves(buffer.raw)
+
+
+def leaves(record: bytes) -> bool:
+    """Whether a struct proc_bsdinfo, which begins with pbi_flags and pbi_status, is of a process that runs no more."""
+    flags, status = struct.unpack_from("<II", record)
     return bool(flags & _PROC_FLAG_INEXIT) or status == _SZOMB
 
 

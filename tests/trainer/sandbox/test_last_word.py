@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from tests.support import require
 from trainer.sandbox import Job, JobLimits, Sandbox, UntrustedResult, choose, interpreter_prefixes
-from trainer.sandbox.host import NoIsolation
+from trainer.sandbox.host import NoIsolation, exiting, leaves
 from trainer.sandbox.job import KILL_SECONDS, StartedTree, TreeUsage
 from trainer.sandbox.linux import condemned, silenced
 
@@ -191,3 +192,15 @@ def test_condemned_is_who_cannot_run_any_more() -> None:
         assert condemned(process.pid)  # a zombie that nobody has waited for
         process.wait()
         assert condemned(process.pid)  # and what is gone
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "gone"), [(0x10, 2, False), (0x14, 2, True), (0x10, 5, True), (0, 1, False), (4, 5, True)]
+)
+def test_a_macos_process_on_its_way_out(flags: int, status: int, gone: bool) -> None:
+    assert leaves(struct.pack("<II", flags, status) + bytes(128)) is gone
+
+
+def test_where_macos_cannot_be_asked_only_death_counts() -> None:
+    require(LINUX, "Linux: there is no libproc")
+    assert not exiting(os.getpid())
