@@ -26,15 +26,37 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Folders whose tests take real sandboxes, training, servers or killed processes; elsewhere `pytestmark` says it.
-SLOW = frozenset({"attacks", "benchmarks", "e2e", "faults", "fuzz"})
+# What is not of the unit layer: real sandboxes, training, servers, compilers, killed processes. `-m "not slow"`.
+SLOW = (
+    "attacks",
+    "benchmarks",
+    "chain/commands/test_commands.py",
+    "chain/indexer/test_watch.py",
+    "chain/irys/test_faults.py",
+    "chain/irys/test_funding.py",
+    "chain/irys/test_js.py",
+    "chain/irys/test_node.py",
+    "chain/localnet",
+    "chain/network/test_rpc_faults.py",
+    "chain/program/test_program_build.py",
+    "e2e",
+    "faults",
+    "fuzz",
+    "harness",
+    "miner/executors",
+    "miner/proposers/test_tune.py",
+    "trainer/measurement",
+    "trainer/running",
+    "trainer/sandbox",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is not of the unit layer: `pytest -m "not slow"` leaves it out."""
-    here = Path(__file__).parent
+    """Mark the tests below the paths of SLOW."""
+    slow = [Path(__file__).parent / path for path in SLOW]
+    assert all(path.exists() for path in slow), [str(path) for path in slow if not path.exists()]
     for item in items:
-        if item.path.relative_to(here).parts[0] in SLOW:
+        if any(item.path.is_relative_to(path) for path in slow):
             item.add_marker("slow")
 
 

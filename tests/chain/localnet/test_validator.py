@@ -310,11 +310,11 @@ def test_the_command_ends_when_its_validator_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--validator", "--surfpool"), "Give either --validator or --surfpool."),
-        (("--reset",), "--clone-from and --reset go with"),
-        (("--clone-from", "devnet"), "--clone-from and --reset go with"),
+        (("--validator", "--surfpool"), "--validator and --surfpool exclude each other."),
+        (("--reset",), "--clone-from and --reset need"),
+        (("--clone-from", "devnet"), "--clone-from and --reset need"),
         (("--validator", "--clone-from", "nowhere"), "There is no network named 'nowhere'"),
-        (("--validator", "--clone-from", "embedded"), "in no cluster"),
+        (("--validator", "--clone-from", "embedded"), "has no deployed program"),
     ],
 )
 def test_wrong_usage(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
