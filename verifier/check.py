@@ -37,7 +37,7 @@ from trainer.statistics.noise import NoiseRecord
 from verifier import attestation, ladder, looks
 from verifier.intake import Case, local_case, open_case
 from verifier.looks import Inspection
-from verifier.replay import Judged, Replay, judge, replay
+from verifier.replay import Claim, Judged, Replay, judge, replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class CheckResult:
     judged: Judged
     verdict: Verdict
     attestation: bytes
+    claim: Claim | None = None
 
     @property
     def digest(self) -> bytes:
@@ -254,9 +255,12 @@ def _conclude(
             reference=ground.reference.arm if ground else INCUMBENT,
             reference_score=ground.reference.score if ground else None,
         )
+    claim = None
+    if case is not None and proposal is not None:
+        claim = Claim.of(proposal.claimed_aggregate_score, judged, convention)
     verdict = decide(judged.evidence, policy.verdict)
     predicate = _predicate(connection, project, proposal, case, measured, judged, verdict, policy, how)
-    predicate |= {"verifier": str(key.pubkey()), "look": look}
+    predicate |= {"verifier": str(key.pubkey()), "look": look, "claim": claim.as_json() if claim else None}
     subjects = {}
     if case is not None:
         subjects = {"code.tar": case.code_hash}
@@ -264,7 +268,7 @@ def _conclude(
             subjects["train.py"] = sha256(case.candidate["train.py"]).hexdigest()
     sealed = attestation.seal(attestation.statement(subjects, predicate), key)
     keep(folder / "attestation.json", sealed)
-    return CheckResult(case, project, proposal, measured, judged, verdict, sealed)
+    return CheckResult(case, project, proposal, measured, judged, verdict, sealed, claim)
 
 
 def keep(path: Path, sealed: bytes) -> None:

@@ -320,11 +320,42 @@ def judge(
         reference=reference,
     )
     if found.comparison is None:
-        return Judged(found.evidence)
+        return Judged(found.evidence, undeserved=found.undeserved)
     gain = Decimal(repr(round(found.comparison.delta, 6)))
     metric = convention.to_metric(best_score if reference_score is None else reference_score) + (
         -gain if convention.minimize else gain
     )
     anchored = convention.to_score(metric)
     evidence = replace(found.evidence, improves_chain=anchored > best_score)
-    return Judged(evidence, found.comparison, found.holdout, anchored, metric)
+    return Judged(evidence, found.comparison, found.holdout, found.undeserved, anchored, metric)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a miner claimed on chain, beside what was measured, as metrics. `outside`: beyond the interval's ends by
+    more than the interval is wide, on the side that flatters."""
+
+    metric: Decimal
+    measured: Decimal | None
+    outside: bool
+
+    @classmethod
+    def of(cls, claimed_score: int, judged: Judged, convention: score.Convention) -> Claim:
+        """The claim as this check sees it; nothing is outside of what was not measured."""
+        claimed, seen = convention.to_metric(claimed_score), judged.comparison
+        if judged.metric is None or seen is None:
+            return cls(claimed, None, False)
+        better = float(judged.metric - claimed) * (1 if convention.minimize else -1)
+        return cls(claimed, judged.metric, better > (seen.high - seen.delta) + (seen.high - seen.low))
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields as an attestation holds them."""
+        measured = str(self.measured) if self.measured is not None else None
+        return {"metric": str(self.metric), "measured": measured, "outside": self.outside}
+
+    def text(self) -> str:
+        """One line for people."""
+        if self.measured is None:
+            return f"claimed {self.metric:.6f}; nothing was measured to compare it with"
+        words = "far better than what was measured" if self.outside else "as measured, within the noise"
+        return f"claimed {self.metric:.6f}, measured {self.measured:.6f}: {words}"

@@ -32,6 +32,7 @@ def as_json(checked: CheckResult) -> dict[str, Any]:
         "score": judged.score,
         "reference": checked.replay.footing.reference.arm if checked.replay.footing else "incumbent",
         "metric": str(judged.metric) if judged.metric is not None else None,
+        "claim": checked.claim.as_json() if checked.claim else None,
         "findings": [{"reason": f.reason.value, "detail": f.detail} for f in judged.evidence.findings],
         "runs": [run.as_json() for run in checked.replay.runs],
     }
@@ -83,6 +84,8 @@ def text(checked: CheckResult, path: Path, settlement: dict[str, Any] | None) ->
             lines.append(f"  on holdout   {second.delta:+.6f} bpb [{second.low:+.6f}, {second.high:+.6f}]")
         if judged.metric is not None:
             lines.append(f"  on chain     {judged.metric:.6f} (score {judged.score:,}), anchored to the chain's best")
+    if checked.claim:
+        lines.append(f"{'  !  ' if checked.claim.outside else '  '}{checked.claim.text()}")
     verdict = checked.verdict
     lines += ["", f"verdict  {verdict.kind.value.upper()} ({verdict.reason.value}): {verdict.explanation}"]
     if settlement:

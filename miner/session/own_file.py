@@ -52,6 +52,11 @@ def submit_file(
     else:
         metric = _claimed(claim)
         claimed = convention.to_score(metric)
+        context.dashboard.say(
+            f"The claim of {metric} is not measured here. A verifier attests what it measures, and whether the claim "
+            "is far from it.",
+            style="yellow",
+        )
         log = f"unmeasured claim\n---\n{context.task.protocol.primary.name}: {metric}\n".encode()
     submit.reconcile(context.connection.client, context.wallet.pubkey(), project, context.journal)
     offer = submit.Offer(-1, bundle.pack(files), log, claimed, context.goals.stake, context.reward_recipient)

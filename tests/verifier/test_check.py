@@ -25,7 +25,7 @@ from trainer.machine.noise_file import load_noise
 from trainer.measurement.values import Failure, Phase, RunFinding
 from trainer.project import task
 from trainer.statistics.noise import NoiseRecord
-from verifier import attestation, audit, check, replay, serve, settle
+from verifier import attestation, audit, check, replay, serve, settle, show
 from verifier.check import CheckResult
 from verifier.intake import Case, local_case
 from verifier.ladder import Step
@@ -302,12 +302,15 @@ def proposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., t
         miner: int = 1,
         seed: int = 1,
         chain: tuple[int, ...] = (),
+        claim: int = 2_600_000,
     ) -> tuple[CheckResult, FakeMeasurer]:
         measurer = FakeMeasurer(script, seed=seed)
         bench = bench_of(TASK, tmp_path, measurer, monkeypatch)
         monkeypatch.setattr(replay, "open_bench", lambda *_, **__: bench)
         code = bytes([len(source) % 251]) * 32
-        about = SimpleNamespace(id=number, project_id=0, miner=Pubkey(bytes([miner]) * 32), code_hash=code)
+        about = SimpleNamespace(
+            id=number, project_id=0, miner=Pubkey(bytes([miner]) * 32), code_hash=code, claimed_aggregate_score=claim
+        )
         case = local_case(project(), TASK, source, POLICY.source)
         case = replace(case, proposal=cast("Any", about), miner_class="cpu-fake-2c", code_hash=code.hex())
         connection = cast("Any", connected(tmp_path))
@@ -382,6 +385,37 @@ def test_a_no_op_that_is_resubmitted_until_it_wins_does_not(
     """Forty proposals of nothing: at one level for each, the chance of an approval would be a third."""
     kinds = [proposed(gains(0.0), number, seed=number)[0].verdict.kind for number in range(1, 41)]
     assert VerdictKind.APPROVE not in kinds
+
+
+# --- the claim ---
+
+
+@pytest.mark.parametrize(
+    ("claimed", "outside"),
+    [
+        (2_600_000, False),  # 2.4 as measured
+        (2_601_000, False),
+        (2_700_000, True),  # twice the gain that is there
+        (2_300_000, False),  # too modest flatters nobody
+    ],
+)
+def test_the_claim_is_looked_at(
+    proposed: Callable[..., tuple[CheckResult, FakeMeasurer]], claimed: int, outside: bool
+) -> None:
+    found, _ = proposed(gains(0.1), claim=claimed)
+    assert found.verdict.kind is VerdictKind.APPROVE  # the measured gain counts, not the claim
+    claim = attestation.open_envelope(found.attestation)[1]["predicate"]["claim"]
+    assert (claim["outside"], claim["metric"]) == (outside, f"{5 - claimed / 1e6:.6f}")
+    assert ("far better" in show.text(found, Path("a"), None)) is outside
+
+
+def test_a_claim_beside_nothing_measured_is_shown_as_such(
+    proposed: Callable[..., tuple[CheckResult, FakeMeasurer]],
+) -> None:
+    found, _ = proposed(crashing(BETTER))
+    assert found.claim is not None
+    assert (found.claim.measured, found.claim.outside) == (None, False)
+    assert "nothing was measured" in show.text(found, Path("a"), None)
 
 
 # --- the loop ---

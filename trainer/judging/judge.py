@@ -52,11 +52,12 @@ class HoldoutResult:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The evidence of a case with the numbers behind it; None where there are none."""
+    """The evidence of a case with the numbers behind it; None where there are none. `undeserved` is in bpb."""
 
     evidence: CaseEvidence
     comparison: LookEvidence | None = None
     holdout: HoldoutResult | None = None
+    undeserved: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The numbers as an attestation holds them; an open limit of an interval is null."""
@@ -82,6 +83,7 @@ class Judgement:
             }
             if second
             else None,
+            "undeservedBound": self.undeserved,
         }
 
 
@@ -108,8 +110,10 @@ def judge(
         found.append(
             CaseFinding(Reason.SELF_REPORTED, Fault.HOST, "The value is the candidate's own word: nothing proves it.")
         )
-    answer = second.outcome if second else GainOutcome.MISSING
-    return Judgement(CaseEvidence(tuple(found), outcome, answer, stepped=stepped), seen, second)
+    answer, bound = second.outcome if second else GainOutcome.MISSING, undeserved(runs)
+    proven = seen is None or bound is None or bound <= seen.delta - policy.comparison.margin
+    evidence = CaseEvidence(tuple(found), outcome, answer, stepped=stepped, proven=proven)
+    return Judgement(evidence, seen, second, bound)
 
 
 def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: TimeBudget) -> list[CaseFinding]:
@@ -149,6 +153,23 @@ def allowed_seconds(runs: Sequence[ReplayRun], budget_seconds: float, policy: Ti
         return None
     overhead = max(0.0, max(times) - budget_seconds)
     return budget_seconds + overhead + max(policy.grace_seconds, policy.grace_share * budget_seconds)
+
+
+def undeserved(runs: Sequence[ReplayRun]) -> float | None:
+    """The most that the mean of the candidate's runs may owe to claims which no probe met, in bpb, at the confidence
+    of the probes; None where no run was probed for it.
+
+    Run i with the undeserved part u_i of its gain passes its probes with a probability of at most e^(u_i / b_i) to
+    the probes' level e, b_i its `gain_bound` (trainer.measurement.scoring). All pass with at most the product, so
+    the sum of u_i / b_i is bounded by 1, the sum of u_i by the largest b_i, and their mean by an n-th of that.
+    """
+    bounds = [
+        run.probes["gain_bound"]
+        for run in runs
+        if run.arm == Arm.CANDIDATE.value and run.val_bpb is not None and run.probes and run.probes["gain_bound"]
+    ]
+    theirs = values(runs, Arm.INCUMBENT)
+    return max(bounds) / len(bounds) * statistics.fmean(theirs) if bounds and theirs else None
 
 
 def values(runs: Sequence[ReplayRun], arm: Arm, *, on_holdout: bool = False) -> list[float]:

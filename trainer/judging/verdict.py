@@ -21,6 +21,7 @@ Pure: no file, clock, process or socket. The rules, in the order in which they a
     show that much is a **release**: its author could not know.
 5.  The gain must hold on holdout text: not measured there is a **release**; undecided there, or shown but
     much smaller, is a **release**; shown to be much smaller and not shown to be there at all is a **reject**.
+    A gain that could be undeserved as a whole, as far as the probes bound that, is a **release**.
 6.  What is left is an **approve**, provided that the anchored score is above the best on chain after
     rounding to the chain's six decimals; else it is a **reject** for no improvement.
 
@@ -84,6 +85,7 @@ class Reason(StrEnum):
     SELF_REPORTED = "self_reported"
     UNCONFIRMED = "unconfirmed"
     BELOW_CHAIN = "below_chain"
+    UNPROVEN = "unproven"
 
 
 class VerdictKind(StrEnum):
@@ -106,13 +108,15 @@ class CaseFinding:
 @dataclass(frozen=True, slots=True)
 class CaseEvidence:
     """All that the verdict rests on. `improves_chain` says whether the anchored score beats the best on chain,
-    `stepped` that the incumbent was stepped over (`trainer.judging.ladder`)."""
+    `stepped` that the incumbent was stepped over (`trainer.judging.ladder`), `proven` that the probes leave no room for
+    the whole gain to be undeserved."""
 
     findings: Sequence[CaseFinding] = ()
     comparison: GainOutcome = GainOutcome.MISSING
     holdout: GainOutcome = GainOutcome.MISSING
     improves_chain: bool = True
     stepped: bool = False
+    proven: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +180,10 @@ def _of_numbers(evidence: CaseEvidence, policy: VerdictPolicy) -> Verdict:
         return Verdict(*_OF_COMPARISON[evidence.comparison])
     if policy.require_holdout and evidence.holdout is not GainOutcome.BETTER:
         return Verdict(*_OF_HOLDOUT[evidence.holdout])
+    if not evidence.proven:
+        return Verdict(
+            VerdictKind.RELEASE, Reason.UNPROVEN, "The gain is smaller than what the probes cannot tell from peeking."
+        )
     if not evidence.improves_chain:
         return Verdict(
             VerdictKind.REJECT,

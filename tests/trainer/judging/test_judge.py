@@ -8,10 +8,19 @@ import pytest
 
 from chain.money.score import Convention
 from tests.trainer.judging.cases import NOISE, failing, replay_run, runs
-from trainer.judging.judge import allowed_seconds, compared, holdout_outcome, run_findings, suggested, values
+from trainer.judging.judge import (
+    allowed_seconds,
+    compared,
+    holdout_outcome,
+    judge,
+    run_findings,
+    suggested,
+    undeserved,
+    values,
+)
 from trainer.judging.policy import HoldoutPolicy, JudgePolicy, TimeBudget
 from trainer.judging.runs import ReplayRun
-from trainer.judging.verdict import Fault, GainOutcome, Reason
+from trainer.judging.verdict import Fault, GainOutcome, Reason, decide
 from trainer.measurement.values import Failure
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
@@ -202,3 +211,42 @@ def test_without_fresh_values_there_is_no_answer() -> None:
     assert holdout_outcome(only, 0.2, NOISE, HoldoutPolicy()) is None
     # two values and no record: no degree of freedom is left
     assert holdout_outcome(runs(0.2, count=1), 0.2, NoiseRecord(), HoldoutPolicy()) is None
+
+
+# --- what the probes prove ---
+
+
+def probed(bounds: list[float | None], gain: float = 0.2) -> list[ReplayRun]:
+    """Runs whose candidates' probes bound the undeserved share of the incumbent's loss (2.5 bpb) so."""
+    made = [replay_run("incumbent", 2.5, 2.6) for _ in range(8)]
+    for bound in bounds:
+        probes = {"count": 4, "mean": 0.0, "worst": 0.0, "gain_bound": bound, "share_bound": 0.01}
+        made.append(replay_run("candidate", 2.5 - gain, 2.6 - gain, probes=probes))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("bounds", "bound"),
+    [
+        ([], None),
+        ([None, None], None),
+        ([0.01], 0.025),
+        ([0.01, 0.01], 0.0125),  # who deceives in two runs must pass both
+        ([0.01, 0.02, None], 0.025),  # a run that was not probed for it counts for nothing
+        ([0.01] * 5, 0.005),
+    ],
+)
+def test_what_may_be_undeserved(bounds: list[float | None], bound: float | None) -> None:
+    found = undeserved(probed(bounds))
+    assert found == (None if bound is None else pytest.approx(bound))
+
+
+@pytest.mark.parametrize(("bound", "margin", "proven"), [(0.1, 0.0, True), (0.3, 0.0, False), (0.1, 0.18, False)])
+def test_a_gain_that_could_be_all_undeserved_is_not_approved(bound: float, margin: float, proven: bool) -> None:
+    """Until the bound decided something, a gain of any size was approved whatever the probes could tell."""
+    policy = RULES.with_margin(margin)
+    runs_, about = probed([bound] * 3), {"seed": 1, "budget_seconds": 6.0, "method": "trusted"}
+    found = judge((), runs_, noise=NOISE, policy=policy, **about)  # type: ignore[arg-type]
+    assert found.evidence.proven is proven
+    said = decide(replace(found.evidence, comparison=GainOutcome.BETTER), policy.verdict)
+    assert (said.reason is Reason.UNPROVEN) is not proven
