@@ -25,7 +25,7 @@ from trainer.judging.runs import ReplayRun
 from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, Reason, Verdict, decide
 from trainer.statistics.noise import NoiseRecord
 from verifier import attestation
-from verifier.replay import Ground, Judged, judge
+from verifier.replay import Claim, Ground, Judged, judge
 
 _TOLERANCE = 1e-9
 
@@ -71,7 +71,7 @@ def rederive(predicate: Mapping[str, Any]) -> tuple[Judged, Verdict]:
     if baseline["metric"] is None:
         judged = Judged(CaseEvidence(findings))
     else:
-        convention = score.infer(baseline["score"], Decimal(baseline["metric"]), minimize=predicate["minimize"])
+        convention = _convention(predicate)
         judged = judge(
             findings,
             runs,
@@ -86,6 +86,19 @@ def rederive(predicate: Mapping[str, Any]) -> tuple[Judged, Verdict]:
             reference_score=ground.reference.score if ground else None,
         )
     return judged, decide(judged.evidence, rules.verdict)
+
+
+def _convention(predicate: Mapping[str, Any]) -> score.Convention:
+    baseline = predicate["baseline"]
+    return score.infer(baseline["score"], Decimal(baseline["metric"]), minimize=predicate["minimize"])
+
+
+def _claim(predicate: Mapping[str, Any], judged: Judged) -> dict[str, Any] | None:
+    """What the attested claim is by the numbers; None where there is none."""
+    if (said := predicate["claim"]) is None:
+        return None
+    convention = _convention(predicate)
+    return Claim.of(convention.to_score(Decimal(said["metric"])), judged, convention).as_json()
 
 
 def _ground(predicate: Mapping[str, Any]) -> Ground | None:
@@ -112,7 +125,8 @@ def _verdict_follows(predicate: Mapping[str, Any]) -> AuditPoint:
         judged, verdict = rederive(predicate)
     except (ChainError, TrainerError, AssertionError) as error:
         return AuditPoint(question, False, str(error))
-    for name, derived in {"verdict": verdict.as_json(), **judged.as_json()}.items():
+    derived_fields = {"verdict": verdict.as_json(), "claim": _claim(predicate, judged), **judged.as_json()}
+    for name, derived in derived_fields.items():
         if not _agree(predicate[name], derived):
             return AuditPoint(question, False, f"its {name} is {predicate[name]}, the numbers give {derived}")
     return AuditPoint(question, True, f"{verdict.kind.value} ({verdict.reason.value})")
@@ -161,6 +175,9 @@ def _on_chain(client: Client | None, data: bytes, signer: Pubkey, predicate: Map
         points.append(
             _same("the proposal's code is the attested one", proposal.code_hash.hex(), predicate["artifacts"]["code"])
         )
+        if (said := predicate["claim"]) is not None:
+            claimed = _convention(predicate).to_score(Decimal(said["metric"]))
+            points.append(_same("the proposal's claim is the attested one", proposal.claimed_aggregate_score, claimed))
         if any(proposal.metrics_hash):
             points.append(
                 _same("the proposal was settled with this attestation", proposal.metrics_hash.hex(), _hash(data))

@@ -212,6 +212,7 @@ ITS_WORD = {
     "isolation",
     "method",
     "orderSeed",
+    "look",  # counted over its own record
 }
 
 
