@@ -226,14 +226,14 @@ NAN = float("nan")
         (2.3, 2.2, 2.4, VerdictKind.APPROVE, Reason.IMPROVED, "incumbent", 2.2),
         (2.3, 2.3, 2.4, VerdictKind.REJECT, Reason.NO_IMPROVEMENT, "incumbent", None),
         # the incumbent sleeps: what it lost is nobody's gain, and a true one is judged by what still holds
-        (2.5, 2.3, 2.4, VerdictKind.RELEASE, Reason.BELOW_CHAIN, "proposal 3", None),
+        (2.5, 2.32, 2.4, VerdictKind.RELEASE, Reason.BELOW_CHAIN, "proposal 3", None),
         (2.5, 2.2, 2.4, VerdictKind.APPROVE, Reason.IMPROVED, "proposal 3", 2.2),
-        (2.5, 2.3, 2.5, VerdictKind.RELEASE, Reason.BELOW_CHAIN, "snapshot", None),
+        (2.5, 2.32, 2.5, VerdictKind.RELEASE, Reason.BELOW_CHAIN, "snapshot", None),
         (2.5, 2.2, 2.5, VerdictKind.APPROVE, Reason.IMPROVED, "snapshot", 2.2),
         # it crashes: that stops nobody
         (NAN, 2.2, 2.4, VerdictKind.APPROVE, Reason.IMPROVED, "proposal 3", 2.2),
         (NAN, 2.2, NAN, VerdictKind.APPROVE, Reason.IMPROVED, "snapshot", 2.2),
-        (NAN, 2.3, 2.4, VerdictKind.RELEASE, Reason.BELOW_CHAIN, "proposal 3", None),
+        (NAN, 2.32, 2.4, VerdictKind.RELEASE, Reason.BELOW_CHAIN, "proposal 3", None),
         (NAN, NAN, 2.4, VerdictKind.REJECT, Reason.CRASH, "proposal 3", None),
     ],
 )
