@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import random
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -65,6 +66,16 @@ def _beside(path: Path, mode: int) -> Iterator[tuple[IO[bytes], Path]]:
 def _on_disk(file: IO[bytes]) -> None:
     file.flush()
     os.fsync(file.fileno())
+
+
+def read_regular(path: Path, limit: int) -> tuple[bytes, int]:
+    """At most `limit` bytes of a regular file, and its mode; nothing of a pipe or device, which could block for ever.
+
+    OSError where it cannot be opened.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        return file.read(limit) if stat.S_ISREG(mode) else b"", mode
 
 
 def lock(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
@@ -29,8 +29,9 @@ class View:
         self.status = ""  # shown at the end of every live line, for instance the best value so far
 
     def say(self, text: str, style: str = "") -> None:
-        """A line that stays."""
-        self._console.print(text, style=style, markup=False, soft_wrap=True)
+        """A line that stays. Where it cannot be written the work goes on all the same."""
+        with suppress(OSError):
+            self._console.print(text, style=style, markup=False, soft_wrap=True)
 
     @contextmanager
     def step(self, what: str, expected: float | None = None) -> Iterator[Say]:

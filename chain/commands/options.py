@@ -6,6 +6,8 @@ and errors go to stderr. Exit status: 0 done, 1 refused, 2 wrong usage, 130 inte
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import json
 import os
@@ -20,6 +22,7 @@ import click
 from click.core import ParameterSource
 
 from common.errors import Refused
+from common.text import printable
 
 if TYPE_CHECKING:
     from chain.connection.config import Settings
@@ -38,6 +41,14 @@ GENERAL = "General options"
 _OWN_HEADING = "Options"
 _OPEN_RANGE = re.compile(r"  \[x>=?[01]\]|; x>=?[01](?=\])")  # says no more than the metavar
 _HEADINGS = (_OWN_HEADING, STOPPING, PROPOSERS, EXECUTORS, NETWORK, WALLET, GENERAL)
+
+
+_FULL = "Free some space, then run the command again."
+_DENIED = "Make it accessible to you, or choose another place."
+_CURES: Mapping[int, str] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _FULL),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _DENIED),
+}
 
 
 class GroupedOption(click.Option):
@@ -72,6 +83,17 @@ class Command(click.Command):
         except Refused as refusal:
             raise click.ClickException(refusal.message) from refusal
 
+    def main(self, *arguments: Any, standalone_mode: bool = True, **more: Any) -> Any:
+        """Run it as a program; what the file system refuses ends in one line as well, also while help is printed."""
+        try:
+            return super().main(*arguments, standalone_mode=standalone_mode, **more)
+        except OSError as error:
+            if not standalone_mode:
+                raise
+            _forget_stdout()
+            click.echo(f"Error: {_in_words(error)}", err=True)
+            raise SystemExit(1) from error
+
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The description, then the examples."""
         super().format_help_text(ctx, formatter)
@@ -94,6 +116,22 @@ class Command(click.Command):
             if records:
                 with formatter.section(heading):
                     formatter.write_dl(records)
+
+
+def _in_words(error: OSError) -> str:
+    """A failure of the file system as one line with its cure."""
+    name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else error.filename
+    where = f"{printable(str(name))}: " if name is not None else ""
+    return f"{where}{error.strerror or error}. {_CURES.get(error.errno or 0, '')}".strip()
+
+
+def _forget_stdout() -> None:
+    """What stdout could not take must not fail once more at the very end."""
+    with contextlib.suppress(AttributeError, ValueError):  # it is closed, or a test's
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Commands(Command, click.Group):
@@ -326,4 +364,6 @@ def agrees(question: str) -> bool:
 
 def answer(as_json: bool, document: Mapping[str, Any] | list[Any], text: str) -> None:
     """Print a result: the document for scripts, or the text for people."""
+    if sys.stdout is None:
+        raise click.ClickException("The result cannot be printed: standard output is closed.")
     click.echo(json.dumps(document, indent=2) if as_json else text)

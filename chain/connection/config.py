@@ -32,6 +32,7 @@ from urllib.parse import urlsplit
 
 from chain.errors import ChainError, InvalidData
 from chain.network.base import without_key
+from common.files import read_regular
 from common.resources import CONFIGS
 
 PROJECT_FILE = "armlx.toml"
@@ -399,8 +400,7 @@ def solana_file() -> dict[str, str]:
 
 def _read(path: Path) -> bytes | None:
     try:
-        with path.open("rb") as file:
-            return file.read(_MAX_FILE + 1)
+        return read_regular(path, _MAX_FILE + 1)[0]
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -24,7 +24,7 @@ from solders.pubkey import Pubkey
 from chain.errors import ChainError, InvalidData, NotFound
 from chain.wallet import keystore
 from chain.wallet.passphrase import Source
-from common.files import write_beside
+from common.files import read_regular, write_beside
 
 KEYCHAIN = Source()  # encrypted wallets open only where the OS keychain has their passphrase
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
@@ -171,9 +171,7 @@ def resolve(home: Path, wallet: str, source: Source = KEYCHAIN) -> Keypair:
 def _read(path: Path) -> Keypair | keystore.Keystore:
     """What a wallet file holds; raises as `load` says."""
     try:
-        with path.open("rb") as file:
-            info = os.fstat(file.fileno())
-            raw = file.read(_MAX_FILE + 1) if stat.S_ISREG(info.st_mode) else b""
+        raw, mode = read_regular(path, _MAX_FILE + 1)
     except FileNotFoundError:
         raise NotFound(
             f"There is no wallet file {path}.", "Make one with `chain wallet new`, or name another."
@@ -182,9 +180,9 @@ def _read(path: Path) -> Keypair | keystore.Keystore:
         raise InvalidData(
             f"The wallet file {path} cannot be read: {error.strerror}.", "Make it readable by you."
         ) from None
-    if info.st_mode & 0o077:
+    if mode & 0o077:
         raise InvalidData(
-            f"The wallet file {path} has mode {stat.S_IMODE(info.st_mode):04o}: others may use it.",
+            f"The wallet file {path} has mode {stat.S_IMODE(mode):04o}: others may use it.",
             f"Run `chmod 600 {path}`, and move the funds away if others had access.",
         )
     found: Keypair | keystore.Keystore | None

@@ -21,10 +21,9 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import IO, Final
 
-from common.files import lock
+from common.files import lock, write_atomic
 from trainer.errors import EnvironmentNotReady
 from trainer.machine.environment import Environment
-from trainer.project import bundle
 from trainer.running import experiment
 
 Say = Callable[[str], None]
@@ -190,8 +189,10 @@ def copy_harness(files: Mapping[str, bytes], harness: Path) -> Path:
     """The path of a copy of prepare.py, with the protocol beside it where the snapshot has one."""
     if "prepare.py" not in files:
         raise EnvironmentNotReady("The bundle must hold prepare.py, it does not.", "Ask the project's owner.")
-    if not (harness / "prepare.py").exists():
-        bundle.write_tree({name: files[name] for name in ("prepare.py", "protocol.json") if name in files}, harness)
+    for name in ("prepare.py", "protocol.json"):
+        copy = harness / name
+        if name in files and not (copy.is_file() and copy.read_bytes() == files[name]):
+            write_atomic(copy, files[name])
     return harness / "prepare.py"
 
 
