@@ -83,12 +83,12 @@ class Command(click.Command):
         except Refused as refusal:
             raise click.ClickException(refusal.message) from refusal
 
-    def main(self, *arguments: Any, standalone_mode: bool = True, **more: Any) -> Any:
+    def main(self, *arguments: Any, **more: Any) -> Any:
         """Run it as a program; what the file system refuses ends in one line as well, also while help is printed."""
         try:
-            return super().main(*arguments, standalone_mode=standalone_mode, **more)
+            return super().main(*arguments, **more)
         except OSError as error:
-            if not standalone_mode:
+            if not more.get("standalone_mode", True):
                 raise
             _forget_stdout()
             click.echo(f"Error: {_in_words(error)}", err=True)
