@@ -181,6 +181,8 @@ class HttpClient:
                 return await self._attempt(method, url, content, headers, max_bytes, file)
         except TimeoutError:
             raise httpx.ReadTimeout("the whole transfer took too long") from None
+        except ExceptionGroup as group:  # what connecting raises for an address that no socket takes
+            raise httpx.UnsupportedProtocol(str(group.exceptions[0])) from group
 
     async def _attempt(
         self,
@@ -246,12 +248,18 @@ class HttpClient:
             raise httpx.InvalidURL(f"there is no port {url.port}")
         proxies = not on_this_machine(url.host)
         if proxies not in self._clients:
-            self._clients[proxies] = httpx.AsyncClient(
-                timeout=self._timeout,
-                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-                trust_env=proxies,
-                follow_redirects=False,
-            )
+            try:
+                self._clients[proxies] = httpx.AsyncClient(
+                    timeout=self._timeout,
+                    headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+                    trust_env=proxies,
+                    follow_redirects=False,
+                )
+            except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+                raise self._unreachable(
+                    f"The environment's settings for proxies or certificates cannot be used: {_reason(error)}.",
+                    "Correct ALL_PROXY, HTTP_PROXY, HTTPS_PROXY, NO_PROXY or SSL_CERT_FILE, or unset it.",
+                ) from error
         return self._clients[proxies]
 
 

@@ -201,6 +201,34 @@ def test_a_server_on_this_machine_is_reached_past_a_proxy(server: Server, monkey
     assert server.asked[-1].startswith(b"GET http://far.example/x ")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks://127.0.0.1:1080"),
+        ("HTTPS_PROXY", "ftp://127.0.0.1"),
+        ("HTTPS_PROXY", "http://127.0.0.1:99999"),
+        ("NO_PROXY", "localhost,[::1]"),
+        ("NO_PROXY", "fd00:1:2::/64"),
+        ("SSL_CERT_FILE", "/nonexistent.pem"),
+    ],
+)
+def test_settings_of_the_environment_that_are_of_no_use(
+    server: Server, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """One line, and nothing of it matters to a server on this machine."""
+    for other in ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"):
+        monkeypatch.delenv(other, raising=False)
+        monkeypatch.delenv(other.lower(), raising=False)
+    monkeypatch.setenv(name, value)
+    if name == "NO_PROXY":
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    with client() as http, pytest.raises(Unreachable) as refusal:
+        http.call("GET", "https://far.invalid/")
+    assert "\n" not in refusal.value.message
+    server.answers = [says(200, b"fine")]
+    assert get(server) == b"fine"
+
+
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "::1"])
 def test_loopback_hosts(host: str) -> None:
     assert on_this_machine(host)
