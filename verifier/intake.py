@@ -28,7 +28,7 @@ from trainer.project.protocol import MutableSurface
 from trainer.project.source import SourceCaps
 from trainer.project.task import Task
 from verifier import ladder
-from verifier.ladder import Step
+from verifier.ladder import EarlierBest
 
 HARDWARE_TAG = "Hardware-Class"
 DATA_TAG = "Data-Snapshot"
@@ -51,10 +51,12 @@ class Case:
     miner_class: str
     miner_data: str
     findings: tuple[CaseFinding, ...]
-    below: tuple[Step, ...] = ()
+    below: tuple[EarlierBest, ...] = ()
 
 
-def local_case(project: Project, parsed: Task, script: bytes, caps: SourceCaps, below: tuple[Step, ...] = ()) -> Case:
+def local_case(
+    project: Project, parsed: Task, script: bytes, caps: SourceCaps, below: tuple[EarlierBest, ...] = ()
+) -> Case:
     """A case for a train.py that is not on chain."""
     changed = {"train.py": script}
     candidate = bundle.overlay(parsed.files, changed, parsed.protocol.surface)

@@ -26,7 +26,7 @@ MAX_VALUES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class EarlierBest:
     """A rung with its code and the score it has on chain."""
 
     arm: str
@@ -38,7 +38,7 @@ class Step:
         return Rung(self.arm, float(score.unscale(self.score - baseline)))
 
 
-def steps(connection: Connection, project: Project, task: Task, most: int) -> tuple[Step, ...]:
+def steps(connection: Connection, project: Project, task: Task, most: int) -> tuple[EarlierBest, ...]:
     """The rungs below the incumbent: at most `most` earlier bests that can be fetched, the latest first, and the
     snapshot. Empty while the snapshot is the best itself."""
     if not any(project.current_best_code_hash):
@@ -53,7 +53,7 @@ def steps(connection: Connection, project: Project, task: Task, most: int) -> tu
         key=lambda proposal: (proposal.verified_aggregate_score, proposal.id),
         reverse=True,
     )
-    found: list[Step] = []
+    found: list[EarlierBest] = []
     for proposal in earlier[:most]:
         try:
             data = connection.fetch(proposal.code_irys_id, proposal.code_hash, proposal.miner, "earlier best code")
@@ -61,13 +61,13 @@ def steps(connection: Connection, project: Project, task: Task, most: int) -> tu
             tree = bundle.overlay(task.files, files, task.protocol.surface)
         except (ChainError, TrainerError):
             continue  # one rung less: the snapshot is always there
-        found.append(Step(f"proposal {proposal.id}", proposal.verified_aggregate_score, tree))
-    return (*found, Step(SNAPSHOT, project.baseline_aggregate_score, task.files))
+        found.append(EarlierBest(f"proposal {proposal.id}", proposal.verified_aggregate_score, tree))
+    return (*found, EarlierBest(SNAPSHOT, project.baseline_aggregate_score, task.files))
 
 
-def above(project: Project, task: Task, below: Sequence[Step]) -> tuple[Step, ...]:
+def above(project: Project, task: Task, below: Sequence[EarlierBest]) -> tuple[EarlierBest, ...]:
     """The whole ladder, the incumbent on top."""
-    return (Step(INCUMBENT, project.current_best_aggregate_score, task.incumbent), *below)
+    return (EarlierBest(INCUMBENT, project.current_best_aggregate_score, task.incumbent), *below)
 
 
 def known(path: Path, key: str, hours: float) -> Known:

@@ -33,7 +33,7 @@ from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
 from verifier import ladder
 from verifier.intake import Case, not_ready
-from verifier.ladder import Step
+from verifier.ladder import EarlierBest
 from verifier.record import ReplayRecord
 
 
@@ -59,8 +59,8 @@ class Ground:
     `after` is the number of runs that this was decided by.
     """
 
-    steps: tuple[Step, ...]
-    reference: Step
+    steps: tuple[EarlierBest, ...]
+    reference: EarlierBest
     known: Known
     notes: tuple[str, ...]
     after: int
@@ -85,7 +85,7 @@ class Ground:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Ground:
         """The inverse of `as_json`, without the rungs' codes."""
-        steps = tuple(Step(rung["arm"], rung["score"], {}) for rung in document["rungs"])
+        steps = tuple(EarlierBest(rung["arm"], rung["score"], {}) for rung in document["rungs"])
         (reference,) = (step for step in steps if step.arm == document["reference"])
         known = Known(tuple(document["known"]["values"]), document["known"]["fresh"])
         return cls(steps, reference, known, tuple(document["notes"]), document["after"])

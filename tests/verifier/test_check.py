@@ -28,7 +28,7 @@ from trainer.statistics.noise import NoiseRecord
 from verifier import attestation, audit, check, replay, serve, settle, show
 from verifier.check import CheckResult
 from verifier.intake import Case, local_case
-from verifier.ladder import Step
+from verifier.ladder import EarlierBest
 from verifier.settle import Settled
 
 TASK = task.read(local.artifacts())
@@ -205,7 +205,7 @@ def laddered(checked: Callable[..., CheckResult]) -> Callable[..., CheckResult]:
     def run(script: Script, **how: Any) -> CheckResult:
         case = local_case(project(current_best_aggregate_score=BEST), TASK, BETTER, POLICY.source)
         tree = {**TASK.files, "train.py": EARLIER}
-        below = (Step("proposal 3", 2_600_000, tree), Step("snapshot", 2_500_000, TASK.files))
+        below = (EarlierBest("proposal 3", 2_600_000, tree), EarlierBest("snapshot", 2_500_000, TASK.files))
         incumbent = {**TASK.files, "train.py": ASLEEP}
         return checked(script, case=replace(case, task=replace(TASK, incumbent=incumbent), below=below), **how)
 
