@@ -41,6 +41,7 @@ BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 522, 524})
 """Statuses after which the same request may succeed."""
 _REDIRECTS = 5
 _PIECE = 1 << 16
+_CONNECT_SECONDS = 15.0  # at most; a host that is not there should not take as long as an answer may
 _SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 _LONGEST_PAUSE = 10.0  # seconds; 30 where the server asks for it
 _HOPELESS = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, UnicodeError)
@@ -77,7 +78,7 @@ class HttpClient:
     """Calls to any servers, one at a time; threads may share one. A context manager that closes its connections.
 
     `unreachable` is raised where no answer came, `unusable` where one is beyond the bounds. `timeout` bounds one
-    connect, read or write and `limit` one whole attempt, in seconds; `backoff` seconds is the first wait, doubled each
+    connect (15 at most), read or write and `limit` one whole attempt, in seconds; `backoff` seconds is the first wait, doubled each
     time, that `sleep` does. `redirects` are the hosts that a GET may be sent on to: names, ".example.org" for all
     under it, or ANY_HOST.
     """
@@ -250,7 +251,7 @@ class HttpClient:
         if proxies not in self._clients:
             try:
                 self._clients[proxies] = httpx.AsyncClient(
-                    timeout=self._timeout,
+                    timeout=httpx.Timeout(self._timeout, connect=min(_CONNECT_SECONDS, self._timeout)),
                     headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
                     trust_env=proxies,
                     follow_redirects=False,
