@@ -78,9 +78,9 @@ class HttpClient:
     """Calls to any servers, one at a time; threads may share one. A context manager that closes its connections.
 
     `unreachable` is raised where no answer came, `unusable` where one is beyond the bounds. `timeout` bounds one
-    connect (15 at most), read or write and `limit` one whole attempt, in seconds; `backoff` seconds is the first wait, doubled each
-    time, that `sleep` does. `redirects` are the hosts that a GET may be sent on to: names, ".example.org" for all
-    under it, or ANY_HOST.
+    connect (15 at most), read or write and `limit` one whole attempt, in seconds; `backoff` seconds is the first wait,
+    doubled each time, that `sleep` does. `redirects` are the hosts that a GET may be sent on to: names,
+    ".example.org" for all under it, or ANY_HOST.
     """
 
     def __init__(
