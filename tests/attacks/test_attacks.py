@@ -41,7 +41,7 @@ from trainer.judging.verdict import Reason, VerdictKind
 from trainer.project import bundle
 from verifier.cli import main as verifier
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 Verdict = tuple[VerdictKind, Reason]
 APPROVED = {(VerdictKind.APPROVE, Reason.IMPROVED)}
@@ -151,7 +151,7 @@ class Court:
             env={**os.environ, "CANARY": "alive"},
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=280,
             check=False,
         )
         assert done.stdout, done.stderr
