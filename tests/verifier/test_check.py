@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,7 @@ def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ch
     def run(script: Script, *, policy: JudgePolicy = POLICY, case: Case | None = None) -> CheckResult:
         bench = bench_of(TASK, tmp_path, FakeMeasurer(script), monkeypatch)
         monkeypatch.setattr(replay, "open_bench", lambda *_, **__: bench)
+        monkeypatch.setattr(secrets, "randbits", lambda _: 7)
         case = case or local_case(project(), TASK, BETTER, policy.source)
         folder = tmp_path / "check"
         return check._check(
@@ -89,7 +91,7 @@ def crashing(arm: bytes, *, times: int = 99) -> Script:
     ("script", "kind", "reason"),
     [
         (gains(0.1), VerdictKind.APPROVE, Reason.IMPROVED),
-        (gains(0.0), VerdictKind.REJECT, Reason.NO_IMPROVEMENT),
+        (gains(-0.01), VerdictKind.REJECT, Reason.NO_IMPROVEMENT),
         (gains(-0.1), VerdictKind.REJECT, Reason.NO_IMPROVEMENT),
         (crashing(BETTER), VerdictKind.REJECT, Reason.CRASH),
         (crashing(BETTER, times=1), VerdictKind.RELEASE, Reason.UNCONFIRMED),
@@ -224,7 +226,7 @@ NAN = float("nan")
     ("incumbent", "better", "earlier", "kind", "reason", "reference", "metric"),
     [
         (2.3, 2.2, 2.4, VerdictKind.APPROVE, Reason.IMPROVED, "incumbent", 2.2),
-        (2.3, 2.3, 2.4, VerdictKind.REJECT, Reason.NO_IMPROVEMENT, "incumbent", None),
+        (2.3, 2.32, 2.4, VerdictKind.REJECT, Reason.NO_IMPROVEMENT, "incumbent", None),
         # the incumbent sleeps: what it lost is nobody's gain, and a true one is judged by what still holds
         (2.5, 2.32, 2.4, VerdictKind.RELEASE, Reason.BELOW_CHAIN, "proposal 3", None),
         (2.5, 2.2, 2.4, VerdictKind.APPROVE, Reason.IMPROVED, "proposal 3", 2.2),
@@ -307,6 +309,7 @@ def proposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., t
         measurer = FakeMeasurer(script, seed=seed)
         bench = bench_of(TASK, tmp_path, measurer, monkeypatch)
         monkeypatch.setattr(replay, "open_bench", lambda *_, **__: bench)
+        monkeypatch.setattr(secrets, "randbits", lambda _: 7)
         code = bytes([len(source) % 251]) * 32
         about = SimpleNamespace(
             id=number, project_id=0, miner=Pubkey(bytes([miner]) * 32), code_hash=code, claimed_aggregate_score=claim

@@ -40,6 +40,7 @@ DEAD = [failing("incumbent", "crash")] * 2
         (AWAKE + SNAPSHOT[:2], NONE, "", "snapshot"),
         (AWAKE + SNAPSHOT, NONE, "incumbent", ""),
         (ASLEEP, Known((2.5, 2.5)), "", "snapshot"),
+        (ASLEEP, Known((2.5, 2.5, 2.5)), "", "snapshot"),  # of another hour: a prediction, no proof
         (AWAKE, Known((2.2, 2.2)), "", "snapshot"),
         # an incumbent that does not hold what was attested is stepped over, to one that does
         (ASLEEP + SNAPSHOT, NONE, "", "proposal 4"),
