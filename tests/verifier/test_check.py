@@ -21,7 +21,7 @@ from tests import local
 from tests.trainer.judging.fakes import CRASH, FakeMeasurer, Script, bench_of
 from trainer.errors import EnvironmentNotReady
 from trainer.judging.policy import JudgePolicy
-from trainer.judging.verdict import CaseFinding, Fault, Reason, VerdictKind
+from trainer.judging.verdict import CaseFinding, Fault, GainOutcome, Reason, VerdictKind
 from trainer.machine.noise_file import load_noise
 from trainer.measurement.values import Failure, Phase, RunFinding
 from trainer.project import task
@@ -261,6 +261,13 @@ def test_an_incumbent_must_still_be_what_was_approved(
     assert audit.passed(points)
     assert predicate["ladder"]["reference"] == reference
     assert bool(predicate["ladder"]["notes"]) is (reference != "incumbent")
+
+
+def test_a_lead_that_is_only_just_made_up_for_is_run_to_an_answer(laddered: Callable[..., CheckResult]) -> None:
+    """The test against a lower rung asks for the lead as well, not for any gain over that rung."""
+    found = laddered(worth(2.5, 2.298))  # a sigma better than the chain's best, far better than what still holds
+    assert found.judged.evidence.comparison is not GainOutcome.MISSING
+    assert sum(run.arm == "candidate" for run in found.replay.runs) > POLICY.comparison.first_approval
 
 
 def test_the_ladder_costs_runs_only_where_something_is_at_stake(laddered: Callable[..., CheckResult]) -> None:
