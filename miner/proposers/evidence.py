@@ -25,17 +25,11 @@ Values = Mapping[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One trial from `start` to `end`, both coordinates in the dimensions' order; `gain` is None after a crash.
+    """One trial from `start` to `end`, both coordinates in the dimensions' order; `gain` is None after a crash."""
 
-    `level` is the gain of `end` over the session's first source, None where the two are not linked or it crashed.
-    """
-
-    number: int
-    fingerprint: str
     start: Point
     end: Point
     gain: float | None
-    level: float | None
     kept: bool
 
 
@@ -52,15 +46,9 @@ def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> Sear
     """The evidence in `history` on the dimensions of the incumbent `source`."""
     texts = {hyperparameters.fingerprint(source): source} | {trial.fingerprint: trial.source for trial in history}
     values = {fingerprint: _values(text) for fingerprint, text in texts.items()}
-    levels: dict[str, float] = {}
     moves, ran, crashed = [], [values[hyperparameters.fingerprint(source)]], []
     for trial in history:
         at, before = values[trial.fingerprint], values.get(trial.base)
-        if not levels:
-            levels[trial.base] = 0.0
-        level = levels[trial.base] + trial.delta if trial.base in levels and trial.delta is not None else None
-        if trial.kept and level is not None:
-            levels.setdefault(trial.fingerprint, level)
         if trial.decision != "crash":
             ran.append(at)
         if (
@@ -75,7 +63,7 @@ def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> Sear
         if start is not None and end is not None and start != end:
             gain = None if trial.decision == "crash" else trial.delta
             if gain is not None or trial.decision == "crash":
-                moves.append(Move(trial.number, trial.fingerprint, start, end, gain, level, trial.kept))
+                moves.append(Move(start, end, gain, trial.kept))
     return SearchHistory(tuple(moves), tuple(ran), tuple(crashed))
 
 

@@ -4,8 +4,8 @@
 2. While there are fewer than ten results: one of the hyperparameters that matter most (rates, batch, shape,
    warm-down) by a factor of two, up or down, the one that promises most on a surface drawn from what is known
    (`surface`).
-3. After that, by lot: a joint draw of a few hyperparameters by Optuna's multivariate TPE (`study`); the best of the
-   mean surface, all hyperparameters at once; or the best one to three hyperparameters of a drawn surface.
+3. After that, at random: the best of the mean surface, all hyperparameters at once; or the best one to three
+   hyperparameters of a drawn surface.
 
 Never proposed: what was tried (up to comments and formatting), and what crashes speak against (`evidence`). All
 of it follows from the seed, the trial's number and the history, so a session that starts again proposes the same.
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 EARLY = 10  # results until joint draws begin
 MAIN = 3.0  # weight of what is turned before that: rates, batch, shape, warm-down
 REACH = 1.0  # the longest step along one dimension, in doublings
-JOINT, ALL = 0.15, 0.4  # shares of TPE's draws and of the mean surface's best
-_FEW = 4  # hyperparameters in one joint draw
+ALL = 0.55  # share of the mean surface's best
 _MOST = (1, 2, 3)  # hyperparameters at once on a drawn surface
 _ATTEMPTS = 60  # drawn surfaces until nothing is taken to be left
 
@@ -72,7 +71,7 @@ class Tune:
         """Values for all dimensions, most promising first."""
         import numpy as np
 
-        from miner.proposers import study, surface
+        from miner.proposers import surface
 
         last = next((move for move in reversed(found.moves) if move.kept), None)
         if last is not None and last.end == origin:
@@ -81,10 +80,7 @@ class Tune:
         rng = np.random.default_rng([self._seed, context.number])
         lot = random.Random(f"{self._seed}/{context.number}/tune")
         if sum(move.gain is not None for move in found.moves) >= EARLY:
-            kind = lot.random()
-            if kind < JOINT:
-                yield study.ask(context, dims, origin, found, few=_FEW, seed=lot.getrandbits(32))
-            elif kind < JOINT + ALL:
+            if lot.random() < ALL:
                 yield _values(dims, _joint(fitted, fitted.mean, len(dims), fine=True))
             most = lot.choice(_MOST)
             fine = True

@@ -1,4 +1,4 @@
-"""What is learnt from history: moves, levels, and what crashes speak against."""
+"""What is learnt from history: moves, and what crashes speak against."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def gathered(source: str, history: list[Tried]) -> SearchHistory:
     return evidence.gather(source, history, space.dimensions(source))
 
 
-def test_moves_and_levels_follow_what_was_kept() -> None:
+def test_moves_follow_what_was_tried() -> None:
     better = changed(("LR = 0.02", "LR = 0.04"))
     both = changed(("BATCH_SIZE = 8", "BATCH_SIZE = 16"), source=better.source)
     code = Candidate(better.source + "def f():\n    pass\n", "")
@@ -36,21 +36,17 @@ def test_moves_and_levels_follow_what_was_kept() -> None:
         tried(4, changed(("LR = 0.04", "LR = 0.08"), source=code.source), code.source, None),
     ]
     found = gathered(code.source, history)
-    assert [(move.number, move.gain, move.kept) for move in found.moves] == [
-        (1, 0.05, True),
-        (2, -0.01, False),
-        (4, None, False),
-    ]
-    assert [move.level for move in found.moves] == [pytest.approx(0.05), pytest.approx(0.04), None]
+    assert [(move.gain, move.kept) for move in found.moves] == [(0.05, True), (-0.01, False), (None, False)]
     assert [b - a for a, b in zip(found.moves[1].start, found.moves[1].end, strict=True)] == [0, 0, 0, 1]
     assert len(found.crashed) == 1
 
 
-def test_a_base_from_elsewhere_has_no_level() -> None:
+def test_a_base_from_elsewhere_is_one_more_start() -> None:
     theirs = "LR = 0.5\nMODEL_DIM = 64\nHEAD_DIM = 16\nBATCH_SIZE = 4\n"
     mine = changed(("LR = 0.5", "LR = 0.25"), source=theirs)
     found = gathered(theirs, [baseline(SCRIPT), tried(1, mine, theirs, -0.1)])
-    assert [(move.gain, move.level) for move in found.moves] == [(-0.1, None)]
+    assert [move.gain for move in found.moves] == [-0.1]
+    assert found.moves[0].end[0] == found.moves[0].start[0] - 1
 
 
 def values(**given: Value) -> dict[str, Value]:
