@@ -29,8 +29,16 @@ from solders.transaction import VersionedTransaction
 from chain.errors import ChainError, InsufficientFunds, InvalidData, NetworkUnreachable, NotFound, TransactionFailed
 from chain.money import spending
 from chain.money.spending import SpendingBudget
-from chain.network.base import BLOCKHASH_AGE, FEE_PER_SIGNATURE, Blockhash, Network, Simulation, TransactionReceipt
-from chain.network.reading import Malformed, read, read_all, read_mint, read_tokens
+from chain.network.base import (
+    BLOCKHASH_AGE,
+    FEE_PER_SIGNATURE,
+    Blockhash,
+    Network,
+    Simulation,
+    TransactionReceipt,
+    matches,
+)
+from chain.network.reading import Malformed, prove, read, read_all, read_mint, read_tokens
 from chain.program.accounts import Claimable, GlobalConfig, Project, Proposal, VerifierEntry, offset_of
 from chain.program.addresses import Pdas
 from chain.program.codec import pack_u64
@@ -44,6 +52,7 @@ PriorityFee = int | Literal["auto"]
 """Micro-lamports per compute unit; "auto": what recent transactions on the same accounts paid."""
 MAX_UNITS = 1_400_000  # compute units of a transaction, a cluster's own limit
 MAX_AUTO_FEE = 1_000_000  # micro-lamports per unit: 0.0014 SOL for the largest transaction
+_NEWEST = 100  # proposals looked at one by one: a call's worth
 _GUARD_UNITS = 300  # compute units of a guard's transfer, with some to spare
 _MAX_LIFE = 10 * BLOCKHASH_AGE  # blocks; a node's final block may be far behind its newest
 _Account = TypeVar("_Account")
@@ -142,20 +151,34 @@ class Client:
         return sorted(self._all(Proposal), key=lambda proposal: proposal.id)
 
     def proposals_of(self, miner: Pubkey, project_id: int, code_hash: bytes) -> list[Proposal]:
-        """A miner's proposals of this code, by id; InvalidData where the node gives one that cannot be read."""
-        found = read_all(
-            self.network,
-            Proposal,
+        """A miner's proposals of this code, by id; InvalidData where the node gives one that cannot be read.
+
+        Asked in two ways, so that no single answer can hide one: by what they hold, and the newest by their ids.
+        """
+        wanted = (
             (offset_of(Proposal, "project_id"), pack_u64(project_id)),
             (offset_of(Proposal, "miner"), bytes(miner)),
             (offset_of(Proposal, "code_hash"), code_hash),
         )
-        for entry in found.malformed:
+        found = read_all(self.network, Proposal, *wanted)
+        malformed = list(found.malformed)
+        proposals = {proposal.id: proposal for _, proposal in found.accounts}
+        next_id = self.config().next_proposal_id
+        addresses = [self.pdas.proposal(number) for number in range(max(0, next_id - _NEWEST), next_id)]
+        for address, account in zip(addresses, self.network.accounts(addresses), strict=True):
+            if account is not None and matches(account.data, None, wanted):
+                try:
+                    proposal = prove(self.pdas, Proposal, address, account)
+                except InvalidData as error:
+                    malformed.append(Malformed(address, len(account.data), error.problem))
+                else:
+                    proposals[proposal.id] = proposal
+        for entry in malformed:
             raise InvalidData(
                 f"The account {entry.address} is a proposal of this code and cannot be read: {entry.problem}",
                 "Ask another node with --rpc-url URL.",
             )
-        return sorted((proposal for _, proposal in found.accounts), key=lambda proposal: proposal.id)
+        return sorted(proposals.values(), key=lambda proposal: proposal.id)
 
     def is_verifier(self, key: Pubkey) -> bool:
         """Whether a key is on the program's allowlist of verifiers."""

@@ -18,7 +18,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from chain.connection.opening import Connection
-from chain.errors import InsufficientFunds
+from chain.errors import InsufficientFunds, InvalidData
 from chain.irys.client import Role
 from chain.money import score
 from chain.money.client import AlreadyDone, Client
@@ -173,8 +173,13 @@ def reconcile(client: Client, miner: Pubkey, project: Project, journal: Journal)
         return None
     found = _on_chain(client, miner, project, journal)
     if found is None and pending.signature:
-        client.outcome(Signature.from_string(pending.signature), pending.last_valid)
+        done = client.outcome(Signature.from_string(pending.signature), pending.last_valid)
         found = _on_chain(client, miner, project, journal)
+        if done is not None and found is None:
+            raise InvalidData(
+                f"The transaction {pending.signature} has landed, and the node does not show the proposal it made.",
+                "Run the command again, if need be with another node (--rpc-url URL); nothing is staked until then.",
+            )
     if found is not None:
         _submitted(client, journal, found)
         return found

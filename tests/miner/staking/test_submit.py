@@ -315,6 +315,9 @@ def test_no_two_tries_of_one_stake_can_land(connection: Connection, journal: Jou
         def account(self, key: Pubkey) -> Account | None:
             return None if key == connection.client.pdas.proposal(0) else embedded.account(key)
 
+        def accounts(self, keys: Sequence[Pubkey]) -> list[Account | None]:
+            return [self.account(key) for key in keys]
+
         def program_accounts(self, *what: object, **how: object) -> list[tuple[Pubkey, Account]]:
             return []
 
