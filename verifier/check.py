@@ -64,6 +64,15 @@ def ready() -> str:
     return sandbox.probe(sandbox.choose(cuda=hardware.cuda_major() is not None))
 
 
+def prepare(connection: Connection, proposal: Proposal, policy: JudgePolicy) -> None:
+    """Read and check everything that needs no review: this machine's sandbox, the project's and the proposal's
+    artifacts, the block of its submission. Raises what keeps this machine from judging the proposal.
+    """
+    ready()
+    open_case(connection, proposal, policy)
+    submission_hash(connection.client, proposal)
+
+
 def folder_of(home: Path, network: str, name: str) -> Path:
     """Where a check keeps its record."""
     return home / "verify" / f"{network}-{name}".replace("/", "_").replace(":", "_")

@@ -124,7 +124,7 @@ def check(
                 proposal,
                 key,
                 folder,
-                checks.ready,
+                lambda current: checks.prepare(connection, current, rules),
                 lambda current: checks.check_proposal(
                     connection, current, key, rules, view, trust_harness=trust_harness
                 ),
@@ -161,7 +161,12 @@ def _finish(checked: CheckResult, settlement: dict[str, Any] | None, as_json: bo
     "--every", metavar="SECONDS", default=30.0, show_default=True, type=click.FloatRange(1), help="Time between polls."
 )
 @click.option(
-    "--retries", metavar="N", default=3, show_default=True, type=click.IntRange(1), help="Attempts per proposal."
+    "--retries",
+    metavar="N",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Attempts per proposal with --once.",
 )
 @click.option("--yes", is_flag=True, help="Allow settling with your key without asking.")
 def run(

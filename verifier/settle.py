@@ -2,6 +2,8 @@
 
 - The review is claimed before anything is measured; a live claim of our own is adopted.
 - Just before approving the project is read again: where the best moved, the check is made again.
+- A verdict is recorded as settled only once its transaction is final; a claim that a fork dropped is noticed before
+  anything is settled on it.
 - Every step is in `settlement.jsonl` beside the attestation: an intent with its signature before it is
   sent, the result once it is known. A send that failed is never recorded as done; what an interrupted
   settlement sent is looked up before anything else is sent.
@@ -41,7 +43,7 @@ MAX_CHECKS = 3
 _CURE = "Move it away to begin again."
 LOCK_MARGIN = 120  # seconds of the review lock within which nothing new is begun
 
-Ready = Callable[[], object]
+Ready = Callable[[Proposal], object]
 Check = Callable[[Proposal], CheckResult]
 Say = Callable[[str], None]
 
@@ -152,7 +154,8 @@ def settle(
     """Bring one proposal to an end, or as far as it goes now. NotOurs where it is not for us, or another process on
     this machine has kept it for `wait` seconds.
 
-    `ready` raises where this machine could judge nothing: before a claim, which would keep other verifiers away.
+    `ready` reads and checks everything that needs no review, and raises where this machine could not judge the
+    proposal: before a claim, which would keep other verifiers away.
     """
     with alone(folder, say, wait):
         return _settle(connection, proposal_id, key, folder, ready, check, say)
@@ -180,7 +183,7 @@ def _settle(
                 "Try again once that lock has lapsed.",
             )
         if step is SettlementStep.CLAIM:
-            ready()
+            ready(proposal)
             say("claiming the review")
             _landed(record, client.call(ClaimReview(proposal.id), key, before_send=record.sending("claim")))
             proposal = client.proposal(proposal_id)
@@ -189,6 +192,10 @@ def _settle(
         checked = check(proposal)
         if checked.verdict.kind is VerdictKind.APPROVE and frontier_moved(checked, client.project(proposal.project_id)):
             say("the best moved while this was checked: checking again against the new one")
+            continue
+        now = client.proposal(proposal_id)
+        if (now.status, now.reviewer) != (ProposalStatus.IN_REVIEW, key.pubkey()):
+            say("the review is no longer ours: the claim was dropped with a fork, or its lock has lapsed")
             continue
         return _conclude(connection, proposal, key, checked, record, say)
     return _release(connection, client.proposal(proposal_id), key, None, record, "the best kept moving")
@@ -209,10 +216,18 @@ def _conclude(
     if kind is VerdictKind.APPROVE:
         assert checked.judged.score is not None
         done = client.approve(
-            key, proposal, checked.project, verified_score=checked.judged.score, metrics=metrics, before_send=before
+            key,
+            proposal,
+            checked.project,
+            verified_score=checked.judged.score,
+            metrics=metrics,
+            before_send=before,
+            final=True,
         )
     else:
-        done = client.call(Reject(proposal.id, *metrics), key, project_id=proposal.project_id, before_send=before)
+        done = client.call(
+            Reject(proposal.id, *metrics), key, project_id=proposal.project_id, before_send=before, final=True
+        )
     _landed(record, done)
     status = ProposalStatus.APPROVED if kind is VerdictKind.APPROVE else ProposalStatus.REJECTED
     return Settled(checked, status, str(done.receipt.signature), kind.value)
@@ -229,7 +244,7 @@ def _release(
     client = connection.client
     record.append("verdict", kind=VerdictKind.RELEASE.value, attestation=checked.digest.hex() if checked else None)
     try:
-        done = client.call(ReleaseReview(proposal.id), key, before_send=record.sending("release"))
+        done = client.call(ReleaseReview(proposal.id), key, before_send=record.sending("release"), final=True)
     except LockActive:
         record.append("left_to_lapse", until=proposal.review_lock_until)
         note = f"released by letting the lock lapse: {why}"

@@ -447,6 +447,7 @@ class Client:
         verified_score: int,
         metrics: tuple[bytes, bytes],
         before_send: BeforeSend | None = None,
+        final: bool = False,
     ) -> Landed:
         """Approve with the verified score and the attestation's (SHA-256, Irys id)."""
         miner, recipient = proposal.miner, proposal.reward_recipient
@@ -458,7 +459,7 @@ class Client:
             reward_recipient=recipient,
         )
         accounts = self._token_accounts(verifier.pubkey(), project, miner, recipient)
-        return self.execute([*accounts, step], verifier, before_send=before_send)
+        return self.execute([*accounts, step], verifier, before_send=before_send, final=final)
 
     def claim_reward(self, claimer: Keypair, project: Project) -> Landed:
         """Take out what is claimable, into the claimer's token account, made where it is missing."""

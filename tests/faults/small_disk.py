@@ -65,7 +65,7 @@ def settling(connection: Connection) -> None:
         0,
         local.verifier_of(connection),
         folder_of(connection.home, "embedded", "0"),
-        lambda: None,
+        lambda _: None,
         lambda current: approving(connection, current),
         lambda _: None,
     )

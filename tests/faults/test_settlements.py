@@ -87,7 +87,7 @@ class Settling:
 
         folder = folder_of(connection.home, connection.network.name, str(proposal))
         key = local.verifier_of(connection)
-        done = settle.settle(connection, proposal, key, folder, lambda: None, check, lambda _: None)
+        done = settle.settle(connection, proposal, key, folder, lambda _: None, check, lambda _: None)
         if done.status in (ProposalStatus.APPROVED, ProposalStatus.REJECTED):
             return True
         assert done.status is ProposalStatus.PENDING, done

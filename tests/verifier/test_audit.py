@@ -52,7 +52,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Settled:
         def done(name: str, how: Answer) -> None:
             proposal = local.propose(connection, code=code, log=log)
             found = settle(
-                connection, proposal.id, key, home / name, lambda: None, lambda p: how(connection, p), lambda _: None
+                connection, proposal.id, key, home / name, lambda _: None, lambda p: how(connection, p), lambda _: None
             )
             assert found.checked is not None
             sealed[name] = found.checked.attestation

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
@@ -19,7 +20,7 @@ from chain.program.accounts import ProposalStatus
 from common.terminal import View
 from tests import local
 from tests.trainer.judging.fakes import CRASH, FakeMeasurer, Script, bench_of
-from trainer.errors import EnvironmentNotReady
+from trainer.errors import EnvironmentNotReady, TrainerError
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.verdict import CaseFinding, Fault, GainOutcome, Reason, VerdictKind
 from trainer.machine.noise_file import load_noise
@@ -483,7 +484,8 @@ def served(
         every=0.0,
         retries=3,
         trust_harness=False,
-        ready=lambda: None,
+        ready=lambda _: None,
+        sleep=lambda _: None,
     )
     return results, tried
 
@@ -501,10 +503,62 @@ def test_what_raises_is_tried_again_and_stops_no_other(monkeypatch: pytest.Monke
     assert [found["status"] for found in results].count("failed") == 3
 
 
-def test_what_was_released_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_was_released_is_left_alone_with_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _, tried = served(monkeypatch, tmp_path, {1: [ProposalStatus.PENDING] * 5})
     assert tried == [1]
 
 
-def test_a_network_that_does_not_answer_is_no_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert served(monkeypatch, tmp_path, {1: [ProposalStatus.APPROVED]}, down=True) == ([], [])
+def test_a_network_that_does_not_answer_is_no_nothing_pending(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(ChainError, match="does not answer"):  # with --once: it does not say that nothing is pending
+        served(monkeypatch, tmp_path, {1: [ProposalStatus.APPROVED]}, down=True)
+
+
+class _Enough(Exception):
+    """The test has seen enough of a loop that does not end."""
+
+
+def test_the_loop_never_gives_a_proposal_up_and_its_pause_grows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    at, tried = [0.0], list[tuple[int, float]]()
+
+    def sleep(seconds: float) -> None:
+        at[0] += max(seconds, 1e-3)
+        if at[0] > 20_000:
+            raise _Enough
+
+    def settled(_: Any, number: int, *__: Any) -> Settled:
+        tried.append((number, at[0]))
+        if number == 2:
+            raise settle.NotOurs("Another verifier reviews it.", "Wait.")
+        if number == 3:
+            return Settled(None, ProposalStatus.PENDING, "", "released")
+        raise TrainerError("It failed.", "Try again.")
+
+    monkeypatch.setattr(FakeFollower, "left", {1: [0], 2: [0], 3: [0]})
+    monkeypatch.setattr(FakeFollower, "down", False)
+    monkeypatch.setattr(serve, "Follower", FakeFollower)
+    monkeypatch.setattr(settle, "settle", settled)
+    with pytest.raises(_Enough):
+        serve.serve(
+            connected(tmp_path),
+            0,
+            KEY,
+            POLICY,
+            QUIET,
+            once=False,
+            every=10.0,
+            retries=3,
+            trust_harness=False,
+            ready=lambda _: None,
+            sleep=sleep,
+            now=lambda: at[0],
+        )
+    for number in (1, 3):
+        times = [when for found, when in tried if found == number]
+        gaps = [after - before for before, after in pairwise(times)]
+        assert gaps[:5] == [10, 20, 40, 80, 160]
+        assert gaps == sorted(gaps)
+        assert gaps[-1] == serve.LONGEST_PAUSE
+    others = [when for found, when in tried if found == 2]
+    assert max(after - before for before, after in pairwise(others)) == 10  # no try, so its pause does not grow

@@ -20,11 +20,14 @@ from solders.signature import Signature
 from chain.connection.opening import AUTHORITY, Connection
 from chain.errors import ChainError, InvalidData
 from chain.money.client import Client
+from chain.program import PROGRAM_ID
 from chain.program.accounts import Proposal, ProposalStatus
 from chain.program.errors import NotVerifier
 from chain.program.instructions import AddVerifier, ClaimReview
 from common.terminal import View
 from tests import local
+from tests.chain import live
+from tests.chain.layout import encode_account
 from tests.chain.svm import digest
 from tests.trainer.judging.cases import runs
 from tests.verifier.cases import Answer, approving, checked, rejecting, releasing
@@ -56,7 +59,7 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
         yield connection
 
 
-def ready() -> None:
+def ready(proposal: Proposal) -> None:
     """A machine whose sandbox works: here no candidate is run."""
 
 
@@ -236,10 +239,10 @@ def test_a_machine_without_a_sandbox_claims_nothing(
     _, network = local.watched(connection)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EnvironmentNotReady) as refusal:
-        settled(connection, 0, never, ready=check.ready)
+        settled(connection, 0, never, ready=lambda found: check.prepare(connection, found, JudgePolicy()))
     assert "apt-get install bubblewrap" in refusal.value.cure
     with pytest.raises(EnvironmentNotReady):
-        served(connection, monkeypatch, never, ready=check.ready)
+        served(connection, monkeypatch, never, ready=None)
     assert "send" not in network.calls
     assert connection.client.proposal(0).status is ProposalStatus.PENDING
 
@@ -527,6 +530,58 @@ def test_an_attestation_that_may_have_settled_is_never_lost(tmp_path: Path) -> N
     assert {found.name: found.read_bytes() for found in tmp_path.iterdir()} == kept | {path.name: b"three"}
 
 
+def test_what_cannot_be_read_is_not_claimed(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    local.propose(connection)
+    monkeypatch.setattr(check, "ready", lambda: "")
+    _, network = local.watched(connection)
+
+    def prepare(found: Proposal) -> None:
+        check.prepare(connection, found, JudgePolicy())
+
+    with monkeypatch.context() as gone:
+        gone.setattr(connection.irys, "fetch_verified", _unavailable)
+        with pytest.raises(ChainError, match="no gateway"):
+            settled(connection, 0, never, ready=prepare)
+    assert "send" not in network.calls
+    assert connection.client.proposal(0).status is ProposalStatus.PENDING
+    assert settled(connection, 0, rejecting, ready=prepare).status is ProposalStatus.REJECTED
+
+
+def _unavailable(*_: Any, **__: Any) -> Any:
+    raise ChainError("There is no gateway.", "Try again.")
+
+
+def test_a_claim_that_a_fork_dropped_is_noticed_before_anything_is_settled(connection: Connection) -> None:
+    """It was confirmed, and while we measured its block vanished: the review is claimed again."""
+    proposal = local.propose(connection)
+    before = encode_account(proposal)
+    looks: list[int] = []
+
+    def how(connection: Connection, current: Proposal) -> CheckResult:
+        looks.append(current.id)
+        if len(looks) == 1:
+            live.put(connection.home, (live.PDAS.proposal(0), before, PROGRAM_ID))
+        return rejecting(connection, current)
+
+    assert settled(connection, 0, how).status is ProposalStatus.REJECTED
+    assert looks == [0, 0]
+
+
+def test_a_verdict_is_recorded_once_it_is_final(connection: Connection) -> None:
+    local.propose(connection)
+    how: list[tuple[str, bool]] = []
+
+    class Watching(local.Watched):
+        def confirm(self, signature: Signature, last_valid_block_height: int, **more: Any) -> Any:
+            how.append((str(signature), more.get("final", False)))
+            return super().confirm(signature, last_valid_block_height, **more)
+
+    connection.client = Client(Watching(connection.network))
+    done = settled(connection, 0, rejecting)
+    assert [final for _, final in how] == [False, True]
+    assert how[1][0] == done.signature
+
+
 # --- the unattended loop ---
 
 
@@ -535,7 +590,7 @@ def served(
     monkeypatch: pytest.MonkeyPatch,
     how: Answer,
     retries: int = 3,
-    ready: settle.Ready = ready,
+    ready: settle.Ready | None = ready,
 ) -> list[dict[str, Any]]:
     def check(connection: Connection, proposal: Proposal, *_: Any, **__: Any) -> CheckResult:
         return how(connection, proposal)
@@ -552,6 +607,8 @@ def served(
         retries=retries,
         trust_harness=False,
         ready=ready,
+        sleep=lambda _: None,
+        now=iter(range(0, 10**9, 1000)).__next__,
     )
 
 
@@ -584,8 +641,8 @@ def test_the_loop_waits_for_nobody_elses_review(connection: Connection, monkeypa
     connection.client.call(AddVerifier(other.pubkey()), connection.wallet(None, AUTHORITY))
     connection.client.call(ClaimReview(proposal.id), other)
     results = served(connection, monkeypatch, never, retries=2)
-    assert [result["status"] for result in results] == ["failed", "failed"]
-    assert all("in review by" in result["note"] for result in results)
+    assert [result["status"] for result in results] == ["waiting"]
+    assert "in review by" in results[0]["note"]
     assert sha256(b"").digest() != connection.client.proposal(0).metrics_hash
 
 
