@@ -3,8 +3,8 @@
     python -m tests.benchmarks.bench_mining [--quick]
 
 For each training budget and each mean gain of an improvement it plays 8-hour sessions of
-`tests.benchmarks.simulation` from a
-first start (empty noise record) and prints true gains, kept no-ops and how many times a reference's gain ours is.
+`tests.benchmarks.simulation` from a first start (empty noise record) and prints true gains, kept no-ops and how many
+times a reference's gain ours is.
 Sigma at 45 and 120 seconds is that of one unchanged script on an H200; at 300 seconds it is assumed. Then it looks
 into three things: milder losses, a machine that wanders, and what the incumbent's selected runs do to later trials.
 Everything is seeded. A few minutes on one core; --quick plays a fifth of the sessions.
