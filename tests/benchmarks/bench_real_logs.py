@@ -14,9 +14,10 @@ the steps of every run, and NVIDIA and AMD cards. What is taken from them:
   incumbent's pace along the line of the repeats.
 - **True changes**: a measured change holds the noise of two single runs. `tests.benchmarks.simulation.recorded`
   shrinks all by one factor, which leaves noise as gain where the changes have heavy tails: the largest losses make
-  the variance. Here the distribution is unfolded instead (Kiefer-Wolfowitz maximum likelihood by EM, `NEAR` noise deviations around 0;
-  what is further is taken as it is), for each assumed sigma. Both are shown. Neither mends the selection: the best kept
-  value is a lucky one, so changes are understated by up to about one sigma. Known no-ops come in as zeros.
+  the variance. Here the distribution is unfolded instead (Kiefer-Wolfowitz maximum likelihood by EM, `NEAR` noise
+  deviations around 0; what is further is taken as it is), for each assumed sigma. Both are shown. Neither mends the
+  selection: the best kept value is a lucky one, so changes are understated by up to about one sigma. Known no-ops
+  come in as zeros.
 
 Sigma is the least known figure, so each landscape is played at several. Candidates are drawn from all of a group's,
 from the first EARLY of each session, or from later ones; "used up" makes gains rarer as they are found. 8-hour
