@@ -1,4 +1,4 @@
-"""The unattended loop over a project's proposals: bounded tries for each, and one that fails stops no other."""
+"""The unattended loop over a project's proposals: limited attempts each; a failure does not stop the rest."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def serve(
     trust_harness: bool,
     ready: settle.Ready = check.ready,
 ) -> list[dict[str, Any]]:
-    """Settle what is pending or held by us, oldest first; what a proposal came to, in order.
+    """Settle what is pending or held by us, oldest first; the outcome of each proposal, in order.
 
     A proposal that raises is tried `retries` times in all and then left alone, as is one that was
-    released: the same machine would only release it again. `ready` raises where this machine can judge nothing.
+    released: the same machine would only release it again. `ready` raises if this machine cannot judge at all.
     """
     ready()
     tries: dict[int, int] = {}
@@ -76,7 +76,7 @@ def serve(
 
 
 def _candidates(follower: Follower) -> list[int]:
-    """Ids of what may be for us; empty where the network does not answer just now."""
+    """Ids of what may be for us; empty if the network does not answer."""
     try:
         follower.refresh()
     except ChainError:

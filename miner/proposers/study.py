@@ -1,4 +1,4 @@
-"""Joint draws by Optuna: a multivariate TPE sampler told of the session's trials, in a journal file.
+"""Joint draws by Optuna: a multivariate TPE sampler fed with the session's trials, in a journal file.
 
 The journal is a cache. It holds one study per search range; every trial of the history is in it under its
 fingerprint before anything is asked, so a journal that is missing, behind or damaged is filled from the history.
@@ -31,7 +31,7 @@ JOURNAL = "tune.journal"
 def ask(
     context: Context, dims: list[Dimension], origin: Point, found: SearchHistory, *, few: int, seed: int
 ) -> list[Value]:
-    """Values for all dimensions: `few` of them, by weight, drawn jointly, the others the incumbent's."""
+    """Values for all dimensions: `few` of them drawn jointly, by weight; the others are the incumbent's."""
     path = context.folder / JOURNAL
     path.parent.mkdir(parents=True, exist_ok=True)
     # One process holds the session, so a lock is what a killed one left.
@@ -39,7 +39,7 @@ def ask(
     try:
         return _ask(path, dims, origin, found, few, seed)
     except Exception:
-        # Whatever a damaged journal raises in Optuna; the history has all that is in it.
+        # A damaged journal raises all kinds of errors in Optuna; the history has all that is in it.
         path.unlink(missing_ok=True)
     try:
         return _ask(path, dims, origin, found, few, seed)

@@ -54,7 +54,7 @@ _HERE: Final = Path(__file__).parent
 _GRAPH: Final = "graph.mlxfn"
 _NEGATIVE: Final = -1e-5  # no cross-entropy is below zero, but for the rounding of float32
 
-_UNSUPPORTED: Final = "This project's harness cannot be stood in for: {}."
+_UNSUPPORTED: Final = "This project's harness is not supported for trusted measurement: {}."
 
 
 @dataclass(slots=True)
@@ -120,7 +120,7 @@ class Measurer:
         harness's budget, and the graph must be ready within that plus `grace` seconds. `salt` is mixed into the seeds
         and the order of the data (`trainer.measurement.salts`); "" leaves them as the script has them. `reference`:
         `Measurement.reference` of the best code so far. What a candidate does never raises, and a failure of this
-        machine is a finding as well. TrainerError where the harness is not supported.
+        machine is a finding as well. TrainerError if the harness is not supported.
         """
         self._require_support()
         report = progress or _silent

@@ -313,4 +313,4 @@ def test_two_workers_do_not_share_a_home(tmp_path: Path, monkeypatch: pytest.Mon
     setup = Setup(b"{}", {}, (), "", mine, "trusted", worker.program(), str(tmp_path / "home"))
     first = Worker(setup, "rack-1")
     assert "protocol" in first.open().problem.lower()  # after the home was taken
-    assert "Another worker measures in" in Worker(setup, "rack-2").open().problem
+    assert "Another worker is measuring in" in Worker(setup, "rack-2").open().problem
