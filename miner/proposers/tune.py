@@ -4,7 +4,7 @@
 2. While there are fewer than ten results: one of the hyperparameters that matter most (rates, batch, shape,
    warm-down) by a factor of two, up or down, the one that promises most on a surface drawn from what is known
    (`surface`).
-3. After that, by lot: a joint draw of a few hyperparameters by Optuna's multivariate TPE (`study`); the best of the
+3. After that, at random: a joint draw of a few hyperparameters by Optuna's multivariate TPE (`study`); the best of the
    mean surface, all hyperparameters at once; or the best one to three hyperparameters of a drawn surface.
 
 Never proposed: what was tried (up to comments and formatting), and what crashes speak against (`evidence`). All
@@ -45,7 +45,7 @@ class Tune:
         self._seed = seed
 
     def propose(self, context: Context) -> Candidate | None:
-        """The next setting of the hyperparameters, or None where nothing untried is left within reach."""
+        """The next setting of the hyperparameters, or None if nothing untried is left within reach."""
         dims = space.dimensions(context.source)
         if not dims:
             return None

@@ -182,7 +182,7 @@ def _as_run(arm: Arm, result: experiment.RunResult) -> Run:
             value, memory = found.primary, found.secondary.get("peak_vram_mb")
         case experiment.Crash(exit_code=code, trace=trace):
             last = trace.strip().splitlines()[-1:] or ["no output"]
-            failure, detail = "crash", f"It ended with status {code}: {last[0]}"
+            failure, detail = "crash", f"It exited with status {code}: {last[0]}"
         case experiment.Timeout(limit=limit):
             failure, detail = "over_budget", f"It was killed after {limit:g} seconds."
         case experiment.NoMetric(reason=reason):

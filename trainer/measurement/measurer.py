@@ -225,7 +225,7 @@ class Measurer:
     def plain_run(self, files: Mapping[str, bytes], *, seconds: float, progress: Progress | None = None) -> JobOutcome:
         """Run `files` once as the protocol says, with all of the data and the harness's own evaluation, in a sandbox.
 
-        Its log, with the number that it gives itself, is what a benchmark log holds. TrainerError where it cannot
+        Its log, with the number that it gives itself, is what a benchmark log holds. TrainerError if it cannot
         be started; StopRun of `progress` passes through.
         """
         tree = bundle.overlay(self._snapshot, files, self._protocol.surface)
