@@ -128,7 +128,7 @@ def prepare(
     """Run the harness's own preparation unless it is done; the data snapshot id. `harness` is a folder for its copy.
 
     One process prepares at a time; others wait for it, and so they do for a prepare.py that somebody runs by hand.
-    EnvironmentNotReady where preparing is not `allowed`, or fails.
+    EnvironmentNotReady if preparing is not `allowed`, or fails.
     """
     _await_others(cache, say)
     if found := ready(cache, expected, manifest=manifest):
@@ -155,9 +155,7 @@ def prepare(
             raise EnvironmentNotReady(f"prepare.py failed: {last}", "Fix this, then run the command again.")
         made = snapshot_id(cache)
         if made is None:
-            raise EnvironmentNotReady(
-                f"prepare.py should have put data into {cache}, and there is none.", "Ask the project's owner."
-            )
+            raise EnvironmentNotReady(f"prepare.py put no data into {cache}.", "Ask the project's owner.")
         turn.truncate(0)
     return made
 
