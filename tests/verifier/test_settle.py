@@ -319,7 +319,7 @@ def test_a_frontier_that_never_rests_is_given_up(connection: Connection) -> None
     done = settled(connection, 0, check)
     assert count == MAX_CHECKS
     assert done.checked is None
-    assert "kept moving" in done.note
+    assert "kept changing" in done.note
     assert done.status in (ProposalStatus.PENDING, ProposalStatus.IN_REVIEW)
 
 
