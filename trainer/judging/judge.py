@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.judging import trial
-from trainer.judging.policy import HoldoutPolicy, JudgePolicy, TimeBudget
-from trainer.judging.runs import ReplayRun, against
+from trainer.judging.holdout_gain import HoldoutResult, holdout_outcome
+from trainer.judging.policy import JudgePolicy, TimeBudget
+from trainer.judging.runs import ReplayRun, against, values
 from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, GainOutcome, Reason
 from trainer.measurement.bench import SELF_REPORTED
 from trainer.statistics import comparison
@@ -38,16 +39,6 @@ _RUN_REASONS: Mapping[str, Reason] = {
     },
     "out_of_range": Reason.NO_IMPROVEMENT,  # a number, if no sample: worse than anything
 }
-
-
-@dataclass(frozen=True, slots=True)
-class HoldoutResult:
-    """The gain on holdout text in bpb, its one-sided limits at the policy's level, and what it says."""
-
-    outcome: GainOutcome
-    delta: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +67,7 @@ class Judgement:
             }
             if first
             else None,
-            "holdoutComparison": {
-                "outcome": second.outcome.value,
-                "delta": second.delta,
-                "interval": [second.low, second.high],
-            }
-            if second
-            else None,
+            "holdoutComparison": second.as_json() if second else None,
             "undeservedBound": self.undeserved,
         }
 
@@ -105,7 +90,7 @@ def judge(
     runs, stepped = against(runs, reference), reference != Arm.INCUMBENT.value
     found = [*findings, *run_findings(runs, budget_seconds, policy.budget)]
     outcome, seen = compared(runs, noise, policy, seed)
-    second = holdout_outcome(runs, seen.delta, noise, policy.holdout) if seen else None
+    second = holdout_outcome(runs, seen, policy.holdout) if seen else None
     if runs and method == SELF_REPORTED and policy.verdict.require_trusted and outcome is GainOutcome.BETTER:
         found.append(
             CaseFinding(Reason.SELF_REPORTED, Fault.HOST, "The value is the candidate's own word: nothing proves it.")
@@ -172,12 +157,6 @@ def undeserved(runs: Sequence[ReplayRun]) -> float | None:
     return max(bounds) / len(bounds) * statistics.fmean(theirs) if bounds and theirs else None
 
 
-def values(runs: Sequence[ReplayRun], arm: Arm, *, on_holdout: bool = False) -> list[float]:
-    """The values of an arm that count, in the order they were measured."""
-    found = [run.charged(on_holdout=on_holdout) for run in runs if run.arm == arm.value]
-    return [value for value in found if value is not None]
-
-
 def suggested(evidence: LookEvidence, level: float, margin: float = 0.0) -> bool:
     """Whether a single one-sided t test at `level` would call the gain larger than `margin` (bpb)."""
     reach = approval_point(evidence.df, level) * evidence.sigma
@@ -208,34 +187,3 @@ def compared(
     ):
         outcome = GainOutcome.UNDECIDED
     return outcome, decision.evidence
-
-
-def holdout_outcome(
-    runs: Sequence[ReplayRun], gain: float, noise: NoiseRecord, policy: HoldoutPolicy
-) -> HoldoutResult | None:
-    """Whether the gain holds on holdout text. None where no run was scored on any.
-
-    Limits are Student's, one-sided at `alpha`, with the variance pooled from both arms and the machine's record.
-    Better: the lower one is above zero and the upper one reaches `least_share` of the gain on validation, so that a
-    small true gain cannot carry a memorised one. Vanished: neither. Else undecided: what is shown on holdout text,
-    only smaller, may be an honest gain on text that is not like the validation text, which the limits, made of
-    run-to-run noise, do not know (4,096 tokens of one text showed 0.39 of it, 16,384 at least 0.87).
-    """
-    incumbent = values(runs, Arm.INCUMBENT, on_holdout=True)
-    candidate = values(runs, Arm.CANDIDATE, on_holdout=True)
-    freedom = len(incumbent) + len(candidate) - 2 + noise.df
-    if not incumbent or not candidate or freedom < 1:
-        return None
-    delta = statistics.fmean(incumbent) - statistics.fmean(candidate)
-    squares = sum(sum((v - statistics.fmean(group)) ** 2 for v in group) for group in (incumbent, candidate))
-    sigma = max(math.sqrt((squares + noise.sum_squares) / freedom), 1e-6)
-    reach = approval_point(float(freedom), policy.alpha) * sigma
-    reach *= math.sqrt(1 / len(incumbent) + 1 / len(candidate))
-    low, high = delta - reach, delta + reach
-    shown, whole = low > 0, high >= policy.least_share * gain
-    outcome = GainOutcome.UNDECIDED
-    if shown and whole:
-        outcome = GainOutcome.BETTER
-    elif not shown and not whole:
-        outcome = GainOutcome.NOT_BETTER
-    return HoldoutResult(outcome, delta, low, high)
