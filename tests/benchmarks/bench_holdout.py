@@ -6,7 +6,8 @@ Text is made of documents (log-normal lengths, half of them under 500 tokens, 82
 as a run's are. On each document the candidate gains by another amount (sd `document` bpb about the mean gain), and each
 run of either arm adds its own (half of that sd). What moves a whole run (sd `SIGMA`) moves it on both texts. The
 validation text is as short as the holdout text, which is the worst case. The comparison is the real one, run to its end
-with a noise record of 20 degrees of freedom; what it does not approve never comes to the holdout text and is not counted.
+with a noise record of 20 degrees of freedom; what it does not approve never comes to the holdout text and is not
+counted.
 
 `share` is how much of the validation gain is true: 1 for an honest candidate, less where text was memorised. Beside the
 rule, the rule that knew run noise only.
@@ -153,11 +154,12 @@ def _shares(found: Counter[GainOutcome]) -> Shares:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, default=2000)
-    trials = parser.parse_args().trials
+    parser.add_argument("--tokens", type=int, nargs="+", default=[16_384, 262_144, 1_048_576])
+    trials, sizes = (arguments := parser.parse_args()).trials, arguments.tokens
     policy = JudgePolicy()
     print(f"{policy.holdout}; {trials} approved gains a row")
     for document in (0.001, 0.01, 0.03):
-        for tokens in (16_384, policy.holdout.tokens):
+        for tokens in sizes:
             print(f"\n{tokens:,} tokens, gain differs by {document} bpb from document to document")
             for gain, share in ((3.0, 1.0), (6.0, 1.0), (3.0, 0.4), (3.0, 0.3), (10.0, 0.4), (10.0, 0.3), (10.0, 0.0)):
                 ours, theirs = simulate(Setting(tokens, gain, share, document), trials, policy)

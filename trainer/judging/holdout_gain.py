@@ -79,7 +79,7 @@ def holdout_outcome(runs: Sequence[ReplayRun], seen: LookEvidence, policy: Holdo
     if (len(old), len(new)) != (len(incumbent), len(candidate)) or (of_text := text_error(old, new)) is None:
         return None
     share, (text, text_df) = policy.least_share, of_text
-    run = seen.sigma * math.sqrt(1 / seen.incumbent_runs + 1 / seen.candidate_runs)
+    run = seen.sigma * seen.scale
     delta = statistics.fmean(incumbent) - statistics.fmean(candidate)
     spread, df = _joined(run, seen.df, text, text_df)
     reach = approval_point(df, policy.alpha) * spread

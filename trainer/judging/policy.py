@@ -32,10 +32,10 @@ class HoldoutPolicy:
     refused when it is shown to be less at the level `beta`.
     """
 
-    tokens: int = 262_144
+    tokens: int = 1_048_576
     probes: int = 128
     alpha: float = 0.05
-    beta: float = 0.005
+    beta: float = 0.0025
     least_share: float = 0.5
 
 

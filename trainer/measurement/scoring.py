@@ -40,8 +40,8 @@ Floats = npt.NDArray[np.float64]
 Losses = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
 
-BLOCK = 1024  # positions
-FEWEST_BLOCKS, MOST_BLOCKS = 8, 128
+BLOCK = 4096  # positions
+FEWEST_BLOCKS, MOST_BLOCKS = 8, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,9 @@ def bits_per_byte(losses: npt.ArrayLike, targets: npt.ArrayLike, token_bytes: np
 def block_bits(losses: npt.ArrayLike, targets: npt.ArrayLike, token_bytes: npt.ArrayLike) -> tuple[float, ...]:
     """What each block of the text adds to its bits per byte: they sum to `bits_per_byte` of the same arguments.
 
-    A block is a stretch of at least `BLOCK` positions, longer than most documents; there are `FEWEST_BLOCKS` to
-    `MOST_BLOCKS` of them, fewer only of fewer positions. Empty where no target has bytes. Rounded to 1e-10.
+    A block is a stretch of at least `BLOCK` positions, longer than most documents; short texts are cut finer, so that
+    there are `FEWEST_BLOCKS` to `MOST_BLOCKS` of them, fewer only of fewer positions. Empty where no target has bytes.
+    Rounded to 1e-10.
     """
     bytes_of = np.asarray(token_bytes)[np.asarray(targets)].ravel()
     total = int(bytes_of.sum(dtype=np.int64))

@@ -16,7 +16,7 @@ def test_what_both_arms_find_hard_cancels() -> None:
     found = text_error([HARD, HARD], [[x - 0.001 for x in HARD]])
     assert found is not None
     assert found[0] == pytest.approx(0.0, abs=1e-12)
-    assert found[1] == 31
+    assert found[1] == 15.5
 
 
 def test_it_is_the_spread_of_the_sum_over_other_texts() -> None:
@@ -28,7 +28,7 @@ def test_it_is_the_spread_of_the_sum_over_other_texts() -> None:
         assert found is not None
         errors.append(found[0] ** 2)
     # the covariance of neighbours counts only upwards, so it is a little on the safe side
-    assert 1.0 <= statistics.fmean(errors) / statistics.variance(gains) < 1.3
+    assert 1.0 <= statistics.fmean(errors) / statistics.variance(gains) < 1.4
 
 
 def test_documents_longer_than_a_block_are_allowed_for() -> None:
