@@ -28,6 +28,7 @@ from verifier import attestation
 from verifier.replay import Claim, Ground, Judged, judge
 
 _TOLERANCE = 1e-9
+_ROUNDED = 1e-6  # bpb, what the sum of a run's blocks may differ from its value
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,10 @@ def _reference_follows(predicate: Mapping[str, Any]) -> list[AuditPoint]:
 
 def _verdict_follows(predicate: Mapping[str, Any]) -> AuditPoint:
     question = "the verdict follows from the numbers"
+    for run in predicate["runs"]:
+        blocks = run["holdout_blocks"] or []
+        if blocks and abs(math.fsum(blocks) - run["holdout_bpb"]) > _ROUNDED:
+            return AuditPoint(question, False, f"a run's holdout blocks add up to {math.fsum(blocks):.6f} bpb")
     try:
         judged, verdict = rederive(predicate)
     except (ChainError, TrainerError, AssertionError) as error:

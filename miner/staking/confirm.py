@@ -16,9 +16,9 @@ from dataclasses import replace
 from common.terminal import View
 from miner.journal.journal import Confirmation, Journal
 from trainer.judging import replay
-from trainer.judging.judge import Judgement, compared, judge, values
+from trainer.judging.judge import Judgement, compared, judge
 from trainer.judging.policy import JudgePolicy
-from trainer.judging.runs import ReplayRun
+from trainer.judging.runs import ReplayRun, values
 from trainer.judging.verdict import CaseFinding, Fault, Reason, Verdict, VerdictKind, decide
 from trainer.measurement.bench import TRUSTED, Bench
 from trainer.measurement.run import Run

@@ -246,6 +246,13 @@ def test_the_runs_that_decided_cannot_be_others(world: Settled, index: int, fiel
         assert not passed(points), value
 
 
+def test_blocks_of_text_that_do_not_add_up_are_seen(world: Settled) -> None:
+    body = opened(world.sealed["approved"])
+    body["predicate"]["runs"][0]["holdout_blocks"][0] += 0.001
+    points, _ = audit(resealed(body, world.key), None, {})
+    assert any(point.holds is False and "add up" in point.detail for point in points)
+
+
 def test_noise_policy_findings_and_signer_count(world: Settled) -> None:
     changes: list[tuple[tuple[str | int, ...], object]] = [
         (("noise", "df"), 3.0),

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.judging import trial
-from trainer.judging.policy import HoldoutPolicy, JudgePolicy, TimeBudget
-from trainer.judging.runs import ReplayRun, against
+from trainer.judging.holdout_gain import HoldoutResult, holdout_outcome
+from trainer.judging.policy import JudgePolicy, TimeBudget
+from trainer.judging.runs import ReplayRun, against, values
 from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, GainOutcome, Reason
 from trainer.measurement.bench import SELF_REPORTED
 from trainer.statistics import comparison
@@ -41,18 +42,8 @@ _RUN_REASONS: Mapping[str, Reason] = {
 
 
 @dataclass(frozen=True, slots=True)
-class HoldoutResult:
-    """The gain on holdout text in bpb, its one-sided limits at the policy's level, and what it says."""
-
-    outcome: GainOutcome
-    delta: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
 class Judgement:
-    """The evidence of a case with the numbers behind it; None if there are none. `undeserved` is in bpb."""
+    """The evidence of a case with the numbers behind it; None where there are none. `undeserved` is in bpb."""
 
     evidence: CaseEvidence
     comparison: LookEvidence | None = None
@@ -76,13 +67,7 @@ class Judgement:
             }
             if first
             else None,
-            "holdoutComparison": {
-                "outcome": second.outcome.value,
-                "delta": second.delta,
-                "interval": [second.low, second.high],
-            }
-            if second
-            else None,
+            "holdoutComparison": second.as_json() if second else None,
             "undeservedBound": self.undeserved,
         }
 
@@ -105,7 +90,7 @@ def judge(
     runs, stepped = against(runs, reference), reference != Arm.INCUMBENT.value
     found = [*findings, *run_findings(runs, budget_seconds, policy.budget)]
     outcome, seen = compared(runs, noise, policy, seed)
-    second = holdout_outcome(runs, seen.delta, noise, policy.holdout) if seen else None
+    second = holdout_outcome(runs, seen, policy.holdout) if seen else None
     if runs and method == SELF_REPORTED and policy.verdict.require_trusted and outcome is GainOutcome.BETTER:
         found.append(CaseFinding(Reason.SELF_REPORTED, Fault.HOST, "The value is self-reported: nothing proves it."))
     answer, bound = second.outcome if second else GainOutcome.MISSING, undeserved(runs)
@@ -121,9 +106,7 @@ def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: TimeB
     # One disagreement between the incumbent's own claim and proof shows that this host computes unreliably.
     if len(failing) >= trial.MAX_FAILURES or any(run.failure == Reason.NON_CAUSAL for run in failing):
         found.append(
-            CaseFinding(
-                Reason.INCUMBENT_FAILS, Fault.HOST, f"The incumbent fails on this machine too: {failing[-1].detail}"
-            )
+            CaseFinding(Reason.INCUMBENT_FAILS, Fault.HOST, f"The incumbent fails here as well: {failing[-1].detail}")
         )
     allowed = allowed_seconds(runs, budget_seconds, policy)
     for run in runs:
@@ -138,7 +121,7 @@ def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: TimeB
                 CaseFinding(
                     Reason.OVER_BUDGET,
                     Fault.RUN,
-                    f"It trained for {run.train_seconds:.1f} s by this machine's clock; the limit is {allowed:.1f} s.",
+                    f"It trained for {run.train_seconds:.1f} s by this host's clock, {allowed:.1f} s are allowed.",
                 )
             )
     return found
@@ -172,12 +155,6 @@ def undeserved(runs: Sequence[ReplayRun]) -> float | None:
     return max(bounds) / len(bounds) * statistics.fmean(theirs) if bounds and theirs else None
 
 
-def values(runs: Sequence[ReplayRun], arm: Arm, *, on_holdout: bool = False) -> list[float]:
-    """The values of an arm that count, in the order they were measured."""
-    found = [run.charged(on_holdout=on_holdout) for run in runs if run.arm == arm.value]
-    return [value for value in found if value is not None]
-
-
 def suggested(evidence: LookEvidence, level: float, margin: float = 0.0) -> bool:
     """Whether a single one-sided t test at `level` would call the gain larger than `margin` (bpb)."""
     reach = approval_point(evidence.df, level) * evidence.sigma
@@ -208,34 +185,3 @@ def compared(
     ):
         outcome = GainOutcome.UNDECIDED
     return outcome, decision.evidence
-
-
-def holdout_outcome(
-    runs: Sequence[ReplayRun], gain: float, noise: NoiseRecord, policy: HoldoutPolicy
-) -> HoldoutResult | None:
-    """Whether the gain holds on holdout text. None if no run was scored on any.
-
-    Limits are Student's, one-sided at `alpha`, with the variance pooled from both arms and the machine's record.
-    Better: the lower one is above zero and the upper one reaches `least_share` of the gain on validation, so that a
-    small true gain cannot carry a memorised one. Vanished: neither. Else undecided: what is shown on holdout text,
-    only smaller, may be an honest gain on text that is not like the validation text, which the limits, made of
-    run-to-run noise, do not know (4,096 tokens of one text showed 0.39 of it, 16,384 at least 0.87).
-    """
-    incumbent = values(runs, Arm.INCUMBENT, on_holdout=True)
-    candidate = values(runs, Arm.CANDIDATE, on_holdout=True)
-    freedom = len(incumbent) + len(candidate) - 2 + noise.df
-    if not incumbent or not candidate or freedom < 1:
-        return None
-    delta = statistics.fmean(incumbent) - statistics.fmean(candidate)
-    squares = sum(sum((v - statistics.fmean(group)) ** 2 for v in group) for group in (incumbent, candidate))
-    sigma = max(math.sqrt((squares + noise.sum_squares) / freedom), 1e-6)
-    reach = approval_point(float(freedom), policy.alpha) * sigma
-    reach *= math.sqrt(1 / len(incumbent) + 1 / len(candidate))
-    low, high = delta - reach, delta + reach
-    shown, whole = low > 0, high >= policy.least_share * gain
-    outcome = GainOutcome.UNDECIDED
-    if shown and whole:
-        outcome = GainOutcome.BETTER
-    elif not shown and not whole:
-        outcome = GainOutcome.NOT_BETTER
-    return HoldoutResult(outcome, delta, low, high)

@@ -26,14 +26,16 @@ class TimeBudget:
 
 @dataclass(frozen=True, slots=True)
 class HoldoutPolicy:
-    """The second score: at most `tokens` of holdout text, `probes` of it; `alpha` is the level of its test.
+    """The second score: at most `tokens` of holdout text, `probes` of it.
 
-    A gain that is shown to be less than `least_share` of the gain on validation does not count as one.
+    The gain passes when it is shown, at the level `alpha`, to be more than `least_share` of that on validation, and is
+    refused when it is shown to be less at the level `beta`.
     """
 
-    tokens: int = 262_144
+    tokens: int = 1_048_576
     probes: int = 128
     alpha: float = 0.05
+    beta: float = 0.0025
     least_share: float = 0.5
 
 

@@ -23,7 +23,7 @@ from trainer.measurement import Measurer, ProbeReport, Reference, Score
 from trainer.measurement.bench import HOLDOUT, Bench
 from trainer.measurement.run import Run
 from trainer.measurement.salts import fresh_salt, salt_of
-from trainer.measurement.scoring import Tokens
+from trainer.measurement.scoring import Tokens, block_bits
 from trainer.statistics import overtime
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
@@ -114,7 +114,7 @@ def replay(
         if arm is Arm.INCUMBENT:
             known[False] = (run.measurement and run.measurement.reference) or known.get(False)
             known[True] = (second and second.reference) or known.get(True)
-        entry = _entry(run, trees[arm], second, charge)
+        entry = _entry(run, trees[arm], second, charge, _blocks(bench.measurer, second, rows))
         runs.append(entry)
         named = entry if arm is Arm.CANDIDATE else replace(entry, arm=reference)
         made.append(named)
@@ -149,7 +149,7 @@ def one_run(
     with view.step(f"run of the {name}", bench.usual_seconds) as word:
         run = bench.measure(Arm.INCUMBENT, tree, word, keep_graph=True, salt=salt_of(seed, number))
         second = _score_holdout(bench.measurer, run, rows, policy.holdout, None)
-    entry = replace(_entry(run, tree, second, None), arm=name)
+    entry = replace(_entry(run, tree, second, None, _blocks(bench.measurer, second, rows)), arm=name)
     shown = f"{entry.val_bpb:.6f} val_bpb" if entry.val_bpb is not None else f"{entry.failure}: {entry.detail}"
     view.say(f"  {name}  {shown}  ({entry.seconds:.1f} s)")
     return entry
@@ -218,7 +218,20 @@ def _charge(
     }
 
 
-def _entry(run: Run, tree: Mapping[str, bytes], second: Score | None, charge: dict[str, float] | None) -> ReplayRun:
+def _blocks(measurer: Measurer | None, second: Score | None, rows: HoldoutRows | None) -> tuple[float, ...] | None:
+    """What each block of the holdout text adds to the run's value on it; None where there is no value."""
+    if measurer is None or rows is None or second is None or second.losses is None or second.val_bpb is None:
+        return None
+    return block_bits(second.losses.reshape(len(rows.rows), -1), rows.rows[:, 1:], measurer.facts.token_bytes)
+
+
+def _entry(
+    run: Run,
+    tree: Mapping[str, bytes],
+    second: Score | None,
+    charge: dict[str, float] | None,
+    blocks: tuple[float, ...] | None,
+) -> ReplayRun:
     found = run.measurement
     finding = second.findings[0] if second and second.findings else None
     return ReplayRun(
@@ -234,6 +247,7 @@ def _entry(run: Run, tree: Mapping[str, bytes], second: Score | None, charge: di
         _probes(found.probes) if found else None,
         _probes(second.probes) if second else None,
         charge,
+        blocks,
     )
 
 

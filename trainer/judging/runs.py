@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReplayRun:
-    """One run as an attestation holds it; bpb values are None if there is none, times in seconds.
+    """One run as an attestation holds it; bpb values are None where there is none, times in seconds.
 
     `arm` is "candidate", "incumbent" for the best on chain, or the name of a rung below it (`trainer.judging.ladder`).
     bpb values are as measured. `overtime` is what a candidate's training beyond the incumbent's own time is charged:
-    the seconds, the incumbent's slope with its error, and the resulting bpb, which `charged` adds.
+    the seconds, the incumbent's slope with its error, and the resulting bpb, which `charged` adds. `holdout_blocks` is
+    what each block of the holdout text, the same for all runs, adds to `holdout_bpb`.
     """
 
     arm: str
@@ -33,16 +34,23 @@ class ReplayRun:
     probes: dict[str, Any] | None
     holdout_probes: dict[str, Any] | None
     overtime: dict[str, float] | None = None
+    holdout_blocks: tuple[float, ...] | None = None
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ReplayRun:
-        """The inverse of `as_json`; KeyError if a field is missing."""
-        fields = {name: document[name] for name in cls.__slots__ if name != "overtime"}
-        return cls(**fields, overtime=document.get("overtime"))
+        """The inverse of `as_json`; KeyError where a field is missing."""
+        fields = {name: document[name] for name in cls.__slots__ if name not in ("overtime", "holdout_blocks")}
+        blocks = document.get("holdout_blocks")
+        return cls(
+            **fields,
+            overtime=document.get("overtime"),
+            holdout_blocks=None if blocks is None else tuple(float(block) for block in blocks),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        blocks = None if self.holdout_blocks is None else list(self.holdout_blocks)
+        return {name: getattr(self, name) for name in self.__slots__} | {"holdout_blocks": blocks}
 
     def charged(self, *, on_holdout: bool = False) -> float | None:
         """The value that counts, in bpb: what was measured, and the charge for time beyond the incumbent's."""
@@ -63,3 +71,9 @@ def against(runs: Sequence[ReplayRun], reference: str) -> list[ReplayRun]:
         for run in runs
         if run.arm in (Arm.CANDIDATE.value, reference)
     ]
+
+
+def values(runs: Sequence[ReplayRun], arm: Arm, *, on_holdout: bool = False) -> list[float]:
+    """The values of an arm that count, in the order they were measured."""
+    found = [run.charged(on_holdout=on_holdout) for run in runs if run.arm == arm.value]
+    return [value for value in found if value is not None]

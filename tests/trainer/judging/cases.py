@@ -14,9 +14,12 @@ NOISE = NoiseRecord(20 * SIGMA**2, 20.0)
 
 
 def replay_run(arm: str, value: float | None, fresh: float | None = None, **changes: Any) -> ReplayRun:
-    """A run that trained for 6.5 s."""
+    """A run that trained for 6.5 s; a candidate gains more on every other of 16 blocks of the holdout text."""
     probes = {"count": 4, "mean": 0.0, "worst": 1e-6, "gain_bound": 1e-5, "share_bound": 0.01}
     made = ReplayRun(arm, value, fresh, 6.5, 9.0, "", "", "aa" * 32, "bb" * 32, probes, None)
+    if fresh is not None:
+        more = 0.0005 if arm == "candidate" else 0.0
+        made = replace(made, holdout_blocks=tuple(fresh / 16 + (more if i % 2 else -more) for i in range(16)))
     return replace(made, **changes)
 
 

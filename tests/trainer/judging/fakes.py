@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,15 +45,15 @@ class FakeMeasurer:
         if isinstance(found, RunFinding):
             return Measurement(None, None, None, None, None, digest, "", (found,), seconds)
         self._value = found + self.rng.gauss(0, SIGMA)
-        score = self._score(self._value)
+        score = self._score(self._value, self.facts.rows)
         return Measurement(self._value, score, self.seconds, Path("graph"), "ab" * 32, digest, "", (), seconds)
 
     def score(self, graph: Path, rows: Any, **_: Any) -> Score:
-        return self._score(self._value + 0.1)
+        return self._score(self._value + 0.1, rows)
 
-    def _score(self, value: float) -> Score:
+    def _score(self, value: float, rows: Any) -> Score:
         probes = ProbeReport((Probe(0, 1, 2.0, 2.0),), 0.0, 0.0, 1e-5, 1e-2)
-        return Score(value, value, np.full(32, value, np.float32), probes, (), {})
+        return Score(value, value, np.full(rows[:, 1:].size, value * math.log(2), np.float32), probes, (), {})
 
     def encode(self, texts: Sequence[str]) -> Any:
         return np.zeros((2, 9), np.int32)

@@ -8,22 +8,12 @@ import pytest
 
 from chain.money.score import Convention
 from tests.trainer.judging.cases import NOISE, failing, replay_run, runs
-from trainer.judging.judge import (
-    allowed_seconds,
-    compared,
-    holdout_outcome,
-    judge,
-    run_findings,
-    suggested,
-    undeserved,
-    values,
-)
-from trainer.judging.policy import HoldoutPolicy, JudgePolicy, TimeBudget
-from trainer.judging.runs import ReplayRun
+from trainer.judging.judge import allowed_seconds, compared, judge, run_findings, suggested, undeserved
+from trainer.judging.policy import JudgePolicy, TimeBudget
+from trainer.judging.runs import ReplayRun, values
 from trainer.judging.verdict import Fault, GainOutcome, Reason, decide
 from trainer.measurement.values import Failure
 from trainer.statistics.comparison import Arm
-from trainer.statistics.noise import NoiseRecord
 
 RULES = JudgePolicy()
 REFLECTED = Convention("reflected", 2_500_000)
@@ -177,40 +167,6 @@ def test_values() -> None:
     assert values(measured, Arm.INCUMBENT) == [1.0]
     assert values(measured, Arm.INCUMBENT, on_holdout=True) == [2.0]
     assert values(measured, Arm.CANDIDATE, on_holdout=True) == []
-
-
-# --- holdout text ---
-
-
-@pytest.mark.parametrize(
-    ("gain", "holdout_gain", "outcome"),
-    [
-        (0.2, 0.2, GainOutcome.BETTER),
-        (0.2, 0.12, GainOutcome.BETTER),  # smaller, but there
-        (
-            0.2,
-            0.05,
-            GainOutcome.UNDECIDED,
-        ),  # there, but too small: memorised, or text that is not like the validation text
-        (0.2, -0.02, GainOutcome.NOT_BETTER),
-        (0.2, -0.1, GainOutcome.NOT_BETTER),
-        (0.02, -0.01, GainOutcome.UNDECIDED),  # neither shown to hold nor to have vanished
-    ],
-)
-def test_holdout_outcome(gain: float, holdout_gain: float, outcome: GainOutcome) -> None:
-    found = holdout_outcome(runs(gain, holdout_gain, count=3), gain, NOISE, HoldoutPolicy())
-    assert found is not None
-    assert found.outcome is outcome
-    assert found.low < found.delta < found.high
-
-
-def test_without_fresh_values_there_is_no_answer() -> None:
-    bare = [replace(run, holdout_bpb=None) for run in runs(0.2)]
-    assert holdout_outcome(bare, 0.2, NOISE, HoldoutPolicy()) is None
-    only = [run if run.arm == "incumbent" else replace(run, holdout_bpb=None) for run in runs(0.2)]
-    assert holdout_outcome(only, 0.2, NOISE, HoldoutPolicy()) is None
-    # two values and no record: no degree of freedom is left
-    assert holdout_outcome(runs(0.2, count=1), 0.2, NoiseRecord(), HoldoutPolicy()) is None
 
 
 # --- what the probes prove ---

@@ -150,7 +150,7 @@ def test_a_candidate_is_held_to_the_incumbent_on_both_texts(
         else:
             assert validation is not None
             assert other is not None
-            assert other.losses.mean() == pytest.approx(validation.losses.mean() + 0.1, abs=1e-4)
+            assert other.losses.mean() == pytest.approx(validation.losses.mean() + 0.1 * math.log(2), abs=1e-4)
 
 
 class Lottery(FakeMeasurer):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
+from trainer.measurement import scoring
 from trainer.measurement.measurer import judge
 from trainer.measurement.values import Failure, MeasurementPolicy, Probe, ProbeReport
 
@@ -38,3 +40,14 @@ def test_agreement(off: list[float], causal: bool) -> None:
     assert (found is None) is causal
     if found is not None:
         assert found.failure is Failure.NON_CAUSAL
+
+
+@pytest.mark.parametrize(("positions", "blocks"), [(5, 5), (8, 8), (100, 8), (40_960, 10), (1 << 20, 64)])
+def test_blocks_of_text_add_up_to_its_bits_per_byte(positions: int, blocks: int) -> None:
+    random = np.random.default_rng(1)
+    losses, targets = random.uniform(0, 9, positions), random.integers(0, 16, positions)
+    table = np.arange(16) % 5
+    found = scoring.block_bits(losses, targets, table)
+    assert len(found) == blocks
+    assert sum(found) == pytest.approx(scoring.bits_per_byte(losses, targets, table), abs=1e-8)
+    assert scoring.block_bits(losses, targets, np.zeros(16, np.int64)) == ()
