@@ -463,7 +463,7 @@ def test_cut_at_every_byte_a_record_is_a_prefix(tmp_path: Path) -> None:
 def test_any_other_bytes_are_refused_or_a_record(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("record") / "settlement.jsonl"
     path.write_bytes(data + b"\n")
-    with pytest.raises(InvalidData, match="does not parse"):
+    with pytest.raises(InvalidData, match="damaged"):
         SettlementRecord(path)
 
 

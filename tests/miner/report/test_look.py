@@ -89,8 +89,8 @@ def test_status_of_nothing_and_of_a_damaged_one(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "session.jsonl").write_text('{"event": "celebration"}\n')
     (found,) = ask(tmp_path, "status")
-    assert "does not fit" in found["problem"]
-    assert "does not fit" in miner(tmp_path, "status").stdout
+    assert "invalid event" in found["problem"]
+    assert "invalid event" in miner(tmp_path, "status").stdout
     refused = miner(tmp_path, "report")
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert "Move its folder away" in refused.stderr
@@ -247,5 +247,5 @@ def test_reading_a_journal_takes_no_lock_and_changes_nothing(tmp_path: Path) -> 
     writer.close()
     assert not journal.is_held(path)
     assert not journal.is_held(tmp_path / "absent")
-    with pytest.raises(JournalDamaged, match="cannot be read"):
+    with pytest.raises(JournalDamaged, match="Cannot read"):
         journal.read(tmp_path / "absent")
