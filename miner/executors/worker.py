@@ -28,7 +28,7 @@ from trainer.measurement.run import Run
 from trainer.project import bundle
 from trainer.statistics import pruning
 from trainer.statistics.comparison import Answer, Arm, Decision
-from trainer.statistics.policy import ComparisonPolicy
+from trainer.statistics.error_rates import ComparisonPolicy
 
 MAX_LOG = 1024 * 1024  # bytes of a run's log that are sent back, the last ones
 _RELEASE = 20.0  # seconds that a worker before us may take to end

@@ -25,8 +25,8 @@ from trainer.measurement.run import Run
 from trainer.project import source
 from trainer.project.task import Task
 from trainer.statistics.comparison import Arm
+from trainer.statistics.error_rates import LookEvidence
 from trainer.statistics.noise import NoiseRecord
-from trainer.statistics.policy import LookEvidence
 
 
 def policy_at(min_confidence: float, margin: float) -> JudgePolicy:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from trainer.judging.policy import JudgePolicy
 from trainer.statistics.distributions import approval_point
-from trainer.statistics.policy import LookEvidence
+from trainer.statistics.error_rates import LookEvidence
 
 VERIFIER_RUNS = (5, 3)  # incumbent and candidate runs of a verifier's usual last look
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from miner.journal.journal import Session, TrialRecord
 from miner.journal.run import RunRecord
-from miner.trials.pruner import pairs
+from miner.trials.listener import pairs
 from trainer.machine import fitness
 from trainer.measurement.run import UNFIT
 from trainer.statistics import pruning

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from miner.trials.pruner import Pruner
+from miner.trials.listener import Pruner
 from trainer.machine import fitness
 from trainer.measurement.bench import Bench
 from trainer.measurement.run import UNFIT, Run

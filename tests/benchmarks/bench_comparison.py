@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from trainer.statistics.comparison import PAIRS_SHARE, Answer
 from trainer.statistics.distributions import approval_point, rejection_point, suspicion_ratio
+from trainer.statistics.error_rates import ComparisonPolicy, incumbent_lead
 from trainer.statistics.mining import MiningPolicy
-from trainer.statistics.policy import ComparisonPolicy, incumbent_lead
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

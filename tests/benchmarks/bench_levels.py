@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from trainer.statistics.comparison import Answer, Arm, TrialSamples, decide
+from trainer.statistics.error_rates import ComparisonPolicy, incumbent_lead
 from trainer.statistics.noise import NoiseRecord
-from trainer.statistics.policy import ComparisonPolicy, incumbent_lead
 
 SIGMA, LEVEL, RECORD_DF, GAIN = 0.01, 2.5, 20, 3.0
 SEED_SHARE = 0.0093 / math.hypot(0.0093, 0.0058)

@@ -27,8 +27,8 @@ from tests.benchmarks.simulation import (
     play,
     summarise,
 )
+from trainer.statistics.error_rates import ComparisonPolicy, Look
 from trainer.statistics.mining import MiningPolicy
-from trainer.statistics.policy import ComparisonPolicy, Look
 
 HOURS = 8.0
 BUDGETS = ((45, 0.05, 60.0, 30), (120, 0.009, 140.0, 75), (300, 0.004, 330.0, 150))

@@ -32,9 +32,9 @@ from trainer.judging.trial import compare
 from trainer.measurement.run import Run
 from trainer.statistics import pruning
 from trainer.statistics.comparison import Answer, Arm
+from trainer.statistics.error_rates import ComparisonPolicy, LookEvidence
 from trainer.statistics.mining import STALE_TRIALS, MiningPolicy, usable_history, worth_of
 from trainer.statistics.noise import NoiseRecord
-from trainer.statistics.policy import ComparisonPolicy, LookEvidence
 from trainer.statistics.pruning import Band, PruningRules
 
 BASELINE_RUNS = 3

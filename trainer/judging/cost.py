@@ -13,7 +13,7 @@ from trainer.judging.trial import MAX_FAILURES
 from trainer.measurement.bench import loose_grace
 from trainer.measurement.values import MeasurementPolicy, Phase, Reference
 from trainer.project.protocol import Protocol
-from trainer.statistics.policy import ComparisonPolicy
+from trainer.statistics.error_rates import ComparisonPolicy
 
 
 @dataclass(frozen=True, slots=True)

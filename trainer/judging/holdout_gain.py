@@ -32,7 +32,7 @@ from trainer.judging.runs import ReplayRun, values
 from trainer.judging.verdict import GainOutcome
 from trainer.statistics.comparison import Arm
 from trainer.statistics.distributions import approval_point
-from trainer.statistics.policy import LookEvidence
+from trainer.statistics.error_rates import LookEvidence
 from trainer.statistics.text_error import text_error
 
 

@@ -20,8 +20,8 @@ from trainer.measurement.bench import SELF_REPORTED
 from trainer.statistics import comparison
 from trainer.statistics.comparison import Answer, Arm, TrialSamples
 from trainer.statistics.distributions import approval_point
+from trainer.statistics.error_rates import LookEvidence
 from trainer.statistics.noise import NoiseRecord
-from trainer.statistics.policy import LookEvidence
 
 _RUN_REASONS: Mapping[str, Reason] = {
     **{

@@ -10,7 +10,7 @@ from typing import Any
 
 from trainer.errors import TrainerError
 from trainer.project.source import SourceCaps
-from trainer.statistics.policy import ComparisonPolicy
+from trainer.statistics.error_rates import ComparisonPolicy
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,9 @@ from trainer.measurement.salts import fresh_salt, salt_of
 from trainer.measurement.scoring import Tokens, block_bits
 from trainer.statistics import overtime
 from trainer.statistics.comparison import Arm
+from trainer.statistics.error_rates import incumbent_lead
 from trainer.statistics.noise import NoiseRecord
 from trainer.statistics.overtime import TimeSlope
-from trainer.statistics.policy import incumbent_lead
 
 Say = Callable[[str], None]
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from trainer.measurement.run import STOPPED, UNFIT, Run
 from trainer.statistics import comparison
 from trainer.statistics.comparison import Arm, Decision, TrialSamples
+from trainer.statistics.error_rates import ComparisonPolicy
 from trainer.statistics.noise import NoiseRecord
-from trainer.statistics.policy import ComparisonPolicy
 
 MAX_FAILURES = 2
 MAX_UNFIT = 5

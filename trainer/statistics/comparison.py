@@ -76,8 +76,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from trainer.statistics.distributions import approval_point, rejection_point, suspicion_ratio, upper_tail
+from trainer.statistics.error_rates import ComparisonPolicy, Look, LookEvidence
 from trainer.statistics.noise import InvalidComparison, NoiseRecord, checked, sum_squares
-from trainer.statistics.policy import ComparisonPolicy, Look, LookEvidence
 
 PAIRS_SHARE = 0.6
 """Of a look's level, what an approval by the scatter of the pairs may use; Welch's test has the rest."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from trainer.statistics.distributions import approval_point
+from trainer.statistics.error_rates import ComparisonPolicy, Look, LookEvidence
 from trainer.statistics.noise import InvalidComparison
-from trainer.statistics.policy import ComparisonPolicy, Look, LookEvidence
 
 STALE_TRIALS = 8
 """Trials in a row without an incumbent run after which history no longer says what the machine does now."""

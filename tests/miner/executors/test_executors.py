@@ -32,8 +32,8 @@ from trainer.judging import trial
 from trainer.machine import hardware
 from trainer.project import protocol
 from trainer.statistics.comparison import Answer, Arm, Decision
+from trainer.statistics.error_rates import LookEvidence
 from trainer.statistics.mining import MiningPolicy
-from trainer.statistics.policy import LookEvidence
 
 if TYPE_CHECKING:
     from tests.attacks.tiny import TinyHome

@@ -10,7 +10,7 @@ import pytest
 from miner.staking.outlook import VERIFIER_RUNS, Market, outlook, verdict
 from trainer.judging.policy import JudgePolicy
 from trainer.statistics.distributions import approval_point
-from trainer.statistics.policy import LookEvidence
+from trainer.statistics.error_rates import LookEvidence
 
 SIGMA = 0.02
 SEEN = LookEvidence(

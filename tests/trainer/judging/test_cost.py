@@ -19,8 +19,8 @@ from trainer.judging.replay import HoldoutRows, replay
 from trainer.measurement.values import MeasurementPolicy, Phase, Reference
 from trainer.project import protocol, recipe, task
 from trainer.statistics.comparison import Arm
+from trainer.statistics.error_rates import ComparisonPolicy
 from trainer.statistics.noise import NoiseRecord
-from trainer.statistics.policy import ComparisonPolicy
 
 TASK = task.read(local.artifacts())
 LIMITS = MeasurementPolicy(memory_bytes=8 << 30)

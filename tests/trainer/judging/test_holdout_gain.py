@@ -15,7 +15,7 @@ from trainer.judging.judge import compared
 from trainer.judging.policy import HoldoutPolicy, JudgePolicy
 from trainer.judging.runs import ReplayRun
 from trainer.judging.verdict import GainOutcome
-from trainer.statistics.policy import LookEvidence
+from trainer.statistics.error_rates import LookEvidence
 
 POLICY = HoldoutPolicy()
 BLOCKS = 16

@@ -26,8 +26,8 @@ from trainer.measurement.bench import HOLDOUT, Bench, open_bench
 from trainer.measurement.values import Measurement, Reference, Score
 from trainer.project import task
 from trainer.statistics.comparison import Arm
+from trainer.statistics.error_rates import incumbent_lead
 from trainer.statistics.noise import NoiseRecord
-from trainer.statistics.policy import incumbent_lead
 
 TASK = task.read(local.artifacts())
 NOISE = NoiseRecord(20 * 0.002**2, 20.0)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from trainer.judging.trial import MAX_FAILURES, Trial, compare
 from trainer.measurement.run import Run
 from trainer.statistics.comparison import Answer, Arm
+from trainer.statistics.error_rates import ComparisonPolicy
 from trainer.statistics.mining import MiningPolicy
 from trainer.statistics.noise import NoiseRecord
-from trainer.statistics.policy import ComparisonPolicy
 
 QUIET = NoiseRecord(20 * 0.01**2, 20.0)
 LIMIT = 2 * (ComparisonPolicy().max_candidate_runs + 5) + 2 * MAX_FAILURES

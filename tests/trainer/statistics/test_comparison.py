@@ -18,6 +18,7 @@ from tests.benchmarks.bench_comparison import KINDS, bootstrap, median_rule, min
 from trainer.machine.noise_file import load_noise, save_noise
 from trainer.statistics.comparison import Answer, Arm, TrialSamples, decide, look, schedule
 from trainer.statistics.distributions import approval_point, rejection_point, suspicion_ratio
+from trainer.statistics.error_rates import ComparisonPolicy, Look
 from trainer.statistics.mining import (
     EARNING_TRIALS,
     FRESH_ENOUGH,
@@ -28,7 +29,6 @@ from trainer.statistics.mining import (
     worth_of,
 )
 from trainer.statistics.noise import InvalidComparison, NoiseRecord
-from trainer.statistics.policy import ComparisonPolicy, Look
 
 FULL = NoiseRecord(20 * 0.01**2, 20)  # a full record of sigma = 0.01
 EMPTY = NoiseRecord()
