@@ -604,7 +604,7 @@ class Progress:
 
 @contextlib.contextmanager
 def exclusive() -> Iterator[None]:
-    """Only one preparation per cache. Raises HarnessError where another is at work."""
+    """Only one preparation per cache. Raises HarnessError if another is at work."""
     import fcntl
 
     for directory in (DATA_DIR, TOKENIZER_DIR, TOKENS_DIR):

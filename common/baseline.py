@@ -64,7 +64,7 @@ def read(data: bytes, name: str) -> Baseline:
         return Baseline(_metric(document, name), _hardware_class(document))
     except (ValueError, KeyError, TypeError, OverflowError, ArithmeticError, RecursionError) as error:
         raise InvalidBaseline(
-            f"The baseline metrics artifact does not fit: {repr(error)[:200]}.", "Ask the project's owner."
+            f"The baseline metrics artifact is invalid: {repr(error)[:200]}.", "Ask the project's owner."
         ) from error
 
 
@@ -132,7 +132,7 @@ def _aggregate(document: Mapping[str, Any]) -> Decimal:
         else:
             fits = math.isclose(_number(found, name), expected, rel_tol=1e-9, abs_tol=1e-12)
         if not fits:
-            raise ValueError(f"{name} is {found}, and the samples give {expected}")
+            raise ValueError(f"{name} is {found}, but the samples give {expected}")
     log = document.get("representativeLog")
     if log is not None and not (isinstance(log, str) and 0 < len(log) <= 255 and log.isprintable()):
         raise ValueError("representativeLog is not a file's name")

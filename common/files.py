@@ -86,9 +86,9 @@ def lock(
     shared: bool = False,
     busy: Callable[[], object] = lambda: None,
 ) -> bool:
-    """Lock an open file or descriptor until it is closed; False where others kept it locked for `wait` seconds.
+    """Lock an open file or descriptor until it is closed; False if others kept it locked for `wait` seconds.
 
-    It is tried about `every` seconds; `busy` is called once, when it has to wait. OSError where it cannot be locked.
+    It is tried about `every` seconds; `busy` is called once, when it has to wait. OSError if it cannot be locked.
     """
     deadline, told = time.monotonic() + wait, False
     while True:

@@ -163,7 +163,7 @@ class HttpClient:
                 if final or isinstance(error, _HOPELESS):
                     raise self._unreachable(
                         f"{url} did not answer ({_reason(error)}{f'; attempt {attempt}' if attempt > 1 else ''}).",
-                        "Check the address and the network connection, and try again.",
+                        "Check the address and the network connection, then try again.",
                     ) from error
             self._sleep(wait)
         return reply
@@ -216,7 +216,7 @@ class HttpClient:
 
     async def _read(self, url: str, response: httpx.Response, max_bytes: int, file: IO[bytes] | None) -> HttpReply:
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise self._unusable(f"{url} sent compressed content, and none was accepted.")
+            raise self._unusable(f"{url} sent compressed content, which was not requested.")
         keep = file is not None and response.status_code == 200
         if file is not None:  # what an earlier attempt left
             file.seek(0)
@@ -225,7 +225,9 @@ class HttpClient:
         async for piece in response.aiter_raw(_PIECE):
             size += len(piece)
             if size > max_bytes:
-                raise self._unusable(f"{url} sent more than {max_bytes} bytes.", "Raise the limit if that is expected.")
+                raise self._unusable(
+                    f"{url} sent more than {max_bytes} bytes.", "If that is expected, raise the limit."
+                )
             if keep and file is not None:
                 file.write(piece)
             else:

@@ -24,7 +24,7 @@ def entries(content: bytes, path: Path, damaged: type[Refused], cure: str) -> It
             if not isinstance(entry, dict):
                 raise ValueError("not an object")
         except (ValueError, RecursionError) as error:
-            raise damaged(f"{path} does not parse at byte {end}: {error}.", cure) from error
+            raise damaged(f"{path} is damaged at byte {end}: {error}.", cure) from error
         end = newline + 1
         yield entry, end
 

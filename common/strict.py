@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 
 def unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """For `object_pairs_hook`; ValueError where a key occurs twice."""
+    """For `object_pairs_hook`; ValueError if a key occurs twice."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
@@ -17,5 +17,5 @@ def unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def no_number(text: str) -> NoReturn:
-    """For `parse_constant`: NaN and the infinities are no JSON numbers; ValueError."""
+    """For `parse_constant`: NaN and the infinities are not JSON numbers; ValueError."""
     raise ValueError(f"{text} is not a finite JSON number")

@@ -26,7 +26,7 @@ class View:
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = Console(stderr=True, quiet=quiet, highlight=False)
         self._quiet = quiet
-        self.status = ""  # shown at the end of every live line, for instance the best value so far
+        self.status = ""  # shown at the end of every live line, for example the best value so far
 
     def say(self, text: str, style: str = "") -> None:
         """A line that stays. Where it cannot be written the work goes on all the same."""

@@ -57,7 +57,7 @@ def open_envelope(data: bytes) -> tuple[Pubkey, dict[str, Any]]:
     Raises InvalidData for anything else: too large, not this shape, another payload type, a bad signature.
     """
     if len(data) > MAX_BYTES:
-        raise InvalidData(f"An attestation has at most {MAX_BYTES} bytes, this one {len(data)}.")
+        raise InvalidData(f"The attestation has {len(data)} bytes; the limit is {MAX_BYTES}.")
     try:
         envelope = json.loads(data)
         (entry,) = envelope["signatures"]
@@ -68,7 +68,7 @@ def open_envelope(data: bytes) -> tuple[Pubkey, dict[str, Any]]:
     except (ValueError, KeyError, TypeError, RecursionError, binascii.Error) as error:
         raise InvalidData(f"This is not a DSSE envelope with one signature: {str(error)[:200]}.") from None
     if payload_type != PAYLOAD_TYPE:
-        raise InvalidData(f"The envelope holds {repr(payload_type)[:100]}, expected {PAYLOAD_TYPE!r}.")
+        raise InvalidData(f"The envelope contains {repr(payload_type)[:100]}, expected {PAYLOAD_TYPE!r}.")
     if not signature.verify(signer, _pae(payload)):
         raise InvalidData(f"The signature is not {signer}'s over this payload.", "Do not rely on this file.")
     try:

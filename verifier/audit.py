@@ -1,6 +1,6 @@
-"""Audit: is an attestation genuine, does it speak of what is on chain, and does its verdict follow?
+"""Audit: is an attestation genuine, does it match the chain, and does its verdict follow?
 
-Each question is one `AuditPoint` with an answer: yes, no, or not asked (no network, no file given).
+Each question is one `AuditPoint` with an answer: yes, no, or unchecked (no network, no file given).
 The verdict is derived again from the attested runs, findings and policy by the same pure functions.
 """
 
@@ -33,7 +33,7 @@ _ROUNDED = 1e-6  # bpb, what the sum of a run's blocks may differ from its value
 
 @dataclass(frozen=True, slots=True)
 class AuditPoint:
-    """One question; `holds` is None where it could not be asked."""
+    """One question; `holds` is None if it could not be asked."""
 
     question: str
     holds: bool | None
@@ -41,7 +41,7 @@ class AuditPoint:
 
 
 def audit(data: bytes, client: Client | None, files: Mapping[str, bytes]) -> tuple[list[AuditPoint], dict[str, Any]]:
-    """All points about an attestation, and its predicate. InvalidData where it is no attestation at all.
+    """All points about an attestation, and its predicate. InvalidData if it is not an attestation.
 
     `files` are local copies of artifacts by name (code, log, protocol, snapshot, benchmark).
     """
@@ -56,7 +56,7 @@ def audit(data: bytes, client: Client | None, files: Mapping[str, bytes]) -> tup
         points += [_file(name, content, predicate) for name, content in sorted(files.items())]
         points += _on_chain(client, data, signer, predicate)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
-        raise InvalidData(f"The attestation's content does not fit its schema: {repr(error)[:200]}.") from None
+        raise InvalidData(f"The attestation does not match its schema: {repr(error)[:200]}.") from None
     return points, predicate
 
 
@@ -133,7 +133,7 @@ def _verdict_follows(predicate: Mapping[str, Any]) -> AuditPoint:
     derived_fields = {"verdict": verdict.as_json(), "claim": _claim(predicate, judged), **judged.as_json()}
     for name, derived in derived_fields.items():
         if not _agree(predicate[name], derived):
-            return AuditPoint(question, False, f"its {name} is {predicate[name]}, the numbers give {derived}")
+            return AuditPoint(question, False, f"its {name} is {predicate[name]}, but the numbers give {derived}")
     return AuditPoint(question, True, f"{verdict.kind.value} ({verdict.reason.value})")
 
 

@@ -88,7 +88,7 @@ def check_proposal(
     isolated: bool = True,
     trust_harness: bool = False,
 ) -> CheckResult:
-    """Check a proposal on chain. Nothing that the miner or a gateway does raises; it becomes a verdict."""
+    """Check a proposal on chain. Nothing that the miner or a gateway does raises an error; it becomes a verdict."""
     project = connection.client.project(proposal.project_id)
     folder = folder_of(connection.home, connection.network.name, str(proposal.id))
     try:
@@ -112,7 +112,7 @@ def check_candidate(
     isolated: bool = True,
     trust_harness: bool = False,
 ) -> CheckResult:
-    """Check a local train.py as if it were proposed; its holdout text is drawn by chance."""
+    """Check a local train.py as if it were proposed; its holdout text is drawn at random."""
     with view.step("fetching and verifying artifacts"):
         parsed = task.read(fetch_project(connection, project))
     below = ladder.steps(connection, project, parsed, policy.ladder.rungs)
@@ -146,8 +146,8 @@ def submission_hash(client: Client, proposal: Proposal) -> bytes:
     found = client.network.block_hash(receipt.slot) if receipt else None
     if found is None:
         raise ChainError(
-            f"The block in which proposal {proposal.id} was submitted is not known to {client.network.name}.",
-            "Use an RPC node that keeps its history.",
+            f"The block in which proposal {proposal.id} was submitted is unknown to {client.network.name}.",
+            "Use an RPC node that keeps the history.",
         )
     return bytes(found)
 

@@ -1,4 +1,4 @@
-"""Intake: from a proposal on chain to a case that can be measured, with what is wrong with its bytes.
+"""Intake: from a proposal on chain to a case that can be measured, with the faults of its bytes.
 
 Artifacts are fetched by the ids on chain and verified (signature, owner, SHA-256) before use; the code
 archive is read, never extracted. What is wrong becomes findings:
@@ -66,7 +66,7 @@ def local_case(
 
 
 def open_case(connection: Connection, proposal: Proposal, policy: JudgePolicy) -> Case:
-    """The case of a proposal. ChainError or TrainerError where the project itself cannot be fetched or read."""
+    """The case of a proposal. ChainError or TrainerError if the project itself cannot be fetched or read."""
     project = connection.client.project(proposal.project_id)
     artifacts = fetch_project(connection, project)
     parsed = task.read(artifacts)
@@ -129,10 +129,7 @@ def _proven_mismatch(connection: Connection, proposal: Proposal, item_id: bytes,
         return ""
     if item.owner != bytes(proposal.miner) or item.sha256 == expected:
         return ""
-    return (
-        f"the miner's signed item holds bytes with SHA-256 {item.sha256.hex()}, "
-        f"the proposal on chain says {expected.hex()}."
-    )
+    return f"the miner's signed item has SHA-256 {item.sha256.hex()}, but the proposal on chain says {expected.hex()}."
 
 
 def read_candidate(

@@ -18,4 +18,4 @@ def load(path: Path | None) -> JudgePolicy:
     try:
         return JudgePolicy.from_json(tomllib.loads(path.read_text()))
     except (OSError, ValueError) as error:
-        raise TrainerError(f"The policy file {path} cannot be read: {error}.", "Correct it.") from error
+        raise TrainerError(f"Cannot read the policy file {path}: {error}.", "Correct it.") from error

@@ -132,7 +132,7 @@ def replay(
             )
     except (TrainerError, ChainError) as error:
         return replace(empty, findings=(not_ready(error),))
-    view.say(f"this machine: {bench.machine.hardware_class}, measurement {bench.method} ({bench.isolation})")
+    view.say(f"this machine: {bench.machine.hardware_class}, measured in a sandbox ({bench.isolation})")
     differing = machine_findings(case, bench.machine.hardware_class, bench.data_snapshot, policy)
     if differing:
         return replace(empty, bench=bench, findings=tuple(differing))
@@ -263,7 +263,7 @@ def machine_findings(case: Case, hardware_class: str, data_snapshot: str, policy
             CaseFinding(
                 Reason.HARDWARE_DIFFERS,
                 Fault.HOST,
-                f"The miner's log says hardware {said[:64]!r}, this machine is {hardware_class!r}.",
+                f"The miner measured on {said[:64]!r}; this machine is {hardware_class!r}.",
             )
         )
     if case.miner_data and case.miner_data != data_snapshot:
@@ -271,7 +271,7 @@ def machine_findings(case: Case, hardware_class: str, data_snapshot: str, policy
             CaseFinding(
                 Reason.DATA_DIFFERS,
                 Fault.HOST,
-                f"The miner measured on data {case.miner_data[:16]!r}, this machine has {data_snapshot[:16]!r}.",
+                f"The miner measured on data {case.miner_data[:16]!r}; this machine has {data_snapshot[:16]!r}.",
             )
         )
     return found

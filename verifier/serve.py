@@ -52,7 +52,7 @@ def serve(
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], float] = time.monotonic,
 ) -> list[dict[str, Any]]:
-    """Settle what is pending or held by us, oldest first; what a proposal came to, in order.
+    """Settle what is pending or held by us, oldest first; the outcome of each proposal, in order.
 
     What raises, or was released, is tried again after a `pause`; with `once` what raises `retries` times in all, and
     then it ends. Another's review is no try: it is waited for. `ready` is that of `settle`, by default

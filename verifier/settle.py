@@ -40,7 +40,7 @@ from trainer.judging.verdict import VerdictKind
 from verifier.check import CheckResult
 
 MAX_CHECKS = 3
-_CURE = "Move it away to begin again."
+_CURE = "Move it away to start again."
 LOCK_MARGIN = 120  # seconds of the review lock within which nothing new is begun
 
 Ready = Callable[[Proposal], object]
@@ -113,7 +113,7 @@ class SettlementRecord:
         )
 
     def _fold(self, entry: dict[str, Any]) -> None:
-        """`open` is the transaction that was sent and whose end is not known."""
+        """`open` is the transaction that was sent and whose outcome is unknown."""
         try:
             if entry["event"] == "sent":
                 self.open = {key: entry[key] for key in ("action", "signature", "last_valid")}
@@ -180,7 +180,7 @@ def _settle(
         if step is SettlementStep.WAIT:
             raise NotOurs(
                 f"Proposal {proposal_id} is in review by {proposal.reviewer} until {proposal.review_lock_until}.",
-                "Try again once that lock has lapsed.",
+                "Try again after that.",
             )
         if step is SettlementStep.CLAIM:
             ready(proposal)
@@ -188,17 +188,17 @@ def _settle(
             _landed(record, client.call(ClaimReview(proposal.id), key, before_send=record.sending("claim")))
             proposal = client.proposal(proposal_id)
         else:
-            say("adopting our own claim")
+            say("continuing with our own claim")
         checked = check(proposal)
         if checked.verdict.kind is VerdictKind.APPROVE and frontier_moved(checked, client.project(proposal.project_id)):
-            say("the best moved while this was checked: checking again against the new one")
+            say("the on-chain best changed during the check; checking again against the new one")
             continue
         now = client.proposal(proposal_id)
         if (now.status, now.reviewer) != (ProposalStatus.IN_REVIEW, key.pubkey()):
             say("the review is no longer ours: the claim was dropped with a fork, or its lock has lapsed")
             continue
         return _conclude(connection, proposal, key, checked, record, say)
-    return _release(connection, client.proposal(proposal_id), key, None, record, "the best kept moving")
+    return _release(connection, client.proposal(proposal_id), key, None, record, "the on-chain best kept changing")
 
 
 def _conclude(
@@ -247,21 +247,21 @@ def _release(
         done = client.call(ReleaseReview(proposal.id), key, before_send=record.sending("release"), final=True)
     except LockActive:
         record.append("left_to_lapse", until=proposal.review_lock_until)
-        note = f"released by letting the lock lapse: {why}"
+        note = f"not released, the lock will lapse: {why}"
         return Settled(checked, proposal.status, "", note)
     _landed(record, done)
     return Settled(checked, ProposalStatus.PENDING, str(done.receipt.signature), f"released: {why}")
 
 
 def _resume(client: Client, record: SettlementRecord, say: Say) -> str:
-    """Find out what became of a transaction that an interrupted settlement had sent.
+    """Find out the outcome of a transaction sent by an interrupted settlement.
 
     The signature of a release that landed, else "": that settlement is at its end, though the proposal is free again.
     """
     sent = record.open
     if sent is None:
         return ""
-    say(f"looking up the {sent['action']} that was sent before the interruption")
+    say(f"looking up the {sent['action']} sent before the interruption")
     done = client.outcome(Signature.from_string(sent["signature"]), sent["last_valid"])
     record.append("landed" if done else "dead", signature=sent["signature"])
     return str(sent["signature"]) if done and sent["action"] == "release" else ""

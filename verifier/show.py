@@ -83,7 +83,9 @@ def text(checked: CheckResult, path: Path, settlement: dict[str, Any] | None) ->
         if second:
             lines.append(f"  on holdout   {second.delta:+.6f} bpb [{second.low:+.6f}, {second.high:+.6f}]")
         if judged.metric is not None:
-            lines.append(f"  on chain     {judged.metric:.6f} (score {judged.score:,}), anchored to the chain's best")
+            lines.append(
+                f"  recorded     {judged.metric:.6f} (score {judged.score:,}): on-chain best minus the measured gain"
+            )
     if checked.claim:
         lines.append(f"{'  !  ' if checked.claim.outside else '  '}{checked.claim.text()}")
     verdict = checked.verdict

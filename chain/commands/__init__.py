@@ -60,7 +60,7 @@ class Sol(click.ParamType[int]):
 
 
 def amount(command: Function) -> Function:
-    """[SOL] and --lamports, handed to the command as one argument `lamports`, None where neither is given."""
+    """[SOL] and --lamports, handed to the command as one argument `lamports`, None if neither is given."""
 
     @functools.wraps(command)
     def run(*, sol: int | None, lamports: int | None, **values: Any) -> Any:

@@ -358,7 +358,7 @@ def stoppable() -> None:
 
 
 def agrees(question: str) -> bool:
-    """Ask yes or no on a terminal; False where nobody can answer."""
+    """Ask yes or no on a terminal; False if nobody can answer."""
     return sys.stdin.isatty() and click.confirm(question, err=True)
 
 

@@ -5,7 +5,8 @@ Precedence, per value: flag > environment > project file (`armlx.toml` in the wo
 line's own file > default (the network's file in `configs/`, then this module).
 
 Both files have the same form: values for every network on top, and for one network in `[networks.NAME]`,
-which go before those on top. A name that `configs/` does not know is a network of one's own; it needs `rpc_url`.
+which take precedence over those on top. A name that `configs/` does not know is your own network; it needs
+`rpc_url`.
 
     network = "devnet"
     [networks.devnet]
@@ -26,6 +27,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -45,7 +47,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class Misconfigured(InvalidData):
-    """A configuration file, variable or flag that does not fit."""
+    """An invalid configuration file, variable or flag."""
 
 
 class SettingValue(NamedTuple):
@@ -57,32 +59,32 @@ class SettingValue(NamedTuple):
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value or len(value) > 1_000:
-        raise ValueError("a text was expected")
+        raise ValueError("expected text")
     return value
 
 
 def _url(value: object) -> str:
     text = _text(value)
     if not re.fullmatch(r"https?://[^/\s]\S*", text):
-        raise ValueError("an http(s) URL was expected")
+        raise ValueError("expected an http(s) URL")
     return text.rstrip("/") if "?" not in text else text
 
 
 def _urls(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not 0 < len(value) <= 8:
-        raise ValueError("a list of one to eight URLs was expected")
+        raise ValueError("expected a list of one to eight URLs")
     return tuple(_url(entry) for entry in value)
 
 
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise ValueError("true or false was expected")
+        raise ValueError("expected true or false")
     return value
 
 
 def _commitment(value: object) -> str:
     if value not in COMMITMENTS:
-        raise ValueError(f"one of {', '.join(COMMITMENTS)} was expected")
+        raise ValueError(f"expected one of {', '.join(COMMITMENTS)}")
     return str(value)
 
 
@@ -91,7 +93,7 @@ def _priority_fee(value: object) -> int | str:
     if number == "auto":
         return "auto"
     if type(number) is not int or not 0 <= number <= MAX_PRIORITY_FEE:
-        raise ValueError(f"auto, or micro-lamports per compute unit from 0 to {MAX_PRIORITY_FEE}, were expected")
+        raise ValueError(f"expected auto or a number of micro-lamports from 0 to {MAX_PRIORITY_FEE}")
     return number
 
 
@@ -103,13 +105,13 @@ def _lamports(value: object) -> int:
                 return int(exact)
     except (ArithmeticError, ValueError):
         pass
-    raise ValueError("SOL were expected, such as 0.05, with at most nine decimals")
+    raise ValueError("expected an amount in SOL, for example 0.05")
 
 
 def _key(value: object) -> str:
     text = _text(value)
     if not re.fullmatch(r"[1-9A-HJ-NP-Za-km-z]{32,44}", text):
-        raise ValueError("an address in base58 was expected")
+        raise ValueError("expected an address in base58")
     return text
 
 
@@ -118,8 +120,8 @@ class _Setting(NamedTuple):
     flag: str = ""
     env: str = ""
     default: Any = None
-    for_one: bool = True  # may stand in [networks.NAME]
-    for_all: bool = False  # may stand on top of a file
+    for_one: bool = True  # allowed in [networks.NAME]
+    for_all: bool = False  # allowed at the top of a file
 
 
 _SETTINGS: Mapping[str, _Setting] = {
@@ -150,7 +152,7 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every value in force with its origin; see `_SETTINGS` for the names. `keypair` is None where only the
+    """Every value in force with its origin; see `_SETTINGS` for the names. `keypair` is None if only the
     home's wallets are left; `max_spend` is in lamports, None for no cap; `is_local` None for "as the URL says".
     """
 
@@ -204,7 +206,7 @@ def resolve(
     solana: Callable[[], Mapping[str, str]],
     asked: str | None = None,
 ) -> Settings:
-    """The values in force. Raises Misconfigured, or ChainError where there is no such network.
+    """The values in force. Raises Misconfigured, or ChainError if there is no such network.
 
     `asked` is a network that the program itself names, `flags` are those given (None: not given), `layers` the
     files, the first goes first, `shipped` the networks of `configs/` by name, `solana` the Solana command line's
@@ -234,7 +236,7 @@ def resolve(
     inner.append({key: SettingValue(value, f"default of {name}") for key, value in default.items()})
     found = {key: _first(key, [*outer, *inner]) for key in _SETTINGS} | {"network": network}
     if name != "embedded" and not found["rpc_url"].value:
-        raise Misconfigured(f"The network {name!r} has no rpc_url.", "Give it one in its file, or with --rpc-url.")
+        raise Misconfigured(f"The network {name!r} has no rpc_url.", "Set it in its file, or use --rpc-url.")
     return Settings(found)
 
 
@@ -283,7 +285,7 @@ def _parsed(name: str, value: object, origin: str) -> Any:
         return _SETTINGS[name].parse(value)
     except ValueError as error:
         raise Misconfigured(
-            f"{name} from {origin} does not fit: {error}, not {str(value)[:60]!r}.", f"Correct {origin}."
+            f"{origin}: {name} = {str(value)[:60]!r} is invalid: {error}.", f"Correct {origin}."
         ) from None
 
 
@@ -292,10 +294,10 @@ def parse_file(data: bytes, origin: str) -> Layer:
     document = _toml(data, origin)
     networks = document.pop("networks", {})
     if not isinstance(networks, dict) or not all(isinstance(table, dict) for table in networks.values()):
-        raise Misconfigured(f"networks in {origin} must be tables such as [networks.devnet].", f"Correct {origin}.")
+        raise Misconfigured(f"{origin}: networks must be tables, for example [networks.devnet].", f"Correct {origin}.")
     for name in networks:
         if not _NAME.fullmatch(name) or name == "local":
-            raise Misconfigured(f"{name!r} in {origin} cannot be a network's name.", f"Correct {origin}.")
+            raise Misconfigured(f"{origin}: {name!r} is not a valid network name.", f"Correct {origin}.")
     top = _values(document, origin, {name for name, setting in _SETTINGS.items() if setting.for_all})
     allowed = {name for name, setting in _SETTINGS.items() if setting.for_one}
     return Layer(origin, top, {name: _values(table, origin, allowed) for name, table in networks.items()})
@@ -313,17 +315,19 @@ def parse_network(data: bytes, origin: str) -> tuple[str, dict[str, Any]]:
 def _toml(data: bytes, origin: str) -> dict[str, Any]:
     try:
         if len(data) > _MAX_FILE:
-            raise ValueError(f"it has over {_MAX_FILE} bytes")
+            raise ValueError(f"larger than {_MAX_FILE} bytes")
         return tomllib.loads(data.decode(), parse_float=Decimal)
     except (ValueError, RecursionError, ArithmeticError) as error:
-        raise Misconfigured(f"{origin} is not such a TOML file: {error}.", f"Correct {origin}.") from None
+        raise Misconfigured(f"{origin} is not valid TOML: {error}.", f"Correct {origin}.") from None
 
 
 def _values(table: Mapping[str, object], origin: str, allowed: set[str]) -> dict[str, Any]:
     unknown = sorted(table.keys() - allowed)
     if unknown:
+        near = get_close_matches(unknown[0][:40], allowed, 1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
         raise Misconfigured(
-            f"{origin} has {unknown[0][:40]!r}, which cannot stand there.", f"Known are {', '.join(sorted(allowed))}."
+            f"{origin}: unknown setting {unknown[0][:40]!r}.", f"{hint}Known settings: {', '.join(sorted(allowed))}."
         )
     return {name: _parsed(name, value, origin) for name, value in table.items()}
 
@@ -331,7 +335,7 @@ def _values(table: Mapping[str, object], origin: str, allowed: set[str]) -> dict
 def parse_solana(data: bytes) -> dict[str, str]:
     """The Solana command line's config.yml: its top-level `name: text` lines, as that program writes them.
 
-    Lists and nested mappings (its address labels) are passed over. Raises Misconfigured for anything else.
+    Lists and nested mappings (its address labels) are ignored. Raises Misconfigured for anything else.
     """
     cure = "Repair it with `solana config set`, or move it away."
     try:
@@ -339,7 +343,7 @@ def parse_solana(data: bytes) -> dict[str, str]:
     except UnicodeDecodeError:
         lines = None
     if lines is None:
-        raise Misconfigured("The Solana CLI's config.yml is not a short UTF-8 text.", cure)
+        raise Misconfigured("The Solana CLI's config.yml is too large or not UTF-8.", cure)
     found: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith((" ", "#", "---")):
@@ -348,7 +352,7 @@ def parse_solana(data: bytes) -> dict[str, str]:
             r"""([A-Za-z_]+):(?:\s+(?:"([^"\\]*)"|'([^']*)'|([^\s"'#&*!|>{\[][^#]*?)))?\s*(?:\s#.*)?""", line
         )
         if match is None or match[1] in found:
-            raise Misconfigured(f"Line {number} of the Solana CLI's config.yml is not `name: text`.", cure)
+            raise Misconfigured(f"The Solana CLI's config.yml: line {number} is not `name: text`.", cure)
         found[match[1]] = next((part for part in match.groups()[1:] if part is not None), "")
     return found
 
@@ -404,4 +408,6 @@ def _read(path: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise Misconfigured(f"{path} cannot be read: {error.strerror}.", "Make it readable, or move it away.") from None
+        raise Misconfigured(
+            f"Cannot read {path}: {error.strerror}.", "Check its permissions, or move it away."
+        ) from None

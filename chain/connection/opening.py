@@ -44,7 +44,7 @@ _FAUCET_SECONDS = 60.0
 class Connection:
     """An open network with its client and Irys; a context manager that closes them.
 
-    `passphrases` opens encrypted wallets, `warn` is told of a gateway's lie even where another had the truth.
+    `passphrases` opens encrypted wallets, `warn` gets a gateway's wrong answer even if another answered correctly.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Connection:
                 return wallet.resolve(self.home, configured.value, self.passphrases)
             raise NotFound(
                 f"There is no wallet {role!r} for the network {self.network.name}.",
-                f"Name a keypair file with --keypair, or make one with `chain wallet new {role}`.",
+                f"Use --keypair, or create it with `chain wallet new {role}`.",
             ) from None
 
     def publish(
@@ -193,7 +193,7 @@ def bootstrap(client: Client, home: Path, passphrases: Source = wallet.KEYCHAIN)
 
 
 def fund(network: Network, key: Keypair) -> Keypair:
-    """See to it that a wallet on a local network can pay; returns it."""
+    """Fund a wallet on a local network if needed; returns it."""
     _top_up(network, key.pubkey())
     return key
 
@@ -207,8 +207,8 @@ def _top_up(network: Network, key: Pubkey) -> None:
     while network.balance(key) < least:  # a validator's faucet pays within a block or two
         if time.monotonic() > deadline:
             raise InsufficientFunds(
-                f"The faucet of {network.name} should have paid {key} within {_FAUCET_SECONDS:.0f} s and did not.",
-                "Try again, or look at the validator's log.",
+                f"The faucet of {network.name} did not pay {key} within {_FAUCET_SECONDS:.0f} s.",
+                "Try again, or check the validator's log.",
             )
         time.sleep(0.2)
 
@@ -218,7 +218,7 @@ def ensure_funds(network: Network, key: Pubkey, lamports: int) -> None:
     held = network.balance(key)
     if held < lamports:
         raise InsufficientFunds(
-            f"The wallet {key} holds {held / LAMPORTS_PER_SOL:.9f} SOL on {network.name}, "
-            f"needed are {lamports / LAMPORTS_PER_SOL:.9f}.",
+            f"The wallet {key} holds {held / LAMPORTS_PER_SOL:.9f} SOL on {network.name}; "
+            f"this needs {lamports / LAMPORTS_PER_SOL:.9f} SOL.",
             f"Send it at least {(lamports - held) / LAMPORTS_PER_SOL:.9f} SOL.",
         )

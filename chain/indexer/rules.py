@@ -4,9 +4,9 @@ Rules:
 - State needs no history: one call gives everything at first; then a step reads the project, the proposals that
   can still change, and the ids that were given out since. It is as new as the network's answer.
 - A step lists the history from its tip down to the last final transaction known, so that it finds both what was
-  missed and what vanished, and reads a bounded number of the transactions that it found. What a step leaves,
-  the next one goes on with, in this process or another.
-- History from before the first step is old: `backfill` reads it, newest first, and `sync` never tells of it.
+  missed and what vanished, and reads a bounded number of the transactions that it found. The next step continues with
+  what one leaves, in this process or another.
+- History from before the first step is old: `backfill` reads it, newest first, and `sync` never reports it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Follower:
 
     For one thread at a time; other processes may have their own on the same file.
 
-    Every method may raise NetworkUnreachable, and then has lost nothing; NotFound where there is no such project.
+    Every method may raise NetworkUnreachable, and loses nothing then; NotFound if there is no such project.
     """
 
     def __init__(self, network: Network, project_id: int, path: Path) -> None:
@@ -171,7 +171,7 @@ class Follower:
         return Backlog(self.index.count_unread(since), bool(self.index.gaps(since)))
 
     def heard(self, signature: Signature, slot: int, *, failed: bool, logs: Sequence[str]) -> list[IndexedEvent]:
-        """Enter what a subscription told of; the events that are new by it."""
+        """Record what a subscription reported; returns the new events."""
         removed: list[IndexedEvent] = []
         with self.index.writing():
             if self.index.hear(signature, slot, failed=failed) and not failed:
@@ -263,9 +263,7 @@ class Follower:
 
     def _next_id(self, account: Account | None) -> int:
         if account is None:
-            raise NotFound(
-                "The program has no configuration on this network: it was never initialized.", self._check_network()
-            )
+            raise NotFound("The program is not initialized on this network.", self._check_network())
         return prove(self._pdas, GlobalConfig, self._pdas.config(), account).next_proposal_id
 
     def _project_data(self, account: Account | None) -> bytes:
@@ -275,7 +273,7 @@ class Follower:
         return account.data
 
     def _check_network(self) -> str:
-        return f"Check the number and --network ({self.network.name})."
+        return f"Check the ID and --network ({self.network.name})."
 
     def _known(self) -> tuple[Project, int]:
         known = self.index.project(self.project_id)

@@ -70,7 +70,7 @@ class IndexedEvent:
     """An event with its place on the chain; `time` in seconds since 1970, None while not known.
 
     `event` is None, and `problem` says why, where the program logged what cannot be read. `removed`: it was
-    told of before and is no longer on the chain.
+    reported before and is no longer on the chain.
     """
 
     seq: int
@@ -104,7 +104,7 @@ class ProposalRow:
 
 
 class Index:
-    """One file. Raises InvalidData where it is none of this chain, program and format, ChainError where the disk
+    """One file. Raises InvalidData if it is none of this chain, program and format, ChainError if the disk
     refuses.
     """
 
@@ -132,7 +132,7 @@ class Index:
                 self._db.execute("INSERT INTO chain VALUES (0, ?, ?)", (genesis, program))
                 self._db.execute(f"PRAGMA user_version = {_FORMAT}")
             elif version != _FORMAT:
-                raise self._wrong(f"has index format {version}, this version reads format {_FORMAT}")
+                raise self._wrong(f"has index format {version}; this version reads format {_FORMAT}")
             if self._db.execute("SELECT genesis, program FROM chain").fetchone() != (genesis, program):
                 raise self._wrong("is the index of another chain or program")
 
@@ -153,7 +153,7 @@ class Index:
             self._db.execute("COMMIT")
 
     def _wrong(self, what: str) -> InvalidData:
-        return InvalidData(f"{self.path} {what}.", "Move it away; it is filled again from the chain.")
+        return InvalidData(f"{self.path} {what}.", "Move it away; it will be rebuilt from the chain.")
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
@@ -163,7 +163,7 @@ class Index:
             raise  # use after close is a mistake of the caller's, not of the file
         except (sqlite3.OperationalError, OSError) as error:
             raise ChainError(
-                f"The index {self.path} cannot be used: {error}.", "Check the disk's space and the file's permissions."
+                f"The index {self.path} cannot be used: {error}.", "Check disk space and file permissions."
             ) from error
         except sqlite3.DatabaseError as error:
             raise self._wrong(f"is not an index: {error}") from error
@@ -228,7 +228,7 @@ class Index:
         return taken
 
     def hear(self, signature: Signature, slot: int, *, failed: bool) -> bool:
-        """Enter a transaction that a subscription told of; whether it was new."""
+        """Record a transaction that a subscription reported; whether it was new."""
         row = (bytes(signature), slot, _HEARD, failed, failed)
         found = self._db.execute(
             "INSERT INTO transactions VALUES (?, ?, ?, NULL, ?, 0, ?, 0, 0) ON CONFLICT DO NOTHING", row
@@ -253,7 +253,7 @@ class Index:
         return int(row[0]) if row else 0
 
     def missed(self, signature: Signature) -> None:
-        """It was asked for and not given; others come first next time."""
+        """It was requested and not returned; others come first next time."""
         self._db.execute("UPDATE transactions SET tries = tries + 1 WHERE signature = ?", (bytes(signature),))
 
     def store_events(self, signature: Signature, found: Sequence[Event | InvalidData]) -> list[IndexedEvent]:
@@ -317,7 +317,7 @@ class Index:
     # --- accounts ---
 
     def project(self, project_id: int) -> tuple[Project, int] | None:
-        """A followed project, and the first proposal id that was not looked at yet; None where it is not followed."""
+        """A followed project, and the first proposal id that was not looked at yet; None if it is not followed."""
         row = self._one("SELECT data, next_proposal FROM projects WHERE id = ?", (_key(project_id),))
         return (decode_account(Project, row[0]), int.from_bytes(row[1], "big")) if row else None
 

@@ -1,11 +1,11 @@
 """Watching a project: the node's log subscription while there is one, polling while there is none.
 
 Rules:
-- A subscription only makes things faster. What it tells is entered at once; a step of the follower at its start,
-  and every few seconds, finds what it left out, what vanished, and the times of what it told.
-- A subscription that is refused, silent to pings, or says what makes no sense is given up, and tried again after
-  a growing, jittered pause. Until then the same steps are made by polling.
-- A network that does not answer ends nothing: it is told of once and tried again.
+- A subscription only makes things faster. What it reports is recorded at once; a step of the follower at its start,
+  and every few seconds, finds what it missed, what vanished, and the times of what it reported.
+- A subscription that is refused, silent to pings, or sends invalid messages is dropped, and retried after a
+  growing, jittered pause. Until then the same steps are made by polling.
+- A network that does not answer is reported once, not fatal, and retried.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Dropped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A transaction as a subscription tells of it."""
+    """A transaction as a subscription reports it."""
 
     signature: Signature
     slot: int
@@ -66,7 +66,7 @@ def websocket_url(rpc_url: str) -> str:
 
 
 def url_of(network: Network) -> str | None:
-    """A network's websocket; None where there is none, as on the embedded one."""
+    """A network's websocket; None if there is none, as on the embedded one."""
     url = getattr(network, "url", None)
     return websocket_url(url) if isinstance(url, str) else None
 
@@ -87,7 +87,7 @@ class Subscription:
                 legacy=True,  # a connection rather than a context manager
             )
         except (OSError, WebSocketException, InvalidURI, ValueError) as error:
-            raise Dropped(f"{url} takes no subscription: {_words(error)}") from None
+            raise Dropped(f"{url} accepts no subscription: {_words(error)}") from None
         try:
             self._id = self._subscribe(program, open_seconds)
         except BaseException:
@@ -111,7 +111,7 @@ class Subscription:
         raise Dropped("no answer to the subscription")
 
     def next(self, seconds: float) -> Notification | None:
-        """The next notification; None where none came within `seconds`."""
+        """The next notification; None if none came within `seconds`."""
         try:
             raw = self._socket.recv(timeout=max(0.0, seconds))
         except TimeoutError:
@@ -142,7 +142,7 @@ def parse_notification(raw: str | bytes, subscription: int) -> Notification | No
         case {"jsonrpc": "2.0"}:
             return None
         case _:
-            raise Dropped("the node says what is no JSON-RPC")
+            raise Dropped("the node's message is not JSON-RPC")
     match result:
         case {"context": {"slot": int(slot)}, "value": {"signature": str(text), "logs": list(logs), **more}}:
             if (
@@ -206,7 +206,7 @@ def _listen(
 
 
 class _Step:
-    """One step of the follower; a network that does not answer is told of once."""
+    """One step of the follower; a network that does not answer is reported once."""
 
     def __init__(self, follower: Follower, tell: Tell, say: Say, since: int | None) -> None:
         self._follower, self._tell, self._say, self._since = follower, tell, say, since
@@ -218,18 +218,18 @@ class _Step:
             self._follower.backfill(BACKFILL, self._since)
         except (NetworkUnreachable, RpcError) as error:  # a node's refusal of a read is its trouble, not ours
             if not self._silent:
-                self._say(f"{error.problem} Trying on.")
+                self._say(f"{error.problem} Retrying.")
             self._silent = True
             return
         if self._silent:
-            self._say("the network answers again")
+            self._say("the network is back")
         self._silent = False
 
 
 def catch_up(follower: Follower, say: Say, *, since: int | None = None) -> list[IndexedEvent]:
     """Read all history back to `since`, saying how far it is; gives the events that vanished.
 
-    Interrupted, it goes on from there the next time.
+    If interrupted, the next call continues from there.
     """
     vanished = [event for event in follower.sync() if event.removed]
     done = 0
@@ -251,7 +251,7 @@ def _json(raw: str | bytes) -> Any:
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
-        raise Dropped("the node says what is no JSON") from None
+        raise Dropped("the node's message is not JSON") from None
 
 
 def _words(error: Exception) -> str:

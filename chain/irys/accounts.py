@@ -58,7 +58,7 @@ class Accounts:
         write_atomic(self._entry(owner, "deposit", bytes(signature)[:32]), str(lamports).encode())
 
     def charge(self, owner: Pubkey, item_id: ItemId, lamports: int) -> None:
-        """Take the price of an item, once. Raises InsufficientFunds where the balance is smaller."""
+        """Take the price of an item, once. Raises InsufficientFunds if the balance is too small."""
         entry = self._entry(owner, "charge", item_id)
         if lamports == 0 or entry.exists():
             return
@@ -78,10 +78,10 @@ class Accounts:
 
 def deposit_of(receipt: TransactionReceipt | None, signature: Signature, address: Pubkey) -> tuple[Pubkey, int]:
     """Who paid how many lamports to `address` in a transaction, as an uploader sees it: its fee payer, by plain
-    transfers. NotFound where there is no transaction (yet), InvalidData where it pays nothing.
+    transfers. NotFound if there is no such transaction (yet), InvalidData if it pays nothing.
     """
     if receipt is None:
-        raise NotFound(f"The network knows of no transaction {signature}.", "Post it again when it is final.")
+        raise NotFound(f"Transaction {signature} is unknown to the network.", "Post it again once it is final.")
     message = VersionedTransaction.from_bytes(receipt.transaction).message
     keys, paid = message.account_keys, 0
     for step in message.instructions:
@@ -91,7 +91,7 @@ def deposit_of(receipt: TransactionReceipt | None, signature: Signature, address
             paid += int.from_bytes(data[4:], "little")
     if receipt.error is not None or not paid:
         raise InvalidData(
-            f"The transaction {signature} transfers nothing to {address}.",
-            "Name a transfer to the address in /info.",
+            f"Transaction {signature} transfers nothing to {address}.",
+            "Post a transfer to the address in /info.",
         )
     return keys[0], paid

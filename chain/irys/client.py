@@ -1,7 +1,7 @@
 """Irys over HTTP: upload signed data items to an uploader, fetch content from gateways.
 
 Rules:
- 1. Nothing an uploader or gateway says is believed: receipts are verified, content is returned only when it
+ 1. Nothing an uploader or gateway says is trusted: receipts are verified, content is returned only when it
     has the SHA-256 asked for, and an owner is named only when their signature over this very content holds.
  2. Every call is bounded: size, time (per read and as a whole), attempts, redirects.
  3. 429, 5xx and broken connections are tried again with jitter; a lie or a plain refusal is not, the next
@@ -96,14 +96,14 @@ class Artifact:
 
 
 def ignore(_: InvalidData) -> None:
-    """A report that nobody wants."""
+    """Ignore a report."""
 
 
 class Irys:
     """A client of one uploader and some gateways.
 
     `cache` is a folder for fetched and uploaded content; `receipt_key` pins the uploader's RSA modulus
-    (base64url); `report` is told of every lie of a gateway. `timeout` bounds one connect, read or write and
+    (base64url); `report` gets every wrong answer of a gateway. `timeout` bounds one connect, read or write and
     `limit` one whole attempt, in seconds; `attempts` is per server; `backoff` seconds is the first wait
     between attempts, doubled each time, that `sleep` does. Thread-safe; a context manager that closes its
     connections.
@@ -170,14 +170,14 @@ class Irys:
         try:
             return Pubkey.from_string(reply["addresses"]["solana"])
         except (KeyError, TypeError, ValueError) as error:
-            raise InvalidData("The uploader's /info names no Solana address.") from error
+            raise InvalidData("The uploader's /info has no Solana address.") from error
 
     def post_deposit(self, signature: str) -> None:
         """Tell the uploader of a finalized transfer to `deposit_address`; may be repeated."""
         self._uploader("/account/balance/solana", json.dumps({"tx_id": signature}).encode(), (200, 202))
 
     def upload(self, item: DataItem) -> Receipt | None:
-        """Store an item; returns the verified receipt, or None where the uploader had the item already (201).
+        """Store an item; returns the verified receipt, or None if the uploader had the item already (201).
 
         Raises InsufficientFunds (what to pay, to whom), InvalidData (refused, or a receipt that does not
         verify), NetworkUnreachable. Repeating it is safe: the same item is the same id.
@@ -185,7 +185,7 @@ class Irys:
         item.verify()
         large = item.size >= self._chunk_threshold
         if large and self.price(item.size) > self.balance(Pubkey.from_bytes(item.owner)):
-            raise self._shortfall(item, "which is known before it is sent")
+            raise self._shortfall(item, "known before sending")
         raw = item.encode()
         reply = self._upload_chunks(raw) if large else self._post_item(raw)
         if reply.status == 402:
@@ -226,19 +226,19 @@ class Irys:
     def _shortfall(self, item: DataItem, why: str) -> InsufficientFunds:
         """The refusal of an item that is not paid for, with the numbers as far as the uploader tells them."""
         owner = Pubkey.from_bytes(item.owner)
-        problem = f"The uploader {self.endpoints.uploader} wants payment for {item.size} bytes ({why})."
+        problem = f"The uploader {self.endpoints.uploader} requires payment for {item.size} bytes ({why})."
         try:
             price, balance, address = self.price(item.size), self.balance(owner), self.deposit_address()
         except ChainError:
             return InsufficientFunds(
                 problem,
-                f"Deposit lamports with it from the wallet {owner} (`chain irys price {item.size}` tells how many, "
-                "`chain irys fund LAMPORTS` pays them) and upload again.",
+                f"Deposit SOL with it from the wallet {owner} (`chain irys price {item.size}` shows how much, "
+                "`chain irys fund SOL` pays it), then upload again.",
             )
         missing = max(price - balance, 1)
         return InsufficientFunds(
             f"{problem} It costs {price} lamports and the wallet {owner} has {balance} deposited.",
-            f"Run `chain irys fund {missing}` with that wallet: it transfers at least {missing} lamports to {address} "
+            f"Run `chain irys fund --lamports {missing}` with it: this transfers {missing} lamports to {address} "
             "and has the uploader credit them. Then upload again.",
         )
 
@@ -254,7 +254,7 @@ class Irys:
     def get(self, item_id: bytes | str, *, sha256: bytes, max_bytes: int) -> bytes:
         """The content with this SHA-256, from the cache or the first gateway that has it.
 
-        Raises NotFound where every gateway lacks it, InvalidData where one sent something else (expected and
+        Raises NotFound if every gateway lacks it, InvalidData if one sent something else (expected and
         found hash) and none the right thing, NetworkUnreachable otherwise.
         """
         wanted = ItemId.of(item_id)
@@ -273,7 +273,7 @@ class Irys:
         return data
 
     def _keep(self, data: bytes) -> None:
-        """Into the cache; a full disk must not cost the content that was just verified."""
+        """Store in the cache; a full disk must not lose the content just verified."""
         if self.cache:
             with contextlib.suppress(OSError):
                 self.cache.put(data)
@@ -294,7 +294,7 @@ class Irys:
     ) -> Artifact:
         """The content with this SHA-256 and, from a gateway's metadata, the verified owner and tags.
 
-        InvalidData where every gateway with metadata gives some that does not make a signed item of this id
+        InvalidData if every gateway with metadata gives some that does not make a signed item of this id
         and content, or where the verified owner is not `owner` (32 bytes). Where no gateway gives complete
         metadata the content comes with `signature_checked` False, or with `require_signature` not at all
         (NotFound, NetworkUnreachable).
@@ -305,11 +305,11 @@ class Irys:
         def rebuild(gateway: str) -> DataItem:
             metadata = self._metadata(gateway, wanted)
             if not (metadata.signature and metadata.owner):
-                raise NotFound(f"The gateway {gateway} gives no signature for item {wanted}.")
+                raise NotFound(f"The gateway {gateway} has no signature for item {wanted}.")
             item = metadata.rebuild(data)
             if item is None:
                 raise InvalidData(
-                    f"The signature, owner and tags that {gateway} gives for item {wanted} do not fit "
+                    f"The signature, owner and tags that {gateway} sent for item {wanted} do not match "
                     f"the content with SHA-256 {sha256.hex()}.",
                     "The metadata or the item is forged: do not use it.",
                 )
@@ -324,7 +324,7 @@ class Irys:
         return _artifact(item, owner)
 
     def fetch_signed(self, item_id: bytes | str, *, owner: bytes | None = None, max_bytes: int) -> Artifact:
-        """The content of `signed_item`, where no SHA-256 is known; InvalidData where `owner` (32 bytes) did not
+        """The content of `signed_item`, where no SHA-256 is known; InvalidData if `owner` (32 bytes) did not
         sign it."""
         return _artifact(self.signed_item(item_id, max_bytes=max_bytes), owner)
 
@@ -332,7 +332,7 @@ class Irys:
         """The item of this id, rebuilt from metadata and content and its signature verified, whatever its hash.
 
         This is the proof of what an account published under an id. NotFound, NetworkUnreachable or
-        InvalidData where no gateway gives both parts of a signed item of this id.
+        InvalidData if no gateway gives both parts of a signed item of this id.
         """
         wanted = ItemId.of(item_id)
 
@@ -341,7 +341,7 @@ class Irys:
             path = f"/{wanted}" if gateway in self.endpoints.gateways else f"/tx/{wanted}/data"
             item = metadata.rebuild(self._fetch(gateway, path, max_bytes))
             if item is None:
-                raise InvalidData(f"What {gateway} gives for item {wanted} does not make a signed item of that id.")
+                raise InvalidData(f"What {gateway} sent for item {wanted} is not a signed item with that ID.")
             return item
 
         return self._first(rebuild, f"item {wanted}")
@@ -378,16 +378,15 @@ class Irys:
             cures = [error.cure for error in errors if type(error) is kind]
             if cures:
                 raise kind(" ".join(error.problem for error in errors), cures[0])
-        raise NetworkUnreachable(f"There is no gateway to fetch {what} from.", "Configure one.")
+        raise NetworkUnreachable(f"No gateway is configured to fetch {what} from.", "Configure one.")
 
 
 def _artifact(item: DataItem, owner: bytes | None) -> Artifact:
     """A verified item's content, by `owner` where one is expected."""
     if owner is not None and item.owner != owner:
         raise InvalidData(
-            f"Item {item.id} is signed by {Pubkey.from_bytes(item.owner)}, and "
-            f"{Pubkey.from_bytes(owner)} was expected.",
-            "Do not use it: it was published by somebody else.",
+            f"Item {item.id} is signed by {Pubkey.from_bytes(item.owner)}, not by {Pubkey.from_bytes(owner)}.",
+            "Do not use it: someone else published it.",
         )
     return Artifact(item.data, item.owner, item.tags, signature_checked=True)
 
@@ -397,5 +396,5 @@ def _whole(value: object, what: str) -> int:
     if type(value) is int:
         value = str(value)
     if not (isinstance(value, str) and value.isascii() and value.strip().isdigit() and len(value) <= 32):
-        raise InvalidData(f"{what} should be a whole number of lamports, and it is {str(value)[:60]!r}.")
+        raise InvalidData(f"{what} is not a whole number of lamports: {str(value)[:60]!r}.")
     return int(value)

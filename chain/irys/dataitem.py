@@ -43,7 +43,7 @@ class ItemId(bytes):
 
     def __new__(cls, raw: bytes) -> ItemId:
         if len(raw) != 32:
-            raise InvalidData(f"An item id is 32 bytes, and this one has {len(raw)}.", "Check the id.")
+            raise InvalidData(f"An item ID has 32 bytes, this one {len(raw)}.", "Check the id.")
         return super().__new__(cls, raw)
 
     @classmethod
@@ -51,7 +51,7 @@ class ItemId(bytes):
         """Base58 (43 or 44 characters), or else base64url (43); a text that is both is read as base58."""
         readings = text_readings(text, 32)
         if not readings:
-            raise InvalidData(f"{text[:60]!r} is not an item id in base58 or base64url.", "Check the id.")
+            raise InvalidData(f"{text[:60]!r} is not an item ID in base58 or base64url.", "Check the ID.")
         return cls(readings[0])
 
     @classmethod
@@ -150,7 +150,7 @@ class DataItem:
             ("anchor", self.anchor, (0, 32)),
         ):
             if len(part) not in sizes:
-                raise InvalidData(f"An item's {name} has {sizes[-1]} bytes, and this one has {len(part)}.")
+                raise InvalidData(f"An item's {name} has {sizes[-1]} bytes, this one {len(part)}.")
         _ = self.raw_tags
 
     @cached_property
@@ -218,11 +218,11 @@ class DataItem:
         count, size = struct.unpack("<QQ", reader.take(16))
         if count > MAX_TAGS or size > MAX_TAG_BYTES:
             raise InvalidData(
-                f"An item has at most {MAX_TAGS} tags in {MAX_TAG_BYTES} bytes; this says {count} in {size}."
+                f"An item declares {count} tags in {size} bytes, more than {MAX_TAGS} in {MAX_TAG_BYTES} bytes."
             )
         tags = decode_tags(reader.take(size))
         if len(tags) != count:
-            raise InvalidData(f"The item says {count} tags and has {len(tags)}.")
+            raise InvalidData(f"The item declares {count} tags and has {len(tags)}.")
         return cls(signature_type, signature, owner, target, anchor, tags, reader.rest())
 
     def signed_message(self) -> bytes:
@@ -241,7 +241,7 @@ class DataItem:
         """Raise InvalidData unless the owner signed exactly this."""
         if not self.is_valid:
             raise InvalidData(
-                f"The signature of item {self.id} does not fit its content and its owner "
+                f"The signature of item {self.id} does not match its content and owner "
                 f"{Pubkey.from_bytes(self.owner)}.",
                 "The item was altered or forged: do not use it.",
             )
@@ -250,7 +250,7 @@ class DataItem:
 def _check_type(signature_type: int) -> None:
     if signature_type not in (ED25519, SOLANA):
         raise InvalidData(
-            f"Signature type 2 or 4 (Ed25519, Solana) was expected, and {signature_type} was found.",
+            f"Signature type {signature_type} is not supported; it must be 2 or 4 (Ed25519, Solana).",
             "Sign the item with a Solana key.",
         )
 
@@ -260,7 +260,7 @@ def encode_tags(tags: Sequence[Tag]) -> bytes:
     if not tags:
         return b""
     if len(tags) > MAX_TAGS:
-        raise InvalidData(f"An item has at most {MAX_TAGS} tags, and this one has {len(tags)}.")
+        raise InvalidData(f"The item has {len(tags)} tags; the limit is {MAX_TAGS}.")
     parts = [_varint(len(tags))]
     for name, value in tags:
         for kind, text, limit in (("name", name, MAX_TAG_NAME), ("value", value, MAX_TAG_VALUE)):
@@ -270,12 +270,12 @@ def encode_tags(tags: Sequence[Tag]) -> bytes:
                 raise InvalidData(f"The tag {kind} {text[:60]!r} is not Unicode text.") from error
             if not 0 < len(encoded) <= limit:
                 raise InvalidData(
-                    f"A tag {kind} has 1 to {limit} bytes of UTF-8, and {text[:60]!r} has {len(encoded)}."
+                    f"A tag {kind} must have 1 to {limit} bytes of UTF-8; {text[:60]!r} has {len(encoded)}."
                 )
             parts += (_varint(len(encoded)), encoded)
     raw = b"".join((*parts, b"\0"))
     if len(raw) > MAX_TAG_BYTES:
-        raise InvalidData(f"An item's tags take at most {MAX_TAG_BYTES} bytes, and these take {len(raw)}.")
+        raise InvalidData(f"The item's tags take {len(raw)} bytes; the limit is {MAX_TAG_BYTES}.")
     return raw
 
 
@@ -292,7 +292,7 @@ def decode_tags(raw: bytes) -> tuple[Tag, ...]:
     except UnicodeDecodeError as error:
         raise InvalidData("A tag of this item is not UTF-8.") from error
     if encode_tags(tags) != raw:
-        raise InvalidData("The tags of this item are not in their one canonical encoding.")
+        raise InvalidData("The tags of this item are not in canonical encoding.")
     return tuple(tags)
 
 
@@ -318,7 +318,7 @@ class _Reader:
     def take(self, size: int) -> bytes:
         if size > len(self.raw) - self.at:
             raise InvalidData(
-                f"The item ends after {len(self.raw)} bytes, {size} more were expected at byte {self.at}.",
+                f"The item ends after {len(self.raw)} bytes; {size} more are missing at byte {self.at}.",
                 "Fetch it again: it is truncated.",
             )
         self.at += size
@@ -330,7 +330,7 @@ class _Reader:
     def optional(self, name: str) -> bytes:
         flag = self.take(1)[0]
         if flag > 1:
-            raise InvalidData(f"The {name} flag of an item is 0 or 1, and this one is {flag}.")
+            raise InvalidData(f"The {name} flag of an item must be 0 or 1, not {flag}.")
         return self.take(32 * flag)
 
     def varint(self) -> int:

@@ -2,7 +2,7 @@
 
 Rules for money:
 
- 1. The transfer's signature is on disk before it is sent. What became of it is asked of the network, never guessed.
+ 1. The transfer's signature is on disk before it is sent. Its fate is read from the network, never guessed.
  2. While a deposit is open (sent, and neither credited nor known dead) no new one is paid: `fund` finishes the
     open ones, and pays only where there were none or all of them are dead.
  3. Only a transfer that is final is named to the uploader; naming it again is harmless and done until it is
@@ -63,7 +63,7 @@ class Deposit:
 
     @classmethod
     def parse(cls, raw: bytes) -> Deposit:
-        """The inverse of `dump`; InvalidData where a field is missing, of another type or no such text."""
+        """The inverse of `dump`; InvalidData if a field is missing, of another type or no such text."""
         try:
             value = json.loads(raw)
             found = cls(**{**value, "state": State(value["state"])})
@@ -72,7 +72,7 @@ class Deposit:
                 raise ValueError("a field of another type")
             Signature.from_string(found.signature)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise InvalidData(f"It is not a deposit on record: {repr(error)[:200]}.") from None
+            raise InvalidData(f"Not a deposit record: {repr(error)[:200]}.") from None
         return found
 
 
@@ -96,7 +96,7 @@ class Deposits:
             except InvalidData as error:
                 raise InvalidData(
                     f"{path} is damaged. {error.problem}",
-                    "Look the wallet's last transfers up, restore the file, and only then pay again.",
+                    "Look up the wallet's last transfers and restore the file before you pay again.",
                 ) from None
         return found
 
@@ -117,7 +117,7 @@ class Deposits:
 
 @dataclass(frozen=True, slots=True)
 class Funded:
-    """What a call did: `resumed` are earlier deposits and what became of them, `paid` the new one, if any."""
+    """What a call did: `resumed` are earlier deposits with their outcome, `paid` the new one, if any."""
 
     resumed: tuple[Deposit, ...]
     paid: Deposit | None
@@ -141,14 +141,14 @@ class Funding:
         self._say, self._sleep = say, sleep
 
     def open(self) -> list[Deposit]:
-        """Earlier deposits that are to be finished before anything is paid."""
+        """Earlier deposits to finish before anything is paid."""
         return self.deposits.open(self._key.pubkey(), self._irys.endpoints.uploader, self._network_name())
 
     def fund(self, lamports: int, address: Pubkey) -> Funded:
-        """Finish what is open; where that credited nothing, pay `lamports` to the uploader's `address`.
+        """Finish what is open; if that credited nothing, pay `lamports` to the uploader's `address`.
 
         With 0 lamports nothing is paid. Raises InsufficientFunds, TransactionFailed or NetworkUnreachable; a
-        deposit that was on record stays so, and the next call goes on with it.
+        recorded deposit stays recorded, and the next call continues with it.
         """
         with locked(self.deposits.folder / "lock", wait=_OTHERS_SECONDS):
             resumed = tuple(self._finish(deposit) for deposit in self.open())
@@ -161,8 +161,8 @@ class Funding:
         uploader = self._irys.endpoints.uploader
         for deposit in self.deposits.open_elsewhere(self._key.pubkey(), uploader, self._network_name()):
             raise ChainError(
-                f"The transfer {deposit.signature} of {deposit.lamports} lamports to this uploader is still open, "
-                f"on record for the network {deposit.network}.",
+                f"The transfer {deposit.signature} of {deposit.lamports} lamports to this uploader is still open "
+                f"on the network {deposit.network}.",
                 f"Finish it first with `chain irys fund --network {deposit.network}`.",
             )
 
@@ -182,28 +182,28 @@ class Funding:
                 self._network_name(),
             )
             self.deposits.save(deposit)
-            self._say(f"transfer {signature} is on record and goes out")
+            self._say(f"sending transfer {signature} (recorded)")
 
         step = transfer(TransferParams(from_pubkey=payer, to_pubkey=address, lamports=lamports))
         self._client.execute([step], self._key, before_send=record)
         if deposit is None:
-            raise TransactionFailed("The transfer was sent without being recorded.", "This is a fault of this program.")
+            raise TransactionFailed("The transfer was sent without being recorded.", "This is a bug in this program.")
         return deposit
 
     def _finish(self, deposit: Deposit) -> Deposit:
-        """Wait for finality and have the uploader credit it; the deposit with what became of it, on record."""
-        self._say(f"waiting until transfer {deposit.signature} is final")
+        """Wait for finality and have the uploader credit it; the deposit with its outcome, recorded."""
+        self._say(f"waiting for transfer {deposit.signature} to become final")
         network = final_view(self._client.network)
         try:
             network.confirm(Signature.from_string(deposit.signature), deposit.last_valid, timeout=FINALITY_SECONDS)
         except TransactionFailed as failure:
-            self._say(f"the transfer never took place: {failure.problem}")
+            self._say(f"the transfer failed: {failure.problem}")
             return self._became(deposit, State.DEAD)
         finally:
             if network is not self._client.network:
                 network.close()
         self._post(deposit)
-        self._say(f"{deposit.uploader} credits {deposit.lamports} lamports to {deposit.payer}")
+        self._say(f"{deposit.uploader} credited {deposit.lamports} lamports to {deposit.payer}")
         return self._became(deposit, State.CREDITED)
 
     def _became(self, deposit: Deposit, state: State) -> Deposit:
@@ -212,7 +212,7 @@ class Funding:
         return deposit
 
     def _post(self, deposit: Deposit) -> None:
-        """Name the transfer to the uploader until it is accepted: its node may see it later than ours."""
+        """Post the transfer to the uploader until it is accepted: its node may see it later than ours."""
         for attempt in range(_POSTS):
             try:
                 return self._irys.post_deposit(deposit.signature)
@@ -223,7 +223,7 @@ class Funding:
         raise type(refusal)(
             f"The transfer {deposit.signature} of {deposit.lamports} lamports is final, and the uploader does not "
             f"credit it yet: {refusal.problem}",
-            "Nothing is lost: it is on record. Run `chain irys fund` without an amount to have it credited.",
+            "The transfer is recorded. Run `chain irys fund` without an amount to have it credited.",
         )
 
     def _network_name(self) -> str:

@@ -15,15 +15,15 @@ from common.http import ANY_HOST, BUSY, HttpClient, HttpReply, readable
 
 
 def parse_json(body: bytes, what: str) -> Any:
-    """Decoded JSON; InvalidData, naming `what` answered, where it is none."""
+    """Decoded JSON; InvalidData, naming `what` answered, unless it is one."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise InvalidData(f"{what} answered something that is not JSON ({readable(body)!r}).") from error
+        raise InvalidData(f"{what} did not answer with JSON ({readable(body)!r}).") from error
 
 
 class IrysHttp(HttpClient):
-    """NetworkUnreachable where no answer came, InvalidData where one is beyond the bounds."""
+    """NetworkUnreachable if no answer came, InvalidData if one is beyond the bounds."""
 
     def __init__(
         self,
@@ -52,4 +52,4 @@ class IrysHttp(HttpClient):
                 f"{server} still answered {reply.status} to {what} after {self.attempts} attempts ({reply.text!r}).",
                 "Try again later.",
             )
-        return InvalidData(f"{server} refused {what}: {reply.status} {reply.text!r}.", "Check what was asked.")
+        return InvalidData(f"{server} refused {what}: {reply.status} {reply.text!r}.", "Check the request.")

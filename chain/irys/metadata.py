@@ -1,4 +1,4 @@
-"""What a gateway says of an item, and the verified item that this makes together with the content."""
+"""What a gateway says about an item, and the verified item that this makes together with the content."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class ItemMetadata:
 
     @classmethod
     def parse(cls, item_id: ItemId, value: object) -> ItemMetadata:
-        """From decoded JSON; InvalidData where it is not an object of texts and tags."""
+        """From decoded JSON; InvalidData if it is not an object of texts and tags."""
         if not isinstance(value, dict):
-            raise InvalidData(f"Metadata of item {item_id} should be a JSON object.")
+            raise InvalidData(f"The metadata of item {item_id} is not a JSON object.")
         texts: dict[str, str] = {}
         for name in ("signature", "owner", "target", "anchor"):
             text = value.get(name) or ""
@@ -43,7 +43,7 @@ class ItemMetadata:
         return cls(id=item_id, tags=tuple(tags), **texts)
 
     def rebuild(self, data: bytes) -> DataItem | None:
-        """The signed item that `data` and this metadata make, or None where they make none.
+        """The signed item that `data` and this metadata make, or None if they make none.
 
         Texts may be base58 or base64url, the anchor its own 32 characters too, and the signature type is not
         always given: every reading is tried, and only one whose id and signature hold is the item.

@@ -81,11 +81,13 @@ class LocalNode:
         try:
             store.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ChainError(f"The store {store} cannot be made ({error.strerror}).", "Name another folder.") from error
+            raise ChainError(
+                f"Cannot create the store {store} ({error.strerror}).", "Choose another folder."
+            ) from error
 
     @property
     def deposit_address(self) -> Pubkey:
-        """Where deposits go: a fixed address without a key, for nobody is to have what is paid here."""
+        """Where deposits go: a fixed address without a key, so nobody can take what is paid here."""
         return Pubkey.from_bytes(hashlib.sha256(b"local irys node: no deposit needed").digest())
 
     def key(self) -> rsa.RSAPrivateKey:
@@ -99,9 +101,9 @@ class LocalNode:
             try:
                 key = load_pem_private_key(path.read_bytes(), password=None)
             except ValueError as error:
-                raise InvalidData(f"{path} is not a private key.", "Remove it: a new one is made.") from error
+                raise InvalidData(f"{path} is not a private key.", "Delete it; a new one will be made.") from error
             if not isinstance(key, rsa.RSAPrivateKey) or key.key_size != 4096:
-                raise InvalidData(f"{path} is not an RSA-4096 key.", "Remove it: a new one is made.")
+                raise InvalidData(f"{path} is not an RSA-4096 key.", "Delete it; a new one will be made.")
             self._key = key
         return self._key
 
@@ -112,7 +114,7 @@ class LocalNode:
     def deposit(self, signature: Signature) -> None:
         """Credit a transfer to `deposit_address`, once however often it is named.
 
-        NotFound while the network knows of no such transaction, InvalidData where it is no such transfer.
+        NotFound until the network knows the transaction, InvalidData if it is not such a transfer.
         """
         if self.network is None:
             return
@@ -123,24 +125,24 @@ class LocalNode:
         return self.store / "items" / item_id.hex()[:2] / item_id.hex()
 
     def item(self, item_id: bytes) -> DataItem:
-        """A stored item, verified, or NotFound; InvalidData where the file is damaged."""
+        """A stored item, verified, or NotFound; InvalidData if the file is damaged."""
         try:
             raw = self.path(item_id).read_bytes()
         except FileNotFoundError as error:
-            raise NotFound(f"There is no item {ItemId(item_id)} here.", "Check the id.") from error
+            raise NotFound(f"There is no item {ItemId(item_id)} here.", "Check the ID.") from error
         item = DataItem.parse(raw)
         if item.id != item_id or not item.is_valid:
             raise InvalidData(f"The file of item {ItemId(item_id)} is damaged.", "Upload the item again.")
         return item
 
     def receive(self, raw: bytes) -> Receipt | None:
-        """Verify and store an encoded item; its receipt, or None where it was here already.
+        """Verify and store an encoded item; its receipt, or None if it was here already.
 
-        InvalidData where it does not parse, does not verify or is too large, InsufficientFunds where its owner
+        InvalidData if it does not parse, does not verify or is too large, InsufficientFunds if its owner
         has not deposited what it costs.
         """
         if len(raw) > self.max_item:
-            raise InvalidData(f"An item has at most {self.max_item} bytes here, and this has {len(raw)}.")
+            raise InvalidData(f"The item has {len(raw)} bytes; the limit here is {self.max_item}.")
         item = DataItem.parse(raw)
         item.verify()
         path, now = self.path(item.id), time.time()
@@ -178,7 +180,7 @@ class LocalNode:
                 else:
                     live += 1
             if live >= MAX_UPLOADS:
-                raise InvalidData(f"{live} chunked uploads are unfinished.", "Finish or wait for those first.")
+                raise InvalidData(f"{live} chunked uploads are unfinished.", "Finish those first, or wait.")
             name = secrets.token_hex(16)
             (folder / name).mkdir(parents=True)
         return name
@@ -192,7 +194,7 @@ class LocalNode:
         with locked(self.store / "lock"):
             held = sum(size for at, size in self.chunks(upload) if at != offset)
             if max(held, offset) + len(data) > self.max_item:
-                raise InvalidData(f"An item has at most {self.max_item} bytes here, and this has more.")
+                raise InvalidData(f"The item is larger than the limit here, {self.max_item} bytes.")
             write_atomic(self.store / "chunks" / upload / str(offset), data)
 
     def finish_upload(self, upload: str) -> Receipt | None:
@@ -202,7 +204,7 @@ class LocalNode:
         at = 0
         for offset, path in self._pieces(upload):
             if offset != at:
-                raise InvalidData(f"The upload has bytes up to {at} and then from {offset}.", "Upload the rest.")
+                raise InvalidData(f"The upload lacks the bytes from {at} to {offset}.", "Upload them.")
             parts.append(path.read_bytes())
             at += len(parts[-1])
         try:
@@ -228,7 +230,7 @@ class _Server(http.server.ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
+        """A client that disconnects is not an error."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -258,7 +260,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             for verb, pattern, action in _ROUTES:
                 if verb == method and (match := pattern.fullmatch(path)):
                     return action(self, self.server.node, **match.groupdict())
-            self._text(HTTPStatus.NOT_FOUND, f"{method} {path[:100]} is not part of this node.")
+            self._text(HTTPStatus.NOT_FOUND, f"{method} {path[:100]} does not exist on this node.")
         except NotFound as error:
             self._text(HTTPStatus.NOT_FOUND, error.message)
         except InsufficientFunds as error:
@@ -285,12 +287,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _balance(self, node: LocalNode) -> None:
         fields = parse_qs(self.path.partition("?")[2][:200])
-        with _invalid("The address should be a Solana address in base58."):
+        with _invalid("The address must be a Solana address in base58."):
             owner = Pubkey.from_string(fields["address"][0])
         self._json({"balance": str(node.balance(owner))})
 
     def _deposit(self, node: LocalNode) -> None:
-        with _invalid('The body should be {"tx_id": a transaction signature in base58}.'):
+        with _invalid('The body must be {"tx_id": a transaction signature in base58}.'):
             signature = Signature.from_string(json.loads(self._body(_MAX_JSON))["tx_id"])
         node.deposit(signature)
         self._json({"confirmed": True})
@@ -365,7 +367,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             raise InvalidData("A request needs a Content-Length and no Transfer-Encoding.")
         if int(length) > limit:
             self.close_connection = True
-            raise _TooLarge(f"At most {limit} bytes are accepted here, and {length} were announced.")
+            raise _TooLarge(f"The body has {length} bytes; the limit is {limit}.")
         body = self.rfile.read(int(length))
         self._unread = False
         if len(body) < int(length):

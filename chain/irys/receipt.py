@@ -38,18 +38,18 @@ class Receipt:
     def parse(cls, value: object) -> Receipt:
         """From decoded JSON; InvalidData names the field that is missing or of another type."""
         if not isinstance(value, dict):
-            raise InvalidData(f"A receipt is a JSON object, and this is a {type(value).__name__}.")
+            raise InvalidData(f"A receipt must be a JSON object, not a {type(value).__name__}.")
 
         def text(name: str, limit: int) -> str:
             found = value.get(name)
             if not isinstance(found, str) or not 0 < len(found) <= limit:
-                raise InvalidData(f"The receipt's {name} should be a text of 1 to {limit} characters.")
+                raise InvalidData(f"The receipt's {name} must be a text of 1 to {limit} characters.")
             return found
 
         def number(name: str) -> int:
             found = value.get(name)
             if type(found) is not int or not 0 <= found < 1 << 53:
-                raise InvalidData(f"The receipt's {name} should be a whole number.")
+                raise InvalidData(f"The receipt's {name} must be a whole number.")
             return found
 
         return cls(
@@ -82,7 +82,7 @@ class Receipt:
         """Raise InvalidData unless this is a valid promise for `item_id`, by the key `public` where given."""
         if not ItemId(item_id).matches(self.id):
             raise InvalidData(
-                f"The receipt is for item {self.id}, and {ItemId(item_id)} was uploaded.",
+                f"The receipt is for item {self.id}, but {ItemId(item_id)} was uploaded.",
                 "Do not rely on this uploader.",
             )
         if public is not None and self.public != public:
@@ -92,13 +92,13 @@ class Receipt:
             )
         modulus = from_base64url(self.public)
         if len(modulus) != _MODULUS_BYTES or modulus[0] < 0x80:
-            raise InvalidData(f"The receipt's key should be a modulus of 4096 bits, and it has {len(modulus)} bytes.")
+            raise InvalidData(f"The receipt's key must be a modulus of 4096 bits; it has {len(modulus)} bytes.")
         try:
             key = rsa.RSAPublicNumbers(_EXPONENT, int.from_bytes(modulus, "big")).public_key()
             key.verify(from_base64url(self.signature), self.message(), _pss(padding.PSS.AUTO), SHA256())
         except (InvalidSignature, ValueError) as error:
             raise InvalidData(
-                f"The signature of the receipt for item {self.id} does not fit its content.",
+                f"The signature of the receipt for item {self.id} does not match its content.",
                 "Do not rely on this uploader.",
             ) from error
 

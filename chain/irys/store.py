@@ -25,7 +25,7 @@ class ContentCache:
         return self.folder / sha256.hex()[:2] / sha256.hex()
 
     def get(self, sha256: bytes, max_bytes: int) -> bytes | None:
-        """The content, or None where it is absent, longer than `max_bytes` or not what its name says."""
+        """The content, or None if it is absent, longer than `max_bytes` or not what its name says."""
         try:
             with self.path(sha256).open("rb") as file:
                 data = file.read(max_bytes + 1)
@@ -53,7 +53,7 @@ class ContentCache:
         return [(digest, size) for _, digest, size in sorted(found)]
 
     def remove(self, sha256: bytes) -> None:
-        """Forget one content; nothing happens where it is not kept."""
+        """Remove one content, if it is there."""
         self.path(sha256).unlink(missing_ok=True)
 
     def damaged(self) -> list[bytes]:
@@ -61,7 +61,7 @@ class ContentCache:
         return [digest for digest, size in self.entries() if self.get(digest, size) is None]
 
     def prune(self, max_bytes: int) -> int:
-        """Forget the longest unused until at most `max_bytes` are kept; how many were forgotten."""
+        """Remove the least recently used until at most `max_bytes` are kept; how many were removed."""
         entries = self.entries()
         kept, forgotten = sum(size for _, size in entries), 0
         for digest, size in entries:
@@ -81,6 +81,6 @@ def check_sha256(data: bytes, expected: bytes, what: str) -> None:
     found = hashlib.sha256(data).digest()
     if found != expected:
         raise InvalidData(
-            f"{what} has SHA-256 {found.hex()}, and {expected.hex()} was expected.",
-            "Do not use it: it was altered or is another file.",
+            f"{what} has SHA-256 {found.hex()}, expected {expected.hex()}.",
+            "Do not use it: it was altered, or it is another file.",
         )

@@ -1,4 +1,4 @@
-"""A JSON-RPC request's parameters, read strictly: what is not as expected is refused, in a real node's words."""
+"""A JSON-RPC request's parameters, read strictly: anything unexpected is refused, with a real node's message."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def from_base58(text: str) -> bytes:
 
 
 class Params:
-    """A request's parameters, read one by one; whatever is not as expected is "Invalid params"."""
+    """A request's parameters, read one by one; anything unexpected is "Invalid params"."""
 
     def __init__(self, values: object) -> None:
         if not isinstance(values, list):

@@ -41,7 +41,7 @@ class Server:
     def __init__(self, network: EmbeddedNetwork, host: str, port: int) -> None:
         if host not in LOOPBACK:
             raise ChainError(
-                f"The local node serves this machine only, not {host}.", f"Use one of {', '.join(LOOPBACK)}."
+                f"The local node can only listen on this machine, not on {host}.", f"Use one of {', '.join(LOOPBACK)}."
             )
         # Any free port will do where none was asked for, but the next one must be free too.
         for tries_left in reversed(range(20 if port == 0 else 1)):
@@ -92,11 +92,13 @@ class Server:
 def _unusable(host: str, port: int, error: Exception) -> ChainError:
     in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
     reason = "is in use" if in_use else f"cannot be used: {error}"
-    return ChainError(f"Port {port} on {host} {reason}.", "Stop what uses it, or choose another with --port.")
+    return ChainError(
+        f"Port {port} on {host} {reason}.", "Stop the program that uses it, or choose another port with --port."
+    )
 
 
 def serve(network: EmbeddedNetwork, host: str = "127.0.0.1", port: int = 8899) -> Server:
-    """Listen on `host`:`port` (0: any free one). Raises ChainError where that cannot be had."""
+    """Listen on `host`:`port` (0: any free one). Raises ChainError if that fails."""
     return Server(network, host, port)
 
 

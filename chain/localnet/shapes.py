@@ -75,7 +75,7 @@ def token_amount(amount: int, decimals: int) -> dict[str, object]:
 
 
 def token_account(account: Account | None) -> TokenAccount | None:
-    """The token account of either token program in `account`; None where it holds none."""
+    """The token account of either token program in `account`; None if it holds none."""
     if account is None or account.owner not in TOKEN_PROGRAMS or len(account.data) < _TOKEN_SIZE:
         return None
     # A Token-2022 account or mint with extensions says which it is after the 165 bytes they share.
@@ -89,7 +89,7 @@ def token_account(account: Account | None) -> TokenAccount | None:
 
 
 def mint_of(account: Account | None) -> Mint | None:
-    """The mint of either token program in `account`; None where it holds none."""
+    """The mint of either token program in `account`; None if it holds none."""
     if account is None or account.owner not in TOKEN_PROGRAMS:
         return None
     size = len(account.data)

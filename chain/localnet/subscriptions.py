@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class Subscriptions:
-    """A websocket on `host`:`port`, listening from the moment it is made. Raises OSError where that cannot be had."""
+    """A websocket on `host`:`port`, listening from the moment it is made. Raises OSError if that fails."""
 
     def __init__(self, network: EmbeddedNetwork, host: str, port: int) -> None:
         self._network = network

@@ -5,7 +5,7 @@
 - It runs in a folder of its own with an environment of its own, so it reads no wallet or configuration of the user's.
 - A folder has one validator at a time. The lock is held by the validator itself as well, so one that outlived a
   killed parent is found and named.
-- A ledger goes on only as what it was begun as (which program, from where): `origin.json` says that.
+- A ledger is only continued as it was created (which program, from where), as `origin.json` records.
 - The validator listens on 127.0.0.1 only. It is stopped by SIGTERM, after `PATIENCE` seconds by SIGKILL, with all of
   its process group, and is in a session of its own, so that Ctrl-C reaches it through us alone.
 
@@ -47,8 +47,8 @@ _LOOK_SECONDS: Final = 0.2
 _REPLY_SECONDS: Final = 3.0
 _TAIL: Final = 8 * 1024  # bytes of a log that are looked at
 _CURES: Final = {
-    "validator": "Install the Solana tools (https://solana.com/docs/intro/installation), or name the file with",
-    "surfpool": "Install Surfpool (https://docs.surfpool.run), or name the file with",
+    "validator": "Install the Solana tools (https://solana.com/docs/intro/installation), or set its path in",
+    "surfpool": "Install Surfpool (https://docs.surfpool.run), or set its path in",
 }
 
 Say = Callable[[str], None]
@@ -110,7 +110,7 @@ def find(kind: Kind, environment: Mapping[str, str] = os.environ) -> Path:
     found = shutil.which(given or kind.program, path=environment.get("PATH"))
     if found is None:
         where = f"{kind.variable}={given}" if given else "PATH"
-        raise NotFound(f"{kind.program} is not there ({where}).", f"{_CURES[kind]} {kind.variable}.")
+        raise NotFound(f"{kind.program} is not installed ({where}).", f"{_CURES[kind]} {kind.variable}.")
     return Path(found).absolute()
 
 
@@ -148,7 +148,7 @@ def free_port() -> int:
             port = int(probe.getsockname()[1])
         if port + PORTS <= 65536 and _taken(port) is None:
             return port
-    raise ChainError("No free ports in a row were found on 127.0.0.1.", "Name one with --port.")
+    raise ChainError("No consecutive free ports on 127.0.0.1.", "Choose one with --port.")
 
 
 def _taken(port: int) -> int | None:
@@ -167,7 +167,7 @@ class Validator:
     """A started validator; a context manager that stops it. `seconds` from its start to `wait`'s end."""
 
     def __init__(self, executable: Path, plan: Plan, *, reset: bool = False, patience: float = PATIENCE) -> None:
-        """Start it and return at once. `reset` begins a new ledger. ChainError where that cannot be."""
+        """Start it and return at once. `reset` begins a new ledger. ChainError if that cannot be."""
         self.plan, self._patience = plan, patience
         plan.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(plan.folder)
@@ -175,7 +175,7 @@ class Validator:
             if taken := _taken(plan.port):
                 raise ChainError(
                     f"Port {taken} on 127.0.0.1 is in use; the {plan.kind.program} needs {PORTS} from {plan.port} on.",
-                    "Stop what uses it, or choose another with --port.",
+                    "Stop the program that uses it, or choose another port with --port.",
                 )
             _begin(plan, reset)
             self._started = time.monotonic()
@@ -197,11 +197,11 @@ class Validator:
                 self.stop()
             self._unlock()
             if isinstance(error, OSError):
-                raise ChainError(f"{executable} cannot be started: {error.strerror}.", "Check that file.") from None
+                raise ChainError(f"Cannot start {executable}: {error.strerror}.", "Check that file.") from None
             raise
 
     def wait(self, seconds: float, say: Say = lambda _: None) -> None:
-        """Return once it answers and makes blocks. NetworkUnreachable where it ends or that takes too long."""
+        """Return once it answers and makes blocks. NetworkUnreachable if it ends or that takes too long."""
         from common.http import HttpClient
 
         deadline = self._started + seconds
@@ -224,12 +224,12 @@ class Validator:
         self.seconds = time.monotonic() - self._started
 
     def check(self) -> None:
-        """NetworkUnreachable where it has ended by itself."""
+        """NetworkUnreachable if it has ended by itself."""
         code = self.process.poll()
         if code is not None:
             raise NetworkUnreachable(
-                f"{self.plan.kind.program} ended by itself with status {code}: {last_words(self.plan)}",
-                f"Its words are in {self.plan.log}.",
+                f"{self.plan.kind.program} exited with status {code}: {last_words(self.plan)}",
+                f"See its log in {self.plan.log}.",
             )
 
     def stop(self) -> bool:
@@ -261,7 +261,7 @@ class Validator:
 
 
 def _begin(plan: Plan, reset: bool) -> None:
-    """Make the folder ready, anew if that was asked for; ChainError where its ledger is of another origin."""
+    """Make the folder ready, anew if that was asked for; ChainError if its ledger is of another origin."""
     note = plan.folder / "origin.json"
     if reset:
         shutil.rmtree(plan.ledger, ignore_errors=True)
@@ -274,7 +274,7 @@ def _begin(plan: Plan, reset: bool) -> None:
             found = None
         if found != plan.origin():
             raise ChainError(
-                f"The ledger in {plan.ledger} was begun with another program.", "Begin a new one with --reset."
+                f"The ledger in {plan.ledger} was created with another program.", "Start a new one with --reset."
             )
     write_atomic(plan.image_file, plan.image)
     write_atomic(note, json.dumps(plan.origin(), indent=2).encode())
@@ -289,12 +289,12 @@ def _locked(folder: Path) -> int:
             return descriptor
     except OSError as error:
         os.close(descriptor)
-        raise ChainError(f"{path} cannot be locked: {error.strerror}.", "Choose another --home.") from None
+        raise ChainError(f"Cannot lock {path}: {error.strerror}.", "Choose another --home.") from None
     os.close(descriptor)
     process = ""
     with contextlib.suppress(OSError, ValueError):
         process = f", process {path.with_suffix('.pid').read_text()[:20]}"
-    raise ChainError(f"A validator runs already in {folder}{process}.", "Stop it first.")
+    raise ChainError(f"A validator is already running in {folder}{process}.", "Stop it first.")
 
 
 def _lock_file(folder: Path) -> Path:
@@ -307,7 +307,7 @@ def _signal(group: int, number: signal.Signals) -> None:
 
 
 def _ask(client: HttpClient, url: str, method: str, parameters: list[Any]) -> Any:
-    """A JSON-RPC result; ValueError where there is none."""
+    """A JSON-RPC result; ValueError if there is none."""
     request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}
     try:
         reply = client.call("POST", url, json.dumps(request).encode(), headers={"Content-Type": "application/json"})
@@ -331,15 +331,15 @@ def _health(client: HttpClient, url: str) -> str:
     except ValueError as error:
         return str(error)
     if health != "ok":
-        return f"it says {str(health)[:100]!r}"
-    return "ok" if isinstance(slot, int) and slot > 0 else "it has no blocks yet"
+        return f"its health is {str(health)[:100]!r}"
+    return "ok" if isinstance(slot, int) and slot > 0 else "no blocks yet"
 
 
 def _write_program(client: HttpClient, plan: Plan) -> None:
     try:
         _ask(client, plan.url, "surfnet_writeProgram", [str(plan.program_id), plan.image.hex(), 0])
     except ValueError as error:
-        raise ChainError(f"Surfpool did not take the program: {error}.", f"Its words are in {plan.log}.") from None
+        raise ChainError(f"Surfpool did not take the program: {error}.", f"See its log in {plan.log}.") from None
 
 
 def last_words(plan: Plan) -> str:
@@ -350,4 +350,4 @@ def last_words(plan: Plan) -> str:
             lines = [line.strip() for line in file.read(_TAIL).decode(errors="replace").splitlines() if line.strip()]
             if lines:
                 return printable(lines[-1], 300)
-    return "it said nothing"
+    return "no output"

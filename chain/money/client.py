@@ -3,7 +3,7 @@
 Rules for money:
 
 - Nothing is signed that was not simulated against the network's present state.
-- A transaction is on record before it is sent: `execute` hands its signature to `before_send` first.
+- A transaction is recorded before it is sent: `execute` hands its signature to `before_send` first.
 - Nothing is sent twice: the same signed bytes are repeated until they have landed or their blockhash has
   expired. After a crash `outcome` tells from the recorded signature whether it landed, is known dead, or is
   still open, and only a dead one may be made again, after the state itself was read.
@@ -66,13 +66,13 @@ class Landed:
     events: tuple[Event, ...]
 
     def event(self, kind: type[_Account]) -> _Account:
-        """The first event of a kind; TransactionFailed where there is none."""
+        """The first event of a kind; TransactionFailed if there is none."""
         for event in self.events:
             if isinstance(event, kind):
                 return event
         raise TransactionFailed(
             f"Transaction {self.receipt.signature} landed without the event {kind.__name__}.",
-            "This is not the program this client knows; check --network.",
+            "This is not the program that this client supports; check --network.",
         )
 
 
@@ -105,8 +105,8 @@ class AlreadyDone(ChainError):
 
 
 class Client:
-    """One program on one network; `budget` is what may be spent there. `note_send`, where it is set, is told of
-    every transaction just before it is sent, whoever sends it.
+    """One program on one network; `budget` is what may be spent there. `note_send`, if set, is called with
+    every transaction just before it is sent.
     """
 
     def __init__(
@@ -122,11 +122,11 @@ class Client:
     # --- reading ---
 
     def config(self) -> GlobalConfig:
-        """The program's global state; NotFound where it was never initialized."""
+        """The program's global state; NotFound if it was never initialized."""
         return self._found(
             GlobalConfig,
             self.pdas.config(),
-            "The program has no configuration on this network: it was never initialized.",
+            "The program is not initialized on this network.",
         )
 
     def project(self, project_id: int) -> Project:
@@ -204,7 +204,7 @@ class Client:
     def _found(self, kind: type[_Account], address: Pubkey, missing: str) -> _Account:
         record = read(self.network, kind, address)
         if record is None:
-            raise NotFound(missing, f"Check the number and --network ({self.network.name}).")
+            raise NotFound(missing, f"Check the ID and --network ({self.network.name}).")
         return record
 
     def _all(self, kind: type[_Account], *memcmp: tuple[int, bytes]) -> list[_Account]:
@@ -227,8 +227,8 @@ class Client:
 
         With a priority fee two instructions for it come first, with a limit of units from the simulation, and under
         a cap the guard of `spending` last; what is signed was simulated as it is. Raises the program's own error as
-        a typed exception, InsufficientFunds, SpendingRefused or TransactionFailed; NetworkUnreachable where it may
-        still land; InvalidData where the node lies. `before_send` gets the signature and the last block height at
+        a typed exception, InsufficientFunds, SpendingRefused or TransactionFailed; NetworkUnreachable if it may
+        still land; InvalidData if the node lies. `before_send` gets the signature and the last block height at
         which it can land.
         """
         self.budget.authorize(self.network)
@@ -272,7 +272,7 @@ class Client:
 
     def outcome(self, signature: Signature, last_valid_block_height: int) -> Landed | None:
         """What became of a recorded transaction, once that can no longer change: done where it landed and succeeded,
-        None where it failed or is known never to land. NetworkUnreachable where it is still open after a while.
+        None if it failed or is known never to land. NetworkUnreachable if it is still open after a while.
         """
         try:
             return self._done(self._confirmed(signature, last_valid_block_height, final=True))
@@ -289,7 +289,7 @@ class Client:
         return self.network.confirm(signature, last_valid, **more)
 
     def _blockhash(self) -> Blockhash:
-        """A blockhash to sign with; InvalidData where the node lies about how long it lives.
+        """A blockhash to sign with; InvalidData if the node lies about how long it lives.
 
         A node that says less could have a transaction taken for dead, and signed anew, while it can still land.
         """
@@ -334,7 +334,7 @@ class Client:
         unsigned = VersionedTransaction.populate(message, [Signature.default()])
         simulation = self.network.simulate(unsigned, watch=[payer] if self.budget.capped else ())
         if simulation.error is not None:
-            raise _refusal(simulation.error, simulation.program_error, simulation.logs, payer)
+            raise self._refusal(simulation.error, simulation.program_error, simulation.logs, payer)
         return message, simulation
 
     def _price(self, message: MessageV0) -> int:
@@ -491,17 +491,17 @@ class Client:
                 if next_id() == number:
                     raise
                 number = next_id()
-        raise ChainError("Five other transactions took the next id first.", "Run the command again.")
+        raise ChainError("Other transactions took the next ID five times.", "Run the command again.")
 
-
-def _refusal(error: str, code: int | None, logs: tuple[str, ...], payer: Pubkey) -> ChainError:
-    if code is not None and 6000 <= code < 7000:
-        return error_for(code, logs)
-    # Codes 0 and 1 are the token program's "not enough rent" and "insufficient funds".
-    lacking = code == 1 or any("insufficient" in line.lower() for line in logs)
-    if lacking or "AccountNotFound" in error or "account not found" in error:
-        return InsufficientFunds(
-            f"The wallet {payer} cannot pay for this: {error}.",
-            "Fund it (`chain wallet airdrop` on a local network) or buy tokens (`chain token buy`).",
-        )
-    return TransactionFailed(f"The simulation refused it: {error}.", "Nothing was sent.", logs)
+    def _refusal(self, error: str, code: int | None, logs: tuple[str, ...], payer: Pubkey) -> ChainError:
+        if code is not None and 6000 <= code < 7000:
+            return error_for(code, logs)
+        # Codes 0 and 1 are the token program's "not enough rent" and "insufficient funds".
+        lacking = code == 1 or any("insufficient" in line.lower() for line in logs)
+        if lacking or "AccountNotFound" in error or "account not found" in error:
+            held = self.network.balance(payer)
+            return InsufficientFunds(
+                f"The wallet {payer} cannot pay for this: it holds {held / LAMPORTS_PER_SOL:.9f} SOL.",
+                "Fund it (`chain wallet airdrop` on a local network) or buy tokens (`chain token buy`).",
+            )
+        return TransactionFailed(f"The transaction would fail: {error}.", "Nothing was sent.", logs)

@@ -7,7 +7,7 @@ conventions are in use, and a wrong one either approves anything or freezes the 
 - **reflected**: score = 2·baseline − metric·10⁶, so the baseline score is +baseline·10⁶.
 
 A metric that is maximized is simply scaled. The convention is inferred from the baseline score and the
-baseline metric; where none fits, both values are named and nothing goes on. Arithmetic is decimal,
+baseline metric; if none fits, the error names both values. Arithmetic is decimal,
 rounded half-even at six places, never float.
 """
 
@@ -39,11 +39,11 @@ class Convention:
         return self.kind != "plain"
 
     def to_score(self, metric: Decimal) -> int:
-        """The score of a metric; InvalidData where it does not fit an i64."""
+        """The score of a metric; InvalidData if it does not fit an i64."""
         scaled = scale(metric)
         score = {"plain": scaled, "negated": -scaled, "reflected": 2 * self.baseline - scaled}[self.kind]
         if not -_MAX - 1 <= score <= _MAX:
-            raise InvalidData(f"The score {score} of the metric {metric} does not fit 64 bits.")
+            raise InvalidData(f"The score {score} of the metric {metric} exceeds 64 bits.")
         return score
 
     def to_metric(self, score: int) -> Decimal:
@@ -65,14 +65,14 @@ class Convention:
 
 
 def scale(metric: Decimal) -> int:
-    """metric·10⁶, half-even; InvalidData where it is not a number that fits an i64."""
+    """metric·10⁶, half-even; InvalidData if it is not a number that fits an i64."""
     try:
         # quantize first: it rounds once, from all the digits there are
         scaled = int(metric.quantize(Decimal("0.000001"), ROUND_HALF_EVEN, _CONTEXT).scaleb(6, _CONTEXT))
     except (ArithmeticError, ValueError):
-        raise InvalidData(f"{metric} is not a metric that a score can hold.") from None
+        raise InvalidData(f"{metric} cannot be a score.") from None
     if not -_MAX - 1 <= scaled <= _MAX:
-        raise InvalidData(f"The metric {metric} does not fit a score of 64 bits.")
+        raise InvalidData(f"The metric {metric} exceeds a score of 64 bits.")
     return scaled
 
 
@@ -91,7 +91,7 @@ def infer(baseline_score: int, baseline_metric: Decimal, *, minimize: bool) -> C
     if minimize and scaled and baseline_score == -scaled:
         return Convention("negated", baseline_score)
     raise InvalidData(
-        f"The baseline score {baseline_score} on chain fits no known convention for the baseline metric "
+        f"The baseline score {baseline_score} on chain matches no known convention for the baseline metric "
         f"{baseline_metric}.",
-        "Do not stake on this project: what its scores mean is not known.",
+        "Do not stake on this project: the meaning of its scores is unknown.",
     )

@@ -1,11 +1,11 @@
-"""What may be spent: real money only where that was agreed to, and never more than a cap.
+"""What may be spent: real money only with explicit consent, and never more than a cap.
 
 Rules, applied by `Client.execute` before anything is signed:
 
 - Real money is that of mainnet, whatever name or URL it goes by: its genesis hash tells. It is spent only
   where `--network mainnet` was typed on the command line (an environment or a file is not enough) and a
   cap is given.
-- A node that turns out to be of another cluster than the one it is configured for is paid through by nobody.
+- Nothing is paid through a node of another cluster than the configured one.
 - A cap bounds what the fee payers lose in all transactions of one command, fees and rent included. Reserved before
   signing is what the instructions themselves permit to leave the wallet (`permitted`), or what the simulation takes
   where that is more; and the transaction ends with a guard (`guard`), which fails it whole where more would leave.
@@ -50,7 +50,7 @@ MAINNET_GENESIS = "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d"
 
 
 class SpendingRefused(ChainError):
-    """A transaction that would spend what nobody agreed to."""
+    """A transaction that would spend without consent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,29 +66,28 @@ class SpendingTerms:
 
 
 def refusal(terms: SpendingTerms, name: str, genesis: str) -> SpendingRefused | None:
-    """Why nothing may be spent on the network called `name` with this genesis hash; None where it may."""
+    """Why nothing may be spent on the network called `name` with this genesis hash; None if it may."""
     if terms.genesis and genesis != terms.genesis:
         return SpendingRefused(
-            f"The node of {name} belongs to another cluster: its genesis hash is {genesis}, "
-            f"expected is {terms.genesis}.",
-            "Correct rpc_url, or name the network that the node belongs to.",
+            f"The node of {name} belongs to another cluster: its genesis hash is {genesis}, expected {terms.genesis}.",
+            "Correct rpc_url, or use --network for the node's own network.",
         )
     if not terms.real and genesis != MAINNET_GENESIS:
         return None
     if not terms.real:
         return SpendingRefused(
             f"{name} is Solana's mainnet, and this would spend real money under another name.",
-            "Type --network mainnet, with --rpc-url for this node, and a cap such as --max-spend 0.05.",
+            "Use --network mainnet with --rpc-url for this node, and a cap, for example --max-spend 0.05.",
         )
     if not terms.typed:
         return SpendingRefused(
-            f"This would spend real money on {name}, which was not named on the command line.",
-            f"Type --network {name} where you mean it, and a cap such as --max-spend 0.05.",
+            f"This would spend real money on {name}, which is not named on the command line.",
+            f"To allow that, add --network {name} and a cap, for example --max-spend 0.05.",
         )
     if terms.cap is None:
         return SpendingRefused(
             f"This would spend real money on {name} without a cap.",
-            "Give one with --max-spend SOL, or as max_spend in a configuration file.",
+            "Add --max-spend SOL, or set max_spend in a configuration file.",
         )
     return None
 
@@ -104,7 +103,7 @@ class Permitted:
 
 
 def permitted(steps: Sequence[Instruction], payer: Pubkey, program_id: Pubkey) -> Permitted:
-    """What these instructions permit to leave `payer`'s wallet, fees apart; InvalidData where one does not decode."""
+    """What these instructions permit to leave `payer`'s wallet, fees apart; InvalidData if one does not decode."""
     lamports, created = 0, dict[Pubkey, int]()
     for step in steps:
         data, keys = bytes(step.data), [meta.pubkey for meta in step.accounts]
@@ -149,7 +148,7 @@ class SpendingBudget:
         return self.terms.cap is not None
 
     def authorize(self, network: Network) -> None:
-        """SpendingRefused where nothing may be spent on this network; asked of it once."""
+        """SpendingRefused if nothing may be spent on this network; asked of it once."""
         if not self._agreed:
             refused = refusal(self.terms, network.name, str(network.genesis_hash))
             if refused is not None:
@@ -157,13 +156,13 @@ class SpendingBudget:
             self._agreed = True
 
     def reserve(self, lamports: int) -> int:
-        """Set aside what a transaction may take (nothing for a gain); SpendingRefused where the cap forbids."""
+        """Set aside what a transaction may take (nothing for a gain); SpendingRefused if the cap forbids."""
         taken, cap = max(0, lamports), self.terms.cap
         if cap is not None and self.spent + taken > cap:
             raise SpendingRefused(
-                f"This may take {_sol(taken)} SOL, and of the cap of {_sol(cap)} SOL "
-                f"{_sol(max(0, cap - self.spent))} are left.",
-                "Nothing was sent. Raise --max-spend if you mean it.",
+                f"This may take {_sol(taken)} SOL; {_sol(max(0, cap - self.spent))} SOL are left of the cap of "
+                f"{_sol(cap)} SOL.",
+                "Nothing was sent. To allow it, raise --max-spend.",
             )
         self.spent += taken
         return taken

@@ -1,4 +1,4 @@
-"""Buying and selling within bounds, though the program itself knows none.
+"""Buying and selling within bounds, which the program itself does not have.
 
 Rules, where a bound is given:
 
@@ -41,7 +41,7 @@ class PriceMoved(TransactionFailed):
 
 @dataclass(frozen=True, slots=True)
 class Trade:
-    """What a trade came to. `short`: it landed worse than asked, which only a balance that changed meanwhile does."""
+    """The result of a trade. `short`: it landed worse than asked, which only a balance that changed meanwhile does."""
 
     tokens: int
     lamports: int
@@ -102,9 +102,9 @@ def buy(client: Client, buyer: Keypair, project: Project, lamports: int, bounds:
     least = bounds.min_tokens(quote.lamports_spent, next_price)
     if quote.tokens_out < least:
         raise PriceMoved(
-            f"{quote.lamports_spent:,} lamports buy {quote.tokens_out:,} {project.token_symbol} now, and at least "
-            f"{least:,} were asked for.",
-            "Nothing was sent. Spend less at once, or accept a worse price.",
+            f"{quote.lamports_spent:,} lamports buy {quote.tokens_out:,} {project.token_symbol} now; you asked for "
+            f"at least {least:,}.",
+            "Nothing was sent. Spend less at a time, or accept a worse price.",
         )
     held = client.tokens(project, key)
     guard = transfer_to_self(key, project.mint, held + least)
@@ -116,6 +116,10 @@ def buy(client: Client, buyer: Keypair, project: Project, lamports: int, bounds:
 def sell(client: Client, seller: Keypair, project: Project, amount: int, bounds: Bounds) -> Trade:
     """Sell tokens back to the curve within the bounds. Raises PriceMoved, and what `Client.execute` raises."""
     key = seller.pubkey()
+    tokens = client.tokens(project, key)
+    if tokens < amount:
+        lack = "there is nothing to sell" if tokens == 0 else f"you cannot sell {amount:,}"
+        raise InsufficientFunds(f"You hold {tokens:,} {project.token_symbol}, so {lack}.")
     step = client.instruction(Sell(project.id, amount), key)
     if not bounds.any:
         done = client.execute([step], seller)
@@ -127,9 +131,9 @@ def sell(client: Client, seller: Keypair, project: Project, amount: int, bounds:
     least = bounds.min_lamports(amount, next_price)
     if quote.lamports_out < least:
         raise PriceMoved(
-            f"{amount:,} {project.token_symbol} bring {quote.lamports_out:,} lamports now, and at least {least:,} "
-            "were asked for.",
-            "Nothing was sent. Sell fewer at once, or accept a worse price.",
+            f"{amount:,} {project.token_symbol} bring {quote.lamports_out:,} lamports now; you asked for at least "
+            f"{least:,}.",
+            "Nothing was sent. Sell fewer at a time, or accept a worse price.",
         )
     floor = max(0, held - client.fee_bound([step], key) + least)
     guard = transfer(TransferParams(from_pubkey=key, to_pubkey=key, lamports=floor))
@@ -144,15 +148,15 @@ def _quoted(client: Client, step: Instruction, payer: Keypair, kind: type[_Event
         if isinstance(event, kind):
             return event
     raise TransactionFailed(
-        f"The simulation gives no event {kind.__name__}.", "This is not the program this client knows."
+        f"The simulation returned no event {kind.__name__}.", "This is not the program that this client supports."
     )
 
 
 def _guarded(send: Callable[[], Landed]) -> Landed:
     """`send`, whose guard is the only step that can lack funds: the trade itself was simulated without it."""
     moved = PriceMoved(
-        "The price moved before the transaction could land: it would have given less than was asked.",
-        "Nothing was traded. Look at the price and try again.",
+        "The price moved before the transaction landed; you would have received less than you asked for.",
+        "Nothing was traded. Check the price and try again.",
     )
     try:
         return send()

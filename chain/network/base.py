@@ -135,7 +135,7 @@ class Network(Protocol):
         """What tells this network from every other."""
 
     def account(self, key: Pubkey) -> Account | None:
-        """The account, or None where there is none."""
+        """The account, or None if there is none."""
 
     def accounts(self, keys: Sequence[Pubkey]) -> list[Account | None]:
         """One entry per key, in order."""
@@ -182,12 +182,12 @@ class Network(Protocol):
     ) -> TransactionReceipt:
         """Wait until it has landed, with `final` until it can no longer vanish.
 
-        Raises TransactionRejected where it failed on chain, TransactionFailed where it is known never to land,
-        NetworkUnreachable where `timeout` seconds left that open.
+        Raises TransactionRejected where it failed on chain, TransactionFailed if it is known never to land,
+        NetworkUnreachable if `timeout` seconds left that open.
         """
 
     def transaction(self, signature: Signature) -> TransactionReceipt | None:
-        """A landed transaction, or None where this network knows of none."""
+        """A landed transaction, or None if this network knows of none."""
 
     def signatures(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Signature]:
         """Transactions that name `address`, newest first; `before` starts below that one."""
@@ -199,10 +199,10 @@ class Network(Protocol):
         """The newest slot that can no longer vanish."""
 
     def airdrop(self, key: Pubkey, lamports: int) -> Signature:
-        """Ask the network's faucet for `lamports`. Raises TransactionFailed where it gives none."""
+        """Ask the network's faucet for `lamports`. Raises TransactionFailed if it gives none."""
 
     def close(self) -> None:
-        """Give up files and sockets; closing twice is harmless."""
+        """Close files and sockets; closing twice is harmless."""
 
 
 def without_key(url: str) -> str:
@@ -233,7 +233,7 @@ def error_json(error: TransactionErrorType) -> object:
 
 
 def program_error_of(error: object) -> int | None:
-    """The custom code in a transaction error, or None where that is not why it failed.
+    """The custom code in a transaction error, or None if that is not why it failed.
 
     `error` is None, a node's JSON or a solders error.
     """
@@ -261,7 +261,7 @@ def error_text(error: object) -> str:
 
 _FUND = "Fund the paying wallet first."
 _CURES = {
-    "BlockhashNotFound": "Sign it again with a fresh blockhash from this network.",
+    "BlockhashNotFound": "Sign it again with a recent blockhash from this network.",
     "AlreadyProcessed": "Look it up by its signature; there is no need to send it again.",
     "AccountNotFound": _FUND,
     "InsufficientFundsForFee": _FUND,

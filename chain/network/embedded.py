@@ -68,7 +68,7 @@ _UPGRADEABLE_LOADER = Pubkey.from_string("BPFLoaderUpgradeab1e111111111111111111
 class EmbeddedNetwork:
     """The network called "embedded". Threads may share one; processes open their own on the same home.
 
-    Raises InvalidData where the file is no ledger of this format, ChainError where the home folder cannot
+    Raises InvalidData if the file is no ledger of this format, ChainError if the home folder cannot
     be written or another process keeps the lock for longer than 30 s. `image` replaces the program's ELF,
     `now` the wall clock (seconds since 1970).
     """
@@ -106,7 +106,7 @@ class EmbeddedNetwork:
     # What the network protocol asks for.
 
     def account(self, key: Pubkey) -> Account | None:
-        """The account, or None where there is none."""
+        """The account, or None if there is none."""
         with self._reading():
             if key == CLOCK_SYSVAR:
                 self._set_clock(self._newest())
@@ -163,12 +163,12 @@ class EmbeddedNetwork:
             return Blockhash(Hash.from_bytes(block.hash), self._height(block.ms) + BLOCKHASH_AGE)
 
     def block_hash(self, slot: int) -> Hash | None:
-        """The hash of the block at `slot` (none is skipped); None where it is still to come."""
+        """The hash of the block at `slot` (none is skipped); None if it is still to come."""
         block = self.block(slot)
         return None if block is None else Hash.from_bytes(block.hash)
 
     def block(self, slot: int) -> LedgerBlock | None:
-        """The block at `slot`, or None where it is still to come."""
+        """The block at `slot`, or None if it is still to come."""
         with self._reading():
             if not 0 <= slot <= self._newest().slot:
                 return None
@@ -254,12 +254,12 @@ class EmbeddedNetwork:
     ) -> TransactionReceipt:
         """The receipt; at once, for `send` returns only when a transaction has landed, and what landed is final.
 
-        Raises TransactionRejected where it failed on chain, TransactionFailed where it never landed.
+        Raises TransactionRejected where it failed on chain, TransactionFailed if it never landed.
         """
         record = self.record(signature)
         if record is None:
             raise TransactionFailed(
-                f"The transaction {signature} is not on the ledger {self.path}.",
+                f"The transaction {signature} is not in the ledger {self.path}.",
                 "Sign it again with a fresh blockhash and send it.",
             )
         if record.error is not None:
@@ -320,7 +320,7 @@ class EmbeddedNetwork:
         """A transfer from the faucet. Raises TransactionFailed outside 1 to 10^15 lamports."""
         if not 0 < lamports <= MAX_AIRDROP:
             raise TransactionFailed(
-                f"The faucet gives 1 to {MAX_AIRDROP} lamports at a time, not {lamports}.", "Ask for less."
+                f"The faucet pays 1 to {MAX_AIRDROP} lamports at a time, not {lamports}.", "Request less."
             )
         with self._writing() as journal:
             faucet = self._ledger.faucet.pubkey()
@@ -331,7 +331,7 @@ class EmbeddedNetwork:
     def warp(self, seconds: int) -> Clock:
         """Move the ledger's time forward for good, for every process; slots pass accordingly."""
         if seconds < 0:
-            raise ChainError(f"Time only goes forward, not by {seconds} s.", "Give a positive number.")
+            raise ChainError(f"Time only moves forward, not by {seconds} s.", "Use a positive number.")
         with self._writing():
             self._ledger.warp(seconds * 1000)
         return self.clock()
@@ -416,7 +416,7 @@ class EmbeddedNetwork:
         wire, message = bytes(tx), tx.message
         if len(wire) > MAX_TRANSACTION:
             raise TransactionFailed(
-                f"The transaction has {len(wire)} bytes; a cluster takes {MAX_TRANSACTION}.",
+                f"The transaction has {len(wire)} bytes; the limit is {MAX_TRANSACTION}.",
                 "Split it into several.",
             )
         if not isinstance(message, Message | MessageV0) or not tx.signatures:

@@ -121,7 +121,7 @@ class LedgerState(NamedTuple):
 class Ledger:
     """The file `ledger.sqlite` in a home folder, made at `now_ms` where there is none. For one thread at a time.
 
-    Raises InvalidData where the file is no ledger of this format, ChainError where the folder cannot be written or
+    Raises InvalidData if the file is no ledger of this format, ChainError if the folder cannot be written or
     another process keeps the lock for longer than 30 s.
     """
 
@@ -148,7 +148,7 @@ class Ledger:
         if tables and version != _FORMAT:
             raise InvalidData(
                 f"{self.path} has ledger format {version}; this version reads format {_FORMAT}.",
-                "Move the file away or give another --home.",
+                "Move the file away, or use another --home.",
             )
         if tables:
             return
@@ -276,8 +276,8 @@ class Ledger:
         """Hold the lock file, waiting up to LOCK_SECONDS; the kernel frees it should this process die."""
         if not lock(self._lock, wait=LOCK_SECONDS, every=0.002):
             raise ChainError(
-                f"Another process has kept {self._lock.name} locked for {LOCK_SECONDS:.0f} s.",
-                f"Find it with `fuser {self._lock.name}` and let it finish or end it.",
+                f"Another process has locked {self._lock.name} for {LOCK_SECONDS:.0f} s.",
+                f"Find it with `fuser {self._lock.name}` and let it finish, or stop it.",
             )
         try:
             yield
@@ -321,13 +321,13 @@ def _in_words(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         raise ChainError(
             f"The ledger {path} cannot be used: {error}.",
-            "Check the disk's space and the file's permissions.",
+            "Check disk space and file permissions.",
         ) from error
     except sqlite3.DatabaseError as error:
-        raise InvalidData(f"{path} is not a ledger: {error}.", "Move the file away or give another --home.") from error
+        raise InvalidData(f"{path} is not a ledger: {error}.", "Move the file away, or use another --home.") from error
     except OSError as error:
         raise ChainError(
-            f"The ledger {path} cannot be used: {error.strerror}.", "Give a --home that you may write to."
+            f"The ledger {path} cannot be used: {error.strerror}.", "Use a --home that you can write to."
         ) from error
 
 

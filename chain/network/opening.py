@@ -24,7 +24,7 @@ def connect(
     """Open "embedded" (the ledger under `home`), or the cluster behind `url`, by default `name` itself.
 
     `is_local` says whether wallets may be made and funded there on their own, by default on this machine.
-    Raises ChainError where there is no http(s) URL. An RPC node is first contacted by the first call.
+    Raises ChainError if there is no http(s) URL. An RPC node is first contacted by the first call.
     """
     program = program_id or PROGRAM_ID
     if name == "embedded":

@@ -1,6 +1,6 @@
 """The one place through which all reads of accounts pass: each account proves that it is the one asked for.
 
-A node is believed on nothing that can be checked. An account of the program must belong to the program, start with
+Nothing a node says is trusted if it can be checked. An account of the program must belong to the program, start with
 its kind's discriminator, decode, and lie at the address that its own ids derive; a project names its own token. A
 mint and a token account must belong to the token program and name the authority, mint and holder asked for.
 """
@@ -43,7 +43,7 @@ _ADDRESSES: Mapping[type, Callable[[Pdas, Any], Pubkey]] = {
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """An account of the program that cannot be read, and why."""
+    """An account of the program that cannot be decoded, and why."""
 
     address: Pubkey
     size: int
@@ -52,14 +52,14 @@ class Malformed:
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[_Kind]):
-    """The accounts of one kind with their addresses, and those that say they are of it but do not decode."""
+    """The accounts of one kind with their addresses, and those marked as this kind that do not decode."""
 
     accounts: tuple[tuple[Pubkey, _Kind], ...]
     malformed: tuple[Malformed, ...]
 
 
 def prove(pdas: Pdas, kind: type[_Kind], address: Pubkey, account: Account) -> _Kind:
-    """What the program keeps at `address`; InvalidData where this is not an account of that kind and address."""
+    """What the program keeps at `address`; InvalidData if this is not an account of that kind and address."""
     if account.owner != pdas.program_id:
         raise InvalidData(
             f"The account {address} belongs to {account.owner}, not to the program {pdas.program_id}.", _DISTRUST
@@ -72,13 +72,13 @@ def prove(pdas: Pdas, kind: type[_Kind], address: Pubkey, account: Account) -> _
         )
     if isinstance(record, Project) and record.mint != pdas.mint(record.id):
         raise InvalidData(
-            f"Project {record.id} names the token {record.mint}, its own is {pdas.mint(record.id)}.", _DISTRUST
+            f"Project {record.id} names the token {record.mint}, but its own is {pdas.mint(record.id)}.", _DISTRUST
         )
     return record
 
 
 def read(network: Network, kind: type[_Kind], address: Pubkey) -> _Kind | None:
-    """An account of the program, or None where there is none; InvalidData where it is another one or malformed."""
+    """An account of the program, or None if there is none; InvalidData if it is another one or malformed."""
     account = network.account(address)
     if account is None or (account.owner == SYSTEM_PROGRAM and not account.data):  # lamports that anybody sent there
         return None
@@ -98,7 +98,7 @@ def read_all(network: Network, kind: type[_Kind], *memcmp: tuple[int, bytes]) ->
 
 
 def read_mint(network: Network, project_id: int) -> Mint | None:
-    """A project's token, or None where it does not exist; InvalidData where the node answers with another one."""
+    """A project's token, or None if it does not exist; InvalidData if the node answers with another one."""
     pdas = Pdas(network.program_id)
     account = network.account(pdas.mint(project_id))
     if account is None:
@@ -110,7 +110,7 @@ def read_mint(network: Network, project_id: int) -> Mint | None:
 
 
 def read_tokens(network: Network, owner: Pubkey, mint: Pubkey) -> TokenAccount | None:
-    """An owner's associated token account, or None where it does not exist; InvalidData where it is another one."""
+    """An owner's associated token account, or None if it does not exist; InvalidData if it is another one."""
     address = associated_token_account(owner, mint)
     account = network.account(address)
     if account is None:

@@ -107,7 +107,7 @@ class RpcNetwork:
         self.program_id = program_id
         self.is_local = self._transport.here if is_local is None else is_local
         self._commitment = _COMMITMENTS[commitment]
-        # Blocks and their transactions are not to be had below "confirmed".
+        # Blocks and their transactions are not available below "confirmed".
         self._settled = _COMMITMENTS["confirmed" if commitment == "processed" else commitment]
         self._reached = _REACHED[commitment]
         self._sleep = sleep
@@ -123,7 +123,7 @@ class RpcNetwork:
         return self._genesis
 
     def account(self, key: Pubkey) -> Account | None:
-        """The account, or None where there is none."""
+        """The account, or None if there is none."""
         return self.accounts([key])[0]
 
     def accounts(self, keys: Sequence[Pubkey]) -> list[Account | None]:
@@ -148,7 +148,7 @@ class RpcNetwork:
         config = RpcProgramAccountsConfig(RpcAccountInfoConfig(encoding=_BASE64, commitment=self._commitment), filters)
         answer = self._transport.call(requests.GetProgramAccounts(program, config), responses.GetProgramAccountsResp)
         found = [(keyed.pubkey, account_of(keyed.account)) for keyed in answer.value]
-        # A node is believed on its filters no more than on anything else.
+        # A node's filters are not trusted either.
         kept = [(key, account) for key, account in found if account.owner == program]
         kept = [(key, account) for key, account in kept if matches(account.data, size, memcmp)]
         return sorted(kept, key=lambda pair: bytes(pair[0]))
@@ -232,7 +232,7 @@ class RpcNetwork:
     def send(self, tx: VersionedTransaction) -> Signature:
         """Submit only. Raises TransactionRejected where the preflight refuses it (nothing was charged).
 
-        Where an answer was lost the node may have taken it: that is no failure, and `confirm` tells.
+        If an answer was lost the node may have taken it: that is not a failure, and `confirm` finds out.
         """
         signature = tx.signatures[0]
         self._sent[signature] = bytes(tx)
@@ -261,9 +261,9 @@ class RpcNetwork:
         """Wait until it has landed at the commitment, with `final` until it can no longer vanish; the same bytes are
         sent again now and then, also where a fork that held them was dropped.
 
-        Raises TransactionRejected where it failed on chain, TransactionFailed where its blockhash has expired
-        without it (it can never land), NetworkUnreachable where `timeout` seconds left that open. A node that
-        gives no answer of use meanwhile is asked again until then.
+        Raises TransactionRejected where it failed on chain, TransactionFailed if its blockhash has expired
+        without it (it can never land), NetworkUnreachable if `timeout` seconds left that open. A node that
+        gives no usable answer meanwhile is asked again until then.
         """
         trouble = ""
         deadline = time.monotonic() + timeout
@@ -282,7 +282,7 @@ class RpcNetwork:
             self._sleep(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
         raise NetworkUnreachable(
             f"After {timeout:.0f} s {self._shown} has not confirmed {signature}, which may still land.{trouble}",
-            "Look that transaction up before sending anything again.",
+            "Look up that transaction before sending anything again.",
         )
 
     def _look(
@@ -316,7 +316,7 @@ class RpcNetwork:
         return receipt, True
 
     def transaction(self, signature: Signature) -> TransactionReceipt | None:
-        """A landed transaction, or None where this node knows of none."""
+        """A landed transaction, or None if this node knows of none."""
         landed = self._landed(signature)
         return landed[0] if landed else None
 
@@ -352,15 +352,15 @@ class RpcNetwork:
         return self._transport.call(request, responses.GetSlotResp).value
 
     def airdrop(self, key: Pubkey, lamports: int) -> Signature:
-        """Ask the cluster's faucet for `lamports`. Raises TransactionFailed where it gives none."""
+        """Ask the cluster's faucet for `lamports`. Raises TransactionFailed if it gives none."""
         try:
             request = requests.RequestAirdrop(key, lamports, RpcRequestAirdropConfig(commitment=self._commitment))
             # Not repeated once sent: a second request is a second airdrop.
             return self._transport.call(request, responses.RequestAirdropResp, repeat=False).value
         except RpcError as error:
             raise TransactionFailed(
-                f"The faucet of {self._shown} gave nothing: {error.problem}",
-                "Ask for less, try later, or use https://faucet.solana.com on devnet.",
+                f"The faucet of {self._shown} paid nothing: {error.problem}",
+                "Request less, try later, or use https://faucet.solana.com on devnet.",
             ) from None
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 Rules: every call ends within its time limit, retries and waits included; a busy or broken connection (429, 5xx,
 dropped, silent) is tried again after a growing, jittered pause, anything else is not; an answer has a bounded size and
-is believed only where it parses as the type asked for. A local node is reached directly, whatever proxy the
+is accepted only if it parses as the type asked for. A local node is reached directly, whatever proxy the
 environment names.
 """
 
@@ -51,7 +51,7 @@ class RpcError(ChainError):
 
 
 class NoAnswer(NetworkUnreachable):
-    """No answer of use; `maybe_done` where the request may have reached the node all the same."""
+    """No usable answer; `maybe_done` if the request may have reached the node anyway."""
 
     maybe_done = True
 
@@ -60,7 +60,7 @@ class Transport:
     """The node behind `url`. Threads may share one; their calls go out one at a time.
 
     `here` is whether `url` is on this machine, `shown` the URL without what may be a key. `call_seconds` bounds one
-    call with its retries; `sleep` does the waits between tries. Raises NetworkUnreachable where the URL is of no use.
+    call with its retries; `sleep` does the waits between tries. Raises NetworkUnreachable if the URL is of no use.
     """
 
     def __init__(self, url: str, *, call_seconds: float, sleep: Callable[[float], None]) -> None:
@@ -71,7 +71,7 @@ class Transport:
         except ValueError:  # a port or an IPv6 address that is none
             usable = False
         if not usable:
-            raise NetworkUnreachable(f"{url} is not a usable URL.", "Give one such as http://127.0.0.1:8899.")
+            raise NetworkUnreachable(f"{url} is not a usable URL.", "Use, for example, http://127.0.0.1:8899.")
         self.shown = without_key(url)
         self.here = parts.hostname in ("127.0.0.1", "::1", "localhost")
         self._call_seconds, self._sleep = call_seconds, sleep
@@ -95,7 +95,7 @@ class Transport:
     def call(self, request: requests.Body, parser: type[T], *, repeat: bool = True) -> T:
         """One request, retried within the time limit while the node is busy or silent.
 
-        Raises RpcError where the node refuses, NetworkUnreachable where no answer of this type comes.
+        Raises RpcError if the node refuses, NetworkUnreachable if no answer of this type comes.
         """
         deadline = time.monotonic() + self._call_seconds
         trouble = "no answer"
@@ -109,7 +109,7 @@ class Transport:
             except RpcError as error:
                 error.doubted = doubt
                 raise
-            except NetworkUnreachable as error:  # asking again cannot mend it, but an earlier try may have been taken
+            except NetworkUnreachable as error:  # asking again cannot help, but an earlier try may have been taken
                 raise NoAnswer(error.problem, error.cure) if doubt else error from None
             except _Busy as busy:
                 trouble = str(busy)
@@ -143,8 +143,8 @@ class Transport:
                     wait = float(after) if after.isdecimal() and len(after) < 4 else 0.0
                     raise _Busy(f"HTTP status {status}", wait, maybe_done=status != 429) from None
                 raise NetworkUnreachable(
-                    f"{self.shown} answers with HTTP status {status}, not as a Solana RPC node.",
-                    "Check the URL, and that it carries the key your provider gave you.",
+                    f"{self.shown} answered with HTTP status {status}, not as a Solana RPC node.",
+                    "Check the URL, and that it includes your provider's key.",
                 ) from None
             refused = isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
             words = "connection refused or impossible" if refused else type(cause).__name__
@@ -184,7 +184,7 @@ class Transport:
 
     def nonsense(self, what: str) -> NoAnswer:
         return NoAnswer(
-            f"{self.shown} does not answer as a Solana RPC node: {what}.",
+            f"{self.shown} is not a Solana RPC node: {what}.",
             "Check the URL, or use another node with --rpc-url URL.",
         )
 

@@ -1,6 +1,6 @@
 """A JSON document from outside as titled sections of rows, for people: generic over fields it does not know.
 
-Nothing in the document is believed: what could steer a terminal or reorder text is taken out, long text is
+Nothing in the document is trusted: what could steer a terminal or reorder text is taken out, long text is
 cut, and depth and number of rows are bounded. Escaping for HTML is for whoever writes HTML.
 """
 

@@ -14,7 +14,7 @@ from common.text import printable
 if TYPE_CHECKING:
     from chain.pages.overview import Meaning
 
-_HIDDEN = ("id", "project_id")  # told before the other fields
+_HIDDEN = ("id", "project_id")  # shown before the other fields
 _SCORES = ("claimed_aggregate_score", "verified_aggregate_score", "new_aggregate_score")
 
 

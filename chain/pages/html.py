@@ -99,7 +99,7 @@ def page(found: Overview) -> bytes:
     name = _text(project.token_name, 64) or "(no name)"
     body = [
         f"<h1>{name} <span>{_text(project.token_symbol, 32)}</span></h1>",
-        f'<p class="soft">Project {project.id}, as the chain had it on {show.when(found.now)} UTC</p>',
+        f'<p class="soft">Project {project.id} on chain at {show.when(found.now)} UTC</p>',
         _unknown(found),
         _figures(found),
         _record(found),
@@ -127,7 +127,7 @@ def _unknown(found: Overview) -> str:
     if found.meaning.convention:
         return ""
     return (
-        '<p class="note">What this project’s scores mean is not known, so they are shown raw. '
+        '<p class="note">The meaning of this project’s scores is unknown, so they are shown raw. '
         f"{_text(found.meaning.problem)}</p>"
     )
 
@@ -163,7 +163,7 @@ def _record(found: Overview) -> str:
     steps, meaning = found.record, found.meaning
     title = f"<h2>Track record<small>{len(steps)} approved</small></h2>"
     if not steps:
-        return f'{title}<p class="soft">Nothing was approved yet: the baseline is the best.</p>'
+        return f'{title}<p class="soft">Nothing has been approved yet; the baseline is the best.</p>'
     rows = []
     for step in reversed(steps):
         entry = step.proposal
@@ -282,7 +282,7 @@ def _proposals(found: Overview) -> str:
 
 def _protocol(found: Overview) -> str:
     if found.meaning.protocol is None:
-        return '<h2>Protocol</h2><p class="soft">The protocol document could not be had.</p>'
+        return '<h2>Protocol</h2><p class="soft">The protocol document is not available.</p>'
     cards = "".join(_section(section) for section in sections(found.meaning.protocol))
     return f'<h2>Protocol</h2><div class="protocol">{cards}</div>'
 

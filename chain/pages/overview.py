@@ -1,8 +1,8 @@
 """A project as its site shows it: figures, track record, proposals by day, protocol.
 
 What a score means is inferred from the baseline metrics artifact and the protocol (`chain.money.score`), never
-assumed: a number in the artifact counts as the baseline metric only where the baseline score on chain is
-exactly that number under a known convention. Where that fails the reason is given and scores are shown raw.
+assumed: a number in the artifact counts as the baseline metric only if the baseline score on chain is exactly
+that number under a known convention. Otherwise the reason is given and scores are shown raw.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _LAST_DAY = 253_402_214_400  # 9999-12-31
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a project's scores mean. `convention` is None, and `problem` says why, where that is not known.
+    """What a project's scores mean. If that is unknown, `convention` is None and `problem` says why.
 
-    `protocol` is the parsed protocol.json with exact decimals, None where it could not be had.
+    `protocol` is the parsed protocol.json with exact decimals, None if it is not available.
     """
 
     metric: str
@@ -90,7 +90,7 @@ class Overview:
 
     @property
     def best(self) -> int:
-        """The best score: the baseline's while nothing was approved."""
+        """The best score: the baseline's until something is approved."""
         project = self.project
         return project.current_best_aggregate_score if self.improved else project.baseline_aggregate_score
 
@@ -167,7 +167,7 @@ def overview(connection: Connection, project_id: int) -> Overview:
 
 
 def meaning(connection: Connection, project: Project) -> Meaning:
-    """What a project's scores mean, from its artifacts; never raises for what they hold or that they are gone."""
+    """What a project's scores mean, from its artifacts; never raises if these are missing or malformed."""
     protocol: Any = None
     try:
         protocol = _fetch(connection, project, project.protocol_irys_id, project.protocol_hash)
@@ -187,7 +187,7 @@ def infer(baseline_score: int, protocol: Any, metrics: bytes) -> tuple[str, scor
         primary = protocol["measurement"]["primaryMetric"]
         name, direction = primary["name"], primary["direction"]
     except (KeyError, TypeError, IndexError):
-        raise InvalidData("The protocol names no primary metric with a direction.") from None
+        raise InvalidData("The protocol has no primary metric with a direction.") from None
     if not isinstance(name, str) or direction not in ("minimize", "maximize"):
         raise InvalidData("The protocol's primary metric has no usable name and direction.")
     value = baseline.read(metrics, name).metric
@@ -226,11 +226,11 @@ def _fetch(connection: Connection, project: Project, item_id: bytes, digest: byt
 
 
 def parse_json(data: bytes) -> Any:
-    """A JSON document with exact decimals; InvalidData where it is none."""
+    """A JSON document with exact decimals; InvalidData unless it is one."""
     try:
         document = json.loads(data, parse_float=Decimal, parse_constant=_no_number)
     except (ValueError, RecursionError, ArithmeticError):
-        raise InvalidData("An artifact that should be JSON is not.") from None
+        raise InvalidData("An artifact is not valid JSON.") from None
     level = [document]
     for _ in range(_DOCUMENT_DEPTH):
         level = [
@@ -240,7 +240,7 @@ def parse_json(data: bytes) -> Any:
             for inner in (outer.values() if isinstance(outer, dict) else outer)
         ]
     if level:
-        raise InvalidData(f"An artifact's JSON is nested more than {_DOCUMENT_DEPTH} deep.")
+        raise InvalidData(f"An artifact's JSON is nested more than {_DOCUMENT_DEPTH} levels deep.")
     return document
 
 

@@ -33,7 +33,7 @@ def fields_text(record: Any) -> str:
 
 
 def projects(found: Sequence[Project], malformed: Sequence[Malformed] = ()) -> str:
-    """A line per project, and one per account that should be a project and cannot be read."""
+    """A line per project, and one per account that should be a project but cannot be decoded."""
     if not found and not malformed:
         return "no projects"
     head = f"{'id':>4}  {'symbol':<10} {'baseline':>14} {'best':>14} {'rewards':>8}  name"
@@ -46,7 +46,7 @@ def projects(found: Sequence[Project], malformed: Sequence[Malformed] = ()) -> s
 
 
 def proposals(found: Sequence[Proposal], malformed: Sequence[Malformed] = ()) -> str:
-    """A line per proposal, and one per account that should be a proposal and cannot be read."""
+    """A line per proposal, and one per account that should be a proposal but cannot be decoded."""
     if not found and not malformed:
         return "no proposals"
     head = f"{'id':>4}  {'status':<10} {'claimed':>14} {'verified':>14} {'stake':>6}  {'submitted':<16}  miner"
@@ -59,7 +59,7 @@ def proposals(found: Sequence[Proposal], malformed: Sequence[Malformed] = ()) ->
 
 
 def when(seconds: int) -> str:
-    """Unix seconds as a short UTC date; the number itself where no calendar reaches."""
+    """Unix seconds as a short UTC date; the number itself if it is out of range."""
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
     except (ValueError, OverflowError, OSError):
@@ -67,7 +67,7 @@ def when(seconds: int) -> str:
 
 
 def malformed_line(entry: Malformed) -> str:
-    """An account that cannot be read, as one line."""
+    """An account that cannot be decoded, as one line."""
     return f"   ?  malformed account {entry.address} of {entry.size} bytes: {printable(entry.problem, 200)}"
 
 

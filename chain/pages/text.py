@@ -1,4 +1,4 @@
-"""A project's overview for a terminal: plain lines, nothing in them that steers it."""
+"""A project's overview for a terminal: plain lines, safe to print."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ GLYPHS = {
     ProposalStatus.EXPIRED: "·",
 }
 RECENT = 30  # proposals listed
+SCORES = {"negated": "−{}", "reflected": "2 × baseline − {}", "plain": "{}"}  # of each convention, per 10⁻⁶
 _HEIGHT = 6  # rows of the bar chart
 _NAME = 32  # columns of a field's name
 
@@ -53,10 +54,10 @@ def _figures(found: Overview) -> list[str]:
         row(f"best {meaning.metric}", meaning.text(found.best))
         row("delta", f"{meaning.convention.gain_percent(found.best):+.2f} %")
         row("raw gain", f"{meaning.convention.gain(found.best):.6f}")
-        row("score convention", meaning.convention.kind)
+        row("on-chain score", f"{SCORES[meaning.convention.kind].format(meaning.metric)} (higher is better)")
     else:
         row("scores", f"baseline {project.baseline_aggregate_score:,}, best {found.best:,}")
-        row("", f"shown raw, for what they mean is not known: {meaning.problem}")
+        row("", f"shown raw, because their meaning is unknown: {meaning.problem}")
     row("best miner", str(project.current_best_miner) if found.improved else "none yet")
     row("next price", f"{found.next_price / LAMPORTS_PER_SOL:.6f} SOL")
     row("supply", f"{found.supply:,}")
@@ -120,7 +121,7 @@ def bars(days: Sequence[Day], height: int = _HEIGHT) -> list[str]:
 
 
 def _column(day: Day, unit: int) -> str:
-    """The day's cells from the bottom; a day with proposals has one at least."""
+    """The day's cells from the bottom; a day with proposals has at least one."""
     cells = -(-day.total // unit)
     stack = "".join(glyph * day.counts[status] for status, glyph in GLYPHS.items())
     return "".join(stack[min(len(stack) - 1, cell * unit + unit // 2)] for cell in range(cells))
@@ -136,7 +137,7 @@ def _proposals(found: Overview) -> list[str]:
 
 def _protocol(found: Overview, width: int) -> list[str]:
     if found.meaning.protocol is None:
-        return ["", f"protocol: not to be had. {found.meaning.problem}"]
+        return ["", f"protocol: not available. {found.meaning.problem}"]
     lines = ["", "protocol"]
     for section in sections(found.meaning.protocol):
         lines += ["", f"  {section.title}", *_section(section, width)]

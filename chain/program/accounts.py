@@ -139,12 +139,12 @@ def discriminator_of(kind: type) -> bytes:
 
 
 def offset_of(kind: type, field: str) -> int:
-    """Where a field starts in an account's data, for a memcmp filter; ValueError where that varies."""
+    """Where a field starts in an account's data, for a memcmp filter; ValueError if that varies."""
     return 8 + codec.offset(kind, field)
 
 
 def decode_account(kind: type[_Record], data: bytes) -> _Record:
-    """An account of a kind; InvalidData where it is of another kind or malformed.
+    """An account of a kind; InvalidData if it is of another kind or malformed.
 
     Bytes after the content are ignored, as by Anchor. Who owns the account is for the caller to check.
     """

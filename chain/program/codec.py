@@ -35,7 +35,7 @@ class _Type(NamedTuple):
 
     read: Callable[[bytes, int], tuple[Any, int]]
     write: Callable[[Any], bytes]
-    size: int | None  # bytes; None where it varies
+    size: int | None  # bytes; None if it varies
 
 
 def _number(code: str) -> _Type:
@@ -131,7 +131,7 @@ _TYPES: dict[Any, _Type] = {
 
 
 def pack_u64(value: int) -> bytes:
-    """A u64's eight bytes; InvalidData where it does not fit."""
+    """A u64's eight bytes; InvalidData if it does not fit."""
     return bytes(_TYPES[U64].write(value))
 
 
@@ -156,12 +156,12 @@ def _fields(kind: Any) -> tuple[tuple[str, _Type], ...]:
 
 
 def encode(record: Any) -> bytes:
-    """The Borsh bytes of a dataclass instance, fields in order; InvalidData where a value does not fit."""
+    """The Borsh bytes of a dataclass instance, fields in order; InvalidData if a value does not fit."""
     return b"".join(form.write(getattr(record, name)) for name, form in _fields(type(record)))
 
 
 def decode(kind: type[_Record], data: bytes, at: int = 0) -> tuple[_Record, int]:
-    """A record from `data` at offset `at`, and the offset after it; InvalidData where it does not parse."""
+    """A record from `data` at offset `at`, and the offset after it; InvalidData if it does not parse."""
     values = {}
     for name, form in _fields(kind):
         values[name], at = form.read(data, at)
@@ -169,7 +169,7 @@ def decode(kind: type[_Record], data: bytes, at: int = 0) -> tuple[_Record, int]
 
 
 def offset(kind: type, name: str) -> int:
-    """Where a field starts within a record; ValueError where a string before it leaves that open."""
+    """Where a field starts within a record; ValueError if a string before it leaves that open."""
     at = 0
     for field, form in _fields(kind):
         if field == name:

@@ -257,7 +257,7 @@ def encode_event(event: Event) -> bytes:
 
 
 def decode_event(data: bytes) -> Event | None:
-    """An event from its bytes; None for a kind this client does not know, InvalidData where it is malformed."""
+    """An event from its bytes; None for a kind this client does not know, InvalidData if it is malformed."""
     kind = _EVENT_KINDS.get(data[:8])
     if kind is None:
         return None

@@ -57,7 +57,7 @@ class InstructionKind:
         return discriminator("global", self.name)
 
     def index(self, account: str) -> int:
-        """Where an account stands in the list; ValueError where it does not."""
+        """Where an account stands in the list; ValueError if it does not."""
         return [slot.name for slot in self.accounts].index(account)
 
 
@@ -254,7 +254,7 @@ def instruction_of(
     """The instruction that `args` declares, signed by `signer`, with its accounts in order.
 
     The ids are taken from the arguments where those have them. `people` are the owners of further token accounts
-    ("miner", "reward_recipient"). TypeError where an id or one of these is lacking, InvalidData where an argument
+    ("miner", "reward_recipient"). TypeError if an id or one of these is lacking, InvalidData if an argument
     does not fit.
     """
     kind, pdas = INSTRUCTIONS[type(args)], Pdas(program_id)

@@ -76,7 +76,7 @@ class _Object:
 
 
 def link(object: bytes, version: Version) -> bytes:
-    """The loadable ELF of a relocatable BPF object for SBPF `version`; LinkError where there can be none."""
+    """The loadable ELF of a relocatable BPF object for SBPF `version`; LinkError if there can be none."""
     try:
         program = _Program(_read(object))
     except (struct.error, IndexError, ValueError, UnicodeDecodeError) as error:

@@ -18,7 +18,7 @@ from chain.program.addresses import (
 
 
 def decode_mint(data: bytes) -> Mint:
-    """A mint account's data; InvalidData where it is none."""
+    """A mint account's data; InvalidData unless it is one."""
     try:
         return Mint.from_bytes(data)
     except ValueError as error:
@@ -26,7 +26,7 @@ def decode_mint(data: bytes) -> Mint:
 
 
 def decode_token_account(data: bytes) -> TokenAccount:
-    """A token account's data; InvalidData where it is none."""
+    """A token account's data; InvalidData unless it is one."""
     try:
         return TokenAccount.from_bytes(data)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""A project's artifacts on Irys: fetched and verified, or published. Plain bytes; what they mean is not known here."""
+"""A project's artifacts on Irys: fetched and verified, or published. Plain bytes, not interpreted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from chain.program.instructions import CreateProject
 
 @dataclass(frozen=True, slots=True)
 class ProjectArtifacts:
-    """The bytes that a project's hashes on chain stand for; `best_code` is None while nothing was approved."""
+    """The bytes that a project's hashes on chain stand for; `best_code` is None until something is approved."""
 
     protocol: bytes
     snapshot: bytes
@@ -49,7 +49,7 @@ def fetch_project(connection: Connection, project: Project) -> ProjectArtifacts:
 
 
 def fetch_best_code(connection: Connection, project: Project) -> bytes | None:
-    """The archive of the best approved code; None while nothing was approved."""
+    """The archive of the best approved code; None until something is approved."""
     if not any(project.current_best_code_hash):
         return None
     return connection.fetch(

@@ -1,7 +1,7 @@
-"""A new project's artifacts, out of a repository and its protocol.json.
+"""A new project's artifacts, from a repository and its protocol.json.
 
 The snapshot is what `git archive` packs of a commit, so uncommitted changes are refused. The benchmark and the
-baseline metrics are documents of the form that `trainer.project.task` reads; they are made here from plain values where
+baseline metrics are documents of the form that `trainer.project.task` reads; they are made here from plain values if
 no files are given.
 """
 
@@ -41,27 +41,27 @@ def read(path: Path, limit: int = MAX_DOCUMENT) -> bytes:
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
-        raise InvalidData(f"{path} cannot be read: {error.strerror}.", "Name another file.") from None
+        raise InvalidData(f"Cannot read {path}: {error.strerror}.", "Choose another file.") from None
     if not 0 < len(data) <= limit:
-        raise InvalidData(f"{path} is empty or has over {limit:,} bytes.", "Name another file.")
+        raise InvalidData(f"{path} is empty or larger than {limit:,} bytes.", "Choose another file.")
     return data
 
 
 def snapshot(repository: Path, revision: str = "HEAD") -> bytes:
-    """The tree of a commit as a tar. Raises ChainError where the folder is no clean git repository."""
+    """The tree of a commit as a tar. Raises ChainError if the folder is not a clean git repository."""
     changed = _git(repository, "status", "--porcelain", "--", ".").decode(errors="replace").splitlines()
     if changed:
         raise ChainError(
-            f"{repository} has changes that are in no commit, such as {changed[0][3:60]!r}.",
-            "Commit or remove them; a snapshot is what a commit holds.",
+            f"{repository} has uncommitted changes, for example {changed[0][3:60]!r}.",
+            "Commit or discard them; a snapshot is made from a commit.",
         )
     if revision.startswith("-"):
-        raise ChainError(f"{revision!r} is not a git revision.", "Name a commit, a branch or a tag.")
+        raise ChainError(f"{revision!r} is not a git revision.", "Give a commit, a branch or a tag.")
     data = _git(repository, "archive", "--format=tar", revision)
     if len(data) > MAX_SNAPSHOT:
         raise ChainError(
-            f"The snapshot of {repository} has {len(data):,} bytes, at most {MAX_SNAPSHOT:,} are accepted.",
-            "Take large files out of the commit.",
+            f"The snapshot of {repository} has {len(data):,} bytes; the limit is {MAX_SNAPSHOT:,}.",
+            "Remove large files from the commit.",
         )
     return data
 
@@ -74,15 +74,15 @@ def _git(repository: Path, *arguments: str) -> bytes:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ChainError(f"git cannot pack {repository}: {error}.", "Install git, or give --snapshot.") from None
     if done.returncode:
-        words = done.stderr.decode(errors="replace").strip().splitlines() or ["it says nothing"]
+        words = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
         raise ChainError(
-            f"git refuses {repository}: {words[-1][:200].rstrip('.')}.", "Name a git repository with a commit."
+            f"git failed in {repository}: {words[-1][:200].rstrip('.')}.", "Give a git repository with a commit."
         )
     return done.stdout
 
 
 def measured(protocol: bytes) -> Measured:
-    """What is needed of a protocol.json here. Raises InvalidData where it does not say."""
+    """The fields of protocol.json needed here. Raises InvalidData if they are missing."""
     try:
         document = json.loads(protocol)
         primary, bundle_id = document["measurement"]["primaryMetric"], document["meta"]["protocolBundleId"]
@@ -93,7 +93,7 @@ def measured(protocol: bytes) -> Measured:
             raise ValueError(f"the direction is {direction!r}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidData(
-            f"The protocol does not say what is measured: {error!r}.",
+            f"The protocol does not define the measurement: {error!r}.",
             "It needs meta.protocolBundleId and measurement.primaryMetric with name and direction.",
         ) from None
     return Measured(bundle_id, name, direction == "minimize")
@@ -103,8 +103,8 @@ def benchmark(what: Measured, data_snapshot: str, data_arguments: Sequence[str])
     """The benchmark artifact: `data_snapshot` is the 64 hex digits that the harness gives its data."""
     if not re.fullmatch(r"[0-9a-f]{64}", data_snapshot):
         raise InvalidData(
-            f"A data snapshot id is 64 hex digits, not {data_snapshot[:80]!r}.",
-            f"`{shown('python -m trainer.running.dataset FOLDER')}` prints that of prepared data.",
+            f"{data_snapshot[:80]!r} is not a data snapshot ID: 64 hex digits.",
+            f"`{shown('python -m trainer.running.dataset FOLDER')}` prints the ID of prepared data.",
         )
     return _document(
         {
@@ -122,7 +122,7 @@ def metrics(what: Measured, baseline: Decimal, data_snapshot: str) -> bytes:
     score.scale(baseline)
     value = float(baseline)
     if Decimal(repr(value)) != baseline or score.scale(baseline) != baseline * score.SCALE:
-        raise InvalidData(f"{baseline} has more than six decimals.", "Round it; scores hold six.")
+        raise InvalidData(f"{baseline} has more than six decimals.", "Round it to six decimals.")
     return artifact.dump(what.metric, [value], hardware={}, data_snapshot=data_snapshot)
 
 

@@ -1,4 +1,4 @@
-"""The encrypted form of a key: a small JSON document that is of no use without its passphrase.
+"""The encrypted form of a key: a small JSON document that is useless without its passphrase.
 
     {"format": "openresearch-keystore", "version": 1, "address": "<base58 public key>",
      "kdf": {"name": "scrypt", "n": 131072, "r": 8, "p": 1, "salt": "<64 hex digits>"},
@@ -66,7 +66,7 @@ class Keystore:
     ciphertext: bytes
 
     def unlock(self, passphrase: bytes | bytearray, origin: str = "") -> Keypair:
-        """The key. ChainError where the passphrase (`origin` says from where) is another, or the document was altered.
+        """The key. ChainError if the passphrase (`origin` says from where) is another, or the document was altered.
 
         Takes as much time and memory as the parameters say: 0.3 s and 128 MiB as written.
         """
@@ -79,12 +79,12 @@ class Keystore:
             except InvalidTag:
                 raise ChainError(
                     f"The passphrase{origin} does not open the wallet {self.address}, or its file was altered.",
-                    "Give the right one, or take the file from your backup.",
+                    "Use the right passphrase, or restore the file from a backup.",
                 ) from None
         with wiped(secret):
             keypair = Keypair.from_seed(secret)
         if keypair.pubkey() != self.address:
-            raise InvalidData(f"The wallet file of {self.address} holds another key.", "Take it from your backup.")
+            raise InvalidData(f"The wallet file of {self.address} holds another key.", "Restore it from a backup.")
         return keypair
 
     def dump(self) -> bytes:
@@ -161,7 +161,7 @@ def wiped(secret: bytearray) -> Iterator[bytearray]:
 
 @contextmanager
 def _derived(passphrase: bytes | bytearray, salt: bytes, parameters: Parameters) -> Iterator[bytearray]:
-    """scrypt's output, wiped at the end of the block. ChainError where the memory is not there."""
+    """scrypt's output, wiped at the end of the block. ChainError if the memory is not there."""
     from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
     with wiped(bytearray(32)) as key:
@@ -170,7 +170,7 @@ def _derived(passphrase: bytes | bytearray, salt: bytes, parameters: Parameters)
             key[:] = kdf.derive(passphrase)
         except MemoryError:
             raise ChainError(
-                f"To open the wallet takes {128 * parameters.n * parameters.r >> 20} MiB of memory.", "Free some."
+                f"Opening the wallet needs {128 * parameters.n * parameters.r >> 20} MiB of memory.", "Free some."
             ) from None
         yield key
 

@@ -38,7 +38,7 @@ _SERVICE: Final = "openresearch-wallet"  # the keychain's entries, one per addre
 class Source:
     """The file if one is named; else the keychain where it has an entry, else a person where there is one to ask.
 
-    `ask` takes a question and whether the answer is to be typed twice, and returns what was typed; None where nobody
+    `ask` takes a question and whether the answer is to be typed twice, and returns what was typed; None if nobody
     can answer.
     """
 
@@ -46,7 +46,7 @@ class Source:
     ask: Callable[[str, bool], str] | None = None
 
     def unlock(self, store: Keystore) -> Keypair:
-        """Open a keystore. ChainError where no passphrase is to be had, or it is another."""
+        """Open a keystore. ChainError for a missing or wrong passphrase."""
         passphrase, origin = self.find(store.address)
         with wiped(passphrase):
             return store.unlock(passphrase, origin)
@@ -61,8 +61,8 @@ class Source:
             raise _unanswered(f"An encrypted wallet needs a passphrase for {what}")
         if len(found.decode()) < MIN_LENGTH:
             raise ChainError(
-                f"A passphrase has at least {MIN_LENGTH} characters, this one has {len(found.decode())}.",
-                "Take several words at random.",
+                f"The passphrase has {len(found.decode())} characters; it needs at least {MIN_LENGTH}.",
+                "Use several random words.",
             )
         return found
 
@@ -77,14 +77,14 @@ class Source:
         if self.file is not None:
             return read_file(self.file), f" in {self.file}"
         if self.ask is None:
-            raise _unanswered(f"The wallet {address} is encrypted, and there is no passphrase for it")
+            raise _unanswered(f"The wallet {address} is encrypted, and no passphrase was given")
         return _typed(self.ask(f"Passphrase of the wallet {address}", False)), ""
 
 
 def read_file(path: Path) -> bytearray:
     """The passphrase in a file: UTF-8 without its last line's end.
 
-    Raises NotFound, or InvalidData where it is no private regular file, empty, too long or more than one line.
+    Raises NotFound, or InvalidData if it is no private regular file, empty, too long or more than one line.
     """
     try:
         # Not blocking: a pipe without a writer would wait for ever.
@@ -93,12 +93,14 @@ def read_file(path: Path) -> bytearray:
             raw = bytearray(_MAX_BYTES + 2)
             length = file.readinto(raw) if stat.S_ISREG(info.st_mode) else 0
     except FileNotFoundError:
-        raise NotFound(f"There is no passphrase file {path}.", "Name a file that holds the passphrase.") from None
+        raise NotFound(f"There is no passphrase file {path}.", "Choose a file that contains the passphrase.") from None
     except OSError as error:
-        raise InvalidData(f"The passphrase file {path} cannot be read: {error.strerror}.", "Make it yours.") from None
+        raise InvalidData(
+            f"Cannot read the passphrase file {path}: {error.strerror}.", "Check its owner and mode."
+        ) from None
     if info.st_mode & 0o077:
         raise InvalidData(
-            f"The passphrase file {path} has mode {stat.S_IMODE(info.st_mode):04o}: others may use it.",
+            f"The passphrase file {path} has mode {stat.S_IMODE(info.st_mode):04o}: others can read it.",
             f"Run `chmod 600 {path}`, and choose another passphrase if others had access.",
         )
     with wiped(raw):
@@ -106,14 +108,14 @@ def read_file(path: Path) -> bytearray:
         line = raw[: length - ending]
     if not line or len(line) > _MAX_BYTES or b"\n" in line or (found := _normalized(line)) is None:
         raise InvalidData(
-            f"The passphrase file {path} should hold one line of UTF-8, at most {_MAX_BYTES} bytes, and does not.",
-            "Write the passphrase, and nothing else, into it.",
+            f"The passphrase file {path} must contain one line of UTF-8, at most {_MAX_BYTES} bytes.",
+            "Write only the passphrase into it.",
         )
     return found
 
 
 def recall(address: Pubkey) -> bytearray | None:
-    """The keychain's passphrase of a wallet; None where it has none, or there is no keychain."""
+    """The keychain's passphrase of a wallet; None if it has none, or there is no keychain."""
     try:
         import keyring
 
@@ -135,11 +137,11 @@ def need_keychain() -> None:
     except Exception as error:
         raise ChainError(f"The OS keychain cannot be used: {type(error).__name__}.", cure) from None
     if priority < 1:  # keyring's own mark of backends that it does not recommend: none at all, or plain text
-        raise ChainError(f"There is no OS keychain that protects a passphrase here (found {backend.name}).", cure)
+        raise ChainError(f"No secure OS keychain is available (found {backend.name}).", cure)
 
 
 def remember(address: Pubkey, passphrase: bytes | bytearray) -> None:
-    """Put a wallet's passphrase into the keychain. ChainError where there is none, or it refuses."""
+    """Put a wallet's passphrase into the keychain. ChainError if there is none, or it refuses."""
     need_keychain()
     import keyring
 
@@ -148,15 +150,15 @@ def remember(address: Pubkey, passphrase: bytes | bytearray) -> None:
         kept = keyring.get_password(_SERVICE, str(address)) == passphrase.decode()
     except Exception as error:
         raise ChainError(
-            f"The OS keychain did not take the passphrase: {type(error).__name__}.",
+            f"The OS keychain did not store the passphrase: {type(error).__name__}.",
             "Unlock the keychain and try again.",
         ) from None
     if not kept:
-        raise ChainError("The OS keychain does not give back what it was given.", "Use --passphrase-file instead.")
+        raise ChainError("The OS keychain does not return what was stored.", "Use --passphrase-file instead.")
 
 
 def forget(address: Pubkey) -> bool:
-    """Take a wallet's passphrase out of the keychain; whether there was one. ChainError where that fails."""
+    """Remove a wallet's passphrase from the keychain; whether there was one. ChainError if that fails."""
     need_keychain()
     import keyring
 
@@ -176,7 +178,7 @@ def _typed(answer: str) -> bytearray:
 
 
 def _normalized(line: bytearray) -> bytearray | None:
-    """One spelling of what keyboards and editors write in several ways; None where it is not UTF-8."""
+    """One normal form of what keyboards and editors write in several ways; None if it is not UTF-8."""
     if line.isascii():
         return line
     try:
@@ -188,5 +190,5 @@ def _normalized(line: bytearray) -> bytearray | None:
 def _unanswered(problem: str) -> ChainError:
     return ChainError(
         f"{problem}: no --passphrase-file, no entry in the OS keychain, no terminal to ask on.",
-        "Give --passphrase-file FILE, or run `chain wallet unlock NAME` once.",
+        "Use --passphrase-file FILE, or run `chain wallet unlock NAME` once.",
     )

@@ -37,11 +37,11 @@ def folder(home: Path) -> Path:
 
 
 def path_of(home: Path, name: str) -> Path:
-    """The file of the wallet called `name`. Raises ChainError where that is not a plain name."""
+    """The file of the wallet called `name`. Raises ChainError unless it is a plain name."""
     if not _NAME.fullmatch(name):
         raise ChainError(
-            f"A wallet's name is up to 64 letters, digits, '.', '_' or '-', not {name!r}.",
-            "Choose such a name, or give the path of a keypair file.",
+            f"{name!r} is not a wallet name: up to 64 letters, digits, '.', '_' or '-'.",
+            "Choose another name, or give the path of a keypair file.",
         )
     return folder(home) / f"{name}.json"
 
@@ -54,7 +54,7 @@ def names(home: Path) -> list[str]:
 def load(path: Path, source: Source = KEYCHAIN) -> Keypair:
     """Read a keypair file, plain or encrypted; `source` gives the passphrase.
 
-    Raises NotFound, InvalidData where it is unreadable, open to others or not a keypair, and ChainError where
+    Raises NotFound, InvalidData if it is unreadable, open to others or not a keypair, and ChainError where
     an encrypted one is not opened.
     """
     found = _read(path)
@@ -65,7 +65,7 @@ def load(path: Path, source: Source = KEYCHAIN) -> Keypair:
 
 @dataclass(frozen=True, slots=True)
 class WalletSummary:
-    """What a wallet file says without its passphrase; of an encrypted one the address is not proven by it."""
+    """What a wallet file says without its passphrase; the address of an encrypted one is not proven by it."""
 
     address: Pubkey
     encrypted: bool
@@ -90,7 +90,7 @@ def look(path: Path) -> WalletSummary:
 def save(path: Path, keypair: Keypair, secret: bytes | bytearray | None = None) -> None:
     """Write a new file with mode 0600, whole or not at all; encrypted where `secret`, a passphrase, is given.
 
-    Raises ChainError where `path` exists.
+    Raises ChainError if `path` exists.
     """
     part = _part(path, keypair, secret)
     try:
@@ -108,19 +108,19 @@ def encrypt(path: Path, secret: bytes | bytearray) -> Pubkey:
 
     Killed at any moment, this leaves one form or the other, whole. The plain bytes are then overwritten, where
     no other name leads to them; that does not reach backups, snapshots or what a flash disk has moved away.
-    Raises as `load`, and ChainError where the file is encrypted already.
+    Raises as `load`, and ChainError if the file is already encrypted.
     """
     keypair = _read(path)
     if not isinstance(keypair, Keypair):
-        raise ChainError(f"The wallet file {path} is encrypted already.")
+        raise ChainError(f"The wallet file {path} is already encrypted.")
     if path.is_symlink():
-        raise ChainError(f"The wallet file {path} is a link, and would stay plain elsewhere.", "Name the file itself.")
+        raise ChainError(f"The wallet file {path} is a link; its target would stay plain.", "Give the file itself.")
     with open(path, "r+b", buffering=0) as plain:
         part = _part(path, keypair, secret)
         try:
             again = _read(part)
             if isinstance(again, Keypair) or again.unlock(secret) != keypair:
-                raise ChainError(f"The encrypted file for {path} does not read back.", "The plain one is untouched.")
+                raise ChainError(f"The encrypted file for {path} cannot be read back.", "The plain file is unchanged.")
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
@@ -133,7 +133,7 @@ def encrypt(path: Path, secret: bytes | bytearray) -> Pubkey:
 
 
 def new(home: Path, name: str, secret: bytes | bytearray | None = None) -> Keypair:
-    """Make the wallet `name`, encrypted where a passphrase is given. Raises ChainError where it exists."""
+    """Make the wallet `name`, encrypted where a passphrase is given. Raises ChainError if it exists."""
     keypair = Keypair()
     save(path_of(home, name), keypair, secret)
     return keypair
@@ -174,12 +174,10 @@ def _read(path: Path) -> Keypair | keystore.Keystore:
         raw, mode = read_regular(path, _MAX_FILE + 1)
     except FileNotFoundError:
         raise NotFound(
-            f"There is no wallet file {path}.", "Make one with `chain wallet new`, or name another."
+            f"There is no wallet file {path}.", "Create one with `chain wallet new`, or choose another."
         ) from None
     except OSError as error:
-        raise InvalidData(
-            f"The wallet file {path} cannot be read: {error.strerror}.", "Make it readable by you."
-        ) from None
+        raise InvalidData(f"Cannot read the wallet file {path}: {error.strerror}.", "Check its permissions.") from None
     if mode & 0o077:
         raise InvalidData(
             f"The wallet file {path} has mode {stat.S_IMODE(mode):04o}: others may use it.",
@@ -189,13 +187,13 @@ def _read(path: Path) -> Keypair | keystore.Keystore:
     if keystore.looks_encrypted(raw):
         if (found := keystore.parse(raw)) is None:
             raise InvalidData(
-                f"The wallet file {path} is not a keystore that this version reads.",
-                "Name a file that `chain wallet new --encrypted` wrote.",
+                f"The wallet file {path} is not a keystore that this version can read.",
+                "Use a file written by `chain wallet new --encrypted`.",
             )
     elif (found := _parse(raw)) is None:
         raise InvalidData(
-            f"The wallet file {path} is not a Solana keypair: a JSON list of 64 bytes was expected.",
-            "Name a file that `chain wallet new` or `solana-keygen new` wrote.",
+            f"The wallet file {path} is not a Solana keypair (a JSON list of 64 bytes).",
+            "Use a file written by `chain wallet new` or `solana-keygen new`.",
         )
     return found
 
@@ -209,7 +207,7 @@ def _part(path: Path, keypair: Keypair, secret: bytes | bytearray | None) -> Pat
 
 
 def _flush(folder: Path) -> None:
-    """See to it that the names in a folder are on disk."""
+    """Flush the names in a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):  # some file systems cannot

@@ -176,7 +176,7 @@ def _network(found: SessionFolder, given: str | None) -> str:
 
 
 def _open(home: Path, network: str, irys: str | None) -> Connection:
-    """A connection to look through; ChainError where it would have to make an embedded ledger first."""
+    """A connection to look through; ChainError if it would have to make an embedded ledger first."""
     from chain.errors import ChainError
 
     if network == "embedded" and not (home / "ledger.sqlite").exists():

@@ -92,7 +92,7 @@ class SessionContext:
         return bundle.overlay(self.task.files, changed, self.task.protocol.surface)
 
     def require_confined(self) -> None:
-        """EnvironmentNotReady where other people's code would run here without a sandbox and without leave."""
+        """EnvironmentNotReady if other people's code would run here without a sandbox and without leave."""
         if self.bench.measurer is not None or self.unconfined:
             return
         others = foreign.authors(

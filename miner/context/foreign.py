@@ -29,7 +29,7 @@ def authors(
 
 
 def require_confined(others: Sequence[str], why_not: str) -> None:
-    """EnvironmentNotReady where somebody else's code would run with the user's own rights, for want of a sandbox."""
+    """EnvironmentNotReady if somebody else's code would run with the user's own rights, for want of a sandbox."""
     if others:
         raise EnvironmentNotReady(
             f"This session would run code by {', '.join(others[:3])} with your own rights: "

@@ -1,6 +1,6 @@
 """When a session ends: the owner's limits, else those of the project's protocol. Pure.
 
-A flag given by the owner wins over the protocol's `miningLoop`; what neither says is no limit. The protocol's
+A flag given by the owner overrides the protocol's `miningLoop`; without either there is no limit. The protocol's
 limits are of a session, so they count what earlier lives of the same session did; flags count this life only,
 except for money, which is counted over the whole session.
 """
@@ -14,7 +14,7 @@ from trainer.project.protocol import MiningLoop
 
 @dataclass(frozen=True, slots=True)
 class Goals:
-    """When to stop and what to risk. None is no limit; `submissions` 0 mines on for ever.
+    """When to stop and what to risk. None is no limit; `submissions` 0 never stops mining.
 
     stagnation: trials in a row without a kept one. max_spend in lamports, stake and max_stake in tokens.
     min_confidence: how sure the confirming test must be that the code beats the chain's best before it is staked on.
@@ -76,11 +76,9 @@ def affordable(goals: Goals, *, spent: int, staked: int, cost: int) -> str:
     """Why the next stake may not be made, in words; "" where it may. `cost` is in lamports, `spent` (lamports) and
     `staked` (tokens) are the whole session's."""
     if goals.max_stake is not None and staked + goals.stake > goals.max_stake:
-        return f"{staked} tokens are staked already, and --max-stake allows {goals.max_stake}"
+        return f"{staked} tokens are already staked; --max-stake allows {goals.max_stake}"
     if goals.max_spend is not None and spent + cost > goals.max_spend:
-        return (
-            f"{spent:,} lamports are spent, this would cost {cost:,} more, and --max-spend allows {goals.max_spend:,}"
-        )
+        return f"{spent:,} lamports are spent, this would cost {cost:,} more; --max-spend allows {goals.max_spend:,}"
     return ""
 
 

@@ -33,7 +33,7 @@ class Executing:
             cluster.load()
             if "://" in self.ray_address:
                 raise TrainerError(
-                    f"--ray-address {self.ray_address!r} is not an address.", "Give HOST:PORT of the cluster's head."
+                    f"--ray-address {self.ray_address!r} is not an address.", "Use HOST:PORT of the cluster's head."
                 )
 
     def cluster(

@@ -1,9 +1,9 @@
 """The machines of a Ray cluster: one worker on each, for itself, and at most one trial at a time on it.
 
-Ray is an optional dependency and is imported here only. It is told to send nothing of this process along: no working
+Ray is an optional dependency and is imported here only. It is configured to send nothing of this process: no working
 directory, no environment, no log; and to count nobody's usage. A worker takes all of its machine's cores and GPUs in
 Ray's books, so that two sessions never measure on one machine at once. Whoever can reach a cluster's ports can run code
-on its machines: it belongs in a network of one's own.
+on its machines: it belongs in a private network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trainer.errors import EnvironmentNotReady
 
 Say = Callable[[str], None]
 
-MAX_DEATHS = 3  # of a machine's worker, with no trial finished in between, until the machine is set aside
+MAX_DEATHS = 3  # of a machine's worker, with no trial finished in between, until the machine is excluded
 _CONNECT = 10.0  # seconds
 _ANSWER = 60.0  # seconds for any one answer of the cluster
 _OPENING = 7 * 3600.0  # seconds for a machine to prepare environment and data
@@ -55,17 +55,17 @@ class _Machine:
 
 
 class Cluster:
-    """The machines that fit `setup`; the others are refused by name, which `say` hears. The first `wait` begins to
+    """The machines that fit `setup`; the others are refused by name, reported to `say`. The first `wait` begins to
     prepare them.
 
-    `trial_seconds` is the longest that one trial may take. EnvironmentNotReady where there is no Ray or no cluster.
+    `trial_seconds` is the longest that one trial may take. EnvironmentNotReady if there is no Ray or no cluster.
     """
 
     def __init__(self, address: str, setup: Setup, say: Say, *, trial_seconds: float) -> None:
         self._ray = load()
         self._setup, self._say, self._limit = setup, say, trial_seconds
         self._machines: dict[str, _Machine] = {}  # by the node's id
-        self._out: set[str] = set()  # nodes that are refused or set aside
+        self._out: set[str] = set()  # nodes that are refused or excluded
         self._connect(address)
         self._here = str(self._ray.get_runtime_context().get_node_id())
 
@@ -141,7 +141,7 @@ class Cluster:
             self._opened(machine, value)
             return None
         if not isinstance(value, TrialResult) or number is None:
-            return self._set_aside(machine, number, "it answered something else than a trial")
+            return self._set_aside(machine, number, "its answer is not a trial")
         if value.problem:
             return self._set_aside(machine, number, value.problem)
         machine.deaths, machine.sigma = 0, value.sigma
@@ -151,7 +151,7 @@ class Cluster:
         limit = _OPENING if machine.number is None else self._limit
         if time.monotonic() - machine.since <= limit:
             return None
-        return self._died(machine, f"there was no answer in {limit / 60:.0f} minutes")
+        return self._died(machine, f"no answer for {limit / 60:.0f} minutes")
 
     # --- machines ---
 
@@ -171,7 +171,7 @@ class Cluster:
         except (self._ray.exceptions.RayError, ConnectionError, RuntimeError) as error:
             raise EnvironmentNotReady(
                 f"The Ray cluster does not answer: {_words(error)}.",
-                "See to its head and run the command again; the session continues where it was.",
+                "Check its head, then run the command again; the session resumes.",
             ) from error
 
     def _open(self, node: str, name: str, resources: dict[str, float]) -> _Machine:
@@ -194,15 +194,15 @@ class Cluster:
         self._say(f"{machine.name} is ready")
 
     def _set_aside(self, machine: _Machine, number: int | None, why: str) -> Returned | None:
-        """Use a machine no more in this life of the session; its trial, if it has one, is lost."""
+        """Exclude a machine for the rest of this process; its trial, if it has one, is lost."""
         self._ray.kill(machine.actor)
         self._out.add(machine.node)
         del self._machines[machine.node]
-        self._say(f"{machine.name} is {'refused' if number is None else 'set aside'}: {why}")
+        self._say(f"{machine.name} is {'refused' if number is None else 'excluded'}: {why}")
         return None if number is None else Returned(machine.name, number, None, why)
 
     def _died(self, machine: _Machine, why: str) -> Returned | None:
-        """A worker that is gone: its machine gets a new one, unless it is gone too or this happens time and again."""
+        """A worker that is gone: its machine gets a new one, unless it is gone too or this keeps happening."""
         number, machine.deaths = machine.number, machine.deaths + 1
         self._ray.kill(machine.actor)
         alive = {str(node["NodeID"]): node for node in self._nodes()}
@@ -217,12 +217,12 @@ class Cluster:
             again = self._open(machine.node, str(node.get("NodeName") or node["NodeManagerAddress"]), node["Resources"])
             again.deaths = machine.deaths
             self._machines[machine.node] = again
-            self._say(f"{machine.name} lost its worker and gets a new one: {why}")
+            self._say(f"{machine.name} lost its worker; starting a new one: {why}")
         return lost
 
 
 def load() -> Any:
-    """The package ray, set up to keep what is ours; EnvironmentNotReady where it is missing."""
+    """The package ray, set up to keep what is ours; EnvironmentNotReady if it is missing."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # else it would send the working directory along
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")  # else it knows no cluster on a Mac
@@ -231,13 +231,13 @@ def load() -> Any:
         importlib.import_module("ray.exceptions")
     except ImportError as error:
         raise EnvironmentNotReady(
-            f"--executor ray needs the package ray, which is missing: {error}.", install("ray")
+            f"--executor ray needs the package ray, which is not installed: {error}.", install("ray")
         ) from error
     return ray
 
 
 def _words(error: BaseException) -> str:
-    """The first line that says something, of an error that may be a page."""
+    """The first non-empty line of an error that may fill a page."""
     cause = getattr(error, "cause", None)
     lines = [line.strip() for line in str(cause or error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:200]

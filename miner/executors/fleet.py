@@ -54,9 +54,9 @@ class Fleet:
             self._context.dashboard.observe(self._context.session)
 
     def advance(self, *, more: bool = True, here: bool = True) -> bool:
-        """Go on until something came back, or for a while; False where nothing is in flight or left to begin.
+        """Wait until something comes back, or for a while; False if nothing is in flight or left to begin.
 
-        Nothing is begun if `more` is False. EnvironmentNotReady where no machine of the cluster is left.
+        Nothing is begun if `more` is False. EnvironmentNotReady if no machine of the cluster is left.
         """
         if more:
             self.fill(here=here)
@@ -74,7 +74,7 @@ class Fleet:
                 if not self._flying and not idle and not self.cluster.opening():
                     raise EnvironmentNotReady(
                         "No machine of the Ray cluster is fit to measure.",
-                        "See the reasons above; run the command on a machine of the same class as the others.",
+                        "See the reasons above, then run the command on a machine of the same class as the others.",
                     )
         return True
 
@@ -102,9 +102,9 @@ class Fleet:
             return
         self._context.journal.append("lost", number=number, machine=machine, reason=lost)
         if trial.lost <= MAX_LOST:
-            self._context.dashboard.say(f"  trial {number} is measured anew: {machine} was lost with it", "yellow")
+            self._context.dashboard.say(f"  trial {number} will be measured again: {machine} was lost", "yellow")
             return
-        reason = f"not judged: {trial.lost} machines were lost with it, the last one so: {lost}"
+        reason = f"not judged: {trial.lost} machines were lost while measuring it, the last one with: {lost}"
         self._context.journal.append("decision", number=number, decision="discard", reason=reason, delta=None)
         conclude(self._context, trial, Trial((), None))
 

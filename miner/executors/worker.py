@@ -76,7 +76,7 @@ class TrialJob:
     """A trial to measure: two train.py sources and what the machine it is for measured before.
 
     `history` are the incumbent's values (val_bpb), `incumbent_runs` and `candidate_runs` earlier runs of the two
-    sources as the journal has them. `rules` are those of pruning, None where runs are not stopped by their curves.
+    sources as the journal has them. `rules` are those of pruning, None if runs are not stopped by their curves.
     """
 
     number: int
@@ -110,13 +110,13 @@ class TrialResult:
 
 
 def unfit(setup: Setup, *, hardware_class: str, program: str) -> str:
-    """Why a machine cannot take part, in words; "" where nothing known speaks against it. Pure."""
+    """Why a machine cannot take part; "" if there is no known reason. Pure."""
     for what, found, needed in (
         ("hardware class", hardware_class, setup.hardware_class),
         ("version of this program", program, setup.program),
     ):
         if found != needed:
-            return f"its {what} is {found}, and {needed} is needed"
+            return f"its {what} is {found}; {needed} is required"
     return ""
 
 
@@ -150,7 +150,7 @@ class Worker:
         except (TrainerError, OSError) as error:
             return Ready(self._node, error.message if isinstance(error, TrainerError) else str(error))
         if bench.method != setup.method:
-            words = f"it measures in the {bench.method} way ({bench.why_not}), and {setup.method} is needed"
+            words = f"its measurement is {bench.method} ({bench.why_not}); {setup.method} is required"
             return Ready(self._node, words)
         self._name = f"{self._node}/{_identity(home)}"
         self._bench, self._rig = bench, Rig(bench, lambda _: None)
@@ -189,7 +189,7 @@ class Worker:
             return TrialResult(problem=error.message)
         failed = outcome.failures(Arm.INCUMBENT)
         if len(failed) >= trial.MAX_FAILURES:
-            return TrialResult(problem=f"The incumbent does not run there: {failed[-1].detail}")
+            return TrialResult(problem=f"The incumbent does not run on that machine: {failed[-1].detail}")
         groups: list[Sequence[float]] = [outcome.values(Arm.CANDIDATE)]
         if outcome.decision is not None and outcome.decision.kind is Answer.APPROVE:
             groups.append([*job.history, *outcome.values(Arm.INCUMBENT)])  # it is replaced, here or by another's
@@ -208,7 +208,7 @@ class Worker:
         self._lock = (home / "worker.lock").open("ab")
         if not lock(self._lock, wait=_RELEASE):
             raise TrainerError(
-                f"Another worker measures in {home}.", "Wait for it, or give each its own with ARMLX_HOME."
+                f"Another worker is measuring in {home}.", "Wait for it, or give each worker its own ARMLX_HOME."
             )
 
 

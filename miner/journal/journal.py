@@ -28,12 +28,12 @@ INTERRUPTED = "interrupted"  # why a segment ended that did not end by itself
 
 
 class JournalDamaged(TrainerError):
-    """A session journal with a line that is not one of ours."""
+    """A session journal with a line that this program did not write."""
 
 
 @dataclass(slots=True)
 class TrialRecord:
-    """One candidate being judged, or judged: its source, why, its runs and what became of it.
+    """One candidate being judged, or judged: its source, why, its runs and its outcome.
 
     `commit` is the candidate's, `base` the incumbent's it is measured against. `machine` is where it was given to
     last, `lost` how often it did not come back.
@@ -154,7 +154,7 @@ class Confirmation:
 
     @property
     def disproved(self) -> bool:
-        """Whether the code is not even as good as the chain's best: then the search goes on from that."""
+        """Whether the code is not even as good as the chain's best: then the search continues from that."""
         return self.passed is False and self.delta is not None and self.delta <= 0
 
 
@@ -179,7 +179,7 @@ class Segment:
 class Session:
     """What a journal adds up to. `head` is the commit of the incumbent; `spent` is in lamports, `staked` in tokens,
     both only of what landed on chain. `purchase` is the signature and last block height of a purchase of tokens
-    whose end is not known.
+    whose outcome is unknown.
     """
 
     seed: int = 0
@@ -289,7 +289,7 @@ class Session:
                     raise KeyError(f"unknown event {other!r}")
         except (KeyError, TypeError, ValueError, IndexError, StopIteration) as error:
             raise JournalDamaged(
-                f"The session journal holds an event that does not fit: {error!r}.",
+                f"The session journal has an invalid event: {error!r}.",
                 _CURE,
             ) from error
         if self.segments and not self.segments[-1].end:
@@ -308,7 +308,7 @@ class Session:
 
     @property
     def carried(self) -> str:
-        """The commit that is to be measured against the new head before anything else, or "": what was kept when
+        """The commit to measure against the new head before anything else, or "": what was kept when
         somebody else's best became the head, else what won while the head was replaced."""
         last = self.frontiers[-1] if self.frontiers else None
         if last is not None and last.carry and self.head == last.commit:
@@ -323,8 +323,8 @@ class Session:
         """The hypothesis of `carried`'s trial."""
         won = self._won_meanwhile
         if won is None or self.carried != won.commit:
-            return "what this session had kept, against the new best"
-        return f"trial {won.number} once more, against what was kept since"
+            return "what this session kept, against the new best"
+        return f"trial {won.number} again, against what was kept since"
 
     @property
     def _won_meanwhile(self) -> TrialRecord | None:
@@ -363,7 +363,7 @@ class SessionBusy(TrainerError):
 class Journal:
     """The file, held by one process at a time. `append` returns once the event is on disk and in `session`.
 
-    Raises SessionBusy where another process has it open, JournalDamaged where it does not parse.
+    Raises SessionBusy if another process has it open, JournalDamaged if it does not parse.
     """
 
     def __init__(self, path: Path) -> None:
@@ -398,13 +398,13 @@ class Journal:
 def read(path: Path) -> Session:
     """The session in a journal that another process may be writing: no lock, nothing changed, half a last line dropped.
 
-    Raises JournalDamaged where it cannot be read or does not parse.
+    Raises JournalDamaged if it cannot be read or does not parse.
     """
     session = Session()
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise JournalDamaged(f"{path} cannot be read: {error.strerror}.", "Name another session.") from error
+        raise JournalDamaged(f"Cannot read {path}: {error.strerror}.", "Choose another session.") from error
     for event, _ in entries(content, path, JournalDamaged, _CURE):
         session.apply(event)
     return session

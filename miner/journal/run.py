@@ -58,7 +58,7 @@ class RunRecord:
     @classmethod
     def decode(cls, event: Mapping[str, Any]) -> RunRecord:
         """The run in a journal's event. Fields that older journals lack have defaults, others are ignored; KeyError,
-        TypeError or ValueError where it does not fit."""
+        TypeError or ValueError if it does not fit."""
         return cls(
             Arm(event["arm"]),
             _number(event["val_bpb"]),
@@ -96,7 +96,7 @@ class ConfirmingRun:
 
     @classmethod
     def decode(cls, event: Mapping[str, Any]) -> ConfirmingRun:
-        """The run in a journal's event; KeyError or TypeError where it does not fit."""
+        """The run in a journal's event; KeyError or TypeError if it does not fit."""
         return cls(str(event["at"]), ReplayRun.from_json(event["run"]))
 
 

@@ -32,7 +32,7 @@ class SessionFolder:
 
 
 class NoSession(TrainerError):
-    """No session, or more than one, where a command needs one."""
+    """No session, or several, where a command needs exactly one."""
 
 
 def folder_name(network: str, project: int, wallet: str) -> str:
@@ -59,18 +59,18 @@ def find(home: Path, *, network: str | None = None, project: int | None = None) 
 def choose(
     home: Path, *, network: str | None = None, project: int | None = None, session: str | None = None
 ) -> SessionFolder:
-    """The session asked for, or the only one that no newer one took the place of; NoSession otherwise."""
+    """The session asked for, or the only one not replaced by a newer one; NoSession otherwise."""
     found = find(home, network=network, project=project)
     if session is not None:
         named = [entry for entry in found if entry.name == session]
         if named:
             return named[0]
-        raise NoSession(f"There is no session {session!r}{_listed(found)}.", "Name one of them with --session.")
+        raise NoSession(f"There is no session {session!r}{_listed(found)}.", "Choose one with --session.")
     if not found:
-        raise NoSession(f"There is no session under {home / 'work'}.", "Begin one with `miner run`, or check --home.")
+        raise NoSession(f"There is no session in {home / 'work'}.", "Start one with `miner run`, or check --home.")
     current = [entry for entry in found if not entry.until] or found
     if len(current) > 1:
-        raise NoSession(f"There are {len(current)} sessions{_listed(current)}.", "Name one with --session.")
+        raise NoSession(f"There are {len(current)} sessions{_listed(current)}.", "Choose one with --session.")
     return current[0]
 
 

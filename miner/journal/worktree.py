@@ -44,7 +44,7 @@ class Workspace:
             new.path.replace(path)
         except OSError as error:
             raise EnvironmentNotReady(
-                f"The work tree {path} cannot be made: {error.strerror}.", "Move that folder away."
+                f"Cannot create the work tree {path}: {error.strerror}.", "Move that folder away."
             ) from error
         return workspace
 
@@ -142,7 +142,7 @@ class Workspace:
                 check=False,
             )
         except FileNotFoundError:
-            raise EnvironmentNotReady("There is no git on this machine.", "Install git.") from None
+            raise EnvironmentNotReady("git is not installed.", "Install git.") from None
         if done.returncode != 0:
             raise EnvironmentNotReady(
                 f"git {arguments[0]} failed in {self.path}: {done.stderr.decode(errors='replace').strip()}",

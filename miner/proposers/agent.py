@@ -1,13 +1,13 @@
 """`agent`: candidates from any command-line coding agent, run in a work tree made for it.
 
 The work tree is a fresh git repository that holds the files which the protocol names: those that may change and
-those that are fixed, to read. The agent gets the prompt in the place of `{prompt}` in its command, or on stdin
-where there is no such place, and edits train.py. Only that file is taken, and only if every other file is as it
+those that are fixed, to read. The agent gets the prompt in place of `{prompt}` in its command, or else on stdin,
+and edits train.py. Only that file is taken, and only if every other file is as it
 was: none changed, none new, none gone, no link.
 
-It runs under `trainer.running.supervisor`, so that it and all it started is dead when its time is over, at Ctrl-C, and
+It runs under `trainer.running.supervisor`, so that it and all it started are dead when its time is over, at Ctrl-C, and
 when this process dies. It is the user's own program and inherits the user's environment, since it needs its own
-keys and settings, without the variables of this project. This is no sandbox: the agent could reach whatever its user
+keys and settings, without the variables of this project. This is not a sandbox: the agent can reach whatever its user
 can.
 """
 
@@ -53,7 +53,7 @@ class Agent:
         self._files, self._seconds = dict(files), 60 * minutes
 
     def propose(self, context: Context) -> Candidate | None:
-        """The agent's edit; ProposerFailed where it made none, or touched anything else, or took too long."""
+        """The agent's edit; ProposerFailed if it made none, or touched anything else, or took too long."""
         folder = context.folder / "agent"
         tree = folder / f"{context.number:04d}"
         shutil.rmtree(tree, ignore_errors=True)
@@ -61,7 +61,7 @@ class Agent:
         bundle.write_tree(given, tree)
         _git(tree, "init", "--quiet", "--initial-branch", "main")
         _git(tree, "add", "--all")
-        _git(tree, "commit", "--quiet", "--message", "the best so far")
+        _git(tree, "commit", "--quiet", "--message", "best so far")
         try:
             output = self._run(context, tree, folder)
             source = edited(tree, given)
@@ -70,7 +70,7 @@ class Agent:
         return Candidate(source, prompt.hypothesis(_last_message(output)))
 
     def _run(self, context: Context, tree: Path, folder: Path) -> str:
-        """Run the agent to its end; its output, which is kept beside the tree."""
+        """Run the agent to its end; returns its output, which is kept beside the tree."""
         text = prompt.build(context, _ANSWER, with_source=False)
         text = text.encode()[:_MAX_ARGUMENT].decode(errors="ignore")
         if any(_PLACE in part for part in self._argv):
@@ -95,28 +95,29 @@ class Agent:
         write_atomic(folder / f"{context.number:04d}.log", output)
         shown = printable(experiment.tail(output, 1))
         if code is None:
-            raise ProposerFailed(
-                f"The agent was stopped after {limit:.0f} seconds.", "Allow more with --agent-minutes."
-            )
+            raise ProposerFailed(f"The agent was stopped after {limit:.0f} seconds.", "Raise --agent-minutes.")
         if code:
-            raise ProposerFailed(f"The agent ended with status {code}: {shown}", "Try --agent-command by hand.")
+            raise ProposerFailed(
+                f"The agent exited with status {code}: {shown}", "Run --agent-command by hand to see why."
+            )
         return output.decode(errors="replace")
 
 
 def template(command: str) -> list[str]:
-    """The command's arguments; TrainerError where it cannot be split, is not installed or names a wallet."""
+    """The command's arguments; TrainerError if it cannot be split, is not installed or names a wallet."""
     try:
         argv = shlex.split(command)
     except ValueError as error:
-        raise TrainerError(f"--agent-command cannot be split: {error}.", "Check its quotes.") from None
+        raise TrainerError(f"--agent-command is not a valid command line: {error}.", "Check its quotes.") from None
     if not argv or sum(part.count(_PLACE) for part in argv) > 1 or _PLACE in argv[0]:
         raise TrainerError(
-            f"--agent-command {command!r} is no template.", "Write for instance 'claude -p {prompt}', once {prompt}."
+            f"--agent-command {command!r} is not a valid template.",
+            "Use {prompt} once, for example 'claude -p {prompt}'.",
         )
     if any(_is_wallet(part) for part in argv):
-        raise TrainerError("--agent-command names a wallet, and an agent must never have one.", "Take it out.")
+        raise TrainerError("--agent-command names a wallet, which an agent must never have.", "Remove it.")
     if shutil.which(argv[0]) is None:
-        raise TrainerError(f"There is no program {argv[0]!r} for --agent-command.", "Install it or correct its name.")
+        raise TrainerError(f"--agent-command: {argv[0]!r} is not installed.", "Install it, or correct its name.")
     return argv
 
 
@@ -144,20 +145,20 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def edited(tree: Path, given: Mapping[str, bytes]) -> str:
-    """The new train.py, where everything else in the tree is as it was given; else ProposerFailed."""
+    """The new train.py, if everything else in the tree is unchanged; otherwise ProposerFailed."""
     try:
         found = bundle.read_tree(tree)
         source = found.get(SCRIPT, b"").decode()
     except (InvalidBundle, OSError) as error:
-        raise ProposerFailed(f"The agent left a tree that cannot be used: {error}") from None
+        raise ProposerFailed(f"The agent left an unusable tree: {error}") from None
     except UnicodeDecodeError:
-        raise ProposerFailed(f"The agent left {SCRIPT} without valid UTF-8.") from None
+        raise ProposerFailed(f"The agent left {SCRIPT} with invalid UTF-8.") from None
     paths = sorted(
         path for path in found.keys() | given.keys() if path != SCRIPT and found.get(path) != given.get(path)
     )
     if paths:
         shown = printable(", ".join(paths[:5]))
-        raise ProposerFailed(f"The agent changed more than {SCRIPT}: {shown}.", "Its edit was thrown away.")
+        raise ProposerFailed(f"The agent changed more than {SCRIPT}: {shown}.", "Its edit was discarded.")
     if not source.strip() or found[SCRIPT] == given[SCRIPT]:
         raise ProposerFailed(f"The agent did not change {SCRIPT}.", "Its output is in the session's folder.")
     return source
@@ -215,6 +216,6 @@ def _git(folder: Path, *arguments: str) -> None:
             ["git", *identity, *arguments], cwd=folder, env=environment, capture_output=True, timeout=60, check=True
         )
     except FileNotFoundError:
-        raise EnvironmentNotReady("There is no git on this machine.", "Install git.") from None
+        raise EnvironmentNotReady("git is not installed.", "Install git.") from None
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         raise EnvironmentNotReady(f"git {arguments[0]} failed in {folder}: {error}.", "Check the disk.") from None

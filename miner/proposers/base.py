@@ -1,4 +1,4 @@
-"""The one interface of everything that invents candidates.
+"""The interface of everything that proposes candidates.
 
 A proposer takes the incumbent's source and the history of trials and gives a candidate source with a one-line
 hypothesis. It learns outcomes from the history alone: files in `Context.folder` are caches that it checks against
@@ -22,12 +22,12 @@ MAX_HYPOTHESIS = 200  # characters
 
 
 class ProposerFailed(TrainerError):
-    """A proposer that could not give a candidate this time: no answer, a bad one, a patch that does not fit."""
+    """A proposer that gave no candidate this time: no answer, a bad one, a patch that does not apply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A changed train.py and why it might be better; `proposer` is who made it, where several are mixed."""
+    """A changed train.py and why it might be better; `proposer` is its source, if several are mixed."""
 
     source: str
     hypothesis: str
@@ -72,7 +72,7 @@ def _never() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """All that a proposer may go by.
+    """What a proposer may use.
 
     `source` is the incumbent's train.py, `log` the tail of its last log, `number` that of the next trial, `folder`
     this session's folder for proposers' files. `seconds_left` of the session is None without a limit. `stop` says
@@ -103,7 +103,7 @@ class Proposer(Protocol):
         """One word, as the specification and the journal have it."""
 
     def propose(self, context: Context) -> Candidate | None:
-        """The next candidate, or None where nothing is left to try; ProposerFailed where this attempt failed."""
+        """The next candidate, or None if nothing is left to try; ProposerFailed if this attempt failed."""
 
 
 def decision(word: str) -> Decision:

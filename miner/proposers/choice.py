@@ -28,7 +28,7 @@ class Proposing:
     patches: Path | None = None
 
     def build(self, *, seed: int, files: Mapping[str, bytes], say: Callable[[str], None]) -> Mixture:
-        """The proposers on a project's snapshot `files`; TrainerError where an option is missing or does not fit."""
+        """The proposers on a project's snapshot `files`; TrainerError if an option is missing or does not fit."""
         from miner.proposers import mix
 
         makers: dict[str, Callable[[], Proposer]] = {
@@ -40,7 +40,7 @@ class Proposing:
         return mix.parse(self.proposer, makers, seed=seed, say=say)
 
     def check(self) -> None:
-        """Refuse what does not fit before any long work begins."""
+        """Refuse bad options before any long work begins."""
         self.build(seed=0, files={}, say=lambda _: None)
 
     @staticmethod

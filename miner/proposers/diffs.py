@@ -47,7 +47,7 @@ def apply(source: str, diff: str) -> str:
         try:
             return script.read_bytes().decode()
         except UnicodeDecodeError:
-            raise ProposerFailed(f"The diff leaves {SCRIPT} without valid UTF-8.") from None
+            raise ProposerFailed(f"The diff leaves {SCRIPT} with invalid UTF-8.") from None
 
 
 def _git_apply(folder: Path, strip: int, diff: str) -> None:
@@ -72,8 +72,8 @@ def _git_apply(folder: Path, strip: int, diff: str) -> None:
             check=False,
         )
     except FileNotFoundError:
-        raise EnvironmentNotReady("There is no git on this machine.", "Install git.") from None
+        raise EnvironmentNotReady("git is not installed.", "Install git.") from None
     except (subprocess.TimeoutExpired, UnicodeEncodeError):
-        raise ProposerFailed("The diff cannot be applied: git gave up on it.") from None
+        raise ProposerFailed("The diff cannot be applied: git timed out.") from None
     if done.returncode != 0:
         raise ProposerFailed(f"The diff does not apply: {printable(done.stderr.decode(errors='replace'))}")

@@ -1,8 +1,8 @@
 """What the history of trials says about the hyperparameters: moves between points of the search, and what crashed.
 
 A trial counts where it differs from its base in hyperparameters alone. Its gain is relative to its base, so bases are
-linked by the gains of what was kept; what hangs on another root, such as the code of somebody else that was taken
-over in between, says nothing about levels here but its moves still do.
+linked by the gains of what was kept; what descends from another root, such as someone else's
+code taken over in between, says nothing about levels here, but its moves still do.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _hyperparameters_alone(source: str, fingerprint: str, base: str) -> bool:
 
 
 def allowed(candidate: Values, evidence: SearchHistory) -> bool:
-    """Whether nothing that crashed speaks against these values. The rules:
+    """Whether these values are free of known causes of a crash. The rules:
 
     1. A divisibility A % B == 0 between two integers that held in everything that ran and was broken by a crash
        that changed A or B must hold.
@@ -96,7 +96,7 @@ def allowed(candidate: Values, evidence: SearchHistory) -> bool:
         changed = [name for name in after if before.get(name) != after[name]]
         broken = [pair for pair in _relations(evidence.ran) if set(pair) & set(changed) and not _divides(after, pair)]
         if broken:
-            # Of several relations that explain it one would do, but which is not known: all are kept to.
+            # Several relations may explain it and only one need be the cause, but which is unknown: all are kept.
             if not all(_divides(candidate, pair) for pair in broken):
                 return False
         elif changed and all(_as_far(before.get(name), after[name], candidate.get(name)) for name in changed):

@@ -1,7 +1,7 @@
 """`llm`: candidates from a chat endpoint of the OpenAI kind: mlx_lm.server, Ollama, vLLM or a hosted one.
 
-The model answers with a unified diff or the whole train.py in one fenced block. An answer that does not fit is
-said back to it, a few times. Busy and failing servers are asked again with growing, random pauses. What was
+The model answers with a unified diff or the whole train.py in one fenced block. An unusable answer is
+returned to it with the reason, a few times. Busy and failing servers are retried with growing, random pauses. What was
 spent, in calls and tokens, is on disk before and after each call and ends the proposer at its cap. The key comes
 from the environment, goes to the endpoint over TLS or to this machine only, and is in no file, log or message.
 """
@@ -92,7 +92,8 @@ class Llm:
         parts = urlsplit(self._url)
         if self._key and parts.scheme != "https" and parts.hostname not in _LOOPBACK:
             raise TrainerError(
-                f"{printable(url)} would get the key in {' or '.join(KEYS)} unencrypted.", "Use https, or unset it."
+                f"{printable(url)} would receive the key in {' or '.join(KEYS)} unencrypted.",
+                "Use https, or unset the key.",
             )
 
     def propose(self, context: Context) -> Candidate | None:
@@ -113,16 +114,16 @@ class Llm:
                 return Candidate(source, prompt.hypothesis(_without_blocks(text)))
             except ProposerFailed as failure:
                 why = failure.problem
-            again = f"That cannot be used: {why} Answer again. {_ANSWER}"
+            again = f"This answer cannot be used: {why} Answer again. {_ANSWER}"
             messages = [
                 messages[0],
                 {"role": "assistant", "content": text[-40_000:]},
                 {"role": "user", "content": again},
             ]
-        raise ProposerFailed(f"No usable answer of {ANSWERS}; the last: {why}", "Try another --llm-model.")
+        raise ProposerFailed(f"None of {ANSWERS} answers was usable; the last: {why}", "Try another --llm-model.")
 
     def _room(self, usage: LlmUsage, messages: list[dict[str, str]]) -> int | None:
-        """Tokens that the next answer may have, or None where a cap forbids the call."""
+        """Tokens that the next answer may have, or None if a cap forbids the call."""
         if self._caps.calls is not None and usage.calls >= self._caps.calls:
             self._say(f"  llm: reached --llm-max-calls {self._caps.calls}")
             return None
@@ -130,14 +131,14 @@ class Llm:
             return MAX_ANSWER_TOKENS
         room = self._caps.tokens - usage.tokens - _estimate(messages)
         if room < 256:
-            self._say(f"  llm: {usage.tokens} tokens are spent, too near --llm-max-tokens {self._caps.tokens}")
+            self._say(f"  llm: {usage.tokens} tokens used, too close to --llm-max-tokens {self._caps.tokens}")
             return None
         return min(room, MAX_ANSWER_TOKENS)
 
     def _ask(
         self, messages: list[dict[str, str]], room: int, usage: LlmUsage, usage_file: Path, context: Context
     ) -> str:
-        """One answer's text, asking again where the server is busy or failing; ProposerFailed where it stays so."""
+        """One answer's text, retrying while the server is busy or failing; ProposerFailed if it stays so."""
         body = {"model": self._model, "messages": messages, "max_tokens": room, "stream": False}
         rng, why = random.Random(), ""
         for attempt in range(TRIES):
@@ -161,7 +162,7 @@ class Llm:
                 backoff = self._pause * 2**attempt * rng.uniform(0.5, 1.5)
                 if not _sleep(min(_LONGEST_PAUSE, max(backoff, wait)), context.stop):
                     break
-        raise ProposerFailed(why, "Check that the endpoint is up, and its limits.")
+        raise ProposerFailed(why, "Check that the endpoint is up and within its limits.")
 
     def _post(self, body: Mapping[str, Any], context: Context) -> HttpReply:
         """One request within the time that is left; the key is with it, so no redirect is followed."""
@@ -186,7 +187,7 @@ class Llm:
             usage.prompt_tokens += _estimate(messages)
             _write_usage(usage_file, usage)
             raise ProposerFailed(
-                f"{self._url} did not answer as a chat endpoint: {self._shown(content)}.", "Check --llm-url."
+                f"{self._url} is not a chat endpoint: {self._shown(content)}.", "Check --llm-url."
             ) from None
         said = document.get("usage")
         usage.prompt_tokens += _count(said, "prompt_tokens", _estimate(messages))
@@ -201,7 +202,7 @@ class Llm:
 
 
 def read_answer(text: str, context: Context) -> str:
-    """The new train.py in an answer; ProposerFailed where there is none, or it changes nothing or was tried."""
+    """The new train.py in an answer; ProposerFailed if there is none, or it changes nothing or was tried."""
     blocks = [match["body"] for match in _BLOCK.finditer(_visible(text))]
     if len(blocks) != 1:
         raise ProposerFailed(f"The answer has {len(blocks)} complete fenced code blocks, expected one.")
@@ -210,11 +211,11 @@ def read_answer(text: str, context: Context) -> str:
     try:
         fingerprint = hyperparameters.fingerprint(source)
     except InvalidBundle as error:
-        raise ProposerFailed(f"The new {SCRIPT} is no Python script: {error.problem}") from None
+        raise ProposerFailed(f"The new {SCRIPT} is not valid Python: {error.problem}") from None
     if fingerprint == hyperparameters.fingerprint(context.source):
         raise ProposerFailed("The answer changes nothing but comments or formatting.")
     if fingerprint in context.known():
-        raise ProposerFailed("That very change was tried before.")
+        raise ProposerFailed("This change was already tried.")
     return source
 
 
@@ -231,7 +232,8 @@ def _endpoint(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise TrainerError(
-            f"--llm-url {printable(url)!r} is not the base of an API.", "Write for instance http://127.0.0.1:8080/v1."
+            f"--llm-url {printable(url)!r} is not the base URL of an API.",
+            "Use, for example, http://127.0.0.1:8080/v1.",
         )
     base = url.rstrip("/")
     return base if base.endswith("/chat/completions") else f"{base}/chat/completions"
@@ -271,7 +273,7 @@ def _read_usage(path: Path) -> LlmUsage:
         return LlmUsage()
     except (OSError, ValueError, TypeError) as error:
         # Starting from nothing again would lift the caps.
-        raise ProposerFailed(f"{path} does not tell what was spent: {error}.", "Restore or delete it.") from None
+        raise ProposerFailed(f"Cannot read what was spent from {path}: {error}.", "Restore or delete it.") from None
     return usage
 
 

@@ -1,9 +1,9 @@
-"""Several proposers by weight: who is asked for which trial, and what becomes of one that keeps failing.
+"""Several proposers by weight: which one is asked for a trial, and what happens if one keeps failing.
 
 `parse` reads a specification such as `tune`, or `tune:3,llm:1`: names with the weights of a draw. Who is asked
 first follows from the session's seed and the trial's number alone, so a restarted session asks the same one.
-One that has nothing left, or fails, passes the turn on. One that fails five times running is set aside for the
-rest of this run, with words. A candidate is passed on only if it parses and was never tried.
+One that has nothing left, or fails, passes the turn on. One that fails five times in a row is skipped for the
+rest of this run, with a message. A candidate is passed on only if it parses and was never tried.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Mixture:
         self._seed, self._say = seed, say
 
     def propose(self, context: Context) -> Candidate | None:
-        """The next candidate, its `proposer` set; None where all have nothing left.
+        """The next candidate, its `proposer` set; None if all have nothing left.
 
-        ProposerFailed where none is left and at least one was set aside for its failures.
+        ProposerFailed if none is left and at least one was set aside for its failures.
         """
         rng = random.Random(f"{self._seed}/{context.number}/mix")
         pending, failed = [part for part in self._parts if not part.aside], list[_Part]()
@@ -70,25 +70,27 @@ class Mixture:
         last = next((part.last for part in self._parts if part.aside), None)
         if last is not None and not context.stop():
             names = ", ".join(part.proposer.name for part in self._parts if part.aside)
-            raise ProposerFailed(f"No proposer is left; set aside: {names}. {last.problem}", last.cure)
+            raise ProposerFailed(
+                f"No proposer is left; skipped after repeated failures: {names}. {last.problem}", last.cure
+            )
         return None
 
     def _count(self, part: _Part, failure: ProposerFailed) -> None:
         part.failures, part.last = part.failures + 1, failure
         self._say(f"  {part.proposer.name} has no candidate: {failure.message}")
         if part.aside:
-            self._say(f"  {part.proposer.name} failed {PATIENCE} times running and is set aside for this run")
+            self._say(f"  {part.proposer.name} failed {PATIENCE} times in a row; skipped for the rest of this run")
 
 
 def _checked(candidate: Candidate, name: str, context: Context) -> Candidate:
-    """The candidate with its hypothesis as one line; ProposerFailed where it is no new Python script."""
+    """The candidate with its hypothesis as one line; ProposerFailed unless it is a new, valid script."""
     try:
         known = hyperparameters.fingerprint(candidate.source) in context.known()
         lottery = hyperparameters.changes_seeds_only(context.source, candidate.source)
     except InvalidBundle as error:
-        raise ProposerFailed(f"The candidate is no Python script: {error.problem}") from error
+        raise ProposerFailed(f"The candidate is not valid Python: {error.problem}") from error
     if known:
-        raise ProposerFailed(f"The candidate was tried before: {printable(candidate.hypothesis)}.")
+        raise ProposerFailed(f"The candidate was already tried: {printable(candidate.hypothesis)}.")
     if lottery:
         raise ProposerFailed(
             f"The candidate changes nothing but a seed: {printable(candidate.hypothesis)}.",
@@ -98,13 +100,13 @@ def _checked(candidate: Candidate, name: str, context: Context) -> Candidate:
 
 
 def parse(spec: str, makers: Mapping[str, Callable[[], Proposer]], *, seed: int, say: Say) -> Mixture:
-    """The mixture that `spec` names; `makers` are all there are. TrainerError where it does not fit."""
+    """The mixture that `spec` names; `makers` are all there are. TrainerError if it does not fit."""
     parts: list[tuple[Proposer, float]] = []
     for entry in spec.split(","):
         name, colon, weight_text = entry.strip().partition(":")
         if name not in makers:
             raise TrainerError(
-                f"There is no proposer {name!r}.", f"Use {', '.join(makers)}, or several such as tune:3,llm:1."
+                f"There is no proposer {name!r}.", f"Use {', '.join(makers)}, or several, for example tune:3,llm:1."
             )
         try:
             weight = float(weight_text) if colon else 1.0
@@ -112,9 +114,9 @@ def parse(spec: str, makers: Mapping[str, Callable[[], Proposer]], *, seed: int,
             weight = math.nan
         if not 0 < weight <= 1e6:
             raise TrainerError(
-                f"The weight of {name} is {weight_text!r}, not a positive number.", "Write for instance tune:3,llm:1."
+                f"The weight of {name} is {weight_text!r}, not a positive number.", "Use, for example, tune:3,llm:1."
             )
         if any(name == known.name for known, _ in parts):
-            raise TrainerError(f"{name} is named twice in {spec!r}.", "Name each proposer once, with its weight.")
+            raise TrainerError(f"{name} appears twice in {spec!r}.", "List each proposer once, with its weight.")
         parts.append((makers[name](), weight))
     return Mixture(parts, seed, say)

@@ -18,7 +18,7 @@ MAX_BYTES = 1024 * 1024
 class Patches:
     """Each `*.py`, `*.diff` and `*.patch` of `folder` once: what was tried is known by its fingerprint.
 
-    A diff applies to the incumbent of its turn; one that no longer does is said once and skipped. The folder is
+    A diff applies to the incumbent of its turn; one that no longer does is reported once and skipped. The folder is
     read at every turn, so files may be added while the session runs.
     """
 
@@ -38,16 +38,16 @@ class Patches:
             try:
                 content = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
             except OSError as error:
-                self._skip(path, b"", f"it cannot be read: {error.strerror}")
+                self._skip(path, b"", f"cannot read it: {error.strerror}")
                 continue
             if content is None:
-                self._skip(path, b"", f"it has more than {MAX_BYTES} bytes")
+                self._skip(path, b"", f"it is larger than {MAX_BYTES} bytes")
                 continue
             if self._done.get(path.name) == content:
                 continue
             try:
                 text = content.decode()
-                # A diff that was kept would not apply to its own result; it had its turn all the same.
+                # A kept diff would not apply to its own result; it had its turn anyway.
                 if path.suffix != ".py" and f"patch {path.name}" in hypotheses:
                     continue
                 source = text if path.suffix == ".py" else diffs.apply(context.source, text)
@@ -65,10 +65,10 @@ class Patches:
         try:
             found = sorted(path for path in self._folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
         except OSError as error:
-            raise ProposerFailed(f"{self._folder} cannot be read: {error.strerror}.") from error
+            raise ProposerFailed(f"Cannot read {self._folder}: {error.strerror}.") from error
         return found[:MAX_FILES]
 
     def _skip(self, path: Path, content: bytes, why: str) -> None:
         if self._done.get(path.name) != content:
-            self._say(f"  {path.name} is skipped: {why}")
+            self._say(f"  skipping {path.name}: {why}")
         self._done[path.name] = content

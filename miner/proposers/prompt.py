@@ -1,4 +1,4 @@
-"""What an agent or a model is told: the task in our words, everything from elsewhere as fenced data.
+"""The prompt for an agent or a model: the task in our words, everything from elsewhere as fenced data.
 
 Logs, hypotheses, the script and the protocol's purpose were written by others, so each stands between two lines
 with a random word that none of them contains, cleaned of control characters and bounded. The prompt says that
@@ -59,7 +59,7 @@ def build(context: Context, answer: str, *, with_source: bool) -> str:
 
 
 def hypothesis(answer: str) -> str:
-    """The last HYPOTHESIS: line of an answer, or the first line that says something, or ""."""
+    """The last HYPOTHESIS: line of an answer, or the first non-empty line, or ""."""
     lines = [printable(line, 10_000).strip("*`#> ") for line in multiline(answer).split("\n")]
     marked = [line[len(_HYPOTHESIS) :].strip("* ") for line in lines if line.upper().startswith(_HYPOTHESIS)]
     found = next((line for line in reversed(marked) if line), "") or next((line for line in lines if line), "")

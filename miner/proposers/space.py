@@ -62,7 +62,7 @@ class Dimension:
     choices: tuple[Value, ...] = ()
 
     def coordinate(self, value: Value) -> float | None:
-        """Where `value` lies on the scale, or None where it is not on it; a choice's is its index."""
+        """Where `value` lies on the scale, or None if it is not on it; a choice's is its index."""
         if self.scale == "choice":
             return float(self.choices.index(value)) if value in self.choices else None
         if isinstance(value, str):
@@ -103,7 +103,7 @@ def dimensions(source: str) -> list[Dimension]:
 
 
 def point(dims: list[Dimension], values: Mapping[str, Value]) -> tuple[float, ...] | None:
-    """The coordinates of a script's values, or None where one is missing or off its scale."""
+    """The coordinates of a script's values, or None if one is missing or off its scale."""
     found = []
     for dimension in dims:
         value = values.get(dimension.name)

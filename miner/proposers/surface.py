@@ -4,8 +4,8 @@ Each ordered dimension has a slope and a curvature, each unordered choice a valu
 the difference between its ends plus noise that grows with the move's length, since a parabola holds only nearby.
 That is linear in the unknowns, so with Gaussian priors the posterior is exact: ridge regression with a covariance.
 The prior's scale and the noise are those of a small grid that make the observed gains most likely. `draw` takes
-one surface from the posterior (Thompson sampling): the best move on it is worth a trial, be it because it is good
-or because nobody knows.
+one surface from the posterior (Thompson sampling): the best move on it is worth a trial, because it is good
+or because it is unknown.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Tune:
         self._seed = seed
 
     def propose(self, context: Context) -> Candidate | None:
-        """The next setting of the hyperparameters, or None where nothing untried is left within reach."""
+        """The next setting of the hyperparameters, or None if nothing untried is left within reach."""
         dims = space.dimensions(context.source)
         if not dims:
             return None

@@ -240,12 +240,12 @@ def forest(delta: float | None, low: float | None, high: float | None, reach: fl
 TIME_PARTS: Mapping[str, str] = {
     "training": "training",
     "evaluation": "start and evaluation",
-    "unsplit": "runs, not told apart",
+    "unsplit": "runs, not broken down",
     "stopped": "stopped early",
     "unfit": "unfit machine",
     "failed": "failed",
-    "confirming": "confirming before a stake",
-    "interrupted": "in a run that was interrupted",
+    "confirming": "confirming before staking",
+    "interrupted": "interrupted runs",
     "idle": "idle between runs",
     "away": "not running",
 }

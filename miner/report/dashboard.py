@@ -2,7 +2,7 @@
 
 `Dashboard` is a `View`: everywhere but on a terminal, and until it is entered, it behaves as one, in plain lines.
 Entered on a terminal it takes the whole screen, follows its size and gives it back at the end, whatever ended it;
-what was said meanwhile is then printed, so that nothing is lost with the screen.
+messages from meanwhile are then printed, so that none is lost with the screen.
 
 `render` is a pure function of the state and a size: never wider, never higher.
 """
@@ -99,9 +99,9 @@ class DashboardState:
         self.rows = [_row(trial) for trial in trials if trial.number] or [_row(trial) for trial in trials]
         best = "no value yet" if found.best is None else f"{found.best:.6f} val_bpb"
         since = "" if found.baseline is None else f" from {found.baseline:.6f}"
-        self.best = f"{best}, gained {found.gain:+.4f}{since}, kept {found.kept} of {found.finished}"
+        self.best = f"{best}, gain {found.gain:+.4f}{since}, kept {found.kept} of {found.finished}"
         sent = f", {found.submitted} submitted" if found.submitted else ""
-        sent += ", one on its way" if session.pending else ""
+        sent += ", one being submitted" if session.pending else ""
         self.spend = (
             f"{session.spent / LAMPORTS_PER_SOL:.6f} SOL, {summary.counted(session.staked, 'token')} staked{sent}"
         )
@@ -120,7 +120,7 @@ def render(state: DashboardState, width: int, height: int) -> Group:
     parts += [_heads(width), *_rows(state, width, rows)]
     fixed = {"best": state.best, "spent": state.spend, "machine": state.machine}
     facts = [_pair(name, words, width) for name, words in fixed.items()]
-    foot = _cut(Text("Ctrl-C stops; the same command continues from there", style="dim"), width)
+    foot = _cut(Text("Ctrl-C stops; run the same command to resume", style="dim"), width)
     left = height - len(parts) - len(facts) - 2
     said = [_cut(Text(text, style=style), width) for text, style in list(state.said)[-left:]] if left > 0 else []
     blank = [Text("")] * max(0, left - len(said))

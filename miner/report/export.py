@@ -19,8 +19,8 @@ def write_files(found: SessionFolder, directory: Path, state: str | None) -> lis
     session, facts = journal.read(found.journal), about.load(found.folder)
     if not facts.bundle_id:
         raise TrainerError(
-            f"The session {found.name} is of an older version and does not say which protocol bundle it is of.",
-            "Run `miner run` once more on it, then export.",
+            f"The session {found.name} was made by an older version and does not record its protocol bundle.",
+            "Run `miner run` on it once more, then export.",
         )
     texts = {
         records.RESULTS: records.results_tsv(session.trials),
@@ -34,12 +34,12 @@ def write_files(found: SessionFolder, directory: Path, state: str | None) -> lis
         for name, text in texts.items():
             write_atomic(directory / name, text.encode())
     except OSError as error:
-        raise TrainerError(f"{directory} cannot be written: {error.strerror}.", "Name another folder.") from error
+        raise TrainerError(f"Cannot write {directory}: {error.strerror}.", "Choose another folder.") from error
     return [directory / name for name in texts]
 
 
 def network_state(connection: Connection, project_id: int) -> str:
-    """The text of network_state.json from the chain; ChainError or TrainerError where its artifacts do not fit."""
+    """The text of network_state.json from the chain; ChainError or TrainerError if its artifacts do not fit."""
     project = connection.client.project(project_id)
     artifacts = fetch_project(connection, project)
     parsed = task.read(artifacts)

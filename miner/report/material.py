@@ -1,7 +1,7 @@
 """What a report is made of, gathered from a session's folder and its chain; all that touches files is here.
 
 Everything is bounded: the newest trials and all kept ones get their diff and the tail of a log, and of each only so
-many lines. What could not be read is said in words, not left out.
+many lines. What could not be read is reported, not left out.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class OnChain:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Everything a page says, as values. `running` tells that a process mines in the folder, `made` is the time."""
+    """Everything a page shows, as values. `running` says that a process mines in the folder, `made` is the time."""
 
     name: str
     session: Session
@@ -65,7 +65,7 @@ class Material:
 
 
 def gather(found: SessionFolder, chain: OnChain | None) -> Material:
-    """Read a session's folder; JournalDamaged where its journal does not parse."""
+    """Read a session's folder; JournalDamaged if its journal does not parse."""
     session, facts = journal.read(found.journal), about.load(found.folder)
     running = journal.is_held(found.journal)
     detailed = {trial.number for trial in session.trials[-MAX_DETAILED:]}
@@ -92,14 +92,14 @@ def recorded(session: Session, facts: About, why: str = "") -> OnChain:
             whose = "this miner" if frontier.own else f"miner {printable(frontier.miner, 12)}"
             bests.append(BestMark(at, metric, frontier.own, f"{metric:.6f} by {whose}, seen {frontier.at}"))
     best = bests[-1].metric if bests else _number(facts.best)
-    note = "As this session saw it; the chain was not asked now." if facts.at or bests else "Not on record."
+    note = "As last seen by this session (chain not queried)." if facts.at or bests else "Not recorded."
     return OnChain(f"{note} {why}".strip(), _number(facts.baseline), best, bests)
 
 
 def _exhibit(folder: Path, tree: Workspace, trial: TrialRecord) -> Exhibit:
     missing, diff = "", ""
     if trial.commit != trial.base and not tree.path.is_dir():
-        missing = "The diff cannot be shown: the session’s work tree is not here."
+        missing = "The diff cannot be shown: the session’s work tree is missing."
     elif trial.commit != trial.base:
         try:
             diff = tree.diff(trial.base, trial.commit)

@@ -11,7 +11,7 @@ from miner.report.material import OnChain
 
 
 def read(connection: Connection, project: int, wallet: str) -> OnChain:
-    """Ask the chain. `wallet` is the first characters of the miner's address. Raises ChainError where it cannot."""
+    """Ask the chain. `wallet` is the first characters of the miner's address. Raises ChainError if it cannot."""
     seen = overview(connection, project)
     bests = []
     for proposal in seen.proposals:

@@ -41,7 +41,7 @@ def build(material: Material) -> str:
         f'<meta name="referrer" content="no-referrer">\n<link rel="icon" href="data:,">\n'
         f"<title>{_say(title)}: mining report</title>\n<style>{style}</style>\n</head>\n<body>\n{body}\n"
         f"<footer>Session {_say(material.name)}, journal of {len(material.session.trials)} trials, "
-        f"page made {_say(material.made)}. Deltas are incumbent − candidate: positive is better.</footer>\n"
+        f"page created {_say(material.made)}. Deltas are incumbent − candidate: positive is better.</footer>\n"
         "</body>\n</html>\n"
     )
 
@@ -51,17 +51,20 @@ def build(material: Material) -> str:
 
 def _header(material: Material) -> str:
     about, found, session = material.about, material.summary, material.session
-    state = "Mining now" if material.running else "Not mining now"
+    state = "Mining now" if material.running else "Not mining"
     last = session.segments[-1] if session.segments and not material.running else None
     ended = f"ended {_say(last.end)} ({_say(last.reason)}), " if last and last.end else ""
-    lead = f"{state}. Begun {_say(session.started) or 'at an unknown time'}, {ended}as of {_say(material.made)}."
+    lead = f"{state}. Started {_say(session.started) or 'at an unknown time'}, {ended}as of {_say(material.made)}."
     per_hour = UNKNOWN if found.per_hour is None else _signed(found.per_hour) if found.per_hour else "0"
     numbers = [
         (f"best {_say(about.metric)}", _value(found.best)),
-        ("gained, sum of kept deltas", f'<span class="good">{_signed(found.gain)}</span>' if found.gain > 0 else "0"),
+        (
+            "gain found, not yet confirmed",
+            f'<span class="good">{_signed(found.gain)}</span>' if found.gain > 0 else "0",
+        ),
         ("trials kept", f"{found.kept} <small>of {found.finished}</small>"),
         ("machine time", lasted(found.time.running)),
-        ("gained per machine-hour", per_hour),
+        ("gain per machine-hour", per_hour),
         ("spent", f"{session.spent / LAMPORTS_PER_SOL:.4f} <small>SOL</small>"),
     ]
     project = f"{about.token_name} ({about.token_symbol}), project {about.project}" if about.token_name else ""
@@ -78,7 +81,7 @@ def _header(material: Material) -> str:
         ("Protocol bundle", about.bundle_id),
         ("Hardware class", about.hardware_class),
         ("Machine", machine),
-        ("Measurement", f"{about.method}, isolation {about.isolation}" if about.method else ""),
+        ("Measurement", f"{about.method}, sandbox {about.isolation}" if about.method else ""),
         ("Data snapshot", about.data_snapshot[:16] + ("…" if about.data_snapshot[16:] else "")),
         ("Budget", budget),
         ("Noise", noise),
@@ -127,7 +130,7 @@ def _progress(material: Material) -> str:
     legend = "".join(f"<li>{entry}</li>" for entry in entries)
     return (
         f"<h2>{_say(material.about.metric)} over trials</h2>"
-        f"<p class='note'>Lower is better. A mark leads to its trial.</p>"
+        f"<p class='note'>Lower is better. Click a mark to see its trial.</p>"
         f"<div class='chart'>{chart.progress(whole)}{chart.progress(whole, narrow=True)}</div>"
         f"<ul class='legend'>{legend}</ul>"
     )
@@ -148,13 +151,13 @@ def _record(material: Material) -> str:
     gap = ""
     if chain.baseline is not None and chain.best is not None:
         share = 100 * (chain.baseline - chain.best) / abs(chain.baseline) if chain.baseline else 0.0
-        gap = f"The best on chain is {chain.baseline - chain.best:.6f} below the baseline ({share:.2f} %). "
+        gap = f"The on-chain best is {chain.baseline - chain.best:.6f} below the baseline ({share:.2f} %). "
         if chain.baseline == chain.best:
-            gap = "Nothing better than the baseline is on chain. "
+            gap = "Nothing on chain beats the baseline. "
     out = (
         "<h2>Track record</h2>"
-        f"<p class='note'>{gap}{_say(chain.note, 400)} Values on chain are anchored to its baseline and "
-        "need not equal those of this machine.</p>"
+        f"<p class='note'>{gap}{_say(chain.note, 400)} On-chain values are anchored to the project's baseline and "
+        "may differ from those of this machine.</p>"
     )
     out += f"<div class='pair'>{drawn}<div>{table}</div></div>" if drawn else f"<div class='pair'>{table}</div>"
     if session.submissions:
@@ -183,17 +186,17 @@ def _time(material: Material) -> str:
     )
     notes = []
     if not segments:
-        notes.append("This journal has no record of when the process ran, so idle time is unknown.")
+        notes.append("The journal does not record when the process ran, so idle time is unknown.")
     else:
         starts = "1 start" if len(segments) == 1 else f"{len(segments)} starts"
-        cut = f", {found.killed} ended by a kill or a crash; what that cut off is not on record, and not counted"
+        cut = f", {found.killed} killed or crashed; the interrupted run is not counted"
         notes.append(f"{starts}{cut if found.killed else ''}.")
     if found.time.unsplit:
         notes.append("Some runs left neither a loss curve nor a known budget: their training time is unknown.")
     conditions = Counter(str(word) for t in material.session.trials for r in t.runs for word in r.conditions)
     if conditions:
         told = ", ".join(f"{_say(word, 60)} ({count})" for word, count in conditions.most_common(8))
-        notes.append(f"Conditions noted at runs: {told}.")
+        notes.append(f"Conditions noted during runs: {told}.")
     return (
         f"<h2>Time</h2>{chart.time_bar(found.time)}<ul class='legend'>{entries}</ul>"
         f"<p class='note legend'>{' '.join(notes)}</p>"
@@ -221,7 +224,7 @@ def _trials(material: Material) -> str:
     )
     bound = f" Diffs and logs of the last {MAX_DETAILED} and of all kept ones." if len(trials) > MAX_DETAILED else ""
     return (
-        f"<h2>Trials</h2><p class='note'>Newest first; a row opens.{bound}</p>"
+        f"<h2>Trials</h2><p class='note'>Newest first; click a row to open it.{bound}</p>"
         f"<fieldset class='filters'>{filters}</fieldset>"
         f"<div class='trials'><div class='heads'>{heads}</div>{rows}</div>"
     )

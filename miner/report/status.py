@@ -1,4 +1,4 @@
-"""What the sessions of a home are doing, read beside a running miner: no lock is held, no chain is asked."""
+"""What the sessions of a home are doing, read while a miner may be running: no lock, no query of the chain."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def describe(found: SessionFolder) -> tuple[dict[str, Any], str]:
 
 
 def _text(found: SessionFolder, session: Session, facts: About, known: Summary, running: bool, now: float) -> str:
-    lines = [f"{found.name}: {'mining now' if running else 'not mining now'}"]
+    lines = [f"{found.name}: {'mining now' if running else 'not mining'}"]
 
     def row(name: str, words: str) -> None:
         lines.append(f"  {name:<12} {words}")
@@ -82,8 +82,8 @@ def _text(found: SessionFolder, session: Session, facts: About, known: Summary, 
 
 def _open(trial: TrialRecord) -> str:
     if trial.machine:
-        return printable(f"trial {trial.number} is open on {trial.machine}: {trial.hypothesis}", 130)
-    return f"trial {trial.number} is open after {len(trial.runs)} runs: {printable(trial.hypothesis, 90)}"
+        return printable(f"trial {trial.number}: running on {trial.machine}: {trial.hypothesis}", 130)
+    return f"trial {trial.number}: {counted(len(trial.runs), 'run')} so far: {printable(trial.hypothesis, 90)}"
 
 
 def _last_run(trial: TrialRecord, now: float) -> str:

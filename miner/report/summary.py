@@ -228,16 +228,16 @@ def submission_state(entry: Submission, on_chain: str = "") -> str:
     """A submission's state in words: the chain's where it was asked, else the journal's last."""
     if entry.proposal is not None:
         return on_chain or entry.status or "submitted"
-    return "given up" if entry.abandoned else "not known to have landed"
+    return "given up" if entry.abandoned else "not known whether it landed"
 
 
 def last_moment(session: Session) -> float | None:
-    """Unix seconds of the last trial, run or decision; None where there is none."""
+    """Unix seconds of the last trial, run or decision; None if there is none."""
     return max((moment for moment in _moments(session) if moment is not None), default=None)
 
 
 def seconds_of(at: str) -> float | None:
-    """A journal's time as Unix seconds; None where it is not one."""
+    """A journal's time as Unix seconds; None if it is not one."""
     try:
         return datetime.strptime(at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
     except ValueError:

@@ -1,7 +1,7 @@
 """The frontier: the chain's best code as this session knows it, and what to do when it moves.
 
-Between trials the session looks at the project. Where the best is our own approved proposal, the session goes on
-from where it is. Where it is somebody else's, its code is fetched and verified, becomes the incumbent, and what this
+Between trials the session looks at the project. If the best is our own approved proposal, the session continues
+from where it is. If it is somebody else's, its code is fetched and verified, becomes the incumbent, and what this
 session had kept and not submitted is the first candidate against it. `moved` decides, as a pure function.
 """
 
@@ -23,7 +23,7 @@ from trainer.project.task import Task
 
 
 class Moved(StrEnum):
-    """How the chain's best stands to what the session knows."""
+    """How the on-chain best relates to what the session knows."""
 
     SAME = "same"
     OURS = "ours"
@@ -53,7 +53,7 @@ def moved(session: Session, code_hash: str) -> Moved:
 
 
 def fetch(connection: Connection, project: Project, task: Task, convention: score.Convention) -> FetchedBest:
-    """The best code on chain, verified. ChainError or TrainerError where it cannot be had or read."""
+    """The best code on chain, verified. ChainError or TrainerError if it cannot be fetched or read."""
     archive = fetch_best_code(connection, project)
     files = task.files if archive is None else bundle.unprefixed(bundle.read_archive(archive).files, task.files)
     tree = bundle.overlay(task.files, files, task.protocol.surface)
@@ -61,7 +61,7 @@ def fetch(connection: Connection, project: Project, task: Task, convention: scor
         script = tree[SCRIPT].decode()
         hyperparameters.fingerprint(script)
     except (KeyError, UnicodeDecodeError) as error:
-        raise InvalidBundle(f"The best code on chain has no readable {SCRIPT}: {error}.") from None
+        raise InvalidBundle(f"The on-chain best has no readable {SCRIPT}: {error}.") from None
     return FetchedBest(
         project.current_best_code_hash.hex(),
         script,
@@ -89,7 +89,7 @@ def adopt(journal: Journal, workspace: Workspace, best: FetchedBest) -> bool:
         commit = ""
     new = not commit
     if new:
-        commit = workspace.adopt(best.source, f"the best on chain, {best.metric}, by {best.miner}")
+        commit = workspace.adopt(best.source, f"on-chain best, {best.metric}, by {best.miner}")
     passed = session.frontiers[-1].commit if session.frontiers else ""
     journal.append(
         "frontier",

@@ -92,14 +92,14 @@ class Miner:
             self._show_best()
             won, progress = self._staking.candidate(), self._progress()
             if won is not None and self.context.goals.dry_run:
-                return "found an improvement (dry run, nothing is submitted)"
+                return "found an improvement (dry run: nothing submitted)"
             reason = goals.reached(self.context.goals, self.context.bench.protocol.mining_loop, progress)
             if goals.enough(self.context.goals, progress):
                 return reason
             if won is not None and self._is_free(begin=not reason):
                 self._staking.attempt(won)  # what was won is submitted, also where no further trial is to begin
             elif not self._go_on(more=not reason, here=won is None):
-                return reason or "the proposer has nothing left to try"
+                return reason or "the proposer has no candidates left"
             self._watch.look()
 
     def _resume(self) -> None:
@@ -114,25 +114,26 @@ class Miner:
         client, miner = context.connection.client, context.wallet.pubkey()
         landed = submit.reconcile(client, miner, context.project, context.journal)
         if landed is not None:
-            context.dashboard.say(f"proposal {landed.id} of the interrupted session did reach the chain")
+            context.dashboard.say(f"proposal {landed.id} of the interrupted session reached the chain")
         self._check_machine()
         if not session.trials:
             trial.begin(context, 0, "baseline", context.workspace.head())
 
     def _check_machine(self) -> None:
-        """Refuse to go on where what this session measured so far does not compare with what is measured now."""
+        """Refuse to continue if earlier measurements of this session cannot be compared with new ones."""
         ways = [segment.measured for segment in self.context.session.segments if segment.measured]
         if ways[0] != ways[-1]:
             folder = self.context.folder
             raise EnvironmentNotReady(
-                f"This session measured as {ways[0]}, now it would as {ways[-1]}, and such values do not compare.",
-                f"Go on where it began, or move {folder} away to start a new session; nothing in it is pending.",
+                f"This session was measured as {ways[0]}; this machine now measures as {ways[-1]}. The two are not "
+                "comparable.",
+                f"Continue where it began, or move {folder} away to start a new session; nothing in it is pending.",
             )
 
     # --- trials ---
 
     def _go_on(self, *, more: bool, here: bool) -> bool:
-        """Judge a trial, or have machines do so; False where none is open and `more` is False or none is left."""
+        """Judge a trial, or have machines do so; False if none is open and `more` is False or none is left."""
         if self.fleet is not None:
             return self.fleet.advance(more=more, here=here)
         if not more or not (self.context.session.unfinished or self._begin_trial()):
@@ -156,7 +157,7 @@ class Miner:
         return not goals.reached(self.context.goals, loop, planned) and self._begin_trial()
 
     def _begin_trial(self) -> bool:
-        """Put a candidate on record as an open trial; False where the proposer has none."""
+        """Put a candidate on record as an open trial; False if the proposer has none."""
         context, session = self.context, self.context.session
         number = session.trials[-1].number + 1
         if session.carried:

@@ -26,7 +26,7 @@ def submit_file(
         source = file.read_bytes()
         source.decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise TrainerError(f"{file} is not a readable UTF-8 text file: {error}.", "Name a train.py.") from error
+        raise TrainerError(f"{file} is not a readable UTF-8 text file: {error}.", "Choose a train.py.") from error
     files = bundle.overlay(context.task.files, {SCRIPT: source}, context.task.protocol.surface)
     bench, project, convention = context.bench, context.project, context.convention
     if claim is None:
@@ -43,8 +43,8 @@ def submit_file(
         )
         if not done.passed or done.delta is None:
             raise TrainerError(
-                f"{file} did not pass the confirming test: {done.reason}. Its stake would probably be lost.",
-                "Nothing was submitted; --claim submits it all the same.",
+                f"{file} did not pass the confirming test: {done.reason}. Nothing was submitted.",
+                "To submit anyway, use --claim VALUE (you will probably lose the stake).",
             )
         with context.dashboard.step("one run by the protocol's own command", bench.usual_seconds) as word:
             log = bench.plain_run(files, word).log
@@ -74,11 +74,11 @@ def submit_file(
 
 
 def _claimed(text: str) -> Decimal:
-    """A claim given on the command line; TrainerError where it is not a number."""
+    """A claim given on the command line; TrainerError if it is not a number."""
     try:
         value = Decimal(text)
     except ArithmeticError:
         value = Decimal("nan")
     if not value.is_finite():
-        raise TrainerError(f"A claim is a number such as 2.534000, not {text!r}.", "Correct --claim.")
+        raise TrainerError(f"{text!r} is not a number (for example 2.534).", "Correct --claim.")
     return value

@@ -25,7 +25,7 @@ def publish_bundled(
     connection: Connection, home: Path, view: View, name: str, text: str | None
 ) -> tuple[Project, list[Earlier]]:
     """Publish the bundled project `name`, on local text where a folder `text` is given; its baseline runs as well."""
-    view.say(f"no project here yet: publishing the bundled {name} project")
+    view.say(f"no project yet: publishing the bundled {name} project")
     chosen = recipe.load(name)
     data_arguments = ("--text", str(Path(text).absolute())) if text else chosen.data_arguments
     with view.step("preparing environment and data", 20) as word:
@@ -44,7 +44,7 @@ def publish_bundled(
         if run.val_bpb is None:
             raise TrainerError(
                 f"The {name} project does not run on this machine: {run.detail}",
-                "See the README's requirements.",
+                "Check the requirements in the README.",
             )
         view.say(f"  {run.val_bpb:.6f} val_bpb in {run.seconds:.1f} s")
         runs.append(Earlier(run, began, time.time()))
@@ -72,5 +72,5 @@ def publish_bundled(
         ),
     )
     project = connection.client.project(done.event(ProjectCreated).project_id)
-    view.say(f"project {project.id} is published, mint {project.mint}")
+    view.say(f"published project {project.id}, mint {project.mint}")
     return project, runs

@@ -79,9 +79,11 @@ def started(
     recipient = _address(reward_recipient) if reward_recipient else None
     home = connection.home
     _say_where(connection, home, dashboard)
-    question = f"This may stake real tokens on {connection.network.name}. Go on?"
+    question = f"This may stake real tokens on {connection.network.name}. Continue?"
     if not (connection.network.is_local or yes or agrees(question)):
-        raise ChainError(f"Mining on {connection.network.name} may spend.", "Give --yes to agree to it.")
+        raise ChainError(
+            f"Mining on {connection.network.name} can spend real SOL.", "Add --yes --max-spend 0.05 to allow it."
+        )
     wallet = connection.wallet(keypair, MINER)
     project, published = _open_project(connection, project_id, dashboard, publish, text)
     artifacts = fetch_project(connection, project)
@@ -101,10 +103,12 @@ def started(
             expected_snapshot=parsed.benchmark.data_snapshot,
             trust_harness=trust_harness,
         )
-    dashboard.say(
-        f"this machine: {bench.machine.hardware_class}, data snapshot {bench.data_snapshot[:16]}, "
-        f"measurement {bench.method} ({bench.isolation if bench.measurer else bench.why_not})"
+    measured = (
+        f"measured in a sandbox ({bench.isolation})"
+        if bench.measurer
+        else f"no sandbox: results are self-reported ({bench.why_not})"
     )
+    dashboard.say(f"this machine: {bench.machine.hardware_class}, data snapshot {bench.data_snapshot[:16]}, {measured}")
     folder = home / "work" / sessions.folder_name(connection.network.name, project.id, str(wallet.pubkey()))
     begun = published[0].began if published else None
     journal = new_session(folder / "session.jsonl", project.id, wallet.pubkey(), begun=begun)
@@ -145,7 +149,7 @@ def _sample(line: str, budget: float) -> Sample | None:
 
 def _say_where(connection: Connection, home: Path, view: View) -> None:
     if connection.network.name == "embedded":
-        view.say(f"embedded local network in {home}: nothing is real and nothing leaves this machine", style="bold")
+        view.say(f"Practice network (local): no real tokens, nothing leaves this machine. Data: {home}", style="bold")
     else:
         view.say(f"network {connection.network.name}, home {home}", style="bold")
 
@@ -163,7 +167,7 @@ def _open_project(
 
 
 def _choose(connection: Connection, project_id: int | None) -> Project | None:
-    """The project asked for, or the only one there is; None where a local network has none yet."""
+    """The project asked for, or the only one there is; None if a local network has none yet."""
     if project_id is not None:
         return connection.client.project(project_id)
     projects = connection.client.projects()
@@ -171,7 +175,7 @@ def _choose(connection: Connection, project_id: int | None) -> Project | None:
         return projects[0]
     if projects:
         known = ", ".join(f"{project.id} ({project.token_symbol})" for project in projects[:10])
-        raise ChainError(f"There are {len(projects)} projects: {known}.", "Name one with --project.")
+        raise ChainError(f"There are {len(projects)} projects: {known}.", "Choose one with --project.")
     if connection.network.is_local:
         return None
     raise NotFound(f"There is no project on {connection.network.name}.", "Check --network.")
@@ -195,4 +199,4 @@ def _address(text: str) -> Pubkey:
     try:
         return Pubkey.from_string(text)
     except ValueError:
-        raise ChainError(f"{text!r} is not a Solana address.", "Give 32 bytes in base58.") from None
+        raise ChainError(f"{text!r} is not a Solana address.", "Use 32 bytes in base58.") from None

@@ -35,7 +35,7 @@ class ChainWatch:
         except (ChainError, TrainerError) as error:
             if not context.session.frontiers:
                 raise
-            context.dashboard.say(f"the chain could not be read ({error.problem}): mining on, looking again later")
+            context.dashboard.say(f"cannot read the chain ({error.problem}); mining continues, will retry")
             return
         context.require_confined()
         self._adopt(best)
@@ -45,11 +45,11 @@ class ChainWatch:
         moved = frontier.adopt(self._context.journal, self._context.workspace, best)
         latest = self._context.session.frontiers[-1]
         if moved:
-            say(f"the best on chain is new: {best.metric} by {best.miner}; searching on from it", "bold")
+            say(f"new best on chain: {best.metric} by {best.miner}; continuing from it", "bold")
             if latest.carry:
-                say("what this session had kept is measured against it first")
+                say("measuring what this session kept against it first")
         elif latest.own:
-            say(f"the best on chain is ours now: {best.metric}", "green")
+            say(f"the on-chain best is now ours: {best.metric}", "green")
 
     def _note_statuses(self) -> None:
         context = self._context

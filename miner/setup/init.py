@@ -52,7 +52,7 @@ class CheckedArtifact:
     @property
     def line(self) -> str:
         """For people."""
-        who = f"signed by {self.owner}" if self.signed else "signature not given by any gateway"
+        who = f"signed by {self.owner}" if self.signed else "signature not available from any gateway"
         return f"✓ {self.name}: {self.size:,} bytes, SHA-256 {self.sha256[:16]}…, {who}"
 
 
@@ -90,7 +90,7 @@ def folder_name(symbol: str, project_id: int) -> str:
 def require_empty(folder: Path) -> None:
     """TrainerError unless `folder` is absent or an empty folder."""
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-        raise TrainerError(f"{folder} is there and not an empty folder.", "Name another one: miner init … DIR.")
+        raise TrainerError(f"{folder} already exists and is not empty.", "Choose another folder: miner init … DIR.")
 
 
 def lay_out(folder: Path, project: Project, parsed: Task, artifacts: ProjectArtifacts, where: Mapping[str, str]) -> str:
@@ -112,7 +112,7 @@ def lay_out(folder: Path, project: Project, parsed: Task, artifacts: ProjectArti
         }
         dot = tree / DOT
         if dot.exists():
-            raise TrainerError(f"The snapshot has a {DOT} of its own.", "Ask the project's owner.")
+            raise TrainerError(f"The snapshot contains a {DOT} folder.", "Ask the project's owner.")
         dot.mkdir()
         taken = {bundle.fold(path.split("/")[0]) for path in parsed.incumbent}
         outside = [f"/{DOT}/"]
@@ -130,7 +130,7 @@ def lay_out(folder: Path, project: Project, parsed: Task, artifacts: ProjectArti
         try:
             tree.replace(folder)
         except OSError as error:
-            raise TrainerError(f"{folder} cannot be made: {error.strerror}.", "Name another one.") from error
+            raise TrainerError(f"Cannot create {folder}: {error.strerror}.", "Choose another folder.") from error
     return workspace.branch
 
 

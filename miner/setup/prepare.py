@@ -1,4 +1,4 @@
-"""A protocol's setup commands: its author's words, run only with the user's leave.
+"""A protocol's setup commands: its author's code, run only with the user's consent.
 
 Each is shown and asked for by itself. It runs without a shell, with the user's rights, in an environment of named
 variables without keys (`trainer.running.dataset.variables`), and its process tree is killed at a time limit.
@@ -34,7 +34,7 @@ class SetupCommand:
 
 @dataclass(frozen=True, slots=True)
 class SetUp:
-    """What became of a command: done, declined, refused, failed or not reached; `detail` its last words."""
+    """The outcome of a command: done, declined, refused, failed or not reached; `detail` is its last line."""
 
     command: str
     state: str
@@ -42,7 +42,7 @@ class SetUp:
 
 
 def commands(raw: Mapping[str, Any]) -> list[SetupCommand]:
-    """The protocol's setup commands, at most MAX_COMMANDS; InvalidProtocol where they are no list of texts."""
+    """The protocol's setup commands, at most MAX_COMMANDS; InvalidProtocol if they are no list of texts."""
     match raw:
         case {"environment": {"setupCommands": given}}:
             pass
@@ -59,7 +59,7 @@ def commands(raw: Mapping[str, Any]) -> list[SetupCommand]:
 def _command(text: str) -> SetupCommand:
     shown = printable(text, 500)
     if shown != text or set(text) & _SHELL:
-        return SetupCommand(shown, (), "it needs a shell, and none is used here")
+        return SetupCommand(shown, (), "it needs a shell; commands run without one")
     try:
         argv = tuple(shlex.split(text))
     except ValueError as error:
@@ -100,9 +100,9 @@ def _run(command: SetupCommand, folder: Path, cache: Path, say: dataset.Say, sec
     except EnvironmentNotReady as error:
         if command.argv[0] == "uv":
             return SetUp(command.text, "failed", f"{error.problem} {error.cure}")
-        return SetUp(command.text, "failed", f"there is no program {command.argv[0]!r} that could be started")
+        return SetUp(command.text, "failed", f"cannot start {command.argv[0]!r}")
     if code is None:
-        return SetUp(command.text, "failed", f"it took longer than {seconds:g} s and was ended")
+        return SetUp(command.text, "failed", f"stopped after {seconds:g} s")
     last = experiment.tail(log, 1).strip()
     return SetUp(command.text, "failed" if code else "done", f"status {code}: {last}" if code else last)
 

@@ -1,4 +1,4 @@
-"""What a project needs of this machine, and what is there. `points` is pure; `read` asks the system."""
+"""What a project needs from this machine, and what is there. `points` is pure; `read` asks the system."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEAST_MEMORY: Final = 4 * GIB
 
 @dataclass(frozen=True, slots=True)
 class MachineFacts:
-    """What of this machine matters to a project; sizes in bytes. `uv` and `sandbox` name what was found, if anything.
+    """The facts about this machine that matter to a project; sizes in bytes. `uv` and `sandbox` name what was found.
 
     `data` is the id of the data in `data_folder`, None without any; `own_harness` whether prepare.py is this
     repository's own.
@@ -79,7 +79,7 @@ def read(parsed: Task, home: Path) -> MachineFacts:
 
 
 def points(facts: MachineFacts, parsed: Task) -> list[Requirement]:
-    """What is there and what is missing, in the order in which it matters."""
+    """What is there and what is missing, most important first."""
     wanted = parsed.benchmark.data_snapshot
     found = [
         _hardware(facts, parsed.baseline_class, _hints(parsed.protocol.raw)),
@@ -90,7 +90,7 @@ def points(facts: MachineFacts, parsed: Task) -> list[Requirement]:
     ]
     if facts.data is None:
         found.append(
-            Requirement("data", "missing", f"nothing is prepared in {facts.data_folder}.", "Run the setup commands.")
+            Requirement("data", "missing", f"no prepared data in {facts.data_folder}.", "Run the setup commands.")
         )
     elif facts.data != wanted:
         cure = "Run the setup commands, or move that folder away and then run them."
@@ -108,7 +108,7 @@ def _hardware(facts: MachineFacts, baseline_class: str, hints: str) -> Requireme
     here = f"{facts.hardware_class} ({device})"
     if baseline_class == facts.hardware_class:
         return Requirement("hardware", "ok", f"{here}, the class that the baseline was measured on")
-    measured = f"was measured on {baseline_class}" if baseline_class else "does not name its own"
+    measured = f"was measured on {baseline_class}" if baseline_class else "does not record its own"
     hint = f" The project says: {hints}." if hints else ""
     cure = "Only gains measured on one machine can be compared."
     return Requirement("hardware", "differs", f"{here}; the baseline {measured}.{hint}", cure)
@@ -119,7 +119,7 @@ def _sandbox(path: str | None) -> Requirement:
         return Requirement("sandbox", "ok", path)
     cure = "Install bubblewrap (apt-get install bubblewrap)." if sys.platform == "linux" else ""
     return Requirement(
-        "sandbox", "differs", "none: numbers measured here are your own word, and nothing can be verified.", cure
+        "sandbox", "differs", "no sandbox: results are self-reported, and this machine cannot run the verifier.", cure
     )
 
 
@@ -127,7 +127,7 @@ def _size(name: str, size: int, least: int, cure: str) -> Requirement:
     text = f"{size / GIB:.1f} GiB"
     if size >= least:
         return Requirement(name, "ok", text)
-    return Requirement(name, "differs", f"{text}, less than the {least / GIB:.0f} GiB that such a project takes.", cure)
+    return Requirement(name, "differs", f"{text}, less than the {least / GIB:.0f} GiB that such a project needs.", cure)
 
 
 def _hints(raw: Mapping[str, Any]) -> str:

@@ -46,8 +46,8 @@ def answer(
     budget_seconds: float,
     method: str,
 ) -> tuple[Judgement, Verdict]:
-    """What a verifier would say of these runs; pure. A miner without a sandbox is its own witness: it goes by its
-    scripts' own word, on validation alone.
+    """What a verifier would say of these runs; pure. Without a sandbox the values are self-reported, on
+    validation alone.
     """
     if method != TRUSTED:
         policy = replace(policy, verdict=replace(policy.verdict, require_trusted=False, require_holdout=False))
@@ -69,7 +69,7 @@ def confirm(
 ) -> Confirmation:
     """Run or continue the test of `commit` against `against`; the finished confirmation.
 
-    TrainerError where this machine cannot carry it out, with nothing decided.
+    TrainerError if this machine cannot run it; nothing is decided then.
     """
     over = source.problems(task.files, trees[Arm.CANDIDATE], policy.source)
     current = _begin(journal, bench, number, commit, against)

@@ -34,7 +34,7 @@ class SubmissionCost:
 def submission_cost(
     client: Client, miner: Pubkey, project: Project, *, stake: int, recipient: Pubkey
 ) -> SubmissionCost:
-    """Simulate buying what lacks and submitting, as one transaction. ChainError where the program or the wallet
+    """Simulate buying what lacks and submitting, as one transaction. ChainError if the program or the wallet
     does not allow it."""
     lacking = max(0, stake - client.tokens(project, miner))
     purchase = submit.price(project, client.supply(project), lacking)

@@ -1,4 +1,4 @@
-"""Whether a stake pays: what may become of a proposal, how likely, and what that is worth. Pure.
+"""Whether a stake pays: the possible outcomes of a proposal, their likelihood and worth. Pure.
 
 A verifier runs its own comparison with its own runs on its own machine. What it will see is predicted from what
 was seen here: its delta is Gaussian about ours, with the variance of both estimates, so a gain that only just
@@ -117,7 +117,7 @@ def outlook(
 
 
 def verdict(seen: LookEvidence, found: Outlook, *, min_confidence: float, accept_loss: bool = False) -> str:
-    """Why not to stake, in words; "" to go on. An unknown reward is no reason: somebody has to be first."""
+    """Why not to stake; "" to go ahead. An unknown reward is no reason not to: somebody has to be first."""
     if seen.confidence < min_confidence:
         return f"confidence {seen.confidence:.4f} is below --min-confidence {min_confidence:g}"
     if not accept_loss and found.value is not None and found.value <= 0:

@@ -51,7 +51,7 @@ class Staking:
         )
         if done is None:
             context.dashboard.say(
-                f"confirming trial {won.number} against the best on chain, by a verifier's rules", "bold"
+                f"confirming trial {won.number} against the on-chain best, by the verifier's rules", "bold"
             )
             done = confirm.confirm(
                 context.bench,
@@ -81,13 +81,13 @@ class Staking:
         context.dashboard.say(f"  not submitted: {done.reason}", style="yellow")
         if done.disproved:
             context.workspace.keep(best)
-            context.dashboard.say("  what was kept since is not better: the search goes on from the best on chain")
+            context.dashboard.say("  not confirmed: going back to the on-chain best")
 
     def _why_not(self, done: Confirmation, policy: JudgePolicy) -> str:
         """Why a confirmed gain is not staked on, in words; "" where it is. The outlook is shown in any case."""
         context = self._context
         if context.rejections:
-            return "a proposal of this session was rejected: look into it, then start again to submit"
+            return "a proposal of this session was rejected: find out why, then run the command again to submit"
         client, project, stake = context.connection.client, context.project, context.goals.stake
         seen = confirm.evidence_of(done, policy)
         ended = Counter(proposal.status for proposal in context.follower.proposals())
@@ -150,9 +150,9 @@ class Staking:
             plain = context.bench.plain_run(context.tree(won.commit), word)
         if plain.val_bpb is None:
             raise EnvironmentNotReady(
-                f"The winning train.py does not run by the protocol's own command: {plain.detail}",
+                f"The winning train.py fails under the protocol's own command: {plain.detail}",
                 f"It is commit {won.commit[:12]} in {context.workspace.path}; nothing was submitted.",
             )
-        context.dashboard.say(f"  its own log says {plain.val_bpb:.6f} val_bpb")
+        context.dashboard.say(f"  its log reports {plain.val_bpb:.6f} val_bpb")
         write_atomic(path, plain.log)
         return plain.log

@@ -78,7 +78,7 @@ def submit(
     client = connection.client
     journal.append("intent", number=offer.trial, code_hash=offer.code_hash.hex(), log_hash=offer.log_hash.hex())
     tags = [("Hardware-Class", machine.hardware_class), ("Data-Snapshot", data_snapshot)]
-    say("uploading the code archive and the run's log")
+    say("uploading the code archive and the run log")
     code = connection.publish(miner, Role.PROPOSAL_CODE, offer.code, "application/x-tar", tags)
     log = connection.publish(miner, Role.BENCHMARK_LOG, offer.log, "text/plain", tags)
     ensure_stake(client, miner, project, offer.stake, journal, say)
@@ -147,8 +147,8 @@ def ensure_stake(client: Client, miner: Keypair, project: Project, stake: int, j
     held = client.network.balance(miner.pubkey())
     if held < cost:
         raise InsufficientFunds(
-            f"The stake of {stake} {project.token_symbol} lacks {lacking}, which cost {cost:,} lamports; "
-            f"the wallet {miner.pubkey()} holds {held:,}.",
+            f"You need {lacking} more {project.token_symbol} to stake. They cost {cost / 10**9:.9f} SOL; the wallet "
+            f"{miner.pubkey()} has {held / 10**9:.9f} SOL.",
             "Fund the wallet, or lower --stake.",
         )
     say(f"buying {lacking} {project.token_symbol} for {cost:,} lamports to stake")
@@ -198,7 +198,7 @@ def _on_chain(client: Client, miner: Pubkey, project: Project, journal: Journal)
 
 
 def _look_up_purchase(client: Client, journal: Journal) -> None:
-    """Find out what became of a purchase that was interrupted: until then, what the miner holds is not known."""
+    """Find out the outcome of an interrupted purchase: until then, the miner's holdings are unknown."""
     if journal.session.purchase is not None:
         text, last_valid = journal.session.purchase
         signature = Signature.from_string(text)

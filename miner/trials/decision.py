@@ -14,8 +14,8 @@ _WORDS: Mapping[Answer, str] = {
     Answer.REJECT: "no gain of the size looked for",
     Answer.UNDECIDED: "too noisy to tell within the limit of runs",
 }
-SPARED = "what gain it may have is small beside what as many other runs have found"
-MOVED = "the gain is significant, but the incumbent changed meanwhile: it is measured against the new one"
+SPARED = "any gain left is too small to be worth more runs"
+MOVED = "the gain is significant, but the incumbent has changed; it will be measured against the new one"
 
 
 def decided(outcome: trial.Trial, *, moved: bool = False) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the trials of a journal say of earlier runs, for the judgement of the next one. Pure.
+"""What a journal's trials say about earlier runs, to judge the next one. Pure.
 
 Values are compared only with values of the same machine, so whatever looks back takes the machine's name: "" is the
 one that the session itself runs on, others are those of a cluster (`miner.executors`).

@@ -19,7 +19,7 @@ from trainer.statistics.comparison import Arm
 
 Say = Callable[[str], None]
 
-CALM_SECONDS = 120.0  # that a busy machine is waited for, before a run goes ahead all the same
+CALM_SECONDS = 120.0  # that a busy machine is waited for, before a run goes ahead anyway
 _CALM_LOOK = 10.0
 
 
@@ -32,7 +32,7 @@ class Rig:
     _last: tuple[float, float] = field(default=(0.0, -math.inf))  # seconds that our last run took, when it ended
 
     def calm(self) -> tuple[str, ...]:
-        """Wait a while for a machine that is busy, hot or on battery; what still speaks against it."""
+        """Wait a while for a machine that is busy, hot or on battery; the remaining reasons not to measure."""
         deadline = time.monotonic() + CALM_SECONDS
         said = False
         while True:
@@ -40,7 +40,7 @@ class Rig:
             state = fitness.read()
             own = fitness.own_load(state.cores, seconds, time.monotonic() - ended)
             reasons = fitness.judge(state, own_load=own)
-            waiting = any("busy" in reason or "heat" in reason for reason in reasons)
+            waiting = any("overloaded" in reason or "heat" in reason for reason in reasons)
             if not waiting or time.monotonic() >= deadline or self._small:
                 return reasons
             if not said:
@@ -63,7 +63,7 @@ class Rig:
         band: pruning.Band | None,
         rules: pruning.PruningRules,
     ) -> tuple[Run, tuple[str, ...]]:
-        """Run a tree once; the run and what the machine had against it.
+        """Run a tree once; the run and the reasons it is suspect.
 
         `rates` are the tokens per second of earlier runs of the same code here, those in force: a run that is off by
         more than their noise has no value and is UNFIT. With a `band` it may be stopped, by `rules`.
@@ -77,5 +77,5 @@ class Rig:
         unfit = fitness.fit(rate, rates) if run.val_bpb is not None and rate is not None else ""
         if unfit:
             run = replace(run, val_bpb=None, failure=UNFIT, detail=f"{unfit}; {run.val_bpb:.6f} val_bpb not counted")
-            self.say(f"  a run is left out and made again: {unfit}")
+            self.say(f"  run discarded and repeated: {unfit}")
         return run, tuple(dict.fromkeys(heat))

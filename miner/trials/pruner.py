@@ -1,4 +1,4 @@
-"""Follows one run by the lines that it prints: shows them, and ends the run where its loss curve is hopeless.
+"""Follows one run by the lines that it prints: shows them, and ends the run if its loss curve is hopeless.
 
 What a script prints is its own word. It can cost its author a trial here and can win nothing.
 """
@@ -46,7 +46,7 @@ def pairs(
     budget_seconds: float,
     rules: pruning.PruningRules,
 ) -> list[tuple[float, float]]:
-    """What finished runs teach: (worst lag, delta in units of sigma) for each (curve, val_bpb) of trials that give
+    """What finished runs show: (worst lag, delta in units of sigma) for each (curve, val_bpb) of trials that give
     the incumbent's mean val_bpb (None: unknown)."""
     if band is None or not sigma:
         return []

@@ -45,7 +45,7 @@ class LocalTrials:
             run = self._execute(current, Arm.INCUMBENT)
             if run.failure not in ("", UNFIT):
                 raise EnvironmentNotReady(
-                    f"The incumbent itself does not run here: {run.detail}",
+                    f"The incumbent does not run on this machine: {run.detail}",
                     f"Its log is in {context.folder / 'logs'}.",
                 )
         values = history.values(current, Arm.INCUMBENT)
@@ -70,8 +70,8 @@ class LocalTrials:
         failed = outcome.failures(Arm.INCUMBENT)
         if len(failed) >= MAX_FAILURES:
             raise EnvironmentNotReady(
-                f"The incumbent no longer runs here: {failed[-1].detail}",
-                "See to this machine and run the command again; the session continues where it was.",
+                f"The incumbent no longer runs on this machine: {failed[-1].detail}",
+                "Check this machine, then run the command again; the session resumes.",
             )
         moved = current.base != session.head
         context.journal.append("decision", number=current.number, **decided(outcome, moved=moved))
@@ -83,7 +83,7 @@ class LocalTrials:
         context.bench.learn_noise(groups)
 
     def _execute(self, current: TrialRecord, arm: Arm) -> Run:
-        """One run, on record with the machine's state when it began."""
+        """One run, recorded with the machine's state when it began."""
         context, session, conditions = self._context, self._context.session, self._rig.calm()
         commit = current.commit if arm is Arm.CANDIDATE else current.base
         past = [run for run in history.runs_of(session, current.base) if not run.failure]
@@ -147,7 +147,7 @@ def may_prune(context: SessionContext, current: TrialRecord) -> bool:
 
 
 def conclude(context: SessionContext, current: TrialRecord, outcome: Trial) -> None:
-    """Act on a decision that is on record, say it, and bring the records up to date."""
+    """Act on a recorded decision, report it, and update the records."""
     said = f"trial {current.number} on {current.machine}: " if current.machine else ""
     if current.kept:
         context.workspace.keep(current.commit)
@@ -156,7 +156,7 @@ def conclude(context: SessionContext, current: TrialRecord, outcome: Trial) -> N
         style = "yellow" if current.decision == "crash" else ""
         context.dashboard.say(f"  {said}{current.decision}: {current.reason}", style)
     else:
-        again = ", to be measured against the new incumbent" if current.carry else ""
+        again = ", will be measured against the new incumbent" if current.carry else ""
         context.dashboard.say(
             f"  {said}{current.decision}: "
             f"{statistics.fmean(outcome.values(Arm.CANDIDATE)):.6f} val_bpb, "

@@ -75,7 +75,7 @@ class Landscape:
     residuals: tuple[float, ...] = ()
 
     def propose(self, rng: random.Random, gained: float) -> float | None:
-        """The true change of a candidate in sigma, or None where it crashes."""
+        """The true change of a candidate in sigma, or None if it crashes."""
         crash, kind, size, hard = rng.random(), rng.random(), rng.expovariate(1.0), rng.random()
         if crash < self.crash:
             return None
@@ -198,7 +198,7 @@ class World:
         self.count.improving += self._effect is not None and self._effect > 0
 
     def candidate(self) -> float | None:
-        """One run of the present candidate: its val_bpb, or None where it crashes."""
+        """One run of the present candidate: its val_bpb, or None if it crashes."""
         if self._effect is None:
             self._spend(self.landscape.crash_seconds)
             return None

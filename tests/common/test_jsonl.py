@@ -58,7 +58,7 @@ def test_a_whole_line_that_does_not_parse_is_refused_and_kept(tmp_path: Path, li
     before = b'{"n": 1}\n' + line + b'\n{"n": 2}\n{"n": 3'
     path.write_bytes(before)
     lines = opened(path)
-    with pytest.raises(Damaged, match=r"lines\.jsonl does not parse at byte 9") as refusal:
+    with pytest.raises(Damaged, match=r"lines\.jsonl is damaged at byte 9") as refusal:
         list(lines.load())
     assert refusal.value.cure == "Move it away."
     assert path.read_bytes() == before

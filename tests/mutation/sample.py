@@ -22,7 +22,7 @@ SURVIVED, NO_TESTS = 0, (5, 33)  # mutmut's exit codes; any other of a mutant th
 
 
 def outcomes() -> Mapping[str, Mapping[str, int | None]]:
-    """The exit code of each mutant's tests by module and name, None where they have not run."""
+    """The exit code of each mutant's tests by module and name, None if they have not run."""
     files = sorted(MUTANTS.rglob("*.py.meta"))
     return {
         str(path.relative_to(MUTANTS)).removesuffix(".py.meta").replace("/", "."): codes

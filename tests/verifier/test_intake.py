@@ -63,19 +63,19 @@ def test_honest_scripts_pass(name: str) -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (b"# " + b"x" * 131_100, "131,102 bytes, at most 131,072"),
-        (b"DATA = '''" + RANDOM.hex().encode()[:120_000] + b"'''", "compressed, at most 32,768"),
+        (b"# " + b"x" * 131_100, "131,102 bytes; the limit is 131,072"),
+        (b"DATA = '''" + RANDOM.hex().encode()[:120_000] + b"'''", "compressed; the limit is 32,768"),
         (b"# " + RANDOM.hex().encode()[:100_000], "compressed"),
         (b"DATA = '" + b"a" * 8_193 + b"'", "literal of 8,193 characters"),
         (b"DATA = b'" + b"a" * 8_193 + b"'", "literal of 8,193 characters"),
         (b"DATA = ('" + b"a" * 5_000 + b"'\n'" + b"b" * 5_000 + b"')", "literal of 10,000 characters"),
         (b"def f():\n    x = 1\n    '''" + b"a" * 9_000 + b"'''\n", "literal of 9,000"),
         (b"f(f'" + b"a" * 9_000 + b"{x}')", "literal of 9,000"),
-        (b"DATA = [" + b"1," * 1_025 + b"]", "container of 1,025 elements"),
-        (b"DATA = (" + b"1," * 1_025 + b")", "container of 1,025 elements"),
-        (b"DATA = {" + b"1," * 1_025 + b"}", "container of 1,025 elements"),
-        (b"DATA = {" + b"".join(b"%d:1," % n for n in range(1_025)) + b"}", "container of 1,025 elements"),
-        (b"class A:\n    DATA = [" + b"1," * 1_025 + b"]", "container of 1,025 elements"),
+        (b"DATA = [" + b"1," * 1_025 + b"]", "literal with 1,025 elements"),
+        (b"DATA = (" + b"1," * 1_025 + b")", "literal with 1,025 elements"),
+        (b"DATA = {" + b"1," * 1_025 + b"}", "literal with 1,025 elements"),
+        (b"DATA = {" + b"".join(b"%d:1," % n for n in range(1_025)) + b"}", "literal with 1,025 elements"),
+        (b"class A:\n    DATA = [" + b"1," * 1_025 + b"]", "literal with 1,025 elements"),
     ],
 )
 def test_what_is_too_large(source: bytes, words: str) -> None:

@@ -31,7 +31,7 @@ class MostCost:
 def most_cost(
     protocol: Protocol, comparison: ComparisonPolicy, limits: MeasurementPolicy, incumbent: Reference | None
 ) -> MostCost:
-    """The bounds of one check; `incumbent` as it was measured here, None where it has not been."""
+    """The bounds of one check; `incumbent` as it was measured here, None if it has not been."""
     runs = comparison.max_candidate_runs + MAX_FAILURES - 1
     training = protocol.execution.training_seconds + loose_grace(protocol)
     evaluation = 2 * sum(limits.evaluation_limit(phase, incumbent) for phase in (Phase.CLAIM, Phase.PROBES))

@@ -75,7 +75,7 @@ def draw_groups(seed: bytes, groups: Sequence[tuple[str, int, int]], enough: int
             total += size
     if total < enough:
         raise EnvironmentNotReady(
-            f"The local training shards hold too little text to hold {enough:,} bytes out of it, drawn were {total:,}.",
+            f"The local training shards have too little text: {enough:,} bytes are needed, {total:,} found.",
             "Prepare more training shards.",
         )
     return sorted(drawn)
@@ -86,7 +86,7 @@ def holdout_text(
 ) -> HoldoutText:
     """Draw at least `enough` bytes of text; `public` where the data is the public dataset.
 
-    EnvironmentNotReady where there is none to be had. `folder` is empty, and this draw's own.
+    EnvironmentNotReady if there is none. `folder` is empty, and this draw's own.
     """
     shards = sorted(path.stem for path in (cache / "data").glob("*.parquet") if path.name != val_filename)
     if not shards:
@@ -95,7 +95,7 @@ def holdout_text(
         try:
             return _downloaded(cache, folder, seed, enough, shards, say)
         except EnvironmentNotReady as error:
-            say(f"no shard could be downloaded ({error.problem}): holding out local text")
+            say(f"cannot download a shard ({error.problem}); holding out local text")
     return _held_out(cache, folder, seed, enough, shards)
 
 

@@ -92,9 +92,7 @@ def judge(
     outcome, seen = compared(runs, noise, policy, seed)
     second = holdout_outcome(runs, seen, policy.holdout) if seen else None
     if runs and method == SELF_REPORTED and policy.verdict.require_trusted and outcome is GainOutcome.BETTER:
-        found.append(
-            CaseFinding(Reason.SELF_REPORTED, Fault.HOST, "The value is the candidate's own word: nothing proves it.")
-        )
+        found.append(CaseFinding(Reason.SELF_REPORTED, Fault.HOST, "The value is self-reported: nothing proves it."))
     answer, bound = second.outcome if second else GainOutcome.MISSING, undeserved(runs)
     proven = seen is None or bound is None or bound <= seen.delta - policy.comparison.margin
     evidence = CaseEvidence(tuple(found), outcome, answer, stepped=stepped, proven=proven)
@@ -108,7 +106,9 @@ def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: TimeB
     # One disagreement between the incumbent's own claim and proof shows that this host computes unreliably.
     if len(failing) >= trial.MAX_FAILURES or any(run.failure == Reason.NON_CAUSAL for run in failing):
         found.append(
-            CaseFinding(Reason.INCUMBENT_FAILS, Fault.HOST, f"The incumbent fails here as well: {failing[-1].detail}")
+            CaseFinding(
+                Reason.INCUMBENT_FAILS, Fault.HOST, f"The incumbent fails on this machine too: {failing[-1].detail}"
+            )
         )
     allowed = allowed_seconds(runs, budget_seconds, policy)
     for run in runs:
@@ -123,7 +123,7 @@ def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: TimeB
                 CaseFinding(
                     Reason.OVER_BUDGET,
                     Fault.RUN,
-                    f"It trained for {run.train_seconds:.1f} s by this host's clock, {allowed:.1f} s are allowed.",
+                    f"It trained for {run.train_seconds:.1f} s by this machine's clock; the limit is {allowed:.1f} s.",
                 )
             )
     return found

@@ -102,9 +102,9 @@ class JudgePolicy:
 
     @classmethod
     def from_json(cls, document: object) -> JudgePolicy:
-        """The inverse of `as_json`; what is left out keeps its default. TrainerError where it does not fit."""
+        """The inverse of `as_json`; what is left out keeps its default. TrainerError if it does not fit."""
         if not isinstance(document, dict):
-            raise TrainerError("A policy is a table of tables.", "See trainer/judging/policy.py for its fields.")
+            raise TrainerError("A policy must be a table of tables.", "See trainer/judging/policy.py for its fields.")
         tables: dict[str, Any] = {
             "comparison": ComparisonPolicy,
             "verdict": VerdictPolicy,
@@ -122,7 +122,7 @@ class JudgePolicy:
             elif name in tables and isinstance(content, dict):
                 values[name] = tables[name](**_fitting(name, content, tables[name]))
             else:
-                raise TrainerError(f"A policy has no {name!r}.", f"Its tables are {', '.join(tables)}.")
+                raise TrainerError(f"Unknown policy table {name!r}.", f"Known tables: {', '.join(tables)}.")
         return cls(**values)
 
 
@@ -133,5 +133,5 @@ def _fitting(table: str, content: dict[str, Any], kind: Any) -> dict[str, Any]:
         default = known[key].default if key in known else None
         fits = isinstance(value, bool) == isinstance(default, bool) and isinstance(value, int | float)
         if key not in known or not fits or (isinstance(default, int) and not isinstance(value, int)):
-            raise TrainerError(f"The policy's {table}.{key} does not fit: {value!r}.", "Correct the policy.")
+            raise TrainerError(f"The policy's {table}.{key} has an invalid value: {value!r}.", "Correct the policy.")
     return content

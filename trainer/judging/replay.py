@@ -46,11 +46,11 @@ class HoldoutRows:
 def draw_holdout(
     bench: Bench, policy: HoldoutPolicy, seed: bytes, *, public: bool, say: Say
 ) -> Iterator[tuple[HoldoutRows | None, Bench]]:
-    """Holdout rows, and the bench on the data that does not show them; None where measurement is self-reported.
+    """Holdout rows, and the bench on the data that does not show them; None if measurement is self-reported.
 
     `public` says that the data is the public dataset. What is downloaded or cut for it lies in a folder of the bench's
     home, whose name tells a run nothing of the case, and goes with the context; after a kill, when a bench is opened
-    again. EnvironmentNotReady where there is no text to be had.
+    again. EnvironmentNotReady if there is no text.
     """
     if bench.measurer is None:
         yield None, bench
@@ -162,7 +162,7 @@ def _score_holdout(
     policy: HoldoutPolicy,
     reference: Reference | None,
 ) -> Score | None:
-    """A measured run's graph on the holdout rows, None where there is none; its graph is then removed."""
+    """A measured run's graph on the holdout rows, None if there is none; its graph is then removed."""
     if measurer is None or run.measurement is None or rows is None:
         return None
     try:

@@ -26,7 +26,7 @@ MAX_UNFIT = 5
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """All runs of a trial, in order, and the comparison's last word (None where failures ended it)."""
+    """All runs of a trial, in order, and the comparison's last word (None if failures ended it)."""
 
     runs: tuple[Run, ...]
     decision: Decision | None

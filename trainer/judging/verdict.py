@@ -139,7 +139,7 @@ _OF_COMPARISON = {
         Reason.TOO_NOISY,
         "Inconclusive: too noisy on this machine to tell whether it is better.",
     ),
-    GainOutcome.MISSING: (VerdictKind.RELEASE, Reason.NOT_READY, "The comparison was not carried out."),
+    GainOutcome.MISSING: (VerdictKind.RELEASE, Reason.NOT_READY, "The comparison did not run."),
 }
 _OF_HOLDOUT = {
     GainOutcome.NOT_BETTER: (VerdictKind.REJECT, Reason.NOT_ON_HOLDOUT, "The gain does not hold on holdout text."),
@@ -164,7 +164,7 @@ def decide(evidence: CaseEvidence, policy: VerdictPolicy) -> Verdict:
         return _from(VerdictKind.REJECT, runs[0])
     said = _of_numbers(evidence, policy)
     if runs and said.kind is not VerdictKind.REJECT:
-        return Verdict(VerdictKind.RELEASE, Reason.UNCONFIRMED, f"Seen in one run only: {runs[0].detail}")
+        return Verdict(VerdictKind.RELEASE, Reason.UNCONFIRMED, f"Seen in only one run: {runs[0].detail}")
     return said
 
 
@@ -188,7 +188,7 @@ def _of_numbers(evidence: CaseEvidence, policy: VerdictPolicy) -> Verdict:
         return Verdict(
             VerdictKind.REJECT,
             Reason.NO_IMPROVEMENT,
-            "Rounded to six decimals, the score does not beat the chain's best.",
+            "Rounded to six decimals, the score does not beat the on-chain best.",
         )
     return Verdict(VerdictKind.APPROVE, Reason.IMPROVED, "Every check passed and the improvement is significant.")
 

@@ -9,7 +9,7 @@
   and so without network, index or cache at run time.
 - Where the bundle has an extra for the machine's NVIDIA driver (`cuda13`, `cuda12`), `choose_extra` picks it.
 
-Every failure is EnvironmentNotReady with the last of uv's own words.
+Every failure is EnvironmentNotReady with the last lines of uv's output.
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ def prepare(
     """
     for name in ("pyproject.toml", "uv.lock"):
         if name not in files:
-            raise EnvironmentNotReady(
-                f"The bundle must hold {name}, it does not.", "Add it with `uv lock` in the project's folder."
-            )
+            raise EnvironmentNotReady(f"The bundle has no {name}.", "Add it with `uv lock` in the project's folder.")
     extra = choose_extra(files["pyproject.toml"], cuda_major)
     folder = home / "envs" / key(files["pyproject.toml"], files["uv.lock"], extra)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +148,7 @@ def find_uv() -> Path:
     for candidate in candidates:
         if candidate and os.path.isabs(candidate) and os.access(candidate, os.X_OK):
             return Path(candidate)
-    raise EnvironmentNotReady("uv is needed and was not found.", "Install it with `python3 -m pip install uv`.")
+    raise EnvironmentNotReady("uv is not installed.", "Install it with `python3 -m pip install uv`.")
 
 
 def _build(folder: Path, files: Mapping[str, bytes], extra: str | None, progress: Progress) -> Environment:
@@ -223,7 +221,7 @@ def _run(command: Sequence[str], folder: Path, progress: Progress) -> None:
             kill()
             process.wait()
     if code:
-        why = " / ".join(said) or "it said nothing"
+        why = " / ".join(said) or "no output"
         raise EnvironmentNotReady(f"uv could not install the bundle's packages (status {code}): {why}.", _CURE)
 
 
@@ -231,9 +229,9 @@ def _run(command: Sequence[str], folder: Path, progress: Progress) -> None:
 def _locked(path: Path, progress: Progress) -> Iterator[None]:
     """Hold the lock file; wait for another process to finish, MINUTES at most."""
     with path.open("ab") as file:
-        waiting = "Waiting for another process that prepares the same environment"
+        waiting = "Waiting for another process that is preparing the same environment"
         if not lock(file, wait=MINUTES * 60, busy=lambda: progress(waiting)):
             raise EnvironmentNotReady(
-                f"Another process has held {path} for {MINUTES} minutes.", "End it, then try again."
+                f"Another process has held {path} for {MINUTES} minutes.", "Stop it, then try again."
             )
         yield

@@ -110,29 +110,29 @@ def read() -> MachineState:
 
 
 def judge(state: MachineState, *, own_load: float = 0.0, before: MachineState | None = None) -> tuple[str, ...]:
-    """Why runs measured now are suspect, in plain words; empty where nothing known speaks against them.
+    """Why runs measured now are suspect, in plain words; empty if there is no known reason.
 
     `own_load` is what the load average owes to our own runs (`own_load` below): look before a run starts, not in
     the middle of it. `before` is an earlier look, for heat that came and went in between.
     """
     reasons = []
     if state.on_battery:
-        reasons.append("the machine runs on battery")
+        reasons.append("running on battery")
     if state.low_power:
-        reasons.append("a low power mode is on")
+        reasons.append("low power mode is on")
     if state.throttled:
-        reasons.append("the machine is slowed down for heat")
+        reasons.append("throttled because of heat")
     elif before and None not in (before.throttle_events, state.throttle_events):
         times = (state.throttle_events or 0) - (before.throttle_events or 0)
         if times > 0:
-            reasons.append(f"the CPU slowed down for heat {times} times since the last look")
+            reasons.append(f"the CPU was throttled for heat {times} times since the last check")
     if state.load is not None:
         others = max(0.0, state.load - own_load)
         # A desktop at rest is below this; a quarter of our own load is the estimate's error.
         if others > max(0.75, state.cores / 4, own_load / 4):
-            reasons.append(f"other programs keep {others:.1f} of {state.cores} cores busy")
+            reasons.append(f"machine overloaded: load {others:.1f} on {state.cores} cores")
     if state.memory_short:
-        reasons.append("memory is short")
+        reasons.append("low on memory")
     return tuple(reasons)
 
 
@@ -153,7 +153,7 @@ def fit(value: float, earlier: Sequence[float]) -> str:
     by 4, 81 by 6, 96 by 8 and 99 by 10. Which runs `earlier` should hold, `in_force` says.
     """
     if not (math.isfinite(value) and value > 0):
-        return "the run has no throughput"
+        return "the run reported no throughput"
     known = [x for x in earlier if math.isfinite(x) and x > 0][-MAX_EARLIER:]
     if len(known) < MIN_EARLIER:
         return ""
@@ -166,7 +166,7 @@ def fit(value: float, earlier: Sequence[float]) -> str:
         return ""
     return (
         f"{value:,.0f} tokens/s is {abs(off) / median:.1%} {'above' if off > 0 else 'below'} the usual "
-        f"{median:,.0f} of {len(known)} runs, and noise explains {tolerance / median:.1%}"
+        f"{median:,.0f} of {len(known)} runs, more than the noise of {tolerance / median:.1%}"
     )
 
 
@@ -198,7 +198,7 @@ def in_force(runs: Iterable[tuple[float, bool]]) -> list[float]:
 
 
 def any_of(answers: Iterable[bool | None]) -> bool | None:
-    """True where one says so, False where one denies it and none says so, else None."""
+    """True if one says so, False if one denies it and none says so, else None."""
     known = [answer for answer in answers if answer is not None]
     return any(known) if known else None
 

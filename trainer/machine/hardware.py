@@ -2,7 +2,7 @@
 
 The class is one short string: `apple-m4-max-40c` (chip and GPU cores), `nvidia-h200` (the GPU in use), or
 `cpu-amd-epyc-2c` (processor family and the cores this process may use). Every fact comes from a parser that
-is a pure function of a tool's output; a tool that is missing, slow or talks nonsense leaves its fact unknown.
+is a pure function of a tool's output; a tool that is missing, slow or prints garbage leaves its fact unknown.
 Serial numbers, host names and display identifiers are not read.
 """
 
@@ -50,7 +50,7 @@ class Fingerprint:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """The reverse of `as_json`; ValueError where a field is missing or of another type."""
+        """The reverse of `as_json`; ValueError if a field is missing or of another type."""
         kinds = {"cpu_cores": int, "memory_bytes": int, "gpu": str | None, "gpu_cores": int | None}
         fields: dict[str, Any] = {name: value.get(name) for name in cls.__slots__}
         for name, field in fields.items():

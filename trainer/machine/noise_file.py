@@ -19,9 +19,9 @@ def load_noise(path: Path) -> dict[str, NoiseRecord]:
             raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         return {}
-    cure = f"Delete {path}; it is measured anew."
+    cure = f"Delete {path}; it will be measured again."
     if len(raw) > MAX_BYTES:
-        raise InvalidComparison(f"A noise file has at most {MAX_BYTES} bytes, {path} has more.", cure)
+        raise InvalidComparison(f"{path} is larger than {MAX_BYTES} bytes.", cure)
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as error:

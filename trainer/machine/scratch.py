@@ -28,7 +28,7 @@ def hold(path: Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder, held by us or not; errors are passed over."""
+    """Remove a file or folder, held by us or not; errors are ignored."""
     _delete(path)
     if (handle := _held.pop(str(path), None)) is not None:
         os.close(handle)
@@ -44,7 +44,7 @@ def sweep(folder: Path) -> None:
 
 
 def _take(path: Path) -> None:
-    """Unless somebody holds it. OSError where it cannot be opened."""
+    """Unless somebody holds it. OSError if it cannot be opened."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if lock(handle):

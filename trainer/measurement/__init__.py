@@ -1,4 +1,4 @@
-"""Measurement: what a candidate's train.py is worth, with nothing it says believed.
+"""Measurement: what a candidate's train.py is worth, trusting nothing it says.
 
     measurer = Measurer(sandbox, environment, snapshot, cache, protocol, work)
     result = measurer.measure(files, grace=20.0, reference=incumbent.reference)

@@ -182,7 +182,7 @@ def _as_run(arm: Arm, result: experiment.RunResult) -> Run:
             value, memory = found.primary, found.secondary.get("peak_vram_mb")
         case experiment.Crash(exit_code=code, trace=trace):
             last = trace.strip().splitlines()[-1:] or ["no output"]
-            failure, detail = "crash", f"It ended with status {code}: {last[0]}"
+            failure, detail = "crash", f"It exited with status {code}: {last[0]}"
         case experiment.Timeout(limit=limit):
             failure, detail = "over_budget", f"It was killed after {limit:g} seconds."
         case experiment.NoMetric(reason=reason):
@@ -229,7 +229,7 @@ def open_bench(
     `trust_harness` says that the user agreed; which data is there is found without running it. With
     `require_sandbox` a missing sandbox is refused, else it makes the bench self-reported; `isolated` False
     measures in the trusted way but without a sandbox.
-    EnvironmentNotReady where something is missing or the data differs.
+    EnvironmentNotReady if something is missing or the data differs.
     """
     spec = protocol.parse(protocol_bytes)
     for folder in ("scratch", "measurement/graphs", HOLDOUT):
@@ -251,7 +251,7 @@ def open_bench(
     )
     if expected_snapshot and snapshot != expected_snapshot:
         raise EnvironmentNotReady(
-            f"The project was measured on the data snapshot {expected_snapshot[:16]}, the data in {cache} is "
+            f"The project was measured on data snapshot {expected_snapshot[:16]}; the data in {cache} is "
             f"{snapshot[:16]}.",
             "Move that folder away to prepare it again; a snapshot depends on the Python version that made it.",
         )

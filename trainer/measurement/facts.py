@@ -89,7 +89,7 @@ def training_view(cache_files: Iterable[str], val_filename: str) -> list[str]:
 
 
 def cache_files(cache: Path) -> list[str]:
-    """The plain files below a data cache, relative; EnvironmentNotReady where there are none or too many."""
+    """The plain files below a data cache, relative; EnvironmentNotReady if there are none or too many."""
     found = sorted(
         path.relative_to(cache).as_posix()
         for path in cache.rglob("*")
@@ -129,7 +129,7 @@ def run_harness(
 ) -> dict[str, bytes]:
     """Run inside_harness.py over the snapshot's harness; the results by name, at most so many bytes each.
 
-    A result that is not there is left out. EnvironmentNotReady where the harness fails.
+    A result that is not there is left out. EnvironmentNotReady if the harness fails.
     """
     with tempfile.TemporaryDirectory(prefix="harness-") as folder:
         tree = Path(folder, "harness")
@@ -155,7 +155,7 @@ def run_harness(
             if outcome.kind != "exited" or outcome.exit_code != 0:
                 words = outcome.output.decode(errors="replace").strip().splitlines()[-1:] or [outcome.kind]
                 raise EnvironmentNotReady(
-                    f"The project's harness should give its validation rows and failed: {words[0][:300]}.",
+                    f"The project's harness failed to produce its validation rows: {words[0][:300]}.",
                     "Prepare the data with the bundle's prepare.py; `prepare.py --verify` checks it.",
                 )
             found = {}
@@ -197,7 +197,7 @@ def harness_facts(
         facts = _parse(found)
     except ValueError as error:
         raise EnvironmentNotReady(
-            f"The project's harness gave facts that do not fit: {error}.",
+            f"The project's harness returned invalid facts: {error}.",
             "Check its prepare.py and its data.",
         ) from error
     with contextlib.suppress(InvalidBundle, OSError):  # another process may have been first; else they are found again

@@ -50,7 +50,7 @@ def known_losses(length: int) -> Any:
 
 
 def read(prepare: ModuleType) -> tuple[dict[str, Any], Any, Any]:
-    """The facts, the rows and the byte counts. Unsupported where the harness is of another kind."""
+    """The facts, the rows and the byte counts. Unsupported if the harness is of another kind."""
     tokenizer = prepare.Tokenizer.from_directory()
     length = prepare.MAX_SEQ_LEN
     shown = []

@@ -54,7 +54,7 @@ _HERE: Final = Path(__file__).parent
 _GRAPH: Final = "graph.mlxfn"
 _NEGATIVE: Final = -1e-5  # no cross-entropy is below zero, but for the rounding of float32
 
-_UNSUPPORTED: Final = "This project's harness cannot be stood in for: {}."
+_UNSUPPORTED: Final = "This project's harness is not supported for trusted measurement: {}."
 
 
 @dataclass(slots=True)
@@ -120,7 +120,7 @@ class Measurer:
         harness's budget, and the graph must be ready within that plus `grace` seconds. `salt` is mixed into the seeds
         and the order of the data (`trainer.measurement.salts`); "" leaves them as the script has them. `reference`:
         `Measurement.reference` of the best code so far. What a candidate does never raises, and a failure of this
-        machine is a finding as well. TrainerError where the harness is not supported.
+        machine is a finding as well. TrainerError if the harness is not supported.
         """
         self._require_support()
         report = progress or _silent
@@ -225,7 +225,7 @@ class Measurer:
     def plain_run(self, files: Mapping[str, bytes], *, seconds: float, progress: Progress | None = None) -> JobOutcome:
         """Run `files` once as the protocol says, with all of the data and the harness's own evaluation, in a sandbox.
 
-        Its log, with the number that it gives itself, is what a benchmark log holds. TrainerError where it cannot
+        Its log, with the number that it gives itself, is what a benchmark log holds. TrainerError if it cannot
         be started; StopRun of `progress` passes through.
         """
         tree = bundle.overlay(self._snapshot, files, self._protocol.surface)

@@ -52,7 +52,7 @@ def announced(outcome: JobOutcome) -> float:
         raise ended(outcome, Phase.TRAINING)
     refuse(outcome.last.line, Phase.TRAINING)
     if outcome.kind == "killed_late":
-        detail = f"something of it still ran {KILL_SECONDS * 1000:.0f} ms after the word that the graph was ready"
+        detail = f"some of its processes still ran {KILL_SECONDS * 1000:.0f} ms after the graph was reported ready"
         raise MeasurementFailed(Failure.OVER_BUDGET, Phase.TRAINING, detail)
     return outcome.last.seconds
 
@@ -76,7 +76,7 @@ def refuse(line: bytes, phase: Phase) -> None:
 def ended(outcome: JobOutcome, phase: Phase) -> MeasurementFailed:
     """Why a job ended without its result."""
     if outcome.kind == "killed_wall" and phase is Phase.TRAINING:
-        detail = f"no graph after {outcome.seconds:.1f} s, so it was stopped"
+        detail = f"stopped after {outcome.seconds:.1f} s without a graph"
         return MeasurementFailed(Failure.OVER_BUDGET, phase, detail)
     if outcome.kind != "exited":
         detail = f"{outcome.kind.replace('_', ' ')} after {outcome.seconds:.1f} s"

@@ -14,7 +14,7 @@ STOPPED, UNFIT = "stopped", "unfit"
 class Run:
     """One execution of one arm's code.
 
-    `val_bpb` is None where `failure` names why (one word) and `detail` says it in a sentence; `seconds` is
+    `val_bpb` is None if `failure` names why (one word) and `detail` says it in a sentence; `seconds` is
     wall time, `memory_mb` the script's own peak figure where it prints one. `measurement` is there where the
     run was measured in the trusted way in this process.
     """

@@ -14,8 +14,8 @@ MOST_BPB = 1e4  # bits per byte; guessing at random costs less than 20
 
 
 class Failure(StrEnum):
-    """Why there is no value. All are the candidate's word or doing except HOST and STOPPED; the caller decides what
-    a CRASH in a worker is, by whether the incumbent's graph crashes there as well."""
+    """Why there is no value. All are the candidate's doing except HOST and STOPPED; the caller decides about a CRASH
+    in a worker by whether the incumbent's graph crashes there too."""
 
     CRASH = "crash"  # train.py, or a worker running its graph, ended with an error
     NO_EVALUATION = "no_evaluation"  # train.py ended well without calling evaluate_bpb

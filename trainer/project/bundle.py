@@ -136,7 +136,7 @@ def _members(data: bytes, limits: ArchiveLimits) -> Iterator[tuple[str, str, byt
     if data.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"\x1f\x9d")):
         raise UnsafeArchive(ArchiveFault.COMPRESSED)
     if len(data) % BLOCK:
-        raise UnsafeArchive(ArchiveFault.TRUNCATED, detail=f"{len(data)} bytes are no whole blocks")
+        raise UnsafeArchive(ArchiveFault.TRUNCATED, detail=f"{len(data)} bytes are not whole blocks")
     long_path, offset, members = None, 0, 0
     while any(header := data[offset : offset + BLOCK]):
         members += 1
@@ -308,7 +308,7 @@ def check(files: Mapping[str, bytes], limits: ArchiveLimits = ArchiveLimits()) -
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
-    """The tree as a tar, the same bytes for the same tree; UnsafeArchive where it breaks the rules."""
+    """The tree as a tar, the same bytes for the same tree; UnsafeArchive if it breaks the rules."""
     check(files)
     parts = [part for path, content in sorted(files.items()) for part in (*_member(path, len(content)), content)]
     blocks = b"".join(part + bytes(-len(part) % BLOCK) for part in parts) + bytes(2 * BLOCK)
@@ -368,7 +368,7 @@ def write_tree(files: Mapping[str, bytes], folder: Path) -> None:
     """Write the tree into `folder`, absent or empty before and complete after; never half-written."""
     check(files)
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-        raise InvalidBundle(f"Expected an empty folder at {folder}, found something there.", "Choose another folder.")
+        raise InvalidBundle(f"{folder} is not empty.", "Choose another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

@@ -61,7 +61,7 @@ class Hyperparameter:
 
 
 def find(source: str) -> list[Hyperparameter]:
-    """The hyperparameters in their order in the file; InvalidBundle where the file is not Python."""
+    """The hyperparameters in their order in the file; InvalidBundle if the file is not Python."""
     tree = _parse(source)
     bound = Counter(name for node in ast.walk(tree) for name in _bound_names(node))
     starts = [match.start() for match in _LINE.finditer(source)]
@@ -95,16 +95,14 @@ def replace(source: str, values: Mapping[str, Value]) -> str:
     edits = []
     for name, value in values.items():
         if name not in known:
-            raise TrainerError(
-                f"Expected a hyperparameter of the script, found {name!r}.", f"Choose among {', '.join(known)}."
-            )
+            raise TrainerError(f"The script has no hyperparameter {name!r}.", f"Use one of {', '.join(known)}.")
         found = known[name]
         if found.kind == "float" and type(value) is int:
             value = float(value)
         if type(value).__name__ != found.kind or (isinstance(value, float) and not math.isfinite(value)):
             raise TrainerError(
                 f"Expected a finite {found.kind} for {name}, found {value!r}.",
-                "Give a value of its own kind.",
+                "Give a value of the same type.",
             )
         if value != found.value:
             edits.append((found.span, repr(value)))
@@ -126,7 +124,7 @@ def changes_seeds_only(old: str, new: str) -> bool:
     """Whether two scripts differ, and only in what seeds their random numbers: a lottery ticket, no idea.
 
     A seed is a literal that is bound to a name with SEED in it or given to a call whose name has seed, key, Random,
-    default_rng or RandomState in it. InvalidBundle where either is no Python.
+    default_rng or RandomState in it. InvalidBundle if either is no Python.
     """
     (before, bare), (after, other) = (_without_seeds(_parse(source)) for source in (old, new))
     return before != after and bare == other
@@ -166,7 +164,7 @@ def _parse(source: str) -> ast.Module:
 
 
 def _not_python(why: str) -> InvalidBundle:
-    return InvalidBundle(f"Expected a Python script, found one that does not parse ({why}).", "Correct it.")
+    return InvalidBundle(f"The script is not valid Python ({why}).", "Correct it.")
 
 
 def _bound_names(node: ast.AST) -> list[str]:
@@ -215,7 +213,7 @@ def _number(node: ast.expr, depth: int) -> int | float | None:
 
 
 def _span(source: str, starts: list[int], node: ast.expr) -> tuple[int, int] | None:
-    """The node's text in `source`; None where the text there does not parse to the node."""
+    """The node's text in `source`; None if the text there does not parse to the node."""
     ends = node.end_lineno or node.lineno, node.end_col_offset or node.col_offset
     start, end = (_offset(source, starts, *at) for at in ((node.lineno, node.col_offset), ends))
     try:

@@ -27,10 +27,10 @@ MAX_LINES: Final = 256
 class Missing(StrEnum):
     """Why a log holds no primary metric."""
 
-    NO_SUMMARY = "no line `---` starts a summary block"
+    NO_SUMMARY = "no `---` line starts a summary block"
     SUMMARY_TOO_LONG = f"the summary block has more than {MAX_LINES} lines"
-    NO_MATCH = "no line of the summary block holds the metric"
-    SEVERAL = "several lines of the summary block hold the metric"
+    NO_MATCH = "no line of the summary block has the metric"
+    SEVERAL = "several lines of the summary block have the metric"
     NOT_FINITE = "the metric is not a finite number"
 
 

@@ -3,7 +3,7 @@
 `parse` turns the bytes of a protocol.json into frozen values. Its rules:
 
 - The bytes come from outside: at most 256 KiB of UTF-8 JSON, no duplicate keys, no NaN or infinity.
-- What this project relies on is typed and bounded; a refusal names the place, for instance
+- What this project relies on is typed and bounded; a refusal names the place, for example
   `execution.stopCondition.trainingSecondsBudget`.
 - What it does not know stays: `Protocol.raw` is the whole document and `dump` writes it back.
 - The command is a plain argument list, never a shell line; paths and globs stay inside the bundle.
@@ -174,9 +174,7 @@ def dump(protocol: Protocol) -> bytes:
 
 def _load(data: bytes) -> object:
     if len(data) > MAX_BYTES:
-        raise InvalidProtocol(
-            f"A protocol has at most {MAX_BYTES} bytes, this one has {len(data)}.", "Check what was fetched."
-        )
+        raise InvalidProtocol(f"The protocol has {len(data)} bytes; the limit is {MAX_BYTES}.", "Check the file.")
     try:
         document = json.loads(
             data.decode(), object_pairs_hook=strict.unique_keys, parse_constant=strict.no_number, parse_float=_finite
@@ -190,7 +188,7 @@ def _load(data: bytes) -> object:
         if isinstance(document, dict):
             return document
         problem = "the document is not an object"
-    raise InvalidProtocol(f"The protocol is not valid JSON: {problem}.", "Check the file or what was fetched.")
+    raise InvalidProtocol(f"The protocol is not valid JSON: {problem}.", "Check the file.")
 
 
 def _finite(text: str) -> float:
@@ -326,7 +324,7 @@ _SINGLE: Final = frozenset({op.LITERAL, op.NOT_LITERAL, op.ANY, op.IN, op.CATEGO
 
 
 def _guard(pattern: str) -> None:
-    """ValueError where `pattern` could need more than a small polynomial of steps."""
+    """ValueError if `pattern` could need more than a small polynomial of steps."""
     tree = sre.parse(pattern, re.ASCII)
     if tree.state.flags & ~(re.ASCII | re.MULTILINE):
         raise ValueError("inline flags are not supported")

@@ -45,7 +45,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Recipe:
-    """The recipe called `name`; InvalidBundle where it does not exist or does not fit."""
+    """The recipe called `name`; InvalidBundle if it does not exist or does not fit."""
     folder = CONFIGS / name
     if name not in names():
         raise InvalidBundle(f"There is no bundle named {name!r}.", f"Use one of: {', '.join(names())}.")
@@ -57,7 +57,7 @@ def load(name: str) -> Recipe:
         return Recipe(name, files, tuple(document["data"]["arguments"]), RecipeTerms(**document["project"]))
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise InvalidBundle(
-            f"{folder / 'bundle.toml'} does not fit: {error!r}.", "Restore it from the repository."
+            f"{folder / 'bundle.toml'} is invalid: {error!r}.", "Restore it from the repository."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a candidate's own source may weigh: an embedded model does not fit, an honest script does easily.
+"""Size limits on a candidate's source: an embedded model exceeds them, an honest script never does.
 
 Sizes only: no word is suspicious, so no honest script is (`mx.eval(` is not `eval(`) and no dishonest one slips by.
 """
@@ -31,9 +31,9 @@ def problems(snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], caps
     everything = b"\0".join(data for _, data in sorted(changed.items()))
     found: list[str] = []
     if len(everything) > caps.raw:
-        found.append(f"the changed source has {len(everything):,} bytes, at most {caps.raw:,} are allowed")
+        found.append(f"the changed source has {len(everything):,} bytes; the limit is {caps.raw:,}")
     elif (size := len(zlib.compress(everything, 9))) > caps.compressed:
-        found.append(f"the changed source has {size:,} bytes compressed, at most {caps.compressed:,} are allowed")
+        found.append(f"the changed source has {size:,} bytes compressed; the limit is {caps.compressed:,}")
     else:
         for path, data in sorted(changed.items()):
             if path.endswith(".py"):
@@ -58,9 +58,9 @@ def _literals(script: bytes, caps: SourceCaps) -> list[str]:
             most = max(most, len(node.values))
     found = []
     if longest > caps.literal:
-        found.append(f"holds a literal of {longest:,} characters, at most {caps.literal:,} are allowed")
+        found.append(f"has a literal of {longest:,} characters; the limit is {caps.literal:,}")
     if most > caps.container:
-        found.append(f"holds a literal container of {most:,} elements, at most {caps.container:,} are allowed")
+        found.append(f"has a literal with {most:,} elements; the limit is {caps.container:,}")
     return found
 
 

@@ -1,6 +1,6 @@
 """The task: what a project's artifacts say, once parsed. Bytes in, values out; no file and no network.
 
-The benchmark artifact is JSON of our own making, and readers accept no other: it pins how the data is made and
+The benchmark artifact is JSON in our own format, and readers accept no other: it pins how the data is made and
 which snapshot it must be. The metrics are read by `common.baseline`.
 """
 
@@ -42,7 +42,7 @@ class Benchmark:
 
     @classmethod
     def parse(cls, data: bytes) -> Benchmark:
-        """InvalidBundle where the bytes are not such an artifact."""
+        """InvalidBundle if the bytes are not such an artifact."""
         try:
             if len(data) > _MAX_BENCHMARK:
                 raise ValueError(f"{len(data)} bytes")
@@ -58,7 +58,7 @@ class Benchmark:
                 raise ValueError("a data snapshot id is 64 hex digits")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InvalidBundle(
-                f"The benchmark artifact does not fit: {repr(error)[:200]}.", "Ask the project's owner."
+                f"The benchmark artifact is invalid: {repr(error)[:200]}.", "Ask the project's owner."
             ) from error
         return cls(bundle_id, tuple(arguments), snapshot)
 
@@ -87,7 +87,7 @@ class Task:
 
 
 class Artifacts(typing.Protocol):
-    """A project's artifacts as bytes, whoever fetched them; `best_code` is None while nothing was approved."""
+    """A project's artifacts as bytes, whoever fetched them; `best_code` is None until something is approved."""
 
     @property
     def protocol(self) -> bytes: ...
@@ -124,7 +124,7 @@ def assemble(
     baseline_metrics: bytes,
     best_code: bytes | None,
 ) -> Task:
-    """Parse a project's artifacts; InvalidProtocol or InvalidBundle where one does not fit."""
+    """Parse a project's artifacts; InvalidProtocol or InvalidBundle if one does not fit."""
     spec = protocol.parse(protocol_bytes)
     files = bundle.read_archive(snapshot).files
     incumbent = files

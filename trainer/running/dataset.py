@@ -53,11 +53,11 @@ def folder_of(home: Path, bundle_id: str, arguments: Sequence[str]) -> Path:
 
 
 def snapshot_id(cache: Path) -> str | None:
-    """The id of the data in `cache`, None where there is none; EnvironmentNotReady where it cannot be read."""
+    """The id of the data in `cache`, None if there is none; EnvironmentNotReady if it cannot be read."""
     try:
         return manifest_id(cache) or content_id(cache)
     except OSError as error:
-        raise EnvironmentNotReady(f"The data in {cache} cannot be read: {error}.", "Make it readable.") from error
+        raise EnvironmentNotReady(f"Cannot read the data in {cache}: {error}.", "Check its permissions.") from error
 
 
 def manifest_id(cache: Path) -> str | None:
@@ -75,7 +75,7 @@ def manifest_id(cache: Path) -> str | None:
 
 
 def content_id(cache: Path) -> str | None:
-    """SHA-256 over the sorted names and SHA-256s of the files below `cache`; None where there are none.
+    """SHA-256 over the sorted names and SHA-256s of the files below `cache`; None if there are none.
 
     Hidden files and unfinished ones (.tmp, .part, .lock) do not count, nor do links.
     """
@@ -88,7 +88,7 @@ def content_id(cache: Path) -> str | None:
             names.append(below.as_posix())
         if len(names) > MAX_FILES:
             raise EnvironmentNotReady(
-                f"Expected at most {MAX_FILES:,} prepared files in {cache}, found more.", "Check AUTORESEARCH_CACHE."
+                f"{cache} has more than {MAX_FILES:,} prepared files.", "Check AUTORESEARCH_CACHE."
             )
     total = sha256()
     for name in sorted(names):
@@ -98,7 +98,7 @@ def content_id(cache: Path) -> str | None:
 
 
 def ready(cache: Path, expected: str | None, *, manifest: bool = False) -> str | None:
-    """The id of data that needs no preparing; None where prepare.py must run.
+    """The id of data that needs no preparing; None if prepare.py must run.
 
     Data with a manifest is complete whatever its id is, and of a harness that writes one (`manifest`) no other is.
     Else the id that is `expected` says so; where none is expected, because the project is just being made, any data
@@ -127,7 +127,7 @@ def prepare(
     """Run the harness's own preparation unless it is done; the data snapshot id. `harness` is a folder for its copy.
 
     One process prepares at a time; others wait for it, and so they do for a prepare.py that somebody runs by hand.
-    EnvironmentNotReady where preparing is not `allowed`, or fails.
+    EnvironmentNotReady if preparing is not `allowed`, or fails.
     """
     _await_others(cache, say)
     if found := ready(cache, expected, manifest=manifest):
@@ -135,7 +135,7 @@ def prepare(
     script = copy_harness(files, harness)
     if not allowed:
         raise EnvironmentNotReady(
-            f"The data of this project is not prepared in {cache}, and its prepare.py is not the one of this "
+            f"The data of this project is not prepared in {cache}, and its prepare.py differs from the one in this "
             "repository.",
             f"Read {script} and run it, or allow it with --trust-harness.",
         )
@@ -154,9 +154,7 @@ def prepare(
             raise EnvironmentNotReady(f"prepare.py failed: {last}", "Fix this, then run the command again.")
         made = snapshot_id(cache)
         if made is None:
-            raise EnvironmentNotReady(
-                f"prepare.py should have put data into {cache}, and there is none.", "Ask the project's owner."
-            )
+            raise EnvironmentNotReady(f"prepare.py put no data into {cache}.", "Ask the project's owner.")
         turn.truncate(0)
     return made
 
@@ -188,7 +186,7 @@ def _hold(file: IO[bytes], cache: Path, say: Say, *, shared: bool = False) -> No
 def copy_harness(files: Mapping[str, bytes], harness: Path) -> Path:
     """The path of a copy of prepare.py, with the protocol beside it where the snapshot has one."""
     if "prepare.py" not in files:
-        raise EnvironmentNotReady("The bundle must hold prepare.py, it does not.", "Ask the project's owner.")
+        raise EnvironmentNotReady("The bundle has no prepare.py.", "Ask the project's owner.")
     for name in ("prepare.py", "protocol.json"):
         copy = harness / name
         if name in files and not (copy.is_file() and copy.read_bytes() == files[name]):
@@ -232,7 +230,7 @@ def main(arguments: Sequence[str]) -> int:
     """Print the id of the data in a folder."""
     cache = Path(arguments[0]) if arguments else folder_of(Path(), "", ())
     found = snapshot_id(cache)
-    print(found or f"there is no data in {cache}", file=sys.stdout if found else sys.stderr)
+    print(found or f"no data in {cache}", file=sys.stdout if found else sys.stderr)
     return 0 if found else 1
 
 

@@ -7,10 +7,10 @@ Rules:
   and an environment of named variables only: no keys, no tokens, no proxies, nothing of the user's shell.
 - Output and errors are one log. Of a long log the head and the tail are kept, and a line between them says
   what was left out.
-- The clock is the parent's. At the protocol's hard timeout, at Ctrl-C, and when this process dies in whatever
-  way, the whole process tree is killed; what a script leaves running when it ends is killed too.
+- The clock is the parent's. At the protocol's hard timeout, at Ctrl-C, and when this process dies, however that
+  happens, the whole process tree is killed, as is what a script leaves running when it ends.
 - A run that fails is a value (`Crash`, `Timeout`, `NoMetric`), never an exception. Exceptions are for this
-  host: the command cannot be started, or processes would not die.
+  host: the command cannot be started, or processes could not be killed.
 
 How a process tree is started and stopped is the `Launcher`'s business, so a sandbox can take its place.
 `launch`, the plain one, keeps order among honest scripts and bounds the time of the others; it does not
@@ -148,12 +148,12 @@ class Process(Protocol):
     def stop(self) -> int:
         """Kill what lives of the tree and return the command's exit code when nothing is left; idempotent.
 
-        TrainerError where something would not die.
+        TrainerError if something could not be killed.
         """
 
 
 class Launcher(Protocol):
-    """Starts a command; EnvironmentNotReady where that fails."""
+    """Starts a command; EnvironmentNotReady if that fails."""
 
     def __call__(self, command: LaunchCommand, /) -> Process:
         """The started process."""
@@ -175,7 +175,7 @@ def run_experiment(
     `cache` is the prepared data (AUTORESEARCH_CACHE), `scratch` an existing or new folder that the run's
     private folder is made in. `on_line` gets the newest line of the log, cleaned, at most every 0.2
     seconds; it may raise StopRun to end the run. Raises TrainerError (bad tree, command that cannot start,
-    processes that would not die); KeyboardInterrupt passes through once the tree is dead.
+    processes that could not be killed); KeyboardInterrupt passes through once the tree is dead.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     private = leftovers.hold(Path(tempfile.mkdtemp(prefix="run-", dir=scratch.resolve())))
@@ -187,7 +187,7 @@ def run_experiment(
         cwd = tree / protocol.execution.cwd
         if not cwd.is_dir():
             raise EnvironmentNotReady(
-                f"The bundle must have the protocol's folder {protocol.execution.cwd!r}, it does not.",
+                f"The bundle has no folder {protocol.execution.cwd!r}, which the protocol names.",
                 "Check the bundle's files against its protocol.",
             )
         limit = limits.wall_seconds or protocol.execution.hard_timeout_seconds
@@ -256,7 +256,7 @@ def scrubbed(outer: Mapping[str, str], env: Environment, *, cache: Path, home: P
 
 
 def tail(log: bytes, lines: int = _TRACE_LINES) -> str:
-    """The last lines of a log that say something, printable, each of at most 500 characters."""
+    """The last non-empty lines of a log, printable, each of at most 500 characters."""
     cleaned = (clean(line) for line in log[-_CHUNK:].split(b"\n"))
     return "\n".join([line for line in cleaned if line.strip()][-lines:])
 
@@ -326,7 +326,7 @@ class _Capture:
         # The tail starts with a whole line: half a line could read like another one.
         partial = self._tail.find(b"\n") + 1 or len(self._tail)
         dropped = self._dropped + partial
-        marker = f"\n[{dropped} bytes of the log are left out here]\n".encode()
+        marker = f"\n[{dropped} bytes of the log omitted]\n".encode()
         return Log(bytes(self._head + marker + self._tail[partial:]), dropped)
 
     def _cut(self) -> None:
@@ -404,12 +404,12 @@ def _exit_code(status: Sequence[bytes]) -> int:
             return int(code)
         case [_, _, left]:
             raise TrainerError(
-                f"{int(left)} processes of the run would not die.", "End them before the next measurement."
+                f"{int(left)} processes of the run could not be killed.", "Stop them before the next measurement."
             )
         case [pid]:
             supervisor.kill_session(int(pid))
             raise TrainerError(
-                "The run killed its own supervisor, so what it left behind is not known.",
+                "The run killed its own supervisor, so it may have left processes behind.",
                 "Look for its processes, and run this script in a sandbox only.",
             )
     raise EnvironmentNotReady("The environment's interpreter could not be started.", "Prepare the environment again.")

@@ -5,14 +5,14 @@
 It starts COMMAND in a session of its own and waits until the command ends or the pipe CONTROL is closed from
 the other side, which also happens when the parent dies in whatever way. Then it kills what is left. To the
 descriptor STATUS it writes the command's process id once it runs, and at the end a second word, the command's
-return code as subprocess gives it (negative: the signal), and a third, the number of processes that would not
-die. Nothing at all means that the command could not be started.
+return code as subprocess gives it (negative: the signal), and a third, the number of processes that could not
+be killed. Nothing at all means that the command could not be started.
 
 On Linux it is the subreaper of all it starts, so a process that daemonises is still its descendant and is
 found in /proc. macOS has no such thing: there the command's session and all descendants that `ps` links to it
 die, and a process that cut both ties is left to the sandbox, which forbids it to be made. Whoever runs under
 the same user and wants to can kill the supervisor itself, and the parent is told by the missing words: this
-keeps order, it is no sandbox.
+keeps order; it is not a sandbox.
 
 This file is run by path and imports the standard library only, so that it starts in milliseconds.
 """

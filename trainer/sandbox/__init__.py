@@ -79,7 +79,7 @@ class Sandbox(Protocol):
         step. Mount targets and `cwd` are relative to the job's folder; "{job}" in arguments and values of
         `env` becomes that folder. The environment is `env` over PATH, LANG, HOME, TMPDIR and SCRATCH; the
         last three name the scratch, "{job}/scratch". Descriptor CHANNEL (3) takes lines for `Job.messages`;
-        the first that `last_word` accepts ends the job. stdin is empty. EnvironmentNotReady where the sandbox
+        the first that `last_word` accepts ends the job. stdin is empty. EnvironmentNotReady if the sandbox
         cannot be set up, ValueError for a bad target.
         """
 
@@ -95,7 +95,7 @@ def choose(*, cuda: bool = False) -> Sandbox:
 
         return Seatbelt()
     raise EnvironmentNotReady(
-        f"Untrusted code runs in a sandbox, and there is none for {sys.platform}.", "Use Linux or macOS."
+        f"Untrusted code runs in a sandbox, and none exists for {sys.platform}.", "Use Linux or macOS."
     )
 
 
@@ -147,7 +147,7 @@ with open(os.environ["SCRATCH"] + "/probe.json", "w") as file:
 def probe(sandbox: Sandbox, python: Path | None = None, *, wall_seconds: float = 120.0) -> str:
     """Run MLX on its default device inside and try to get out; one line on what was found.
 
-    EnvironmentNotReady, naming what is missing, unless all of it is as it must be.
+    EnvironmentNotReady, naming what is missing, unless everything holds.
     """
     python = Path(sys.executable) if python is None else python
     limits = JobLimits(wall_seconds=wall_seconds, memory_bytes=8 << 30)
@@ -161,19 +161,19 @@ def probe(sandbox: Sandbox, python: Path | None = None, *, wall_seconds: float =
             if outcome.kind != "exited" or outcome.exit_code != 0:
                 words = outcome.output.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
                 raise EnvironmentNotReady(
-                    f"MLX should run inside the sandbox ({sandbox.name}) and the probe {outcome.kind} with "
+                    f"MLX does not run inside the sandbox ({sandbox.name}): the probe {outcome.kind} with "
                     f"status {outcome.exit_code}: {words[0]}.",
-                    f"See that `{python} -c 'import mlx.core'` works, with g++ (Linux) or Metal (macOS).",
+                    f"Check that `{python} -c 'import mlx.core'` works, with g++ (Linux) or Metal (macOS).",
                 )
             report = json.loads(job.result("probe.json", 4096))
     if report["leaks"] and sandbox.name != "none":
         raise EnvironmentNotReady(
-            f"Code inside the sandbox ({sandbox.name}) should be confined and reached {', '.join(report['leaks'])}.",
+            f"Code inside the sandbox ({sandbox.name}) was not confined and reached {', '.join(report['leaks'])}.",
             "Do not judge anyone's code on this machine; report the operating system's version.",
         )
     if abs(report["value"] - 240.2034) > 0.5:
         raise EnvironmentNotReady(
-            f"MLX inside the sandbox should give 240.20 and gave {report['value']}.",
+            f"MLX inside the sandbox returned {report['value']} instead of 240.20.",
             "Check the MLX installation.",
         )
     return f"{sandbox.name}: MLX {report['mlx']} on {report['device']}, {outcome.seconds:.1f} s"

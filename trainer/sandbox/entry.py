@@ -74,7 +74,7 @@ def relative(target: str) -> str:
 
 
 def sources(mounts: Sequence[Mount]) -> list[tuple[str, str]]:
-    """(real source, target) of each mount, parents first; EnvironmentNotReady where a source is missing."""
+    """(real source, target) of each mount, parents first; EnvironmentNotReady if a source is missing."""
     pairs = []
     for mount in mounts:
         target = relative(mount.target)
@@ -97,7 +97,7 @@ def prefixes(tools: Sequence[Path]) -> list[tuple[str, str]]:
         real = Path(os.path.realpath(tool))
         if not real.is_dir() or real == home or real in home.parents:
             raise EnvironmentNotReady(
-                f"An interpreter's prefix should be a folder of its own and {tool} is not.",
+                f"An interpreter's prefix must be a folder of its own; {tool} is not.",
                 "Use a virtual environment or an installation in its own folder.",
             )
         pairs |= {(str(real), str(real)), (str(real), os.path.abspath(tool))}

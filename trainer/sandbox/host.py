@@ -1,7 +1,7 @@
 """Jobs in a private folder of the host: what macOS and `NoIsolation` share, and `NoIsolation` itself.
 
 `NoIsolation` is a plain process with the sandbox's interface and as many of its limits as a plain process can
-have. It protects from nothing: it is for a dry check of code one wrote oneself, asked for by its full name,
+have. It protects from nothing: it is for checking your own code, requested explicitly with --no-sandbox,
 and attestations made with it say "none".
 """
 
@@ -108,8 +108,8 @@ class _Group:
         lag = silenced(dead, lambda: ends(process.pid))
         if not dead(_DEATH_SECONDS):
             raise EnvironmentNotReady(
-                f"The run's process {process.pid} did not die by SIGKILL within {_DEATH_SECONDS} s.",
-                "Look at it with ps (a hung driver or disk holds it), and restart the machine if need be.",
+                f"The run's process {process.pid} survived SIGKILL for {_DEATH_SECONDS} s.",
+                "Check it with ps (a driver or disk may hang), and restart the machine if needed.",
             )
         self.watchdog.kill()
         self.watchdog.communicate()
@@ -144,7 +144,7 @@ def start_in_folder(
             except SetupFailed as failure:
                 raise EnvironmentNotReady(
                     f"The sandbox could not be set up: {failure}.",
-                    "See that sandbox-exec and this Python work.",
+                    "Check that sandbox-exec and this Python work.",
                 ) from None
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)

@@ -127,7 +127,7 @@ class Tree(Protocol):
         """What it holds, exact only as far as it takes to tell whether it is within `limits`."""
 
     def kill(self) -> float:
-        """SIGKILL everything and return when nothing is left; TrainerError where that fails.
+        """SIGKILL everything and return when nothing is left; TrainerError if that fails.
 
         The seconds until nothing of it could run, `inf` where that was not seen within KILL_SECONDS: what only gives
         back its memory runs no more, and may take longer.
@@ -255,23 +255,21 @@ class Job:
         try:
             handle = os.open(name, flags, dir_fd=self._started.scratch)
         except OSError as error:
-            raise UntrustedResult(f"The result {name!r} should be a readable plain file: {error.strerror}.") from error
+            raise UntrustedResult(f"The result {name!r} is not a readable plain file: {error.strerror}.") from error
         try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode):
-                raise UntrustedResult(f"The result {name!r} should be a plain file and is not.")
+                raise UntrustedResult(f"The result {name!r} is not a plain file.")
             if status.st_size > max_bytes:
-                raise UntrustedResult(
-                    f"The result {name!r} should have at most {max_bytes} bytes and has {status.st_size}."
-                )
+                raise UntrustedResult(f"The result {name!r} has {status.st_size} bytes; the limit is {max_bytes}.")
             if self._last and status.st_ctime_ns > self._said_at:
-                raise UntrustedResult(f"The result {name!r} was changed after it was said to be complete.")
+                raise UntrustedResult(f"The result {name!r} was changed after it was reported complete.")
             with open(handle, "rb", closefd=False) as file:
                 data = file.read(status.st_size)
         finally:
             os.close(handle)
         if len(data) != status.st_size:
-            raise UntrustedResult(f"The result {name!r} should have {status.st_size} bytes and gave {len(data)}.")
+            raise UntrustedResult(f"The result {name!r} has {status.st_size} bytes, but {len(data)} could be read.")
         return data
 
     def close(self) -> None:
@@ -325,7 +323,7 @@ class Job:
             selector.register(started.output, selectors.EVENT_READ, self._take_output)
             selector.register(started.channel, selectors.EVENT_READ, self._take_channel)
             while kind is None:
-                # a closed pipe most likely means the end, and no event will tell of it
+                # a closed pipe most likely means the end, and no event will report it
                 pause = _SOON_SECONDS if len(selector.get_map()) < 3 else max(0.0, check - time.monotonic())
                 ready = {key.fd: key for key, _ in selector.select(pause)}
                 for handle in (started.channel, self._wake, started.output):
@@ -388,6 +386,6 @@ class Job:
                 self._last, self._said_at = (found[-1], stamp), now
                 break
         self._messages += found
-        if found and not self._last:  # with the last word, the kill comes first and tells of both
+        if found and not self._last:  # with the last word, the kill comes first and reports both
             with self._changed:
                 self._changed.notify_all()

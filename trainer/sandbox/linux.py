@@ -11,7 +11,7 @@ would have no size limit and would leave the candidate's links and FIFOs on the 
 
 A verifier that is root is still root to the kernel inside, only without capabilities: as the owner it could
 write /proc/sys and change the mode of the host's /dev/null. So /proc is mounted read-only, for root the
-devices are too (they can be written to all the same), and stdin is a pipe. CUDA names its threads by writing
+devices are too (they can still be written to), and stdin is a pipe. CUDA names its threads by writing
 /proc/self/task/TID/comm and does not start where it cannot: there everything in /proc that belongs to no process
 is covered read-only instead.
 
@@ -302,8 +302,8 @@ class _Namespace:
         lag = silenced(lambda seconds: bool(waiting.poll(1000 * seconds)), lambda: condemned(self.init))
         if not waiting.poll(_KILL_MILLISECONDS):
             raise EnvironmentNotReady(
-                f"The sandbox's process {self.init} should die by SIGKILL and is still there.",
-                "Look at it with ps (a hung driver or disk holds it), restart the machine if need be.",
+                f"The sandbox's process {self.init} survived SIGKILL.",
+                "Check it with ps (a driver or disk may hang), and restart the machine if needed.",
             )
         # the outer process has nothing left to do but to reap the dead one and end
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -341,7 +341,7 @@ class Bubblewrap:
         bwrap = shutil.which("bwrap")
         if bwrap is None:
             raise EnvironmentNotReady(
-                "Untrusted code runs in a sandbox, which needs bubblewrap, and bwrap was not found.",
+                "Untrusted code runs in a sandbox, which needs bubblewrap; bwrap is not installed.",
                 "Install it: apt-get install bubblewrap.",
             )
         if platform.machine() not in seccomp.AUDIT_ARCH:
@@ -399,7 +399,7 @@ class Bubblewrap:
             except (OSError, ValueError, KeyError) as error:
                 entered.abandon()
                 raise EnvironmentNotReady(
-                    f"The sandbox's first process should be under control and is not: {error}.",
+                    f"Cannot control the sandbox's first process: {error}.",
                     "Use Linux 5.3 or later and a /proc without hidepid.",
                 ) from error
         return StartedTree(tree, entered.output, entered.channel, entered.folders[0])

@@ -71,7 +71,7 @@ class Seatbelt:
     ) -> Job:
         """See `trainer.sandbox.Sandbox.start`."""
         if not os.access(SANDBOX_EXEC, os.X_OK):
-            raise EnvironmentNotReady(f"Untrusted code runs under {SANDBOX_EXEC}, which was not found.", "Use macOS.")
+            raise EnvironmentNotReady(f"Untrusted code runs under {SANDBOX_EXEC}, which does not exist.", "Use macOS.")
         named = [path for pair in prefixes(tools) for path in pair]
         inputs = [source for source, _ in sources(mounts)]
         megabytes = str(max(1, limits.memory_bytes >> 20))

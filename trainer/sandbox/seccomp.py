@@ -22,7 +22,7 @@ from collections.abc import Iterator
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 NEWEST = 462  # mseal, Linux 6.10; from 424 on all architectures share one numbering
 
-# name: (x86_64, aarch64); None where the architecture has no such call.
+# name: (x86_64, aarch64); None if the architecture has no such call.
 DENIED: dict[str, tuple[int | None, int | None]] = {
     # other processes' memory, descriptors and identity
     "ptrace": (101, 117),

@@ -51,7 +51,7 @@ tests/benchmarks/bench_mining.py and bench_real_logs.py play whole sessions.
 
 **A lucky incumbent.** What was kept was chosen for low values. Left in the history for good, those runs only make
 false keeps rarer and hide some gains; over simulated sessions the loss is within 2 %, less than they can tell
-apart, since fresh runs soon dilute them. They are dropped all the same once enough fresh ones are there, so that no
+apart, since fresh runs soon dilute them. They are still dropped once enough fresh ones are there, so that no
 luck stays for ever; to drop them at once costs up to 5 %, in incumbent runs.
 
 **A record that is wrong** (the machine is louder today) would keep noise. When the incumbent's runs of this trial
@@ -116,7 +116,7 @@ class TrialSamples:
             object.__setattr__(self, arm, checked(values, f"{arm} sample"))
         if isinstance(self.history, bool) or not 0 <= self.history <= len(self.incumbent):
             raise InvalidComparison(
-                f"History must be 0 to {len(self.incumbent)} (the incumbent runs), found {self.history!r}.",
+                f"history must be from 0 to {len(self.incumbent)} (the incumbent runs), not {self.history!r}.",
                 "Count the incumbent runs measured before this trial.",
             )
 
@@ -165,11 +165,11 @@ def look(
 ) -> tuple[Answer, LookEvidence]:
     """One look at all the given values, with the error levels of `at`: APPROVE, REJECT or CONTINUE.
 
-    ValueError where there is no degree of freedom: a single run of each arm and an empty record.
+    ValueError if there is no degree of freedom: a single run of each arm and an empty record.
     """
     m, n = len(incumbent), len(candidate)
     if m + (0 if policy.paired else n - 1) - 1 + noise.df <= 0:
-        raise ValueError("two runs and no noise record say nothing of the noise")
+        raise ValueError("two runs and no noise record say nothing about the noise")
     if policy.paired:
         delta = math.fsum(i - c for i, c in zip(incumbent[m - n :], candidate, strict=True)) / n
     else:

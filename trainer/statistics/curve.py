@@ -43,7 +43,7 @@ class CurvePoint(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Curve:
     """Points by rising progress, and the run's tokens per second: the median over its second half so far,
-    None where no line tells."""
+    None if no line tells."""
 
     points: tuple[CurvePoint, ...] = ()
     tokens_per_second: float | None = None

@@ -1,4 +1,4 @@
-"""What a machine's repeated runs say of its noise. Pure; `trainer.machine.noise_file` keeps the records."""
+"""What a machine's repeated runs say about its noise. Pure; `trainer.machine.noise_file` keeps the records."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class NoiseRecord:
             if not good:
                 raise InvalidComparison(
                     f"A noise record's {name} must be a number from 0 to {top:g}, found {value!r}.",
-                    "Delete the noise file; it is measured anew.",
+                    "Delete the noise file; it will be measured again.",
                 )
         if self.df < 1 and (self.df or self.sum_squares):
             raise InvalidComparison(
                 f"A noise record is empty or has at least one degree of freedom, found {self.df!r}.",
-                "Delete the noise file; it is measured anew.",
+                "Delete the noise file; it will be measured again.",
             )
 
     @property
@@ -78,7 +78,7 @@ class NoiseRecord:
         if not isinstance(data, dict) or set(data) != {"sum_squares", "df"}:
             raise InvalidComparison(
                 "A noise record must have exactly the fields sum_squares and df.",
-                "Delete the noise file; it is measured anew.",
+                "Delete the noise file; it will be measured again.",
             )
         return cls(data["sum_squares"], data["df"])
 
@@ -90,9 +90,9 @@ def sum_squares(values: Sequence[float]) -> float:
 
 
 def checked(values: Sequence[float], what: str) -> tuple[float, ...]:
-    """The values as floats; InvalidComparison where one is no val_bpb."""
+    """The values as floats; InvalidComparison if one is no val_bpb."""
     if len(values) > MAX_RUNS:
-        raise InvalidComparison(f"At most {MAX_RUNS} {what}s are read, found {len(values)}.", "Give the latest.")
+        raise InvalidComparison(f"Too many {what}s: {len(values)}; the limit is {MAX_RUNS}.", "Give the latest.")
     for x in values:
         if isinstance(x, bool) or not isinstance(x, (int, float)) or not 0 < x < 1e4:
             raise InvalidComparison(

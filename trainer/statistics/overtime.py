@@ -57,7 +57,7 @@ def measured_slope(
     """The slope between the incumbent's mean of `runs` full runs and its run on SHARE of the budget.
 
     `seconds` and `short_seconds` are by the judge's clock, start included; `sigma` is the noise of one run in bpb.
-    None where the short run did not train for less: then it says nothing.
+    None if the short run did not train for less: then it says nothing.
     """
     if seconds - short_seconds < 0.5 * (1 - SHARE) * budget:
         return None

@@ -26,7 +26,7 @@ it prints less than `density` times as often as the incumbent: a script that pri
 one of few steps with a delay. A loss that starts on the same scale and still measures something else, such as label
 smoothing, which starts at the same ln V, is not told apart by any curve: hence `prints_same_loss` looks at what the
 candidate changed, and the miner prunes only those that leave the loss alone. And `audited`: one hopeless run in
-`audit` goes on to its end all the same and becomes a pair to calibrate with, and a pair that shows a hopeless curve
+`audit` still runs to its end and becomes a pair to calibrate with, and a pair that shows a hopeless curve
 winning loosens the rule for the rest of the session.
 
 **Calibration.** `PruningRules.calibrated` takes the session's finished runs as pairs (worst lag while the rule might
@@ -109,7 +109,7 @@ class Band:
 
     @classmethod
     def of(cls, curves: Sequence[Curve]) -> Band | None:
-        """The band of the incumbent's earlier runs, the latest `MAX_CURVES`; None where none is usable.
+        """The band of the incumbent's earlier runs, the latest `MAX_CURVES`; None if none is usable.
 
         A curve is usable with MIN_POINTS finite points in the order of time.
         """
@@ -162,13 +162,13 @@ def hopeless(candidate: Curve, band: Band, *, budget_seconds: float, rules: Prun
     if reach <= band.mean[-1] + 2 * band.spread[-1]:
         return ""
     return (
-        f"Its loss is {loss:.3f} after {now:.0f} of {budget_seconds:.0f} s, the incumbent's was {band.loss(now):.3f}: "
-        f"behind by {lag:.1f} times what that one still fell."
+        f"stopped at {now:.0f} of {budget_seconds:.0f} s: loss {loss:.3f} against the incumbent's "
+        f"{band.loss(now):.3f} at that point, too far behind to catch up"
     )
 
 
 def worst_lag(candidate: Curve, band: Band, *, budget_seconds: float, rules: PruningRules) -> float | None:
-    """The largest lag at which `hopeless` could have stopped a finished run; None where it could at no point."""
+    """The largest lag at which `hopeless` could have stopped a finished run; None if it could at no point."""
     if not comparable(candidate, band, rules):
         return None
     lags = [

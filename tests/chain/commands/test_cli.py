@@ -221,7 +221,7 @@ def test_a_new_home_answers_too(tmp_path: Path) -> None:
         (["token", "sell", 10**12], ""),
         (["wallet", "show", "nobody"], "There is no wallet file"),
         (["wallet", "new", "miner"], "already a wallet"),
-        (["wallet", "new", "../escape"], "name is up to 64 letters"),
+        (["wallet", "new", "../escape"], "up to 64 letters"),
         (["wallet", "airdrop", "nobody", 1], "There is no wallet file"),
         (["token", "buy", "--lamports", 1000, "--keypair", "nobody"], "There is no wallet file"),
         (["token", "buy", "--lamports", 1000, "--keypair", "/nonexistent/key.json"], "There is no wallet file"),
@@ -329,3 +329,18 @@ def test_a_status_is_shown_by_name(home: Path) -> None:
         assert connection.client.proposal(0).status is ProposalStatus.IN_REVIEW
     assert ask(home, "proposal", "show", 0)["status"] == "in_review"
     assert "in review" in chain(home, "proposal", "list").stdout
+
+
+def test_selling_more_than_one_holds(home: Path) -> None:
+    refused(chain(home, "token", "sell", 1), "You hold 0 TST, so there is nothing to sell.")
+    ask(home, "token", "buy", "--lamports", local.cost(0, 2))
+    refused(chain(home, "token", "sell", 3), "You hold 2 TST, so you cannot sell 3.")
+    refused(chain(home, "token", "buy", "100000"), "cannot pay for this: it holds ", " SOL")
+
+
+def test_an_amount_is_in_sol_or_exact(home: Path) -> None:
+    assert ask(home, "token", "buy", "0.000003030", "--slippage", 5)["tokens"] == 3
+    refused(chain(home, "token", "buy", "0.1", "--lamports", 5), "either in SOL or as --lamports", code=2)
+    refused(chain(home, "token", "buy"), "Give an amount in SOL", code=2)
+    for text in ("0", "-1", "nan", "0.0000000001", "1e400", "lots"):
+        refused(chain(home, "token", "buy", "--", text), "is not an amount in SOL (for example 0.05)", code=2)

@@ -317,19 +317,19 @@ def test_what_cannot_be_a_project_is_refused_before_anything_is_uploaded(home: P
     for more, words in [
         ((*short, "--metrics", metrics, "--baseline", "2.4"), "--baseline is 2.4"),
         ((*short, "--baseline", "2.12345678"), "six decimals"),
-        ((*short, "--baseline", "0"), "fits no known convention"),
+        ((*short, "--baseline", "0"), "matches no known convention"),
         ((*short, "--baseline", "inf"), "score"),
         (("--data-snapshot", "abc", "--baseline", "2"), "64 hex digits"),
-        ((*_MADE, "--revision", "nowhere"), "git refuses"),
+        ((*_MADE, "--revision", "nowhere"), "git failed in"),
         ((*_MADE, "--revision", "--output=x"), "not a git revision"),
-        ((*_MADE, "--protocol", metrics), "does not say what is measured"),
+        ((*_MADE, "--protocol", metrics), "does not define the measurement"),
     ]:
         refused(chain(home, *create(repository, *more)), words)
     (repository / "train.py").write_text("changed")
-    refused(chain(home, *create(repository, *_MADE)), "changes that are in no commit", "train.py")
+    refused(chain(home, *create(repository, *_MADE)), "uncommitted changes", "train.py")
     git(repository, "checkout", "train.py")
     shutil.rmtree(repository / ".git")
-    refused(chain(home, *create(repository, *_MADE)), "git refuses")
+    refused(chain(home, *create(repository, *_MADE)), "git failed in")
     assert sorted((home / "irys").rglob("*")) == uploaded
     for more in ((), short, ("--baseline", "2"), (*_MADE, "--snapshot", metrics), (*_MADE, "--benchmark", metrics)):
         refused(chain(home, *create(repository, *more)), code=2)
@@ -351,5 +351,5 @@ def test_made_metrics_hold_the_exact_baseline(value: Decimal) -> None:
 def test_a_snapshot_has_a_size(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bundle.read_archive(packing.snapshot(repository)).files == local.SMOKE.files
     monkeypatch.setattr(packing, "MAX_SNAPSHOT", 1_000)
-    with pytest.raises(ChainError, match="at most 1,000"):
+    with pytest.raises(ChainError, match="the limit is 1,000"):
         packing.snapshot(repository)

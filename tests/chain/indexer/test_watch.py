@@ -372,9 +372,9 @@ def test_a_node_that_falls_silent_and_comes_back(connection: Connection, tmp_pat
         time.sleep(0.2)
         silent.clear()
         until(lambda: watching.kinds() == PROPOSED)
-        until(lambda: watching.said("answers again"))
+        until(lambda: watching.said("is back"))
         assert [line for line in watching.words if "does not answer" in line] == [
-            "The node does not answer. Trying on."
+            "The node does not answer. Retrying."
         ]
 
 

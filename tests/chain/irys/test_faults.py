@@ -61,7 +61,7 @@ def test_deposits_and_uploads_are_credited_and_charged_once(
         assert node.node.balance(key.pubkey()) == before + 500_000
         items = [DataItem.sign(key, bytes([number]) * 900) for number in range(40)]
         for item in items:
-            receipt = irys.upload(item)  # None where the receipt was lost and the item was there already
+            receipt = irys.upload(item)  # None if the receipt was lost and the item was there already
             assert receipt is None or receipt.id == str(item.id)
             assert node.node.item(item.id) == item
         assert node.node.balance(key.pubkey()) == before + 500_000 - sum(item.size for item in items)
@@ -131,7 +131,7 @@ def test_two_hundred_fetches_through_gateways_that_fail_and_lie(node: RunningNod
         (DELAY, NetworkUnreachable, "ReadTimeout"),
         (BUSY, NetworkUnreachable, "answered 429"),
         (BROKEN, NetworkUnreachable, "answered 500"),
-        (LIE, InvalidData, "was expected"),
+        (LIE, InvalidData, "expected"),
     ],
 )
 def test_a_gateway_that_only_fails_is_named_and_the_next_one_asked(

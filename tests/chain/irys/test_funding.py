@@ -88,7 +88,7 @@ def test_402_names_the_command_that_pays_and_what_it_paid_is_used_once(world: Wo
     item = DataItem.sign(world.key, DATA)
     cost = TARIFF.price(item.size)
     assert world.irys.price(item.size) == cost == 2 * item.size
-    with pytest.raises(InsufficientFunds, match=f"Run `chain irys fund {cost}`"):
+    with pytest.raises(InsufficientFunds, match=f"Run `chain irys fund --lamports {cost}`"):
         world.irys.upload(item)
     assert not world.node.node.path(item.id).exists()
 
@@ -101,7 +101,7 @@ def test_402_names_the_command_that_pays_and_what_it_paid_is_used_once(world: Wo
     assert world.irys.upload(item) is not None
     assert world.irys.upload(item) is None
     assert world.balance() == 7
-    with pytest.raises(InsufficientFunds, match=rf"has 7 deposited.*fund {cost - 7}`"):
+    with pytest.raises(InsufficientFunds, match=rf"has 7 deposited.*fund --lamports {cost - 7}`"):
         world.irys.upload(DataItem.sign(world.key, DATA[::-1][:-1] + b"y"))
     assert world.irys.upload(DataItem.sign(world.key, b"free")) is not None
 
@@ -109,7 +109,7 @@ def test_402_names_the_command_that_pays_and_what_it_paid_is_used_once(world: Wo
 def test_a_large_item_that_is_not_paid_for_is_not_sent_at_all(world: World) -> None:
     with Irys.at(world.node.url, chunk_threshold=1_500, chunk_bytes=800_000) as irys:
         item = DataItem.sign(world.key, DATA)
-        with pytest.raises(InsufficientFunds, match="known before it is sent"):
+        with pytest.raises(InsufficientFunds, match="known before sending"):
             irys.upload(item)
         assert not (world.node.node.store / "chunks").exists()
         world.funding().fund(TARIFF.price(item.size), world.address)
@@ -147,7 +147,7 @@ def test_an_uploader_that_does_not_credit_is_asked_again_later(world: World) -> 
         absent.endpoints = dataclasses.replace(absent.endpoints, uploader=world.node.url)
         absent.post_deposit = kill_with(NetworkUnreachable("It is away."))  # type: ignore[method-assign]
         funding = Funding(Client(world.embedded), absent, world.key, world.home, sleep=waits.append)
-        with pytest.raises(NetworkUnreachable, match="Nothing is lost") as caught:
+        with pytest.raises(NetworkUnreachable, match="The transfer is recorded") as caught:
             funding.fund(5_000, world.address)
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0]
     assert "chain irys fund" in caught.value.cure
@@ -178,7 +178,7 @@ def test_a_damaged_record_is_refused_not_skipped(world: World) -> None:
     world.funding().fund(5_000, world.address)
     (path,) = (world.home / "deposits").glob("*.json")
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InvalidData, match=r"is damaged.*only then pay again"):
+    with pytest.raises(InvalidData, match=r"is damaged.*before you pay again"):
         world.funding().fund(5_000, world.address)
     assert world.transfers() == 1
 

@@ -217,7 +217,7 @@ def test_a_body_that_breaks_off_stores_nothing(node: RunningNode, irys: Irys) ->
 
 
 def test_an_item_over_the_limit_is_refused_in_one_line(irys: Irys) -> None:
-    with pytest.raises(InvalidData, match="At most 4194304 bytes are accepted here"):
+    with pytest.raises(InvalidData, match="the limit is 4194304"):
         irys.upload(DataItem.sign(KEY, bytes(LIMIT)))
 
 
@@ -230,7 +230,7 @@ def test_chunked_upload(node: RunningNode, tmp_path: Path) -> None:
         assert irys.get(item.id, sha256=item.sha256, max_bytes=LIMIT) == item.data
         assert irys.upload(item) is None
         assert list((node.node.store / "chunks").iterdir()) == []
-        with pytest.raises(InvalidData, match=r"[Aa]t most"):
+        with pytest.raises(InvalidData, match=r"limit"):
             irys.upload(DataItem.sign(KEY, bytes(LIMIT)))
     assert CHUNK_BYTES == 25_000_000
 
@@ -242,7 +242,7 @@ def test_chunks_may_come_in_any_order_and_gaps_are_named(node: RunningNode) -> N
         assert http_client.get(f"/{upload}/-1").json()["chunks"] == []
         http_client.post(f"/{upload}/100", content=raw[100:])
         gap = http_client.post(f"/{upload}/-1")
-        assert (gap.status_code, "up to 0 and then from 100" in gap.text) == (400, True)
+        assert (gap.status_code, "lacks the bytes from 0 to 100" in gap.text) == (400, True)
         http_client.post(f"/{upload}/0", content=raw[:100])
         http_client.post(f"/{upload}/{len(raw)}", content=b"")
         listed = http_client.get(f"/{upload}/-1").json()
@@ -297,7 +297,7 @@ def test_gateway_and_metadata(node: RunningNode, irys: Irys) -> None:
 
 def test_a_store_that_cannot_be_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ChainError, match="cannot be made"):
+    with pytest.raises(ChainError, match="Cannot create the store"):
         serve(tmp_path / "file")
 
 
@@ -316,7 +316,7 @@ def test_receipts(node: RunningNode) -> None:
     receipt.verify(ITEM.id)
     receipt.verify(ITEM.id, public=public_modulus(key))
     sixty_four = dataclasses.replace(receipt, id=base64url(ITEM.id))
-    with pytest.raises(InvalidData, match="does not fit"):
+    with pytest.raises(InvalidData, match="does not match"):
         sixty_four.verify(ITEM.id)  # the signature is over the id's text
     with pytest.raises(InvalidData, match="another key"):
         receipt.verify(ITEM.id, public="other")
@@ -461,14 +461,14 @@ def test_payment_required_says_what_to_fund() -> None:
     for part in (
         "costs 5000 lamports",
         "has 1200 deposited",
-        "at least 3800",
+        "transfers 3800",
         str(address),
         str(KEY.pubkey()),
     ):
         assert part in caught.value.message
     with (
         scripted(lambda *_: (402, b"Pay")) as url,
-        pytest.raises(InsufficientFunds, match="Deposit lamports"),
+        pytest.raises(InsufficientFunds, match="Deposit SOL"),
     ):
         client(url).upload(ITEM)
 
@@ -525,7 +525,7 @@ def test_forged_metadata_is_reported_and_missing_metadata_is_not_a_lie(node: Run
 
 def test_the_owner_must_be_the_expected_one(irys: Irys) -> None:
     irys.upload(ITEM)
-    with pytest.raises(InvalidData, match="published by somebody else"):
+    with pytest.raises(InvalidData, match="someone else published it"):
         irys.fetch_verified(ITEM.id, sha256=ITEM.sha256, owner=bytes(32), max_bytes=100)
 
 

@@ -129,7 +129,7 @@ def test_it_is_waited_for_and_stopped(tmp_path: Path, beside: Plan, monkeypatch:
 @pytest.mark.parametrize(
     ("behaviour", "seconds", "words"),
     [
-        (standin.EXITS, 30, "ended by itself with status 7: Error: the ledger is of another version"),
+        (standin.EXITS, 30, "exited with status 7: Error: the ledger is of another version"),
         (standin.SILENT, 0.6, "did not answer (ConnectError"),
         (standin.BEHIND, 1.5, "Node is behind by 42 slots"),
     ],
@@ -156,15 +156,15 @@ def test_one_at_a_time_and_of_one_origin(tmp_path: Path, beside: Plan) -> None:
     program = standin.make(tmp_path / "program")
     with Validator(program, beside) as running:
         running.wait(30)
-        with pytest.raises(ChainError, match=rf"runs already in .*, process {running.process.pid}\."):
+        with pytest.raises(ChainError, match=rf"already running in .*, process {running.process.pid}\."):
             Validator(program, beside)
         # a killed parent takes its lock along, the validator's own is still held
         os.close(running._lock)
         running._lock = -1
-        with pytest.raises(ChainError, match="runs already"):
+        with pytest.raises(ChainError, match="already running"):
             Validator(program, beside)
     other = replace(beside, clone_from=DEVNET)
-    with pytest.raises(ChainError, match="begun with another program") as refusal:
+    with pytest.raises(ChainError, match="created with another program") as refusal:
         Validator(program, other)
     assert "--reset" in refusal.value.cure
     (beside.folder / "irys").mkdir()
@@ -194,7 +194,7 @@ def test_one_that_cannot_be_started(tmp_path: Path, beside: Plan) -> None:
 
 def test_last_words_are_of_the_output_else_of_the_log(tmp_path: Path) -> None:
     found = plan(folder=tmp_path)
-    assert last_words(found) == "it said nothing"
+    assert last_words(found) == "no output"
     found.ledger.mkdir()
     (found.ledger / "validator.log").write_text("one\npanicked\x1b[2J at line 3\n\n")
     assert last_words(found) == "panicked[2J at line 3"
@@ -303,7 +303,7 @@ def test_the_command_ends_when_its_validator_does(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "ended by itself with status 101: panicked" in done.stderr
+    assert "exited with status 101: panicked" in done.stderr
     assert "Traceback" not in done.stderr
 
 

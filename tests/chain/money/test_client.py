@@ -74,7 +74,7 @@ def test_what_is_not_there_says_so(connection: Connection, tmp_path: Path) -> No
     assert client.claimable(0, Keypair().pubkey()) == 0
     assert not client.is_verifier(Keypair().pubkey())
     empty = EmbeddedNetwork(tmp_path / "empty")
-    with pytest.raises(NotFound, match="never initialized"):
+    with pytest.raises(NotFound, match="not initialized"):
         Client(empty).config()
     empty.close()
 
@@ -188,7 +188,7 @@ def test_a_race_that_is_always_lost_ends(connection: Connection) -> None:
         network._before["simulate"] = rush
 
     client, network = local.watched(connection, simulate=rush)
-    with pytest.raises(ChainError, match="took the next id first"):
+    with pytest.raises(ChainError, match="took the next ID"):
         client.create_project(creator, project_args())
     assert "send" not in network.calls
     assert len(client.projects()) == 6

@@ -78,7 +78,7 @@ def test_refusal(terms: SpendingTerms, genesis: str, words: str | None) -> None:
 def test_a_budget() -> None:
     budget = SpendingBudget(SpendingTerms(cap=100))
     assert budget.reserve(60) == 60
-    with pytest.raises(SpendingRefused, match=r"0\.000000041 SOL.*0\.000000040 are left"):
+    with pytest.raises(SpendingRefused, match=r"0\.000000041 SOL.*0\.000000040 SOL are left"):
         budget.reserve(41)
     budget.settle(60, 10)
     assert budget.spent == 10

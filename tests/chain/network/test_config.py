@@ -134,29 +134,29 @@ def test_what_the_solana_command_line_supplies(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("netwrok = 'devnet'", "'netwrok'"),
+        ("netwrok = 'devnet'", "unknown setting 'netwrok'. Did you mean 'network'? Known settings: "),
         ("rpc_url = 'https://a.example'", "'rpc_url'"),  # belongs to one network
         ("[networks.mainnet]\nreal_money = false", "'real_money'"),
         ("[networks.mainnet]\nis_local = true", "'is_local'"),
         ("[networks.devnet]\nnetwork = 'mainnet'", "'network'"),
-        ("[networks.local]\nmax_spend = 1", "cannot be a network's name"),
-        ("[networks.'a b']\nmax_spend = 1", "cannot be a network's name"),
+        ("[networks.local]\nmax_spend = 1", "not a valid network name"),
+        ("[networks.'a b']\nmax_spend = 1", "not a valid network name"),
         ("networks = 3", "must be tables"),
         ("[networks]\ndevnet = 3", "must be tables"),
-        ("network = ", "not such a TOML file"),
+        ("network = ", "not valid TOML"),
         ("commitment = 'soon'", "processed, confirmed, finalized"),
         ("priority_fee = -1", "micro-lamports"),
         ("priority_fee = true", "micro-lamports"),
         ("priority_fee = 1e30", "micro-lamports"),
-        ("max_spend = 'much'", "SOL were expected"),
-        ("max_spend = nan", "SOL were expected"),
-        ("max_spend = -1", "SOL were expected"),
-        ("max_spend = 0.0000000001", "SOL were expected"),
-        ("max_spend = '1e400000'", "SOL were expected"),
+        ("max_spend = 'much'", "an amount in SOL"),
+        ("max_spend = nan", "an amount in SOL"),
+        ("max_spend = -1", "an amount in SOL"),
+        ("max_spend = 0.0000000001", "an amount in SOL"),
+        ("max_spend = '1e400000'", "an amount in SOL"),
         ("[networks.devnet]\nrpc_url = 'ftp://a'", "http(s) URL"),
         ("[networks.devnet]\nirys_gateways = []", "one to eight"),
         ("[networks.devnet]\nprogram_id = 'x'", "base58"),
-        ("keypair = ''", "a text was expected"),
+        ("keypair = ''", "expected text"),
     ],
 )
 def test_a_file_that_does_not_fit(text: str, words: str) -> None:
@@ -249,7 +249,7 @@ def test_show_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret" not in text
     assert "https://d.example/..." in text
     assert len(text.splitlines()) == len(found)
-    refused(chain(tmp_path, "project", "list", ARMLX_CONFIG=str(tmp_path)), "cannot be read")
+    refused(chain(tmp_path, "project", "list", ARMLX_CONFIG=str(tmp_path)), "Cannot read")
     user.write_text("x")
     refused(chain(tmp_path, "project", "list", **over), str(user))
 

@@ -220,7 +220,7 @@ def test_time_follows_the_wall_warps_and_never_goes_back(embedded: EmbeddedNetwo
     assert receipt.slot == later.slot + 1
     again = EmbeddedNetwork(tmp_path, image=memo_image(), now=wall)
     assert again.clock() == Clock(later.slot + 1, later.unix_timestamp)
-    with pytest.raises(ChainError, match="only goes forward"):
+    with pytest.raises(ChainError, match="only moves forward"):
         embedded.warp(-1)
 
 
@@ -486,7 +486,7 @@ def test_a_deployed_program_runs_for_every_opener(embedded: EmbeddedNetwork, tmp
 
 def test_airdrops_are_bounded(embedded: EmbeddedNetwork) -> None:
     for lamports in (0, -1, 10**15 + 1):
-        with pytest.raises(TransactionFailed, match="faucet gives"):
+        with pytest.raises(TransactionFailed, match="faucet pays"):
             embedded.airdrop(Keypair().pubkey(), lamports)
     with pytest.raises(TransactionRejected, match="rent"):
         embedded.airdrop(Keypair().pubkey(), 1)

@@ -185,7 +185,7 @@ def test_what_asking_again_cannot_mend_is_not_asked_again(node: Node, rpc: RpcNe
 )
 def test_garbage_is_not_believed(node: Node, rpc: RpcNetwork, body: bytes) -> None:
     node.script((200, {}, body))
-    with pytest.raises(NetworkUnreachable, match="does not answer as a Solana RPC node"):
+    with pytest.raises(NetworkUnreachable, match="is not a Solana RPC node"):
         rpc.balance(KEY)
     assert len(node.requests) == 1
 
@@ -245,7 +245,7 @@ def test_an_airdrop_that_may_have_happened_is_not_asked_for_twice(node: Node, rp
         rpc.airdrop(KEY, SOL)
     assert node.methods() == ["requestAirdrop"]
     node.script(refused(-32603, "Internal error"))
-    with pytest.raises(TransactionFailed, match=r"faucet .* gave nothing"):
+    with pytest.raises(TransactionFailed, match=r"faucet .* paid nothing"):
         rpc.airdrop(KEY, SOL)
 
 
@@ -281,7 +281,7 @@ def test_what_is_still_open_at_the_time_limit_says_so(node: Node, rpc: RpcNetwor
         rpc.confirm(Signature.default(), 10, timeout=0.1)
     assert "before sending anything again" in info.value.cure
     node.script((200, {}, b"<html>"))
-    with pytest.raises(NetworkUnreachable, match=r"may still land.*does not answer as a Solana RPC node"):
+    with pytest.raises(NetworkUnreachable, match=r"may still land.*is not a Solana RPC node"):
         rpc.confirm(Signature.default(), 10, timeout=0.1)
 
 

@@ -121,7 +121,7 @@ def test_a_proposals_scores_as_metrics(home: Path) -> None:
 
 
 def test_where_scores_mean_nothing_known_they_are_raw(tmp_path: Path) -> None:
-    words = "fits no known convention for the baseline metric 2.5"
+    words = "matches no known convention for the baseline metric 2.5"
     live.publish(tmp_path, metrics=b'{"metric_value": 2.5}', proposals=[live.approved(0)])
     page = tmp_path / "page.html"
     text = chain("project", "show", 0, "--home", tmp_path, "--html", page).stdout

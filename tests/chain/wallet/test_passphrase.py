@@ -104,18 +104,18 @@ def test_a_source_tries_file_then_keychain_then_asks(tmp_path: Path, keychain: P
 def test_a_keychain_that_is_missing_plain_or_broken_is_one_line(
     tmp_path: Path, keychain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with keychains.installed(keychains.PlainText()), pytest.raises(ChainError, match="protects a passphrase"):
+    with keychains.installed(keychains.PlainText()), pytest.raises(ChainError, match="No secure OS keychain"):
         passphrase.remember(KEY.pubkey(), SECRET.encode())
     with keychains.installed(NoKeychain()):  # type: ignore[no-untyped-call]
         assert passphrase.recall(KEY.pubkey()) is None
-        with pytest.raises(ChainError, match="no OS keychain") as info:
+        with pytest.raises(ChainError, match="No secure OS keychain") as info:
             passphrase.remember(KEY.pubkey(), SECRET.encode())
         assert "--passphrase-file" in info.value.cure
-        with pytest.raises(ChainError, match="no OS keychain"):
+        with pytest.raises(ChainError, match="No secure OS keychain"):
             passphrase.forget(KEY.pubkey())
     keychain.write_text("not json")
     assert passphrase.recall(KEY.pubkey()) is None
-    with pytest.raises(ChainError, match="did not take"):
+    with pytest.raises(ChainError, match="did not store"):
         passphrase.remember(KEY.pubkey(), SECRET.encode())
     with pytest.raises(ChainError, match="did not remove"):
         passphrase.forget(KEY.pubkey())
@@ -128,7 +128,7 @@ def test_a_keychain_that_is_missing_plain_or_broken_is_one_line(
 
 def test_a_new_passphrase_is_long_enough(tmp_path: Path) -> None:
     for short in ("x" * 11, "é" * 11):
-        with pytest.raises(ChainError, match="at least 12 characters, this one has 11"):
+        with pytest.raises(ChainError, match="has 11 characters; it needs at least 12"):
             Source(write(tmp_path / "pass", short.encode())).choose("it")
     assert Source(write(tmp_path / "pass", b"x" * 12)).choose("it") == b"x" * 12
     with pytest.raises(ChainError, match="no terminal"):

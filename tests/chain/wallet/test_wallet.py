@@ -122,5 +122,5 @@ def test_a_wallet_is_found_by_name_or_path(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a b", "a/b", "-x", "x" * 65, "ü", "a\n"])
 def test_names_that_are_no_plain_names_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ChainError, match="wallet's name"):
+    with pytest.raises(ChainError, match="not a wallet name"):
         wallet.path_of(tmp_path, name)

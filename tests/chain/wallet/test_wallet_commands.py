@@ -139,7 +139,9 @@ def test_the_keychain_opens_it_until_it_forgets(tmp_path: Path, secret: Path, ke
 def test_without_a_keychain_nothing_is_made(tmp_path: Path, secret: Path, keychain: Path) -> None:
     with keychains.installed(keychains.PlainText()):
         for words in (("new", "miner"), ("new", "miner", "--encrypted")):
-            refused(chain(tmp_path, "wallet", *words, "--keychain", "--passphrase-file", secret), "no OS keychain")
+            refused(
+                chain(tmp_path, "wallet", *words, "--keychain", "--passphrase-file", secret), "No secure OS keychain"
+            )
     assert not wallet.names(tmp_path)
 
 

@@ -227,8 +227,8 @@ def test_decisions(
     ("hardware_class", "program", "problem"),
     [
         ("apple-m4-max-40c", "1", ""),
-        ("apple-m2-10c", "1", "its hardware class is apple-m2-10c, and apple-m4-max-40c is needed"),
-        ("apple-m4-max-40c", "2", "its version of this program is 2, and 1 is needed"),
+        ("apple-m2-10c", "1", "its hardware class is apple-m2-10c; apple-m4-max-40c is required"),
+        ("apple-m4-max-40c", "2", "its version of this program is 2; 1 is required"),
     ],
 )
 def test_who_is_refused(hardware_class: str, program: str, problem: str) -> None:
@@ -302,9 +302,9 @@ def test_a_machine_with_other_data_or_of_another_class_is_refused(tiny_home: Tin
     assert "abababababababab" in other.problem
     assert "data snapshot" in other.problem
     slower = Worker(replace(setup, hardware_class="apple-m9-99c"), "rack-3").open()
-    assert "apple-m9-99c is needed" in slower.problem
+    assert "apple-m9-99c is required" in slower.problem
     loose = Worker(replace(setup, method="self-reported"), "rack-4").open()
-    assert "self-reported is needed" in loose.problem
+    assert "self-reported is required" in loose.problem
 
 
 def test_two_workers_do_not_share_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,4 +313,4 @@ def test_two_workers_do_not_share_a_home(tmp_path: Path, monkeypatch: pytest.Mon
     setup = Setup(b"{}", {}, (), "", mine, "trusted", worker.program(), str(tmp_path / "home"))
     first = Worker(setup, "rack-1")
     assert "protocol" in first.open().problem.lower()  # after the home was taken
-    assert "Another worker measures in" in Worker(setup, "rack-2").open().problem
+    assert "Another worker is measuring in" in Worker(setup, "rack-2").open().problem

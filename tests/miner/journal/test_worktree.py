@@ -134,7 +134,7 @@ def test_a_killed_session_leaves_a_tree_that_opens(tree: Workspace, tmp_path: Pa
 def test_a_folder_of_somebody_elses_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "mine.txt").write_text("keep me")
-    with pytest.raises(EnvironmentNotReady, match="cannot be made"):
+    with pytest.raises(EnvironmentNotReady, match="Cannot create the work tree"):
         Workspace.open(tmp_path / "tree", "tag", SNAPSHOT)
     assert [path.name for path in (tmp_path / "tree").iterdir()] == ["mine.txt"]
 
@@ -206,5 +206,5 @@ def test_what_git_refuses_is_one_clear_error(tree: Workspace) -> None:
 
 def test_no_git_at_all(tree: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(EnvironmentNotReady, match="no git"):
+    with pytest.raises(EnvironmentNotReady, match="git is not installed"):
         tree.head()

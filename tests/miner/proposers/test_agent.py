@@ -54,7 +54,7 @@ def test_the_prompt_and_what_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {"train.py", "prepare.py"} <= set(seen["files"])
     assert seen["env"]["AN_AGENTS_KEY"] == "theirs"
     assert not any(name.startswith("ARMLX_") for name in seen["env"])
-    assert "the best so far" in seen["log"]
+    assert "best so far" in seen["log"]
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_the_prompt_and_what_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (f"{EDIT}\npathlib.Path('prepare.py').write_text('TIME_BUDGET = 1e9')", "prepare.py"),
         (f"{EDIT}\nos.remove('prepare.py')", "prepare.py"),
         (f"{EDIT}\nos.mkdir('mlx'); pathlib.Path('mlx/core.py').write_text('')", "mlx/core.py"),
-        ("os.remove('train.py'); os.symlink('/etc/hostname', 'train.py')", "cannot be used"),
-        (f"{EDIT}\nos.symlink('/etc', 'etc')", "cannot be used"),
-        ("os.remove('train.py'); os.mkfifo('train.py')", "cannot be used"),
+        ("os.remove('train.py'); os.symlink('/etc/hostname', 'train.py')", "unusable tree"),
+        (f"{EDIT}\nos.symlink('/etc', 'etc')", "unusable tree"),
+        ("os.remove('train.py'); os.mkfifo('train.py')", "unusable tree"),
         ("pathlib.Path('train.py').write_bytes(b'\\xff')", "UTF-8"),
         (f"{EDIT}\nsys.exit(3)", "status 3"),
     ],

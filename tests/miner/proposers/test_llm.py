@@ -119,7 +119,7 @@ def test_whole_files_and_diffs(server: Server, tmp_path: Path, answer: str) -> N
         (fenced(NEW) + fenced(NEW), "2 complete fenced code blocks"),
         (fenced(SOURCE), "changes nothing"),
         (fenced("# better\n" + SOURCE), "changes nothing"),
-        (fenced("def f(:"), "no Python script"),
+        (fenced("def f(:"), "not valid Python"),
         (fenced("--- a/train.py\n+++ b/train.py\n@@ -1 +1 @@\n-nothing\n+x\n", "diff"), "does not apply"),
         (fenced("--- a/prepare.py\n+++ b/prepare.py\n@@ -1 +1 @@\n-a\n+b\n", "diff"), "does not apply"),
     ],

@@ -77,7 +77,7 @@ def test_a_failing_one_is_set_aside_with_words_and_the_other_goes_on(tmp_path: P
     found = session(mixed("bad:1000,good:1", bad, Scripted("good", candidates("g", 9)), said=said), tmp_path, 9)
     assert found == ["good"] * 9
     assert bad.calls == mix.PATIENCE
-    assert sum("set aside" in line for line in said) == 1
+    assert sum("skipped" in line for line in said) == 1
     assert any("It did not work. Mend it." in line for line in said)
 
 
@@ -91,7 +91,7 @@ def test_failures_count_only_in_a_row(tmp_path: Path) -> None:
 
 def test_none_left_but_failures_is_an_error_with_the_cure(tmp_path: Path) -> None:
     bad = Scripted("bad", [FAILED] * 50)
-    with pytest.raises(ProposerFailed, match=r"set aside: bad\. It did not work\. Mend it\."):
+    with pytest.raises(ProposerFailed, match=r"failures: bad\. It did not work\. Mend it\."):
         mixed("bad,done", bad, Scripted("done", [])).propose(context(tmp_path))
     assert bad.calls == mix.PATIENCE
 
@@ -107,10 +107,10 @@ def test_a_stop_ends_the_turn(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("def f(:\n", "no Python script"),
-        (SOURCE, "tried before"),
-        (SOURCE.replace("DEPTH = 1 ", "DEPTH  =  1 "), "tried before"),
-        ("x = 1\n" * 200_000, "no Python script"),
+        ("def f(:\n", "not valid Python"),
+        (SOURCE, "already tried"),
+        (SOURCE.replace("DEPTH = 1 ", "DEPTH  =  1 "), "already tried"),
+        ("x = 1\n" * 200_000, "not valid Python"),
     ],
 )
 def test_what_is_no_new_script_counts_as_a_failure(tmp_path: Path, source: str, words: str) -> None:

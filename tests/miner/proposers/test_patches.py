@@ -43,7 +43,7 @@ def test_in_name_order_each_once(tmp_path: Path) -> None:
         names.append(candidate.hypothesis)
         history.append(tried(len(history), candidate, SOURCE))
     assert names == ["patch 01.py", "patch 03.diff", "patch 07.py"]
-    assert [line.split()[0] for line in said] == ["04.patch", "05.py", "06.py"]
+    assert [line.split()[1].rstrip(":") for line in said] == ["04.patch", "05.py", "06.py"]
     assert "does not apply" in said[0]
     assert Patches(folder, said.append).propose(context(tmp_path, history)) is None
     (folder / "04.patch").write_text(diff(SOURCE, with_lr("0.08")))

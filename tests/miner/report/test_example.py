@@ -42,13 +42,13 @@ def test_the_report_renders_and_is_the_kept_one(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     document = Path(json.loads(done.stdout)["page"]).read_text(encoding="utf-8")
     kept = (EXAMPLE / "report.html").read_text(encoding="utf-8")
-    assert "the session’s work tree is not here" in document
+    assert "the session’s work tree is missing" in document
     assert str(tmp_path) not in document
     for page in (document, kept):
         for words in (
             "1.469716",
             "1.451165",
-            "in a run that was interrupted 3.2 min",
+            "interrupted runs 3.2 min",
             "NVIDIA H100 80GB HBM3",
             "still open",
         ):

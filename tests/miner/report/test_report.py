@@ -135,7 +135,7 @@ def test_an_old_journal_has_unknowns(night: Path) -> None:
     old = Material("old", session, About(), summary.summarize(session), material.recorded(session, About()))
     read = Strict(page.build(old))
     assert read.text.count("unknown") >= 8
-    assert "Not on record." in read.text
+    assert "Not recorded." in read.text
     assert "idle time is unknown" in read.text
 
 
@@ -145,7 +145,7 @@ def test_a_session_that_just_began(trials: int) -> None:
     if trials:
         fields = {"number": 0, "hypothesis": "baseline", "fingerprint": "f", "commit": "c", "base": "c", "at": ""}
         session.apply({"event": "trial", **fields})
-    new = Material("new", session, About(), summary.summarize(session), OnChain("Not on record."))
+    new = Material("new", session, About(), summary.summarize(session), OnChain("Not recorded."))
     assert "new" in Strict(page.build(new)).text
 
 
@@ -226,11 +226,11 @@ def test_a_page_of_few_trials() -> None:
     made.apply({**common, "number": 1, "commit": "1" * 40})
     made.apply({**ran, "number": 1, "arm": "candidate", "val_bpb": 1.4697, "at": "2026-01-01T00:24:00Z"})
     made.apply({"event": "end", "at": "2026-01-01T00:27:00Z", "reason": "interrupted", "seconds": 1620.0})
-    new = Material("new", made, About(), summary.summarize(made, budget=300.0), OnChain("Not on record."))
+    new = Material("new", made, About(), summary.summarize(made, budget=300.0), OnChain("Not recorded."))
     document = page.build(new)
     words = Strict(document).text
     assert "ended 2026-01-01T00:27:00Z (interrupted)" in words
-    assert "in a run that was interrupted 3.0 min (11 %)" in words
+    assert "interrupted runs 3.0 min (11 %)" in words
     assert "4; 0 trials finished, 1 open" in words
     assert "2 degrees of freedom" in words
     assert "0.0000" not in words.replace("0.0000 SOL", "")

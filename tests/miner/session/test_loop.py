@@ -71,7 +71,7 @@ def test_a_session_from_its_baseline_to_its_proposal(tmp_path: Path) -> None:
     [
         (Goals(max_trials=2), [WORSE] * 5, "reached --max-trials 2", 2, 0),
         (Goals(stagnation=3, submissions=0), [BETTER, *[WORSE] * 5], "3 trials without an improvement", 4, 1),
-        (Goals(), [WORSE], "the proposer has nothing left to try", 1, 0),
+        (Goals(), [WORSE], "the proposer has no candidates left", 1, 0),
         (Goals(dry_run=True), [BETTER, BEST], "dry run", 1, 0),
         (Goals(max_trials=1), [BETTER, BEST], "submitted", 1, 1),  # what was won is submitted at the limit as well
         (Goals(submissions=2), [BETTER, BEST], "submitted", 2, 2),
@@ -92,7 +92,7 @@ def test_after_a_rejection_it_mines_on_and_stakes_no_more(tmp_path: Path) -> Non
 
     fake.chain.before_look = reject
     end = miner.run()
-    assert end.reason == "the proposer has nothing left to try"
+    assert end.reason == "the proposer has no candidates left"
     assert (end.kept, len(fake.chain.sent)) == (2, 1)
     assert fake.context.rejections == 1  # counted once, not at every look
     assert [s.status for s in fake.context.session.submissions] == ["rejected"]
@@ -139,7 +139,7 @@ def test_a_chain_that_does_not_answer_stops_no_mining(tmp_path: Path) -> None:
 
     fake.chain.before_look = down
     assert miner.run().trials == 2
-    assert any("could not be read" in words for words in fake.said)
+    assert any("cannot read the chain" in words for words in fake.said)
 
 
 def test_a_chain_that_never_answered_does(tmp_path: Path) -> None:

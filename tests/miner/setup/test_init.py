@@ -111,7 +111,7 @@ def test_words_for_people(home: Path, tmp_path: Path) -> None:
     assert "✓ benchmark: " in checked[2]
     assert "signed by" in checked[2]
     assert "  2. uv run prepare.py --text stdlib" in result.stderr
-    assert "✗ data: nothing is prepared in" in result.stdout
+    assert "✗ data: no prepared data in" in result.stdout
     assert result.stdout.splitlines()[-1].strip().startswith("uv run miner run --project 0")
 
 
@@ -136,10 +136,10 @@ def test_a_folder_with_something_in_it_is_refused(home: Path, tmp_path: Path) ->
     (tmp_path / "tree" / "mine").write_text("precious")
     result = miner(home, tmp_path / "tree")
     assert result.exit_code == 1
-    assert "not an empty folder" in result.output
+    assert "is not empty" in result.output
     assert os.listdir(tmp_path / "tree") == ["mine"]
     (tmp_path / "link").symlink_to(tmp_path / "empty")
-    with pytest.raises(TrainerError, match="not an empty folder"):
+    with pytest.raises(TrainerError, match="is not empty"):
         init.require_empty(tmp_path / "link")
     (tmp_path / "empty").mkdir()
     assert miner(home, tmp_path / "empty").exit_code == 0
@@ -197,9 +197,9 @@ GOOD = MachineFacts(
         (GOOD, "uv", "ok", "/bin/uv"),
         (replace(GOOD, uv=None), "uv", "missing", "pip install uv"),
         (GOOD, "sandbox", "ok", "/usr/bin/bwrap"),
-        (replace(GOOD, sandbox=None), "sandbox", "differs", "your own word"),
+        (replace(GOOD, sandbox=None), "sandbox", "differs", "no sandbox: results are self-reported"),
         (GOOD, "data", "ok", "5a5a5a5a5a5a5a5a… in /data"),
-        (replace(GOOD, data=None), "data", "missing", "nothing is prepared in /data. Run the setup commands."),
+        (replace(GOOD, data=None), "data", "missing", "no prepared data in /data. Run the setup commands."),
         (replace(GOOD, data="ab" * 32), "data", "missing", "holds abababababababab…, the project was measured on 5a"),
         (GOOD, "free disk", "ok", "50.0 GiB"),
         (replace(GOOD, disk=GIB), "free disk", "differs", "1.0 GiB, less than the 4 GiB"),
@@ -280,12 +280,12 @@ def test_one_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     (tmp_path / "wait.py").write_text("import time; time.sleep(60)")
     (found,) = run_commands(tmp_path, f"{sys.executable} wait.py", seconds=0.5)
     assert found.state == "failed"
-    assert "longer than 0.5 s" in found.detail
+    assert "stopped after 0.5 s" in found.detail
 
 
 def test_one_that_does_not_exist(tmp_path: Path) -> None:
     (found,) = run_commands(tmp_path, "no-such-program --at all")
-    assert (found.state, found.detail) == ("failed", "there is no program 'no-such-program' that could be started")
+    assert (found.state, found.detail) == ("failed", "cannot start 'no-such-program'")
 
 
 def test_our_own_harness_is_recognised(home: Path) -> None:

@@ -64,9 +64,9 @@ def late(measured: tuple[ReplayRun, ...], seconds: float) -> tuple[ReplayRun, ..
         (runs(0.0), "No improvement over the incumbent"),
         (runs(0.2, -0.02), "does not hold on holdout text"),
         (runs(0.2, 0.05), "is not clear, or far smaller"),
-        (late(runs(0.2), 30.0), "8.5 s are allowed"),
+        (late(runs(0.2), 30.0), "the limit is 8.5 s"),
         ((*runs(0.2), failing("candidate", "crash", "It broke.")), "It broke"),
-        ((), "not carried out"),
+        ((), "did not run"),
         (tuple(replace(run, holdout_bpb=None) for run in runs(0.2)), "No holdout text could be scored"),
     ],
 )
@@ -194,7 +194,7 @@ def crashing_once(source: bytes, run: int) -> float | RunFinding:
 @pytest.mark.parametrize(
     ("script", "candidate", "words"),
     [
-        (lambda source, _: CRASH if source == local.TRAIN else 2.4, BETTER, "The incumbent fails here as well"),
+        (lambda source, _: CRASH if source == local.TRAIN else 2.4, BETTER, "The incumbent fails on this machine too"),
         (lambda source, _: CRASH if source == BETTER else 2.5, BETTER, "it broke"),
         (crashing_once, BETTER, "it broke"),
         (worth(-0.1), local.TRAIN + b'X = "' + bytes([65]) * 9_000 + b'"\n', "literal of 9,000"),

@@ -124,7 +124,7 @@ def test_without_the_means_nothing_is_sent(connection: Connection, journal: Jour
     poor = ensure(connection.home, "poor")
     connection.network.airdrop(poor.pubkey(), 1_000_000)
     project = connection.client.project(0)
-    with pytest.raises(InsufficientFunds, match="lacks 1000000") as refusal:
+    with pytest.raises(InsufficientFunds, match="need 1000000 more TST") as refusal:
         submit.ensure_stake(connection.client, poor, project, 1_000_000, journal, lambda _: None)
     assert str(poor.pubkey()) in refusal.value.problem
     assert connection.client.supply(project) == 0

@@ -96,7 +96,7 @@ def test_a_file_that_does_not_fit(tmp_path: Path, text: str) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(TrainerError, match="cannot be read"):
+    with pytest.raises(TrainerError, match="Cannot read"):
         policy.load(tmp_path / "absent.toml")
 
 

@@ -169,18 +169,23 @@ def test_no_text_breaks_a_parser(text: str) -> None:
         (MachineState(False, False, False, 3, False, 0.5, 2), 0, MachineState(throttle_events=3), []),
         (MachineState(on_battery=True), 0, None, ["battery"]),
         (MachineState(low_power=True), 0, None, ["low power"]),
-        (MachineState(throttled=True, throttle_events=5), 0, MachineState(throttle_events=3), ["slowed down for heat"]),
+        (
+            MachineState(throttled=True, throttle_events=5),
+            0,
+            MachineState(throttle_events=3),
+            ["throttled because of heat"],
+        ),
         (MachineState(throttle_events=5), 0, MachineState(throttle_events=3), ["2 times since"]),
         (MachineState(throttle_events=5), 0, MachineState(), []),
         (MachineState(throttle_events=1), 0, MachineState(throttle_events=3), []),  # started again in between
         (MachineState(memory_short=True), 0, None, ["memory"]),
         (MachineState(load=0.7, cores=2), 0, None, []),
-        (MachineState(load=2.0, cores=2), 0, None, ["2.0 of 2 cores"]),
+        (MachineState(load=2.0, cores=2), 0, None, ["load 2.0 on 2 cores"]),
         (MachineState(load=2.0, cores=2), 1.6, None, []),
-        (MachineState(load=4.0, cores=2), 1.6, None, ["2.4 of 2 cores"]),
+        (MachineState(load=4.0, cores=2), 1.6, None, ["load 2.4 on 2 cores"]),
         (MachineState(load=1.0, cores=2), 5.0, None, []),
         (MachineState(load=3.0, cores=16), 0, None, []),
-        (MachineState(on_battery=True, load=9, cores=4), 0, None, ["battery", "9.0 of 4"]),
+        (MachineState(on_battery=True, load=9, cores=4), 0, None, ["battery", "load 9.0 on 4"]),
     ],
 )
 def test_judge(state: MachineState, own: float, before: MachineState | None, words: list[str]) -> None:

@@ -143,7 +143,7 @@ def test_line_ends_survive(newline: str) -> None:
     ],
 )
 def test_what_does_not_parse_is_refused(source: str) -> None:
-    with pytest.raises(InvalidBundle, match="does not parse"):
+    with pytest.raises(InvalidBundle, match="not valid Python"):
         hyperparameters.fingerprint(source)
 
 

@@ -56,13 +56,13 @@ def prepare(
 
 
 def test_data_is_made_once_and_only_where_that_is_allowed(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentNotReady, match="not the one of this repository") as refusal:
+    with pytest.raises(EnvironmentNotReady, match="differs from the one in this repository") as refusal:
         prepare(tmp_path, allowed=False)
     assert "--trust-harness" in refusal.value.cure
     assert not (tmp_path / "cache").exists()
     with pytest.raises(EnvironmentNotReady, match=r"prepare\.py failed: no text to be found"):
         prepare(tmp_path, "--fail", allowed=True)
-    with pytest.raises(EnvironmentNotReady, match="there is none"):
+    with pytest.raises(EnvironmentNotReady, match="put no data into"):
         prepare(tmp_path, "--nothing", allowed=True)
     made, said = prepare(tmp_path, allowed=True)
     assert said == ["working"]
@@ -213,13 +213,13 @@ def test_a_manifest_goes_before_contents(tmp_path: Path) -> None:
 
 
 def test_a_bundle_without_a_harness_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentNotReady, match=r"must hold prepare\.py"):
+    with pytest.raises(EnvironmentNotReady, match=r"has no prepare\.py"):
         dataset.copy_harness({"train.py": b""}, tmp_path / "harness")
 
 
 def test_the_id_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert dataset.main([str(tmp_path)]) == 1
-    assert capsys.readouterr() == ("", f"there is no data in {tmp_path}\n")
+    assert capsys.readouterr() == ("", f"no data in {tmp_path}\n")
     (tmp_path / "a").write_bytes(b"1")
     assert dataset.main([str(tmp_path)]) == 0
     assert capsys.readouterr().out.strip() == dataset.content_id(tmp_path)

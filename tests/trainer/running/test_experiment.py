@@ -242,9 +242,9 @@ def test_a_flood_is_cut_and_said(tmp_path: Path) -> None:
     assert isinstance(found, Ok)
     assert len(found.log.data) < 41_000
     assert found.log.data.startswith(b"first\nxxx")
-    assert f"\n[{found.log.dropped} bytes of the log are left out here]\n".encode() in found.log.data
+    assert f"\n[{found.log.dropped} bytes of the log omitted]\n".encode() in found.log.data
     assert found.log.dropped > 2_900_000
-    kept = len(found.log.data) - len(f"\n[{found.log.dropped} bytes of the log are left out here]\n")
+    kept = len(found.log.data) - len(f"\n[{found.log.dropped} bytes of the log omitted]\n")
     assert kept + found.log.dropped == len("first\n") + 300 * 10_000 + len(PRINTED)
 
 

@@ -267,7 +267,7 @@ def test_bad_samples_are_refused(bad: Any) -> None:
 
 
 def test_bounds_of_samples() -> None:
-    with pytest.raises(InvalidComparison, match="History"):
+    with pytest.raises(InvalidComparison, match="history"):
         TrialSamples([1.0], [], history=2)
     with pytest.raises(InvalidComparison, match="At most"):
         TrialSamples([1.0] * 1001, [])
