@@ -180,7 +180,7 @@ def _read(path: Path) -> Keypair | keystore.Keystore:
         raise InvalidData(f"Cannot read the wallet file {path}: {error.strerror}.", "Check its permissions.") from None
     if mode & 0o077:
         raise InvalidData(
-            f"The wallet file {path} has mode {stat.S_IMODE(mode):04o}: others may use it.",
+            f"The wallet file {path} has mode {stat.S_IMODE(mode):04o}: others can read it.",
             f"Run `chmod 600 {path}`, and move the funds away if others had access.",
         )
     found: Keypair | keystore.Keystore | None

@@ -373,9 +373,7 @@ def test_a_node_that_falls_silent_and_comes_back(connection: Connection, tmp_pat
         silent.clear()
         until(lambda: watching.kinds() == PROPOSED)
         until(lambda: watching.said("is back"))
-        assert [line for line in watching.words if "does not answer" in line] == [
-            "The node does not answer. Retrying."
-        ]
+        assert [line for line in watching.words if "does not answer" in line] == ["The node does not answer. Retrying."]
 
 
 # --- the command ---
