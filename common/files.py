@@ -71,7 +71,7 @@ def _on_disk(file: IO[bytes]) -> None:
 def read_regular(path: Path, limit: int) -> tuple[bytes, int]:
     """At most `limit` bytes of a regular file, and its mode; nothing of a pipe or device, which could block for ever.
 
-    OSError where it cannot be opened.
+    OSError if it cannot be opened.
     """
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         mode = os.fstat(file.fileno()).st_mode

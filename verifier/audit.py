@@ -95,7 +95,7 @@ def _convention(predicate: Mapping[str, Any]) -> score.Convention:
 
 
 def _claim(predicate: Mapping[str, Any], judged: Judged) -> dict[str, Any] | None:
-    """What the attested claim is by the numbers; None where there is none."""
+    """What the attested claim is by the numbers; None if there is none."""
     if (said := predicate["claim"]) is None:
         return None
     convention = _convention(predicate)

@@ -40,7 +40,7 @@ from trainer.judging.verdict import VerdictKind
 from verifier.check import CheckResult
 
 MAX_CHECKS = 3
-_CURE = "Move it away to begin again."
+_CURE = "Move it away to start again."
 LOCK_MARGIN = 120  # seconds of the review lock within which nothing new is begun
 
 Ready = Callable[[Proposal], object]

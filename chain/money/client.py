@@ -152,7 +152,7 @@ class Client:
         return sorted(self._all(Proposal), key=lambda proposal: proposal.id)
 
     def proposals_of(self, miner: Pubkey, project_id: int, code_hash: bytes) -> list[Proposal]:
-        """A miner's proposals of this code, by id; InvalidData where the node gives one that cannot be read.
+        """A miner's proposals of this code, by id; InvalidData if the node gives one that cannot be read.
 
         Asked in two ways, so that no single answer can hide one: by what they hold, and the newest by their ids.
         """

@@ -68,7 +68,7 @@ class HoldoutResult:
 def holdout_outcome(runs: Sequence[ReplayRun], seen: LookEvidence, policy: HoldoutPolicy) -> HoldoutResult | None:
     """Whether the gain that `seen` shows on validation holds on holdout text; see the module's docstring.
 
-    None where either arm was not scored on it, or where its blocks are missing or too few.
+    None if either arm was not scored on it, or where its blocks are missing or too few.
     """
     incumbent = values(runs, Arm.INCUMBENT, on_holdout=True)
     candidate = values(runs, Arm.CANDIDATE, on_holdout=True)

@@ -43,7 +43,7 @@ _RUN_REASONS: Mapping[str, Reason] = {
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The evidence of a case with the numbers behind it; None where there are none. `undeserved` is in bpb."""
+    """The evidence of a case with the numbers behind it; None if there are none. `undeserved` is in bpb."""
 
     evidence: CaseEvidence
     comparison: LookEvidence | None = None
@@ -106,7 +106,9 @@ def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: TimeB
     # One disagreement between the incumbent's own claim and proof shows that this host computes unreliably.
     if len(failing) >= trial.MAX_FAILURES or any(run.failure == Reason.NON_CAUSAL for run in failing):
         found.append(
-            CaseFinding(Reason.INCUMBENT_FAILS, Fault.HOST, f"The incumbent fails here as well: {failing[-1].detail}")
+            CaseFinding(
+                Reason.INCUMBENT_FAILS, Fault.HOST, f"The incumbent fails on this machine too: {failing[-1].detail}"
+            )
         )
     allowed = allowed_seconds(runs, budget_seconds, policy)
     for run in runs:
@@ -121,7 +123,7 @@ def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: TimeB
                 CaseFinding(
                     Reason.OVER_BUDGET,
                     Fault.RUN,
-                    f"It trained for {run.train_seconds:.1f} s by this host's clock, {allowed:.1f} s are allowed.",
+                    f"It trained for {run.train_seconds:.1f} s by this machine's clock; the limit is {allowed:.1f} s.",
                 )
             )
     return found
@@ -140,7 +142,7 @@ def allowed_seconds(runs: Sequence[ReplayRun], budget_seconds: float, policy: Ti
 
 def undeserved(runs: Sequence[ReplayRun]) -> float | None:
     """The most that the mean of the candidate's runs may owe to claims which no probe met, in bpb, at the confidence
-    of the probes; None where no run was probed for it.
+    of the probes; None if no run was probed for it.
 
     Run i with the undeserved part u_i of its gain passes its probes with a probability of at most e^(u_i / b_i) to
     the probes' level e, b_i its `gain_bound` (trainer.measurement.scoring). All pass with at most the product, so

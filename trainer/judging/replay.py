@@ -219,7 +219,7 @@ def _charge(
 
 
 def _blocks(measurer: Measurer | None, second: Score | None, rows: HoldoutRows | None) -> tuple[float, ...] | None:
-    """What each block of the holdout text adds to the run's value on it; None where there is no value."""
+    """What each block of the holdout text adds to the run's value on it; None if there is no value."""
     if measurer is None or rows is None or second is None or second.losses is None or second.val_bpb is None:
         return None
     return block_bits(second.losses.reshape(len(rows.rows), -1), rows.rows[:, 1:], measurer.facts.token_bytes)

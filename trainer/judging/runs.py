@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReplayRun:
-    """One run as an attestation holds it; bpb values are None where there is none, times in seconds.
+    """One run as an attestation holds it; bpb values are None if there is none, times in seconds.
 
     `arm` is "candidate", "incumbent" for the best on chain, or the name of a rung below it (`trainer.judging.ladder`).
     bpb values are as measured. `overtime` is what a candidate's training beyond the incumbent's own time is charged:
@@ -38,7 +38,7 @@ class ReplayRun:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ReplayRun:
-        """The inverse of `as_json`; KeyError where a field is missing."""
+        """The inverse of `as_json`; KeyError if a field is missing."""
         fields = {name: document[name] for name in cls.__slots__ if name not in ("overtime", "holdout_blocks")}
         blocks = document.get("holdout_blocks")
         return cls(

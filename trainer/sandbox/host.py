@@ -58,7 +58,7 @@ def footprint(pid: int) -> int:
 
 
 def exiting(pid: int) -> bool:
-    """Whether a macOS process is dead or on its way out; False where that cannot be asked."""
+    """Whether a macOS process is dead or on its way out; False if that cannot be asked."""
     buffer = ctypes.create_string_buffer(256)
     try:
         library = ctypes.CDLL("/usr/lib/libproc.dylib", use_errno=True)

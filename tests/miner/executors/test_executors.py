@@ -304,7 +304,7 @@ def test_a_machine_with_other_data_or_of_another_class_is_refused(tiny_home: Tin
     slower = Worker(replace(setup, hardware_class="apple-m9-99c"), "rack-3").open()
     assert "apple-m9-99c is required" in slower.problem
     loose = Worker(replace(setup, method="self-reported"), "rack-4").open()
-    assert "self-reported is needed" in loose.problem
+    assert "self-reported is required" in loose.problem
 
 
 def test_two_workers_do_not_share_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
