@@ -28,6 +28,7 @@ from solders.transaction import VersionedTransaction
 
 from chain.errors import ChainError, InsufficientFunds, InvalidData, NetworkUnreachable, NotFound, TransactionFailed
 from chain.money import spending
+from chain.money.fees import auto_fee, priority_fee, unit_limit
 from chain.money.spending import SpendingBudget
 from chain.network.base import (
     BLOCKHASH_AGE,
@@ -51,8 +52,6 @@ from chain.program.tokens import create_associated_token_account, transfer_to_se
 BeforeSend = Callable[[Signature, int], None]
 PriorityFee = int | Literal["auto"]
 """Micro-lamports per compute unit; "auto": what recent transactions on the same accounts paid."""
-MAX_UNITS = 1_400_000  # compute units of a transaction, a cluster's own limit
-MAX_AUTO_FEE = 1_000_000  # micro-lamports per unit: 0.0014 SOL for the largest transaction
 _NEWEST = 100  # proposals looked at one by one: a call's worth
 _GUARD_UNITS = 300  # compute units of a guard's transfer, with some to spare
 _MAX_LIFE = 10 * BLOCKHASH_AGE  # blocks; a node's final block may be far behind its newest
@@ -75,22 +74,6 @@ class Landed:
             f"Transaction {self.receipt.signature} landed without the event {kind.__name__}.",
             "This is not the program that this client supports; check --network.",
         )
-
-
-def auto_fee(recent: Sequence[int]) -> int:
-    """The fee that three of four recent blocks asked no more than, up to MAX_AUTO_FEE."""
-    ordered = sorted(recent)
-    return min(MAX_AUTO_FEE, ordered[len(ordered) * 3 // 4]) if ordered else 0
-
-
-def unit_limit(used: int) -> int:
-    """Compute units to ask for where a simulation took `used`: a fifth more, for a state that has moved on."""
-    return min(MAX_UNITS, used + used // 5 + 1_000)
-
-
-def priority_fee(units: int, price: int) -> int:
-    """Lamports for `units` compute units at `price` micro-lamports each, as a cluster rounds them."""
-    return -(-units * price // 1_000_000)
 
 
 class AlreadyDone(ChainError):

@@ -13,7 +13,8 @@ from solders.signature import Signature
 
 from chain.errors import NetworkUnreachable, TransactionFailed
 from chain.localnet.server import Server, serve
-from chain.money.client import MAX_AUTO_FEE, MAX_UNITS, Client, auto_fee, unit_limit
+from chain.money.client import Client
+from chain.money.fees import MAX_AUTO_FEE, MAX_UNITS, auto_fee, unit_limit
 from chain.network.base import FEE_PER_SIGNATURE, Network
 from chain.network.embedded import EmbeddedNetwork
 from chain.network.rpc import RpcNetwork
