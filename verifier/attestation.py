@@ -15,6 +15,9 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from itertools import islice
 from typing import Any
 
 from solders.keypair import Keypair
@@ -22,6 +25,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from chain.errors import InvalidData
+from common.strict import no_number, unique_keys
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:openresearch:replay:v1"
@@ -59,7 +63,7 @@ def open_envelope(data: bytes) -> tuple[Pubkey, dict[str, Any]]:
     if len(data) > MAX_BYTES:
         raise InvalidData(f"The attestation has {len(data)} bytes; the limit is {MAX_BYTES}.")
     try:
-        envelope = json.loads(data)
+        envelope = _strict(data)
         (entry,) = envelope["signatures"]
         payload = base64.b64decode(envelope["payload"], validate=True)
         signer = Pubkey.from_string(entry["keyid"])
@@ -72,7 +76,7 @@ def open_envelope(data: bytes) -> tuple[Pubkey, dict[str, Any]]:
     if not signature.verify(signer, _pae(payload)):
         raise InvalidData(f"The signature is not {signer}'s over this payload.", "Do not rely on this file.")
     try:
-        body = json.loads(payload)
+        body = _strict(payload)
     except (ValueError, RecursionError) as error:
         raise InvalidData(f"The signed payload is not JSON: {error}.") from None
     if (
@@ -84,6 +88,23 @@ def open_envelope(data: bytes) -> tuple[Pubkey, dict[str, Any]]:
     ):
         raise InvalidData("The signed payload is not a replay attestation of version 1.")
     return signer, body
+
+
+def _strict(data: bytes) -> Any:
+    """JSON in which no key occurs twice and no number is NaN or infinite; ValueError."""
+    return json.loads(data, object_pairs_hook=unique_keys, parse_constant=no_number)
+
+
+def schema_faults(body: Mapping[str, Any]) -> list[str]:
+    """Where a statement departs from `attestation.schema.json`, each as "path: what is wrong"; at most ten."""
+    return [f"{fault.json_path}: {fault.message[:120]}" for fault in islice(_validator().iter_errors(body), 10)]
+
+
+@cache
+def _validator() -> Any:
+    import jsonschema  # type: ignore[import-untyped]
+
+    return jsonschema.Draft202012Validator(json.loads((files(__package__) / "attestation.schema.json").read_text()))
 
 
 def _pae(payload: bytes) -> bytes:

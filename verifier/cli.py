@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,13 @@ from chain.commands import irys_option, keypair_option, project_option
 from chain.commands.options import agrees, answer, common, open_connection, program, reading, stoppable
 
 if TYPE_CHECKING:
+    from chain.connection.opening import Connection
+    from chain.program.accounts import Project
+    from trainer.project.task import Task
     from verifier.check import CheckResult
 
 _PATIENCE = 24 * 3600.0  # seconds that another verifier on this machine may need for the same proposal
+UNASKED = 3  # exit status of an audit that nothing contradicts and that did not ask everything
 EXIT = {"approve": 0, "reject": 3, "release": 4}
 
 
@@ -240,33 +245,59 @@ def run(
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Benchmark log to compare its hash with.",
 )
+@click.option(
+    "--policy",
+    "policy_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Policy it should have been judged by. [default: this client's]",
+)
 def audit(
-    home: Path, network: str, as_json: bool, file: Path, offline: bool, code: Path | None, log: Path | None
+    home: Path,
+    network: str,
+    as_json: bool,
+    file: Path,
+    offline: bool,
+    code: Path | None,
+    log: Path | None,
+    policy_file: Path | None,
 ) -> None:
     """Check an attestation's signature, hashes and verdict.
 
     The hashes are compared with the chain, and the verdict is derived again from the recorded measurements. The exit
-    status is 0 if nothing contradicts the attestation, 1 otherwise.
+    status is 0 if nothing contradicts the attestation and everything that could be asked was, 1 if something
+    contradicts it, 3 if something was left unasked (see "unchecked").
     """
+    from verifier import policy
     from verifier.audit import audit as examine
-    from verifier.audit import passed
+    from verifier.audit import complete, passed
 
+    rules = policy.load(policy_file)
     files = {name: path.read_bytes() for name, path in (("code", code), ("log", log)) if path}
     data = file.read_bytes()
     if offline:
-        points, predicate = examine(data, None, files)
+        points, predicate = examine(data, None, files, policy=rules)
     else:
         with open_connection(network, home) as connection:
-            points, predicate = examine(data, connection.client, files)
+            read = partial(_task, connection)
+            points, predicate = examine(data, connection.client, files, read, rules)
     marks = {True: "yes", False: "NO", None: "unchecked"}
     text = "\n".join(f"{marks[p.holds]:<10} {p.question}: {p.detail}" for p in points)
     document = {
         "passed": passed(points),
+        "complete": complete(points),
         "points": [{"question": p.question, "holds": p.holds, "detail": p.detail} for p in points],
         "verdict": predicate["verdict"],
     }
     answer(as_json, document, text)
-    raise SystemExit(0 if passed(points) else 1)
+    raise SystemExit(1 if not passed(points) else 0 if complete(points) else UNASKED)
+
+
+def _task(connection: Connection, project: Project) -> Task:
+    from chain.projects.artifacts import fetch_project
+    from trainer.project import task
+
+    return task.read(fetch_project(connection, project))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from chain.connection.opening import Connection
+from chain.money.client import Client
 from chain.program.accounts import Proposal
 from tests import local
 from tests.trainer.judging.cases import NOISE, runs
+from trainer.judging import holdout
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.runs import ReplayRun
 from trainer.judging.verdict import CaseFinding
@@ -19,6 +21,7 @@ from verifier.replay import Replay
 
 Answer = Callable[[Connection, Proposal], CheckResult]
 RULES = replace(JudgePolicy(), same_hardware=False)
+AT_FIRST = RULES.at_look(1)
 
 
 def checked(
@@ -27,14 +30,15 @@ def checked(
     measured: Sequence[ReplayRun],
     *,
     findings: tuple[CaseFinding, ...] = (),
-    policy: JudgePolicy = RULES,
+    policy: JudgePolicy = AT_FIRST,
 ) -> CheckResult:
     """The check of a proposal on chain whose runs came out like this."""
     case = open_case(connection, proposal, policy)
     replay = Replay(None, tuple(measured), NOISE, 7, "held out: x", "cc" * 32, findings)
     folder = check.folder_of(connection.home, connection.network.name, str(proposal.id))
     key = local.verifier_of(connection)
-    return check._conclude(connection, case.project, proposal, case, replay, key, policy, folder, (b"\1" * 32, True))
+    seed = holdout.seed_of(check.submission_hash(Client(local.embedded_of(connection)), proposal), proposal.id)
+    return check._conclude(connection, case.project, proposal, case, replay, key, policy, folder, (seed, True))
 
 
 def approving(connection: Connection, proposal: Proposal) -> CheckResult:
