@@ -24,11 +24,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Final, Self
+from typing import IO, Final
 
 import httpx
 
+from common.closing import Closing
 from common.errors import Refused
 from common.files import replacing
 from common.text import printable
@@ -74,7 +74,7 @@ class HttpReply:
         return readable(self.body)
 
 
-class HttpClient:
+class HttpClient(Closing):
     """Calls to any servers, one at a time; threads may share one. A context manager that closes its connections.
 
     `unreachable` is raised where no answer came, `unusable` where one is beyond the bounds. `timeout` bounds one
@@ -102,14 +102,6 @@ class HttpClient:
         self._guard = threading.Lock()
         self._runner: asyncio.Runner | None = None
         self._clients: dict[bool, httpx.AsyncClient] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""

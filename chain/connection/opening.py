@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
@@ -30,6 +29,7 @@ from chain.network.opening import connect
 from chain.program.instructions import AddVerifier, Initialize
 from chain.wallet import wallet
 from chain.wallet.passphrase import Source
+from common.closing import Closing
 
 if TYPE_CHECKING:
     from chain.irys.client import Endpoints, Irys, Role
@@ -41,7 +41,7 @@ _LOCAL_FUNDS = 10 * LAMPORTS_PER_SOL
 _FAUCET_SECONDS = 60.0
 
 
-class Connection:
+class Connection(Closing):
     """An open network with its client and Irys; a context manager that closes them.
 
     `passphrases` opens encrypted wallets, `warn` gets a gateway's wrong answer even if another answered correctly.
@@ -99,14 +99,6 @@ class Connection:
         if self._node:
             self._node.close()
         self.network.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def wallet(self, given: str | None, role: str) -> Keypair:
         """The keypair to sign with: the one given by name or path, else the home's wallet for this role.

@@ -17,8 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from solders.pubkey import Pubkey
 from solders.signature import Signature
@@ -38,6 +37,7 @@ from chain.program.accounts import (
 )
 from chain.program.addresses import Pdas
 from chain.program.events import Event, scan_events
+from common.closing import Closing
 
 PAGE: Final = 1_000  # of a listing
 MAX_PAGES: Final = 200  # of one step's listing
@@ -66,7 +66,7 @@ def index_path(home: Path, network: Network) -> Path:
     return home / "index" / f"{name}-{chain}.sqlite"
 
 
-class Follower:
+class Follower(Closing):
     """One project on one network, indexed in the file `path`; a context manager that closes it.
 
     For one thread at a time; other processes may have their own on the same file.
@@ -84,14 +84,6 @@ class Follower:
     def close(self) -> None:
         """Close the index; closing twice is harmless."""
         self.index.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # --- what is known ---
 

@@ -16,8 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from solders.pubkey import Pubkey
@@ -30,6 +29,7 @@ from chain.indexer.rules import Follower
 from chain.indexer.store import IndexedEvent
 from chain.network.base import Network
 from chain.network.transport import RpcError
+from common.closing import Closing
 
 OPEN_SECONDS: Final = 10.0
 MAX_MESSAGE: Final = 4 << 20  # bytes
@@ -71,7 +71,7 @@ def url_of(network: Network) -> str | None:
     return websocket_url(url) if isinstance(url, str) else None
 
 
-class Subscription:
+class Subscription(Closing):
     """The logs of transactions that name a program, from the moment it is made. Raises Dropped."""
 
     def __init__(self, url: str, program: Pubkey, *, open_seconds: float = OPEN_SECONDS) -> None:
@@ -123,14 +123,6 @@ class Subscription:
     def close(self) -> None:
         """Hang up; closing twice is harmless."""
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def parse_notification(raw: str | bytes, subscription: int) -> Notification | None:

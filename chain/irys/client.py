@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from solders.pubkey import Pubkey
@@ -31,6 +30,7 @@ from chain.irys.http import IrysHttp, parse_json
 from chain.irys.metadata import ItemMetadata
 from chain.irys.receipt import Receipt
 from chain.irys.store import ContentCache, check_sha256
+from common.closing import Closing
 from common.http import MAX_REPLY, HttpReply, readable
 
 APP_NAME = "OpenResearch AutoResearch"
@@ -99,7 +99,7 @@ def ignore(_: InvalidData) -> None:
     """Ignore a report."""
 
 
-class Irys:
+class Irys(Closing):
     """A client of one uploader and some gateways.
 
     `cache` is a folder for fetched and uploaded content; `receipt_key` pins the uploader's RSA modulus
@@ -141,14 +141,6 @@ class Irys:
         more = tuple(gateway.rstrip("/") for gateway in gateways)
         self.endpoints = Endpoints(self.endpoints.uploader, (*more, *self.endpoints.gateways))
         return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._http.close()

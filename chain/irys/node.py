@@ -32,8 +32,7 @@ import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs
 
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -46,6 +45,7 @@ from chain.irys.accounts import FREE, Accounts, Tariff, deposit_of
 from chain.irys.dataitem import DataItem, ItemId, base64url, text_readings
 from chain.irys.receipt import Receipt, generate_key, public_modulus, sign_receipt
 from chain.network.base import Network
+from common.closing import Closing
 from common.files import locked, write_atomic
 
 MAX_ITEM_BYTES = 256 << 20
@@ -446,7 +446,7 @@ _ROUTES: list[tuple[str, re.Pattern[str], Callable[..., None]]] = [
 ]
 
 
-class RunningNode:
+class RunningNode(Closing):
     """A node that is being served; a context manager that stops it."""
 
     def __init__(self, node: LocalNode, server: _Server) -> None:
@@ -468,14 +468,6 @@ class RunningNode:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def serve(

@@ -24,9 +24,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
+from common.closing import Closing
 from trainer.errors import TrainerError
 
 CHANNEL = 3  # the descriptor inside on which trusted code sends the parent one-line messages
@@ -160,7 +160,7 @@ def exceeded(limits: JobLimits, seconds: float, usage: TreeUsage) -> JobEnd | No
     return None
 
 
-class Job:
+class Job(Closing):
     """A run in progress or over; as a context manager its tree and its scratch do not outlive the block."""
 
     def __init__(self, start: Callable[[], StartedTree], limits: JobLimits, last_word: LastWord | None = None) -> None:
@@ -186,14 +186,6 @@ class Job:
             os.close(self._wake)
             os.close(self._stop)
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def output(self) -> bytes:
