@@ -54,9 +54,11 @@ def audit(
     files: Mapping[str, bytes],
     task: Callable[[Project], Task] | None = None,
     policy: JudgePolicy = _DEFAULT,
+    code: Callable[[Proposal], bytes] | None = None,
 ) -> tuple[list[AuditPoint], dict[str, Any]]:
     """All points about an attestation, and its predicate. InvalidData if it is not an attestation, or departs from the
-    schema. `task` reads a project's artifacts; `policy` is the one that it should have been judged by.
+    schema. `task` reads a project's artifacts, `code` fetches a proposal's archive where `files` has none (both may
+    raise ChainError); `policy` is the one that it should have been judged by.
 
     `files` are local copies of artifacts by name (code, log, protocol, snapshot, benchmark).
     """
@@ -70,7 +72,7 @@ def audit(
         points.append(_verdict_follows(predicate))
         points += _reference_follows(predicate)
         points.append(_policy(predicate, policy))
-        points += _subjects(body, predicate, files)
+        points += _subjects(body, predicate, lambda: files.get("code") or _archive(client, code, predicate))
         points += [_file(name, content, predicate) for name, content in sorted(files.items())]
         points += _on_chain(client, data, signer, predicate)
         points += _artifacts(client, task, predicate, policy)
@@ -168,7 +170,21 @@ def _agree(said: object, derived: object) -> bool:
     return type(said) is type(derived) and said == derived
 
 
-def _subjects(body: Mapping[str, Any], predicate: Mapping[str, Any], files: Mapping[str, bytes]) -> list[AuditPoint]:
+def _archive(
+    client: Client | None, fetch: Callable[[Proposal], bytes] | None, predicate: Mapping[str, Any]
+) -> bytes | str:
+    """The proposal's code archive, or why there is none here."""
+    if client is None or fetch is None or predicate["proposal"] is None:
+        return "give the archive with --code FILE"
+    try:
+        return fetch(client.proposal(predicate["proposal"]))
+    except ChainError as error:
+        return f"{error.problem} Give the archive with --code FILE."
+
+
+def _subjects(
+    body: Mapping[str, Any], predicate: Mapping[str, Any], archive: Callable[[], bytes | str]
+) -> list[AuditPoint]:
     digests = {entry["name"]: entry["digest"]["sha256"] for entry in body["subject"]}
     expected: set[str] = set() if predicate["baseline"]["metric"] is None else {"code.tar"}
     if not expected <= digests.keys() or len(digests) != len(body["subject"]):
@@ -179,9 +195,9 @@ def _subjects(body: Mapping[str, Any], predicate: Mapping[str, Any], files: Mapp
         points.append(_same("the subject is the code it judged", digests["code.tar"], code))
     if "train.py" in digests:
         question = "the subject train.py is in the code it judged"
-        if "code" not in files:
-            return [*points, AuditPoint(question, None, "give the archive with --code FILE")]
-        script = _script(files["code"])
+        if isinstance(content := archive(), str):
+            return [*points, AuditPoint(question, None, content)]
+        script = _script(content)
         found = sha256(script).hexdigest() if script is not None else "none"
         points.append(_same(question, digests["train.py"], found))
     return points

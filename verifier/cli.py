@@ -14,7 +14,7 @@ from chain.commands.options import agrees, answer, common, open_connection, prog
 
 if TYPE_CHECKING:
     from chain.connection.opening import Connection
-    from chain.program.accounts import Project
+    from chain.program.accounts import Project, Proposal
     from trainer.project.task import Task
     from verifier.check import CheckResult
 
@@ -237,7 +237,7 @@ def run(
     "--code",
     metavar="FILE",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Code archive to compare its hash with.",
+    help="Code archive that was judged. [default: the proposal's]",
 )
 @click.option(
     "--log",
@@ -279,8 +279,8 @@ def audit(
         points, predicate = examine(data, None, files, policy=rules)
     else:
         with open_connection(network, home) as connection:
-            read = partial(_task, connection)
-            points, predicate = examine(data, connection.client, files, read, rules)
+            read, fetch = partial(_task, connection), partial(_code, connection)
+            points, predicate = examine(data, connection.client, files, read, rules, fetch)
     marks = {True: "yes", False: "NO", None: "unchecked"}
     text = "\n".join(f"{marks[p.holds]:<10} {p.question}: {p.detail}" for p in points)
     document = {
@@ -291,6 +291,14 @@ def audit(
     }
     answer(as_json, document, text)
     raise SystemExit(1 if not passed(points) else 0 if complete(points) else UNASKED)
+
+
+def _code(connection: Connection, proposal: Proposal) -> bytes:
+    from chain.connection.opening import MAX_ARTIFACT
+
+    return connection.irys.fetch_verified(
+        proposal.code_irys_id, sha256=proposal.code_hash, owner=bytes(proposal.miner), max_bytes=MAX_ARTIFACT
+    ).data
 
 
 def _task(connection: Connection, project: Project) -> Task:

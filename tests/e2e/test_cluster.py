@@ -159,7 +159,7 @@ def test_a_night_on_a_rack(tiny_home: TinyHome, tmp_path: Path, outer: None) -> 
             said_again, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, said_again
     assert "Traceback" not in said + said_again
-    assert "rack-3 is refused: The project was measured on the data snapshot" in said
+    assert "rack-3 is refused: The project was measured on data snapshot" in said
     assert foreign[:16] in said
     assert "rack-3 is ready" not in said + said_again
     check(own, before, said_again)

@@ -20,8 +20,8 @@ from trainer.measurement.bench import SELF_REPORTED
 from trainer.statistics import comparison
 from trainer.statistics.comparison import Answer, Arm, TrialSamples
 from trainer.statistics.distributions import approval_point
-from trainer.statistics.error_rates import LookEvidence
-from trainer.statistics.noise import NoiseRecord
+from trainer.statistics.error_rates import ComparisonPolicy, LookEvidence
+from trainer.statistics.noise import NoiseRecord, sum_squares
 
 _RUN_REASONS: Mapping[str, Reason] = {
     **{
@@ -177,13 +177,24 @@ def compared(
         Answer.UNDECIDED: GainOutcome.UNDECIDED,
         Answer.CONTINUE: GainOutcome.MISSING,
     }[decision.kind]
-    # Louder runs than this machine's record knows, or a gain that is at least suggested, may be a true gain that
-    # this machine cannot show: that is no miner's fault.
+    # A gain that is at least suggested, or that louder incumbents than this machine's record knows leave possible,
+    # may be a true gain that this machine cannot show: that is no miner's fault.
     seen = decision.evidence
     if (
         outcome is GainOutcome.NOT_BETTER
         and seen is not None
-        and (seen.noisier or suggested(seen, policy.suggestive, policy.comparison.margin))
+        and (
+            suggested(seen, policy.suggestive, policy.comparison.margin)
+            or (seen.noisier and not excluded(seen, incumbent, policy.comparison))
+        )
     ):
         outcome = GainOutcome.UNDECIDED
     return outcome, decision.evidence
+
+
+def excluded(evidence: LookEvidence, incumbent: Sequence[float], policy: ComparisonPolicy) -> bool:
+    """Whether the scatter of the incumbent's runs alone, whatever the record says, rules out a gain over the margin."""
+    df = len(incumbent) - 1
+    sigma = math.sqrt(sum_squares(incumbent) / df) if df else math.inf
+    reach = approval_point(df, policy.beta) * sigma if df else math.inf
+    return evidence.delta + reach * evidence.scale < policy.margin

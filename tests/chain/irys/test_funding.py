@@ -284,7 +284,7 @@ def test_the_commands_through_json_rpc(world: World, tmp_path: Path) -> None:
         for bad, words in (
             (("get", stored["id"], "-o", file), "exists"),
             (("get", stored["id"], "-o", tmp_path / "no", "--sha256", "ab" * 32), "ab" * 32),
-            (("get", stored["id"], "-o", tmp_path / "no", "--owner", Keypair().pubkey()), "somebody else"),
+            (("get", stored["id"], "-o", tmp_path / "no", "--owner", Keypair().pubkey()), "someone else"),
             (("get", stored["id"], "-o", tmp_path / "no", "--max-bytes", 10), "more than 10 bytes"),
             (("upload", file, "--role", "nonsense"), "not an artifact role"),
         ):

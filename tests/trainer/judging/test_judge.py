@@ -148,6 +148,19 @@ def test_louder_runs_than_the_record_knows_release() -> None:
     assert outcome is GainOutcome.UNDECIDED
 
 
+def test_what_is_far_worse_is_rejected_on_a_louder_machine_too() -> None:
+    """No candidate is released for the machine's noise where even that noise hides no gain."""
+    loud = [
+        replay_run(arm, value + (1.5 if arm == "candidate" else 0.0))
+        for value in (2.2, 2.8, 2.1, 2.9, 2.5, 2.5, 2.2, 2.8)
+        for arm in ("incumbent", "candidate")
+    ]
+    outcome, evidence = compared(loud, NOISE, RULES, 1)
+    assert evidence is not None
+    assert evidence.noisier
+    assert outcome is GainOutcome.NOT_BETTER
+
+
 def test_a_gain_that_is_suggested_releases() -> None:
     """Too small for this machine to show, too large to be called none: nobody is slashed for it."""
     exact = [

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,9 +158,10 @@ def test_resolve(argv: str, rest: list[str] | None) -> None:
 
 
 def test_the_running_environment_knows_its_packages() -> None:
-    assert RUNNING.python.samefile(sys.executable)
-    assert RUNNING.packages_digest != environment.packages_digest([])
-    assert replace(RUNNING) == Environment.running()
+    here = Environment.running()
+    assert here.python.samefile(sys.executable)
+    assert here.packages_digest != environment.packages_digest([])
+    assert Environment.running() == here
 
 
 def test_uv_is_found_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
