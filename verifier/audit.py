@@ -30,7 +30,7 @@ from trainer.project import bundle
 from trainer.project.task import Task
 from trainer.statistics.noise import NoiseRecord
 from verifier import attestation
-from verifier.check import submission_hash
+from verifier.history import copies, other_reviewers, submission_hash
 from verifier.replay import Claim, Ground, Judged, judge
 
 _TOLERANCE = 1e-9
@@ -305,6 +305,8 @@ def _of_proposal(
     if (seed := predicate["data"]["holdout"]["seed"]) is not None:
         expected = holdout.seed_of(submission_hash(client, proposal), proposal.id).hex()
         points.append(_same("the holdout text was drawn by the proposal's own block", seed, expected))
+    if predicate["baseline"]["metric"] is not None:
+        points.append(_looks(client, proposal, signer, predicate["look"]))
     settled = proposal.status in _OUTCOMES.values()
     if not settled:
         points.append(AuditPoint("the signer is a registered verifier", client.is_verifier(signer), str(signer)))
@@ -321,6 +323,18 @@ def _of_proposal(
         score_on_chain = proposal.verified_aggregate_score
         points.append(_same("the score on chain is the attested one", score_on_chain, predicate["score"]["verified"]))
     return points
+
+
+def _looks(client: Client, proposal: Proposal, signer: Pubkey, look: int) -> AuditPoint:
+    """Whether the look's number counts what the chain shows of earlier ones; a verifier knows of more.
+
+    Only what cannot have come after the attestation: the earlier copies of the archive, and the other reviewers of a
+    proposal that the signer settled.
+    """
+    settled = proposal.status in _OUTCOMES.values()
+    earlier = len(copies(client, proposal)) + (len(other_reviewers(client, proposal, signer)) if settled else 0)
+    detail = f"it is attested as look {look}; the chain shows {earlier} earlier"
+    return AuditPoint("the looks that the chain shows are counted", look > earlier, detail)
 
 
 def _artifacts(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -20,7 +21,6 @@ from solders.keypair import Keypair
 from chain.connection.opening import Connection
 from chain.errors import ChainError
 from chain.money import score
-from chain.money.client import Client
 from chain.program.accounts import Project, Proposal
 from chain.projects.artifacts import fetch_project
 from common.files import write_atomic
@@ -35,6 +35,7 @@ from trainer.machine import hardware
 from trainer.project import bundle, source, task
 from trainer.statistics.noise import NoiseRecord
 from verifier import attestation, ladder, looks
+from verifier.history import other_looks, submission_hash
 from verifier.intake import Case, local_case, open_case
 from verifier.looks import Inspection
 from verifier.replay import Claim, Judged, Replay, judge, replay
@@ -95,10 +96,13 @@ def check_proposal(
         with view.step("fetching and verifying artifacts"):
             case = open_case(connection, proposal, policy)
             seed = holdout.seed_of(submission_hash(connection.client, proposal), proposal.id)
+            others = other_looks(connection.client, proposal, key.pubkey())
     except (ChainError, TrainerError) as error:
         finding = CaseFinding(Reason.ARTIFACT_UNAVAILABLE, Fault.HOST, error.problem)
         return _conclude(connection, project, proposal, None, _nothing((finding,)), key, policy, folder, None)
-    return _check(connection, case, key, policy, view, folder, seed, isolated=isolated, trust_harness=trust_harness)
+    return _check(
+        connection, case, key, policy, view, folder, seed, others, isolated=isolated, trust_harness=trust_harness
+    )
 
 
 def check_candidate(
@@ -126,30 +130,10 @@ def check_candidate(
         view,
         folder,
         secrets.token_bytes(32),
+        {},
         isolated=isolated,
         trust_harness=trust_harness,
     )
-
-
-def submission_hash(client: Client, proposal: Proposal) -> bytes:
-    """The hash of the block that the proposal was submitted in: fixed after its code was."""
-    address = client.pdas.proposal(proposal.id)
-    before = None
-    for _ in range(1000):
-        page = client.network.signatures(address, limit=1000, before=before)
-        if not page:
-            break
-        before = page[-1]
-        if len(page) < 1000:
-            break
-    receipt = client.network.transaction(before) if before else None
-    found = client.network.block_hash(receipt.slot) if receipt else None
-    if found is None:
-        raise ChainError(
-            f"The block in which proposal {proposal.id} was submitted is unknown to {client.network.name}.",
-            "Use an RPC node that keeps the history.",
-        )
-    return bytes(found)
 
 
 def _check(
@@ -160,6 +144,7 @@ def _check(
     view: View,
     folder: Path,
     seed: bytes,
+    others: Mapping[int, int],
     *,
     isolated: bool,
     trust_harness: bool,
@@ -167,7 +152,7 @@ def _check(
     policy, look = for_project(policy, case), 1
     seen = inspection(connection, case)
     if seen is not None and case.proposal is not None:
-        look = looks.number(looks.read(_book(connection)), seen, _copies(connection, case.proposal))
+        look = looks.number(looks.read(_book(connection)), seen, others)
         policy = policy.at_look(look)
         if look > 1:
             view.say(f"look {look} at this code or its author: it is tested at {policy.comparison.alpha:.4%}")
@@ -211,12 +196,6 @@ def inspection(connection: Connection, case: Case) -> Inspection | None:
 
 def _book(connection: Connection) -> Path:
     return connection.home / "verify" / "looks.jsonl"
-
-
-def _copies(connection: Connection, proposal: Proposal) -> list[int]:
-    """The earlier proposals of the project with the very same archive."""
-    found = connection.client.proposals(proposal.project_id)
-    return [other.id for other in found if other.code_hash == proposal.code_hash and other.id < proposal.id]
 
 
 def for_project(policy: JudgePolicy, case: Case) -> JudgePolicy:

@@ -3,14 +3,19 @@
 A no-op is approved in one of a hundred looks. Who may look again for free needs patience only. So looks are counted
 that have something in common: the code (its archive's hash, or what it says once names, comments and digits that
 matter to nobody are left out), or an author who was released for what its own code did. `JudgePolicy.at_look` gives the
-k-th of them its level. Looks are counted over what this verifier judged, and over the chain's own record of the code.
+k-th of them its level.
+
+What is counted: every trial that this verifier made, from its own record; and from the chain, for the proposal and for
+earlier ones with the very same archive, each other verifier that claimed a review before. A release puts neither runs
+nor reasons on chain, so each of these counts as a trial, although some ended before a run. What other verifiers made of
+the same source in another archive is not on chain, and not counted.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -38,8 +43,12 @@ class Inspection:
     own: bool = False
 
 
-def number(earlier: Iterable[Inspection], look: Inspection, copies: Sequence[int] = ()) -> int:
-    """Which look this is, from 1. `copies` are the chain's earlier proposals with the very same archive."""
+def number(earlier: Iterable[Inspection], look: Inspection, others: Mapping[int, int]) -> int:
+    """Which look this is, from 1.
+
+    `others` has how many other verifiers reviewed this proposal, and each earlier one with the very same archive: a
+    copy counts at least once, unless it is among the `earlier` looks, which are this verifier's own.
+    """
     counted: set[tuple[int, str]] = set()
     for other in earlier:
         if (other.network, other.project) != (look.network, look.project):
@@ -49,8 +58,11 @@ def number(earlier: Iterable[Inspection], look: Inspection, copies: Sequence[int
         same = look.code == other.code or (look.source and look.source == other.source)
         if same or (other.own and other.author == look.author):
             counted.add((other.proposal, other.against))
-    known = {proposal for proposal, _ in counted}
-    return 1 + len(counted) + len({copy for copy in copies if copy < look.proposal} - known)
+    known = {look.proposal, *(proposal for proposal, _ in counted)}
+    elsewhere = (
+        count if proposal in known else max(1, count) for proposal, count in others.items() if proposal <= look.proposal
+    )
+    return 1 + len(counted) + sum(elsewhere)
 
 
 def own_behaviour(judged: Judgement, verdict: Verdict, runs: Sequence[ReplayRun]) -> bool:

@@ -15,14 +15,13 @@ from trainer.judging import holdout
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.runs import ReplayRun
 from trainer.judging.verdict import CaseFinding
-from verifier import check
+from verifier import check, history, looks
 from verifier.check import CheckResult
 from verifier.intake import open_case
 from verifier.replay import Replay
 
 Answer = Callable[[Connection, Proposal], CheckResult]
 RULES = replace(JudgePolicy(), same_hardware=False)
-AT_FIRST = RULES.at_look(1)
 
 
 def checked(
@@ -31,17 +30,22 @@ def checked(
     measured: Sequence[ReplayRun],
     *,
     findings: tuple[CaseFinding, ...] = (),
-    policy: JudgePolicy = AT_FIRST,
+    policy: JudgePolicy = RULES,
 ) -> CheckResult:
     """The check of a proposal on chain whose runs came out like this."""
     case = open_case(connection, proposal, policy)
     replay = Replay(None, tuple(measured), NOISE, 7, "held out: x", "cc" * 32, findings)
     folder = check.folder_of(connection.home, connection.network.name, str(proposal.id))
     key = local.verifier_of(connection)
-    seed = b"\1" * 32
+    seed, look = b"\1" * 32, 1
     if isinstance(connection.network, EmbeddedNetwork):
-        seed = holdout.seed_of(check.submission_hash(Client(connection.network), proposal), proposal.id)
-    return check._conclude(connection, case.project, proposal, case, replay, key, policy, folder, (seed, True))
+        client = Client(connection.network)
+        seed = holdout.seed_of(history.submission_hash(client, proposal), proposal.id)
+        seen = check.inspection(connection, case)
+        assert seen is not None
+        look = looks.number([], seen, history.other_looks(client, proposal, key.pubkey()))
+    rules = policy.at_look(look)
+    return check._conclude(connection, case.project, proposal, case, replay, key, rules, folder, (seed, True), look)
 
 
 def approving(connection: Connection, proposal: Proposal) -> CheckResult:

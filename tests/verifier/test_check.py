@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -70,7 +70,7 @@ def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ch
         case = case or local_case(project(), TASK, BETTER, policy.source)
         folder = tmp_path / "check"
         return check._check(
-            connected(tmp_path), case, KEY, policy, QUIET, folder, bytes(32), isolated=True, trust_harness=False
+            connected(tmp_path), case, KEY, policy, QUIET, folder, bytes(32), {}, isolated=True, trust_harness=False
         )
 
     return run
@@ -148,7 +148,7 @@ def test_a_host_that_is_not_ready_releases(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(replay, "open_bench", refuse)
     case = local_case(project(), TASK, BETTER, POLICY.source)
     found = check._check(
-        connected(tmp_path), case, KEY, POLICY, QUIET, tmp_path, bytes(32), isolated=True, trust_harness=False
+        connected(tmp_path), case, KEY, POLICY, QUIET, tmp_path, bytes(32), {}, isolated=True, trust_harness=False
     )
     assert (found.verdict.kind, found.verdict.reason) == (VerdictKind.RELEASE, Reason.NOT_READY)
 
@@ -311,7 +311,7 @@ def proposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., t
         source: bytes = BETTER,
         miner: int = 1,
         seed: int = 1,
-        chain: tuple[int, ...] = (),
+        chain: Mapping[int, int] = MappingProxyType({}),
         claim: int = 2_600_000,
     ) -> tuple[CheckResult, FakeMeasurer]:
         measurer = FakeMeasurer(script, seed=seed)
@@ -325,10 +325,10 @@ def proposed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., t
         case = local_case(project(), TASK, source, POLICY.source)
         case = replace(case, proposal=cast("Any", about), miner_class="cpu-fake-2c", code_hash=code.hex())
         connection = cast("Any", connected(tmp_path))
-        copies = [SimpleNamespace(id=other, code_hash=code) for other in chain]
-        connection.client = SimpleNamespace(proposals=lambda _: copies)
         folder = check.folder_of(tmp_path, "fake", str(number))
-        done = check._check(connection, case, KEY, POLICY, QUIET, folder, bytes(32), isolated=True, trust_harness=False)
+        done = check._check(
+            connection, case, KEY, POLICY, QUIET, folder, bytes(32), chain, isolated=True, trust_harness=False
+        )
         return done, measurer
 
     return run
@@ -376,7 +376,8 @@ def test_a_check_that_was_killed_goes_on_with_its_runs(
         ({"source": BETTER, "miner": 2}, 2),  # by somebody else
         ({"source": local.TRAIN + b"X = 3.0\n", "miner": 2}, 1),  # something else
         ({"source": local.TRAIN + b"X = 3.0\n"}, 2),  # by one who was released for what the code did
-        ({"source": local.TRAIN + b"X = 3.0\n", "miner": 2, "chain": (3, 5)}, 3),  # judged by others
+        ({"source": local.TRAIN + b"X = 3.0\n", "miner": 2, "chain": {3: 0, 5: 0}}, 3),  # copies on chain
+        ({"source": local.TRAIN + b"X = 3.0\n", "miner": 2, "chain": {8: 1}}, 2),  # reviewed by another verifier
     ],
 )
 def test_looks_at_the_same_share_one_budget(

@@ -24,34 +24,40 @@ def other(proposal: int, **changes: Any) -> Inspection:
 
 
 @pytest.mark.parametrize(
-    ("earlier", "copies", "count"),
+    ("earlier", "others", "count"),
     [
-        ([], [], 1),
-        ([other(1)], [], 1),
-        ([other(1, code="code")], [], 2),
-        ([other(1, source="source")], [], 2),
-        ([other(1, author="author")], [], 1),  # an author whose code was judged, and did nothing odd
-        ([other(1, author="author", own=True)], [], 2),
-        ([other(1, own=True)], [], 1),
-        ([other(n, source="source") for n in range(1, 4)], [], 4),
-        ([other(1, source="source")] * 3, [], 2),  # one trial that was gone on with
-        ([other(1, source="source"), other(1, source="source", against="older")], [], 3),
-        ([LOOK], [], 1),  # its own trial is gone on with
-        ([replace(LOOK, against="older")], [], 2),  # and another best is another draw
-        ([other(1, code="code", network="devnet")], [], 1),
-        ([other(1, code="code", project=1)], [], 1),
-        ([], [3, 5], 3),  # judged by others, as the chain has it
-        ([other(3, code="code")], [3, 5], 3),
-        ([], [9, 12], 1),  # not earlier
-        ([other(1, source="")], [], 1),
+        ([], {}, 1),
+        ([other(1)], {}, 1),
+        ([other(1, code="code")], {}, 2),
+        ([other(1, source="source")], {}, 2),
+        ([other(1, author="author")], {}, 1),  # an author whose code was judged, and did nothing odd
+        ([other(1, author="author", own=True)], {}, 2),
+        ([other(1, own=True)], {}, 1),
+        ([other(n, source="source") for n in range(1, 4)], {}, 4),
+        ([other(1, source="source")] * 3, {}, 2),  # one trial that was gone on with
+        ([other(1, source="source"), other(1, source="source", against="older")], {}, 3),
+        ([LOOK], {}, 1),  # its own trial is gone on with
+        ([replace(LOOK, against="older")], {}, 2),  # and another best is another draw
+        ([other(1, code="code", network="devnet")], {}, 1),
+        ([other(1, code="code", project=1)], {}, 1),
+        ([], {3: 0, 5: 0}, 3),  # copies that nobody is known to have judged
+        ([other(3, code="code")], {3: 0, 5: 0}, 3),
+        ([], {12: 1}, 1),  # not earlier
+        ([], {9: 0}, 1),
+        ([], {9: 2}, 3),  # two other verifiers reviewed it, and released it
+        ([LOOK], {9: 2}, 3),
+        ([], {3: 1}, 2),  # a copy that one other judged is one draw
+        ([], {3: 2, 9: 1}, 4),
+        ([other(3, code="code")], {3: 2}, 4),  # ours, and two others'
+        ([other(1, source="")], {}, 1),
     ],
 )
-def test_looks_are_counted(earlier: list[Inspection], copies: list[int], count: int) -> None:
-    assert number(earlier, LOOK, copies) == count
+def test_looks_are_counted(earlier: list[Inspection], others: dict[int, int], count: int) -> None:
+    assert number(earlier, LOOK, others) == count
 
 
 def test_code_that_could_not_be_read_has_nothing_in_common() -> None:
-    assert number([other(1, source="")], replace(LOOK, source="")) == 1
+    assert number([other(1, source="")], replace(LOOK, source=""), {}) == 1
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.001])

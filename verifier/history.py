@@ -1,0 +1,84 @@
+"""What the chain's history of a proposal tells: the block it was submitted in, and who has reviewed it before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+
+from chain.errors import ChainError
+from chain.money.client import Client
+from chain.program.accounts import Proposal
+from chain.program.events import ReviewClaimed, parse_events
+
+PAGE, PAGES = 1000, 1000
+MAX_READ = 500
+"""Transactions of a proposal that are read for its reviews, the newest. Each costs a call of the node, and anybody may
+add some; a review costs three."""
+
+MAX_COPIES = 16
+"""Earlier proposals with the same archive that are asked after: beyond, a look has next to no level left."""
+
+
+def submission_hash(client: Client, proposal: Proposal) -> bytes:
+    """The hash of the block that the proposal was submitted in: fixed after its code was."""
+    oldest = None
+    for oldest in _signatures(client, proposal):  # noqa: B007
+        pass
+    receipt = client.network.transaction(oldest) if oldest else None
+    found = client.network.block_hash(receipt.slot) if receipt else None
+    if found is None:
+        raise ChainError(
+            f"The block in which proposal {proposal.id} was submitted is unknown to {client.network.name}.",
+            "Use an RPC node that keeps the history.",
+        )
+    return bytes(found)
+
+
+def other_reviewers(client: Client, proposal: Proposal, us: Pubkey) -> frozenset[Pubkey]:
+    """Who else claimed the proposal's review before `us`, or at all where we have not.
+
+    Whether one of them ran anything is not on chain: a release is recorded there without a reason.
+    """
+    found: set[Pubkey] = set()
+    ours = False
+    for place, signature in enumerate(_signatures(client, proposal)):
+        if place == MAX_READ:
+            break
+        receipt = client.network.transaction(signature)
+        if receipt is None or receipt.error is not None:
+            continue
+        for event in parse_events(receipt.logs, client.network.program_id):
+            if isinstance(event, ReviewClaimed) and event.id == proposal.id:
+                if event.verifier == us and not ours:
+                    ours, found = True, set()  # whoever came after our last review is no earlier look
+                elif event.verifier != us:
+                    found.add(event.verifier)
+    return frozenset(found)
+
+
+def copies(client: Client, proposal: Proposal) -> list[Proposal]:
+    """The earlier proposals with the very same archive, the latest MAX_COPIES, oldest first."""
+    found = [
+        other
+        for other in client.proposals(proposal.project_id)
+        if other.code_hash == proposal.code_hash and other.id < proposal.id
+    ]
+    return found[-MAX_COPIES:]
+
+
+def other_looks(client: Client, proposal: Proposal, us: Pubkey) -> dict[int, int]:
+    """How many other verifiers reviewed the proposal, and each of its copies, before us; by proposal."""
+    return {one.id: len(other_reviewers(client, one, us)) for one in (*copies(client, proposal), proposal)}
+
+
+def _signatures(client: Client, proposal: Proposal) -> Iterator[Signature]:
+    """All of the proposal's transactions, the newest first; ends after a million."""
+    address, before = client.pdas.proposal(proposal.id), None
+    for _ in range(PAGES):
+        page = client.network.signatures(address, limit=PAGE, before=before)
+        yield from page
+        if len(page) < PAGE:
+            return
+        before = page[-1]
