@@ -12,6 +12,7 @@ The candidate is the project's snapshot with the protocol's mutable files taken 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -23,6 +24,7 @@ from chain.projects.artifacts import fetch_project
 from trainer.errors import InvalidBundle, TrainerError
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.verdict import CaseFinding, Fault, Reason
+from trainer.machine import hardware
 from trainer.project import bundle, source, task
 from trainer.project.protocol import MutableSurface
 from trainer.project.source import SourceCaps
@@ -30,7 +32,6 @@ from trainer.project.task import Task
 from verifier import ladder
 from verifier.ladder import EarlierBest
 
-HARDWARE_TAG = "Hardware-Class"
 DATA_TAG = "Data-Snapshot"
 
 
@@ -38,7 +39,8 @@ DATA_TAG = "Data-Snapshot"
 class Case:
     """A proposal, or a local candidate, ready to be measured unless `findings` say otherwise.
 
-    `miner_class` and `miner_data` are what the miner's signed log says of its machine and data, "" if nothing.
+    `miner_class`, `miner_platform`, `miner_memory` (bytes for MLX) and `miner_data` are what the miner's signed log
+    says of its machine and data, "" or 0 if nothing (`trainer.machine.hardware`).
     `below` are the rungs under the incumbent (`verifier.ladder`).
     """
 
@@ -52,6 +54,8 @@ class Case:
     miner_data: str
     findings: tuple[CaseFinding, ...]
     below: tuple[EarlierBest, ...] = ()
+    miner_platform: str = ""
+    miner_memory: int = 0
 
 
 def local_case(
@@ -88,11 +92,18 @@ def open_case(connection: Connection, proposal: Proposal, policy: JudgePolicy) -
         candidate,
         proposal.code_hash.hex(),
         proposal.benchmark_log_hash.hex(),
-        tags.get(HARDWARE_TAG, ""),
+        tags.get(hardware.CLASS_TAG, ""),
         tags.get(DATA_TAG, ""),
         tuple(findings),
         ladder.steps(connection, project, parsed, policy.ladder.rungs),
+        tags.get(hardware.PLATFORM_TAG, ""),
+        _bytes(tags.get(hardware.MEMORY_TAG, "")),
     )
+
+
+def _bytes(text: str) -> int:
+    """A size that a miner wrote; 0 for anything else."""
+    return int(text) if re.fullmatch(r"[1-9][0-9]{0,17}", text, re.ASCII) else 0
 
 
 @dataclass(frozen=True, slots=True)

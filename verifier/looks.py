@@ -69,7 +69,7 @@ def own_behaviour(judged: Judgement, verdict: Verdict, runs: Sequence[ReplayRun]
     """Whether a release was, or could have been, brought about by the candidate itself."""
     if verdict.kind is not VerdictKind.RELEASE:
         return False
-    if any(run.arm == Arm.CANDIDATE.value and run.failure for run in runs):
+    if any(run.arm == Arm.CANDIDATE.value and run.failed for run in runs):
         return True
     loud = verdict.reason is Reason.TOO_NOISY and not (judged.comparison and judged.comparison.noisier)
     return loud or verdict.reason in _OWN

@@ -65,4 +65,4 @@ class ReplayRecord:
 
 
 def _stands(run: ReplayRun) -> bool:
-    return not run.failure or (run.arm == Arm.CANDIDATE.value and run.failure != "host")
+    return not run.failure or (run.arm == Arm.CANDIDATE.value and not run.excused)

@@ -27,6 +27,9 @@ from trainer.judging.replay import replay as run_both
 from trainer.judging.runs import ReplayRun, against
 from trainer.judging.trial import MAX_FAILURES
 from trainer.judging.verdict import CaseFinding, Fault, GainOutcome, Reason
+from trainer.machine import awake, hardware
+from trainer.machine.hardware import Fingerprint
+from trainer.machine.watch import Watch
 from trainer.measurement.bench import Bench, open_bench
 from trainer.project import bundle
 from trainer.statistics.comparison import Arm
@@ -35,6 +38,8 @@ from verifier import ladder
 from verifier.intake import Case, not_ready
 from verifier.ladder import EarlierBest
 from verifier.record import ReplayRecord
+
+GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +138,18 @@ def replay(
     except (TrainerError, ChainError) as error:
         return replace(empty, findings=(not_ready(error),))
     view.say(f"this machine: {bench.machine.hardware_class}, measured in a sandbox ({bench.isolation})")
-    differing = machine_findings(case, bench.machine.hardware_class, bench.data_snapshot, policy)
+    differing = machine_findings(case, bench.machine, bench.data_snapshot, policy)
+    if unfit := Watch(bench.protocol.execution.training_seconds, view.say).refused():
+        detail = f"This machine is not fit to judge anyone's code now: {', '.join(unfit)}."
+        differing.append(CaseFinding(Reason.NOT_READY, Fault.HOST, detail))
     if differing:
         return replace(empty, bench=bench, findings=tuple(differing))
     kept = ReplayRecord(record, _question(case, bench, policy, holdout_seed), bench.noise())
     if kept.runs:
         view.say(f"{len(kept.runs)} runs of an earlier check of this proposal enter the same test")
     try:
-        return _measure(case, bench, policy, home, holdout_seed, view, kept)
+        with awake.kept():
+            return _measure(case, bench, policy, home, holdout_seed, view, kept)
     except (TrainerError, ChainError, OSError) as error:  # what was measured before stands
         return replace(
             empty,
@@ -160,7 +169,7 @@ def _question(case: Case, bench: Bench, policy: JudgePolicy, holdout_seed: bytes
         "protocol": sha256(case.task.protocol_bytes).hexdigest(),
         "data": bench.data_snapshot,
         "environment": bench.environment.packages_digest,
-        "machine": f"{bench.machine.hardware_class}/{bench.isolation}/{bench.method}",
+        "machine": f"{bench.machine.hardware_class}/{bench.machine.platform}/{bench.isolation}/{bench.method}",
         "holdout": f"{holdout_seed.hex()}/{policy.holdout.tokens}/{policy.holdout.probes}",
     }
 
@@ -196,6 +205,7 @@ def _measure(
                 done=tuple(kept.runs),
                 on_run=lambda entry, _: kept.add(entry),
                 reference=reference,
+                smaller=smaller(case, bench.machine),
             )
 
         compare(INCUMBENT, case.task.incumbent, policy)
@@ -245,25 +255,38 @@ def _values(runs: Sequence[ReplayRun], arm: str) -> list[float]:
 def asked(runs: Sequence[ReplayRun], noise: NoiseRecord, policy: JudgePolicy) -> bool:
     """Whether the ladder has a say: a gain over the incumbent is to be approved, or the incumbent fails."""
     mine = against(runs, INCUMBENT)
-    failing = sum(bool(run.failure) for run in mine if run.arm == INCUMBENT) >= MAX_FAILURES
+    failing = sum(run.failed for run in mine if run.arm == INCUMBENT) >= MAX_FAILURES
     return failing or judging.compared(mine, noise, policy, 0)[0] is GainOutcome.BETTER
 
 
 # --- judging ---
 
 
-def machine_findings(case: Case, hardware_class: str, data_snapshot: str, policy: JudgePolicy) -> list[CaseFinding]:
-    """Whether this machine may judge the case: the miner's hardware class and data must be its own."""
+def machine_findings(case: Case, machine: Fingerprint, data_snapshot: str, policy: JudgePolicy) -> list[CaseFinding]:
+    """Whether this machine may judge the case: the miner's hardware class, system, MLX and data must be its own.
+
+    A miner that says nothing of its system and MLX is not asked for them: other clients publish the class alone.
+    """
     if case.proposal is None or not policy.same_hardware:
         return []
     found = []
-    if case.miner_class != hardware_class:
+    if machine.doubt:
+        found.append(CaseFinding(Reason.HARDWARE_DIFFERS, Fault.HOST, f"This machine has no class: {machine.doubt}."))
+    elif case.miner_class != machine.hardware_class:
         said = case.miner_class or "nothing"
         found.append(
             CaseFinding(
                 Reason.HARDWARE_DIFFERS,
                 Fault.HOST,
-                f"The miner measured on {said[:64]!r}; this machine is {hardware_class!r}.",
+                f"The miner measured on {said[:64]!r}; this machine is {machine.hardware_class!r}.",
+            )
+        )
+    elif case.miner_platform and case.miner_platform != machine.platform:
+        found.append(
+            CaseFinding(
+                Reason.HARDWARE_DIFFERS,
+                Fault.HOST,
+                f"The miner measured on {case.miner_platform[:80]!r}; this machine has {machine.platform!r}.",
             )
         )
     if case.miner_data and case.miner_data != data_snapshot:
@@ -275,6 +298,17 @@ def machine_findings(case: Case, hardware_class: str, data_snapshot: str, policy
             )
         )
     return found
+
+
+def smaller(case: Case, machine: Fingerprint) -> str:
+    """Why running out of memory here is no fault of the candidate, as words; "" where it is.
+
+    A miner's word that it had more only turns a rejection into a release, which gives no stake back.
+    """
+    if case.proposal is None or not hardware.smaller(machine.device_memory_bytes, case.miner_memory):
+        return ""
+    theirs = f"had {case.miner_memory / GIB:.1f} GiB" if case.miner_memory else "did not say how much memory it had"
+    return f"its miner {theirs}, MLX may use {machine.device_memory_bytes / GIB:.1f} GiB on this machine"
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,7 @@ class Worker:
             return TrialResult(problem=error.message)
         failed = outcome.failures(Arm.INCUMBENT)
         if len(failed) >= trial.MAX_FAILURES:
-            return TrialResult(problem=f"The incumbent does not run on that machine: {failed[-1].detail}")
+            return TrialResult(problem=f"The incumbent does not run on that machine: {failed[-1].told}")
         groups: list[Sequence[float]] = [outcome.values(Arm.CANDIDATE)]
         if outcome.decision is not None and outcome.decision.kind is Answer.APPROVE:
             groups.append([*job.history, *outcome.values(Arm.INCUMBENT)])  # it is replaced, here or by another's

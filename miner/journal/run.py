@@ -46,7 +46,7 @@ class RunRecord:
             run.arm,
             run.val_bpb,
             run.failure,
-            run.detail,
+            run.told,
             run.seconds,
             run.memory_mb,
             tokens_per_second=seen.tokens_per_second,

@@ -14,7 +14,9 @@ from common import baseline
 from common.terminal import View
 from miner.context.context import Earlier
 from trainer.errors import TrainerError
+from trainer.judging.trial import MAX_UNFIT
 from trainer.measurement.bench import open_bench
+from trainer.measurement.run import UNFIT
 from trainer.measurement.salts import fresh_salt
 from trainer.project import bundle, recipe
 from trainer.project.task import Benchmark
@@ -38,12 +40,16 @@ def publish_bundled(
         )
     runs: list[Earlier] = []
     for number in range(1, chosen.terms.baseline_runs + 1):
-        began = time.time()
-        with view.step(f"baseline, run {number} of {chosen.terms.baseline_runs}", bench.usual_seconds) as word:
-            run = bench.measure(Arm.INCUMBENT, chosen.files, word, salt=fresh_salt())
+        for _ in range(MAX_UNFIT):
+            began = time.time()
+            with view.step(f"baseline, run {number} of {chosen.terms.baseline_runs}", bench.usual_seconds) as word:
+                run = bench.measure(Arm.INCUMBENT, chosen.files, word, salt=fresh_salt())
+            if run.failure != UNFIT:
+                break
+            view.say(f"  run discarded and repeated: {run.detail}", style="yellow")
         if run.val_bpb is None:
             raise TrainerError(
-                f"The {name} project does not run on this machine: {run.detail}",
+                f"The {name} project does not run on this machine: {run.told}",
                 "Check the requirements in the README.",
             )
         view.say(f"  {run.val_bpb:.6f} val_bpb in {run.seconds:.1f} s")

@@ -77,7 +77,7 @@ def submit(
     """Upload, buy the stake where it lacks, stake and confirm; the proposal's id."""
     client = connection.client
     journal.append("intent", number=offer.trial, code_hash=offer.code_hash.hex(), log_hash=offer.log_hash.hex())
-    tags = [("Hardware-Class", machine.hardware_class), ("Data-Snapshot", data_snapshot)]
+    tags = [*machine.tags, ("Data-Snapshot", data_snapshot)]
     say("uploading the code archive and the run log")
     code = connection.publish(miner, Role.PROPOSAL_CODE, offer.code, "application/x-tar", tags)
     log = connection.publish(miner, Role.BENCHMARK_LOG, offer.log, "text/plain", tags)

@@ -28,7 +28,7 @@ def decided(outcome: trial.Trial, *, moved: bool = False) -> dict[str, Any]:
     if outcome.given_up:
         decision, reason = "discard", outcome.given_up
     elif outcome.decision is None:
-        decision, reason = "crash", outcome.failures(Arm.CANDIDATE)[-1].detail
+        decision, reason = "crash", outcome.failures(Arm.CANDIDATE)[-1].told
     else:
         won = outcome.decision.kind is Answer.APPROVE
         carry = won and moved

@@ -4,23 +4,20 @@ slowed. What is recorded of a run is up to the caller.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from miner.trials.listener import Pruner
 from trainer.machine import fitness
-from trainer.measurement.bench import Bench
+from trainer.machine.watch import Watch
+from trainer.measurement.bench import Bench, left_out
 from trainer.measurement.run import UNFIT, Run
 from trainer.measurement.salts import fresh_salt
+from trainer.measurement.values import Failure
 from trainer.statistics import curve, pruning
 from trainer.statistics.comparison import Arm
 
 Say = Callable[[str], None]
-
-CALM_SECONDS = 120.0  # that a busy machine is waited for, before a run goes ahead anyway
-_CALM_LOOK = 10.0
 
 
 @dataclass(slots=True)
@@ -29,29 +26,14 @@ class Rig:
 
     bench: Bench
     say: Say
-    _last: tuple[float, float] = field(default=(0.0, -math.inf))  # seconds that our last run took, when it ended
+    _watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._watch = Watch(self.bench.protocol.execution.training_seconds, self.say)
 
     def calm(self) -> tuple[str, ...]:
-        """Wait a while for a machine that is busy, hot or on battery; the remaining reasons not to measure."""
-        deadline = time.monotonic() + CALM_SECONDS
-        said = False
-        while True:
-            seconds, ended = self._last
-            state = fitness.read()
-            own = fitness.own_load(state.cores, seconds, time.monotonic() - ended)
-            reasons = fitness.judge(state, own_load=own)
-            waiting = any("overloaded" in reason or "heat" in reason for reason in reasons)
-            if not waiting or time.monotonic() >= deadline or self._small:
-                return reasons
-            if not said:
-                self.say(f"  waiting for the machine: {', '.join(reasons)}")
-                said = True
-            time.sleep(_CALM_LOOK)
-
-    @property
-    def _small(self) -> bool:
-        """Whether a run takes less time than waiting for a calm machine would; then its state is only noted."""
-        return self.bench.protocol.execution.training_seconds < CALM_SECONDS
+        """Wait a while for a machine that is busy or hot; the remaining reasons not to measure."""
+        return self._watch.calm()
 
     def run(
         self,
@@ -71,11 +53,12 @@ class Rig:
         before = fitness.read()
         budget = self.bench.protocol.execution.training_seconds
         run = self.bench.measure(arm, files, Pruner(show, budget, band, rules), salt=fresh_salt())
-        self._last = (run.seconds, time.monotonic())
-        heat = fitness.judge(fitness.read(), before=before, own_load=float(before.cores))
+        heat = self._watch.after(before, run.seconds)
         rate = curve.of_log(run.log).tokens_per_second
         unfit = fitness.fit(rate, rates) if run.val_bpb is not None and rate is not None else ""
-        if unfit:
-            run = replace(run, val_bpb=None, failure=UNFIT, detail=f"{unfit}; {run.val_bpb:.6f} val_bpb not counted")
-            self.say(f"  run discarded and repeated: {unfit}")
+        if run.failure == Failure.HOST:
+            unfit = run.told
+        run = left_out(run, unfit)
+        if run.failure == UNFIT:
+            self.say(f"  run discarded and repeated: {run.detail}")
         return run, tuple(dict.fromkeys(heat))

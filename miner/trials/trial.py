@@ -45,7 +45,7 @@ class LocalTrials:
             run = self._execute(current, Arm.INCUMBENT)
             if run.failure not in ("", UNFIT):
                 raise EnvironmentNotReady(
-                    f"The incumbent does not run on this machine: {run.detail}",
+                    f"The incumbent does not run on this machine: {run.told}",
                     f"Its log is in {context.folder / 'logs'}.",
                 )
         values = history.values(current, Arm.INCUMBENT)
@@ -70,7 +70,7 @@ class LocalTrials:
         failed = outcome.failures(Arm.INCUMBENT)
         if len(failed) >= MAX_FAILURES:
             raise EnvironmentNotReady(
-                f"The incumbent no longer runs on this machine: {failed[-1].detail}",
+                f"The incumbent no longer runs on this machine: {failed[-1].told}",
                 "Check this machine, then run the command again; the session resumes.",
             )
         moved = current.base != session.head

@@ -205,7 +205,7 @@ class Court:
 
     def publish(self, role: Role, data: bytes, *, key: Keypair | None = None) -> tuple[bytes, bytes]:
         bench = self.session.bench
-        tags = [("Hardware-Class", bench.machine.hardware_class), ("Data-Snapshot", bench.data_snapshot)]
+        tags = [*bench.machine.tags, ("Data-Snapshot", bench.data_snapshot)]
         return self.session.connection.publish(key or self.session.wallet, role, data, "application/x-tar", tags)
 
     def better(self) -> dict[str, bytes]:

@@ -54,7 +54,7 @@ def propose(home: Path, tiny_home: TinyHome, scripts: list[str]) -> None:
     with local.connect(home) as connection:
         client, miner = connection.client, connection.wallet(None, MINER)
         snapshot = task.read(fetch_project(connection, client.project(0))).benchmark.data_snapshot
-        tags = [("Hardware-Class", fingerprint().hardware_class), ("Data-Snapshot", snapshot)]
+        tags = [*fingerprint().tags, ("Data-Snapshot", snapshot)]
         for script in scripts:
             project = client.project(0)
             code = bundle.pack({**tiny_home.files, "train.py": script.encode()})

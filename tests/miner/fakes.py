@@ -24,6 +24,7 @@ from miner.context.goals import Goals
 from miner.journal.journal import Journal, TrialRecord
 from miner.proposers.base import SCRIPT, Candidate, Context
 from miner.report.dashboard import Dashboard
+from trainer.machine.hardware import Fingerprint
 from trainer.measurement.run import Run
 from trainer.project import hyperparameters, protocol, recipe
 from trainer.statistics.comparison import Arm
@@ -34,6 +35,8 @@ SOURCE = "LR = 0.1  # rate\nDEPTH = 2\n"
 SIGMA = 0.004
 LOG = b"step 00010 ( 50.0%) | loss: 3.0000 | tok/sec: 1,000\n"
 FILES = {SCRIPT: SOURCE.encode(), "protocol.json": PROTOCOL}
+
+MACHINE = Fingerprint("cpu", "Made up", 8, None, None, 1 << 34, "Linux x86_64", "0.32", "3.12.1")
 
 
 class Tree:
@@ -85,7 +88,7 @@ class Machine:
     method: str = "self-reported"
     isolation: str = "none"
     data_snapshot: str = "5a" * 32
-    machine: Any = field(default_factory=lambda: SimpleNamespace(hardware_class="made-up-8c"))
+    machine: Fingerprint = MACHINE
 
     def noise(self) -> NoiseRecord:
         return self.record

@@ -17,10 +17,13 @@ from chain.money.score import Convention
 from tests import local
 from tests.trainer.judging.cases import NOISE, failing, replay_run, runs
 from trainer.judging.policy import JudgePolicy
+from trainer.judging.replay import forgiven
+from trainer.judging.runs import ReplayRun
 from trainer.judging.verdict import CaseFinding, Fault, GainOutcome, Reason, VerdictKind, decide
+from trainer.machine.hardware import Fingerprint
 from trainer.statistics.noise import NoiseRecord
 from verifier.intake import open_case
-from verifier.replay import Judged, judge, machine_findings
+from verifier.replay import Judged, judge, machine_findings, smaller
 
 RULES = JudgePolicy()
 REFLECTED = Convention("reflected", 2_500_000)
@@ -37,10 +40,12 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
 
 def test_machine_findings(connection: Connection) -> None:
     case = open_case(connection, local.propose(connection), JudgePolicy())
-    same = replace(case, miner_class="cpu-x-2c", miner_data="ab" * 32)
+    machine = Fingerprint("cpu", "X", 2, None, None, 2**34, "Linux x86_64", "0.32.4", "3.12.1", "manylinux_2_35_x86_64")
+    mine = machine.platform
+    same = replace(case, miner_class="cpu-x-2c", miner_data="ab" * 32, miner_platform=mine)
 
     def reasons(changed: Any, policy: JudgePolicy = RULES) -> list[Reason]:
-        found = machine_findings(changed, "cpu-x-2c", "ab" * 32, policy)
+        found = machine_findings(changed, machine, "ab" * 32, policy)
         assert all(finding.fault is Fault.HOST for finding in found)
         return [finding.reason for finding in found]
 
@@ -52,9 +57,43 @@ def test_machine_findings(connection: Connection) -> None:
     assert reasons(replace(same, miner_class="", miner_data="x")) == [Reason.HARDWARE_DIFFERS, Reason.DATA_DIFFERS]
     assert reasons(replace(same, miner_class="", miner_data="x"), JudgePolicy(same_hardware=False)) == []
     assert reasons(replace(same, proposal=None, miner_class="")) == []
+    assert reasons(replace(same, miner_platform="")) == []  # another client's: it says nothing
+    for other in ("Linux, mlx 0.32.3 manylinux_2_35_x86_64", "macOS 15, mlx 0.32.4 macosx_15_0_arm64"):
+        assert reasons(replace(same, miner_platform=other)) == [Reason.HARDWARE_DIFFERS]
     # what a miner writes there is shown, but not at any length
-    (finding,) = machine_findings(replace(same, miner_class="x" * 10_000), "cpu-x-2c", "ab" * 32, JudgePolicy())
-    assert len(finding.detail) < 300
+    for long in (replace(same, miner_class="x" * 10_000), replace(same, miner_platform="x" * 10_000)):
+        (finding,) = machine_findings(long, machine, "ab" * 32, JudgePolicy())
+        assert len(finding.detail) < 300
+    # a machine without a name judges nobody, not even who has none either
+    machine = replace(machine, chip="")
+    assert reasons(replace(same, miner_class="unknown")) == [Reason.HARDWARE_DIFFERS]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mine", "excused"),
+    [
+        (128 << 30, 48 << 30, True),
+        (48 << 30, 128 << 30, False),
+        (48 << 30, 48 << 30, False),
+        (48 << 30, (48 << 30) * 99 // 100, False),  # another kernel keeps a little more for itself
+        (0, 48 << 30, True),  # another client's miner, who said nothing
+        (48 << 30, 0, True),
+    ],
+)
+def test_memory_that_this_machine_lacks_is_no_fault_of_the_candidate(
+    connection: Connection, theirs: int, mine: int, excused: bool
+) -> None:
+    case = replace(open_case(connection, local.propose(connection), JudgePolicy()), miner_memory=theirs)
+    machine = Fingerprint("metal", "Apple M4 Max", 16, "Apple M4 Max", 40, 2**36, "macOS 15.6", "0.32.4", "3.12.1")
+    words = smaller(case, replace(machine, device_memory_bytes=mine))
+    assert bool(words) is excused
+    assert smaller(replace(case, proposal=None), machine) == ""  # nobody else's machine is asked about
+    killed = "killed memory after 9.0 s"
+    runs = [ReplayRun("candidate", None, None, None, 9.0, "out_of_memory", killed, "", None, None, None)]
+    runs = [*runs, *runs, *(replace(run, arm="incumbent", failure="", val_bpb=2.5) for run in runs)]
+    found = [forgiven(run, words) if words and run.arm == "candidate" else run for run in runs]
+    verdict = decide(judged(found).evidence, RULES.verdict)
+    assert verdict.kind is (VerdictKind.RELEASE if excused else VerdictKind.REJECT)
 
 
 # --- judging ---

@@ -14,7 +14,7 @@ from typing import Any
 from trainer.judging import trial
 from trainer.judging.holdout_gain import HoldoutResult, holdout_outcome
 from trainer.judging.policy import JudgePolicy, TimeBudget
-from trainer.judging.runs import ReplayRun, against, values
+from trainer.judging.runs import UNFIT, ReplayRun, against, values
 from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, GainOutcome, Reason
 from trainer.measurement.bench import SELF_REPORTED
 from trainer.statistics import comparison
@@ -37,6 +37,7 @@ _RUN_REASONS: Mapping[str, Reason] = {
             Reason.NOT_EXPORTABLE,
         )
     },
+    "out_of_memory": Reason.OVER_RESOURCES,
     "out_of_range": Reason.NO_IMPROVEMENT,  # a number, if no sample: worse than anything
 }
 
@@ -102,7 +103,7 @@ def judge(
 def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: TimeBudget) -> list[CaseFinding]:
     """Faults of runs: failures of the candidate, runs over the budget, and an incumbent that fails here."""
     found = []
-    failing = [run for run in runs if run.arm == "incumbent" and run.failure]
+    failing = [run for run in runs if run.arm == "incumbent" and run.failed]
     # One disagreement between the incumbent's own claim and proof shows that this host computes unreliably.
     if len(failing) >= trial.MAX_FAILURES or any(run.failure == Reason.NON_CAUSAL for run in failing):
         found.append(
@@ -110,13 +111,16 @@ def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: TimeB
                 Reason.INCUMBENT_FAILS, Fault.HOST, f"The incumbent fails on this machine too: {failing[-1].detail}"
             )
         )
+    unfit = [run for run in runs if run.failure == UNFIT]
+    if len(unfit) >= trial.MAX_UNFIT:
+        found.append(CaseFinding(Reason.NOT_READY, Fault.HOST, f"This machine is unfit: {unfit[-1].detail}"))
     allowed = allowed_seconds(runs, budget_seconds, policy)
     for run in runs:
         if run.arm != "candidate":
             continue
-        if run.failure == "host":
+        if run.failed and run.excused:
             found.append(CaseFinding(Reason.NOT_READY, Fault.HOST, run.detail))
-        elif run.failure:
+        elif run.failed:
             found.append(CaseFinding(_RUN_REASONS.get(run.failure, Reason.CRASH), Fault.RUN, run.detail))
         elif allowed is not None and run.train_seconds is not None and run.train_seconds > allowed:
             found.append(

@@ -116,4 +116,4 @@ def _values(runs: Sequence[ReplayRun], arm: str) -> list[float]:
 
 
 def _failures(runs: Sequence[ReplayRun], arm: str) -> int:
-    return sum(bool(run.failure) for run in runs if run.arm == arm)
+    return sum(run.failed for run in runs if run.arm == arm)

@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from common.terminal import View
+from trainer.errors import EnvironmentNotReady
 from trainer.judging import holdout, trial
 from trainer.judging.policy import HoldoutPolicy, JudgePolicy
 from trainer.judging.runs import ReplayRun, against
-from trainer.machine import scratch
+from trainer.machine import fitness, scratch
+from trainer.machine.watch import Watch
 from trainer.measurement import Measurer, ProbeReport, Reference, Score
 from trainer.measurement.bench import HOLDOUT, Bench
-from trainer.measurement.run import Run
+from trainer.measurement.run import UNFIT, Run
 from trainer.measurement.salts import fresh_salt, salt_of
 from trainer.measurement.scoring import Tokens, block_bits
+from trainer.measurement.values import Failure
 from trainer.statistics import overtime
 from trainer.statistics.comparison import Arm
 from trainer.statistics.error_rates import incumbent_lead
@@ -91,12 +94,15 @@ def replay(
     done: Sequence[ReplayRun] = (),
     on_run: Callable[[ReplayRun, Run], None] | None = None,
     reference: str = Arm.INCUMBENT.value,
+    smaller: str = "",
 ) -> list[ReplayRun]:
     """Run both arms until the comparison has an answer; every run in order, those `done` before included.
 
     `on_run` gets each new run as soon as it is scored, for the caller's record. `reference` names what stands as the
-    incumbent.
+    incumbent. `smaller` says, where it is so, that the candidate's author may have had more memory than this machine:
+    then running out of it is this machine's fault.
     """
+    watch = Watch(bench.protocol.execution.training_seconds, view.say)
     made, runs = list(done), against(done, reference)
     slopes: list[TimeSlope] = []
     lead = incumbent_lead(noise.df)  # a candidate's run has the salt of the incumbent's that it is compared with
@@ -104,25 +110,30 @@ def replay(
 
     def execute(arm: Arm) -> Run:
         held_to = known if arm is Arm.CANDIDATE else {}
+        conditions, before = watch.calm(), fitness.read()
         seconds = statistics.median(r.seconds for r in runs) if runs else bench.usual_seconds
         with view.step(f"run {len(made) + 1} ({arm.value if arm is Arm.CANDIDATE else reference})", seconds) as word:
             number = sum(r.arm == arm.value and r.val_bpb is not None for r in runs)
             salt = salt_of(seed, number + (lead if arm is Arm.CANDIDATE else 0))
             run = bench.measure(arm, trees[arm], word, reference=held_to.get(False), keep_graph=True, salt=salt)
+            conditions = tuple(dict.fromkeys((*conditions, *watch.after(before, run.seconds))))
             second = _score_holdout(bench.measurer, run, rows, policy.holdout, held_to.get(True))
             charge = _charge(bench, run, runs, trees[Arm.INCUMBENT], noise, slopes, word)
         if arm is Arm.INCUMBENT:
             known[False] = (run.measurement and run.measurement.reference) or known.get(False)
             known[True] = (second and second.reference) or known.get(True)
-        entry = _entry(run, trees[arm], second, charge, _blocks(bench.measurer, second, rows))
+        entry = _entry(run, trees[arm], second, charge, _blocks(bench.measurer, second, rows), conditions)
+        if smaller and arm is Arm.CANDIDATE:
+            entry = forgiven(entry, smaller)
         runs.append(entry)
         named = entry if arm is Arm.CANDIDATE else replace(entry, arm=reference)
         made.append(named)
-        shown = f"{entry.val_bpb:.6f} val_bpb" if entry.val_bpb is not None else f"{entry.failure}: {entry.detail}"
+        shown = _shown(entry, run)
         if entry.holdout_bpb is not None:
             shown += f", {entry.holdout_bpb:.6f} on holdout text"
         if charge is not None:
             shown += f", {charge['bpb']:+.6f} for {charge['seconds']:.1f} s more of training than the incumbent"
+        shown += "".join(f" [{words}]" for words in entry.conditions)
         view.say(f"  run {len(made)}  {named.arm:<9}  {shown}  ({entry.seconds:.1f} s)")
         if on_run:
             on_run(named, run)
@@ -145,14 +156,33 @@ def one_run(
     seed: int,
     number: int,
 ) -> ReplayRun:
-    """A run of a rung of the ladder, as `name`; `number` counts its runs, from 0, as `seed` salts them."""
-    with view.step(f"run of the {name}", bench.usual_seconds) as word:
-        run = bench.measure(Arm.INCUMBENT, tree, word, keep_graph=True, salt=salt_of(seed, number))
-        second = _score_holdout(bench.measurer, run, rows, policy.holdout, None)
-    entry = replace(_entry(run, tree, second, None, _blocks(bench.measurer, second, rows)), arm=name)
-    shown = f"{entry.val_bpb:.6f} val_bpb" if entry.val_bpb is not None else f"{entry.failure}: {entry.detail}"
-    view.say(f"  {name}  {shown}  ({entry.seconds:.1f} s)")
-    return entry
+    """A run of a rung of the ladder, as `name`; `number` counts its runs, from 0, as `seed` salts them.
+
+    A run that was left out is made again; EnvironmentNotReady where that keeps happening.
+    """
+    watch = Watch(bench.protocol.execution.training_seconds, view.say)
+    for _ in range(trial.MAX_UNFIT):
+        conditions, before = watch.calm(), fitness.read()
+        with view.step(f"run of the {name}", bench.usual_seconds) as word:
+            run = bench.measure(Arm.INCUMBENT, tree, word, keep_graph=True, salt=salt_of(seed, number))
+            conditions = tuple(dict.fromkeys((*conditions, *watch.after(before, run.seconds))))
+            second = _score_holdout(bench.measurer, run, rows, policy.holdout, None)
+        entry = _entry(run, tree, second, None, _blocks(bench.measurer, second, rows), conditions)
+        view.say(f"  {name}  {_shown(entry, run)}  ({entry.seconds:.1f} s)")
+        if run.failure != UNFIT:
+            return replace(entry, arm=name)
+    raise EnvironmentNotReady(f"This machine is unfit: {run.detail}.", "Run the command again on a quiet machine.")
+
+
+def forgiven(run: ReplayRun, smaller: str) -> ReplayRun:
+    """A candidate's run on a machine that may have less memory than its author's: running out of it is not its own."""
+    if run.failure != Failure.OUT_OF_MEMORY:
+        return run
+    return replace(run, failure=str(Failure.HOST), detail=f"{run.detail}; {smaller}")
+
+
+def _shown(entry: ReplayRun, run: Run) -> str:
+    return f"{entry.val_bpb:.6f} val_bpb" if entry.val_bpb is not None else f"{entry.failure}: {run.told}"
 
 
 def _score_holdout(
@@ -231,6 +261,7 @@ def _entry(
     second: Score | None,
     charge: dict[str, float] | None,
     blocks: tuple[float, ...] | None,
+    conditions: tuple[str, ...],
 ) -> ReplayRun:
     found = run.measurement
     finding = second.findings[0] if second and second.findings else None
@@ -248,6 +279,7 @@ def _entry(
         _probes(second.probes) if second else None,
         charge,
         blocks,
+        conditions,
     )
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.statistics.comparison import Arm
 
+UNFIT = "unfit"  # as trainer.measurement.run has it, with all that measures
+
 if TYPE_CHECKING:
     from trainer.measurement.run import Run
 
@@ -19,7 +21,8 @@ class ReplayRun:
     `arm` is "candidate", "incumbent" for the best on chain, or the name of a rung below it (`trainer.judging.ladder`).
     bpb values are as measured. `overtime` is what a candidate's training beyond the incumbent's own time is charged:
     the seconds, the incumbent's slope with its error, and the resulting bpb, which `charged` adds. `holdout_blocks` is
-    what each block of the holdout text, the same for all runs, adds to `holdout_bpb`.
+    what each block of the holdout text, the same for all runs, adds to `holdout_bpb`. `conditions` are words on what
+    was wrong with the machine at the time; nothing in a run is the candidate's own word.
     """
 
     arm: str
@@ -35,22 +38,36 @@ class ReplayRun:
     holdout_probes: dict[str, Any] | None
     overtime: dict[str, float] | None = None
     holdout_blocks: tuple[float, ...] | None = None
+    conditions: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run failed by itself. One that was left out because the machine was unfit did not."""
+        return self.failure not in ("", UNFIT)
+
+    @property
+    def excused(self) -> bool:
+        """Whether the run has no value because of this machine: it was unfit, it failed, or Metal refused memory."""
+        return self.failure in (UNFIT, "host", "refused_memory")
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ReplayRun:
         """The inverse of `as_json`; KeyError if a field is missing."""
-        fields = {name: document[name] for name in cls.__slots__ if name not in ("overtime", "holdout_blocks")}
+        later = ("overtime", "holdout_blocks", "conditions")
+        fields = {name: document[name] for name in cls.__slots__ if name not in later}
         blocks = document.get("holdout_blocks")
         return cls(
             **fields,
             overtime=document.get("overtime"),
             holdout_blocks=None if blocks is None else tuple(float(block) for block in blocks),
+            conditions=tuple(str(words) for words in document.get("conditions", ())),
         )
 
     def as_json(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
         blocks = None if self.holdout_blocks is None else list(self.holdout_blocks)
-        return {name: getattr(self, name) for name in self.__slots__} | {"holdout_blocks": blocks}
+        plain = {name: getattr(self, name) for name in self.__slots__}
+        return plain | {"holdout_blocks": blocks, "conditions": list(self.conditions)}
 
     def charged(self, *, on_holdout: bool = False) -> float | None:
         """The value that counts, in bpb: what was measured, and the charge for time beyond the incumbent's."""

@@ -50,6 +50,13 @@ class Environment:
     key: str
     packages_digest: str
 
+    @property
+    def packages(self) -> tuple[Path, ...]:
+        """The folders that its packages are in."""
+        if self.key == "running":
+            return tuple(Path(path) for path in sys.path if path)
+        return tuple(self.prefix.glob("lib/python*/site-packages"))
+
     @classmethod
     def running(cls) -> Environment:
         """The environment of this very process, for bundles that bring no lock of their own."""

@@ -210,9 +210,9 @@ def battery_from_pmset(output: str) -> bool | None:
 
 
 def low_power_from_pmset(output: str) -> bool | None:
-    """The low power mode in `pmset -g` (`powermode` 1 on newer systems)."""
-    found = re.search(r"^[ \t]*(?:lowpowermode|powermode)[ \t]+(\d)[ \t]*$", output, re.MULTILINE)
-    return found[1] == "1" if found else None
+    """The low power mode in `pmset -g`: `lowpowermode` or `powermode` 1, in whatever order it prints them."""
+    modes = re.findall(r"^[ \t]*(?:lowpowermode|powermode)[ \t]+(\d)[ \t]*$", output, re.MULTILINE)
+    return "1" in modes if modes else None
 
 
 def limited_from_pmset(output: str) -> bool | None:

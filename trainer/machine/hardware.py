@@ -1,8 +1,10 @@
 """What this machine is: the facts that say whether two measurements can be compared, and their class.
 
 The class is one short string: `apple-m4-max-40c` (chip and GPU cores), `nvidia-h200` (the GPU in use), or
-`cpu-amd-epyc-2c` (processor family and the cores this process may use). Every fact comes from a parser that
-is a pure function of a tool's output; a tool that is missing, slow or prints garbage leaves its fact unknown.
+`cpu-amd-epyc-2c` (processor family and the cores this process may use). A machine that is not what it says, or of which
+its tools say nothing, is `unknown`, which is comparable with nothing. Within a class, `platform` must be the same, and
+memory counts: what fits on one machine may not fit on another. Every fact comes from a parser that is a pure function
+of a tool's output; a tool that is missing, slow or prints garbage leaves its fact unknown.
 Serial numbers, host names and display identifiers are not read.
 """
 
@@ -13,21 +15,29 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 Device = Literal["metal", "cuda", "cpu"]
 
+UNKNOWN: Final = "unknown"
+CLASS_TAG, PLATFORM_TAG, MEMORY_TAG = "Hardware-Class", "Platform", "Device-Memory"
 _SECONDS: Final = 15
 _TOOL_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/nvidia/bin"
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """A machine; memory in bytes (the GPU's own where it has some), an unknown core count is None."""
+    """A machine; memory in bytes (the GPU's own where it has some), an unknown core count is None.
+
+    `wheel` is the platform that MLX was built for ("macosx_15_0_arm64"), `device_memory_bytes` what MLX may use on its
+    device (on a Mac less than all, and more by `sysctl iogpu.wired_limit_mb`), `buffer_bytes` the largest single array
+    that Metal gives; unknown is "" or 0.
+    """
 
     device: Device
     chip: str
@@ -38,11 +48,34 @@ class Fingerprint:
     os: str
     mlx: str
     python: str
+    wheel: str = ""
+    device_memory_bytes: int = 0
+    buffer_bytes: int = 0
+
+    @property
+    def doubt(self) -> str:
+        """Why nothing measured here can be compared with another machine; "" where it can."""
+        return doubt(self.device, self.chip, self.gpu, self.gpu_cores, self.cpu_cores, self.memory_bytes)
 
     @property
     def hardware_class(self) -> str:
-        """The class string, from `hardware_class`."""
+        """The class string, from `hardware_class`; "unknown" in doubt."""
+        if self.doubt:
+            return UNKNOWN
         return hardware_class(self.device, self.chip, self.gpu, self.gpu_cores, self.cpu_cores)
+
+    @property
+    def platform(self) -> str:
+        """What else must be the same on two machines of a class: the system's major version and MLX's build."""
+        system = re.match(r"macOS \d+|\S+", self.os)
+        return f"{system[0] if system else 'unknown'}, mlx {self.mlx} {self.wheel}".strip()
+
+    @property
+    def tags(self) -> list[tuple[str, str]]:
+        """What is published with whatever was measured here, so that it can be compared: names and values."""
+        memory = self.device_memory_bytes
+        said = [(CLASS_TAG, self.hardware_class), (PLATFORM_TAG, self.platform), (MEMORY_TAG, str(memory))]
+        return said if memory else said[:2]
 
     def as_json(self) -> dict[str, str | int | None]:
         """The fields and the class, as plain JSON values."""
@@ -51,8 +84,10 @@ class Fingerprint:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """The reverse of `as_json`; ValueError if a field is missing or of another type."""
-        kinds = {"cpu_cores": int, "memory_bytes": int, "gpu": str | None, "gpu_cores": int | None}
-        fields: dict[str, Any] = {name: value.get(name) for name in cls.__slots__}
+        kinds = {"gpu": str | None, "gpu_cores": int | None}
+        kinds |= dict.fromkeys(("cpu_cores", "memory_bytes", "device_memory_bytes", "buffer_bytes"), int)
+        later = {"wheel": "", "device_memory_bytes": 0, "buffer_bytes": 0}
+        fields: dict[str, Any] = {name: value.get(name, later.get(name)) for name in cls.__slots__}
         for name, field in fields.items():
             if not isinstance(field, kinds.get(name, str)) or isinstance(field, bool):
                 raise ValueError(f"the fingerprint's {name} is {field!r}")
@@ -61,8 +96,11 @@ class Fingerprint:
         return cls(**fields)
 
 
-def fingerprint() -> Fingerprint:
-    """This machine, as this process's mlx and python see it. Asks system tools; takes up to a few seconds."""
+def fingerprint(packages: Sequence[Path] = ()) -> Fingerprint:
+    """This machine, as this process's mlx and python see it. Asks system tools; takes up to a few seconds.
+
+    `packages` are the site-packages folders of the environment that is measured in, this process's own where none.
+    """
     system = {"Darwin": f"macOS {platform.mac_ver()[0]}"}.get(platform.system(), platform.system())
     device = _device()
     chip, cores, memory = _macos() if platform.system() == "Darwin" else _linux()
@@ -75,10 +113,8 @@ def fingerprint() -> Fingerprint:
         query = "--query-gpu=name,memory.total", "--format=csv,noheader,nounits", *chosen_gpu(os.environ)
         gpu, gpu_memory = gpu_from_nvidia_smi(run_tool("nvidia-smi", *query)) or ("NVIDIA GPU", 0)
         memory = gpu_memory or memory
-    try:
-        mlx = version("mlx")
-    except PackageNotFoundError:
-        mlx = "none"
+    mlx, wheel = mlx_build(packages)
+    limits = _device_limits() if device == "metal" else (memory, 0)
     return Fingerprint(
         device=device,
         chip=chip,
@@ -89,7 +125,43 @@ def fingerprint() -> Fingerprint:
         os=f"{system} {platform.machine()}",
         mlx=mlx,
         python=platform.python_version(),
+        wheel=wheel,
+        device_memory_bytes=limits[0],
+        buffer_bytes=limits[1],
     )
+
+
+def doubt(device: Device, chip: str, gpu: str | None, gpu_cores: int | None, cpu_cores: int, memory: int) -> str:
+    """Why a machine cannot be named: it is virtual, translated, or its tools are silent; "" where it can."""
+    if re.match(r"VirtualApple\b", chip):
+        return "Python runs under Rosetta, which hides the chip: use a Python for arm64"
+    if re.search(r"\(Virtual\)|Paravirtual", f"{chip} {gpu or ''}"):
+        return f"this is a virtual machine ({chip}), whose speed depends on its host"
+    if device == "metal" and (not re.match(r"Apple M\d", chip) or not gpu_cores):
+        return f"the system tools do not name its chip and GPU cores (found {chip or 'nothing'!r})"
+    if not chip or chip == UNKNOWN or cpu_cores <= 0 or memory <= 0:
+        return "the system tools do not name its processor, cores and memory"
+    return ""
+
+
+def smaller(mine: int, theirs: int) -> bool:
+    """Whether a machine may lack memory that another had, both in bytes, 0 for unknown. Kernels keep some for
+    themselves, a percent of it more or less."""
+    return mine <= 0 or theirs <= 0 or mine < 0.98 * theirs
+
+
+def mlx_build(packages: Sequence[Path] = ()) -> tuple[str, str]:
+    """MLX's version ("none" without it) and the platform that its wheel was built for ("" if unknown)."""
+    paths = [str(path) for path in packages] or [path for path in sys.path if path]
+    found: dict[str, tuple[str, str]] = {}
+    for package in distributions(path=paths):
+        name = str(package.metadata["Name"]).lower().replace("_", "-")
+        if name in ("mlx", "mlx-metal") and name not in found:
+            tag = re.search(r"^Tag: [\w.]+-[\w.]+-([\w.]{1,80})\s*$", package.read_text("WHEEL") or "", re.MULTILINE)
+            found[name] = package.version, tag[1] if tag else ""
+    if "mlx" not in found:
+        return "none", ""
+    return found["mlx"][0], found.get("mlx-metal", found["mlx"])[1]
 
 
 def hardware_class(device: Device, chip: str, gpu: str | None, gpu_cores: int | None, cpu_cores: int) -> str:
@@ -128,7 +200,7 @@ def cpu_from_sysctl(output: str) -> tuple[str, int, int]:
     """Chip, cores and memory bytes from `sysctl -n machdep.cpu.brand_string hw.ncpu hw.memsize`."""
     lines = output.splitlines()
     if len(lines) != 3 or not all(re.fullmatch(r"\d{1,18}", line) for line in lines[1:]):
-        return lines[0] if lines else "unknown", 0, 0
+        return (lines[0].strip() if lines else "") or UNKNOWN, 0, 0
     return lines[0].strip(), int(lines[1]), int(lines[2])
 
 
@@ -184,6 +256,18 @@ def _device() -> Device:
     if mx.default_device() == mx.Device(mx.cpu):
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
+
+
+def _device_limits() -> tuple[int, int]:
+    """Bytes that Metal gives a process in all, and in one array; 0 where MLX does not say."""
+    import mlx.core as mx
+
+    try:
+        known: Mapping[str, Any] = mx.device_info()
+    except (AttributeError, RuntimeError):
+        return 0, 0
+    sizes = [known.get(name, 0) for name in ("max_recommended_working_set_size", "max_buffer_length")]
+    return sizes[0], sizes[1]
 
 
 def _macos() -> tuple[str, int, int]:

@@ -21,12 +21,13 @@ from common.files import locked
 from common.resources import HARNESS
 from trainer import sandbox
 from trainer.errors import EnvironmentNotReady
-from trainer.machine import environment, hardware, scratch
+from trainer.machine import awake, environment, faults, hardware, scratch
 from trainer.machine.environment import Environment
 from trainer.machine.noise_file import load_noise, save_noise
 from trainer.measurement import Measurement, Measurer, Phase, Reference, supports
-from trainer.measurement.run import STOPPED, Run
-from trainer.measurement.values import MOST_BPB
+from trainer.measurement.outcomes import FAULTS
+from trainer.measurement.run import STOPPED, UNFIT, Run
+from trainer.measurement.values import MOST_BPB, Failure
 from trainer.project import metrics, protocol
 from trainer.project.protocol import Protocol
 from trainer.running import dataset, experiment
@@ -103,13 +104,32 @@ class Bench:
         budget_share: float = 1.0,
         salt: str = "",
     ) -> Run:
-        """Run a tree once. A failing script is a value; TrainerError is for this machine's own faults.
+        """Run a tree once. A failing script is a value; TrainerError is for this machine's own faults. The machine is
+        kept from sleeping; a run that it slept through all the same, or whose clock was set, has no value and is UNFIT.
 
         `on_line` may raise StopRun to end the run while it trains, which then has the failure STOPPED.
         `reference` is the incumbent's, which a candidate is held to; `keep_graph` leaves the frozen model
         for a further score, and the caller then discards it. `budget_share` is the share of the time budget that a
         trusted run is told; its seeds are mixed with `salt` (`trainer.measurement.salts`).
         """
+        with awake.kept():
+            before = awake.moment()
+            run = self._measure(
+                arm, files, on_line, reference=reference, keep_graph=keep_graph, budget_share=budget_share, salt=salt
+            )
+            return left_out(run, awake.slept(before, awake.moment()))
+
+    def _measure(
+        self,
+        arm: Arm,
+        files: Mapping[str, bytes],
+        on_line: Say | None,
+        *,
+        reference: Reference | None,
+        keep_graph: bool,
+        budget_share: float,
+        salt: str,
+    ) -> Run:
         if self.measurer is None:
             return self._self_reported(arm, files, on_line)
 
@@ -138,6 +158,7 @@ class Bench:
             _memory(found, self.protocol),
             found.log.encode(),
             found,
+            first.said if first else "",
         )
 
     def plain_run(self, files: Mapping[str, bytes], on_line: Say | None = None) -> Run:
@@ -145,6 +166,12 @@ class Bench:
 
         In the sandbox where there is one: a train.py that grew out of somebody else's is somebody else's code.
         """
+        with awake.kept():
+            before = awake.moment()
+            run = self._plain_run(files, on_line)
+            return left_out(run, awake.slept(before, awake.moment()))
+
+    def _plain_run(self, files: Mapping[str, bytes], on_line: Say | None) -> Run:
         if self.measurer is None:
             return self._self_reported(Arm.CANDIDATE, files, on_line)
         limit = self.protocol.execution.hard_timeout_seconds
@@ -174,22 +201,32 @@ class Bench:
 
 
 def _as_run(arm: Arm, result: experiment.RunResult) -> Run:
-    value, memory, failure, detail = None, None, "", ""
+    value, memory, failure, detail, said = None, None, "", "", ""
     match result:
         case experiment.Ok(metrics=found) if not 0 < found.primary < MOST_BPB:
             failure, detail = "out_of_range", f"{found.primary:.4g} bits per byte are no improvement on anything."
         case experiment.Ok(metrics=found):
             value, memory = found.primary, found.secondary.get("peak_vram_mb")
         case experiment.Crash(exit_code=code, trace=trace):
-            last = trace.strip().splitlines()[-1:] or ["no output"]
-            failure, detail = "crash", f"It exited with status {code}: {last[0]}"
+            fault = faults.of_exit(code, result.log.data)
+            failure = str(FAULTS[fault.kind] if fault else Failure.CRASH)
+            detail = f"It exited with status {code}" + (f": {fault.words}" if fault else "")
+            said = (trace.strip().splitlines()[-1:] or ["no output"])[0]
         case experiment.Timeout(limit=limit):
             failure, detail = "over_budget", f"It was killed after {limit:g} seconds."
         case experiment.NoMetric(reason=reason):
             failure, detail = "no_evaluation", f"It ended without a result: {reason}."
         case experiment.Stopped(reason=why):
             failure, detail = STOPPED, why
-    return Run(arm, value, failure, detail, result.seconds, memory, result.log.data, None)
+    return Run(arm, value, failure, detail, result.seconds, memory, result.log.data, None, said)
+
+
+def left_out(run: Run, why: str) -> Run:
+    """The run without its value where there is a reason: what happened to this machine says nothing of its code."""
+    if not why:
+        return run
+    lost = f"; {run.val_bpb:.6f} val_bpb not counted" if run.val_bpb is not None else ""
+    return replace(run, val_bpb=None, failure=UNFIT, detail=why + lost, said="")
 
 
 def loose_grace(spec: Protocol) -> float:
@@ -255,7 +292,7 @@ def open_bench(
             f"{snapshot[:16]}.",
             "Move that folder away to prepare it again; a snapshot depends on the Python version that made it.",
         )
-    machine = hardware.fingerprint()
+    machine = hardware.fingerprint(env.packages)
     isolation, measurer, why_not = "none", None, ""
     try:
         if isolated:

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
+from common.text import printable
 from trainer.errors import EnvironmentNotReady, InvalidBundle
 from trainer.machine.environment import Environment
 from trainer.measurement.scoring import Tokens
@@ -155,8 +156,9 @@ def run_harness(
             if outcome.kind != "exited" or outcome.exit_code != 0:
                 words = outcome.output.decode(errors="replace").strip().splitlines()[-1:] or [outcome.kind]
                 raise EnvironmentNotReady(
-                    f"The project's harness failed to produce its validation rows: {words[0][:300]}.",
-                    "Prepare the data with the bundle's prepare.py; `prepare.py --verify` checks it.",
+                    f"The project's harness failed to produce its validation rows (status {outcome.exit_code}).",
+                    f"It said: {printable(words[0], 300)}. Prepare the data with the bundle's prepare.py; "
+                    "`prepare.py --verify` checks it.",
                 )
             found = {}
             for name, most in results.items():

@@ -392,7 +392,7 @@ class Measurer:
             except (TrainerError, OSError) as error:
                 raise MeasurementFailed(Failure.HOST, phase, problem_of(error)) from error
         if len(data) != size:
-            raise MeasurementFailed(Failure.BAD_OUTPUT, phase, f"{len(data)} bytes of results, not {size}")
+            raise MeasurementFailed(Failure.BAD_OUTPUT, phase, f"results of another size than {size} bytes")
         return np.frombuffer(data, "<f4").reshape(len(inputs), columns).astype(np.float32)
 
     def _limits(self, wall_seconds: float) -> JobLimits:

@@ -7,21 +7,26 @@ from typing import Final
 
 from common.text import printable
 from trainer.errors import TrainerError
+from trainer.machine import faults
 from trainer.measurement.values import Failure, Phase, Progress, RunFinding
 from trainer.sandbox import Job, JobOutcome
 from trainer.sandbox.job import KILL_SECONDS
 
 _LOOK_SECONDS: Final = 0.25
 _LINES, _LINE_BYTES = 64, 64 << 10  # of the log in one look: what comes faster is skipped, the newest is shown
-_EVENTS: Final = {"not_exportable": Failure.NOT_EXPORTABLE, "bad_output": Failure.BAD_OUTPUT}
+_EVENTS: Final = {
+    "not_exportable": (Failure.NOT_EXPORTABLE, "the model could not be frozen"),
+    "bad_output": (Failure.BAD_OUTPUT, "the graph does not compute what it must"),
+}
+FAULTS: Final = {"driver": Failure.HOST, "refused": Failure.REFUSED_MEMORY, "killed": Failure.OUT_OF_MEMORY}
 
 
 class MeasurementFailed(TrainerError):
     """A phase that ended without its result; `finding` says why."""
 
-    def __init__(self, failure: Failure, phase: Phase, detail: str) -> None:
+    def __init__(self, failure: Failure, phase: Phase, detail: str, said: str = "") -> None:
         super().__init__(f"The {phase} failed ({failure}): {detail}.")
-        self.finding = RunFinding(failure, phase, detail)
+        self.finding = RunFinding(failure, phase, detail, said)
 
 
 def show_lines(job: Job, report: Progress) -> None:
@@ -70,21 +75,26 @@ def refuse(line: bytes, phase: Phase) -> None:
     """MeasurementFailed when a channel line is a refusal."""
     event, detail = _event(line)
     if event in _EVENTS:
-        raise MeasurementFailed(_EVENTS[event], phase, printable(detail, 500))
+        failure, words = _EVENTS[event]
+        raise MeasurementFailed(failure, phase, words, printable(detail, 500))
 
 
 def ended(outcome: JobOutcome, phase: Phase) -> MeasurementFailed:
-    """Why a job ended without its result."""
+    """Why a job ended without its result: whose fault it is, in words of ours."""
     if outcome.kind == "killed_wall" and phase is Phase.TRAINING:
         detail = f"stopped after {outcome.seconds:.1f} s without a graph"
         return MeasurementFailed(Failure.OVER_BUDGET, phase, detail)
     if outcome.kind != "exited":
         detail = f"{outcome.kind.replace('_', ' ')} after {outcome.seconds:.1f} s"
-        return MeasurementFailed(Failure.OVER_RESOURCES, phase, detail)
+        memory = outcome.kind == "killed_memory"
+        return MeasurementFailed(Failure.OUT_OF_MEMORY if memory else Failure.OVER_RESOURCES, phase, detail)
     if outcome.exit_code == 0:
         return MeasurementFailed(Failure.NO_EVALUATION, phase, "it ended without calling evaluate_bpb")
     last = log_text(outcome.output).strip().splitlines()[-1:] or ["no output"]
-    return MeasurementFailed(Failure.CRASH, phase, f"exit status {outcome.exit_code}: {printable(last[0], 500)}")
+    fault = faults.of_exit(outcome.exit_code, outcome.output)
+    failure = FAULTS[fault.kind] if fault else Failure.CRASH
+    detail = f"exit status {outcome.exit_code}" + (f": {fault.words}" if fault else "")
+    return MeasurementFailed(failure, phase, detail, printable(last[0], 500))
 
 
 def problem_of(error: TrainerError | OSError) -> str:

@@ -14,9 +14,9 @@ STOPPED, UNFIT = "stopped", "unfit"
 class Run:
     """One execution of one arm's code.
 
-    `val_bpb` is None if `failure` names why (one word) and `detail` says it in a sentence; `seconds` is
-    wall time, `memory_mb` the script's own peak figure where it prints one. `measurement` is there where the
-    run was measured in the trusted way in this process.
+    `val_bpb` is None if `failure` names why (one word) and `detail` says it in a sentence of ours; `said` is what the
+    script wrote last, its own word, which is never published. `seconds` is wall time, `memory_mb` the script's own peak
+    figure where it prints one. `measurement` is there where the run was measured in the trusted way in this process.
     """
 
     arm: Arm
@@ -27,3 +27,9 @@ class Run:
     memory_mb: float | None
     log: bytes
     measurement: Measurement | None = None
+    said: str = ""
+
+    @property
+    def told(self) -> str:
+        """`detail` with the script's last words, for this machine's own screen and journal."""
+        return f"{self.detail}: {self.said}" if self.said else self.detail

@@ -15,19 +15,21 @@ MOST_BPB = 1e4  # bits per byte; guessing at random costs less than 20
 
 class Failure(StrEnum):
     """Why there is no value. All are the candidate's doing except HOST and STOPPED; the caller decides about a CRASH
-    in a worker by whether the incumbent's graph crashes there too."""
+    in a worker by whether the incumbent's graph crashes there too, and about memory by what the machines have."""
 
     CRASH = "crash"  # train.py, or a worker running its graph, ended with an error
     NO_EVALUATION = "no_evaluation"  # train.py ended well without calling evaluate_bpb
     OVER_BUDGET = "over_budget"  # the graph came later than budget plus grace
-    OVER_RESOURCES = "over_resources"  # memory, processes, disk, output, or time in a worker
+    OVER_RESOURCES = "over_resources"  # processes, disk, output, or time in a worker
+    OUT_OF_MEMORY = "out_of_memory"  # more memory than this machine gives a run; a larger one may have it
+    REFUSED_MEMORY = "refused_memory"  # Metal refused it memory, by rules that differ between machines and days
     NON_CAUSAL = "non_causal"  # a claimed loss cannot be reproduced without the tokens that follow
     NON_FINITE = "non_finite"  # a loss or logit is NaN or infinite
     BAD_OUTPUT = "bad_output"  # a result of the wrong form
     OUT_OF_RANGE = "out_of_range"  # a loss that is no model's: at least MOST_BPB
     NOT_EXPORTABLE = "not_exportable"  # the model could not be frozen
     STOPPED = "stopped"  # whoever watched the run's lines ended it (StopRun)
-    HOST = "host"  # this machine failed
+    HOST = "host"  # this machine failed, or its GPU driver ended the process
 
 
 class Phase(StrEnum):
@@ -45,11 +47,15 @@ characters replaced. It may raise StopRun while the candidate trains, which ends
 
 @dataclass(frozen=True, slots=True)
 class RunFinding:
-    """One failure, where it was met, and a sentence on it."""
+    """One failure, where it was met, and a sentence on it in words of ours, fit to be published.
+
+    `said` is what the candidate's code wrote last: its word, for this machine's own screen and journal alone.
+    """
 
     failure: Failure
     phase: Phase
     detail: str
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,7 +253,7 @@ class Job(Closing):
             if not stat.S_ISREG(status.st_mode):
                 raise UntrustedResult(f"The result {name!r} is not a plain file.")
             if status.st_size > max_bytes:
-                raise UntrustedResult(f"The result {name!r} has {status.st_size} bytes; the limit is {max_bytes}.")
+                raise UntrustedResult(f"The result {name!r} is larger than the limit of {max_bytes} bytes.")
             if self._last and status.st_ctime_ns > self._said_at:
                 raise UntrustedResult(f"The result {name!r} was changed after it was reported complete.")
             with open(handle, "rb", closefd=False) as file:
@@ -261,7 +261,7 @@ class Job(Closing):
         finally:
             os.close(handle)
         if len(data) != status.st_size:
-            raise UntrustedResult(f"The result {name!r} has {status.st_size} bytes, but {len(data)} could be read.")
+            raise UntrustedResult(f"The result {name!r} could not be read whole.")
         return data
 
     def close(self) -> None:

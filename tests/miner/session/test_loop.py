@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -197,7 +198,7 @@ def test_the_branch_follows_the_journal_after_a_kill(tmp_path: Path) -> None:
 def test_a_session_of_another_machine_is_not_continued(tmp_path: Path) -> None:
     fake, _, miner = session(tmp_path, WORSE)
     miner.run()
-    fake.machine.machine.hardware_class = "other-4c"
+    fake.machine.machine = replace(fake.machine.machine, chip="Other", cpu_cores=4)
     with pytest.raises(EnvironmentNotReady, match="made-up-8c"):
         Miner(fake.context, Scripted(WORSE)).run()
 

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from miner.trials import measuring
-from miner.trials.measuring import CALM_SECONDS, Rig
-from trainer.machine import fitness
+from miner.trials.measuring import Rig
+from trainer.machine import fitness, watch
 from trainer.machine.fitness import MachineState
+from trainer.machine.watch import CALM_SECONDS
 from trainer.measurement.run import UNFIT, Run
 from trainer.statistics import pruning
 from trainer.statistics.comparison import Arm
@@ -49,7 +49,7 @@ class Slow:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(measuring, "time", clock)
+    monkeypatch.setattr(watch, "time", clock)
     return clock
 
 

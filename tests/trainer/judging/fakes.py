@@ -14,6 +14,7 @@ import pytest
 
 from trainer.judging import holdout
 from trainer.judging.holdout import HoldoutText
+from trainer.machine.hardware import Fingerprint
 from trainer.measurement import Measurer
 from trainer.measurement.bench import Bench
 from trainer.measurement.facts import HarnessFacts
@@ -69,16 +70,13 @@ def bench_of(task: Task, home: Path, measurer: FakeMeasurer, monkeypatch: pytest
     """A bench for the task, with holdout text that is drawn from nowhere."""
     text = HoldoutText("made up", ("text",), home / "cache", "cc" * 32)
     monkeypatch.setattr(holdout, "holdout_text", lambda *_, **__: text)
-    about = {"class": "cpu-fake-2c", "device": "cpu", "chip": "fake", "cpu_cores": 2, "gpu": None, "gpu_cores": None}
-    about |= {"memory_bytes": 1, "os": "x", "mlx": "x", "python": "x"}
-    machine = SimpleNamespace(hardware_class="cpu-fake-2c", device="cpu", as_json=lambda: about)
     return Bench(
         protocol.parse(task.protocol_bytes),
         task.files,
         cast("Any", SimpleNamespace(packages_digest="dd" * 32)),
         home / "cache",
         task.benchmark.data_snapshot,
-        cast("Any", machine),
+        Fingerprint("cpu", "Fake", 2, None, None, 1 << 34, "Linux x86_64", "0.32", "3.12.1"),
         home,
         "fake",
         cast("Measurer", measurer),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.trainer.judging.cases import NOISE, failing, replay_run, runs
 from trainer.judging.judge import allowed_seconds, compared, judge, run_findings, suggested, undeserved
 from trainer.judging.policy import JudgePolicy, TimeBudget
 from trainer.judging.runs import ReplayRun, values
-from trainer.judging.verdict import Fault, GainOutcome, Reason, decide
+from trainer.judging.verdict import Fault, GainOutcome, Reason, VerdictKind, decide
 from trainer.measurement.values import Failure
 from trainer.statistics.comparison import Arm
 
@@ -102,9 +103,21 @@ def test_every_failure_has_its_reason(failure: str) -> None:
 def test_whatever_a_run_comes_to_is_the_candidates_but_for_the_hosts_own() -> None:
     for failure in Failure:
         (finding,) = run_findings([failing("candidate", failure)], 6.0, TimeBudget())
-        assert (finding.fault is Fault.HOST) == (failure is Failure.HOST)
+        assert (finding.fault is Fault.HOST) == (failure in (Failure.HOST, Failure.REFUSED_MEMORY))
     (finding,) = run_findings([failing("candidate", Failure.OUT_OF_RANGE)], 6.0, TimeBudget())
     assert finding.reason is Reason.NO_IMPROVEMENT
+
+
+def test_runs_that_the_machine_spoilt_are_nobodys_until_it_keeps_spoiling_them() -> None:
+    """Left out and made again, on both sides; a machine that goes on like that judges nobody."""
+    spoilt = [failing(arm, "unfit", "This machine slept.") for arm in ("incumbent", "candidate")]
+    assert run_findings(spoilt * 2, 6.0, TimeBudget()) == []
+    rules: Any = {"noise": NOISE, "seed": 1, "budget_seconds": 6.0, "method": "trusted", "policy": RULES}
+    found = judge([], [*runs(0.1, 0.1), *spoilt * 2], **rules).evidence
+    assert decide(found, RULES.verdict).kind is VerdictKind.APPROVE
+    (finding,) = run_findings(spoilt * 3, 6.0, TimeBudget())
+    assert (finding.reason, finding.fault) == (Reason.NOT_READY, Fault.HOST)
+    assert "slept" in finding.detail
 
 
 # --- the comparison ---

@@ -1,0 +1,56 @@
+"""Watches this machine around runs: waits while it is busy, and says what made a run suspect.
+
+Miner, confirming test and verifier measure under the same watch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Final
+
+from trainer.machine import fitness
+from trainer.machine.fitness import MachineState
+
+Say = Callable[[str], None]
+
+CALM_SECONDS: Final = 120.0  # that a busy machine is waited for, before a run goes ahead anyway
+_CALM_LOOK: Final = 10.0
+
+
+class Watch:
+    """`budget` is a run's training time in seconds: a run that takes less than the wait is not waited for."""
+
+    def __init__(self, budget: float, say: Say) -> None:
+        self._say, self._small = say, budget < CALM_SECONDS
+        self._last = 0.0, -math.inf  # seconds that our last run took, when it ended
+
+    def calm(self) -> tuple[str, ...]:
+        """Wait a while for a machine that is busy or hot; the remaining reasons not to measure."""
+        deadline = time.monotonic() + CALM_SECONDS
+        said = False
+        while True:
+            seconds, ended = self._last
+            state = fitness.read()
+            own = fitness.own_load(state.cores, seconds, time.monotonic() - ended)
+            reasons = fitness.judge(state, own_load=own)
+            waiting = any("overloaded" in reason or "heat" in reason for reason in reasons)
+            if not waiting or time.monotonic() >= deadline or self._small:
+                return reasons
+            if not said:
+                self._say(f"  waiting for the machine: {', '.join(reasons)}")
+                said = True
+            time.sleep(_CALM_LOOK)
+
+    def after(self, before: MachineState, seconds: float) -> tuple[str, ...]:
+        """The reasons to suspect a run of ours that took `seconds` and has just ended, `before` read at its start."""
+        self._last = seconds, time.monotonic()
+        return fitness.judge(fitness.read(), before=before, own_load=float(before.cores))
+
+    def refused(self) -> tuple[str, ...]:
+        """Why nobody's stake may depend on this machine now: it runs at less than its speed, and will go on to."""
+        if self._small:
+            return ()
+        state = fitness.read()
+        return fitness.judge(MachineState(on_battery=state.on_battery, low_power=state.low_power))
