@@ -32,7 +32,7 @@ from chain.errors import ChainError, InvalidData
 from chain.irys.client import Role
 from chain.money.client import Client, Landed
 from chain.program.accounts import Project, Proposal, ProposalStatus
-from chain.program.errors import LockActive
+from chain.program.errors import LockActive, NotVerifier, WrongStatus, error_for
 from chain.program.instructions import ClaimReview, Reject, ReleaseReview
 from common.files import lock
 from common.jsonl import Jsonl
@@ -166,8 +166,6 @@ def _settle(
 ) -> Settled:
     client, record = connection.client, SettlementRecord(folder / "settlement.jsonl")
     if not client.is_verifier(key.pubkey()):
-        from chain.program.errors import NotVerifier, error_for
-
         raise error_for(NotVerifier.code)
     released = _resume(client, record, say)
     if released:
@@ -185,7 +183,12 @@ def _settle(
         if step is SettlementStep.CLAIM:
             ready(proposal)
             say("claiming the review")
-            _landed(record, client.call(ClaimReview(proposal.id), key, before_send=record.sending("claim")))
+            try:
+                done = client.call(ClaimReview(proposal.id), key, before_send=record.sending("claim"))
+            except (LockActive, WrongStatus):  # somebody else was faster: look again whose it is
+                _resume(client, record, say)
+                continue
+            _landed(record, done)
             proposal = client.proposal(proposal_id)
         else:
             say("continuing with our own claim")
@@ -198,7 +201,10 @@ def _settle(
             say("the review is no longer ours: the claim was dropped with a fork, or its lock has lapsed")
             continue
         return _conclude(connection, proposal, key, checked, record, say)
-    return _release(connection, client.proposal(proposal_id), key, None, record, "the on-chain best kept changing")
+    proposal = client.proposal(proposal_id)
+    if (proposal.status, proposal.reviewer) != (ProposalStatus.IN_REVIEW, key.pubkey()):
+        raise NotOurs(f"Other verifiers keep taking the review of proposal {proposal_id}.", "Try again later.")
+    return _release(connection, proposal, key, None, record, "the on-chain best kept changing")
 
 
 def _conclude(

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
 
 from solders.account_decoder import UiAccountEncoding
 from solders.commitment_config import CommitmentLevel
@@ -80,6 +82,24 @@ _REACHED = {
 _PREFLIGHT_FAILURE = -32002
 _BASE64 = UiAccountEncoding.Base64
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _readable(ask: Callable[Concatenate[RpcNetwork, _P], _T]) -> Callable[Concatenate[RpcNetwork, _P], _T]:
+    """A method that reads an answer: solders decodes some fields only when they are asked for, and panics there."""
+
+    @wraps(ask)
+    def asked(self: RpcNetwork, /, *args: _P.args, **more: _P.kwargs) -> _T:
+        try:
+            return ask(self, *args, **more)
+        except BaseException as panic:  # a panic is no Exception
+            if type(panic).__name__ != "PanicException":
+                raise
+            raise self._transport.nonsense("an answer with a field that does not decode") from None
+
+    return asked
+
 
 class RpcNetwork:
     """A cluster behind `url`. Threads may share one; their calls go out one at a time.
@@ -116,6 +136,7 @@ class RpcNetwork:
         self._sent: dict[Signature, bytes] = {}
 
     @property
+    @_readable
     def genesis_hash(self) -> Hash:
         """What tells this cluster from every other; asked once."""
         if self._genesis is None:
@@ -126,6 +147,7 @@ class RpcNetwork:
         """The account, or None if there is none."""
         return self.accounts([key])[0]
 
+    @_readable
     def accounts(self, keys: Sequence[Pubkey]) -> list[Account | None]:
         """One entry per key, in order; of one moment per hundred."""
         config = RpcAccountInfoConfig(encoding=_BASE64, commitment=self._commitment)
@@ -138,6 +160,7 @@ class RpcNetwork:
             found += [account_of(account) if account else None for account in answer.value]
         return found
 
+    @_readable
     def program_accounts(
         self, program: Pubkey, *, size: int | None = None, memcmp: Sequence[tuple[int, bytes]] = ()
     ) -> list[tuple[Pubkey, Account]]:
@@ -153,11 +176,13 @@ class RpcNetwork:
         kept = [(key, account) for key, account in kept if matches(account.data, size, memcmp)]
         return sorted(kept, key=lambda pair: bytes(pair[0]))
 
+    @_readable
     def balance(self, key: Pubkey) -> int:
         """Lamports; 0 where there is no account."""
         request = requests.GetBalance(key, RpcContextConfig(self._commitment))
         return self._transport.call(request, responses.GetBalanceResp).value
 
+    @_readable
     def rent(self, size: int) -> int:
         """Lamports that exempt an account of `size` data bytes from rent; asked once per size."""
         if size not in self._rent:
@@ -173,17 +198,20 @@ class RpcNetwork:
         slot, _, _, _, unix = struct.unpack_from("<QqQQq", account.data)
         return Clock(slot, unix)
 
+    @_readable
     def latest_blockhash(self) -> Blockhash:
         """A blockhash to sign with."""
         request = requests.GetLatestBlockhash(RpcContextConfig(self._commitment))
         found = self._transport.call(request, responses.GetLatestBlockhashResp).value
         return Blockhash(found.blockhash, found.last_valid_block_height)
 
+    @_readable
     def block_height(self) -> int:
         """Height of the newest final block."""
         request = requests.GetBlockHeight(RpcContextConfig(CommitmentLevel.Finalized))
         return self._transport.call(request, responses.GetBlockHeightResp).value
 
+    @_readable
     def block_hash(self, slot: int) -> Hash | None:
         """The blockhash of the first block at or after `slot`; None while there is no such block yet."""
         request = requests.GetBlocks(slot, slot + 1_000, self._settled)
@@ -201,12 +229,14 @@ class RpcNetwork:
         block = self._transport.call(requests.GetBlock(min(found), config), responses.GetBlockResp).value
         return None if block is None else block.blockhash
 
+    @_readable
     def priority_fees(self, keys: Sequence[Pubkey]) -> list[int]:
         """Micro-lamports per compute unit that recent transactions writing `keys` paid at least, per block."""
         request = requests.GetRecentPrioritizationFees(list(keys)[:_MAX_FEE_KEYS])
         answer = self._transport.call(request, responses.GetRecentPrioritizationFeesResp)
         return [entry.prioritization_fee for entry in answer.value]
 
+    @_readable
     def simulate(self, tx: VersionedTransaction, *, watch: Sequence[Pubkey] = ()) -> Simulation:
         """Run `tx` on the state of now and keep nothing; neither signatures nor blockhash are checked."""
         accounts = RpcSimulateTransactionAccountsConfig(list(watch), _BASE64) if watch else None
@@ -216,8 +246,7 @@ class RpcNetwork:
         request = requests.SimulateVersionedTransaction(tx, config)
         found = self._transport.call(request, responses.SimulateTransactionResp).value
         error = None if found.err is None else error_json(found.err)
-        with self._readable():
-            states = (found.accounts or []) if error is None else []
+        states = (found.accounts or []) if error is None else []
         if error is None and len(states) != len(watch):
             raise self._transport.nonsense(f"{len(states)} accounts for {len(watch)} addresses")
         return Simulation(
@@ -320,6 +349,7 @@ class RpcNetwork:
         landed = self._landed(signature)
         return landed[0] if landed else None
 
+    @_readable
     def signatures(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Signature]:
         """Transactions that name `address`, newest first; `before` starts below that one."""
         found: list[Signature] = []
@@ -334,6 +364,7 @@ class RpcNetwork:
             before = found[-1]
         return found
 
+    @_readable
     def entries(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[HistoryEntry]:
         """One page of `signatures`, at most 1,000, with slot, time and fate of each."""
         config = RpcSignaturesForAddressConfig(before=before, limit=min(limit, 1000), commitment=self._settled)
@@ -346,11 +377,13 @@ class RpcNetwork:
             for e in answer
         ]
 
+    @_readable
     def final_slot(self) -> int:
         """The newest slot that can no longer vanish."""
         request = requests.GetSlot(RpcContextConfig(CommitmentLevel.Finalized))
         return self._transport.call(request, responses.GetSlotResp).value
 
+    @_readable
     def airdrop(self, key: Pubkey, lamports: int) -> Signature:
         """Ask the cluster's faucet for `lamports`. Raises TransactionFailed if it gives none."""
         try:
@@ -367,12 +400,14 @@ class RpcNetwork:
         """Close the connection; closing twice is harmless."""
         self._transport.close()
 
+    @_readable
     def _final(self) -> tuple[int, int]:
         """Slot and height of the newest final block, as one node knows them."""
         request = requests.GetEpochInfo(RpcContextConfig(CommitmentLevel.Finalized))
         found = self._transport.call(request, responses.GetEpochInfoResp).value
         return found.absolute_slot, found.block_height
 
+    @_readable
     def _status(self, signature: Signature) -> tuple[int, TransactionStatus | None]:
         """The slot that the answering node has come to, and what it knows."""
         config = RpcSignatureStatusConfig(search_transaction_history=True)
@@ -382,6 +417,7 @@ class RpcNetwork:
             raise self._transport.nonsense(f"{len(answer.value)} statuses for one signature")
         return answer.context.slot, answer.value[0]
 
+    @_readable
     def _landed(self, signature: Signature, *, final: bool = False) -> tuple[TransactionReceipt, object] | None:
         """A landed transaction's receipt and JSON error."""
         commitment = CommitmentLevel.Finalized if final else self._settled
@@ -389,8 +425,7 @@ class RpcNetwork:
         found = self._transport.call(requests.GetTransaction(signature, config), responses.GetTransactionResp).value
         if found is None:
             return None
-        with self._readable():
-            tx, meta = found.transaction.transaction, found.transaction.meta
+        tx, meta = found.transaction.transaction, found.transaction.meta
         if not isinstance(tx, VersionedTransaction) or meta is None or tx.signatures[:1] != [signature]:
             raise self._transport.nonsense("another transaction than the one asked for")
         if not meta.pre_balances or not meta.post_balances:
@@ -408,16 +443,7 @@ class RpcNetwork:
             transaction=bytes(tx),
         ), error
 
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        """For what solders reads only when asked: an account or a transaction in another encoding panics there."""
-        try:
-            yield
-        except BaseException as panic:  # a panic is no Exception
-            if type(panic).__name__ != "PanicException":
-                raise
-            raise self._transport.nonsense("an account or a transaction that is not base64") from None
-
+    @_readable
     def _broadcast(self, wire: bytes, *, skip_preflight: bool) -> None:
         config = RpcSendTransactionConfig(
             skip_preflight=skip_preflight,

@@ -145,7 +145,9 @@ def cost_nothing(told: Told, answers: Answers, play: Play, sends: Sequence[int] 
     for lie, nth in chosen(answers, rng):
         try:
             refusals = play(lie, nth, rng.choice(sends))
-        except (AssertionError, Exception) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a panic of solders is no Exception
             failed.append(f"{lie}, {'always' if nth is None else f'answer {nth}'}: {type(error).__name__} {error}")
         else:
             tally["not told" if not told.fitted else "refused" if refusals else "harmless"] += 1

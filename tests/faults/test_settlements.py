@@ -1,5 +1,7 @@
 """Settlements while a fifth of all calls fail and processes are killed: nothing lost, nothing doubled.
 
+One verifier at a time, and two at once in each of two homes, with one key and one record per home.
+
 `ARMLX_FAULT_SETTLEMENTS` says how many proposals are settled, `ARMLX_FAULT_SEED` which faults they meet.
 """
 
@@ -7,7 +9,10 @@ from __future__ import annotations
 
 import json
 import random
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,7 @@ from solders.pubkey import Pubkey
 
 from chain.connection.opening import Connection
 from chain.errors import ChainError
+from chain.money.client import Client
 from chain.program.accounts import Proposal, ProposalStatus
 from chain.program.addresses import associated_token_account
 from chain.program.events import (
@@ -34,7 +40,7 @@ from tests.verifier.cases import Answer, approving, rejecting, releasing
 from trainer.judging.verdict import Reason, VerdictKind
 from verifier import attestation, settle
 from verifier.check import CheckResult, folder_of
-from verifier.settle import NotOurs, SettlementRecord
+from verifier.settle import SettlementRecord
 
 COUNT = number("ARMLX_FAULT_SETTLEMENTS", 24)
 SEED = number("ARMLX_FAULT_SEED", 1)
@@ -53,31 +59,69 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Settling:
-    """Verifiers at work on one proposal after the other; `troubles` counts what stopped them."""
+    """Verifiers at work on the same proposals; `troubles` counts what stopped them."""
 
-    def __init__(self, at: World, machines: list[Connection], seed: int) -> None:
-        self.world, self.machines, self.rng = at, machines, random.Random(seed)
+    def __init__(self, at: World, meant: dict[int, VerdictKind]) -> None:
+        self.world, self.meant = at, meant
         self.troubles: Counter[str] = Counter()
         self.released: Counter[int] = Counter()  # settlements that ended with a release, by proposal
+        self.done: set[int] = set()
+        self._guard = threading.Lock()
 
-    def settle(self, proposal: Proposal, meant: VerdictKind) -> None:
-        """As `verifier run` does: tried again until it is settled, each time by a new process."""
-        machine = self.rng.choice(self.machines)
-        for _ in range(TRIES):
-            self.world.start(machine, self.rng, KILLED)
-            try:
-                if self._try(machine, proposal.id, meant):
+    def one_by_one(self, machines: list[Connection], rng: random.Random) -> None:
+        """Proposal after proposal by one process at a time: what is claimed is the settling machine's own."""
+        for proposal in self.meant:
+            machine = rng.choice(machines)
+            for _ in range(TRIES):
+                assert not self.troubles["NotOurs"], "there is nobody else to wait for"
+                if proposal not in self.done:
+                    self.attempt(machine, proposal, rng)
+        assert self.done == set(self.meant), self.troubles
+
+    def at_once(self, machines: list[Connection], rng: random.Random) -> None:
+        """All machines at work on all that is open until nothing is, each in an order of its own."""
+
+        def verifier(machine: Connection, rng: random.Random) -> None:
+            for _ in range(TRIES * len(self.meant)):
+                if not (left := sorted(self.meant.keys() - self.done)):
                     return
-            except Killed:
-                self.troubles["killed"] += 1
-            except NotOurs:
-                raise  # every claim here is the settling machine's own, and nothing else is to be waited for
-            except ChainError as error:
-                self.troubles[type(error).__name__] += 1
-        raise AssertionError(f"proposal {proposal.id} is not settled after {TRIES} tries: {self.troubles}")
+                if not self.attempt(machine, rng.choice(left[:4]), rng):
+                    time.sleep(0.01)
 
-    def _try(self, connection: Connection, proposal: int, meant: VerdictKind) -> bool:
-        killed = self.rng.random() < KILLED / 4
+        with ThreadPoolExecutor(len(machines)) as pool:
+            ends = [pool.submit(verifier, machine, random.Random(rng.random())) for machine in machines]
+        for end in ends:
+            end.result()
+        assert self.done == set(self.meant), self.troubles
+        for machine in machines:  # what one began on a proposal that another had just released
+            for proposal in self.meant:
+                for _ in range(TRIES):
+                    if not self._begun(machine, proposal):
+                        break
+                    self.attempt(machine, proposal, rng)
+
+    def _begun(self, machine: Connection, proposal: int) -> bool:
+        """Whether a killed verifier left something to finish: a transaction on record, or a claim."""
+        path = folder_of(machine.home, machine.network.name, str(proposal)) / "settlement.jsonl"
+        now = Client(self.world.embedded).proposal(proposal)
+        held = (now.status, now.reviewer) == (ProposalStatus.IN_REVIEW, _key(machine.home))
+        return held or (path.exists() and SettlementRecord(path).open is not None)
+
+    def attempt(self, machine: Connection, proposal: int, rng: random.Random) -> bool:
+        """One process of `verifier run`, killed or to its end; whether it came to a settlement."""
+        self.world.start(machine, rng, KILLED)
+        try:
+            return self._try(machine, proposal, rng)
+        except Killed:
+            trouble = "killed"
+        except ChainError as error:
+            trouble = type(error).__name__
+        with self._guard:
+            self.troubles[trouble] += 1
+        return False
+
+    def _try(self, connection: Connection, proposal: int, rng: random.Random) -> bool:
+        killed, meant = rng.random() < KILLED / 4, self.meant[proposal]
 
         def check(current: Proposal) -> CheckResult:
             found = HOW[meant](connection, current)
@@ -88,18 +132,21 @@ class Settling:
         folder = folder_of(connection.home, connection.network.name, str(proposal))
         key = local.verifier_of(connection)
         done = settle.settle(connection, proposal, key, folder, lambda _: None, check, lambda _: None)
-        if done.status in (ProposalStatus.APPROVED, ProposalStatus.REJECTED):
-            return True
-        assert done.status is ProposalStatus.PENDING, done
-        self.released[proposal] += 1
+        settled = done.status in (ProposalStatus.APPROVED, ProposalStatus.REJECTED)
+        assert settled or done.status is ProposalStatus.PENDING, done
         # what could not be fetched is released for the machine's own fault, and tried again
-        unfetched = done.checked and done.checked.verdict.reason is Reason.ARTIFACT_UNAVAILABLE
-        self.troubles["artifact unavailable"] += bool(unfetched)
-        return meant is VerdictKind.RELEASE and not unfetched
+        unfetched = bool(done.checked and done.checked.verdict.reason is Reason.ARTIFACT_UNAVAILABLE)
+        with self._guard:
+            self.released[proposal] += not settled
+            self.troubles["artifact unavailable"] += unfetched
+            if settled or (meant is VerdictKind.RELEASE and not unfetched):
+                self.done.add(proposal)
+        return True
 
 
-def test_through_faults_each_is_settled_once_as_meant(tmp_path: Path) -> None:
-    rng = random.Random(SEED)
+@pytest.mark.parametrize("verifiers", [1, 2], ids=["one", "two per home"])
+def test_through_faults_each_is_settled_once_as_meant(tmp_path: Path, verifiers: int) -> None:
+    rng, begin = random.Random(SEED), time.monotonic()
     with world(tmp_path / "world", SEED) as at:
         homes = [at.verifier(tmp_path / name) for name in ("first", "second")]
         with at.direct() as direct:
@@ -107,20 +154,20 @@ def test_through_faults_each_is_settled_once_as_meant(tmp_path: Path) -> None:
                 local.propose(direct, code=local.archive(b"LR = %d\n" % number), stake=rng.randrange(1, 8))
                 for number in range(COUNT)
             ]
-        work = Settling(at, [at.machine(home) for home in homes], SEED)
         meant = {
             p.id: rng.choice([VerdictKind.APPROVE, VerdictKind.REJECT, VerdictKind.REJECT, VerdictKind.RELEASE])
             for p in proposals
         }
-        for proposal in proposals:
-            work.settle(proposal, meant[proposal.id])
+        work, machines = Settling(at, meant), [at.machine(home) for home in homes * verifiers]
+        (work.one_by_one if verifiers == 1 else work.at_once)(machines, rng)
         for proxy in at.proxies:
             proxy.settle()
-        for machine in work.machines:
+        for machine in machines:
             machine.close()
         total = sum(proxy.done.total() for proxy in at.proxies)
         spoiled = sum(proxy.faults for proxy in at.proxies)
-        print(f"{COUNT} proposals, {total} calls, {spoiled} spoiled; {dict(work.troubles)}")
+        seconds = time.monotonic() - begin
+        print(f"{COUNT} proposals, {total} calls, {spoiled} spoiled, {seconds:.0f} s; {dict(work.troubles)}")
         assert 0.15 < spoiled / total < 0.25
         assert work.troubles["killed"] > COUNT / 8
         _as_meant(at, proposals, meant, work.released)

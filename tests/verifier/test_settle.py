@@ -23,7 +23,7 @@ from chain.money.client import Client
 from chain.program import PROGRAM_ID
 from chain.program.accounts import Proposal, ProposalStatus
 from chain.program.errors import NotVerifier
-from chain.program.instructions import AddVerifier, ClaimReview
+from chain.program.instructions import AddVerifier, ClaimReview, Reject
 from common.terminal import View
 from tests import local
 from tests.chain import live
@@ -221,6 +221,26 @@ def test_somebody_elses_claim_is_left_alone(connection: Connection) -> None:
     lock = proposal.review_lock_until or connection.client.proposal(0).review_lock_until
     local.embedded_of(connection).warp(max(1, lock - connection.network.clock().unix_timestamp + 1))
     assert settled(connection, 0, approving).status is ProposalStatus.APPROVED
+
+
+@pytest.mark.parametrize("then", [ClaimReview, None])
+def test_a_claim_that_another_verifier_won_in_the_same_moment(connection: Connection, then: type | None) -> None:
+    """It is the other one's review, and no failure of this one."""
+    proposal, other = local.propose(connection), local.stranger(connection)
+    connection.client.call(AddVerifier(other.pubkey()), connection.wallet(None, AUTHORITY))
+
+    def faster() -> None:
+        direct = Client(local.embedded_of(connection))
+        direct.call(ClaimReview(proposal.id), other)
+        if then is None:
+            direct.call(Reject(proposal.id, digest("a"), digest("b")), other, project_id=0)
+
+    local.watched(connection, simulate=faster)
+    if then is None:
+        assert settled(connection, 0, never).status is ProposalStatus.REJECTED
+        return
+    with pytest.raises(NotOurs, match=str(other.pubkey())):
+        settled(connection, 0, never)
 
 
 def test_who_is_no_verifier_is_told_before_anything_is_done(connection: Connection) -> None:

@@ -239,6 +239,33 @@ def test_answers_to_other_questions_are_not_believed(node: Node, rpc: RpcNetwork
     assert rpc.program_accounts(KEY) == []
 
 
+@pytest.mark.parametrize(
+    ("ask", "answer"),
+    [
+        (lambda rpc: rpc.latest_blockhash(), valued({"blockhash": "", "lastValidBlockHeight": 9})),
+        (lambda rpc: rpc.genesis_hash, ok("")),
+        (
+            lambda rpc: rpc.account(KEY),
+            valued(
+                [{"lamports": 1, "owner": "", "data": ["", "base64"], "executable": False, "rentEpoch": 0, "space": 0}]
+            ),
+        ),
+        (lambda rpc: rpc.airdrop(KEY, 1), ok("")),
+        (
+            lambda rpc: rpc.entries(KEY),
+            ok([{"signature": "", "slot": 1, "err": None, "memo": None, "blockTime": 1, "confirmationStatus": None}]),
+        ),
+    ],
+)
+def test_a_field_that_does_not_decode_is_no_answer(
+    node: Node, rpc: RpcNetwork, ask: Callable[[RpcNetwork], object], answer: Reply
+) -> None:
+    """solders decodes it only when it is asked for, and panics then."""
+    node.reply = lambda request: answer
+    with pytest.raises(NetworkUnreachable, match="is not a Solana RPC node"):
+        ask(rpc)
+
+
 def test_an_airdrop_that_may_have_happened_is_not_asked_for_twice(node: Node, rpc: RpcNetwork) -> None:
     node.script(None)
     with pytest.raises(NetworkUnreachable):
