@@ -32,7 +32,7 @@ from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
 
 SMOKE = "smoke"
-BUDGET, HARD_TIMEOUT, LENGTH, VOCABULARY, EVAL_TOKENS = 1, 5, 32, 320, 4096
+BUDGET, HARD_TIMEOUT, LENGTH, VOCABULARY, EVAL_TOKENS = 1, 8, 32, 320, 4096
 DATA = ("--text", "stdlib", "--max-bytes", "1500000")
 STEPS = 12
 NOISE_DF = 20.0

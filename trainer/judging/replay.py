@@ -21,7 +21,7 @@ from trainer.judging.policy import HoldoutPolicy, JudgePolicy
 from trainer.judging.runs import ReplayRun, against
 from trainer.machine import fitness, scratch
 from trainer.machine.watch import Watch
-from trainer.measurement import Measurer, ProbeReport, Reference, Score
+from trainer.measurement import Measurer, ProbeReport, Reference, Score, ScoringText
 from trainer.measurement.bench import HOLDOUT, Bench
 from trainer.measurement.run import UNFIT, Run
 from trainer.measurement.salts import fresh_salt, salt_of
@@ -115,9 +115,10 @@ def replay(
         with view.step(f"run {len(made) + 1} ({arm.value if arm is Arm.CANDIDATE else reference})", seconds) as word:
             number = sum(r.arm == arm.value and r.val_bpb is not None for r in runs)
             salt = salt_of(seed, number + (lead if arm is Arm.CANDIDATE else 0))
-            run = bench.measure(arm, trees[arm], word, reference=held_to.get(False), keep_graph=True, salt=salt)
+            text = _text(rows, policy.holdout, held_to.get(True))
+            run = bench.measure(arm, trees[arm], word, reference=held_to.get(False), holdout=text, salt=salt)
             conditions = tuple(dict.fromkeys((*conditions, *watch.after(before, run.seconds))))
-            second = _score_holdout(bench.measurer, run, rows, policy.holdout, held_to.get(True))
+            second = run.measurement.holdout if run.measurement else None
             charge = _charge(bench, run, runs, trees[Arm.INCUMBENT], noise, slopes, word)
         if arm is Arm.INCUMBENT:
             known[False] = (run.measurement and run.measurement.reference) or known.get(False)
@@ -164,9 +165,10 @@ def one_run(
     for _ in range(trial.MAX_UNFIT):
         conditions, before = watch.calm(), fitness.read()
         with view.step(f"run of the {name}", bench.usual_seconds) as word:
-            run = bench.measure(Arm.INCUMBENT, tree, word, keep_graph=True, salt=salt_of(seed, number))
+            text = _text(rows, policy.holdout, None)
+            run = bench.measure(Arm.INCUMBENT, tree, word, holdout=text, salt=salt_of(seed, number))
             conditions = tuple(dict.fromkeys((*conditions, *watch.after(before, run.seconds))))
-            second = _score_holdout(bench.measurer, run, rows, policy.holdout, None)
+            second = run.measurement.holdout if run.measurement else None
         entry = _entry(run, tree, second, None, _blocks(bench.measurer, second, rows), conditions)
         view.say(f"  {name}  {_shown(entry, run)}  ({entry.seconds:.1f} s)")
         if run.failure != UNFIT:
@@ -185,22 +187,8 @@ def _shown(entry: ReplayRun, run: Run) -> str:
     return f"{entry.val_bpb:.6f} val_bpb" if entry.val_bpb is not None else f"{entry.failure}: {run.told}"
 
 
-def _score_holdout(
-    measurer: Measurer | None,
-    run: Run,
-    rows: HoldoutRows | None,
-    policy: HoldoutPolicy,
-    reference: Reference | None,
-) -> Score | None:
-    """A measured run's graph on the holdout rows, None if there is none; its graph is then removed."""
-    if measurer is None or run.measurement is None or rows is None:
-        return None
-    try:
-        if run.val_bpb is None or run.measurement.graph is None:
-            return None
-        return measurer.score(run.measurement.graph, rows.rows, reference=reference, probes=policy.probes)
-    finally:
-        measurer.discard(run.measurement)
+def _text(rows: HoldoutRows | None, policy: HoldoutPolicy, reference: Reference | None) -> ScoringText | None:
+    return None if rows is None else ScoringText(rows.rows, reference, policy.probes)
 
 
 def _charge(

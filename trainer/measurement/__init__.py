@@ -23,8 +23,9 @@
    the target of another. The parent normalises these logits in float64 and looks up a target which that process never
    saw. A loss that needs the future cannot be given here, and a graph that notices the random tokens and behaves
    cannot then match a claim that did not. `scoring` has the draw and its bounds; a report gives the bound it reached.
-4. *Again on fresh text.* The validation shard is public, and a graph may hold its answers, causally. `score` does
-   2 and 3 on rows the caller brings; fresh rows are probed as well, else a graph could be honest on known text only.
+4. *On fresh text too.* The validation shard is public, and a graph may hold its answers, causally. So 2 and 3 are
+   done on rows the caller brings as well, in the same two processes; they are probed too, else a graph could be honest
+   on known text only.
 
 The parent never imports a graph, unpickles anything or runs the harness: validation rows and byte counts come from a
 sandbox without the candidate (`facts`), checked, hashed and kept. That the formula is the harness's own is tested there
@@ -39,8 +40,9 @@ another.
 caller to tell, who knows whether the incumbent's graph runs here.
 """
 
+from trainer.measurement.claims import judge
 from trainer.measurement.facts import HarnessFacts, supports, training_view
-from trainer.measurement.measurer import Measurer, judge
+from trainer.measurement.measurer import Measurer
 from trainer.measurement.outcomes import MeasurementFailed
 from trainer.measurement.scoring import bits_per_byte
 from trainer.measurement.values import (
@@ -54,6 +56,7 @@ from trainer.measurement.values import (
     Reference,
     RunFinding,
     Score,
+    ScoringText,
 )
 
 __all__ = [
@@ -70,6 +73,7 @@ __all__ = [
     "Reference",
     "RunFinding",
     "Score",
+    "ScoringText",
     "bits_per_byte",
     "judge",
     "supports",

@@ -24,7 +24,7 @@ from trainer.errors import EnvironmentNotReady
 from trainer.machine import awake, environment, faults, hardware, scratch
 from trainer.machine.environment import Environment
 from trainer.machine.noise_file import load_noise, save_noise
-from trainer.measurement import Measurement, Measurer, Phase, Reference, supports
+from trainer.measurement import Measurement, Measurer, Phase, Reference, ScoringText, supports
 from trainer.measurement.outcomes import FAULTS
 from trainer.measurement.run import STOPPED, UNFIT, Run
 from trainer.measurement.values import MOST_BPB, Failure
@@ -100,7 +100,7 @@ class Bench:
         on_line: Say | None = None,
         *,
         reference: Reference | None = None,
-        keep_graph: bool = False,
+        holdout: ScoringText | None = None,
         budget_share: float = 1.0,
         salt: str = "",
     ) -> Run:
@@ -108,14 +108,13 @@ class Bench:
         kept from sleeping; a run that it slept through all the same, or whose clock was set, has no value and is UNFIT.
 
         `on_line` may raise StopRun to end the run while it trains, which then has the failure STOPPED.
-        `reference` is the incumbent's, which a candidate is held to; `keep_graph` leaves the frozen model
-        for a further score, and the caller then discards it. `budget_share` is the share of the time budget that a
-        trusted run is told; its seeds are mixed with `salt` (`trainer.measurement.salts`).
+        `reference` is the incumbent's, which a candidate is held to; a trusted run is scored on `holdout` text too. It
+        is told `budget_share` of the time budget, and `salt` is mixed into its seeds (`trainer.measurement.salts`).
         """
         with awake.kept():
             before = awake.moment()
             run = self._measure(
-                arm, files, on_line, reference=reference, keep_graph=keep_graph, budget_share=budget_share, salt=salt
+                arm, files, on_line, reference=reference, holdout=holdout, budget_share=budget_share, salt=salt
             )
             return left_out(run, awake.slept(before, awake.moment()))
 
@@ -126,7 +125,7 @@ class Bench:
         on_line: Say | None,
         *,
         reference: Reference | None,
-        keep_graph: bool,
+        holdout: ScoringText | None,
         budget_share: float,
         salt: str,
     ) -> Run:
@@ -142,12 +141,12 @@ class Bench:
             grace=loose_grace(self.protocol),
             reference=reference,
             probes=PROBES,
+            holdout=holdout,
             progress=progress,
             budget_share=budget_share,
             salt=salt,
         )
-        if not keep_graph:
-            self.measurer.discard(found)
+        self.measurer.discard(found)
         first = found.findings[0] if found.findings else None
         return Run(
             arm,

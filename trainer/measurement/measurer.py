@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from trainer.errors import StopRun, TrainerError
 from trainer.machine import environment as environments
@@ -21,6 +21,7 @@ from trainer.machine import scratch
 from trainer.machine.environment import Environment
 from trainer.measurement import facts as harness
 from trainer.measurement import scoring
+from trainer.measurement.claims import TextClaim
 from trainer.measurement.outcomes import (
     MeasurementFailed,
     announced,
@@ -34,17 +35,15 @@ from trainer.measurement.outcomes import (
 )
 from trainer.measurement.scoring import Losses, Tokens
 from trainer.measurement.values import (
-    MOST_BPB,
     Failure,
     Measurement,
     MeasurementPolicy,
     Phase,
-    Probe,
-    ProbeReport,
     Progress,
     Reference,
     RunFinding,
     Score,
+    ScoringText,
 )
 from trainer.project import bundle
 from trainer.project.protocol import Protocol
@@ -52,7 +51,6 @@ from trainer.sandbox import JobLimits, JobOutcome, Mount, Sandbox, UntrustedResu
 
 _HERE: Final = Path(__file__).parent
 _GRAPH: Final = "graph.mlxfn"
-_NEGATIVE: Final = -1e-5  # no cross-entropy is below zero, but for the rounding of float32
 
 _UNSUPPORTED: Final = "This project's harness is not supported for trusted measurement: {}."
 
@@ -110,11 +108,12 @@ class Measurer:
         grace: float,
         reference: Reference | None = None,
         probes: int = 256,
+        holdout: ScoringText | None = None,
         progress: Progress | None = None,
         budget_share: float = 1.0,
         salt: str = "",
     ) -> Measurement:
-        """Train `files`, freeze the model, claim and prove on the validation rows.
+        """Train `files`, freeze the model, claim and prove on the validation rows, and on `holdout` text with them.
 
         Of `files` only what the protocol lets a candidate change is taken. The run is told `budget_share` of the
         harness's budget, and the graph must be ready within that plus `grace` seconds. `salt` is mixed into the seeds
@@ -126,9 +125,11 @@ class Measurer:
         report = progress or _silent
         tree = bundle.overlay(self._snapshot, files, self._protocol.surface)
         run = self._train(tree, grace, report, budget_share, salt)
-        score = None
+        score, second = None, None
         if run.graph is not None:
-            score = self.score(run.graph, self.facts.rows, reference=reference, probes=probes, progress=report)
+            texts = [ScoringText(self.facts.rows, reference, probes), *([holdout] if holdout else [])]
+            score, *others = self.score(run.graph, texts, progress=report)
+            second = others[0] if others and not score.findings else None
         return Measurement(
             val_bpb=score.val_bpb if score else None,
             score=score,
@@ -139,43 +140,42 @@ class Measurer:
             log=run.log,
             findings=score.findings if score else (run.finding,) if run.finding else (),
             seconds={Phase.TRAINING: run.seconds} | (score.seconds if score else {}),
+            holdout=second,
         )
 
     def score(
-        self,
-        graph: Path,
-        rows: Tokens,
-        *,
-        reference: Reference | None = None,
-        probes: int = 256,
-        progress: Progress | None = None,
-    ) -> Score:
-        """Claim and prove a graph of `measure` on `rows`, int32 (N, T + 1): the validation rows, or fresh ones.
+        self, graph: Path, texts: Sequence[ScoringText], *, progress: Progress | None = None
+    ) -> tuple[Score, ...]:
+        """Claim and prove a graph of `measure` on texts together, a score for each.
 
-        Fresh rows are probed like the others: a graph could be honest on known text only. `reference` is the
-        incumbent's `Score.reference` on the same rows.
+        One process makes all claims and another shows all probes: the positions are drawn between the two, and a
+        probe never shows its own target, whatever else that process sees. Fresh rows are probed like the others: a
+        graph could be honest on known text only. Where the first text has a finding, the others have the same.
         """
         self._require_support()
-        report, seconds = progress or _silent, dict[Phase, float]()
-        targets = rows[:, 1:]
-        scored = self.facts.token_bytes[targets] > 0
-        same = reference is None or reference.losses.size == targets.size
-        if targets.shape[1] != self.facts.length or not scored.any() or not same:
-            raise ValueError("score needs rows of T + 1 tokens, some with bytes, and the incumbent's losses on them")
-        losses = claimed = proof = None
+        report, seconds, parts = progress or _silent, dict[Phase, float](), [self._part(text) for text in texts]
+        first = parts[0]
         try:
             report(Phase.CLAIM, "")
-            losses = self.claim(graph, rows, seconds, reference)
-            claimed = scoring.bits_per_byte(losses, targets, self.facts.token_bytes)
-            _require_plausible(claimed)
-            report(Phase.PROBES, "")
-            proof = self._prove(graph, rows, losses, scored, probes, seconds, reference)
-            finding = judge(proof, self._policy)
+            rows = np.concatenate([text.rows for text in texts])
+            claims = self.claim(graph, rows, seconds, texts[0].reference)
+            for part, losses in zip(parts, np.split(claims, _ends(texts)), strict=True):
+                part.take(losses, self.facts.token_bytes)
+            if first.finding is None:
+                report(Phase.PROBES, "")
+                self._prove(graph, [part for part in parts if part.finding is None], seconds)
         except MeasurementFailed as failed:
-            finding = failed.finding
-        flat = None if losses is None else losses.reshape(-1)
-        found = (finding,) if finding else ()
-        return Score(None if found else claimed, claimed, flat, proof, found, seconds)
+            for part in parts:
+                part.finding = part.finding or failed.finding
+        return tuple(part.score(first.finding, seconds if part is first else {}) for part in parts)
+
+    def _part(self, text: ScoringText) -> TextClaim:
+        targets = text.rows[:, 1:]
+        scored = self.facts.token_bytes[targets] > 0
+        same = text.reference is None or text.reference.losses.size == targets.size
+        if targets.shape[1] != self.facts.length or not scored.any() or not same:
+            raise ValueError("score needs rows of T + 1 tokens, some with bytes, and the incumbent's losses on them")
+        return TextClaim(text, scored)
 
     def claim(
         self,
@@ -184,21 +184,11 @@ class Measurer:
         seconds: dict[Phase, float] | None = None,
         reference: Reference | None = None,
     ) -> Losses:
-        """The graph's cross-entropies on `rows`, float32 (N, T), finite and not negative. Only claimed.
+        """The graph's cross-entropies on `rows`, float32 (N, T). Only claimed, and not looked at.
 
         `seconds` gets the phase's duration. MeasurementFailed.
         """
-        losses = self._run_graph(Phase.CLAIM, graph, rows, self.facts.length, seconds, reference)
-        if not np.isfinite(losses).all():
-            where = np.argwhere(~np.isfinite(losses))[0]
-            raise MeasurementFailed(
-                Failure.NON_FINITE, Phase.CLAIM, f"the loss at row {where[0]}, position {where[1]} is not finite"
-            )
-        if losses.min() < _NEGATIVE:
-            raise MeasurementFailed(
-                Failure.BAD_OUTPUT, Phase.CLAIM, f"a cross-entropy of {losses.min():.6f} is below zero"
-            )
-        return losses
+        return self._run_graph(Phase.CLAIM, graph, rows, self.facts.length, seconds, reference)
 
     def encode(self, texts: Sequence[str]) -> Tokens:
         """Rows for `score` from other text, int32 (N, T + 1), by the harness's own tokenizer.
@@ -307,48 +297,19 @@ class Measurer:
             run.finding = RunFinding(Failure.HOST, Phase.TRAINING, problem_of(error))
         return run
 
-    def _prove(
-        self,
-        graph: Path,
-        rows: Tokens,
-        claimed: Losses,
-        scored: npt.NDArray[np.bool_],
-        count: int,
-        seconds: dict[Phase, float],
-        reference: Reference | None,
-    ) -> ProbeReport:
-        """Draw the probes, now that the claim is fixed, and compare. MeasurementFailed."""
+    def _prove(self, graph: Path, parts: Sequence[TextClaim], seconds: dict[Phase, float]) -> None:
+        """Draw the probes of all parts, now that the claims are fixed, and compare. MeasurementFailed."""
         random = np.random.default_rng(secrets.randbits(256))
-        incumbent = None if reference is None else reference.losses.reshape(claimed.shape)
-        draw = scoring.draw(
-            claimed,
-            incumbent,
-            scored,
-            count,
-            random,
-            uniform_share=self._policy.uniform_share,
-            confidence=self._policy.confidence,
-        )
-        row, cut = draw.positions.T
-        inputs = scoring.conceal(rows, draw.positions, self.facts.vocabulary, random)
-        shown = np.concatenate([cut[:, None].astype(np.int32), inputs], axis=1)
-        logits = self._run_graph(Phase.PROBES, graph, shown, self.facts.vocabulary, seconds, reference)
-        if not np.isfinite(logits).all():
-            raise MeasurementFailed(Failure.NON_FINITE, Phase.PROBES, "a logit is not finite")
-        proven = scoring.cross_entropy(logits, rows[row, cut + 1])
-        said = claimed[row, cut].astype(np.float64)
-        delta = proven - said
-        gain = draw.gain_bound
-        if gain is not None and incumbent is not None:
-            gain /= float(incumbent[scored].sum(dtype=np.float64))
-        probes = zip(row.tolist(), cut.tolist(), said.tolist(), proven.tolist(), strict=True)
-        return ProbeReport(
-            tuple(Probe(*probe) for probe in probes),
-            float(delta.mean()),
-            float(delta[np.abs(delta).argmax()]),
-            gain,
-            draw.share_bound,
-        )
+        draws = [part.draw(random, self._policy) for part in parts]
+        shown = []
+        for part, draw in zip(parts, draws, strict=True):
+            inputs = scoring.conceal(part.text.rows, draw.positions, self.facts.vocabulary, random)
+            shown.append(np.concatenate([draw.positions[:, 1:].astype(np.int32), inputs], axis=1))
+        width, reference = self.facts.vocabulary, parts[0].text.reference
+        logits = self._run_graph(Phase.PROBES, graph, np.concatenate(shown), width, seconds, reference)
+        ends = list(accumulate(map(len, shown)))[:-1]
+        for part, draw, answers in zip(parts, draws, np.split(logits, ends), strict=True):
+            part.compare(draw, answers, self._policy)
 
     def _run_graph(
         self,
@@ -414,29 +375,9 @@ class Measurer:
         return scratch.hold(Path(file.name))
 
 
-def _require_plausible(claimed: float) -> None:
-    """MeasurementFailed for a value that is no model's: such a run has no value, whatever else it is."""
-    if claimed >= MOST_BPB:
-        detail = f"{claimed:.4g} bits per byte are no improvement on anything"
-        raise MeasurementFailed(Failure.OUT_OF_RANGE, Phase.CLAIM, detail)
-    if not claimed > 0:
-        raise MeasurementFailed(Failure.BAD_OUTPUT, Phase.CLAIM, f"{claimed:.4g} bits per byte cannot be")
-
-
-def judge(report: ProbeReport, policy: MeasurementPolicy) -> RunFinding | None:
-    """Whether the probes agree with the claim: each within the tolerance, their mean within the drift."""
-    wrong = [probe for probe in report.probes if not abs(probe.proven - probe.claimed) <= policy.tolerance]
-    if wrong:
-        worst = max(wrong, key=lambda probe: abs(probe.proven - probe.claimed))
-        detail = (
-            f"{len(wrong)} of {len(report.probes)} claims change when the tokens that follow are replaced; at row "
-            f"{worst.row}, position {worst.cut}, {worst.claimed:.4f} nats were claimed and {worst.proven:.4f} proven"
-        )
-    elif not abs(report.mean) <= policy.drift:
-        detail = f"the claims are off by {report.mean:+.6f} nats on average when the tokens that follow are replaced"
-    else:
-        return None
-    return RunFinding(Failure.NON_CAUSAL, Phase.PROBES, detail)
+def _ends(texts: Sequence[ScoringText]) -> list[int]:
+    """Where one text's rows end and the next one's begin."""
+    return list(accumulate(len(text.rows) for text in texts))[:-1]
 
 
 def _silent(phase: Phase, line: str) -> None:

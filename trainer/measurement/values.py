@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from trainer.measurement.scoring import Losses
+from trainer.measurement.scoring import Losses, Tokens
 
 MOST_BPB = 1e4  # bits per byte; guessing at random costs less than 20
 
@@ -97,10 +97,23 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoringText:
+    """Rows to score a graph on, int32 (N, T + 1): the validation rows, or fresh ones, with as many probes.
+
+    `reference` is the incumbent's `Score.reference` on the same rows.
+    """
+
+    rows: Tokens
+    reference: Reference | None = None
+    probes: int = 256
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """A graph on rows. `val_bpb` is there when nothing was found; `claimed_bpb` whenever the claim was whole.
 
-    `losses` float32 (N * T,), nats, row by row; `seconds` by phase, the worker's start included.
+    `losses` float32 (N * T,), nats, row by row; `seconds` by phase, the worker's start included, with the first of the
+    texts that were scored together.
     """
 
     val_bpb: float | None
@@ -121,8 +134,9 @@ class Measurement:
     """One run of a candidate and its score. `kind` is "measured" exactly when `val_bpb` is there.
 
     `train_seconds`: from the start of the process to the word that the graph is ready, by the parent's clock; None
-    when no word came. `graph` is the frozen model in the measurer's private folder (`Measurer.discard` removes it):
-    never open it with MLX outside a sandbox. `log` is what train.py printed, its own word.
+    when no word came. `holdout` is the same graph's score on other text, where some was given. `graph` is the frozen
+    model in the measurer's private folder (`Measurer.discard` removes it): never open it with MLX outside a sandbox.
+    `log` is what train.py printed, its own word.
     """
 
     val_bpb: float | None
@@ -134,6 +148,7 @@ class Measurement:
     log: str
     findings: tuple[RunFinding, ...]
     seconds: dict[Phase, float]
+    holdout: Score | None = None
 
     @property
     def kind(self) -> str:

@@ -28,6 +28,7 @@ from trainer.measurement import (
     Phase,
     Probe,
     ProbeReport,
+    ScoringText,
     bits_per_byte,
     judge,
     scoring,
@@ -180,20 +181,21 @@ def test_an_honest_models_probes_agree(honest: Measurement) -> None:
     assert honest.probes.gain_bound is None
 
 
-def test_a_graph_is_scored_again_on_fresh_text(honest: Measurement, measurer: Measurer) -> None:
+def test_a_graph_is_scored_on_fresh_text_with_the_rest(honest: Measurement, measurer: Measurer) -> None:
     assert honest.graph is not None
     rows = measurer.encode([f"def function_{i}(x):\n    return x + {i}\n" for i in range(200)])
     assert rows.shape[1] == LENGTH + 1
-    score = measurer.score(honest.graph, rows, probes=8)
+    again, score = measurer.score(honest.graph, [ScoringText(measurer.facts.rows, None, 8), ScoringText(rows, None, 8)])
+    assert again.val_bpb == honest.val_bpb
     assert score.findings == ()
     assert score.val_bpb is not None
     assert score.losses is not None
     assert score.val_bpb == bits_per_byte(score.losses.reshape(len(rows), -1), rows[:, 1:], measurer.facts.token_bytes)
     with pytest.raises(ValueError, match=r"T \+ 1"):
-        measurer.score(honest.graph, rows[:, 1:])
-    again = measurer.claim(honest.graph, measurer.facts.rows[:4])
+        measurer.score(honest.graph, [ScoringText(rows[:, 1:])])
+    few = measurer.claim(honest.graph, measurer.facts.rows[:4])
     assert honest.losses is not None
-    assert np.array_equal(again.reshape(-1), honest.losses[: 4 * LENGTH])
+    assert np.array_equal(few.reshape(-1), honest.losses[: 4 * LENGTH])
 
 
 def test_progress_has_the_phases_and_the_scripts_lines(measurer: Measurer) -> None:
@@ -383,7 +385,8 @@ def test_a_graph_that_cheats_on_unknown_text_only_is_found_there(measurer: Measu
     assert result.graph is not None
     rows = measurer.facts.rows.copy()
     rows[:, 0] = 65
-    score = measurer.score(result.graph, rows)
+    known, score = measurer.score(result.graph, [ScoringText(measurer.facts.rows), ScoringText(rows)])
+    assert known.findings == ()
     assert [finding.failure for finding in score.findings] == [Failure.NON_CAUSAL]
     assert score.claimed_bpb is not None
     assert score.val_bpb is None
@@ -429,7 +432,9 @@ def test_facts_are_kept_and_the_hosts_failures_are_its_own(
     assert broken.facts.token_bytes_sha256 == measurer.facts.token_bytes_sha256
     assert [f.failure for f in measure(broken, HONEST).findings] == [Failure.HOST]
     assert honest.graph is not None
-    assert [f.failure for f in broken.score(honest.graph, broken.facts.rows).findings] == [Failure.HOST]
+    assert [f.failure for f in broken.score(honest.graph, [ScoringText(broken.facts.rows)])[0].findings] == [
+        Failure.HOST
+    ]
     with pytest.raises(EnvironmentNotReady):
         make(sandbox, tmp_path, tmp_path, smoke(), POLICY)
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from trainer.machine.environment import Environment
-from trainer.measurement import Failure, Measurer, Phase, Reference, facts
+from trainer.measurement import Failure, Measurer, Phase, Reference, ScoringText, facts
 from trainer.measurement.facts import HarnessFacts
 from trainer.measurement.values import MOST_BPB, MeasurementPolicy
 from trainer.project import protocol
@@ -150,9 +150,29 @@ def test_no_claim_is_the_hosts_fault(name: str, held: bool, measurer: Measurer, 
     data, failure = RESULTS[name]
     box.jobs = [MadeUpJob("exited", 0, (), data), MadeUpJob("exited", 0, (), LOGITS)]
     reference = Reference(np.full(4 * LENGTH, 1.0, np.float32), {Phase.CLAIM: 1.0, Phase.PROBES: 1.0}) if held else None
-    score = measurer.score(Path("graph"), ROWS, reference=reference)
+    (score,) = measurer.score(Path("graph"), [ScoringText(ROWS, reference)])
     assert [finding.failure for finding in score.findings] == ([failure] if failure else [])
     assert score.val_bpb is None if failure else 0 < score.val_bpb < MOST_BPB  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("place", [0, 1])
+def test_two_texts_are_claimed_and_probed_together(
+    name: str, place: int, measurer: Measurer, box: MadeUpSandbox
+) -> None:
+    """What is wrong with the second text is its own; what is wrong with the first, or with a process, is both's."""
+    data, failure = RESULTS[name]
+    parts = [claims(UNIFORM), claims(UNIFORM)]
+    parts[place] = data or b""
+    shown = 1 + (failure in (None, Failure.NON_CAUSAL) or place == 0)  # texts that are probed
+    box.jobs = [MadeUpJob("exited", 0, (), b"".join(parts)), MadeUpJob("exited", 0, (), LOGITS * shown)]
+    first, second = measurer.score(Path("graph"), [ScoringText(ROWS), ScoringText(ROWS)])
+    found = [[finding.failure for finding in score.findings] for score in (first, second)]
+    broken = name in ("none", "empty", "short", "long")  # results of another size: nothing is known of either
+    assert found[1] == ([failure] if failure else [])
+    assert found[0] == ([failure] if failure and (place == 0 or broken) else [])
+    assert first.seconds.keys() >= {Phase.CLAIM}
+    assert second.seconds == {}
 
 
 def test_no_way_to_end_a_worker_is_the_hosts_fault(measurer: Measurer, box: MadeUpSandbox) -> None:
@@ -169,7 +189,7 @@ def test_no_way_to_end_a_worker_is_the_hosts_fault(measurer: Measurer, box: Made
         good = MadeUpJob("exited", 0, (), claims(UNIFORM))
         bad = MadeUpJob(kind, code, words, logits[name] if phase is Phase.PROBES else claims(UNIFORM))
         box.jobs = [bad, MadeUpJob("exited", 0, (), LOGITS)] if phase is Phase.CLAIM else [good, bad]
-        score = measurer.score(Path("graph"), ROWS)
+        (score,) = measurer.score(Path("graph"), [ScoringText(ROWS)])
         assert not {finding.failure for finding in score.findings} & {Failure.HOST, Failure.STOPPED}
         json.dumps([finding.detail for finding in score.findings]).encode()  # as an attestation holds it
         assert score.findings or (kind, code) == ("exited", 0)

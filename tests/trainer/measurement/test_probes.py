@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trainer.measurement import scoring
-from trainer.measurement.measurer import judge
+from trainer.measurement.claims import judge
 from trainer.measurement.values import Failure, MeasurementPolicy, Probe, ProbeReport
 
 POLICY = MeasurementPolicy()
