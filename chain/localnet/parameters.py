@@ -18,6 +18,7 @@ MAX_MEMCMP: Final = 128  # bytes
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 PREFLIGHT_FAILURE, SIGNATURE_FAILURE, BLOCK_NOT_AVAILABLE = -32002, -32003, -32004
 UNSUPPORTED_VERSION, CONTEXT_NOT_REACHED = -32015, -32016
+_PROCESSED, _SAFER = ("processed", "recent"), ("confirmed", "finalized", "single", "singleGossip", "root", "max")
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _DIGITS = {character: value for value, character in enumerate(_ALPHABET)}
 
@@ -29,6 +30,11 @@ class Refusal(Exception):
         super().__init__(message)
         self.code = code
         self.data = data
+
+    def json(self) -> dict[str, object]:
+        """The answer's `error`."""
+        error: dict[str, object] = {"code": self.code, "message": str(self)}
+        return error if self.data is None else error | {"data": self.data}
 
 
 def base58(raw: bytes) -> str:
@@ -56,7 +62,7 @@ class Params:
 
     def __init__(self, values: object) -> None:
         if not isinstance(values, list):
-            raise Refusal(INVALID_PARAMS, "Invalid params: a list was expected")
+            raise Refusal(INVALID_PARAMS, "`params` should be an array")
         self._values = values
 
     def get(self, index: int) -> object:
@@ -83,11 +89,21 @@ class Params:
         return signature_of(self.get(index))
 
     def config(self, index: int) -> dict[str, Any]:
-        """An optional object."""
+        """An optional object, whose commitment is known."""
         value = self.get(index)
         if value is not None and not isinstance(value, dict):
             raise Refusal(INVALID_PARAMS, f"Invalid params: an object was expected at {index}")
+        commitment(value or {})
         return value or {}
+
+    def items(self, index: int, limit: int) -> list[object]:
+        """A list of at most `limit` values."""
+        value = self.get(index)
+        if not isinstance(value, list):
+            raise Refusal(INVALID_PARAMS, f"Invalid params: a list was expected at {index}")
+        if len(value) > limit:
+            raise Refusal(INVALID_PARAMS, f"Too many inputs provided; max {limit}")
+        return value
 
 
 def number(config: Mapping[str, object], name: str, default: int | None = None, limit: int = 1 << 64) -> int:
@@ -117,24 +133,37 @@ def choice(config: Mapping[str, object], name: str, default: str, choices: tuple
     return str(value)
 
 
+def commitment(config: Mapping[str, object], *, confirmed: bool = False) -> None:
+    """Check how safe an answer must be; all of them are, so nothing follows from it.
+
+    With `confirmed` nothing less will do. Words that old clients use are known; others are refused, where Agave
+    takes any for "finalized": a typing error would show nowhere else.
+    """
+    value = choice(config, "commitment", "finalized", _PROCESSED + _SAFER)
+    if confirmed and value in _PROCESSED:
+        raise Refusal(INVALID_PARAMS, "Method does not support commitment below `confirmed`")
+
+
 def key_of(value: object) -> Pubkey:
     """An address in base 58."""
-    try:
-        if isinstance(value, str) and len(value) <= 44:
-            return Pubkey.from_string(value)
-    except ValueError:
-        pass
-    raise Refusal(INVALID_PARAMS, "Invalid param: Invalid")
+    return Pubkey.from_bytes(_decoded(value, 32, 44))
 
 
 def signature_of(value: object) -> Signature:
     """A signature in base 58."""
+    return Signature.from_bytes(_decoded(value, 64, 88))
+
+
+def _decoded(value: object, size: int, limit: int) -> bytes:
+    if not isinstance(value, str):
+        raise Refusal(INVALID_PARAMS, "Invalid params: a string was expected")
     try:
-        if isinstance(value, str) and len(value) <= 88:
-            return Signature.from_string(value)
+        raw = from_base58(value) if len(value) <= limit else b""
     except ValueError:
-        pass
-    raise Refusal(INVALID_PARAMS, "Invalid param: Invalid")
+        raise Refusal(INVALID_PARAMS, "Invalid param: Invalid") from None
+    if len(raw) != size:
+        raise Refusal(INVALID_PARAMS, "Invalid param: WrongSize")
+    return raw
 
 
 def bytes_of(text: object, encoding: str, limit: int) -> bytes:
@@ -144,7 +173,7 @@ def bytes_of(text: object, encoding: str, limit: int) -> bytes:
     try:
         raw = from_base58(text) if encoding == "base58" else base64.b64decode(text, validate=True)
     except (ValueError, binascii.Error) as error:
-        raise Refusal(INVALID_PARAMS, f"Invalid params: invalid {encoding} encoding: {error}") from None
+        raise Refusal(INVALID_PARAMS, f"invalid {encoding} encoding: {error}") from None
     if len(raw) > limit:
         raise Refusal(INVALID_PARAMS, f"Invalid params: {encoding} of {len(raw)} bytes exceeds {limit}")
     return raw
@@ -162,8 +191,10 @@ def octets(value: object) -> bytes:
 
 def transaction_of(text: object, config: Mapping[str, object]) -> VersionedTransaction:
     """A transaction in its canonical form, in the encoding that `config` names."""
-    encoding = choice(config, "encoding", "base58", ("base58", "base64"))
-    raw = bytes_of(text, encoding, MAX_TRANSACTION)
+    encoding = config.get("encoding") or "base58"
+    if encoding not in ("base58", "base64"):
+        raise Refusal(INVALID_PARAMS, f"unsupported encoding: {encoding}. Supported encodings: base58, base64")
+    raw = bytes_of(text, str(encoding), MAX_TRANSACTION)
     try:
         tx = VersionedTransaction.from_bytes(raw)
     except ValueError as error:

@@ -1,7 +1,7 @@
 """The embedded network as a Solana JSON-RPC node on this machine, so that any Solana tool works against it.
 
-Rules: only loopback addresses are served, and only requests that name one in `Host` (another name there is a web page
-that rebound its DNS) and carry JSON (a page cannot send that unasked). Bodies, batches, answers' ranges and
+Rules: only loopback addresses are served, and only requests that name one in `Host` (`common.loopback`) and carry JSON;
+a page of this machine may read the answers, one from elsewhere may not (CORS). Bodies, batches, answers' ranges and
 connections are bounded. The methods are in `chain.localnet.methods`, subscriptions on the next port
 (`chain.localnet.subscriptions`).
 """
@@ -21,8 +21,9 @@ from typing import Any
 from chain.errors import ChainError
 from chain.localnet.methods import Methods
 from chain.localnet.parameters import PARSE_ERROR
-from chain.localnet.subscriptions import LOOPBACK, Subscriptions
+from chain.localnet.subscriptions import Subscriptions
 from chain.network.embedded import EmbeddedNetwork
+from common.loopback import LOOPBACK, cors, is_loopback
 
 MAX_BODY = 256 << 10  # bytes
 MAX_BATCH = 100
@@ -46,7 +47,7 @@ class Server:
         # Any free port will do where none was asked for, but the next one must be free too.
         for tries_left in reversed(range(20 if port == 0 else 1)):
             try:
-                self._http = _Http((host, port), _handler(Methods(network)))
+                self._http = _Http((host, port))
             except (OSError, OverflowError) as error:
                 raise _unusable(host, port, error) from None
             next_port = int(self._http.server_address[1]) + 1
@@ -57,7 +58,8 @@ class Server:
                 self._http.server_close()
                 if not tries_left:
                     raise _unusable(host, next_port, error) from None
-        self.port = int(self._http.server_address[1])
+        self.port = next_port - 1
+        self._http.RequestHandlerClass = _handler(Methods(network, self.port))
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
         self._thread: threading.Thread | None = None
 
@@ -106,10 +108,10 @@ class _Http(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = MAX_CONNECTIONS
 
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(self, address: tuple[str, int]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
-        super().__init__(address, handler)
+        super().__init__(address, BaseHTTPRequestHandler)
 
     def server_bind(self) -> None:
         # The base class asks DNS for this machine's name, which can take seconds.
@@ -161,10 +163,12 @@ def _handler(methods: Methods) -> type[BaseHTTPRequestHandler]:
                 if len(body) == int(length):
                     self._reply(200, _respond(methods, body), "application/json")
 
+        def do_OPTIONS(self) -> None:
+            if self._welcome():
+                self._reply(200, b"", "text/plain")
+
         def _welcome(self) -> bool:
-            host = self.headers.get("Host", "")
-            name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-            if name.lower() not in LOOPBACK:
+            if not is_loopback(self.headers.get("Host", "")):
                 self._end(403, "this node serves its own machine, under a loopback name")
                 return False
             return True
@@ -177,6 +181,8 @@ def _handler(methods: Methods) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
+            for name, value in cors(self.headers.get("Origin", "")).items():
+                self.send_header(name, value)
             if self.close_connection:
                 self.send_header("Connection", "close")
             self.end_headers()

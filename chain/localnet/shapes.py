@@ -1,15 +1,16 @@
-"""Accounts, tokens, transactions and errors as a real node (Agave) shows them: values that json.dumps takes."""
+"""Accounts, transactions and errors as a real node (Agave) shows them: values that json.dumps takes."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from solders.message import Message, MessageV0
 from solders.pubkey import Pubkey
-from solders.token.state import Mint, TokenAccount
 from solders.transaction import VersionedTransaction
 
+from chain.localnet.instructions import MEMOS, parsed_instruction
 from chain.localnet.parameters import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -19,39 +20,23 @@ from chain.localnet.parameters import (
     choice,
     number,
 )
+from chain.localnet.parsed import Decimals, parsed_account, token_amount
 from chain.network.base import Account, error_text
+from chain.network.execution import TokenBalance
 from chain.network.ledger import LandedTransaction
+from chain.network.vm import Inner
 
-_TOKEN = Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
-_TOKEN_2022 = Pubkey.from_string("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
-TOKEN_PROGRAMS = {_TOKEN: "spl-token", _TOKEN_2022: "spl-token-2022"}
-_TOKEN_SIZE, _MINT_SIZE = 165, 82
-_ENCODINGS = ("binary", "base58", "base64", "base64+zstd", "jsonParsed")
+ENCODINGS = ("binary", "base58", "base64", "base64+zstd", "jsonParsed")
 
 
-def ui_account(account: Account, config: Mapping[str, object], decimals: Callable[[Pubkey], int]) -> object:
-    """An account in the encoding and slice asked for; base64 stands in for zstd and for unknown parsers."""
-    encoding = choice(config, "encoding", "binary", _ENCODINGS)
-    parsed = _parsed_token(account, decimals) if encoding == "jsonParsed" else None
-    data = account.data
-    if config.get("dataSlice") is not None and parsed is None:
-        piece = config["dataSlice"]
-        if not isinstance(piece, dict):
-            raise Refusal(INVALID_PARAMS, "Invalid params: dataSlice must be an object")
-        offset = number(piece, "offset")
-        data = data[offset : offset + number(piece, "length")]
-    shown: object
-    if parsed is not None:
-        shown = parsed
-    elif encoding in ("binary", "base58"):
-        if len(data) > 128:
-            raise Refusal(
-                INVALID_REQUEST,
-                "Encoded binary (base 58) data should be less than 128 bytes, please use Base64 encoding.",
-            )
-        shown = base58(data) if encoding == "binary" else [base58(data), "base58"]
-    else:
-        shown = [base64.b64encode(data).decode(), "base64"]
+def ui_account(
+    account: Account, config: Mapping[str, object], decimals: Decimals, key: Pubkey | None = None
+) -> dict[str, object]:
+    """An account in the encoding and slice asked for; base64 stands in where no parser knows it."""
+    encoding = choice(config, "encoding", "binary", ENCODINGS)
+    shown = parsed_account(key, account, decimals) if encoding == "jsonParsed" else None
+    if shown is None:
+        shown = _encoded(_piece(account.data, config.get("dataSlice")), encoding)
     return {
         "lamports": account.lamports,
         "owner": str(account.owner),
@@ -62,77 +47,29 @@ def ui_account(account: Account, config: Mapping[str, object], decimals: Callabl
     }
 
 
-def token_amount(amount: int, decimals: int) -> dict[str, object]:
-    """A token amount as a node shows it."""
-    digits = f"{amount:0{decimals + 1}d}"
-    exact = f"{digits[:-decimals]}.{digits[-decimals:]}".rstrip("0").rstrip(".") if decimals else digits
-    return {
-        "amount": str(amount),
-        "decimals": decimals,
-        "uiAmount": amount / 10**decimals,
-        "uiAmountString": exact,
-    }
+def _piece(data: bytes, piece: object) -> bytes:
+    if piece is None:
+        return data
+    if not isinstance(piece, dict):
+        raise Refusal(INVALID_PARAMS, "Invalid params: dataSlice must be an object")
+    offset = number(piece, "offset")
+    return data[offset : offset + number(piece, "length")]
 
 
-def token_account(account: Account | None) -> TokenAccount | None:
-    """The token account of either token program in `account`; None if it holds none."""
-    if account is None or account.owner not in TOKEN_PROGRAMS or len(account.data) < _TOKEN_SIZE:
-        return None
-    # A Token-2022 account or mint with extensions says which it is after the 165 bytes they share.
-    if len(account.data) > _TOKEN_SIZE and account.data[_TOKEN_SIZE] != 2:
-        return None
-    try:
-        token = TokenAccount.from_bytes(account.data[:_TOKEN_SIZE])
-    except ValueError:
-        return None
-    return token if account.data[108] else None
+def _encoded(data: bytes, encoding: str) -> object:
+    if encoding in ("binary", "base58"):
+        if len(data) > 128:
+            raise Refusal(
+                INVALID_REQUEST,
+                "Encoded binary (base 58) data should be less than 128 bytes, please use Base64 encoding.",
+            )
+        return base58(data) if encoding == "binary" else [base58(data), "base58"]
+    if encoding == "base64+zstd":
+        import pyarrow
 
-
-def mint_of(account: Account | None) -> Mint | None:
-    """The mint of either token program in `account`; None if it holds none."""
-    if account is None or account.owner not in TOKEN_PROGRAMS:
-        return None
-    size = len(account.data)
-    if size != _MINT_SIZE and not (size > _TOKEN_SIZE and account.data[_TOKEN_SIZE] == 1):
-        return None
-    try:
-        mint = Mint.from_bytes(account.data[:_MINT_SIZE])
-    except ValueError:
-        return None
-    return mint if mint.is_initialized else None
-
-
-def _parsed_token(account: Account, decimals: Callable[[Pubkey], int]) -> object:
-    token, mint = token_account(account), mint_of(account)
-    info: dict[str, object]
-    if token is not None:
-        info = {
-            "isNative": token.is_native is not None,
-            "mint": str(token.mint),
-            "owner": str(token.owner),
-            "state": ("uninitialized", "initialized", "frozen")[account.data[108]],
-            "tokenAmount": token_amount(token.amount, decimals(token.mint)),
-        }
-        if token.delegate is not None:
-            info["delegate"] = str(token.delegate)
-            info["delegatedAmount"] = token_amount(token.delegated_amount, decimals(token.mint))
-        if token.close_authority is not None:
-            info["closeAuthority"] = str(token.close_authority)
-    elif mint is not None:
-        info = {
-            "decimals": mint.decimals,
-            "freezeAuthority": str(mint.freeze_authority) if mint.freeze_authority else None,
-            "isInitialized": True,
-            "mintAuthority": str(mint.mint_authority) if mint.mint_authority else None,
-            "supply": str(mint.supply),
-        }
-    else:
-        return None
-    return {
-        "program": TOKEN_PROGRAMS[account.owner],
-        "parsed": {"info": info, "type": "account" if token is not None else "mint"},
-        "space": len(account.data),
-    }
+        packed: bytes = pyarrow.compress(data, codec="zstd", asbytes=True)
+        return [base64.b64encode(packed).decode(), encoding]
+    return [base64.b64encode(data).decode(), "base64"]
 
 
 def ui_status(error: object) -> object:
@@ -147,48 +84,138 @@ def ui_return_data(returned: tuple[str, bytes] | None) -> object:
     return {"programId": returned[0], "data": [base64.b64encode(returned[1]).decode(), "base64"]}
 
 
-def ui_transaction(record: LandedTransaction, encoding: str, versions: bool) -> dict[str, object]:
-    """A landed transaction with its metadata; its version only where the client asked for versions."""
+def ui_token_balances(tokens: Sequence[TokenBalance], *, after: bool, kept: bool = True) -> list[object]:
+    """The tokens of a transaction's accounts before or after it; a `kept` one shows no number for none, as Agave."""
+    shown: list[object] = []
+    for balance in tokens:
+        amount = balance.after if after else balance.before
+        if amount is None:
+            continue
+        ui = token_amount(amount, balance.decimals)
+        shown.append(
+            {
+                "accountIndex": balance.at,
+                "mint": balance.mint,
+                "owner": balance.owner,
+                "programId": balance.program,
+                "uiTokenAmount": ui | {"uiAmount": None} if kept and not amount else ui,
+            }
+        )
+    return shown
+
+
+def ui_loaded(loaded: tuple[Sequence[Pubkey], Sequence[Pubkey]]) -> dict[str, object]:
+    """The accounts that lookup tables added."""
+    return {"writable": [str(key) for key in loaded[0]], "readonly": [str(key) for key in loaded[1]]}
+
+
+def ui_inner(inner: Inner, keys: Sequence[Pubkey], *, parsed: bool) -> list[object]:
+    """The calls that each outer instruction made."""
+    return [
+        {"index": index, "instructions": [_instruction(*step, keys=keys if parsed else None) for step in steps]}
+        for index, steps in enumerate(inner)
+        if steps
+    ]
+
+
+def memo_of(record: LandedTransaction) -> str | None:
+    """The memos of a transaction's own instructions, each with its length, as a history lists them."""
+    message = VersionedTransaction.from_bytes(record.wire).message
+    memos = [
+        f"[{len(bytes(step.data))}] {bytes(step.data).decode(errors='replace')}"
+        for step in message.instructions
+        if str(message.account_keys[step.program_id_index]) in MEMOS
+    ]
+    return "; ".join(memos) or None
+
+
+def ui_transaction(record: LandedTransaction, encoding: str, details: str = "full") -> dict[str, Any]:
+    """A landed transaction with its metadata and its version; of `details` "accounts" no more than those."""
     tx = VersionedTransaction.from_bytes(record.wire)
     message = tx.message
     if not isinstance(message, Message | MessageV0):
         raise Refusal(UNSUPPORTED_VERSION, "Transaction version is not supported")
-    shown: object
-    if encoding == "json":
-        shown = {"signatures": [str(signature) for signature in tx.signatures], "message": _message(message)}
-    elif encoding == "base64":
-        shown = [base64.b64encode(record.wire).decode(), "base64"]
-    else:
-        shown = [base58(record.wire), "base58"] if encoding == "base58" else base58(record.wire)
-    meta = {
+    keys = [*message.account_keys, *record.loaded[0], *record.loaded[1]]
+    meta: dict[str, object] = {
         "err": record.error,
         "status": ui_status(record.error),
         "fee": record.fee,
         "preBalances": record.pre,
         "postBalances": record.post,
-        "innerInstructions": [
-            {"index": index, "instructions": [_instruction(*step) for step in steps]}
-            for index, steps in enumerate(record.inner)
-            if steps
-        ],
-        "logMessages": record.logs,
-        "preTokenBalances": None,
-        "postTokenBalances": None,
+        "preTokenBalances": ui_token_balances(record.tokens, after=False),
+        "postTokenBalances": ui_token_balances(record.tokens, after=True),
         "rewards": [],
-        "loadedAddresses": {"writable": [], "readonly": []},
-        "computeUnitsConsumed": record.units,
     }
-    if record.returned is not None:
-        meta["returnData"] = ui_return_data(record.returned)
-    whole: dict[str, object] = {"transaction": shown, "meta": meta}
-    if versions:
-        whole["version"] = 0 if isinstance(message, MessageV0) else "legacy"
-    return whole
+    signatures = [str(signature) for signature in tx.signatures]
+    shown: object
+    if details == "accounts":
+        shown = {"signatures": signatures, "accountKeys": _account_keys(message, record)}
+    else:
+        parsed = encoding == "jsonParsed"
+        meta |= {
+            "innerInstructions": ui_inner(record.inner, keys, parsed=parsed),
+            "logMessages": record.logs,
+            "computeUnitsConsumed": record.units,
+            "costUnits": record.cost,
+        }
+        if not parsed:
+            meta["loadedAddresses"] = ui_loaded(record.loaded)
+        if record.returned is not None:
+            meta["returnData"] = ui_return_data(record.returned)
+        if encoding in ("json", "jsonParsed"):
+            body = _parsed_message(message, record, keys) if parsed else _message(message)
+            shown = {"signatures": signatures, "message": body}
+        elif encoding == "base64":
+            shown = [base64.b64encode(record.wire).decode(), "base64"]
+        else:
+            shown = [base58(record.wire), "base58"] if encoding == "base58" else base58(record.wire)
+    return {"transaction": shown, "meta": meta, "version": 0 if isinstance(message, MessageV0) else "legacy"}
+
+
+def _account_keys(message: Message | MessageV0, record: LandedTransaction) -> list[object]:
+    header, own = message.header, message.account_keys
+    signers = header.num_required_signatures
+    called = {own[step.program_id_index] for step in message.instructions}
+    first_fixed = (signers - header.num_readonly_signed_accounts, len(own) - header.num_readonly_unsigned_accounts)
+    shown: list[object] = []
+    for at, key in enumerate(own):
+        writable = at < first_fixed[at >= signers] and key not in called
+        shown.append({"pubkey": str(key), "signer": at < signers, "source": "transaction", "writable": writable})
+    for writable, keys in ((True, record.loaded[0]), (False, record.loaded[1])):
+        shown += [{"pubkey": str(key), "signer": False, "source": "lookupTable", "writable": writable} for key in keys]
+    return shown
+
+
+def _lookups(message: Message | MessageV0) -> dict[str, object]:
+    if not isinstance(message, MessageV0):
+        return {}
+    return {
+        "addressTableLookups": [
+            {
+                "accountKey": str(lookup.account_key),
+                "writableIndexes": list(bytes(lookup.writable_indexes)),
+                "readonlyIndexes": list(bytes(lookup.readonly_indexes)),
+            }
+            for lookup in message.address_table_lookups
+        ]
+    }
+
+
+def _parsed_message(message: Message | MessageV0, record: LandedTransaction, keys: Sequence[Pubkey]) -> object:
+    return {
+        "accountKeys": _account_keys(message, record),
+        "recentBlockhash": str(message.recent_blockhash),
+        "instructions": [
+            _instruction(step.program_id_index, bytes(step.accounts), bytes(step.data), 1, keys=keys)
+            for step in message.instructions
+        ],
+        **_lookups(message),
+    }
 
 
 def _message(message: Message | MessageV0) -> object:
     header = message.header
-    shown: dict[str, object] = {
+    return {
         "header": {
             "numRequiredSignatures": header.num_required_signatures,
             "numReadonlySignedAccounts": header.num_readonly_signed_accounts,
@@ -196,27 +223,21 @@ def _message(message: Message | MessageV0) -> object:
         },
         "accountKeys": [str(key) for key in message.account_keys],
         "recentBlockhash": str(message.recent_blockhash),
-        "instructions": [_instruction(i.program_id_index, i.accounts, i.data, None) for i in message.instructions],
+        "instructions": [
+            _instruction(step.program_id_index, bytes(step.accounts), bytes(step.data), 1)
+            for step in message.instructions
+        ],
+        **_lookups(message),
     }
-    if isinstance(message, MessageV0):
-        shown["addressTableLookups"] = [
-            {
-                "accountKey": str(lookup.account_key),
-                "writableIndexes": list(lookup.writable_indexes),
-                "readonlyIndexes": list(lookup.readonly_indexes),
-            }
-            for lookup in message.address_table_lookups
-        ]
-    return shown
 
 
-def _instruction(program: int, accounts: bytes, data: bytes, height: int | None) -> object:
-    return {
-        "programIdIndex": program,
-        "accounts": list(accounts),
-        "data": base58(data),
-        "stackHeight": height,
-    }
+def _instruction(
+    program: int, accounts: bytes, data: bytes, height: int | None, *, keys: Sequence[Pubkey] | None = None
+) -> object:
+    """An instruction, parsed where `keys` tell what its indexes mean."""
+    if keys is not None:
+        return parsed_instruction(keys[program], [keys[index] for index in accounts], data, height)
+    return {"programIdIndex": program, "accounts": list(accounts), "data": base58(data), "stackHeight": height}
 
 
 _NODE_WORDS = {
@@ -224,6 +245,7 @@ _NODE_WORDS = {
     "BlockhashNotFound": "Blockhash not found",
     "AccountNotFound": "Attempt to debit an account but found no record of a prior credit.",
     "InsufficientFundsForFee": "Insufficient funds for fee",
+    "SignatureFailure": "Transaction did not pass signature verification",
 }
 
 

@@ -1,35 +1,39 @@
-"""The local node's websocket: `logsSubscribe` and `logsUnsubscribe` over the embedded network.
+"""The local node's websocket: subscriptions over the embedded network (`chain.localnet.notifications`).
 
-Rules: messages have the shapes of a real node (Agave); every transaction is final at once, so every commitment
-gives the same; only loopback hosts, and no web pages (those send an Origin), are served; messages, connections
-and subscriptions are bounded. A connection's own thread looks at the network every 50 ms, which also sees what
-other processes write.
+Rules: messages have the shapes of a real node (Agave), which takes any `…Unsubscribe` for any subscription and gives
+the number that it gave before where the same is asked again; only loopback hosts and pages of this machine are
+served; messages, connections and subscriptions are bounded. A connection's own thread looks at the network every
+50 ms, which also sees what other processes write. A client that does not read makes its own thread wait, and is cut
+off after 10 s; until then it misses nothing but older slots.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import socket
+import struct
 import threading
 from http import HTTPStatus
 from typing import Any, Final
 
-from solders.message import Message, MessageV0
-from solders.pubkey import Pubkey
-from solders.transaction import VersionedTransaction
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
-from chain.localnet.parameters import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR
+from chain.localnet.context import Context
+from chain.localnet.notifications import KINDS, Moment, Position, Watch
+from chain.localnet.parameters import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, Params, Refusal
 from chain.network.embedded import EmbeddedNetwork
-from chain.network.ledger import LandedTransaction
+from common.loopback import LOCAL_ORIGIN, is_loopback
 
 MAX_CONNECTIONS: Final = 32
-MAX_SUBSCRIPTIONS: Final = 16  # of one connection
+MAX_SUBSCRIPTIONS: Final = 128  # of one connection
 MAX_MESSAGE: Final = 16 << 10  # bytes
+MAX_BATCH: Final = 32
 POLL_SECONDS: Final = 0.05
-LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+SEND_SECONDS: Final = 10
 
 _log = logging.getLogger(__name__)
 
@@ -38,14 +42,15 @@ class Subscriptions:
     """A websocket on `host`:`port`, listening from the moment it is made. Raises OSError if that fails."""
 
     def __init__(self, network: EmbeddedNetwork, host: str, port: int) -> None:
-        self._network = network
+        self._context = Context(network)
         self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._numbers = itertools.count()
         self._server = serve(
             self._handle,
             host,
             port,
             process_request=_welcome,
-            origins=[None],
+            origins=[None, LOCAL_ORIGIN],
             max_size=MAX_MESSAGE,
             compression=None,
             open_timeout=5,
@@ -71,7 +76,10 @@ class Subscriptions:
             connection.close(1013, "too many connections")
             return
         try:
-            _Session(self._network, connection).run()
+            # The kernel then fails a write that waits for longer, and with it the connection.
+            limit = struct.pack("ll", SEND_SECONDS, 0)
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            _Session(self._context, connection, self._numbers).run()
         except ConnectionClosed:
             pass
         except Exception:
@@ -81,13 +89,13 @@ class Subscriptions:
 
 
 class _Session:
-    """One connection: its subscriptions by number, each a program or None for all."""
+    """One connection: its watches by number."""
 
-    def __init__(self, network: EmbeddedNetwork, connection: ServerConnection) -> None:
-        self._network, self._connection = network, connection
-        self._wanted: dict[int, Pubkey | None] = {}
-        self._next = 0
-        self._slot = network.clock().slot
+    def __init__(self, context: Context, connection: ServerConnection, numbers: itertools.count[int]) -> None:
+        self._context, self._connection, self._numbers = context, connection, numbers
+        self._watches: dict[int, Watch] = {}
+        self._asked: dict[str, int] = {}
+        self._position = Position(context.network)
 
     def run(self) -> None:
         while True:
@@ -96,86 +104,75 @@ class _Session:
             except TimeoutError:
                 pass
             else:
-                self._connection.send(json.dumps(self._answer(message)))
-            self._notify()
+                self._tell()  # what came before a new subscription is not for it
+                self._send(self._answers(message))
+            self._tell()
 
-    def _answer(self, message: str | bytes) -> dict[str, Any]:
+    def _send(self, value: object) -> None:
+        self._connection.send(json.dumps(value, separators=(",", ":")))
+
+    def _answers(self, message: str | bytes) -> object:
         try:
             request = json.loads(message)
         except (ValueError, RecursionError):
-            return _refusal(None, PARSE_ERROR, "Parse error")
+            return _answer(None, error={"code": PARSE_ERROR, "message": "Parse error"})
+        if isinstance(request, list) and 0 < len(request) <= MAX_BATCH:
+            return [self._one(one) for one in request]
+        return self._one(request)
+
+    def _one(self, request: object) -> dict[str, Any]:
         match request:
-            case {"jsonrpc": "2.0", "id": int() | str() as number, "method": str(method)}:
-                params = request.get("params")
+            case {"jsonrpc": "2.0", "id": int() | str() as number, "method": str(method), **rest}:
+                params = rest.get("params")
             case _:
-                return _refusal(None, INVALID_REQUEST, "Invalid request")
-        if method == "logsSubscribe":
-            return self._subscribe(number, params)
-        if method == "logsUnsubscribe":
-            match params:
-                case [int(subscription)] if subscription in self._wanted:
-                    del self._wanted[subscription]
-                    return _result(number, True)
-            return _refusal(number, INVALID_PARAMS, "Invalid subscription id.")
-        return _refusal(number, METHOD_NOT_FOUND, "Method not found")
+                return _answer(None, error={"code": INVALID_REQUEST, "message": "Invalid request"})
+        try:
+            if (kind := method.removesuffix("Unsubscribe")) != method and kind in KINDS:
+                return _answer(number, result=self._unsubscribe(Params([] if params is None else params)))
+            if (kind := method.removesuffix("Subscribe")) != method and kind in KINDS:
+                return _answer(number, result=self._subscribe(kind, params))
+            raise Refusal(METHOD_NOT_FOUND, "Method not found")
+        except Refusal as refusal:
+            return _answer(number, error=refusal.json())
 
-    def _subscribe(self, number: int | str, params: object) -> dict[str, Any]:
-        wanted: Pubkey | None = None
-        match params:
-            case ["all" | "allWithVotes", *_]:
-                pass
-            case [{"mentions": [str(address)]}, *_] if len(address) <= 44:
-                try:
-                    wanted = Pubkey.from_string(address)
-                except ValueError:
-                    return _refusal(number, INVALID_PARAMS, "Invalid param: Invalid")
-            case _:
-                return _refusal(number, INVALID_PARAMS, "Invalid params: all, or mentions of one address, was expected")
-        if len(self._wanted) >= MAX_SUBSCRIPTIONS:
-            return _refusal(number, INVALID_PARAMS, f"at most {MAX_SUBSCRIPTIONS} subscriptions")
-        if not self._wanted:
-            self._slot = self._network.clock().slot
-        subscription, self._next = self._next, self._next + 1
-        self._wanted[subscription] = wanted
-        return _result(number, subscription)
+    def _subscribe(self, kind: str, params: object) -> int:
+        asked = json.dumps([kind, params], sort_keys=True)
+        if asked in self._asked:
+            return self._asked[asked]
+        watch = KINDS[kind](self._context, Params([] if params is None else params))
+        if len(self._watches) >= MAX_SUBSCRIPTIONS:
+            raise Refusal(INVALID_PARAMS, f"at most {MAX_SUBSCRIPTIONS} subscriptions")
+        number = next(self._numbers)
+        self._watches[number], self._asked[asked] = watch, number
+        return number
 
-    def _notify(self) -> None:
-        if not self._wanted:
-            return
-        for record in self._network.records_after(self._slot):
-            self._slot = record.slot
-            keys = _keys(record)
-            for subscription, wanted in self._wanted.items():
-                if wanted is None or wanted in keys:
-                    self._connection.send(json.dumps(_notification(record, subscription)))
+    def _unsubscribe(self, params: Params) -> bool:
+        number = params.number(0)
+        if number not in self._watches:
+            raise Refusal(INVALID_PARAMS, "Invalid subscription id.")
+        self._forget(number)
+        return True
 
+    def _forget(self, number: int) -> None:
+        del self._watches[number]
+        self._asked = {asked: held for asked, held in self._asked.items() if held != number}
 
-def _keys(record: LandedTransaction) -> list[Pubkey]:
-    message = VersionedTransaction.from_bytes(record.wire).message
-    return message.account_keys if isinstance(message, Message | MessageV0) else []
+    def _tell(self) -> None:
+        moment = self._position.next() or Moment(range(0), [], {})
+        for number, watch in list(self._watches.items()):
+            for result in watch.news(moment):
+                params = {"result": result, "subscription": number}
+                self._send({"jsonrpc": "2.0", "method": f"{watch.kind}Notification", "params": params})
+            if watch.done:
+                self._forget(number)
 
 
-def _notification(record: LandedTransaction, subscription: int) -> dict[str, Any]:
-    value = {"signature": str(record.signature), "err": record.error, "logs": record.logs}
-    return {
-        "jsonrpc": "2.0",
-        "method": "logsNotification",
-        "params": {"result": {"context": {"slot": record.slot}, "value": value}, "subscription": subscription},
-    }
-
-
-def _result(number: int | str, result: object) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "result": result, "id": number}
-
-
-def _refusal(number: int | str | None, code: int, message: str) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "error": {"code": code, "message": message}, "id": number}
+def _answer(number: int | str | None, **said: object) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", **said, "id": number}
 
 
 def _welcome(connection: ServerConnection, request: Request) -> Response | None:
     """Refuse a host name that is not this machine's: a page that rebound its DNS."""
-    host = request.headers.get("Host") or ""
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    if name.lower() in LOOPBACK:
+    if is_loopback(request.headers.get("Host") or ""):
         return None
     return connection.respond(HTTPStatus.FORBIDDEN, "this node serves its own machine, under a loopback name\n")

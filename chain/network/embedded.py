@@ -5,7 +5,8 @@ Rules:
   account by account, whenever the ledger's revision is ahead. Whatever stops a write leaves both as they were.
 - Block height counts time only, hence a blockhash lives for 150 x 400 ms whatever the load.
 - Time is the wall clock plus the seconds ever warped; it never goes back.
-- Not here: address lookup tables, durable nonces, votes and stakes.
+- A nonce account's value follows from the newest block's hash, since the VM's own hashes repeat.
+- Not here: votes and stakes.
 - The OpenResearch program comes from the package at every start and is not stored.
 """
 
@@ -16,21 +17,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from solders import clock as solders_clock
 from solders.hash import Hash
 from solders.message import Message, MessageV0
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.system_program import TransferParams, transfer
 from solders.transaction import VersionedTransaction
-from solders.transaction_metadata import FailedTransactionMetadata
+from solders.transaction_metadata import SimulatedTransactionInfo
 
 from chain.errors import ChainError, TransactionFailed
 from chain.network.base import (
     BLOCKHASH_AGE,
-    CLOCK_SYSVAR,
     CONFIRM_SECONDS,
     LAMPORTS_PER_SOL,
     MAX_TRANSACTION,
@@ -42,27 +42,34 @@ from chain.network.base import (
     TransactionReceipt,
     TransactionRejected,
     account_of,
-    error_json,
     error_text,
     matches,
     program_error_of,
 )
+from chain.network.execution import (
+    UPGRADEABLE_LOADER,
+    cost_of,
+    keys_of,
+    loaded_size,
+    nonce_of,
+    settle,
+    token_balances,
+)
 from chain.network.ledger import SLOT_MS, LandedTransaction, Ledger, LedgerBlock, block_after, block_at, make_hash
 from chain.network.vm import (
+    MOVING_SYSVARS,
+    SLOT_HASHES_KEPT,
     SimulationOutcome,
     account_in,
-    inner_of,
     lamports_of,
-    returned_by,
+    outcome_of,
+    set_sysvars,
     virtual_machine,
     vm_account,
-    writable_keys,
 )
 from chain.program import PROGRAM_ID
 
-SLOTS_PER_EPOCH = 432_000
 MAX_AIRDROP = 1_000_000 * LAMPORTS_PER_SOL
-_UPGRADEABLE_LOADER = Pubkey.from_string("BPFLoaderUpgradeab1e11111111111111111111111")
 
 
 class EmbeddedNetwork:
@@ -98,37 +105,38 @@ class EmbeddedNetwork:
         self.genesis_hash = Hash.from_bytes(self._ledger.genesis.hash)
         self._tip, self._warped_ms, self._floor_ms = self._ledger.genesis, 0, 0
         self._svm = virtual_machine()
-        self._set_clock(LedgerBlock(1, b"", self._tip.ms))
+        self._set_sysvars(self._tip, LedgerBlock(1, b"", self._tip.ms))
         self._svm.add_program(program_id, image)
-        with self._reading():
+        with self.reading():
             pass  # loads every account
 
     # What the network protocol asks for.
 
     def account(self, key: Pubkey) -> Account | None:
         """The account, or None if there is none."""
-        with self._reading():
-            if key == CLOCK_SYSVAR:
-                self._set_clock(self._newest())
+        with self.reading():
+            if key in MOVING_SYSVARS:
+                newest = self._newest()
+                self._set_sysvars(newest, newest)
             return account_in(self._svm.get_account(key))
 
     def accounts(self, keys: Sequence[Pubkey]) -> list[Account | None]:
         """One entry per key, in order, of one moment."""
-        with self._reading():
+        with self.reading():
             return [self.account(key) for key in keys]
 
     def program_accounts(
         self, program: Pubkey, *, size: int | None = None, memcmp: Sequence[tuple[int, bytes]] = ()
     ) -> list[tuple[Pubkey, Account]]:
         """Accounts owned by `program` with exactly `size` data bytes that hold each (offset, bytes)."""
-        with self._reading():
+        with self.reading():
             found = self._svm.get_program_accounts(program)
         kept = [(key, account_of(state)) for key, state in found if matches(state.data, size, memcmp)]
         return sorted(kept, key=lambda pair: bytes(pair[0]))
 
     def balance(self, key: Pubkey) -> int:
         """Lamports; 0 where there is no account."""
-        with self._reading():
+        with self.reading():
             return self._svm.get_balance(key) or 0
 
     def rent(self, size: int) -> int:
@@ -138,13 +146,13 @@ class EmbeddedNetwork:
 
     def clock(self) -> Clock:
         """Slot of the newest block, and now."""
-        with self._reading():
+        with self.reading():
             now = self._now_ms()
             return Clock(block_at(self._tip, now).slot, now // 1000)
 
     def block_height(self) -> int:
         """Blocks of 400 ms since genesis."""
-        with self._reading():
+        with self.reading():
             return self._height(self._now_ms())
 
     def height_of(self, block: LedgerBlock) -> int:
@@ -153,12 +161,12 @@ class EmbeddedNetwork:
 
     def transaction_count(self) -> int:
         """Transactions that landed."""
-        with self._reading():
+        with self.reading():
             return self._ledger.transaction_count()
 
     def latest_blockhash(self) -> Blockhash:
         """The newest block's hash."""
-        with self._reading():
+        with self.reading():
             block = self._newest()
             return Blockhash(Hash.from_bytes(block.hash), self._height(block.ms) + BLOCKHASH_AGE)
 
@@ -169,7 +177,7 @@ class EmbeddedNetwork:
 
     def block(self, slot: int) -> LedgerBlock | None:
         """The block at `slot`, or None if it is still to come."""
-        with self._reading():
+        with self.reading():
             if not 0 <= slot <= self._newest().slot:
                 return None
             return block_after(self._ledger.block_under(slot), slot)
@@ -177,7 +185,7 @@ class EmbeddedNetwork:
     def blockhash_valid(self, blockhash: Hash) -> bool:
         """Whether a transaction that carries this hash could land now."""
         raw = bytes(blockhash)
-        with self._reading():
+        with self.reading():
             block = self.block(int.from_bytes(raw[24:], "big") & (1 << 63) - 1)
             age = self._height(self._now_ms()) - self._height(block.ms) if block else 0
             return block is not None and block.hash == raw and age <= BLOCKHASH_AGE
@@ -209,30 +217,41 @@ class EmbeddedNetwork:
         """Simulate; where asked, check its signatures, and that it is fresh: not landed yet, and with a
         valid blockhash.
         """
-        with self._reading():
+        message = _known(tx)
+        with self.reading():
+            try:
+                keys = keys_of(message, self._state)
+            except TransactionRejected as rejected:
+                return SimulationOutcome(rejected.error)
+            before = {key: self._state(key) for key in keys.all}
+            pre = lamports_of(before, keys.all)
+            never_ran = replace(SimulationOutcome(None, keys=keys), pre=pre, post=pre)
             if fresh and self._ledger.slot_of(tx.signatures[0]) is not None:
-                return SimulationOutcome("AlreadyProcessed")
-            if fresh and not self.blockhash_valid(tx.message.recent_blockhash):
-                return SimulationOutcome("BlockhashNotFound")
-            self._set_clock(self._next())
+                return replace(never_ran, error="AlreadyProcessed")
+            if fresh and not self._is_fresh(message):
+                return replace(never_ran, error="BlockhashNotFound")
+            self._set_sysvars(self._newest(), self._next())
             self._svm.with_sigverify(signatures)
             try:
                 result = self._svm.simulate_transaction(tx)
             finally:
                 self._svm.with_sigverify(True)
-            if isinstance(result, FailedTransactionMetadata):
-                meta = result.meta()
-                logs, units = tuple(meta.logs()), meta.compute_units_consumed()
-                return SimulationOutcome(error_json(result.err()), logs, units, meta.fee(), returned_by(meta))
-            meta = result.meta()
-            after = {key: account_in(state) for key, state in result.post_accounts()}
-            return SimulationOutcome(
-                error=None,
-                logs=tuple(meta.logs()),
-                units=meta.compute_units_consumed(),
-                fee=meta.fee(),
-                returned=returned_by(meta),
-                accounts={key: after[key] if key in after else self.account(key) for key in watch},
+            outcome = outcome_of(result)
+            if outcome.error == "SignatureFailure":
+                return SimulationOutcome(outcome.error)
+            after = dict(before)
+            if isinstance(result, SimulatedTransactionInfo):
+                after |= {key: account_in(state) for key, state in result.post_accounts()}
+            elif (payer := before[keys.all[0]]) is not None and outcome.fee:
+                after[keys.all[0]] = replace(payer, lamports=payer.lamports - outcome.fee)
+            return replace(
+                outcome,
+                accounts={} if outcome.error else {key: after.get(key) or self.account(key) for key in watch},
+                keys=keys,
+                pre=pre,
+                post=lamports_of(after, keys.all),
+                tokens=token_balances(keys, before, after, self._state),
+                loaded_size=loaded_size(keys, before, self._state),
             )
 
     def send(self, tx: VersionedTransaction) -> Signature:
@@ -273,13 +292,8 @@ class EmbeddedNetwork:
 
     def record(self, signature: Signature) -> LandedTransaction | None:
         """A landed transaction with all that is known of it, or None."""
-        with self._reading():
+        with self.reading():
             return self._ledger.record(signature)
-
-    def record_at(self, slot: int) -> LandedTransaction | None:
-        """The transaction in the block at `slot`, or None."""
-        with self._reading():
-            return self._ledger.record_at(slot)
 
     def signatures(self, address: Pubkey, *, limit: int = 1000, before: Signature | None = None) -> list[Signature]:
         """Transactions that name `address`, newest first, those below `before` where it is given."""
@@ -298,7 +312,7 @@ class EmbeddedNetwork:
 
     def records_after(self, slot: int, *, limit: int = 1000) -> list[LandedTransaction]:
         """Transactions that landed after `slot`, oldest first."""
-        with self._reading():
+        with self.reading():
             return self._ledger.records_after(slot, limit)
 
     def history(
@@ -313,7 +327,7 @@ class EmbeddedNetwork:
 
         None at all where `before` is unknown, as on a cluster.
         """
-        with self._reading():
+        with self.reading():
             return self._ledger.history(address, limit, before, until)
 
     def airdrop(self, key: Pubkey, lamports: int) -> Signature:
@@ -358,18 +372,24 @@ class EmbeddedNetwork:
         now = self._now_ms()
         return LedgerBlock(block_at(self._tip, now).slot + 1, b"", now)
 
-    def _set_clock(self, block: LedgerBlock) -> None:
-        epoch, into = divmod(block.slot, SLOTS_PER_EPOCH)
-        start = (block.ms - into * SLOT_MS) // 1000
-        self._svm.set_clock(solders_clock.Clock(block.slot, start, epoch, epoch + 1, block.ms // 1000))
+    def _set_sysvars(self, newest: LedgerBlock, block: LedgerBlock) -> None:
+        """What programs see in `block`, below which `newest` is the last one."""
+        set_sysvars(self._svm, block, self._ledger.newest_blocks(newest, SLOT_HASHES_KEPT))
+
+    def _state(self, key: Pubkey) -> Account | None:
+        return account_in(self._svm.get_account(key))
+
+    def _is_fresh(self, message: Message | MessageV0) -> bool:
+        return self.blockhash_valid(message.recent_blockhash) or nonce_of(message, self._state) is not None
 
     # The ledger, and the VM as its copy.
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def reading(self) -> Iterator[Ledger]:
+        """A block of reads of the ledger, which no other thread of this process interrupts."""
         with self._guard, self._ledger.reading():
             self._refresh()
-            yield
+            yield self._ledger
 
     @contextmanager
     def _writing(self) -> Iterator[dict[Pubkey, Account | None]]:
@@ -405,7 +425,7 @@ class EmbeddedNetwork:
         programs = False
         for key, account in self._ledger.accounts_after(self._revision, executable=False):
             self._svm.set_account(key, vm_account(account))
-            programs |= account.owner == _UPGRADEABLE_LOADER
+            programs |= account.owner == UPGRADEABLE_LOADER
         changed = -1 if programs else self._revision  # an upgrade changes the data alone: load all anew
         for key, account in self._ledger.accounts_after(changed, executable=True):
             self._svm.set_account(key, vm_account(account))
@@ -413,48 +433,63 @@ class EmbeddedNetwork:
     # Executing.
 
     def _execute(self, tx: VersionedTransaction, journal: dict[Pubkey, Account | None], preflight: bool) -> Signature:
-        wire, message = bytes(tx), tx.message
+        wire, message = bytes(tx), _known(tx)
         if len(wire) > MAX_TRANSACTION:
             raise TransactionFailed(
                 f"The transaction has {len(wire)} bytes; the limit is {MAX_TRANSACTION}.",
                 "Split it into several.",
             )
-        if not isinstance(message, Message | MessageV0) or not tx.signatures:
-            raise TransactionRejected("UnsupportedVersion" if tx.signatures else "SignatureFailure")
         signature = tx.signatures[0]
         if self._ledger.slot_of(signature) is not None:
             raise TransactionRejected("AlreadyProcessed")
+        nonce = None
         if not self.blockhash_valid(message.recent_blockhash):
-            raise TransactionRejected("BlockhashNotFound")
-        if isinstance(message, MessageV0) and message.address_table_lookups:
-            raise TransactionRejected("AddressLookupTableNotFound")
-        keys, writable = message.account_keys, writable_keys(message)
-        before = {key: account_in(self._svm.get_account(key)) for key in keys}
-        journal.update({key: before[key] for key in writable})
-        block = self._next()
-        self._set_clock(block)
-        result = self._svm.send_transaction(tx)
-        error = error_json(result.err()) if isinstance(result, FailedTransactionMetadata) else None
-        meta = result.meta() if isinstance(result, FailedTransactionMetadata) else result
-        after = before | {key: account_in(self._svm.get_account(key)) for key in writable}
-        changed = [key for key in writable if after[key] != before[key]]
+            nonce = nonce_of(message, self._state)
+            if nonce is None:
+                raise TransactionRejected("BlockhashNotFound")
+        keys = keys_of(message, self._state)
+        before = {key: self._state(key) for key in keys.all}
+        journal.update({key: before[key] for key in keys.writable})
+        newest, block = self._newest(), self._next()
+        self._set_sysvars(newest, block)
+        outcome = outcome_of(self._svm.send_transaction(tx))
+        after = before | {key: self._state(key) for key in keys.writable}
         # A transaction that could not even pay is on no chain, preflight or not.
-        if error is not None and (preflight or not changed):
-            raise TransactionRejected(error, tuple(meta.logs()), meta.compute_units_consumed())
-        blockhash = make_hash(block.slot, self._tip.hash, bytes(signature), os.urandom(32))
+        if outcome.error is not None and (preflight or after == before):
+            raise TransactionRejected(outcome.error, outcome.logs, outcome.units)
+        for key in keys.writable:
+            settled = settle(before[key], after[key], newest.hash, advance=key == nonce)
+            if settled is not None and settled != after[key]:
+                after[key] = settled
+                self._svm.set_account(key, vm_account(settled))
+        loaded = loaded_size(keys, before, self._state)
         landed = LandedTransaction(
             slot=block.slot,
             block_time=block.ms // 1000,
             signature=signature,
             wire=wire,
-            fee=meta.fee(),
-            error=error,
-            logs=tuple(meta.logs()),
-            units=meta.compute_units_consumed(),
-            pre=lamports_of(before, keys),
-            post=lamports_of(after, keys),
-            returned=returned_by(meta),
-            inner=inner_of(meta),
+            fee=outcome.fee or 0,
+            error=outcome.error,
+            logs=outcome.logs,
+            units=outcome.units,
+            pre=lamports_of(before, keys.all),
+            post=lamports_of(after, keys.all),
+            returned=outcome.returned,
+            inner=outcome.inner,
+            loaded=(keys.loaded_writable, keys.loaded_readonly),
+            tokens=token_balances(keys, before, after, self._state),
+            cost=cost_of(message, keys, outcome.units, loaded),
         )
-        self._ledger.append(block._replace(hash=blockhash), landed, keys, [(key, after[key]) for key in changed])
+        blockhash = make_hash(block.slot, self._tip.hash, bytes(signature), os.urandom(32))
+        changed = [(key, after[key]) for key in keys.writable if after[key] != before[key]]
+        self._ledger.append(block._replace(hash=blockhash), landed, keys.all, changed)
         return signature
+
+
+def _known(tx: VersionedTransaction) -> Message | MessageV0:
+    """The message of a signed transaction of a version that the VM runs; TransactionRejected if it is none."""
+    if not tx.signatures:
+        raise TransactionRejected("SignatureFailure")
+    if not isinstance(tx.message, Message | MessageV0):
+        raise TransactionRejected("UnsupportedVersion")
+    return tx.message

@@ -27,6 +27,7 @@ from solders.system_program import ID as SYSTEM_PROGRAM
 
 from chain.errors import ChainError, InvalidData
 from chain.network.base import LAMPORTS_PER_SOL, Account, TransactionReceipt, error_text, program_error_of
+from chain.network.execution import TokenBalance
 from common.files import lock, unlock
 
 SLOT_MS = 400
@@ -78,8 +79,8 @@ def block_at(tip: LedgerBlock, now_ms: int) -> LedgerBlock:
 @dataclass(frozen=True, slots=True)
 class LandedTransaction:
     """A transaction that landed, as kept. `error` is an RPC node's JSON or None; `pre` and `post` are the
-    lamports of its message's accounts; `inner` holds (program index, account indexes, data, stack height)
-    per outer instruction.
+    lamports of its accounts; `inner` holds (program index, account indexes, data, stack height) per outer
+    instruction; `loaded` the accounts that lookup tables added, writable and not; `cost` is in cost units.
     """
 
     slot: int
@@ -94,6 +95,9 @@ class LandedTransaction:
     post: tuple[int, ...]
     returned: tuple[str, bytes] | None
     inner: tuple[tuple[tuple[int, bytes, bytes, int | None], ...], ...]
+    loaded: tuple[tuple[Pubkey, ...], tuple[Pubkey, ...]]
+    tokens: tuple[TokenBalance, ...]
+    cost: int
 
     def receipt(self) -> TransactionReceipt:
         """The same in the words of `chain.network.base`."""
@@ -206,10 +210,43 @@ class Ledger:
         ).fetchone()
         return LedgerBlock(*row) if row else self.genesis
 
+    def newest_blocks(self, newest: LedgerBlock, count: int) -> list[LedgerBlock]:
+        """The `count` blocks up to `newest`, the newest first; fewer since genesis."""
+        first = max(0, newest.slot - count + 1)
+        below = self.block_under(first)
+        rows = self._db.execute("SELECT slot, hash, ms FROM transactions WHERE slot > ? ORDER BY slot", (below.slot,))
+        stored = [*(LedgerBlock(*row) for row in rows), None]
+        blocks = []
+        for slot in range(first, newest.slot + 1):
+            if (above := stored[0]) is not None and above.slot == slot:
+                below = above
+                stored.pop(0)
+            blocks.append(block_after(below, slot))
+        return blocks[::-1]
+
     def transaction_count(self) -> int:
         """Transactions that landed."""
         (count,) = self._db.execute("SELECT count(*) FROM transactions").fetchone()
         return int(count)
+
+    def transactions_between(self, first: int, last: int) -> int:
+        """Transactions that landed in the slots from `first` to `last`."""
+        (count,) = self._db.execute(
+            "SELECT count(*) FROM transactions WHERE slot BETWEEN ? AND ?", (first, last)
+        ).fetchone()
+        return int(count)
+
+    def supply(self) -> int:
+        """Lamports of all accounts."""
+        (total,) = self._db.execute("SELECT sum(lamports) FROM accounts").fetchone()
+        return int(total)
+
+    def richest(self, count: int) -> list[tuple[Pubkey, int]]:
+        """The accounts with most lamports, and these."""
+        rows = self._db.execute(
+            "SELECT address, lamports FROM accounts WHERE lamports > 0 ORDER BY lamports DESC LIMIT ?", (count,)
+        )
+        return [(Pubkey.from_bytes(address), lamports) for address, lamports in rows]
 
     def slot_of(self, signature: Signature) -> int | None:
         """Where a transaction landed, or None."""
@@ -363,6 +400,9 @@ def _meta_json(record: LandedTransaction) -> str:
                 [[program, accounts.hex(), data.hex(), height] for program, accounts, data, height in steps]
                 for steps in record.inner
             ],
+            "loaded": [[str(key) for key in keys] for keys in record.loaded],
+            "tokens": record.tokens,
+            "cost": record.cost,
         },
         separators=(",", ":"),
     )
@@ -389,4 +429,12 @@ def _from_meta(slot: int, ms: int, signature: bytes, wire: bytes, meta: str) -> 
             )
             for steps in kept["inner"]
         ),
+        # Ledgers of earlier versions do not say these.
+        loaded=(_keys(kept.get("loaded", ((), ()))[0]), _keys(kept.get("loaded", ((), ()))[1])),
+        tokens=tuple(TokenBalance(*balance) for balance in kept.get("tokens", ())),
+        cost=kept.get("cost", 0),
     )
+
+
+def _keys(texts: Sequence[str]) -> tuple[Pubkey, ...]:
+    return tuple(Pubkey.from_string(text) for text in texts)

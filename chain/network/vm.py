@@ -6,40 +6,66 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from solders import account as solders_account
+from solders import clock
+from solders.epoch_schedule import EpochSchedule
+from solders.hash import Hash
 from solders.litesvm import LiteSVM
-from solders.message import Message, MessageV0
 from solders.pubkey import Pubkey
 from solders.system_program import ID as SYSTEM_PROGRAM
-from solders.transaction_metadata import TransactionMetadata
+from solders.token.state import Mint
+from solders.transaction_metadata import FailedTransactionMetadata, SimulatedTransactionInfo, TransactionMetadata
 
-from chain.network.base import Account, account_of
+from chain.network.base import (
+    BLOCKHASH_AGE,
+    CLOCK_SYSVAR,
+    FEE_PER_SIGNATURE,
+    LAMPORTS_PER_SOL,
+    Account,
+    account_of,
+    error_json,
+)
+from chain.network.execution import TOKEN_PROGRAM, Keys, TokenBalance
+from chain.network.ledger import SLOT_MS, LedgerBlock
+
+SLOTS_PER_EPOCH = 432_000
+SLOT_HASHES_KEPT = 512  # entries of that sysvar
+NATIVE_MINT = Pubkey.from_string("So11111111111111111111111111111111111111112")
+_RECENT_BLOCKHASHES_SIZE = 6_008  # bytes
+_RECENT_BLOCKHASHES = Pubkey.from_string("SysvarRecentB1ockHashes11111111111111111111")
+MOVING_SYSVARS = (
+    CLOCK_SYSVAR,
+    Pubkey.from_string("SysvarS1otHashes111111111111111111111111111"),
+    _RECENT_BLOCKHASHES,
+)
+_Result = TransactionMetadata | FailedTransactionMetadata | SimulatedTransactionInfo
+Inner = tuple[tuple[tuple[int, bytes, bytes, int | None], ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationOutcome:
-    """What a simulated transaction came to; `error` is an RPC node's JSON or None."""
+    """What a simulated transaction came to; `error` is an RPC node's JSON or None. `fee` is None, and the rest empty,
+    where it never ran; `pre`, `post` and `tokens` are as of `chain.network.ledger.LandedTransaction`.
+    """
 
     error: object
     logs: tuple[str, ...] = ()
     units: int = 0
-    fee: int = 0
+    fee: int | None = None
     returned: tuple[str, bytes] | None = None
     accounts: dict[Pubkey, Account | None] = field(default_factory=dict)
-
-
-def writable_keys(message: Message | MessageV0) -> list[Pubkey]:
-    """The accounts among a message's own that it may write; the first pays the fee."""
-    keys, header = message.account_keys, message.header
-    signers = header.num_required_signatures
-    return [
-        *keys[: signers - header.num_readonly_signed_accounts],
-        *keys[signers : len(keys) - header.num_readonly_unsigned_accounts],
-    ]
+    keys: Keys | None = None
+    pre: tuple[int, ...] = ()
+    post: tuple[int, ...] = ()
+    tokens: tuple[TokenBalance, ...] = ()
+    inner: Inner = ()
+    loaded_size: int = 0
 
 
 def virtual_machine() -> LiteSVM:
-    """LiteSVM as on mainnet; whoever runs it judges blockhashes and duplicates."""
-    return (
+    """LiteSVM as on mainnet, without the short epochs of its beginning; whoever runs it judges blockhashes and
+    duplicates.
+    """
+    vm = (
         LiteSVM.default()
         .with_mainnet_features()
         .with_builtins()
@@ -51,6 +77,22 @@ def virtual_machine() -> LiteSVM:
         .with_blockhash_check(False)
         .with_transaction_history(0)
     )
+    vm.set_account(NATIVE_MINT, solders_account.Account(LAMPORTS_PER_SOL, _native_mint(), TOKEN_PROGRAM, False, 1))
+    vm.set_epoch_schedule(EpochSchedule.without_warmup())
+    return vm
+
+
+def set_sysvars(vm: LiteSVM, block: LedgerBlock, below: Sequence[LedgerBlock]) -> None:
+    """What programs see in `block`: its time, and the hashes of the blocks `below` it, the newest first."""
+    epoch, into = divmod(block.slot, SLOTS_PER_EPOCH)
+    start = (block.ms - into * SLOT_MS) // 1000
+    vm.set_clock(clock.Clock(block.slot, start, epoch, epoch + 1, block.ms // 1000))
+    vm.set_slot_hashes([(old.slot, Hash.from_bytes(old.hash)) for old in below])
+    hashes = [old.hash + FEE_PER_SIGNATURE.to_bytes(8, "little") for old in below[:BLOCKHASH_AGE]]
+    held = vm.get_account(_RECENT_BLOCKHASHES)
+    if held is not None:
+        data = (len(hashes).to_bytes(8, "little") + b"".join(hashes)).ljust(_RECENT_BLOCKHASHES_SIZE, b"\0")
+        vm.set_account(_RECENT_BLOCKHASHES, solders_account.Account(held.lamports, data, held.owner))
 
 
 def account_in(state: solders_account.Account | None) -> Account | None:
@@ -67,6 +109,24 @@ def vm_account(account: Account | None) -> solders_account.Account:
     )
 
 
+def _native_mint() -> bytes:
+    """The mint of wrapped SOL, as it is at every cluster's genesis."""
+    return bytes(Mint(None, 0, 9, True, None))
+
+
+def outcome_of(result: _Result) -> SimulationOutcome:
+    """What the VM says of a transaction that it ran."""
+    meta = result if isinstance(result, TransactionMetadata) else result.meta()
+    return SimulationOutcome(
+        error=error_json(result.err()) if isinstance(result, FailedTransactionMetadata) else None,
+        logs=tuple(meta.logs()),
+        units=meta.compute_units_consumed(),
+        fee=meta.fee(),
+        returned=returned_by(meta),
+        inner=inner_of(meta),
+    )
+
+
 def returned_by(meta: TransactionMetadata) -> tuple[str, bytes] | None:
     """The program that returned data last, and the data."""
     returned = meta.return_data()
@@ -79,7 +139,7 @@ def lamports_of(states: dict[Pubkey, Account | None], keys: Sequence[Pubkey]) ->
     return tuple(account.lamports if account else 0 for account in accounts)
 
 
-def inner_of(meta: TransactionMetadata) -> tuple[tuple[tuple[int, bytes, bytes, int | None], ...], ...]:
+def inner_of(meta: TransactionMetadata) -> Inner:
     """The calls that each outer instruction made: program index, account indexes, data, stack height."""
     return tuple(
         tuple(

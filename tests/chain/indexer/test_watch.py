@@ -120,7 +120,7 @@ def test_the_node_tells_what_another_process_writes(connection: Connection, node
         ("[]", -32600),
         ("{}", -32600),
         ('{"jsonrpc": "2.0", "method": "logsSubscribe"}', -32600),
-        ('{"jsonrpc": "2.0", "id": 1, "method": "slotSubscribe"}', -32601),
+        ('{"jsonrpc": "2.0", "id": 1, "method": "voteSubscribe"}', -32601),
         ('{"jsonrpc": "2.0", "id": 1, "method": "logsSubscribe"}', -32602),
         ('{"jsonrpc": "2.0", "id": 1, "method": "logsSubscribe", "params": [{"mentions": ["x"]}]}', -32602),
         ('{"jsonrpc": "2.0", "id": 1, "method": "logsSubscribe", "params": [{"mentions": []}]}', -32602),
@@ -138,8 +138,10 @@ def test_what_is_bounded_and_who_is_served(shared_node: Server) -> None:
     url = websocket_url(shared_node.url)
     with connect(url, proxy=None) as client:
         for _ in range(MAX_SUBSCRIPTIONS):
-            assert "result" in say(client, "logsSubscribe", "all")
-        assert "at most" in say(client, "logsSubscribe", "all")["error"]["message"]
+            last = Pubkey.new_unique()
+            assert "result" in say(client, "accountSubscribe", str(last))
+        assert "result" in say(client, "accountSubscribe", str(last))  # the same once more is no more
+        assert "at most" in say(client, "accountSubscribe", str(Pubkey.new_unique()))["error"]["message"]
         client.send("x" * 100_000)
         with pytest.raises(ConnectionClosed):
             client.recv(timeout=SECONDS)

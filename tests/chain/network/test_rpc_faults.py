@@ -25,7 +25,7 @@ from chain.network.rpc import RpcNetwork
 from chain.network.transport import RpcError
 from tests.chain.networks import SOL, memo_image, pay
 
-KEY = Pubkey.from_string("So11111111111111111111111111111111111111112")
+KEY = Pubkey.from_bytes(bytes(range(32)))
 Reply = tuple[int, dict[str, str], bytes] | None  # None: hang up without an answer
 
 

@@ -1,0 +1,255 @@
+"""What a subscription of the local node's websocket is told, as a real node (Agave) words it.
+
+A watch is told of moments, each of which is what came since the last one; the ledger keeps all of it, so nothing
+queues up for a client that reads slowly. Every transaction is final at once, so every commitment gives the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from solders.message import Message, MessageV0
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.transaction import VersionedTransaction
+
+from chain.localnet.accounts import filters_of
+from chain.localnet.context import Context
+from chain.localnet.parameters import INVALID_PARAMS, Params, Refusal, choice, flag, key_of, signature_of
+from chain.localnet.shapes import ENCODINGS
+from chain.network.base import Account, matches
+from chain.network.embedded import EmbeddedNetwork
+from chain.network.ledger import LandedTransaction
+from chain.network.vm import MOVING_SYSVARS
+
+MAX_RECORDS: Final = 1000  # transactions of one moment
+MAX_SLOTS: Final = 64  # slots of one moment that are told of, the newest
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What came since the last moment: slots, transactions oldest first, and accounts as they are now."""
+
+    slots: range
+    records: list[LandedTransaction]
+    changes: dict[Pubkey, Account]
+
+    @property
+    def slot(self) -> int:
+        """The newest slot."""
+        return self.slots.stop - 1
+
+
+class Position:
+    """How far a session has been told."""
+
+    def __init__(self, network: EmbeddedNetwork) -> None:
+        self._network = network
+        self._slot, self._revision = -1, 0
+        self.next()
+
+    def next(self) -> Moment | None:
+        """What came since; None where nothing did."""
+        with self._network.reading() as ledger:
+            revision, slot = ledger.state().revision, self._network.clock().slot
+            if (revision, slot) == (self._revision, self._slot):
+                return None
+            first, since = self._slot, self._revision
+            if first < 0:  # the beginning: nothing before it is told
+                self._slot, self._revision = slot, revision
+                return None
+            records = ledger.records_after(first, MAX_RECORDS)
+            if len(records) == MAX_RECORDS:
+                slot = records[-1].slot
+            changes = {
+                key: account
+                for executable in (False, True)
+                for key, account in ledger.accounts_after(since, executable=executable)
+            }
+        self._slot, self._revision = slot, revision
+        return Moment(range(first + 1, slot + 1), records, changes)
+
+
+class Watch(Protocol):
+    """One subscription."""
+
+    kind: str
+    done: bool
+
+    def news(self, moment: Moment) -> list[object]:
+        """The results to notify of, oldest first."""
+
+
+class Slots:
+    """Every slot."""
+
+    kind, done = "slot", False
+
+    def news(self, moment: Moment) -> list[object]:
+        return [{"slot": slot, "parent": slot - 1, "root": slot} for slot in moment.slots[-MAX_SLOTS:]]
+
+
+class Roots:
+    """Every slot that is final, which all are."""
+
+    kind, done = "root", False
+
+    def news(self, moment: Moment) -> list[object]:
+        return list(moment.slots[-MAX_SLOTS:])
+
+
+class SignatureWatch:
+    """The fate of one transaction, told once."""
+
+    kind = "signature"
+
+    def __init__(self, context: Context, signature: Signature, received: bool) -> None:
+        self.done = False
+        self._context, self._signature, self._received = context, signature, received
+        self._record = context.network.record(signature)  # landed before anybody asked
+
+    def news(self, moment: Moment) -> list[object]:
+        record = self._record or next((one for one in moment.records if one.signature == self._signature), None)
+        if record is None:
+            return []
+        self.done = True
+        told: list[object] = ["receivedSignature"] if self._received else []
+        return [self._context.noticed(record.slot, value) for value in (*told, {"err": record.error})]
+
+
+class Logs:
+    """The logs of every transaction, or of those that name one address."""
+
+    kind, done = "logs", False
+
+    def __init__(self, context: Context, mentioned: Pubkey | None) -> None:
+        self._context, self._mentioned = context, mentioned
+
+    def news(self, moment: Moment) -> list[object]:
+        return [
+            self._context.noticed(
+                record.slot,
+                {"signature": str(record.signature), "err": record.error, "logs": record.logs},
+            )
+            for record in moment.records
+            if self._mentioned is None or self._mentioned in _named(record)
+        ]
+
+
+class AccountWatch:
+    """One account, whenever it was written."""
+
+    kind, done = "account", False
+
+    def __init__(self, context: Context, key: Pubkey, config: Mapping[str, object]) -> None:
+        self._context, self._key, self._config = context, key, config
+
+    def news(self, moment: Moment) -> list[object]:
+        account = moment.changes.get(self._key)
+        if self._key in MOVING_SYSVARS and moment.slots:
+            account = self._context.network.account(self._key)
+        if account is None:
+            return []
+        return [self._context.noticed(moment.slot, _shown(self._context, self._key, account, self._config))]
+
+
+class ProgramWatch:
+    """The accounts of one program that meet the filters, whenever one was written."""
+
+    kind, done = "program", False
+
+    def __init__(self, context: Context, program: Pubkey, config: Mapping[str, object]) -> None:
+        self._context, self._program, self._config = context, program, config
+        self._size, self._memcmp = filters_of(config)
+
+    def news(self, moment: Moment) -> list[object]:
+        return [
+            self._context.noticed(
+                moment.slot,
+                {"pubkey": str(key), "account": _shown(self._context, key, account, self._config)},
+            )
+            for key, account in moment.changes.items()
+            if account.owner == self._program and account.lamports and matches(account.data, self._size, self._memcmp)
+        ]
+
+
+def _named(record: LandedTransaction) -> list[Pubkey]:
+    message = VersionedTransaction.from_bytes(record.wire).message
+    own = message.account_keys if isinstance(message, Message | MessageV0) else []
+    return [*own, *record.loaded[0], *record.loaded[1]]
+
+
+def _shown(context: Context, key: Pubkey, account: Account, config: Mapping[str, object]) -> object:
+    try:
+        return context.account(account, config, key)
+    except Refusal:  # too large for base 58
+        shown: Any = context.account(account, {**config, "encoding": "base64"}, key)
+        return shown | {"data": "error: data too large for bs58 encoding"}
+
+
+def _subscribed_key(value: object, what: str) -> Pubkey:
+    try:
+        return key_of(value)
+    except Refusal:
+        raise Refusal(INVALID_PARAMS, f"Invalid Request: Invalid {what} provided") from None
+
+
+def _nothing(params: Params) -> None:
+    if params.get(0) is not None:
+        raise Refusal(INVALID_PARAMS, "Invalid parameters: No parameters were expected")
+
+
+def _slots(context: Context, params: Params) -> Watch:
+    _nothing(params)
+    return Slots()
+
+
+def _roots(context: Context, params: Params) -> Watch:
+    _nothing(params)
+    return Roots()
+
+
+def _signature(context: Context, params: Params) -> Watch:
+    config = params.config(1)
+    try:
+        signature = signature_of(params.get(0))
+    except Refusal:
+        raise Refusal(INVALID_PARAMS, "Invalid Request: Invalid signature provided") from None
+    return SignatureWatch(context, signature, flag(config, "enableReceivedNotification"))
+
+
+def _logs(context: Context, params: Params) -> Watch:
+    params.config(1)
+    match params.get(0):
+        case "all" | "allWithVotes":
+            return Logs(context, None)
+        case {"mentions": [one]}:
+            return Logs(context, _subscribed_key(one, "mentions"))
+        case {"mentions": list()}:
+            raise Refusal(INVALID_PARAMS, "Invalid Request: Only 1 address supported")
+    raise Refusal(INVALID_PARAMS, "Invalid params: all, or mentions of one address, was expected")
+
+
+def _account(context: Context, params: Params) -> Watch:
+    config = params.config(1)
+    choice(config, "encoding", "binary", ENCODINGS)
+    return AccountWatch(context, _subscribed_key(params.get(0), "pubkey"), config)
+
+
+def _program(context: Context, params: Params) -> Watch:
+    config = params.config(1)
+    choice(config, "encoding", "binary", ENCODINGS)
+    return ProgramWatch(context, _subscribed_key(params.get(0), "pubkey"), config)
+
+
+KINDS: Final[Mapping[str, Callable[[Context, Params], Watch]]] = {
+    "signature": _signature,
+    "slot": _slots,
+    "root": _roots,
+    "account": _account,
+    "program": _program,
+    "logs": _logs,
+}
+"""How each kind of subscription begins: `<kind>Subscribe`, `<kind>Unsubscribe` and `<kind>Notification`."""
