@@ -38,6 +38,19 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
         os.replace(part, path)
 
 
+def append(file: IO[bytes], data: bytes) -> None:
+    """Add to an open, unbuffered file, on disk when this returns; where that fails the file is as it was."""
+    before = os.fstat(file.fileno()).st_size
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(file.fileno(), left) :]
+        os.fsync(file.fileno())
+    except BaseException:
+        file.truncate(before)
+        raise
+
+
 def write_beside(path: Path, data: bytes, mode: int = 0o644) -> Path:
     """A complete new file in the folder of `path`, on disk, for the caller to give that name or remove.
 

@@ -7,12 +7,12 @@ dropped. Anything else that does not parse is refused, never skipped.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from common.errors import Refused
+from common.files import append
 
 
 def entries(content: bytes, path: Path, damaged: type[Refused], cure: str) -> Iterator[tuple[dict[str, Any], int]]:
@@ -51,16 +51,7 @@ class Jsonl:
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """On disk before this returns; where that fails (OSError) the file is as it was."""
-        line = json.dumps(entry, sort_keys=True).encode() + b"\n"
-        before = os.fstat(self.file.fileno()).st_size
-        try:
-            left = memoryview(line)
-            while left:
-                left = left[os.write(self.file.fileno(), left) :]
-            os.fsync(self.file.fileno())
-        except BaseException:
-            self.file.truncate(before)
-            raise
+        append(self.file, json.dumps(entry, sort_keys=True).encode() + b"\n")
 
     def close(self) -> None:
         """Close the file; every entry is on disk already."""

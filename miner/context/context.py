@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -18,6 +17,7 @@ from chain.program.accounts import Project
 from miner.context import foreign
 from miner.context.goals import Goals
 from miner.journal.journal import Journal, Session
+from miner.journal.records import Records
 from miner.journal.worktree import Workspace
 from miner.proposers.base import SCRIPT
 from miner.report.dashboard import Dashboard
@@ -62,6 +62,7 @@ class SessionContext:
     unconfined: bool = False
     prune: bool = True
     rejections: int = 0
+    _records: Records | None = field(default=None, repr=False)
     _workspace: Workspace | None = field(default=None, repr=False)
 
     @property
@@ -75,6 +76,12 @@ class SessionContext:
         if self._workspace is None:
             self._workspace = Workspace.open(self.folder / "tree", self.session.tag, self.task.incumbent)
         return self._workspace
+
+    def write_records(self) -> None:
+        """Bring the files that other clients read up to date."""
+        if self._records is None:
+            self._records = Records(self.folder, self.bench.protocol)
+        self._records.update(self.session.sums.decided)
 
     @property
     def budget_seconds(self) -> float:
@@ -106,5 +113,5 @@ class SessionContext:
 
     def usual_seconds(self) -> float:
         """What a run takes here: the median of this session's, else what the bench expects."""
-        seconds = [run.seconds for trial in self.session.trials for run in trial.runs if not run.failure]
-        return statistics.median(seconds) if seconds else self.bench.usual_seconds
+        usual = self.session.sums.usual
+        return usual[len(usual) // 2] if usual else self.bench.usual_seconds

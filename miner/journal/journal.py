@@ -8,7 +8,7 @@ one and is dropped; anything else that does not parse is refused.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 from common.files import lock
 from common.jsonl import Jsonl, entries
 from miner.journal.run import ConfirmingRun, RunRecord
+from miner.journal.sums import Sums
 from miner.proposers.base import Tried, decision
 from trainer.errors import TrainerError
 from trainer.project import hyperparameters
@@ -133,7 +134,7 @@ class Confirmation:
 
     `seed` draws the order, `holdout_seed` (hex) the holdout text; `noise` is the machine's record when it began.
     `passed` is None while it is open; then `reason` says what decided, and the numbers are those of the comparison's
-    last look in bpb.
+    last look in bpb. `confirmed` stays true where what passed is not staked on for another reason.
     """
 
     trial: int
@@ -145,6 +146,7 @@ class Confirmation:
     at: str
     runs: list[ConfirmingRun] = field(default_factory=list)
     passed: bool | None = None
+    confirmed: bool | None = None
     reason: str = ""
     delta: float | None = None
     low: float | None = None
@@ -163,7 +165,7 @@ class Segment:
     """One life of the miner's process, from `begin` to `end` ("" where it was killed); `seconds` it ran.
 
     `measured` says on what class of machine and how; "" in an older journal. `last` is the time of its last event
-    before the end, `within` whether a trial or a confirming test was open at the end.
+    before the end, `within` whether a trial or a confirming test was open at the end, `busy` the seconds of its runs.
     """
 
     begin: str
@@ -173,13 +175,14 @@ class Segment:
     seconds: float = 0.0
     last: str = ""
     within: bool = False
+    busy: float = 0.0
 
 
 @dataclass(slots=True)
 class Session:
     """What a journal adds up to. `head` is the commit of the incumbent; `spent` is in lamports, `staked` in tokens,
     both only of what landed on chain. `purchase` is the signature and last block height of a purchase of tokens
-    whose outcome is unknown.
+    whose outcome is unknown. `sums` is what the events add up to, kept with each of them.
     """
 
     seed: int = 0
@@ -194,6 +197,8 @@ class Session:
     spent: int = 0
     staked: int = 0
     purchase: tuple[str, int] | None = None
+    sums: Sums = field(default_factory=Sums)
+    _tried: list[Tried] = field(default_factory=list, repr=False)
 
     def apply(self, event: Event) -> None:
         """Fold one event in; an unknown kind or a missing field raises JournalDamaged."""
@@ -213,14 +218,21 @@ class Session:
                             at=event["at"],
                         )
                     )
+                    self.sums.began(self.trials[-1])
                     self.head = self.head or event["commit"]
                 case "run":
-                    self._trial(event["number"]).runs.append(RunRecord.decode(event))
+                    trial, run = self._trial(event["number"]), RunRecord.decode(event)
+                    trial.runs.append(run)
+                    self.sums.ran(trial, run)
+                    if self.segments:
+                        self.segments[-1].busy += run.seconds
                 case "decision":
                     trial = self._trial(event["number"])
+                    before = trial.decision
                     trial.decision, trial.delta, trial.decided = event["decision"], event["delta"], event["at"]
                     trial.low, trial.high, trial.p = event.get("low"), event.get("high"), event.get("p")
                     trial.reason, trial.carry = event.get("reason", ""), event.get("carry", False)
+                    self.sums.concluded(trial, before)
                     if trial.kept:
                         self.head = trial.commit
                 case "dispatched":
@@ -237,12 +249,18 @@ class Session:
                     about = ("trial", "commit", "against", "seed", "holdout_seed", "noise", "at")
                     self.confirmations.append(Confirmation(**{name: event[name] for name in about}))
                 case "confirming_run":
-                    self.confirmations[-1].runs.append(ConfirmingRun.decode(event))
+                    test = ConfirmingRun.decode(event)
+                    self.confirmations[-1].runs.append(test)
+                    self.sums.confirming += test.run.seconds
+                    if self.segments:
+                        self.segments[-1].busy += test.run.seconds
                 case "confirmed":
                     last = self.confirmations[-1]
                     last.passed, last.reason = event["passed"], event["reason"]
                     last.delta, last.low, last.high = event["delta"], event["low"], event["high"]
                     last.p, last.holdout_delta = event["p"], event["holdout_delta"]
+                    last.confirmed = last.passed
+                    self.sums.confirmed(last)
                     if last.disproved and self.head == last.commit:
                         self.head = last.against
                 case "held":
@@ -273,6 +291,7 @@ class Session:
                     names = ("at", "trial", "commit", "code_hash", "metric", "miner", "own")
                     found = {name: event[name] for name in names}
                     self.frontiers.append(Frontier(**found, carry=event.get("carry", "")))
+                    self.sums.looked(self.frontiers[-1])
                     if event.get("adopted"):
                         self.head = event["commit"]
                 case "spent":
@@ -296,15 +315,12 @@ class Session:
             self.segments[-1].last = event.get("at", "")
 
     def _trial(self, number: int) -> TrialRecord:
-        trial = next((trial for trial in reversed(self.trials) if trial.number == number), None)
-        if trial is None:
-            raise KeyError(f"trial {number}")
-        return trial
+        return self.sums.by_number[number]
 
     @property
     def unfinished(self) -> list[TrialRecord]:
         """The trials that are being judged, or were when the session ended: one, or one for each machine."""
-        return [trial for trial in self.trials if not trial.decision]
+        return list(self.sums.open.values())
 
     @property
     def carried(self) -> str:
@@ -312,7 +328,7 @@ class Session:
         somebody else's best became the head, else what won while the head was replaced."""
         last = self.frontiers[-1] if self.frontiers else None
         if last is not None and last.carry and self.head == last.commit:
-            done = any(t.commit == last.carry and t.base == last.commit for t in self.trials)
+            done = any(t.commit == last.carry for t in self.sums.trials_of(last.commit))
             if not done:
                 return last.carry
         won = self._won_meanwhile
@@ -328,32 +344,35 @@ class Session:
 
     @property
     def _won_meanwhile(self) -> TrialRecord | None:
-        again = {trial.commit: trial.number for trial in self.trials}
-        return next((t for t in self.trials if t.carry and again[t.commit] == t.number), None)
+        return next((t for t in self.sums.carried if self.sums.newest[t.commit] == t.number), None)
 
     @property
     def pending(self) -> Submission | None:
         """The submission that may or may not have reached the chain, if any."""
         return self.submissions[-1] if self.submissions and self.submissions[-1].open else None
 
-    def history(self, read: Callable[[str], str]) -> list[Tried]:
-        """The finished trials as a proposer sees them; `read` gives the script at a commit."""
-        known = {trial.commit: trial.fingerprint for trial in self.trials}
-        return [
-            Tried(
-                trial.number,
-                trial.fingerprint,
-                trial.hypothesis,
-                decision(trial.decision),
-                trial.delta,
-                read(trial.commit),
-                known.get(trial.base) or hyperparameters.fingerprint(read(trial.base)),
-                trial.last_failure if trial.decision == "crash" else "",
-                trial.proposer,
+    def history(self, read: Callable[[Sequence[str]], Sequence[str]]) -> list[Tried]:
+        """The finished trials as a proposer sees them, in the order of their decisions; `read` gives the script at
+        each of several commits. What was read once is kept."""
+        new = self.sums.decided[len(self._tried) :]
+        sources = read([trial.commit for trial in new]) if new else []
+        known = self.sums.fingerprints
+        for trial, source in zip(new, sources, strict=True):
+            base = known.get(trial.base) or hyperparameters.fingerprint(read([trial.base])[0])
+            self._tried.append(
+                Tried(
+                    trial.number,
+                    trial.fingerprint,
+                    trial.hypothesis,
+                    decision(trial.decision),
+                    trial.delta,
+                    source,
+                    base,
+                    trial.last_failure if trial.decision == "crash" else "",
+                    trial.proposer,
+                )
             )
-            for trial in self.trials
-            if trial.decision
-        ]
+        return list(self._tried)
 
 
 class SessionBusy(TrainerError):

@@ -1,7 +1,7 @@
 """The files that OpenResearch clients share: results.tsv, trials.jsonl and network_state.json.
 
-The first two are written anew from the session's journal, whole or not at all, so they never disagree with it. Each
-holds exactly the fields of its format. Archives are `trainer.project.bundle`'s.
+The first two follow from the session's journal, in the order of the decisions. Each holds exactly the fields of its
+format. Archives are `trainer.project.bundle`'s.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from chain.money import score
 from chain.program.accounts import Project
-from common.files import write_atomic
+from common.files import append, write_atomic
 from miner.journal.journal import TrialRecord
 from trainer.project.protocol import Protocol
 
@@ -30,17 +30,16 @@ def results_tsv(trials: Sequence[TrialRecord]) -> str:
 
     A crash is 0.000000 and 0.0.
     """
-    rows = [HEADER]
-    for trial in trials:
-        if not trial.decision:
-            continue
-        values, value, memory = trial.own_values, Decimal(0), 0.0
-        if values and trial.decision != "crash":
-            value = Decimal(statistics.fmean(values))
-            memory = max((run.memory_mb or 0.0 for run in trial.own_runs), default=0.0) / 1024
-        words = " ".join(trial.hypothesis.split())
-        rows.append(f"{trial.commit[:7]}\t{value:.6f}\t{Decimal(memory):.1f}\t{trial.decision}\t{words}")
-    return "\n".join(rows) + "\n"
+    return HEADER + "\n" + "".join(_row(trial) for trial in trials if trial.decision)
+
+
+def _row(trial: TrialRecord) -> str:
+    values, value, memory = trial.own_values, Decimal(0), 0.0
+    if values and trial.decision != "crash":
+        value = Decimal(statistics.fmean(values))
+        memory = max((run.memory_mb or 0.0 for run in trial.own_runs), default=0.0) / 1024
+    words = " ".join(trial.hypothesis.split())
+    return f"{trial.commit[:7]}\t{value:.6f}\t{Decimal(memory):.1f}\t{trial.decision}\t{words}\n"
 
 
 def trials_jsonl(trials: Sequence[TrialRecord], *, bundle_id: str, metric: str, direction: str) -> str:
@@ -73,12 +72,30 @@ def _line(trial: TrialRecord, bundle_id: str, metric: str, direction: str) -> di
     }
 
 
-def write(folder: Path, trials: Sequence[TrialRecord], protocol: Protocol) -> None:
-    """Bring results.tsv and trials.jsonl in a session's folder up to date."""
-    primary = protocol.primary
-    lines = trials_jsonl(trials, bundle_id=protocol.bundle_id, metric=primary.name, direction=primary.direction)
-    write_atomic(folder / RESULTS, results_tsv(trials).encode())
-    write_atomic(folder / TRIALS, lines.encode())
+class Records:
+    """results.tsv and trials.jsonl in a session's folder, kept up to date with its journal.
+
+    They are written anew once, whole or not at all, and grow by what was decided since; a line that a kill cut short
+    is gone with the next start.
+    """
+
+    def __init__(self, folder: Path, protocol: Protocol) -> None:
+        self._folder, self._protocol = folder, protocol
+        self._written: int | None = None  # of the finished trials
+
+    def update(self, decided: Sequence[TrialRecord]) -> None:
+        """Write what is missing; `decided` are the finished trials in the order of their decisions."""
+        new = decided[self._written or 0 :]
+        primary = self._protocol.primary
+        lines = trials_jsonl(new, bundle_id=self._protocol.bundle_id, metric=primary.name, direction=primary.direction)
+        rows = results_tsv(new)
+        for name, text in ((RESULTS, rows), (TRIALS, lines)):
+            if self._written is None:
+                write_atomic(self._folder / name, text.encode())
+            else:
+                with (self._folder / name).open("ab", buffering=0) as file:
+                    append(file, text.removeprefix(HEADER + "\n").encode())
+        self._written = len(decided)
 
 
 def network_state_json(

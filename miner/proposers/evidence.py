@@ -7,20 +7,26 @@ code taken over in between, says nothing about levels here, but its moves still 
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 
 from miner.proposers.base import Tried
 from miner.proposers.space import Dimension, point
 from trainer.errors import InvalidBundle
 from trainer.project import hyperparameters
-from trainer.project.hyperparameters import Value
+from trainer.project.hyperparameters import Hyperparameter, Value
 
+_LITERAL = re.compile(
+    r"(?:-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{0,18})?(?:e[+-]?[0-9]{1,3})?|True|False)(?=[ \t]*(?:#|$))", re.MULTILINE
+)
 _FAMILIES = (("BATCH", "ACCUM"), ("DIM", "HEAD", "WIDTH", "EMBD", "LAYER", "DEPTH"))
 
 Point = tuple[float, ...]
 Values = Mapping[str, Value]
+Scales = tuple[tuple[str, str, tuple[Value, ...]], ...]  # by dimension: name, scale, choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,7 @@ class Move:
     kept: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SearchHistory:
     """The usable trials in their order, and the values of scripts that ran and that crashed."""
 
@@ -41,25 +47,31 @@ class SearchHistory:
     ran: tuple[Values, ...]
     crashed: tuple[tuple[Values, Values], ...]  # what it was changed from, and what crashed
 
+    @cached_property
+    def relations(self) -> list[tuple[str, str]]:
+        """The pairs (A, B) of integer hyperparameters, A % B == 0 in everything that ran."""
+        first = self.ran[0]
+        names = [name for name, value in first.items() if type(value) is int and value > 0]
+        pairs = [(a, b) for a in names for b in names if a != b and first[b] != 1 and _related(a, b)]
+        return [pair for pair in pairs if all(_divides(values, pair) for values in self.ran)]
+
 
 def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> SearchHistory:
     """The evidence in `history` on the dimensions of the incumbent `source`."""
-    texts = {hyperparameters.fingerprint(source): source} | {trial.fingerprint: trial.source for trial in history}
-    values = {fingerprint: _values(text) for fingerprint, text in texts.items()}
-    moves, ran, crashed = [], [values[hyperparameters.fingerprint(source)]], []
+    head = hyperparameters.fingerprint(source)
+    texts = {head: source} | {trial.fingerprint: trial.source for trial in history}
+    read = {head: _read(source, None)} | {t.fingerprint: _read(t.source, texts.get(t.base)) for t in history}
+    scales = tuple((d.name, d.scale, d.choices) for d in dims)
+    moves, ran, crashed = [], [read[head].values], []
     for trial in history:
-        at, before = values[trial.fingerprint], values.get(trial.base)
+        at, before = read[trial.fingerprint], read.get(trial.base)
         if trial.decision != "crash":
-            ran.append(at)
-        if (
-            before is None
-            or trial.fingerprint == trial.base
-            or not _hyperparameters_alone(trial.source, trial.fingerprint, texts[trial.base])
-        ):
+            ran.append(at.values)
+        if before is None or trial.fingerprint == trial.base or not at.turned:
             continue
         if trial.decision == "crash":
-            crashed.append((before, at))
-        start, end = point(dims, before), point(dims, at)
+            crashed.append((before.values, at.values))
+        start, end = before.point(dims, scales), at.point(dims, scales)
         if start is not None and end is not None and start != end:
             gain = None if trial.decision == "crash" else trial.delta
             if gain is not None or trial.decision == "crash":
@@ -67,21 +79,76 @@ def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> Sear
     return SearchHistory(tuple(moves), tuple(ran), tuple(crashed))
 
 
-@lru_cache(maxsize=4096)  # the history comes again with every trial
+@dataclass(eq=False, slots=True)
+class Reading:
+    """A script's hyperparameters, and whether setting its base's to them gives its code; read once and kept."""
+
+    values: Values
+    turned: bool
+    _points: dict[Scales, Point | None] = field(default_factory=dict)
+
+    def point(self, dims: list[Dimension], scales: Scales) -> Point | None:
+        """Its coordinates in the dimensions, which `scales` tells apart."""
+        if scales not in self._points:
+            self._points[scales] = point(dims, self.values)
+        return self._points[scales]
+
+
 def _values(source: str) -> Values:
+    return {found.name: found.value for found in _found(source)}
+
+
+@cache
+def _found(source: str) -> list[Hyperparameter]:
     try:
-        return {found.name: found.value for found in hyperparameters.find(source)}
+        return hyperparameters.find(source)
     except InvalidBundle:
-        return {}
+        return []
 
 
-@lru_cache(maxsize=4096)
-def _hyperparameters_alone(source: str, fingerprint: str, base: str) -> bool:
-    """Whether setting the base's hyperparameters to those of `source` gives its code."""
+@cache  # the history comes again with every trial
+def _read(source: str, base: str | None) -> Reading:
+    """What there is to know of `source`, whose base may be unknown.
+
+    Nearly every candidate differs from its base in the text of literals, which is seen without parsing it as a whole.
+    """
+    if base is None:
+        return Reading(_values(source), turned=False)
+    found = _found(base)
+    literals = _literals(source, base, found)
+    if literals is not None:
+        return Reading({known.name: value for known, value in zip(found, literals, strict=True)}, turned=True)
     known, values = _values(base), _values(source)
     if known.keys() != values.keys() or any(type(known[name]) is not type(values[name]) for name in known):
-        return False
-    return hyperparameters.fingerprint(hyperparameters.replace(base, values)) == fingerprint
+        return Reading(values, turned=False)
+    same = hyperparameters.fingerprint(hyperparameters.replace(base, values)) == hyperparameters.fingerprint(source)
+    return Reading(values, same)
+
+
+def _literals(source: str, base: str, found: Sequence[Hyperparameter]) -> list[Value] | None:
+    """The base's hyperparameters as `source` has them, where it differs from it in their plain literals alone."""
+    values: list[Value] = []
+    at, end = 0, 0
+    for known in sorted(found, key=lambda known: known.span):
+        between = base[end : known.span[0]]
+        if not source.startswith(between, at):
+            return None
+        at, end = at + len(between), known.span[1]
+        text = base[known.span[0] : end]
+        if source.startswith(text, at) and source[at + len(text) : at + len(text) + 1] == base[end : end + 1]:
+            values.append(known.value)
+            at += len(text)
+            continue
+        literal = _LITERAL.match(source, at)
+        if literal is None:
+            return None
+        value: Value = ast.literal_eval(literal[0])
+        # The same value in another spelling, such as 2**19, is another syntax tree.
+        if type(value).__name__ != known.kind or isinstance(value, str) or abs(value) > 2**64 or value == known.value:
+            return None
+        values.append(value)
+        at = literal.end()
+    return values if found and source[at:] == base[end:] else None
 
 
 def allowed(candidate: Values, evidence: SearchHistory) -> bool:
@@ -94,7 +161,7 @@ def allowed(candidate: Values, evidence: SearchHistory) -> bool:
     """
     for before, after in evidence.crashed:
         changed = [name for name in after if before.get(name) != after[name]]
-        broken = [pair for pair in _relations(evidence.ran) if set(pair) & set(changed) and not _divides(after, pair)]
+        broken = [pair for pair in evidence.relations if set(pair) & set(changed) and not _divides(after, pair)]
         if broken:
             # Several relations may explain it and only one need be the cause, but which is unknown: all are kept.
             if not all(_divides(candidate, pair) for pair in broken):
@@ -102,14 +169,6 @@ def allowed(candidate: Values, evidence: SearchHistory) -> bool:
         elif changed and all(_as_far(before.get(name), after[name], candidate.get(name)) for name in changed):
             return False
     return True
-
-
-def _relations(ran: Sequence[Values]) -> list[tuple[str, str]]:
-    """The pairs (A, B) of integer hyperparameters, A % B == 0 in everything that ran."""
-    first = ran[0]
-    names = [name for name, value in first.items() if type(value) is int and value > 0]
-    pairs = [(a, b) for a in names for b in names if a != b and first[b] != 1 and _related(a, b)]
-    return [pair for pair in pairs if all(_divides(values, pair) for values in ran)]
 
 
 def _related(first: str, second: str) -> bool:

@@ -41,7 +41,15 @@ class GainSurface:
 
     def gain(self, unknowns: Vector, end: Point) -> float:
         """The gain of moving from the origin to `end`, in bpb."""
-        return float(_features(self.dims, self.origin, end) @ unknowns)
+        gain, index = 0.0, 0
+        for dimension, centre, coordinate in zip(self.dims, self.origin, end, strict=True):
+            if dimension.scale == "choice":
+                gain += unknowns[index + round(coordinate)]
+                index += len(dimension.choices)
+            else:
+                gain += unknowns[index] * (coordinate - centre) - unknowns[index + 1] * (coordinate - centre) ** 2
+                index += 2
+        return float(gain)
 
 
 def fit(dims: Sequence[Dimension], origin: Point, moves: Sequence[Move]) -> GainSurface:
@@ -50,23 +58,29 @@ def fit(dims: Sequence[Dimension], origin: Point, moves: Sequence[Move]) -> Gain
     prior_mean, prior_deviation = _prior(dims)
     size = float(np.median([abs(move.gain or 0.0) for move in seen])) if seen else _UNSEEN
     size = max(size, 1e-6)
-    rows = np.array([_features(dims, origin, m.end) - _features(dims, origin, m.start) for m in seen])
+    starts = np.array([move.start for move in seen]).reshape(len(seen), len(dims))
+    ends = np.array([move.end for move in seen]).reshape(len(seen), len(dims))
+    rows = _features(dims, origin, ends) - _features(dims, origin, starts)
     gains = np.array([move.gain or 0.0 for move in seen])
-    length = np.array([1.0 + 0.5 * sum((b - a) ** 2 for a, b in zip(m.start, m.end, strict=True)) for m in seen])
+    length = 1.0 + 0.5 * ((ends - starts) ** 2).sum(axis=1)
+    # All in the space of the unknowns: what it costs grows with their number alone, not with that of the moves.
+    weighted = rows.T / length
+    seen_twice, seen_once, seen_size = weighted @ rows, weighted @ gains, float(gains @ (gains / length))
     best: tuple[float, Vector, Vector] | None = None
     for scale in _SCALES if seen else (1.0,):
-        mean, covariance = prior_mean * scale * size, np.diag((prior_deviation * scale * size) ** 2)
+        mean, deviation = prior_mean * scale * size, prior_deviation * scale * size
+        pull = seen_once - seen_twice @ mean
+        misfit = seen_size - 2 * float(mean @ seen_once) + float(mean @ seen_twice @ mean)
         for noise in _NOISES if seen else (1.0,):
-            if not seen:
-                best = (0.0, mean, covariance)
-                continue
-            spread = rows @ covariance @ rows.T + np.diag((noise * size) ** 2 * length)
-            residual = gains - rows @ mean
-            solved = np.linalg.solve(spread, np.column_stack([residual, rows @ covariance]))
-            likelihood = -0.5 * (float(residual @ solved[:, 0]) + float(np.linalg.slogdet(spread)[1]))
+            variance = (noise * size) ** 2
+            # Scaled by the prior's deviation, the precision is at least one in every direction.
+            precision = np.eye(len(mean)) + deviation[:, None] * seen_twice * deviation / variance
+            moved = np.linalg.solve(precision, deviation * pull / variance)
+            error = misfit / variance - float((deviation * pull / variance) @ moved)
+            likelihood = -0.5 * (error + float(np.linalg.slogdet(precision)[1]) + len(seen) * float(np.log(variance)))
             if best is None or likelihood > best[0]:
-                gain = rows @ covariance
-                best = (likelihood, mean + gain.T @ solved[:, 0], covariance - gain.T @ solved[:, 1:])
+                covariance = deviation[:, None] * np.linalg.inv(precision) * deviation
+                best = (likelihood, mean + deviation * moved, (covariance + covariance.T) / 2)
     assert best is not None
     _, mean, covariance = best
     floor = 1e-9 * max(float(np.trace(covariance)) / len(mean), 1e-12)
@@ -75,14 +89,16 @@ def fit(dims: Sequence[Dimension], origin: Point, moves: Sequence[Move]) -> Gain
     )
 
 
-def _features(dims: Sequence[Dimension], origin: Point, at: Point) -> Vector:
-    found: list[float] = []
-    for dimension, centre, coordinate in zip(dims, origin, at, strict=True):
+def _features(dims: Sequence[Dimension], origin: Point, at: Vector) -> Vector:
+    """The features of points, one a row: (n, dimensions) to (n, unknowns)."""
+    found: list[Vector] = []
+    for index, (dimension, centre) in enumerate(zip(dims, origin, strict=True)):
+        coordinates = at[:, index]
         if dimension.scale == "choice":
-            found += [float(round(coordinate) == index) for index in range(len(dimension.choices))]
+            found += [(np.rint(coordinates) == choice).astype(float) for choice in range(len(dimension.choices))]
         else:
-            found += [coordinate - centre, -((coordinate - centre) ** 2)]
-    return np.array(found)
+            found += [coordinates - centre, -((coordinates - centre) ** 2)]
+    return np.stack(found, axis=1)
 
 
 def _prior(dims: Sequence[Dimension]) -> tuple[Vector, Vector]:

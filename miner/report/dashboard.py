@@ -94,7 +94,7 @@ class DashboardState:
 
     def observe(self, session: Session) -> None:
         """Take over what the journal says."""
-        found = summary.summarize(session, running=True)
+        found = summary.totals(session, running=True)
         trials = session.trials[-200:]
         self.rows = [_row(trial) for trial in trials if trial.number] or [_row(trial) for trial in trials]
         best = "no value yet" if found.best is None else f"{found.best:.6f} val_bpb"
@@ -105,10 +105,9 @@ class DashboardState:
         self.spend = (
             f"{session.spent / LAMPORTS_PER_SOL:.6f} SOL, {summary.counted(session.staked, 'token')} staked{sent}"
         )
-        runs = [run for trial in session.trials for run in trial.runs]
-        conditions = ", ".join(runs[-1].conditions) if runs else ""
-        unfit = sum(run.failure == "unfit" for run in runs)
-        hours = f"{summary.lasted(found.time.running)} in {summary.counted(len(runs), 'run')}"
+        last, unfit = session.sums.last_run, session.sums.unfit
+        conditions = ", ".join(last.conditions) if last else ""
+        hours = f"{summary.lasted(found.time.running)} in {summary.counted(found.runs, 'run')}"
         self.machine = ", ".join(part for part in (hours, f"{unfit} unfit" if unfit else "", conditions) if part)
 
 

@@ -23,9 +23,9 @@ def write_files(found: SessionFolder, directory: Path, state: str | None) -> lis
             "Run `miner run` on it once more, then export.",
         )
     texts = {
-        records.RESULTS: records.results_tsv(session.trials),
+        records.RESULTS: records.results_tsv(session.sums.decided),
         records.TRIALS: records.trials_jsonl(
-            session.trials, bundle_id=facts.bundle_id, metric=facts.metric, direction=facts.direction
+            session.sums.decided, bundle_id=facts.bundle_id, metric=facts.metric, direction=facts.direction
         ),
     }
     if state is not None:

@@ -13,7 +13,7 @@ from miner.journal.about import About
 from miner.journal.journal import Session, TrialRecord
 from miner.journal.sessions import SessionFolder
 from miner.report import summary
-from miner.report.summary import WORDS, Summary, counted, lasted, submission_state
+from miner.report.summary import WORDS, Totals, counted, lasted, submission_state
 from trainer.errors import TrainerError
 
 SEGMENTS = 3  # of the last starts that are shown
@@ -27,13 +27,13 @@ def describe(found: SessionFolder) -> tuple[dict[str, Any], str]:
     except TrainerError as error:
         return {**where, "problem": error.message}, f"{found.name}\n  {error.message}"
     facts, running = about.load(found.folder), journal.is_held(found.journal)
-    known = summary.summarize(session, budget=facts.budget, running=running)
+    known = summary.totals(session, budget=facts.budget, running=running)
     document = {
         **where,
         "running": running,
         "tag": session.tag,
         "started": session.started,
-        "summary": {key: value for key, value in known.as_json().items() if key not in ("points", "steps")},
+        "summary": known.as_json(),
         "unfinished": [{"number": trial.number, "machine": trial.machine} for trial in session.unfinished],
         "submissions": [{**asdict(entry), "state": submission_state(entry)} for entry in session.submissions],
         "segments": [asdict(segment) for segment in session.segments],
@@ -45,7 +45,7 @@ def describe(found: SessionFolder) -> tuple[dict[str, Any], str]:
     return document, _text(found, session, facts, known, running, time.time())
 
 
-def _text(found: SessionFolder, session: Session, facts: About, known: Summary, running: bool, now: float) -> str:
+def _text(found: SessionFolder, session: Session, facts: About, known: Totals, running: bool, now: float) -> str:
     lines = [f"{found.name}: {'mining now' if running else 'not mining'}"]
 
     def row(name: str, words: str) -> None:

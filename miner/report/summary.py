@@ -12,17 +12,15 @@ All of it is a pure function of the `Session`. Values are val_bpb, lower is bett
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
 from miner.journal.journal import INTERRUPTED, Segment, Session, Submission, TrialRecord
-from miner.journal.run import ConfirmingRun, LossCurve, RunRecord
+from miner.journal.run import LossCurve
 
 WORDS = {"keep": "kept", "discard": "discarded", "crash": "crashed", "": "open"}  # decisions, as people read them
-THEIRS, DISPROVED = "another miner’s", "disproved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ class Time:
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class Totals:
     """A session in numbers. `baseline` and `best` are levels; `freedom` is that of the noise, in degrees; `killed`
     counts segments that did not end themselves."""
 
@@ -98,8 +96,6 @@ class Summary:
     freedom: int
     killed: int
     time: Time
-    points: tuple[TrialPoint, ...]
-    steps: tuple[IncumbentStep, ...]
 
     @property
     def per_hour(self) -> float | None:
@@ -111,50 +107,51 @@ class Summary:
         return {**asdict(self), "machine_seconds": self.time.running, "gain_per_machine_hour": self.per_hour}
 
 
-def summarize(session: Session, *, budget: float | None = None, running: bool = False) -> Summary:
-    """Sum a session up; `budget` is the training time in seconds, `running` says that a process mines now."""
-    judged = [trial for trial in session.trials if trial.decision and trial.number]
-    steps = incumbents(session)
-    sigma, freedom = noise(session)
+@dataclass(frozen=True, slots=True)
+class Summary(Totals):
+    """A session in numbers, with every trial as a point and every incumbent as a step."""
+
+    points: tuple[TrialPoint, ...]
+    steps: tuple[IncumbentStep, ...]
+
+
+def totals(session: Session, *, budget: float | None = None, running: bool = False) -> Totals:
+    """What a session comes to, from sums that the session keeps: it costs the same after any number of trials.
+
+    `budget` is the training time in seconds, `running` says that a process mines now.
+    """
+    sums, (sigma, freedom) = session.sums, noise(session)
     open_segments = sum(not segment.end for segment in session.segments)
-    return Summary(
-        finished=len(judged),
-        kept=sum(trial.kept for trial in judged),
-        discarded=sum(trial.decision == "discard" for trial in judged),
-        crashed=sum(trial.decision == "crash" for trial in judged),
-        runs=sum(len(trial.runs) for trial in session.trials),
+    known = (sums.levels[commit].mean for _, commit, _ in reversed(sums.changes) if commit in sums.levels)
+    first = sums.levels.get(sums.changes[0][1]) if sums.changes else None
+    return Totals(
+        finished=sums.decisions.total(),
+        kept=sums.decisions["keep"],
+        discarded=sums.decisions["discard"],
+        crashed=sums.decisions["crash"],
+        runs=sums.runs,
         submitted=sum(submission.proposal is not None for submission in session.submissions),
-        baseline=steps[0].level if steps and steps[0].since == 0 else None,
-        best=steps[-1].level if steps else None,
-        gain=gain(session),
+        baseline=first.mean if first else None,
+        best=next(known, None),
+        gain=sums.gain,
         noise=sigma,
         freedom=freedom,
         killed=open_segments - (running and open_segments > 0),
         time=time_split(session, budget),
-        points=tuple(point(trial) for trial in session.trials),
-        steps=tuple(steps),
     )
 
 
-def gain(session: Session) -> float:
-    """The sum of the deltas of what was kept and not disproved by a confirming test since, in bpb."""
-    return math.fsum(trial.delta or 0.0 for trial in _standing(session))
-
-
-def _standing(session: Session) -> list[TrialRecord]:
-    """The kept trials but those from which a confirming test sent the search back."""
-    kept = {trial.commit: trial for trial in session.trials if trial.kept and trial.number}
-    for test in session.confirmations:
-        at = test.commit if test.disproved else test.against
-        while at != test.against and at in kept:
-            at = kept.pop(at).base
-    return list(kept.values())
+def summarize(session: Session, *, budget: float | None = None, running: bool = False) -> Summary:
+    """`totals` with every trial and every incumbent."""
+    found = totals(session, budget=budget, running=running)
+    named = {field.name: getattr(found, field.name) for field in fields(Totals)}
+    return Summary(**named, points=tuple(map(point, session.trials)), steps=tuple(incumbents(session)))
 
 
 def point(trial: TrialRecord) -> TrialPoint:
     """A trial as the chart shows it."""
     values = tuple(value for value in trial.own_values if math.isfinite(value))
-    mean = statistics.fmean(values) if values else None
+    mean = math.fsum(values) / len(values) if values else None
     low = high = None
     ends = [end for end in (trial.delta, trial.low, trial.high) if end is not None and math.isfinite(end)]
     if mean is not None and trial.number and len(ends) == 3:
@@ -163,55 +160,46 @@ def point(trial: TrialRecord) -> TrialPoint:
     return TrialPoint(trial.number, trial.decision, mean, low, high, values)
 
 
-def levels(session: Session) -> dict[str, float]:
-    """The mean of all runs of each commit."""
-    return {commit: statistics.fmean(values) for commit, values in _values(session).items()}
-
-
 def noise(session: Session) -> tuple[float | None, int]:
     """The standard deviation of one run and its degrees of freedom, pooled over commits that ran more than once."""
-    groups = [values for values in _values(session).values() if len(values) > 1]
-    freedom = sum(len(values) - 1 for values in groups)
-    if not freedom:
-        return None, 0
-    squares = math.fsum(statistics.variance(values) * (len(values) - 1) for values in groups)
-    return math.sqrt(squares / freedom), freedom
+    freedom = session.sums.freedom
+    return (math.sqrt(session.sums.squares / freedom), freedom) if freedom else (None, 0)
 
 
 def incumbents(session: Session) -> list[IncumbentStep]:
     """The incumbents in order; one that never ran here has no level and is left out."""
-    if not session.trials:
-        return []
-    changes = [(0.0, session.trials[0].base, "")]
-    changes += [(float(trial.number), trial.commit, "") for trial in session.trials if trial.kept and trial.number]
-    changes += [(test.trial + 0.5, test.against, DISPROVED) for test in session.confirmations if test.disproved]
-    changes += [(frontier.trial + 0.5, frontier.commit, THEIRS) for frontier in session.frontiers if frontier.foreign]
-    known = levels(session)
+    known = session.sums.levels
     return [
-        IncumbentStep(since, commit, known[commit], why) for since, commit, why in sorted(changes) if commit in known
+        IncumbentStep(since, commit, known[commit].mean, why)
+        for since, commit, why in session.sums.changes
+        if commit in known
     ]
 
 
 def curves(session: Session, commit: str) -> list[LossCurve]:
     """The loss curves of a commit's runs that gave a value, in order."""
-    return [run.curve for of, run in _runs(session) if of == commit and not run.failure and run.curve]
+    runs = ((t.commit_of(run), run) for t in session.sums.involving(commit) for run in t.runs)
+    return [run.curve for of, run in runs if of == commit and not run.failure and run.curve]
 
 
 def time_split(session: Session, budget: float | None = None) -> Time:
     """Where the time went; the docstring of `Time` says what is what."""
-    sums = dict.fromkeys(("training", "evaluation", "unsplit", "stopped", "unfit", "failed"), 0.0)
-    for _, run in _runs(session):
-        if run.failure:
-            sums[run.failure if run.failure in ("stopped", "unfit") else "failed"] += run.seconds
-        elif run.curve or budget:
-            trained = min(run.seconds, run.curve[-1][0] if run.curve else budget or 0.0)
-            sums["training"] += trained
-            sums["evaluation"] += run.seconds - trained
-        else:
-            sums["unsplit"] += run.seconds
+    sums = session.sums
+    plain = math.fsum(sums.curveless)
+    trained = math.fsum(min(seconds, budget) for seconds in sums.curveless) if budget else 0.0
     interrupted, idle, away = _outside(session)
-    confirming = math.fsum(test.run.seconds for test in _confirming(session))
-    return Time(**sums, confirming=confirming, interrupted=interrupted, idle=idle, away=away)
+    return Time(
+        training=sums.trained + trained,
+        evaluation=sums.seconds.get("value", 0.0) - sums.trained + (plain - trained if budget else 0.0),
+        unsplit=0.0 if budget else plain,
+        stopped=sums.seconds.get("stopped", 0.0),
+        unfit=sums.seconds.get("unfit", 0.0),
+        failed=sums.seconds.get("failed", 0.0),
+        confirming=sums.confirming,
+        interrupted=interrupted,
+        idle=idle,
+        away=away,
+    )
 
 
 def counted(number: int, word: str) -> str:
@@ -244,42 +232,19 @@ def seconds_of(at: str) -> float | None:
         return None
 
 
-def _runs(session: Session) -> Iterator[tuple[str, RunRecord]]:
-    """Every run with the commit it ran."""
-    for trial in session.trials:
-        for run in trial.runs:
-            yield trial.commit_of(run), run
-
-
-def _confirming(session: Session) -> list[ConfirmingRun]:
-    """Every run of a confirming test."""
-    return [run for test in session.confirmations for run in test.runs]
-
-
-def _values(session: Session) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for commit, run in _runs(session):
-        if run.val_bpb is not None and math.isfinite(run.val_bpb):
-            found.setdefault(commit, []).append(run.val_bpb)
-    return found
-
-
 def _outside(session: Session) -> tuple[float | None, float | None, float | None]:
     """Interrupted, idle and away seconds; a killed segment is counted up to the last event that it wrote."""
     begins = [seconds_of(segment.begin) for segment in session.segments]
     if not begins or None in begins:
         return None, None, None
     starts = [begin for begin in begins if begin is not None]
-    ran = [(seconds_of(run.at), run.seconds) for _, run in _runs(session)]
-    ran += [(seconds_of(test.at), test.run.seconds) for test in _confirming(session)]
     interrupted, idle, away = 0.0, 0.0, 0.0
     for segment, begin, following in zip(session.segments, starts, [*starts[1:], math.inf], strict=True):
         until = seconds_of(segment.end or segment.last) or begin
         length = segment.seconds if segment.end else until - begin
-        busy = math.fsum(seconds for at, seconds in ran if at is not None and begin < at <= until)
-        cut = min(_interrupted(segment), max(0.0, length - busy))
+        cut = min(_interrupted(segment), max(0.0, length - segment.busy))
         interrupted += cut
-        idle += max(0.0, length - busy - cut)
+        idle += max(0.0, length - segment.busy - cut)
         if following != math.inf:
             away += max(0.0, following - until)
     return interrupted, idle, away

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 from miner.journal.journal import Session
@@ -26,9 +25,9 @@ def gather(
     """The context of the session's next trial; `folder` is the session's."""
     head = workspace.head()
     return Context(
-        source=_source(workspace, head),
+        source=workspace.read(head, SCRIPT),
         protocol=protocol,
-        history=session.history(lambda commit: _source(workspace, commit)),
+        history=session.history(lambda commits: workspace.read_many(commits, SCRIPT)),
         log=_log(session, head, folder),
         number=session.trials[-1].number + 1 if session.trials else 1,
         folder=folder / "proposers",
@@ -38,14 +37,9 @@ def gather(
     )
 
 
-@lru_cache(maxsize=4096)  # a commit never changes, and all of them come again with every trial
-def _source(workspace: Workspace, commit: str) -> str:
-    return workspace.read(commit, SCRIPT)
-
-
 def _log(session: Session, head: str, folder: Path) -> str:
     """The end of the newest log of the code at `head`, or ""."""
-    for trial in reversed(session.trials):
+    for trial in reversed(session.sums.involving(head)):
         for run in reversed(trial.runs):
             if trial.commit_of(run) == head and not run.failure:
                 try:

@@ -16,10 +16,8 @@ from chain.errors import ChainError
 from miner.context import goals
 from miner.context.context import SessionContext
 from miner.context.goals import Progress
-from miner.journal import records
 from miner.journal.journal import INTERRUPTED, TrialRecord, written
 from miner.proposers.base import SCRIPT, Proposer
-from miner.report import summary
 from miner.session import briefing
 from miner.session.watch import ChainWatch
 from miner.staking import submit
@@ -54,7 +52,7 @@ class Miner:
         self._fresh = not context.session.trials
         self._begun = context.published[0].began if self._fresh and context.published else time.time()
         self._started = time.monotonic() - max(0.0, time.time() - self._begun)
-        self._finished_before, self._submitted_before = len(self._finished()), len(self._proposals())
+        self._finished_before, self._submitted_before = context.session.sums.decisions.total(), len(self._proposals())
         self.fleet: Fleet | None = None
         if cluster is not None:
             from miner.executors.fleet import Fleet
@@ -75,7 +73,7 @@ class Miner:
             if self.fleet is not None:
                 self.fleet.cluster.close()
             context.journal.append("end", reason=reason, seconds=round(time.monotonic() - self._started, 3))
-        records.write(context.folder, context.session.trials, context.bench.protocol)
+        context.write_records()
         finished = self._finished()
         kept = [t for t in finished if t.kept]
         best = max((t.delta for t in kept if t.delta is not None), default=None)
@@ -183,17 +181,17 @@ class Miner:
 
     def _progress(self) -> Progress:
         """What the goals are compared with."""
-        finished, seconds = self._finished(), time.monotonic() - self._started
-        kept = [place for place, t in enumerate(finished, 1) if t.kept]
+        sums, seconds = self.context.session.sums, time.monotonic() - self._started
+        finished = sums.decisions.total()
         return Progress(
-            trials=len(finished) - self._finished_before,
+            trials=finished - self._finished_before,
             seconds=seconds,
             submissions=len(self._proposals()) - self._submitted_before,
-            all_trials=len(finished),
+            all_trials=finished,
             all_seconds=seconds + sum(segment.seconds for segment in self.context.session.segments),
-            since_kept=len(finished) - max(kept, default=0),
+            since_kept=sums.since_kept,
         )
 
     def _show_best(self) -> None:
-        self.context.dashboard.status = f"best so far: {summary.gain(self.context.session):+.4f}"
+        self.context.dashboard.status = f"best so far: {self.context.session.sums.gain:+.4f}"
         self.context.dashboard.observe(self.context.session)

@@ -7,7 +7,8 @@ one that the session itself runs on, others are those of a cluster (`miner.execu
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from miner.journal.journal import Session, TrialRecord
 from miner.journal.run import RunRecord
@@ -16,7 +17,7 @@ from trainer.machine import fitness
 from trainer.measurement.run import UNFIT
 from trainer.statistics import pruning
 from trainer.statistics.comparison import Arm
-from trainer.statistics.mining import STALE_TRIALS, MiningPolicy, usable_history, worth_of
+from trainer.statistics.mining import EARNING_TRIALS, STALE_TRIALS, MiningPolicy, usable_history, worth_of
 
 
 def values(of: TrialRecord, arm: Arm, machine: str = "") -> list[float]:
@@ -26,7 +27,8 @@ def values(of: TrialRecord, arm: Arm, machine: str = "") -> list[float]:
 
 def runs_of(session: Session, commit: str, machine: str = "") -> list[RunRecord]:
     """All runs of one commit's code on one machine, in order, whichever arm it was."""
-    return [run for t in session.trials for run in t.runs if run.machine == machine and t.commit_of(run) == commit]
+    trials = session.sums.involving(commit)
+    return [run for t in trials for run in t.runs if run.machine == machine and t.commit_of(run) == commit]
 
 
 def incumbent_values(session: Session, current: TrialRecord, machine: str = "") -> list[float]:
@@ -34,26 +36,30 @@ def incumbent_values(session: Session, current: TrialRecord, machine: str = "") 
     low, so `usable_history` says which of them still count."""
     selected: list[float] = []
     fresh: list[float] = []
-    for earlier in session.trials[: current.number]:
-        if earlier.commit == current.base and earlier.number:
-            selected += values(earlier, Arm.CANDIDATE, machine)
-        elif earlier.base == current.base:
-            fresh += values(earlier, Arm.INCUMBENT, machine)
+    for earlier in session.sums.involving(current.base):
+        if earlier.number >= current.number:
+            break
+        _tell(earlier, current.base, machine, selected, fresh)
     return usable_history(selected, fresh)
 
 
 def stale(session: Session, current: TrialRecord, machine: str = "") -> bool:
     """Whether a machine's last trials told nothing of the incumbent, so that a run of it comes first."""
-    there = [t for t in session.trials[: current.number] if any(run.machine == machine for run in t.runs)]
-    last = there[-STALE_TRIALS:]
+    there = (t for t in _before(session, current) if any(run.machine == machine for run in t.runs))
+    last = list(islice(there, STALE_TRIALS))
     return len(last) == STALE_TRIALS and not any(values(t, Arm.INCUMBENT, machine) for t in last)
 
 
 def policy(session: Session, current: TrialRecord, machine: str = "") -> MiningPolicy:
     """What a trial is judged by, as the session before it says."""
-    finished = [t for t in session.trials[: current.number] if t.number and t.decision]
-    earned = worth_of((len(t.runs), t.delta if t.kept and t.delta else 0.0) for t in finished)
+    finished = list(islice((t for t in _before(session, current) if t.number and t.decision), EARNING_TRIALS))
+    earned = worth_of((len(t.runs), t.delta if t.kept and t.delta else 0.0) for t in reversed(finished))
     return MiningPolicy(early_refresh=int(stale(session, current, machine)), worth=earned)
+
+
+def _before(session: Session, current: TrialRecord) -> Iterator[TrialRecord]:
+    """The trials before one, the latest first."""
+    return islice(reversed(session.trials), len(session.trials) - min(current.number, len(session.trials)), None)
 
 
 def rates(runs: Sequence[RunRecord]) -> list[float]:
@@ -78,16 +84,26 @@ def rules(
     """The rules of pruning as this session's finished runs on a machine calibrate them; `sigma` is its noise (bpb)."""
     against = band(runs_of(session, current.base, machine))
     finished = []
-    for t in session.trials:
-        if t.base != current.base or not t.decision:
-            continue
-        runs = [
-            (run.curve, run.val_bpb)
-            for run in t.runs
-            if run.arm is Arm.CANDIDATE and run.machine == machine and run.val_bpb is not None
-        ]
-        seen = [*values(t, Arm.INCUMBENT, machine), *incumbent_values(session, t, machine)]
-        if seen:
-            finished.append((statistics.fmean(seen), runs))
+    selected: list[float] = []
+    fresh: list[float] = []
+    for t in session.sums.involving(current.base):
+        if t.base == current.base and t.decision:
+            runs = [
+                (run.curve, run.val_bpb)
+                for run in t.runs
+                if run.arm is Arm.CANDIDATE and run.machine == machine and run.val_bpb is not None
+            ]
+            seen = [*values(t, Arm.INCUMBENT, machine), *usable_history(selected, fresh)]
+            if seen:
+                finished.append((statistics.fmean(seen), runs))
+        _tell(t, current.base, machine, selected, fresh)
     usual = pruning.PruningRules()
     return usual.calibrated(pairs(finished, against, sigma, budget_seconds=budget_seconds, rules=usual))
+
+
+def _tell(trial: TrialRecord, base: str, machine: str, selected: list[float], fresh: list[float]) -> None:
+    """Add what a trial's runs say of the commit `base`: those that made it the incumbent, and those since."""
+    if trial.commit == base and trial.number:
+        selected += values(trial, Arm.CANDIDATE, machine)
+    elif trial.base == base:
+        fresh += values(trial, Arm.INCUMBENT, machine)

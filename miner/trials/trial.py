@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from common.files import write_atomic
 from miner.context.context import SessionContext
-from miner.journal import records
 from miner.journal.journal import TrialRecord, now
 from miner.journal.run import RunRecord
 from miner.proposers.base import SCRIPT
@@ -164,7 +163,7 @@ def conclude(context: SessionContext, current: TrialRecord, outcome: Trial) -> N
             f"{counted(evidence.candidate_runs, 'run')} against {evidence.incumbent_runs}{again}",
             style="green" if current.kept else "",
         )
-    records.write(context.folder, context.session.trials, context.bench.protocol)
+    context.write_records()
 
 
 def _spread(values: Sequence[float]) -> str:

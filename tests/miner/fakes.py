@@ -59,6 +59,9 @@ class Tree:
     def read(self, commit: str, name: str) -> str:
         return self.sources[commit]
 
+    def read_many(self, commits: Sequence[str], name: str) -> list[str]:
+        return [self.read(commit, name) for commit in commits]
+
     def commit(self, number: int, source: str, hypothesis: str, *, name: str = SCRIPT) -> str:
         return self._put(source, hypothesis)
 

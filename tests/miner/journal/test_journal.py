@@ -114,7 +114,9 @@ def test_what_it_adds_up_to(tmp_path: Path) -> None:
     assert session.unfinished == [session.trials[2]]
     assert session.pending is None
     assert [(s.trial, s.proposal, s.open) for s in session.submissions] == [(1, 3, False)]
-    assert [(t.fingerprint[-1], t.kept, t.delta) for t in session.history(lambda commit: "x = 1\n")] == [
+    assert [
+        (t.fingerprint[-1], t.kept, t.delta) for t in session.history(lambda commits: ["x = 1\n"] * len(commits))
+    ] == [
         ("0", True, 0.0),
         ("1", True, 0.1),
     ]

@@ -16,6 +16,8 @@ from miner.journal import records
 from miner.journal.journal import TrialRecord
 from miner.journal.run import RunRecord
 from tests import local
+from trainer.project import recipe
+from trainer.project.protocol import parse
 from trainer.statistics.comparison import Arm
 
 REQUIRED = {
@@ -213,3 +215,21 @@ def test_the_state_of_a_project(project: Project) -> None:
         "-1991456",
         "mainnet-beta",
     )
+
+
+def test_records_grow_by_what_was_decided(tmp_path: Path) -> None:
+    """Whole at the first time in a process, then a line each; what a kill cut short is gone with the next start."""
+    protocol = parse(recipe.load("smoke").files["protocol.json"])
+    kept = records.Records(tmp_path, protocol)
+    kept.update(TRIALS[:1])
+    first = (tmp_path / records.RESULTS).stat()
+    kept.update(TRIALS[:3])
+    assert (tmp_path / records.RESULTS).stat().st_ino == first.st_ino
+    kept.update(TRIALS[:3])
+    expected = records.results_tsv(TRIALS[:3])
+    assert (tmp_path / records.RESULTS).read_text() == expected
+    assert len((tmp_path / records.TRIALS).read_text().splitlines()) == 3
+    with (tmp_path / records.RESULTS).open("a") as file:
+        file.write("cut sh")
+    records.Records(tmp_path, protocol).update(TRIALS[:4])
+    assert (tmp_path / records.RESULTS).read_text() == records.results_tsv(TRIALS[:4])

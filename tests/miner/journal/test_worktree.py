@@ -208,3 +208,13 @@ def test_no_git_at_all(tree: Workspace, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(EnvironmentNotReady, match="git is not installed"):
         tree.head()
+
+
+def test_many_are_read_at_once(tmp_path: Path) -> None:
+    workspace = Workspace.open(tmp_path / "tree", "t", SNAPSHOT)
+    texts = [f"x = {number}\n# \u00e9" + "y" * number for number in range(3)]
+    commits = [workspace.commit(number, text, "h") for number, text in enumerate(texts)]
+    assert workspace.read_many([*commits, commits[0]], "train.py") == [*texts, texts[0]]
+    assert workspace.read_many([], "train.py") == []
+    with pytest.raises(EnvironmentNotReady, match="has no train.py at " + "0" * 12):
+        workspace.read_many([commits[0], "0" * 40], "train.py")

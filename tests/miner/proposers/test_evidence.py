@@ -8,6 +8,8 @@ from miner.proposers import evidence, space
 from miner.proposers.base import Candidate, Tried
 from miner.proposers.evidence import SearchHistory
 from tests.miner.proposers.support import baseline, tried
+from trainer.errors import InvalidBundle
+from trainer.project import hyperparameters
 from trainer.project.hyperparameters import Value
 
 SCRIPT = "LR = 0.02\nMODEL_DIM = 32\nHEAD_DIM = 16\nBATCH_SIZE = 8\n"
@@ -95,3 +97,54 @@ def test_a_relation_that_something_running_breaks_is_none() -> None:
     found = SearchHistory((), (values(), values(HEAD_DIM=24)), ((values(), values(HEAD_DIM=64)),))
     assert evidence.allowed(values(MODEL_DIM=40, HEAD_DIM=32), found)
     assert not evidence.allowed(values(HEAD_DIM=64), found)  # as far as what crashed
+
+
+LITERALS = "LR = 0.02  # rate\nSTEPS = 2**4\nWIDTH: int = 32\nTIED = True\nX = 1\ndef f():\n    X = 2\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.02", "0.04"),
+        ("0.02", "4e-2"),
+        ("0.02", "-1.5"),
+        ("0.02", "2e-2"),  # the same value
+        ("0.02", "1"),  # another kind
+        ("0.02", "1e999"),
+        ("0.02", "(0.04)"),
+        ("0.02", "0.04; Y = 3"),
+        ("2**4", "16"),
+        ("2**4", "32"),
+        ("2**4", "2**5"),
+        ("32", "64"),
+        ("32", "010"),
+        ("True", "False"),
+        ("True", "Trues"),
+        ("X = 2", "X = 3"),
+        ("# rate", "# speed"),
+        ("rate", "rate\nNEW = 5"),
+        ("LR", "RL"),
+    ],
+)
+def test_what_is_read_without_parsing_is_what_parsing_reads(old: str, new: str) -> None:
+    """The short way through literals gives the values and the answer of the long way, or none."""
+    source = LITERALS.replace(old, new, 1)
+    try:
+        values = {found.name: found.value for found in hyperparameters.find(source)}
+    except InvalidBundle:
+        values = {}
+    found = evidence._found(LITERALS)
+    short = evidence._literals(source, LITERALS, found)
+    known = {entry.name: entry.value for entry in found}
+    alone = bool(values) and known.keys() == values.keys()
+    alone = alone and all(type(known[name]) is type(values[name]) for name in known)
+    alone = alone and hyperparameters.fingerprint(hyperparameters.replace(LITERALS, values)) == (
+        hyperparameters.fingerprint(source)
+    )
+    read = evidence._read(source, LITERALS)
+    assert (read.values, read.turned) == (values, alone)
+    if short is not None:
+        assert dict(zip(known, short, strict=True)) == values
+        assert alone
+    plain = new in {"0.04", "4e-2", "-1.5", "32", "64", "False"}
+    assert (short is not None) == plain
