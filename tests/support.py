@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -17,6 +19,13 @@ def require(condition: bool, what: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"this machine lacks {what}, and CI must not pass without it")
     pytest.skip(f"not run: needs {what}")
+
+
+def mac_only(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that only a Mac can run; elsewhere it is skipped by name (`-m mac` picks these on one)."""
+    elsewhere = pytest.mark.skipif(sys.platform != "darwin", reason="not run: needs a Mac with Apple silicon")
+    marked: Callable[..., None] = pytest.mark.mac(elsewhere(test))
+    return marked
 
 
 def optional(condition: bool, what: str) -> None:

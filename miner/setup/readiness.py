@@ -85,7 +85,7 @@ def points(facts: MachineFacts, parsed: Task) -> list[Requirement]:
         _hardware(facts, parsed.baseline_class, _hints(parsed.protocol.raw)),
         Requirement("uv", "ok", facts.uv)
         if facts.uv
-        else Requirement("uv", "missing", "not found.", "Install it with `python3 -m pip install uv`."),
+        else Requirement("uv", "missing", "not found.", environment.INSTALL_UV),
         _sandbox(facts.sandbox),
     ]
     if facts.data is None:

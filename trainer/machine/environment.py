@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -37,6 +38,7 @@ from trainer.errors import EnvironmentNotReady, InvalidProtocol
 MARKER: Final = "complete.json"
 MINUTES: Final = 30
 _CURE: Final = "Check the network connection and the bundle's uv.lock, then run the command again."
+INSTALL_UV: Final = "Install it with `curl -LsSf https://astral.sh/uv/install.sh | sh`."
 
 Progress = Callable[[str], None]
 
@@ -155,7 +157,7 @@ def find_uv() -> Path:
     for candidate in candidates:
         if candidate and os.path.isabs(candidate) and os.access(candidate, os.X_OK):
             return Path(candidate)
-    raise EnvironmentNotReady("uv is not installed.", "Install it with `python3 -m pip install uv`.")
+    raise EnvironmentNotReady("uv is not installed.", INSTALL_UV)
 
 
 def _build(folder: Path, files: Mapping[str, bytes], extra: str | None, progress: Progress) -> Environment:
@@ -172,6 +174,8 @@ def _build(folder: Path, files: Mapping[str, bytes], extra: str | None, progress
         "--no-install-project",
         "--color=never",
     ]
+    if platform.system() == "Darwin":
+        command += ["--managed-python"]  # Homebrew's, pyenv's and mise's link libraries outside their own folder
     command += ["--no-progress", "--project", str(folder), *(["--extra", extra] if extra else [])]
     progress(f"Installing the bundle's locked packages into {folder}")
     _run(command, folder, progress)

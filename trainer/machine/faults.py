@@ -12,6 +12,9 @@ import signal
 from dataclasses import dataclass
 from typing import Final, Literal
 
+GPU_PATIENCE: Final = {"AGX_RELAX_CDM_CTXSTORE_TIMEOUT": "1"}
+"""Environment of a run on a Mac: macOS 26 kills long GPU work while the display is on, less often with this."""
+
 _LAST_BYTES: Final = 16 << 10
 _CALLBACK: Final = re.compile(
     rb"kIOGPUCommandBufferCallbackError(ImpactingInteractivity|OutOfMemory|Timeout|Hang|InnocentVictim|PageFault|"

@@ -102,21 +102,21 @@ def fingerprint(packages: Sequence[Path] = ()) -> Fingerprint:
     `packages` are the site-packages folders of the environment that is measured in, this process's own where none.
     """
     system = {"Darwin": f"macOS {platform.mac_ver()[0]}"}.get(platform.system(), platform.system())
-    device = _device()
+    kind = device()
     chip, cores, memory = _macos() if platform.system() == "Darwin" else _linux()
     gpu, gpu_cores = None, None
-    if device == "metal":
+    if kind == "metal":
         gpu = chip
         gpu_cores = gpu_cores_from_ioreg(run_tool("ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator"))
         gpu_cores = gpu_cores or gpu_cores_from_profiler(run_tool("system_profiler", "-json", "SPDisplaysDataType"))
-    elif device == "cuda":
+    elif kind == "cuda":
         query = "--query-gpu=name,memory.total", "--format=csv,noheader,nounits", *chosen_gpu(os.environ)
         gpu, gpu_memory = gpu_from_nvidia_smi(run_tool("nvidia-smi", *query)) or ("NVIDIA GPU", 0)
         memory = gpu_memory or memory
     mlx, wheel = mlx_build(packages)
-    limits = _device_limits() if device == "metal" else (memory, 0)
+    limits = _device_limits() if kind == "metal" else (memory, 0)
     return Fingerprint(
-        device=device,
+        device=kind,
         chip=chip,
         cpu_cores=cores,
         gpu=gpu,
@@ -247,7 +247,7 @@ def cuda_major() -> int | None:
     return cuda_from_nvidia_smi(run_tool("nvidia-smi")) if platform.system() == "Linux" else None
 
 
-def _device() -> Device:
+def device() -> Device:
     """Where MLX computes by default. MLX is imported here, late, because it opens the device."""
     try:
         import mlx.core as mx

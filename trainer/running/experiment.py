@@ -20,6 +20,7 @@ confine them.
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,7 @@ from typing import Final, Protocol
 
 from common.text import printable
 from trainer.errors import EnvironmentNotReady, StopRun, TrainerError
-from trainer.machine import environment
+from trainer.machine import environment, faults
 from trainer.machine import scratch as leftovers
 from trainer.machine.environment import Environment
 from trainer.project import bundle, metrics
@@ -242,6 +243,8 @@ def link_cache(home: Path, cache: Path) -> None:
 def scrubbed(outer: Mapping[str, str], env: Environment, *, cache: Path, home: Path, temporary: Path) -> dict[str, str]:
     """The run's whole environment: a few variables of `outer`, the rest set here."""
     passed = {name: outer[name] for name in _PASSED if name in outer}
+    if platform.system() == "Darwin":
+        passed |= faults.GPU_PATIENCE
     return passed | {
         "PATH": f"{env.python.parent}:{passed.get('PATH', '/usr/bin:/bin')}",
         "HOME": str(home),

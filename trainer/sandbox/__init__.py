@@ -17,15 +17,13 @@ Whatever comes out is the candidate's word.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from trainer.errors import EnvironmentNotReady
+from trainer.sandbox.entry import interpreter_prefixes
 from trainer.sandbox.job import (
     CHANNEL,
     Job,
@@ -37,6 +35,7 @@ from trainer.sandbox.job import (
     Mount,
     UntrustedResult,
 )
+from trainer.sandbox.proof import Line, examine, probe
 
 __all__ = [
     "CHANNEL",
@@ -45,11 +44,13 @@ __all__ = [
     "JobLimits",
     "JobOutcome",
     "LastWord",
+    "Line",
     "Message",
     "Mount",
     "Sandbox",
     "UntrustedResult",
     "choose",
+    "examine",
     "interpreter_prefixes",
     "probe",
 ]
@@ -97,83 +98,3 @@ def choose(*, cuda: bool = False) -> Sandbox:
     raise EnvironmentNotReady(
         f"Untrusted code runs in a sandbox, and none exists for {sys.platform}.", "Use Linux or macOS."
     )
-
-
-def interpreter_prefixes(python: Path) -> tuple[Path, ...]:
-    """The folders a Python needs: its own prefix, and a virtual environment's base by each name."""
-    prefix = python.absolute().parent.parent
-    found = [prefix, Path(os.path.realpath(python)).parent.parent]
-    settings = prefix / "pyvenv.cfg"
-    if settings.is_file():
-        for line in settings.read_text().splitlines():
-            name, _, value = line.partition("=")
-            if name.strip() == "home":
-                found.append(Path(value.strip()).parent)
-    return tuple(dict.fromkeys(found))
-
-
-_PROBE = """
-import json, os, socket, sys
-import mlx.core as mx
-
-step = mx.compile(lambda x: mx.tanh(x) * mx.exp(x) + mx.sin(x) * 2)
-value = (step(mx.ones((64, 64))) @ mx.ones((64, 1))).mean().item()
-leaks = []
-for name in sys.argv[1:]:
-    if os.path.exists(name):
-        leaks.append("files of the host")
-try:
-    socket.create_connection(("192.0.2.1", 9), timeout=2).close()
-    leaks.append("the network")
-except TimeoutError:
-    leaks.append("the network")
-except OSError:
-    pass
-try:
-    if os.fork() == 0:
-        os._exit(0)
-    if sys.platform == "darwin":
-        leaks.append("new processes")
-except OSError:
-    pass
-if sys.platform == "linux" and "Seccomp:\\t2" not in open("/proc/self/status").read():
-    leaks.append("all system calls")
-report = {"value": value, "device": str(mx.default_device()), "mlx": mx.__version__, "leaks": leaks}
-with open(os.environ["SCRATCH"] + "/probe.json", "w") as file:
-    json.dump(report, file)
-"""
-
-
-def probe(sandbox: Sandbox, python: Path | None = None, *, wall_seconds: float = 120.0) -> str:
-    """Run MLX on its default device inside and try to get out; one line on what was found.
-
-    EnvironmentNotReady, naming what is missing, unless everything holds.
-    """
-    python = Path(sys.executable) if python is None else python
-    limits = JobLimits(wall_seconds=wall_seconds, memory_bytes=8 << 30)
-    tools, ours = interpreter_prefixes(python), Path(__file__).resolve()
-    # An installed wheel is part of its interpreter's own packages, which a job sees; a checkout is not.
-    hidden = [] if any(ours.is_relative_to(tool.resolve()) for tool in tools) else [str(ours)]
-    with tempfile.NamedTemporaryFile(prefix="secret-") as secret:
-        job = sandbox.start([str(python), "-c", _PROBE, secret.name, *hidden], limits=limits, tools=tools)
-        with job:
-            outcome = job.wait()
-            if outcome.kind != "exited" or outcome.exit_code != 0:
-                words = outcome.output.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
-                raise EnvironmentNotReady(
-                    f"MLX does not run inside the sandbox ({sandbox.name}): the probe {outcome.kind} with "
-                    f"status {outcome.exit_code}: {words[0]}.",
-                    f"Check that `{python} -c 'import mlx.core'` works, with g++ (Linux) or Metal (macOS).",
-                )
-            report = json.loads(job.result("probe.json", 4096))
-    if report["leaks"] and sandbox.name != "none":
-        raise EnvironmentNotReady(
-            f"Code inside the sandbox ({sandbox.name}) was not confined and reached {', '.join(report['leaks'])}.",
-            "Do not judge anyone's code on this machine; report the operating system's version.",
-        )
-    if abs(report["value"] - 240.2034) > 0.5:
-        raise EnvironmentNotReady(
-            f"MLX inside the sandbox returned {report['value']} instead of 240.20.",
-            "Check the MLX installation.",
-        )
-    return f"{sandbox.name}: MLX {report['mlx']} on {report['device']}, {outcome.seconds:.1f} s"

@@ -104,6 +104,19 @@ def prefixes(tools: Sequence[Path]) -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda pair: PurePosixPath(pair[1]).parts)
 
 
+def interpreter_prefixes(python: Path) -> tuple[Path, ...]:
+    """The folders a Python needs: its own prefix, and a virtual environment's base by each name."""
+    prefix = python.absolute().parent.parent
+    found = [prefix, Path(os.path.realpath(python)).parent.parent]
+    settings = prefix / "pyvenv.cfg"
+    if settings.is_file():
+        for line in settings.read_text().splitlines():
+            name, _, value = line.partition("=")
+            if name.strip() == "home":
+                found.append(Path(value.strip()).parent)
+    return tuple(dict.fromkeys(found))
+
+
 def common_limits(limits: JobLimits) -> dict[str, int]:
     """The resource limits that mean the same everywhere."""
     caps = {"RLIMIT_CORE": 0, "RLIMIT_FSIZE": limits.file_bytes, "RLIMIT_NOFILE": 4096}

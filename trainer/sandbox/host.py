@@ -128,6 +128,8 @@ def start_in_folder(
     env: Mapping[str, str] | None,
     cwd: str,
     last_word: LastWord | None,
+    *,
+    cure: Callable[[str], str] = lambda words: "Check that this Python works.",
 ) -> Job:
     """A job whose folder is a fresh private one with links to the inputs; `wrapper(folder)` confines it."""
 
@@ -142,10 +144,8 @@ def start_in_folder(
             try:
                 entered = enter(wrapper(folder), (), what, session=True)
             except SetupFailed as failure:
-                raise EnvironmentNotReady(
-                    f"The sandbox could not be set up: {failure}.",
-                    "Check that sandbox-exec and this Python work.",
-                ) from None
+                words = f"The sandbox could not be set up: {failure}."
+                raise EnvironmentNotReady(words, cure(words)) from None
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

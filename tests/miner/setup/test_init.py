@@ -195,7 +195,7 @@ GOOD = MachineFacts(
         (replace(GOOD, hardware_class="nvidia", device="cuda"), "hardware", "differs", "linux-x86_64, linux-arm64"),
         (replace(GOOD, hardware_class=""), "hardware", "differs", "; the baseline was measured on"),
         (GOOD, "uv", "ok", "/bin/uv"),
-        (replace(GOOD, uv=None), "uv", "missing", "pip install uv"),
+        (replace(GOOD, uv=None), "uv", "missing", "astral.sh/uv"),
         (GOOD, "sandbox", "ok", "/usr/bin/bwrap"),
         (replace(GOOD, sandbox=None), "sandbox", "differs", "no sandbox: results are self-reported"),
         (GOOD, "data", "ok", "5a5a5a5a5a5a5a5a… in /data"),

@@ -122,5 +122,5 @@ def become(mac: Mac, monkeypatch: pytest.MonkeyPatch, *, limits: tuple[int, int]
     monkeypatch.setattr(platform, "mac_ver", lambda: (mac.os, ("", "", ""), "arm64"))
     for module in (hardware, fitness):
         monkeypatch.setattr(module, "run_tool", mac.tool)
-    monkeypatch.setattr(hardware, "_device", lambda: "metal")
+    monkeypatch.setattr(hardware, "device", lambda: "metal")
     monkeypatch.setattr(hardware, "_device_limits", lambda: limits)

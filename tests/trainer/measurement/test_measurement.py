@@ -241,7 +241,7 @@ def with_logits(expression: str, *, steps: str = "") -> str:
 HOSTILE = {
     "says a number": ("print('---\\nval_bpb:          0.100000')", Failure.NO_EVALUATION),
     "stops with an error": ("import sys; print('oh'); sys.exit('no luck')", Failure.CRASH),
-    "kills itself": ("import os; os.kill(os.getpid(), 9)", Failure.CRASH),
+    "kills itself": ("import os; os.kill(os.getpid(), 9)", Failure.OUT_OF_MEMORY),  # as the system does
     "trains on the validation shard": (MODEL + "next(make_dataloader(tokenizer, 1, 8, 'val'))", Failure.CRASH),
     "looks at the next token": (with_logits(PEEK), Failure.NON_CAUSAL),
     "looks at it in some rows only": (
@@ -291,7 +291,7 @@ HOSTILE = {
     "floods the log": ("while True: print('x' * 99)", Failure.OVER_RESOURCES),
     "takes all memory": (
         "import time\na = [bytes(1) * (64 << 20) for _ in range(24)]\nb = [bytearray(x) for x in a]\ntime.sleep(60)",
-        Failure.OVER_RESOURCES,
+        Failure.OUT_OF_MEMORY,
     ),
 }
 

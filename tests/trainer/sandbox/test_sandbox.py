@@ -35,7 +35,6 @@ from trainer.sandbox.entry import prefixes, relative
 from trainer.sandbox.host import NoIsolation, folder_usage
 from trainer.sandbox.job import SCRATCH_FILES, TreeUsage, exceeded
 from trainer.sandbox.linux import cure, descendants, options, protected, resource_limits
-from trainer.sandbox.macos import profile
 
 PYTHON = Path(sys.executable)
 TOOLS = interpreter_prefixes(PYTHON)
@@ -680,25 +679,6 @@ def test_resource_limits() -> None:
 )
 def test_cure(words: str, advice: str) -> None:
     assert advice in cure(words)
-
-
-def test_seatbelt_profile() -> None:
-    text = profile("/private/tmp/j", ["/opt/venv", "/opt/py"], ['/data/a "b"\\c'])
-    lines = text.splitlines()
-    assert lines[:3] == ["(version 1)", "(deny default)", '(import "system.sb")']
-    assert lines[-2:] == ["(deny process-fork)", "(deny network*)"]
-    assert '(allow file-read* (subpath "/data/a \\"b\\"\\\\c"))' in lines
-    assert [line for line in lines if "file-write" in line] == [
-        '(allow file-write* (subpath "/private/tmp/j/scratch"))'
-    ]
-    assert [line for line in lines if "process-exec" in line] == [
-        '(allow process-exec (subpath "/opt/py"))',
-        '(allow process-exec (subpath "/opt/venv"))',
-    ]
-    for needed in ("AGXDeviceUserClient", "IOSurfaceRootUserClient", "com.apple.MTLCompilerService"):
-        assert needed in text
-    assert '(allow file-read* (subpath "/"))' not in lines
-    assert all(line.count("(") == line.count(")") for line in lines)
 
 
 # --- the filter -----------------------------------------------------------------------------------------
