@@ -9,6 +9,7 @@ from pathlib import Path
 from miner.context.context import SessionContext
 from miner.proposers.base import SCRIPT
 from miner.staking import confirm, submit
+from miner.staking.staking import claimed_gain, forecast
 from trainer.errors import TrainerError
 from trainer.project import bundle
 from trainer.statistics.comparison import Arm
@@ -20,7 +21,8 @@ def submit_file(
     """Submit a train.py of the user's; the proposal's id and the claimed metric.
 
     Without a claim it goes through the confirming test against the best on chain, is refused where it does not
-    pass, and the claim is the measured gain. With a claim it is the user's own stake and word.
+    pass, and the claim is what of the measured gain is expected to last. With a claim it is the user's own stake and
+    word.
     """
     try:
         source = file.read_bytes()
@@ -30,6 +32,7 @@ def submit_file(
     files = bundle.overlay(context.task.files, {SCRIPT: source}, context.task.protocol.surface)
     bench, project, convention = context.bench, context.project, context.convention
     if claim is None:
+        policy = confirm.policy_at(min_confidence, bench.protocol.margin(float(context.best_metric)))
         done = confirm.confirm(
             bench,
             context.task,
@@ -38,7 +41,7 @@ def submit_file(
             number=-1,
             commit=sha256(source).hexdigest(),
             against=project.current_best_code_hash.hex(),
-            policy=confirm.policy_at(min_confidence, bench.protocol.margin(float(context.best_metric))),
+            policy=policy,
             view=context.dashboard,
         )
         if not done.passed or done.delta is None:
@@ -48,7 +51,8 @@ def submit_file(
             )
         with context.dashboard.step("one run by the protocol's own command", bench.usual_seconds) as word:
             log = bench.plain_run(files, word).log
-        metric, claimed = submit.anchored_score(project, convention, round(done.delta, 6))
+        forecast(context, done, policy)
+        metric, claimed = submit.anchored_score(project, convention, claimed_gain(context, done, policy))
     else:
         metric = _claimed(claim)
         claimed = convention.to_score(metric)

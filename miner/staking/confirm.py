@@ -2,8 +2,8 @@
 
 A session keeps what wins, and winners are chosen for looking good, so the sum of kept gains promises too much. The
 confirming test measures the code to submit against the chain's best with new runs of both, on validation and on
-holdout text, and asks the verifier's own judge (`trainer.judging`), at least as strictly. Its delta is what is
-claimed. Every run is in the journal before the next; a session that is interrupted continues it.
+holdout text, and asks the verifier's own judge (`trainer.judging`), at least as strictly. What is claimed of its
+delta says `outlook`. Every run is in the journal before the next; a session that is interrupted continues it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
 """Whether a stake pays: the possible outcomes of a proposal, their likelihood and worth. Pure.
 
-A verifier runs its own comparison with its own runs on its own machine. What it will see is predicted from what
-was seen here: its delta is Gaussian about ours, with the variance of both estimates, so a gain that only just
-cleared the bar here is far from sure to clear it there.
+A verifier runs its own comparison with its own runs on its own machine. What it will see is predicted from what the
+gain is worth after all that was seen here (`worth`): its delta is Gaussian about that, with the variance of both, so a
+gain that only just cleared the bar here is far from sure to clear it there.
+
+What was kept was chosen for looking good, and the confirming test chose once more. So the gain that is claimed and
+foretold from is shrunk by what the session's own candidates say of each other (`trainer.statistics.shrinkage`).
 
 A proposal ends in one of two ways, whatever a first verifier makes of it:
 
@@ -23,11 +26,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from miner.journal.journal import Confirmation, Session, TrialRecord
 from trainer.judging.policy import JudgePolicy
 from trainer.statistics.distributions import approval_point
 from trainer.statistics.error_rates import LookEvidence
+from trainer.statistics.shrinkage import Posterior, fitted, together
 
-VERIFIER_RUNS = (5, 3)  # incumbent and candidate runs of a verifier's usual last look
+LEAST_HISTORY = 2  # incumbent runs that a trial is measured against, beyond as many as the candidate's
+REJECTED_AFTER = 3  # pairs of runs after which a verifier usually rejects what it does reject
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +96,50 @@ class Outlook:
         )
 
 
+def worth(session: Session, done: Confirmation, seen: LookEvidence) -> Posterior:
+    """The true gain of what `done` confirmed, whose last look was `seen`, after this session's own trials (bpb).
+
+    The steps that led to it were kept on top of each other since the chain's best; a file of the user's own has none.
+    """
+
+    def pair(trial: TrialRecord) -> tuple[float, float]:
+        assert trial.delta is not None
+        runs = len(trial.own_values)
+        return trial.delta, seen.sigma * math.sqrt(1 / runs + 1 / (runs + LEAST_HISTORY))
+
+    measured = [trial for trial in session.trials if trial.number and trial.delta is not None and trial.own_values]
+    since = session.frontiers[-1].trial if session.frontiers else 0
+    steps = [pair(trial) for trial in measured if trial.kept and since < trial.number <= done.trial]
+    prior = fitted([pair(trial) for trial in measured], seen.sigma)
+    return together(prior, steps, (seen.delta, seen.sigma * seen.scale))
+
+
 def outlook(
-    seen: LookEvidence, policy: JudgePolicy, market: Market, *, stake: int, rent: int = 0, fees: int = 0
+    seen: LookEvidence,
+    gained: Posterior,
+    policy: JudgePolicy,
+    market: Market,
+    *,
+    stake: int,
+    rent: int = 0,
+    fees: int = 0,
 ) -> Outlook:
-    """What staking `stake` tokens on a gain confirmed by `seen` promises; `rent` and `fees` in lamports."""
-    theirs = policy.comparison.scale(*VERIFIER_RUNS)
-    spread = seen.sigma * math.hypot(theirs, seen.scale)
-    df = max(1.0, seen.df)
-    bar = approval_point(df, policy.comparison.alpha / 2) * seen.sigma * theirs
-    doubt = approval_point(df, policy.suggestive) * seen.sigma * theirs
-    gain = seen.delta - policy.comparison.margin
-    approved = _above(gain, bar, spread)
-    rejected = 1.0 - _above(gain, doubt, spread)
+    """What staking `stake` tokens on a gain worth `gained` and confirmed by `seen` promises.
+
+    `rent` and `fees` in lamports.
+    """
+    rules, df = policy.comparison, max(1.0, seen.df)
+    gain = gained.mean - rules.margin
+
+    def above(level: float, pairs: int) -> float:
+        """The chance that so many pairs of runs show the gain at `level`."""
+        theirs = seen.sigma * rules.scale(pairs, pairs)
+        return _above(gain, approval_point(df, level) * theirs, math.hypot(theirs, gained.sd))
+
+    # What is hopeless ends early, and what is unclear goes on to the last look.
+    rejected = 1.0 - above(policy.suggestive, REJECTED_AFTER)
+    last = rules.max_candidate_runs
+    approved = min(1.0 - rejected, above(rules.approval_level(last), last))
     again = market.settled
     # One review after the other until one is no release, or none comes: a geometric series.
     in_the_end = approved / (1 - max(0.0, 1 - approved - rejected) * again)

@@ -15,10 +15,11 @@ from miner.context import goals
 from miner.context.context import SessionContext
 from miner.journal.journal import Confirmation, TrialRecord
 from miner.staking import confirm, outlook, submit
-from miner.staking.cost import submission_cost
+from miner.staking.cost import SubmissionCost, submission_cost
 from trainer.errors import EnvironmentNotReady
 from trainer.judging.policy import JudgePolicy
 from trainer.statistics.comparison import Arm
+from trainer.statistics.error_rates import LookEvidence
 
 
 class Staking:
@@ -74,7 +75,7 @@ class Staking:
             return
         self._look()
         if context.session.frontiers[-1].commit == best:
-            self._send(won, done)
+            self._send(won, done, policy)
 
     def _not_confirmed(self, done: Confirmation, best: str) -> None:
         context = self._context
@@ -88,33 +89,18 @@ class Staking:
         context = self._context
         if context.rejections:
             return "a proposal of this session was rejected: find out why, then run the command again to submit"
-        client, project, stake = context.connection.client, context.project, context.goals.stake
-        seen = confirm.evidence_of(done, policy)
-        ended = Counter(proposal.status for proposal in context.follower.proposals())
-        market = outlook.Market(
-            project.base_price + project.slope * max(0, client.supply(project) - 1),
-            ended[ProposalStatus.APPROVED],
-            ended[ProposalStatus.REJECTED],
-            ended[ProposalStatus.EXPIRED],
-            project.miner_pool_minted,
-        )
-        cost = submission_cost(
-            client, context.wallet.pubkey(), project, stake=stake, recipient=context.reward_recipient
-        )
-        found = outlook.outlook(seen, policy, market, stake=stake, rent=cost.rent, fees=cost.fees)
-        context.dashboard.say(f"  confirmed: {done.delta:+.6f} [{done.low:+.6f}, {done.high:+.6f}]; {found.text()}")
+        seen, found, cost = forecast(context, done, policy)
         # On a local network nothing is real: it is for practice, and the outlook is shown for that.
-        accept_loss = context.goals.accept_loss or client.network.is_local
+        accept_loss = context.goals.accept_loss or context.connection.client.network.is_local
         return outlook.verdict(
             seen, found, min_confidence=context.goals.min_confidence, accept_loss=accept_loss
         ) or goals.affordable(
             context.goals, spent=context.session.spent, staked=context.session.staked, cost=cost.total
         )
 
-    def _send(self, won: TrialRecord, done: Confirmation) -> None:
+    def _send(self, won: TrialRecord, done: Confirmation, policy: JudgePolicy) -> None:
         context = self._context
-        assert done.delta is not None
-        gain = round(done.delta, 6)
+        gain = claimed_gain(context, done, policy)
         metric, claimed = submit.anchored_score(context.project, context.convention, gain)
         context.dashboard.say(f"submitting trial {won.number}: claimed {metric:.6f} val_bpb, {gain:+.6f} better")
         log = self._benchmark_log(won)
@@ -156,3 +142,33 @@ class Staking:
         context.dashboard.say(f"  its log reports {plain.val_bpb:.6f} val_bpb")
         write_atomic(path, plain.log)
         return plain.log
+
+
+def forecast(
+    context: SessionContext, done: Confirmation, policy: JudgePolicy
+) -> tuple[LookEvidence, outlook.Outlook, SubmissionCost]:
+    """What a confirmed gain rests on, what staking on it promises, which is shown, and what it costs."""
+    client, project, stake = context.connection.client, context.project, context.goals.stake
+    seen = confirm.evidence_of(done, policy)
+    gained = outlook.worth(context.session, done, seen)
+    ended = Counter(proposal.status for proposal in context.follower.proposals())
+    market = outlook.Market(
+        project.base_price + project.slope * max(0, client.supply(project) - 1),
+        ended[ProposalStatus.APPROVED],
+        ended[ProposalStatus.REJECTED],
+        ended[ProposalStatus.EXPIRED],
+        project.miner_pool_minted,
+    )
+    cost = submission_cost(client, context.wallet.pubkey(), project, stake=stake, recipient=context.reward_recipient)
+    found = outlook.outlook(seen, gained, policy, market, stake=stake, rent=cost.rent, fees=cost.fees)
+    context.dashboard.say(
+        f"  confirmed: {done.delta:+.6f} [{done.low:+.6f}, {done.high:+.6f}], of which {gained.mean:+.6f} are expected "
+        f"to last; {found.text()}"
+    )
+    return seen, found, cost
+
+
+def claimed_gain(context: SessionContext, done: Confirmation, policy: JudgePolicy) -> float:
+    """The gain to claim, in bpb: what is expected to last, at least the chain's last digit."""
+    gained = outlook.worth(context.session, done, confirm.evidence_of(done, policy))
+    return max(1e-6, round(gained.mean, 6))
