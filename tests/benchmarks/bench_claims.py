@@ -85,8 +85,8 @@ def session(rng: random.Random, gain: float) -> list[Submitted]:
         theirs = judged(rng, truth)
         assert theirs.evidence is not None
         rejected = theirs.kind is Answer.REJECT and not suggested(theirs.evidence, POLICY.suggestive)
-        foretold = [_outlook(seen, one) for one in (plain, shrunk)]
-        found.append(Submitted(truth, seen.delta, shrunk.mean, *foretold, theirs.kind is Answer.APPROVE, rejected))
+        before, after = _outlook(seen, plain), _outlook(seen, shrunk)
+        found.append(Submitted(truth, seen.delta, shrunk.mean, before, after, theirs.kind is Answer.APPROVE, rejected))
     return found
 
 
