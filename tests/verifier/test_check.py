@@ -391,6 +391,7 @@ def test_looks_at_the_same_share_one_budget(
     assert audit.passed(audit.audit(found.attestation, None, {})[0])
 
 
+@pytest.mark.slow
 def test_a_no_op_that_is_resubmitted_until_it_wins_does_not(
     proposed: Callable[..., tuple[CheckResult, FakeMeasurer]],
 ) -> None:

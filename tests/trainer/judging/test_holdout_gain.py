@@ -78,6 +78,7 @@ def test_without_blocks_of_both_there_is_no_answer() -> None:
             assert holdout_outcome(bare, seen, POLICY) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", [0.001, 0.03])
 def test_honest_gains_are_not_rejected_and_memorised_ones_do_not_pass(document: float) -> None:
     """On a short text, whose documents are alike or differ much: as the rule that knew run noise only did not."""

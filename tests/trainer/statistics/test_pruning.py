@@ -199,6 +199,7 @@ def test_recorded_curves() -> None:
         assert max(lag for lag, delta in found if delta >= 0) < RULES.ratio
 
 
+@pytest.mark.slow
 def test_recorded_curves_against_each_other() -> None:
     recording = load(HELD_OUT)
     thinned = type(recording)(recording.about, recording.budget_seconds, recording.runs[::3])
