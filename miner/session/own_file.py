@@ -9,6 +9,7 @@ from pathlib import Path
 from miner.context.context import SessionContext
 from miner.proposers.base import SCRIPT
 from miner.staking import confirm, submit
+from miner.staking.benchmark import benchmark_log
 from miner.staking.staking import claimed_gain, forecast
 from trainer.errors import TrainerError
 from trainer.project import bundle
@@ -50,7 +51,7 @@ def submit_file(
                 "To submit anyway, use --claim VALUE (you will probably lose the stake).",
             )
         with context.dashboard.step("one run by the protocol's own command", bench.usual_seconds) as word:
-            log = bench.plain_run(files, word).log
+            log = benchmark_log(bench, files, [entry.run for entry in done.runs], word)
         forecast(context, done, policy)
         metric, claimed = submit.anchored_score(project, convention, claimed_gain(context, done, policy))
     else:

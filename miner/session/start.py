@@ -109,6 +109,14 @@ def started(
         else f"no sandbox: results are self-reported ({bench.why_not})"
     )
     dashboard.say(f"this machine: {bench.machine.hardware_class}, data snapshot {bench.data_snapshot[:16]}, {measured}")
+    if bench.machine.doubt:
+        dashboard.say(f"this machine cannot be named: {bench.machine.doubt}", style="yellow")
+    if why := bench.plain_problem(parsed.incumbent):
+        dashboard.say(
+            f"the protocol's own command cannot run here: {why}. Mining does not need it; the benchmark log of a "
+            "proposal will be of a trusted run, and say so.",
+            style="yellow",
+        )
     folder = home / "work" / sessions.folder_name(connection.network.name, project.id, str(wallet.pubkey()))
     begun = published[0].began if published else None
     journal = new_session(folder / "session.jsonl", project.id, wallet.pubkey(), begun=begun)

@@ -15,8 +15,8 @@ from miner.context import goals
 from miner.context.context import SessionContext
 from miner.journal.journal import Confirmation, TrialRecord
 from miner.staking import confirm, outlook, submit
+from miner.staking.benchmark import benchmark_log
 from miner.staking.cost import SubmissionCost, submission_cost
-from trainer.errors import EnvironmentNotReady
 from trainer.judging.policy import JudgePolicy
 from trainer.statistics.comparison import Arm
 from trainer.statistics.error_rates import LookEvidence
@@ -89,6 +89,8 @@ class Staking:
         context = self._context
         if context.rejections:
             return "a proposal of this session was rejected: find out why, then run the command again to submit"
+        if context.bench.machine.doubt and not context.connection.client.network.is_local:
+            return f"no verifier can compare its machine with this one: {context.bench.machine.doubt}"
         seen, found, cost = forecast(context, done, policy)
         # On a local network nothing is real: it is for practice, and the outlook is shown for that.
         accept_loss = context.goals.accept_loss or context.connection.client.network.is_local
@@ -103,7 +105,7 @@ class Staking:
         gain = claimed_gain(context, done, policy)
         metric, claimed = submit.anchored_score(context.project, context.convention, gain)
         context.dashboard.say(f"submitting trial {won.number}: claimed {metric:.6f} val_bpb, {gain:+.6f} better")
-        log = self._benchmark_log(won)
+        log = self._benchmark_log(won, done)
         offer = submit.Offer(
             won.number,
             context.workspace.archive(won.commit),
@@ -124,8 +126,8 @@ class Staking:
         )
         context.dashboard.say(f"proposal {proposal} is on chain", style="green")
 
-    def _benchmark_log(self, won: TrialRecord) -> bytes:
-        """The log of one run by the protocol's own command; of an earlier one where a submission was interrupted."""
+    def _benchmark_log(self, won: TrialRecord, done: Confirmation) -> bytes:
+        """The benchmark log; an earlier one where a submission was interrupted."""
         context = self._context
         path = context.folder / "logs" / f"{won.number:04d}-benchmark-{won.commit[:12]}.log"
         if path.exists():
@@ -133,15 +135,11 @@ class Staking:
         with context.dashboard.step(
             "one run by the protocol's own command, for the benchmark log", context.usual_seconds()
         ) as word:
-            plain = context.bench.plain_run(context.tree(won.commit), word)
-        if plain.val_bpb is None:
-            raise EnvironmentNotReady(
-                f"The winning train.py fails under the protocol's own command: {plain.detail}",
-                f"It is commit {won.commit[:12]} in {context.workspace.path}; nothing was submitted.",
-            )
-        context.dashboard.say(f"  its log reports {plain.val_bpb:.6f} val_bpb")
-        write_atomic(path, plain.log)
-        return plain.log
+            tried = [entry.run for entry in done.runs]
+            log = benchmark_log(context.bench, context.tree(won.commit), tried, word)
+        context.dashboard.say(f"  the benchmark log: {log.decode().splitlines()[2]}")
+        write_atomic(path, log)
+        return log
 
 
 def forecast(

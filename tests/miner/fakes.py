@@ -108,6 +108,9 @@ class Machine:
             return Run(arm, None, found, f"it is {found}", 10.0, None, self.log)
         return Run(arm, found, "", "", 10.0, 512.0, self.log)
 
+    def plain_problem(self, files: Mapping[str, bytes]) -> str:
+        return ""
+
     def plain_run(self, files: Mapping[str, bytes], say: Callable[[str], None]) -> Run:
         return self.measure(Arm.CANDIDATE, files, say)
 

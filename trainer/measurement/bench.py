@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from common.files import locked
 from common.resources import HARNESS
@@ -26,6 +26,7 @@ from trainer.machine.environment import Environment
 from trainer.machine.noise_file import load_noise, save_noise
 from trainer.measurement import Measurement, Measurer, Phase, Reference, ScoringText, supports
 from trainer.measurement.outcomes import FAULTS
+from trainer.measurement.plain import evaluation_batch, too_large
 from trainer.measurement.run import STOPPED, UNFIT, Run
 from trainer.measurement.values import MOST_BPB, Failure
 from trainer.project import metrics, protocol
@@ -37,6 +38,7 @@ from trainer.statistics.noise import NoiseRecord
 Say = Callable[[str], None]
 TRUSTED, SELF_REPORTED = "trusted", "self-reported"
 PROBES = 256
+SCRIPT = "train.py"
 HOLDOUT = "holdout"  # folder of a home in which holdout text is, while somebody is scored on it
 
 
@@ -159,6 +161,14 @@ class Bench:
             found,
             first.said if first else "",
         )
+
+    def plain_problem(self, files: Mapping[str, bytes]) -> str:
+        """Why a tree cannot run as the protocol says on this machine, as far as is known before it is tried; or ""."""
+        if self.measurer is None:
+            return ""
+        facts = self.measurer.facts
+        script = files.get(PurePosixPath(self.protocol.execution.cwd, SCRIPT).as_posix(), b"")
+        return too_large(evaluation_batch(script), facts.length, facts.vocabulary, self.machine.buffer_bytes)
 
     def plain_run(self, files: Mapping[str, bytes], on_line: Say | None = None) -> Run:
         """Run a tree as the protocol says, its metric from its log: what a benchmark log records.
