@@ -57,6 +57,7 @@ SLOW = (
     "miner/report/test_look.py",
     "miner/session/test_start.py",
     "miner/setup",
+    "trainer/doctor",
     "trainer/measurement",
     "trainer/running",
     "trainer/sandbox",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.commands import irys_option, keypair_option, project_option
+from chain.commands.doctor import doctor
 from chain.commands.options import agrees, answer, common, open_connection, program, reading, stoppable
 
 if TYPE_CHECKING:
     from chain.connection.opening import Connection
     from chain.program.accounts import Project, Proposal
+    from common.checks import Check
+    from common.terminal import View
     from trainer.project.task import Task
     from verifier.check import CheckResult
 
@@ -29,6 +32,15 @@ def main() -> None:
 
     Exit status of a check: 0 approve, 3 reject, 4 release, 1 refused, 2 wrong usage.
     """
+
+
+def _examine(home: Path, view: View) -> Iterator[Check]:
+    from trainer.doctor import examine
+
+    return examine(home, verifier=True, view=view)
+
+
+main.add_command(doctor("verifier", "verifier", _examine))
 
 
 def _how(command: Callable[..., Any]) -> Callable[..., Any]:

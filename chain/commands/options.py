@@ -347,6 +347,12 @@ def _warn(problem: str) -> None:
     click.echo(f"warning: {problem}", err=True)
 
 
+def current_settings() -> Settings:
+    """The running command's settings, of a command with `reading`'s options or more."""
+    settings: Settings = click.get_current_context().meta[_SETTINGS]
+    return settings
+
+
 def _typed(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 

@@ -15,10 +15,10 @@ from chain.commands.options import answer, open_connection, reading
 from common.resources import shown
 
 if TYPE_CHECKING:
+    from common.checks import Check
     from common.terminal import View
     from miner.setup.init import CheckedArtifact
     from miner.setup.prepare import SetUp, SetupCommand
-    from miner.setup.readiness import Requirement
     from trainer.project.task import Task
 
 
@@ -142,7 +142,7 @@ def _next(home: Path, network: str, irys: str | None, project: int, *, trust: bo
     return shown(f"miner run --project {project}{options}")
 
 
-def _text(folder: Path, branch: str, points: list[Requirement], results: list[SetUp], command: str) -> str:
+def _text(folder: Path, branch: str, points: list[Check], results: list[SetUp], command: str) -> str:
     lines = [f"{folder}, on branch {branch}", "", "this machine:"]
     lines += [f"  {point.line}" for point in points]
     left = [result for result in results if result.state != "done"]

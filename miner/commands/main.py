@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from chain.commands import irys_option, keypair_option, project_option
+from chain.commands.doctor import doctor
 from chain.commands.options import (
     STOPPING,
     WALLET,
@@ -27,6 +28,10 @@ from miner.commands.proposing import proposing
 from miner.executors.choice import Executing
 from miner.proposers.choice import Proposing
 
+if TYPE_CHECKING:
+    from common.checks import Check
+    from common.terminal import View
+
 
 @program("miner")
 def main() -> None:
@@ -38,6 +43,15 @@ def main() -> None:
 
 look.register(main)
 main.add_command(init)
+
+
+def _examine(home: Path, view: View) -> Iterator[Check]:
+    from trainer.doctor import examine
+
+    return examine(home, verifier=False, view=view)
+
+
+main.add_command(doctor("miner", "miner", _examine))
 
 
 def _who(command: Callable[..., Any]) -> Callable[..., Any]:

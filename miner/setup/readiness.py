@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from common.checks import Check
 from common.resources import HARNESS
 from common.text import printable
 from trainer.errors import EnvironmentNotReady
@@ -40,22 +41,6 @@ class MachineFacts:
     own_harness: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Requirement:
-    """One thing a project needs. `state`: ok, differs (work is possible, with that consequence) or missing."""
-
-    name: str
-    state: str
-    found: str
-    cure: str = ""
-
-    @property
-    def line(self) -> str:
-        """For people."""
-        mark = {"ok": "✓", "differs": "!", "missing": "✗"}[self.state]
-        return f"{mark} {self.name}: {self.found}" + (f" {self.cure}" if self.cure else "")
-
-
 def read(parsed: Task, home: Path) -> MachineFacts:
     """This machine as it is now. Takes a few seconds; runs nothing of the project."""
     machine = hardware.fingerprint()
@@ -78,56 +63,52 @@ def read(parsed: Task, home: Path) -> MachineFacts:
     )
 
 
-def points(facts: MachineFacts, parsed: Task) -> list[Requirement]:
+def points(facts: MachineFacts, parsed: Task) -> list[Check]:
     """What is there and what is missing, most important first."""
     wanted = parsed.benchmark.data_snapshot
     found = [
         _hardware(facts, parsed.baseline_class, _hints(parsed.protocol.raw)),
-        Requirement("uv", "ok", facts.uv)
-        if facts.uv
-        else Requirement("uv", "missing", "not found.", environment.INSTALL_UV),
+        Check("uv", "ok", facts.uv) if facts.uv else Check("uv", "missing", "not found.", environment.INSTALL_UV),
         _sandbox(facts.sandbox),
     ]
     if facts.data is None:
-        found.append(
-            Requirement("data", "missing", f"no prepared data in {facts.data_folder}.", "Run the setup commands.")
-        )
+        found.append(Check("data", "missing", f"no prepared data in {facts.data_folder}.", "Run the setup commands."))
     elif facts.data != wanted:
         cure = "Run the setup commands, or move that folder away and then run them."
         what = f"{facts.data_folder} holds {facts.data[:16]}…, the project was measured on {wanted[:16]}…"
-        found.append(Requirement("data", "missing", what, cure))
+        found.append(Check("data", "missing", what, cure))
     else:
-        found.append(Requirement("data", "ok", f"{wanted[:16]}… in {facts.data_folder}"))
+        found.append(Check("data", "ok", f"{wanted[:16]}… in {facts.data_folder}"))
     found.append(_size("free disk", facts.disk, LEAST_DISK, "Make room, or choose another --home."))
     found.append(_size("memory", facts.memory, LEAST_MEMORY, "Large models will not fit."))
     return found
 
 
-def _hardware(facts: MachineFacts, baseline_class: str, hints: str) -> Requirement:
+def _hardware(facts: MachineFacts, baseline_class: str, hints: str) -> Check:
     device = {"metal": "Metal", "cuda": "CUDA", "cpu": "CPU only"}[facts.device]
     here = f"{facts.hardware_class} ({device})"
     if baseline_class == facts.hardware_class:
-        return Requirement("hardware", "ok", f"{here}, the class that the baseline was measured on")
+        return Check("hardware", "ok", f"{here}, the class that the baseline was measured on")
     measured = f"was measured on {baseline_class}" if baseline_class else "does not record its own"
     hint = f" The project says: {hints}." if hints else ""
     cure = "Only gains measured on one machine can be compared."
-    return Requirement("hardware", "differs", f"{here}; the baseline {measured}.{hint}", cure)
+    return Check("hardware", "differs", f"{here}; the baseline {measured}.{hint}", cure)
 
 
-def _sandbox(path: str | None) -> Requirement:
+def _sandbox(path: str | None) -> Check:
     if path:
-        return Requirement("sandbox", "ok", path)
+        return Check("sandbox", "ok", path)
     cure = "Install bubblewrap (apt-get install bubblewrap)." if sys.platform == "linux" else ""
-    return Requirement(
+    return Check(
         "sandbox", "differs", "no sandbox: results are self-reported, and this machine cannot run the verifier.", cure
     )
 
 
-def _size(name: str, size: int, least: int, cure: str) -> Requirement:
+def _size(name: str, size: int, least: int, cure: str) -> Check:
     text = f"{size / GIB:.1f} GiB"
     if size >= least:
-        return Requirement(name, "ok", text)
-    return Requirement(name, "differs", f"{text}, less than the {least / GIB:.0f} GiB that such a project needs.", cure)
+        return Check(name, "ok", text)
+    return Check(name, "differs", f"{text}, less than the {least / GIB:.0f} GiB that such a project needs.", cure)
 
 
 def _hints(raw: Mapping[str, Any]) -> str:

@@ -35,10 +35,11 @@ from trainer.sandbox.job import (
     Mount,
     UntrustedResult,
 )
-from trainer.sandbox.proof import Line, examine, probe
+from trainer.sandbox.proof import STARTS, Line, examine, probe
 
 __all__ = [
     "CHANNEL",
+    "STARTS",
     "Job",
     "JobEnd",
     "JobLimits",
