@@ -173,3 +173,16 @@ def test_uv_is_found_where_the_environment_says(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("UV", "uv")
     assert environment.find_uv() != fake
     assert os.access(environment.find_uv(), os.X_OK)
+
+
+@pytest.mark.parametrize(("system", "managed"), [("Darwin", True), ("Linux", False)])
+def test_on_a_mac_environments_stand_on_uvs_own_python(
+    system: str, managed: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """pyenv's, mise's and Homebrew's link libraries outside their own folder, which no sandbox opens."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr(environment, "_run", lambda command, *_: commands.append(list(command)))
+    with pytest.raises(EnvironmentNotReady, match="no usable interpreter"):
+        environment.prepare({"pyproject.toml": PYPROJECT, "uv.lock": b"x"}, tmp_path)
+    assert ("--managed-python" in commands[0]) is managed
