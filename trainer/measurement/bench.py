@@ -235,7 +235,7 @@ def left_out(run: Run, why: str) -> Run:
     if not why:
         return run
     lost = f"; {run.val_bpb:.6f} val_bpb not counted" if run.val_bpb is not None else ""
-    return replace(run, val_bpb=None, failure=UNFIT, detail=why + lost, said="")
+    return replace(run, val_bpb=None, failure=UNFIT, detail=why + lost, measurement=None, said="")
 
 
 def loose_grace(spec: Protocol) -> float:

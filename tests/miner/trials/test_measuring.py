@@ -115,3 +115,17 @@ def test_a_run_that_the_machine_slowed_has_no_value(
     earlier = [1000.0, 1001.0, 999.0, 1000.5]
     run, _ = watched.run(Arm.CANDIDATE, {}, lambda _: None, rates=earlier, band=None, rules=pruning.PruningRules())
     assert (run.failure == UNFIT, run.val_bpb is None, bool(said)) == (left_out,) * 3
+
+
+@pytest.mark.parametrize(("failure", "left_out"), [("host", True), ("unfit", True), ("crash", False)])
+def test_a_run_that_the_machine_ended_is_no_crash_of_its_code(
+    failure: str, left_out: bool, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU driver gave up, or the machine slept: left out and made again, as the verifier does it."""
+    looks(monkeypatch, CALM)
+    watched, said = rig()
+    ended = Run(Arm.CANDIDATE, None, failure, "Why.", 300.0, None, b"")
+    monkeypatch.setattr(watched.bench, "measure", lambda *_, **__: ended)
+    run, _ = watched.run(Arm.CANDIDATE, {}, lambda _: None, rates=(), band=None, rules=pruning.PruningRules())
+    assert (run.failure == UNFIT, bool(said)) == (left_out, left_out)
+    assert run.detail == "Why."
