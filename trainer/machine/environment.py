@@ -32,11 +32,14 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Final
 
+from packaging.specifiers import SpecifierSet
+
 from common.files import lock, write_atomic
 from trainer.errors import EnvironmentNotReady, InvalidProtocol
 
 MARKER: Final = "complete.json"
 MINUTES: Final = 30
+_PYTHONS: Final = ("3.12.99", "3.13.99", "3.11.99", "3.14.99", "3.10.99")
 _CURE: Final = "Check the network connection and the bundle's uv.lock, then run the command again."
 INSTALL_UV: Final = "Install it with `curl -LsSf https://astral.sh/uv/install.sh | sh`."
 
@@ -83,6 +86,18 @@ def choose_extra(pyproject: bytes, cuda_major: int | None) -> str | None:
         return None
     fitting = [major for major in (13, 12) if major <= cuda_major and f"cuda{major}" in extras]
     return f"cuda{fitting[0]}" if fitting else None
+
+
+def choose_python(pyproject: bytes, mine: str) -> list[str]:
+    """uv's option for a Python that a bundle allows and that wheels are made for: this process's own version `mine`, if
+    it does, else the first of a few. None where the bundle says nothing that can be read.
+    """
+    try:
+        allowed = SpecifierSet(tomllib.loads(pyproject.decode())["project"]["requires-python"])
+        known = [mine, *_PYTHONS]
+        return next((["--python", version.rpartition(".")[0]] for version in known if version in allowed), [])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
 
 
 def resolve(argv: Sequence[str], environment: Environment) -> list[str]:
@@ -175,7 +190,8 @@ def _build(folder: Path, files: Mapping[str, bytes], extra: str | None, progress
         "--color=never",
     ]
     if platform.system() == "Darwin":
-        command += ["--managed-python"]  # Homebrew's, pyenv's and mise's link libraries outside their own folder
+        # Homebrew's, pyenv's and mise's link libraries outside their own folder; uv alone would take the newest
+        command += ["--managed-python", *choose_python(files["pyproject.toml"], platform.python_version())]
     command += ["--no-progress", "--project", str(folder), *(["--extra", extra] if extra else [])]
     progress(f"Installing the bundle's locked packages into {folder}")
     _run(command, folder, progress)

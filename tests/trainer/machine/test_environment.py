@@ -12,7 +12,7 @@ import pytest
 
 from trainer.errors import EnvironmentNotReady, InvalidProtocol
 from trainer.machine import environment
-from trainer.machine.environment import Environment, choose_extra, resolve
+from trainer.machine.environment import Environment, choose_extra, choose_python, resolve
 
 PYPROJECT = f"""\
 [project]
@@ -186,3 +186,19 @@ def test_on_a_mac_environments_stand_on_uvs_own_python(
     with pytest.raises(EnvironmentNotReady, match="no usable interpreter"):
         environment.prepare({"pyproject.toml": PYPROJECT, "uv.lock": b"x"}, tmp_path)
     assert ("--managed-python" in commands[0]) is managed
+    assert ("--python" in commands[0]) is managed
+
+
+@pytest.mark.parametrize(
+    ("allowed", "mine", "option"),
+    [
+        (">=3.10", "3.11.7", ["--python", "3.11"]),  # uv would take 3.15, which locked packages have no wheels for
+        (">=3.11,<3.14", "3.14.2", ["--python", "3.12"]),  # the live project's
+        ("==3.10.*", "3.12.1", ["--python", "3.10"]),
+        (">=3.16", "3.12.1", []),
+        ("nonsense", "3.12.1", []),
+    ],
+)
+def test_which_python_a_bundle_gets_on_a_mac(allowed: str, mine: str, option: list[str]) -> None:
+    assert choose_python(f"[project]\nrequires-python = '{allowed}'\n".encode(), mine) == option
+    assert choose_python(b"\xff", mine) == []
