@@ -105,9 +105,9 @@ class SignatureWatch:
 
     kind = "signature"
 
-    def __init__(self, context: Context, signature: Signature, received: bool) -> None:
+    def __init__(self, context: Context, signature: Signature) -> None:
         self.done = False
-        self._context, self._signature, self._received = context, signature, received
+        self._context, self._signature = context, signature
         self._record = context.network.record(signature)  # landed before anybody asked
 
     def news(self, moment: Moment) -> list[object]:
@@ -115,8 +115,7 @@ class SignatureWatch:
         if record is None:
             return []
         self.done = True
-        told: list[object] = ["receivedSignature"] if self._received else []
-        return [self._context.noticed(record.slot, value) for value in (*told, {"err": record.error})]
+        return [self._context.noticed(record.slot, {"err": record.error})]
 
 
 class Logs:
@@ -162,7 +161,10 @@ class ProgramWatch:
 
     def __init__(self, context: Context, program: Pubkey, config: Mapping[str, object]) -> None:
         self._context, self._program, self._config = context, program, config
-        self._size, self._memcmp = filters_of(config)
+        try:
+            self._size, self._memcmp = filters_of(config)
+        except Refusal as refusal:
+            raise Refusal(INVALID_PARAMS, f"Invalid params: {refusal}") from None
 
     def news(self, moment: Moment) -> list[object]:
         return [
@@ -190,6 +192,8 @@ def _shown(context: Context, key: Pubkey, account: Account, config: Mapping[str,
 
 
 def _subscribed_key(value: object, what: str) -> Pubkey:
+    if not isinstance(value, str):
+        raise Refusal(INVALID_PARAMS, "Invalid params: a string was expected")
     try:
         return key_of(value)
     except Refusal:
@@ -212,12 +216,13 @@ def _roots(context: Context, params: Params) -> Watch:
 
 
 def _signature(context: Context, params: Params) -> Watch:
-    config = params.config(1)
+    text, config = params.text(0), params.config(1)
     try:
-        signature = signature_of(params.get(0))
+        signature = signature_of(text)
     except Refusal:
         raise Refusal(INVALID_PARAMS, "Invalid Request: Invalid signature provided") from None
-    return SignatureWatch(context, signature, flag(config, "enableReceivedNotification"))
+    flag(config, "enableReceivedNotification")  # Agave 4.1.2 takes it, and notifies once all the same
+    return SignatureWatch(context, signature)
 
 
 def _logs(context: Context, params: Params) -> Watch:

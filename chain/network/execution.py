@@ -160,8 +160,10 @@ def mint_of(account: Account | None) -> Mint | None:
 def token_balances(
     keys: Keys, before: Mapping[Pubkey, Account | None], after: Mapping[Pubkey, Account | None], state: State
 ) -> tuple[TokenBalance, ...]:
-    """The token accounts among `keys`; `state` tells of mints that the transaction does not name."""
+    """The token accounts among `keys`, none where no token program is; `state` tells of mints that are not."""
     found = []
+    if not TOKEN_PROGRAMS.keys() & set(keys.all):
+        return ()
     for at, key in enumerate(keys.all):
         old, new = before.get(key), after.get(key)
         had, has = token_account(old), token_account(new)

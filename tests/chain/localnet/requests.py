@@ -219,7 +219,7 @@ REQUESTS: Final[list[tuple[str, Any]]] = [
     ("simulateTransaction", ["$tokens", B64 | {"accounts": {"addresses": ["$mine"], "encoding": "base58"}}]),
     ("simulateTransaction", ["$tokens", B64 | {"accounts": {"addresses": ["$mine"] * 9, "encoding": "base64"}}]),
     ("simulateTransaction", ["$tokens", B64 | {"minContextSlot": FAR}]),
-    ("requestAirdrop", ["$bob", 1_000_000_000]),
+    ("requestAirdrop", ["$his", 1_000_000_000]),
     ("requestAirdrop", ["$bob", -1]),
     ("requestAirdrop", ["x", 1]),
     ("sendTransaction", ["$stale", B64]),
@@ -236,7 +236,33 @@ REQUESTS: Final[list[tuple[str, Any]]] = [
     ("getRecentBlockhash", []),
     ("nothing", []),
 ]
-METHODS: Final = sorted({method for method, _ in REQUESTS})
+SUBSCRIPTIONS: Final[list[tuple[str, Any]]] = [
+    ("slotSubscribe", []),
+    ("rootSubscribe", []),
+    ("signatureSubscribe", ["$next", {"commitment": "processed", "enableReceivedNotification": True}]),
+    ("accountSubscribe", ["$bob", {"encoding": "jsonParsed", "commitment": "processed"}]),
+    ("programSubscribe", [SYSTEM, B64 | {"commitment": "processed", "filters": [{"dataSize": 0}]}]),
+    ("logsSubscribe", [{"mentions": ["$bob"]}, {"commitment": "processed"}]),
+    ("slotSubscribe", ["x"]),
+    ("signatureSubscribe", ["x"]),
+    ("signatureSubscribe", []),
+    ("accountSubscribe", ["x"]),
+    ("accountSubscribe", ["$bob", {"encoding": "hex"}]),
+    ("programSubscribe", ["x"]),
+    ("programSubscribe", [SYSTEM, {"filters": [{"dataSize": 1}] * 5}]),
+    ("logsSubscribe", ["some"]),
+    ("logsSubscribe", [{"mentions": ["x"]}]),
+    ("logsSubscribe", [{"mentions": ["$alice", "$bob"]}]),
+    ("signatureUnsubscribe", [1 << 40]),
+    ("signatureUnsubscribe", ["x"]),
+    ("signatureUnsubscribe", []),
+    ("blockSubscribe", ["all"]),
+    ("voteSubscribe", []),
+    ("slotsUpdatesSubscribe", []),
+    ("getSlot", []),
+    ("nothing", []),
+]
+METHODS: Final = sorted({method for method, _ in REQUESTS + SUBSCRIPTIONS})
 CLUSTER: Final = {
     "getVersion", "getClusterNodes", "getEpochInfo", "getEpochSchedule", "getFirstAvailableBlock", "minimumLedgerSlot",
     "getHighestSnapshotSlot", "getMaxRetransmitSlot", "getMaxShredInsertSlot", "getTransactionCount", "getSlotLeaders",
@@ -257,6 +283,7 @@ _VOTES: Final = "Vote111111111111111111111111111111111111111"
 _PARSERS_WORDS: Final = re.compile(
     "Invalid params: |`params` should have|failed to deserialize|invalid base|base58 encoded|.*Base58Decode"
 )
+_NEWEST: Final = re.compile("(?<=is too large; max )[0-9]+$")
 _OF_A_PROGRAM: Final = re.compile(" consumed |^Program log: |^Program return: ")
 _BASE58: Final = re.compile("[1-9A-HJ-NP-Za-km-z]{32,88}")
 
@@ -280,19 +307,25 @@ def filled(params: Any, names: Names) -> Any:
 
 def canonical(method: str, answer: Mapping[str, Any], names: Names) -> Any:
     """An answer without what differs from node to node and from run to run."""
-    words = {str(value): f"${name}" for name, value in names.items()}
+    words = {value: f"${name}" for name, value in names.items() if isinstance(value, str)}
     if "error" in answer:
         error = answer["error"]
-        told = "<why>" if _PARSERS_WORDS.match(error["message"]) else re.sub("[0-9]+", "<n>", error["message"])
+        told = "<why>" if _PARSERS_WORDS.match(error["message"]) else _NEWEST.sub("<slot>", error["message"])
         return {"error": _exact(error | {"message": told}, words)}
     result = answer["result"]
     if method == "getBlock" and "transactions" in result:
         result = result | {"transactions": [tx for tx in result["transactions"] if _VOTES not in json.dumps(tx)]}
     if method == "getBlock" and "signatures" in result:
         result = result | {"signatures": [one for one in result["signatures"] if one in words]}
-    if method in ("getBlocks", "getBlocksWithLimit", "getBlockTime"):
+    if method in ("getBlocks", "getBlocksWithLimit", "getBlockTime") or method.endswith("Subscribe"):
         return _shape(result)
     return _shape(result) if method in CLUSTER else _exact(result, words)
+
+
+def noticed(kind: str, result: Any, names: Names) -> Any:
+    """A notification's result in the same form."""
+    words = {value: f"${name}" for name, value in names.items() if isinstance(value, str)}
+    return _shape(result) if kind in ("slot", "root") else _exact(result, words)
 
 
 def _exact(value: Any, words: Mapping[str, str], key: str = "") -> Any:
@@ -311,6 +344,8 @@ def _exact(value: Any, words: Mapping[str, str], key: str = "") -> Any:
             return [_exact(line, words) for line in value if not _OF_A_PROGRAM.search(line)]
         case list():
             return [_exact(one, words, key) for one in value]
+        case str() if key in VOLATILE and value.isdecimal():
+            return "<integer>"
         case str() if value in words:
             return words[value]
         case str():

@@ -6,6 +6,7 @@ Keys are fixed, so two nodes differ in slots, times, hashes and signatures only.
 from __future__ import annotations
 
 import base64
+import json
 import time
 from typing import Any
 
@@ -34,13 +35,17 @@ from solders.system_program import (
 from solders.transaction import VersionedTransaction
 from spl.token import instructions as token
 from spl.token import models
+from websockets.sync.client import connect
 
+from chain.indexer.watch import websocket_url
+from tests.chain.localnet import requests
 from tests.chain.networks import MEMO, SOL
 
 CONFIRM_SECONDS = 60.0
 TOKEN = Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
 
 
+NOTIFICATIONS = {f"{kind}Notification" for kind in ("slot", "root", "signature", "account", "program", "logs")}
 SYSTEM = Pubkey.from_string("11111111111111111111111111111111")
 
 
@@ -189,6 +194,48 @@ def play(chain: Chain) -> dict[str, str | int]:
     return done | slots | {name: str(address) for name, address in named.items()}
 
 
+def answers(chain: Chain) -> dict[str, Any]:
+    """Everything that the differential test asks a node, with the answers' canonical forms."""
+    names = play(chain) | ready(chain)
+    told = {
+        requests.name_of(method, params): requests.canonical(
+            method, chain.ask(method, requests.filled(params, names)), names
+        )
+        for method, params in requests.REQUESTS
+    }
+    return told | listen(chain, names)
+
+
+def listen(chain: Chain, names: requests.Names) -> dict[str, Any]:
+    """The answers to subscriptions, and what they then tell of one transfer."""
+    alice, bob = key("alice"), key("bob").pubkey()
+    pay = transfer(TransferParams(from_pubkey=alice.pubkey(), to_pubkey=bob, lamports=SOL))
+    tx = VersionedTransaction(MessageV0.try_compile(alice.pubkey(), [pay], [], chain.blockhash()), [alice])
+    names = {**names, "next": str(tx.signatures[0])}
+    told: dict[str, Any] = {}
+    news: dict[str, Any] = {}
+
+    def hear(message: dict[str, Any]) -> None:
+        kind, result = message["method"].removesuffix("Notification"), message["params"]["result"]
+        if kind != "program" or result["value"]["pubkey"] == str(bob):
+            news.setdefault(f"{kind}Notification", requests.noticed(kind, result, names))
+
+    with connect(websocket_url(chain.url), proxy=None) as client:
+        for number, (method, params) in enumerate(requests.SUBSCRIPTIONS):
+            asked = requests.filled(params, names)
+            client.send(json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": asked}))
+            while (answer := json.loads(client.recv(timeout=CONFIRM_SECONDS))).get("id") != number:
+                hear(answer)
+            told[requests.name_of(method, params)] = requests.canonical(method, answer, names)
+        config = {"encoding": "base64", "preflightCommitment": "confirmed"}
+        chain.result("sendTransaction", base64.b64encode(bytes(tx)).decode(), config)
+        deadline = time.monotonic() + CONFIRM_SECONDS
+        while not set(news) >= NOTIFICATIONS:
+            assert time.monotonic() < deadline, sorted(news)
+            hear(json.loads(client.recv(timeout=CONFIRM_SECONDS)))
+    return told | {kind: news[kind] for kind in NOTIFICATIONS}
+
+
 def ready(chain: Chain) -> dict[str, str]:
     """Transactions to send or simulate, in base64, each by its name."""
     alice, bob = key("alice"), key("bob").pubkey()
@@ -200,7 +247,7 @@ def ready(chain: Chain) -> dict[str, str]:
         return VersionedTransaction(MessageV0.try_compile(alice.pubkey(), [step], [], blockhash), [alice])
 
     pay, much = (
-        transfer(TransferParams(from_pubkey=alice.pubkey(), to_pubkey=bob, lamports=lamports))
+        transfer(TransferParams(from_pubkey=alice.pubkey(), to_pubkey=his, lamports=lamports))
         for lamports in (7_000_000, 10_000 * SOL)
     )
     move = token.transfer(
