@@ -1,223 +1,47 @@
-"""A local Irys node: uploader and gateway with Irys's HTTP contract, over a folder of content.
+"""A local Irys node: uploader and gateway with Irys's HTTP contract, over a folder of content (`chain.irys.items`).
 
-What the official JavaScript client and `chain.irys.client` ask of uploader and gateway is here. Storage is free
-(price 0) and every account has a large balance, so that clients never refuse; with a `Tariff` uploads are paid
-for, 402 included, by deposits that the node looks up on a Solana network. Layout of the store:
+What the official JavaScript clients and `chain.irys.client` ask of uploader and gateway is here, folders of files
+(`chain.irys.manifest`) and searches by tag (`chain.irys.graphql`) included.
 
-    items/<hex id[:2]>/<hex id>   the raw signed item, which proves itself; written whole or not at all
-    accounts/<hex owner>/…        what was deposited and charged (`chain.irys.accounts`)
-    chunks/<upload>/<offset>      pieces of unfinished chunked uploads, dropped after a day
-    key.pem                       RSA-4096, mode 0600, made when the first receipt is signed (seconds)
-    lock                          held while something new is written, by any number of processes
-
-Rules: only items whose signature holds are stored; an item is charged once, before it is stored; bodies, paths
-and headers are bounded; a tag reaches an HTTP header only where it is plain printable ASCII.
+Rules: bodies, paths and headers are bounded; a tag reaches an HTTP header only where it is plain printable ASCII;
+pages of this machine may read the answers (`common.loopback`), and what is served runs no script of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import http.server
 import json
 import re
-import secrets
-import shutil
 import socket
 import socketserver
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote
 
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from chain.errors import ChainError, InsufficientFunds, InvalidData, NotFound
-from chain.irys.accounts import FREE, Accounts, Tariff, deposit_of
+from chain.irys.accounts import FREE, Tariff
 from chain.irys.dataitem import DataItem, ItemId, base64url, text_readings
-from chain.irys.receipt import Receipt, generate_key, public_modulus, sign_receipt
+from chain.irys.items import MAX_ITEM_BYTES, LocalNode
+from chain.irys.manifest import resolve
+from chain.irys.ranges import Unsatisfiable, byte_range
+from chain.irys.receipt import public_modulus
 from chain.network.base import Network
 from common.closing import Closing
-from common.files import locked, write_atomic
+from common.loopback import cors
 
-MAX_ITEM_BYTES = 256 << 20
-MIN_CHUNK, MAX_CHUNK, MAX_UPLOADS = 500_000, 95_000_000, 64
+MIN_CHUNK, MAX_CHUNK = 500_000, 95_000_000
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _MAX_JSON = 1 << 16
-_UPLOAD_LIFETIME = 24 * 3600.0
-_BALANCE = 10**15
-_DEADLINE_BLOCKS = 200_000
-_SECONDS_PER_BLOCK = 120
-
-
-class LocalNode:
-    """The store and its rules, without HTTP. Safe for several threads and processes on one folder.
-
-    `network` is where deposits are looked up; without one every deposit is taken for granted and credits nothing.
-    """
-
-    def __init__(
-        self,
-        store: Path,
-        *,
-        max_item: int = MAX_ITEM_BYTES,
-        tariff: Tariff = FREE,
-        network: Network | None = None,
-    ) -> None:
-        self.store, self.max_item = store, max_item
-        self.tariff, self.network = tariff, network
-        self.accounts = Accounts(store / "accounts")
-        if network is not None and network.is_local and network.balance(self.deposit_address) == 0:
-            # Else a first deposit below the rent exemption would be refused, unlike with a real uploader.
-            network.airdrop(self.deposit_address, network.rent(0))
-        self._key: rsa.RSAPrivateKey | None = None
-        try:
-            store.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ChainError(
-                f"Cannot create the store {store} ({error.strerror}).", "Choose another folder."
-            ) from error
-
-    @property
-    def deposit_address(self) -> Pubkey:
-        """Where deposits go: a fixed address without a key, so nobody can take what is paid here."""
-        return Pubkey.from_bytes(hashlib.sha256(b"local irys node: no deposit needed").digest())
-
-    def key(self) -> rsa.RSAPrivateKey:
-        """The node's receipt key, made once for the store."""
-        if self._key is None:
-            path = self.store / "key.pem"
-            with locked(self.store / "key.lock"):
-                if not path.exists():
-                    pem = generate_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-                    write_atomic(path, pem, mode=0o600)
-            try:
-                key = load_pem_private_key(path.read_bytes(), password=None)
-            except ValueError as error:
-                raise InvalidData(f"{path} is not a private key.", "Delete it; a new one will be made.") from error
-            if not isinstance(key, rsa.RSAPrivateKey) or key.key_size != 4096:
-                raise InvalidData(f"{path} is not an RSA-4096 key.", "Delete it; a new one will be made.")
-            self._key = key
-        return self._key
-
-    def balance(self, owner: Pubkey) -> int:
-        """Lamports that uploads of `owner` may still cost."""
-        return self.accounts.balance(owner) if self.tariff != FREE else _BALANCE
-
-    def deposit(self, signature: Signature) -> None:
-        """Credit a transfer to `deposit_address`, once however often it is named.
-
-        NotFound until the network knows the transaction, InvalidData if it is not such a transfer.
-        """
-        if self.network is None:
-            return
-        payer, lamports = deposit_of(self.network.transaction(signature), signature, self.deposit_address)
-        self.accounts.credit(payer, signature, lamports)
-
-    def path(self, item_id: bytes) -> Path:
-        return self.store / "items" / item_id.hex()[:2] / item_id.hex()
-
-    def item(self, item_id: bytes) -> DataItem:
-        """A stored item, verified, or NotFound; InvalidData if the file is damaged."""
-        try:
-            raw = self.path(item_id).read_bytes()
-        except FileNotFoundError as error:
-            raise NotFound(f"There is no item {ItemId(item_id)} here.", "Check the ID.") from error
-        item = DataItem.parse(raw)
-        if item.id != item_id or not item.is_valid:
-            raise InvalidData(f"The file of item {ItemId(item_id)} is damaged.", "Upload the item again.")
-        return item
-
-    def receive(self, raw: bytes) -> Receipt | None:
-        """Verify and store an encoded item; its receipt, or None if it was here already.
-
-        InvalidData if it does not parse, does not verify or is too large, InsufficientFunds if its owner
-        has not deposited what it costs.
-        """
-        if len(raw) > self.max_item:
-            raise InvalidData(f"The item has {len(raw)} bytes; the limit here is {self.max_item}.")
-        item = DataItem.parse(raw)
-        item.verify()
-        path, now = self.path(item.id), time.time()
-        receipt = sign_receipt(
-            self.key(),
-            item.id,
-            timestamp=int(now * 1000),
-            deadline_height=int(now) // _SECONDS_PER_BLOCK + _DEADLINE_BLOCKS,
-        )
-        with locked(self.store / "lock"):
-            if self._holds(path, raw):
-                return None
-            self.accounts.charge(Pubkey.from_bytes(item.owner), item.id, self.tariff.price(len(raw)))
-            write_atomic(path, raw)
-        return receipt
-
-    @staticmethod
-    def _holds(path: Path, raw: bytes) -> bool:
-        """Whether the file is there and whole; a damaged one is replaced by what was just verified."""
-        try:
-            return path.read_bytes() == raw
-        except FileNotFoundError:
-            return False
-
-    # -- chunked uploads --------------------------------------------------------------------------
-
-    def open_upload(self) -> str:
-        """A new chunked upload's id; uploads older than a day are dropped first."""
-        folder = self.store / "chunks"
-        with locked(self.store / "lock"):
-            live = 0
-            for upload in folder.iterdir() if folder.is_dir() else ():
-                if time.time() - upload.stat().st_mtime > _UPLOAD_LIFETIME:
-                    shutil.rmtree(upload, ignore_errors=True)
-                else:
-                    live += 1
-            if live >= MAX_UPLOADS:
-                raise InvalidData(f"{live} chunked uploads are unfinished.", "Finish those first, or wait.")
-            name = secrets.token_hex(16)
-            (folder / name).mkdir(parents=True)
-        return name
-
-    def chunks(self, upload: str) -> list[tuple[int, int]]:
-        """(offset, size) of the pieces received, by offset; NotFound for an unknown upload."""
-        return [(offset, path.stat().st_size) for offset, path in self._pieces(upload)]
-
-    def add_chunk(self, upload: str, offset: int, data: bytes) -> None:
-        """Keep one piece; pieces come in any order and may be repeated."""
-        with locked(self.store / "lock"):
-            held = sum(size for at, size in self.chunks(upload) if at != offset)
-            if max(held, offset) + len(data) > self.max_item:
-                raise InvalidData(f"The item is larger than the limit here, {self.max_item} bytes.")
-            write_atomic(self.store / "chunks" / upload / str(offset), data)
-
-    def finish_upload(self, upload: str) -> Receipt | None:
-        """Join the pieces and receive the item, as `receive`; what was uploaded is dropped unless a piece
-        is missing (InvalidData names where)."""
-        parts: list[bytes] = []
-        at = 0
-        for offset, path in self._pieces(upload):
-            if offset != at:
-                raise InvalidData(f"The upload lacks the bytes from {at} to {offset}.", "Upload them.")
-            parts.append(path.read_bytes())
-            at += len(parts[-1])
-        try:
-            return self.receive(b"".join(parts))
-        finally:
-            shutil.rmtree(self.store / "chunks" / upload, ignore_errors=True)
-
-    def _pieces(self, upload: str) -> list[tuple[int, Path]]:
-        try:
-            names = [path for path in (self.store / "chunks" / upload).iterdir() if path.name.isdecimal()]
-        except FileNotFoundError as error:
-            raise NotFound("There is no such upload; it may have expired.", "Start it again.") from error
-        return sorted((int(path.name), path) for path in names)
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -252,6 +76,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self._answer("POST")
+
+    def do_OPTIONS(self) -> None:
+        self._unread = False
+        self._text(HTTPStatus.OK, "")
 
     def _answer(self, method: str) -> None:
         self._unread = method == "POST"
@@ -298,13 +126,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._json({"confirmed": True})
 
     def _upload(self, node: LocalNode) -> None:
-        self._receipt(node.receive(self._body(node.max_item)))
+        self._json(node.receive(self._body(node.max_item)).json())
 
-    def _receipt(self, receipt: Receipt | None) -> None:
-        if receipt is None:
-            self._text(HTTPStatus.CREATED, "Already received")
-        else:
-            self._json(receipt.json())
+    def _graphql(self, node: LocalNode) -> None:
+        from chain.irys.graphql import query
+
+        with _invalid("The body must be JSON."):
+            request = json.loads(self._body(_MAX_JSON))
+        self._json(query(node, request))
 
     def _open_chunks(self, node: LocalNode) -> None:
         self._json({"id": node.open_upload(), "min": MIN_CHUNK, "max": MAX_CHUNK})
@@ -328,7 +157,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _finish_chunks(self, node: LocalNode, upload: str) -> None:
         self._body(_MAX_JSON)
-        self._receipt(node.finish_upload(upload))
+        self._json(node.finish_upload(upload).json())
 
     def _metadata(self, node: LocalNode, item_id: str) -> None:
         item = _find(node, item_id)
@@ -352,10 +181,34 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._json({"id": str(_find(node, item_id).id), "status": "FINALIZED"})
 
     def _content(self, node: LocalNode, item_id: str) -> None:
+        self._item(_find(node, item_id))
+
+    def _page(self, node: LocalNode, item_id: str) -> None:
+        """An item; a folder that has an index shows that."""
         item = _find(node, item_id)
+        index = resolve(item, "")
+        self._item(item if index is None else _find(node, index))
+
+    def _file(self, node: LocalNode, item_id: str, path: str) -> None:
+        found = resolve(_find(node, item_id), unquote(path))
+        if found is None:
+            raise NotFound(f"There is no {path[:100]} in {item_id}.", "Check the path.")
+        self._item(_find(node, found))
+
+    def _item(self, item: DataItem) -> None:
         kind = item.tag("Content-Type") or ""
         plain = kind.isascii() and kind.isprintable() and 0 < len(kind) <= 200
-        self._send(HTTPStatus.OK, kind if plain else "application/octet-stream", item.data)
+        shown = kind if plain else "application/octet-stream"
+        try:
+            wanted = byte_range(self.headers.get("Range", ""), len(item.data))
+        except Unsatisfiable:
+            headers = {"Content-Range": f"bytes */{len(item.data)}"}
+            return self._send(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "text/plain; charset=utf-8", b"", headers)
+        headers = {"Accept-Ranges": "bytes"}
+        if wanted is None:
+            return self._send(HTTPStatus.OK, shown, item.data, headers)
+        headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{len(item.data)}"
+        return self._send(HTTPStatus.PARTIAL_CONTENT, shown, item.data[wanted.start : wanted.stop], headers)
 
     # -- bytes in and out -------------------------------------------------------------------------
 
@@ -380,12 +233,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _text(self, status: HTTPStatus, text: str) -> None:
         self._send(status, "text/plain; charset=utf-8", text.encode())
 
-    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+    def _send(self, status: HTTPStatus, kind: str, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> None:
         if self._unread:  # the rest of the body would be taken for the next request
             self.close_connection = True
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        for name, value in {**headers, **cors(self.headers.get("Origin", ""))}.items():
+            self.send_header(name, value)
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Content-Security-Policy", "sandbox")
         if self.close_connection:
@@ -441,7 +296,9 @@ _ROUTES: list[tuple[str, re.Pattern[str], Callable[..., None]]] = [
         ("GET", f"/tx/{_ID}", _Handler._metadata),
         ("GET", f"/tx/{_ID}/data", _Handler._content),
         ("GET", f"/tx/{_ID}/status", _Handler._status),
-        ("GET", f"/{_ID}", _Handler._content),
+        ("POST", "/graphql", _Handler._graphql),
+        ("GET", f"/{_ID}", _Handler._page),
+        ("GET", f"/{_ID}/(?P<path>.{{0,2000}})", _Handler._file),
     )
 ]
 
