@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from solders.pubkey import Pubkey
 
-from chain.localnet.context import Context
+from chain.localnet.context import NodeContext
 from chain.localnet.parameters import (
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -32,7 +32,7 @@ _NO_MINT = "Invalid param: Token mint could not be unpacked"
 class AccountMethods:
     """Each method is a function from parameters to a result."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: NodeContext) -> None:
         self._context, self._network = context, context.network
         self.table: dict[str, Callable[[Params], object]] = {
             "getBalance": self._balance,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from solders.epoch_schedule import EpochSchedule
 
-from chain.localnet.context import VERSION, Context
+from chain.localnet.context import VERSION, NodeContext
 from chain.localnet.parameters import BLOCK_NOT_AVAILABLE, INVALID_PARAMS, Params, Refusal, key_of, number
 from chain.localnet.parsed import epoch_schedule
 from chain.network.base import LAMPORTS_PER_SOL
@@ -30,7 +30,7 @@ _RATE = {"total": 0.08, "validator": 0.076, "foundation": 0.004}
 class ClusterMethods:
     """Each method is a function from parameters to a result."""
 
-    def __init__(self, context: Context, port: int) -> None:
+    def __init__(self, context: NodeContext, port: int) -> None:
         self._context, self._network, self._port = context, context.network, port
         self.table: dict[str, Callable[[Params], object]] = {
             "getHealth": lambda p: "ok",

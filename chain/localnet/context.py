@@ -16,7 +16,7 @@ from chain.network.execution import mint_of
 VERSION = "4.1.2"  # the Agave release whose shapes these are
 
 
-class Context:
+class NodeContext:
     """One network as its methods see it; `identity` is the one validator's address, `vote_account` its voter's.
 
     Nobody has their keys. The state is always final.

@@ -7,7 +7,7 @@ from typing import Any
 
 from solders.hash import Hash
 
-from chain.localnet.context import Context
+from chain.localnet.context import NodeContext
 from chain.localnet.parameters import (
     BLOCK_NOT_AVAILABLE,
     INVALID_PARAMS,
@@ -30,7 +30,7 @@ _DETAILS = ("full", "accounts", "signatures", "none")
 class HistoryMethods:
     """Each method is a function from parameters to a result."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: NodeContext) -> None:
         self._context, self._network = context, context.network
         self.table: dict[str, Callable[[Params], object]] = {
             "getSignatureStatuses": self._statuses,

@@ -11,7 +11,7 @@ import logging
 from chain.errors import ChainError
 from chain.localnet.accounts import AccountMethods
 from chain.localnet.cluster import ClusterMethods
-from chain.localnet.context import Context
+from chain.localnet.context import NodeContext
 from chain.localnet.history import HistoryMethods
 from chain.localnet.parameters import INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, Params, Refusal
 from chain.localnet.sending import SendingMethods
@@ -24,7 +24,7 @@ class Methods:
     """The JSON-RPC methods over one network, served on `port`."""
 
     def __init__(self, network: EmbeddedNetwork, port: int = 0) -> None:
-        context = Context(network)
+        context = NodeContext(network)
         self.table = {
             **ClusterMethods(context, port).table,
             **AccountMethods(context).table,

@@ -16,7 +16,7 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from chain.localnet.accounts import filters_of
-from chain.localnet.context import Context
+from chain.localnet.context import NodeContext
 from chain.localnet.parameters import INVALID_PARAMS, Params, Refusal, choice, flag, key_of, signature_of
 from chain.localnet.shapes import ENCODINGS
 from chain.network.base import Account, matches
@@ -29,7 +29,7 @@ MAX_SLOTS: Final = 64  # slots of one moment that are told of, the newest
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class NewsSince:
     """What came since the last moment: slots, transactions oldest first, and accounts as they are now."""
 
     slots: range
@@ -50,7 +50,7 @@ class Position:
         self._slot, self._revision = -1, 0
         self.next()
 
-    def next(self) -> Moment | None:
+    def next(self) -> NewsSince | None:
         """What came since; None where nothing did."""
         with self._network.reading() as ledger:
             revision, slot = ledger.state().revision, self._network.clock().slot
@@ -69,16 +69,16 @@ class Position:
                 for key, account in ledger.accounts_after(since, executable=executable)
             }
         self._slot, self._revision = slot, revision
-        return Moment(range(first + 1, slot + 1), records, changes)
+        return NewsSince(range(first + 1, slot + 1), records, changes)
 
 
-class Watch(Protocol):
+class Feed(Protocol):
     """One subscription."""
 
     kind: str
     done: bool
 
-    def news(self, moment: Moment) -> list[object]:
+    def news(self, moment: NewsSince) -> list[object]:
         """The results to notify of, oldest first."""
 
 
@@ -87,7 +87,7 @@ class Slots:
 
     kind, done = "slot", False
 
-    def news(self, moment: Moment) -> list[object]:
+    def news(self, moment: NewsSince) -> list[object]:
         return [{"slot": slot, "parent": slot - 1, "root": slot} for slot in moment.slots[-MAX_SLOTS:]]
 
 
@@ -96,21 +96,21 @@ class Roots:
 
     kind, done = "root", False
 
-    def news(self, moment: Moment) -> list[object]:
+    def news(self, moment: NewsSince) -> list[object]:
         return list(moment.slots[-MAX_SLOTS:])
 
 
-class SignatureWatch:
+class SignatureNews:
     """The fate of one transaction, told once."""
 
     kind = "signature"
 
-    def __init__(self, context: Context, signature: Signature) -> None:
+    def __init__(self, context: NodeContext, signature: Signature) -> None:
         self.done = False
         self._context, self._signature = context, signature
         self._record = context.network.record(signature)  # landed before anybody asked
 
-    def news(self, moment: Moment) -> list[object]:
+    def news(self, moment: NewsSince) -> list[object]:
         record = self._record or next((one for one in moment.records if one.signature == self._signature), None)
         if record is None:
             return []
@@ -123,10 +123,10 @@ class Logs:
 
     kind, done = "logs", False
 
-    def __init__(self, context: Context, mentioned: Pubkey | None) -> None:
+    def __init__(self, context: NodeContext, mentioned: Pubkey | None) -> None:
         self._context, self._mentioned = context, mentioned
 
-    def news(self, moment: Moment) -> list[object]:
+    def news(self, moment: NewsSince) -> list[object]:
         return [
             self._context.noticed(
                 record.slot,
@@ -137,15 +137,15 @@ class Logs:
         ]
 
 
-class AccountWatch:
+class AccountNews:
     """One account, whenever it was written."""
 
     kind, done = "account", False
 
-    def __init__(self, context: Context, key: Pubkey, config: Mapping[str, object]) -> None:
+    def __init__(self, context: NodeContext, key: Pubkey, config: Mapping[str, object]) -> None:
         self._context, self._key, self._config = context, key, config
 
-    def news(self, moment: Moment) -> list[object]:
+    def news(self, moment: NewsSince) -> list[object]:
         account = moment.changes.get(self._key)
         if self._key in MOVING_SYSVARS and moment.slots:
             account = self._context.network.account(self._key)
@@ -154,19 +154,19 @@ class AccountWatch:
         return [self._context.noticed(moment.slot, _shown(self._context, self._key, account, self._config))]
 
 
-class ProgramWatch:
+class ProgramNews:
     """The accounts of one program that meet the filters, whenever one was written."""
 
     kind, done = "program", False
 
-    def __init__(self, context: Context, program: Pubkey, config: Mapping[str, object]) -> None:
+    def __init__(self, context: NodeContext, program: Pubkey, config: Mapping[str, object]) -> None:
         self._context, self._program, self._config = context, program, config
         try:
             self._size, self._memcmp = filters_of(config)
         except Refusal as refusal:
             raise Refusal(INVALID_PARAMS, f"Invalid params: {refusal}") from None
 
-    def news(self, moment: Moment) -> list[object]:
+    def news(self, moment: NewsSince) -> list[object]:
         return [
             self._context.noticed(
                 moment.slot,
@@ -183,7 +183,7 @@ def _named(record: LandedTransaction) -> list[Pubkey]:
     return [*own, *record.loaded[0], *record.loaded[1]]
 
 
-def _shown(context: Context, key: Pubkey, account: Account, config: Mapping[str, object]) -> object:
+def _shown(context: NodeContext, key: Pubkey, account: Account, config: Mapping[str, object]) -> object:
     try:
         return context.account(account, config, key)
     except Refusal:  # too large for base 58
@@ -205,27 +205,27 @@ def _nothing(params: Params) -> None:
         raise Refusal(INVALID_PARAMS, "Invalid parameters: No parameters were expected")
 
 
-def _slots(context: Context, params: Params) -> Watch:
+def _slots(context: NodeContext, params: Params) -> Feed:
     _nothing(params)
     return Slots()
 
 
-def _roots(context: Context, params: Params) -> Watch:
+def _roots(context: NodeContext, params: Params) -> Feed:
     _nothing(params)
     return Roots()
 
 
-def _signature(context: Context, params: Params) -> Watch:
+def _signature(context: NodeContext, params: Params) -> Feed:
     text, config = params.text(0), params.config(1)
     try:
         signature = signature_of(text)
     except Refusal:
         raise Refusal(INVALID_PARAMS, "Invalid Request: Invalid signature provided") from None
     flag(config, "enableReceivedNotification")  # Agave 4.1.2 takes it, and notifies once all the same
-    return SignatureWatch(context, signature)
+    return SignatureNews(context, signature)
 
 
-def _logs(context: Context, params: Params) -> Watch:
+def _logs(context: NodeContext, params: Params) -> Feed:
     params.config(1)
     match params.get(0):
         case "all" | "allWithVotes":
@@ -237,19 +237,19 @@ def _logs(context: Context, params: Params) -> Watch:
     raise Refusal(INVALID_PARAMS, "Invalid params: all, or mentions of one address, was expected")
 
 
-def _account(context: Context, params: Params) -> Watch:
+def _account(context: NodeContext, params: Params) -> Feed:
     config = params.config(1)
     choice(config, "encoding", "binary", ENCODINGS)
-    return AccountWatch(context, _subscribed_key(params.get(0), "pubkey"), config)
+    return AccountNews(context, _subscribed_key(params.get(0), "pubkey"), config)
 
 
-def _program(context: Context, params: Params) -> Watch:
+def _program(context: NodeContext, params: Params) -> Feed:
     config = params.config(1)
     choice(config, "encoding", "binary", ENCODINGS)
-    return ProgramWatch(context, _subscribed_key(params.get(0), "pubkey"), config)
+    return ProgramNews(context, _subscribed_key(params.get(0), "pubkey"), config)
 
 
-KINDS: Final[Mapping[str, Callable[[Context, Params], Watch]]] = {
+KINDS: Final[Mapping[str, Callable[[NodeContext, Params], Feed]]] = {
     "signature": _signature,
     "slot": _slots,
     "root": _roots,

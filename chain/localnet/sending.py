@@ -11,7 +11,7 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from chain.errors import TransactionFailed
-from chain.localnet.context import Context
+from chain.localnet.context import NodeContext
 from chain.localnet.parameters import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -35,7 +35,7 @@ _MAX_FEE_KEYS = 128
 class SendingMethods:
     """Each method is a function from parameters to a result."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: NodeContext) -> None:
         self._context, self._network = context, context.network
         self.table: dict[str, Callable[[Params], object]] = {
             "getLatestBlockhash": self._latest_blockhash,

@@ -22,8 +22,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
-from chain.localnet.context import Context
-from chain.localnet.notifications import KINDS, Moment, Position, Watch
+from chain.localnet.context import NodeContext
+from chain.localnet.notifications import KINDS, Feed, NewsSince, Position
 from chain.localnet.parameters import INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, Params, Refusal
 from chain.network.embedded import EmbeddedNetwork
 from common.loopback import LOCAL_ORIGIN, is_loopback
@@ -42,7 +42,7 @@ class Subscriptions:
     """A websocket on `host`:`port`, listening from the moment it is made. Raises OSError if that fails."""
 
     def __init__(self, network: EmbeddedNetwork, host: str, port: int) -> None:
-        self._context = Context(network)
+        self._context = NodeContext(network)
         self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._numbers = itertools.count()
         self._server = serve(
@@ -91,9 +91,9 @@ class Subscriptions:
 class _Session:
     """One connection: its watches by number."""
 
-    def __init__(self, context: Context, connection: ServerConnection, numbers: itertools.count[int]) -> None:
+    def __init__(self, context: NodeContext, connection: ServerConnection, numbers: itertools.count[int]) -> None:
         self._context, self._connection, self._numbers = context, connection, numbers
-        self._watches: dict[int, Watch] = {}
+        self._watches: dict[int, Feed] = {}
         self._asked: dict[str, int] = {}
         self._position = Position(context.network)
 
@@ -158,7 +158,7 @@ class _Session:
         self._asked = {asked: held for asked, held in self._asked.items() if held != number}
 
     def _tell(self) -> None:
-        moment = self._position.next() or Moment(range(0), [], {})
+        moment = self._position.next() or NewsSince(range(0), [], {})
         for number, watch in list(self._watches.items()):
             for result in watch.news(moment):
                 params = {"result": result, "subscription": number}

@@ -17,7 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from chain.indexer.watch import websocket_url
 from chain.localnet import subscriptions
-from chain.localnet.notifications import MAX_SLOTS, Moment, Position, Slots
+from chain.localnet.notifications import MAX_SLOTS, NewsSince, Position, Slots
 from chain.localnet.server import Server, serve
 from chain.network.embedded import EmbeddedNetwork
 from tests.chain.networks import SOL, memo, pay
@@ -229,7 +229,7 @@ def test_who_does_not_read_is_cut_off(
 
 
 def test_a_jump_of_time_tells_of_the_newest_slots_only() -> None:
-    told = Slots().news(Moment(range(5, 1_500_000), [], {}))
+    told = Slots().news(NewsSince(range(5, 1_500_000), [], {}))
     assert len(told) == MAX_SLOTS
     assert told[-1] == {"slot": 1_499_999, "parent": 1_499_998, "root": 1_499_999}
 
