@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from common.http import HttpClient
 
 METAPLEX: Final = Pubkey.from_string("metaqbxxUerdq28cj1RbAWkYQm3ybzjb6a8bt518x1s")
-PORTS: Final = 3  # in a row: RPC, websocket, faucet
+PORTS: Final = 4  # in a row: RPC, websocket, faucet, gossip
+LEDGER_SHREDS: Final = 1_500_000  # 1.8 GB, a quarter of an hour of blocks; what is older is forgotten, but no account
 PATIENCE: Final = 15.0  # seconds between SIGTERM and SIGKILL
 _LOOK_SECONDS: Final = 0.2
 _REPLY_SECONDS: Final = 3.0
@@ -122,7 +123,8 @@ def arguments(plan: Plan) -> list[str]:
         source = ["--rpc-url", plan.clone_from] if plan.clone_from else ["--offline"]
         return ["start", *ports, "--no-tui", "--no-studio", "--no-deploy", *source]
     given = ["--ledger", str(plan.ledger), "--quiet", "--bind-address", "127.0.0.1"]
-    given += ["--rpc-port", str(port), "--faucet-port", str(port + 2)]
+    given += ["--rpc-port", str(port), "--faucet-port", str(port + 2), "--gossip-port", str(port + 3)]
+    given += ["--limit-ledger-size", str(LEDGER_SHREDS)]
     if not plan.clone_from:
         return [*given, "--bpf-program", str(plan.program_id), str(plan.image_file)]
     cloned = [str(plan.program_id), str(METAPLEX)]
@@ -137,7 +139,8 @@ def arguments(plan: Plan) -> list[str]:
 def variables(outer: Mapping[str, str], folder: Path) -> dict[str, str]:
     """The program's whole environment: its home is `folder`."""
     passed = ("PATH", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTPS_PROXY")
-    return {name: outer[name] for name in passed if name in outer} | {"HOME": str(folder), "NO_DNA": "1"}
+    ours = {"HOME": str(folder), "NO_DNA": "1", "RUST_LOG": "warn"}  # its log would grow by 10 MB a minute
+    return {name: outer[name] for name in passed if name in outer} | ours
 
 
 def free_port() -> int:
@@ -348,6 +351,14 @@ def last_words(plan: Plan) -> str:
         with contextlib.suppress(OSError), path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL))
             lines = [line.strip() for line in file.read(_TAIL).decode(errors="replace").splitlines() if line.strip()]
-            if lines:
-                return printable(lines[-1], 300)
+            if told := _telling(lines):
+                return printable(told, 300)
     return "no output"
+
+
+def _telling(lines: list[str]) -> str:
+    """The line that says why a program ended: what its last panic says, else the last line that is no notice."""
+    for at in reversed(range(len(lines) - 1)):
+        if "panicked at" in lines[at]:
+            return lines[at + 1]
+    return next((line for line in reversed(lines) if not line.startswith("Notice!")), "")

@@ -93,7 +93,7 @@ def snapshot() -> dict[str, bytes]:
     return files
 
 
-def publish(home: Path, *, baseline_runs: int = 5) -> TinyHome:
+def publish(home: Path, *, baseline_runs: int = 5, network: str = "embedded", irys: str | None = None) -> TinyHome:
     """Prepare, measure and publish the tiny project in `home`, as `miner run` does with the smoke project."""
     files, terms = snapshot(), recipe.load(SMOKE).terms
     bench = open_bench(
@@ -116,7 +116,7 @@ def publish(home: Path, *, baseline_runs: int = 5) -> TinyHome:
         metrics,
         None,
     )
-    with local.connect(home) as connection:
+    with local.connect(home, network, irys) as connection:
         done = publish_project(
             connection,
             connection.wallet(None, AUTHORITY),

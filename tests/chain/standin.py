@@ -31,13 +31,13 @@ network = EmbeddedNetwork(folder, program_id=program, image=image)
 table = Methods.__init__
 
 
-def extended(methods, network):
+def extended(methods, network, port):
     def write_program(params):
         network._svm.add_program(params.key(0), bytes.fromhex(params.text(1)))
         network.program_id = params.key(0)
         return None
 
-    table(methods, network)
+    table(methods, network, port)
     if sys.argv[1] == "start":
         methods.table["surfnet_writeProgram"] = write_program
 

@@ -160,9 +160,9 @@ def test_mine_submit_check_settle_audit_show(tiny_home: TinyHome, home: Path) ->
 
 
 @contextmanager
-def localnet(home: Path) -> Iterator[list[str]]:
+def localnet(home: Path, *options: str) -> Iterator[list[str]]:
     """The local network served on free ports; the options with which a client uses it."""
-    process = start(home, "chain", "localnet", "--port", 0, "--irys-port", 0)
+    process = start(home, "chain", "localnet", "--port", 0, "--irys-port", 0, *options)
     assert process.stdout is not None
     try:
         told = dict(process.stdout.readline().split(None, 1) for _ in range(4))

@@ -49,7 +49,8 @@ def plan(kind: Kind = Kind.VALIDATOR, clone_from: str = "", folder: Path = FOLDE
 def ledger_and_ports(port: int) -> list[str]:
     return [
         *("--ledger", f"{FOLDER}/ledger", "--quiet", "--bind-address", "127.0.0.1"),
-        *("--rpc-port", str(port), "--faucet-port", str(port + 2)),
+        *("--rpc-port", str(port), "--faucet-port", str(port + 2), "--gossip-port", str(port + 3)),
+        *("--limit-ledger-size", "1500000"),
     ]
 
 
@@ -88,7 +89,30 @@ def test_arguments(given: Plan, expected: list[str]) -> None:
 
 def test_the_environment_is_its_own() -> None:
     outer = {"PATH": "/bin", "HOME": "/home/me", "SECRET": "x", "LANG": "C"}
-    assert variables(outer, FOLDER) == {"PATH": "/bin", "LANG": "C", "HOME": str(FOLDER), "NO_DNA": "1"}
+    assert variables(outer, FOLDER) == {
+        "PATH": "/bin",
+        "LANG": "C",
+        "HOME": str(FOLDER),
+        "NO_DNA": "1",
+        "RUST_LOG": "warn",
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (b"one\n\nNotice! No wallet available.\n", "one"),
+        (
+            b"thread 'main' panicked at sockets.rs:53:17:\ngossip bind_to port 8000: in use\nstack:\n",
+            "gossip_addr",
+        ),
+        (b"Notice! No wallet available.\n", "no output"),
+    ],
+)
+def test_its_last_words_say_why_it_ended(tmp_path: Path, written: bytes, told: str) -> None:
+    given = plan(folder=tmp_path)
+    given.log.write_bytes(written)
+    assert last_words(given).startswith(told)
 
 
 @pytest.mark.parametrize(("kind", "variable"), [(Kind.VALIDATOR, "SOLANA_TEST_VALIDATOR"), (Kind.SURFPOOL, "SURFPOOL")])
