@@ -1,8 +1,8 @@
 """Plays against a node that lies, in one field of one answer at a time.
 
 The lies are made from the answers of the real local server, one of each shape, for every method that is asked. By
-default each method is lied about once; ARMLX_HOSTILE_LIES=0 tells every lie twice, always and once, another number so
-many lies per method, and ARMLX_HOSTILE_PART=2/8 the second eighth of them.
+default each method is lied about once; ARMLX_HOSTILE_LIES=0 tells every lie, another number so many per method, and
+ARMLX_HOSTILE_PART=2/8 the second eighth of them. Each is told always or in one answer, as ARMLX_FAULT_SEED has it.
 """
 
 from __future__ import annotations
@@ -128,15 +128,13 @@ def stage(home: Path) -> Iterator[Stage]:
 
 def chosen(answers: Answers, rng: random.Random) -> Iterator[tuple[Lie, int | None]]:
     """The lies to tell, and whether always or once."""
-    place = 0
     for method, some in sorted(answers.items()):
         found = list({str(lie): lie for answer in some for lie in lies(method, answer)}.values())
-        for lie in found if not PER_METHOD else rng.sample(found, min(PER_METHOD, len(found))):
-            once = rng.randrange(1, 4)
-            for nth in rng.sample((None, once), 2 if not PER_METHOD else 1):
-                place += 1
-                if place % PARTS == PART - 1:
-                    yield lie, nth
+        told = found if not PER_METHOD else rng.sample(found, min(PER_METHOD, len(found)))
+        for place, lie in enumerate(told):
+            nth = rng.choice((None, rng.randrange(1, 4)))
+            if place % PARTS == PART - 1:
+                yield lie, nth
 
 
 def cost_nothing(told: Told, answers: Answers, play: Play, sends: Sequence[int] = (-1,)) -> None:
