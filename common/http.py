@@ -17,12 +17,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import itertools
+import os
 import random
 import re
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Final
 
@@ -248,6 +251,7 @@ class HttpClient(Closing):
                     timeout=httpx.Timeout(self._timeout, connect=min(_CONNECT_SECONDS, self._timeout)),
                     headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
                     trust_env=proxies,
+                    verify=tls(proxies),
                     follow_redirects=False,
                 )
             except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
@@ -256,6 +260,20 @@ class HttpClient(Closing):
                     "Correct ALL_PROXY, HTTP_PROXY, HTTPS_PROXY, NO_PROXY or SSL_CERT_FILE, or unset it.",
                 ) from error
         return self._clients[proxies]
+
+
+def tls(trust_env: bool) -> ssl.SSLContext:
+    """The TLS settings of every client: reading the certificates takes longer than many a call, and is done once.
+
+    With `trust_env` they are those that the environment names. OSError if they cannot be read.
+    """
+    named = [os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")] if trust_env else ["", ""]
+    return _tls(trust_env, *named)
+
+
+@cache
+def _tls(trust_env: bool, file: str, folder: str) -> ssl.SSLContext:
+    return httpx.create_ssl_context(trust_env=trust_env)
 
 
 def _under(host: str, name: str) -> bool:

@@ -29,7 +29,7 @@ from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, Reason, Ve
 from trainer.project import bundle
 from trainer.project.task import Task
 from trainer.statistics.noise import NoiseRecord
-from verifier import attestation
+from verifier import attestation, history
 from verifier.history import copies, other_reviewers, submission_hash
 from verifier.replay import Claim, Ground, Judged, judge
 
@@ -262,10 +262,9 @@ def _on_chain(client: Client | None, data: bytes, signer: Pubkey, predicate: Map
 
 def _of_project(client: Client, project: Project, predicate: Mapping[str, Any]) -> list[AuditPoint]:
     artifacts, baseline = predicate["artifacts"], project.baseline_aggregate_score
-    best = {(None, baseline)} | {
-        (entry.code_hash.hex(), entry.verified_aggregate_score)
-        for entry in client.proposals(project.id)
-        if entry.status is ProposalStatus.APPROVED and entry.id != predicate["proposal"]
+    best = {
+        (code.hex() if any(code) else None, reached)
+        for code, reached in history.bests(client, project, besides=predicate["proposal"])
     }
     attested = (artifacts["incumbentCode"], predicate["bestScore"])
     return [

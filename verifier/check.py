@@ -1,12 +1,12 @@
 """One check, from a proposal or a local train.py to a signed attestation.
 
 The record of a check, `<home>/verify/<network>-<proposal>/`, holds what was decided before it is acted
-on, so that a settlement can be resumed (see `settle`).
+on, so that a settlement can be resumed (see `settle`). Each check leaves an attestation of its own there;
+`attestation.json` is the one that settles.
 """
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -255,17 +255,13 @@ def _conclude(
         if "train.py" in case.candidate:
             subjects["train.py"] = sha256(case.candidate["train.py"]).hexdigest()
     sealed = attestation.seal(attestation.statement(subjects, predicate), key)
-    keep(folder / "attestation.json", sealed)
+    write_atomic(file_of(folder, sealed), sealed)
     return CheckResult(case, project, proposal, measured, judged, verdict, sealed, claim)
 
 
-def keep(path: Path, sealed: bytes) -> None:
-    """Write an attestation; the one that was there stays beside it, named by the hash that it may have settled by."""
-    with contextlib.suppress(FileNotFoundError):
-        before = path.read_bytes()
-        if before != sealed:
-            write_atomic(path.with_name(f"attestation-{sha256(before).hexdigest()[:16]}.json"), before)
-    write_atomic(path, sealed)
+def file_of(folder: Path, sealed: bytes) -> Path:
+    """Where a check keeps its attestation: a file of its own, named as the chain names what settled, by its hash."""
+    return folder / f"attestation-{sha256(sealed).hexdigest()[:16]}.json"
 
 
 def _predicate(

@@ -131,6 +131,8 @@ def check(
             found_proposal = connection.client.proposal(proposal)
             folder = checks.folder_of(home, connection.network.name, str(proposal))
             if not settle:
+                if told := show.already(found_proposal):
+                    view.say(told, style="yellow")
                 with settling.alone(folder, view.say, _PATIENCE):
                     checked = checks.check_proposal(connection, found_proposal, key, rules, view, **how)
                 _finish(checked, None, as_json, home, connection.network.name)
@@ -159,12 +161,12 @@ def check(
 
 def _finish(checked: CheckResult, settlement: dict[str, Any] | None, as_json: bool, home: Path, network: str) -> None:
     from verifier import show
-    from verifier.check import folder_of
+    from verifier.check import file_of, folder_of
 
     name = (
         str(checked.proposal.id) if checked.proposal else f"local-{checked.case.code_hash[:16]}" if checked.case else ""
     )
-    path = folder_of(home, network, name) / "attestation.json"
+    path = file_of(folder_of(home, network, name), checked.attestation)
     document = show.as_json(checked) | {"attestation": str(path), "settlement": settlement}
     answer(as_json, document, show.text(checked, path, settlement))
     raise SystemExit(EXIT[checked.verdict.kind.value])

@@ -1,4 +1,7 @@
-"""What the chain's history of a proposal tells: the block it was submitted in, and who has reviewed it before."""
+"""What the chain's history tells: the block a proposal was submitted in, who has reviewed it before, and what was best.
+
+Whatever a node says of a proposal or a project is compared with another of its answers before it is judged by.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ from collections.abc import Iterator
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from chain.errors import ChainError
+from chain.errors import ChainError, InvalidData
+from chain.money import submission
 from chain.money.client import Client
-from chain.program.accounts import Proposal
+from chain.program.accounts import Project, Proposal, ProposalStatus
 from chain.program.events import ReviewClaimed, parse_events
 
 PAGE, PAGES = 1000, 1000
@@ -22,11 +26,14 @@ MAX_COPIES = 16
 
 
 def submission_hash(client: Client, proposal: Proposal) -> bytes:
-    """The hash of the block that the proposal was submitted in: fixed after its code was."""
+    """The hash of the block that the proposal was submitted in: fixed after its code was. InvalidData unless the
+    submission there is the proposal as the node shows it."""
     oldest = None
     for oldest in _signatures(client, proposal):  # noqa: B007
         pass
     receipt = client.network.transaction(oldest) if oldest else None
+    if receipt is not None:
+        submission.prove(proposal, client.pdas.proposal(proposal.id), client.network.program_id, receipt)
     found = client.network.block_hash(receipt.slot) if receipt else None
     if found is None:
         raise ChainError(
@@ -34,6 +41,26 @@ def submission_hash(client: Client, proposal: Proposal) -> bytes:
             "Use an RPC node that keeps the history.",
         )
     return bytes(found)
+
+
+def bests(client: Client, project: Project, besides: int | None = None) -> set[tuple[bytes, int]]:
+    """What has ever been a best of the project, code hash and score: the snapshot (zeros), and what was approved, but
+    for the proposal `besides`."""
+    return {(bytes(32), project.baseline_aggregate_score)} | {
+        (entry.code_hash, entry.verified_aggregate_score)
+        for entry in client.proposals(project.id)
+        if entry.status is ProposalStatus.APPROVED and entry.id != besides
+    }
+
+
+def require_best(client: Client, project: Project) -> None:
+    """InvalidData unless what the project calls its best is its snapshot or was approved, with that very score."""
+    if (project.current_best_code_hash, project.current_best_aggregate_score) not in bests(client, project):
+        raise InvalidData(
+            f"The node says that project {project.id} has a best of {project.current_best_aggregate_score} with the "
+            f"code {project.current_best_code_hash.hex()}, and shows no such approval.",
+            "Try again; if it stays so, use another node with --rpc-url URL.",
+        )
 
 
 def other_reviewers(client: Client, proposal: Proposal, us: Pubkey) -> frozenset[Pubkey]:

@@ -29,7 +29,7 @@ from trainer.project import bundle, source, task
 from trainer.project.protocol import MutableSurface
 from trainer.project.source import SourceCaps
 from trainer.project.task import Task
-from verifier import ladder
+from verifier import history, ladder
 from verifier.ladder import EarlierBest
 
 DATA_TAG = "Data-Snapshot"
@@ -72,6 +72,7 @@ def local_case(
 def open_case(connection: Connection, proposal: Proposal, policy: JudgePolicy) -> Case:
     """The case of a proposal. ChainError or TrainerError if the project itself cannot be fetched or read."""
     project = connection.client.project(proposal.project_id)
+    history.require_best(connection.client, project)
     artifacts = fetch_project(connection, project)
     parsed = task.read(artifacts)
     findings: list[CaseFinding] = []

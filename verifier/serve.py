@@ -1,5 +1,11 @@
-"""The unattended loop over a project's proposals: one that fails is tried again after a growing pause, and stops no
-other.
+"""The unattended loop over a project's proposals.
+
+- One that fails is tried again after a growing pause, and stops no other; neither does a full disk.
+- A released one is looked at again after a growing pause where its reason may be gone (data there now, a gateway that
+  answers). Where the reason lies in the proposal or the machine, the same runs would release it again: that waits for
+  another best, or another start.
+- Another's review is no try: it is waited for, with a growing pause.
+- What cannot be read is said, once, and left out.
 """
 
 from __future__ import annotations
@@ -10,26 +16,42 @@ from dataclasses import dataclass
 from typing import Any
 
 from solders.keypair import Keypair
+from solders.pubkey import Pubkey
 
 from chain.connection.opening import Connection
 from chain.errors import ChainError
 from chain.indexer.rules import Follower, index_path
-from chain.program.accounts import Proposal, ProposalStatus
+from chain.program.accounts import Project, Proposal, ProposalStatus
+from common.errors import Refused
 from common.terminal import View
 from trainer.errors import TrainerError
 from trainer.judging.policy import JudgePolicy
+from trainer.judging.verdict import Reason, Verdict, VerdictKind
 from verifier import check, settle
 
 LONGEST_PAUSE = 3600.0  # seconds
+PASSING = frozenset(
+    {
+        Reason.ARTIFACT_UNAVAILABLE,
+        Reason.DATA_DIFFERS,
+        Reason.HOLDOUT_UNAVAILABLE,
+        Reason.INCUMBENT_FAILS,
+        Reason.NOT_READY,
+    }
+)
+"""Reasons of a release that may be gone the next time on the same machine; those of the others are on record here."""
 
 
 @dataclass(slots=True)
 class Turn:
-    """A proposal's tries so far, when the next one is due, and whether there is none in this run."""
+    """A proposal's tries so far, how often it was another's, when the next look is due, whether there is none in this
+    run, and the best (code hash and score) while which it stays released."""
 
     tries: int = 0
+    waits: int = 0
     due: float = 0.0
     over: bool = False
+    under: tuple[bytes, int] | None = None
 
 
 def pause(tries: int, every: float) -> float:
@@ -52,10 +74,9 @@ def serve(
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], float] = time.monotonic,
 ) -> list[dict[str, Any]]:
-    """Settle what is pending or held by us, oldest first; the outcome of each proposal, in order.
+    """Settle what is pending or held by us, oldest first; with `once` the outcome of each proposal, in order.
 
-    What raises, or was released, is tried again after a `pause`; with `once` what raises `retries` times in all, and
-    then it ends. Another's review is no try: it is waited for. `ready` is that of `settle`, by default
+    With `once` what raises gets `retries` tries in all, and then it ends. `ready` is that of `settle`, by default
     `check.prepare`. Raises ChainError, with `once`, where the network does not say what is pending.
     """
     if ready is None:
@@ -72,13 +93,15 @@ def serve(
 
     turns: dict[int, Turn] = {}
     results: list[dict[str, Any]] = []
+    unreadable: set[Pubkey] = set()
     with Follower(connection.network, project_id, index_path(connection.home, connection.network)) as follower:
         follower.refresh()
         while True:
-            open_ = _candidates(follower, view, strict=once)
+            open_ = _candidates(follower, view, unreadable, strict=once)
+            best = _best(follower.project)
             for number in open_:
                 turn = turns.setdefault(number, Turn())
-                if turn.over or now() < turn.due:
+                if turn.over or turn.under == best or now() < turn.due:
                     continue
                 view.say(f"proposal {number}", style="bold")
                 folder = check.folder_of(connection.home, connection.network.name, str(number))
@@ -86,19 +109,22 @@ def serve(
                 try:
                     done = settle.settle(connection, number, key, folder, prepare, judge, view.say)
                 except settle.NotOurs as others:
-                    turn.tries -= 1
-                    turn.over, turn.due = once, now() + every
+                    turn.tries, turn.waits = turn.tries - 1, turn.waits + 1
+                    turn.over, turn.due = once, now() + pause(turn.waits, every)
                     status, note = "waiting", others.problem
                     view.say(f"  {others.problem}")
-                except (ChainError, TrainerError) as error:
+                except (ChainError, TrainerError, OSError) as error:
                     turn.over, turn.due = once and turn.tries >= retries, now() + pause(turn.tries, every)
-                    status, note = "failed", error.problem
-                    view.say(f"  {error.problem} {error.cure}", style="yellow")
+                    status, note = "failed", error.problem if isinstance(error, Refused) else _of_machine(error)
+                    cure = f" {error.cure}" if isinstance(error, Refused) else ""
+                    view.say(f"  {note}{cure}", style="yellow")
                 else:
                     turn.over, turn.due = once, now() + pause(turn.tries, every)
+                    turn.under = _best(done.checked.project) if done.checked and _stays(done.checked.verdict) else None
                     status, note = done.status.name.lower(), done.note
                     view.say(f"  {done.note}")
-                results.append({"proposal": number, "status": status, "note": note})
+                if once:
+                    results.append({"proposal": number, "status": status, "note": note})
             waiting = [turns[number].due for number in open_ if not turns[number].over]
             if once and not waiting:
                 return results
@@ -106,7 +132,22 @@ def serve(
             sleep(max(0.0, (min(waiting) if once else next_look) - now()))
 
 
-def _candidates(follower: Follower, view: View, *, strict: bool) -> list[int]:
+def _stays(verdict: Verdict) -> bool:
+    """Whether a release would come of the same runs again."""
+    return verdict.kind is VerdictKind.RELEASE and verdict.reason not in PASSING
+
+
+def _best(project: Project) -> tuple[bytes, int]:
+    return project.current_best_code_hash, project.current_best_aggregate_score
+
+
+def _of_machine(error: OSError) -> str:
+    """A failure of this machine's own, such as a full disk, in one line."""
+    where = f" ({error.filename})" if error.filename else ""
+    return f"This machine failed: {error.strerror or error}{where}."
+
+
+def _candidates(follower: Follower, view: View, unreadable: set[Pubkey], *, strict: bool) -> list[int]:
     """Ids of what may be for us; empty, which is said, where the network does not answer just now, unless `strict`."""
     try:
         follower.refresh()
@@ -115,4 +156,8 @@ def _candidates(follower: Follower, view: View, *, strict: bool) -> list[int]:
             raise
         view.say(f"What is pending is not known: {error.problem}", style="yellow")
         return []
+    for address in follower.unreadable():
+        if address not in unreadable:
+            view.say(f"cannot read the proposal account {address}; going on without it", style="yellow")
+            unreadable.add(address)
     return [proposal.id for proposal in follower.proposals(ProposalStatus.PENDING, ProposalStatus.IN_REVIEW)]

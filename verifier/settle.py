@@ -34,12 +34,14 @@ from chain.money.client import Client, Landed
 from chain.program.accounts import Project, Proposal, ProposalStatus
 from chain.program.errors import LockActive, NotVerifier, WrongStatus, error_for
 from chain.program.instructions import ClaimReview, Reject, ReleaseReview
-from common.files import lock
+from common.files import lock, write_atomic
 from common.jsonl import Jsonl
 from trainer.judging.verdict import VerdictKind
 from verifier.check import CheckResult
 
 MAX_CHECKS = 3
+SETTLING = "attestation.json"
+"""The attestation that settles, beside those of all checks (`check.file_of`)."""
 _CURE = "Move it away to start again."
 LOCK_MARGIN = 120  # seconds of the review lock within which nothing new is begun
 
@@ -96,6 +98,7 @@ class SettlementRecord:
 
     def __init__(self, path: Path) -> None:
         self.open: dict[str, Any] | None = None
+        self.folder = path.parent
         self._lines = Jsonl(path, InvalidData, _CURE)
         for entry in self._lines.load():
             self._fold(entry)
@@ -215,6 +218,7 @@ def _conclude(
         return _release(connection, proposal, key, checked, record, checked.verdict.explanation)
     role = Role.VERIFIER_METRICS if kind is VerdictKind.APPROVE else Role.VERIFIER_REJECT_EVIDENCE
     record.append("verdict", kind=kind.value, attestation=checked.digest.hex())
+    write_atomic(record.folder / SETTLING, checked.attestation)
     say("uploading the attestation")
     metrics = connection.publish(key, role, checked.attestation, "application/json")
     say(f"settling: {kind.value}")

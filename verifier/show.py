@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from chain.program.accounts import Proposal, ProposalStatus
 from verifier.check import CheckResult
 from verifier.settle import Settled
 
@@ -13,6 +14,19 @@ from verifier.settle import Settled
 def settled(done: Settled) -> dict[str, Any]:
     """How a proposal was settled, for scripts."""
     return {"status": done.status.name.lower(), "signature": done.signature, "note": done.note}
+
+
+_ENDED = (ProposalStatus.APPROVED, ProposalStatus.REJECTED, ProposalStatus.EXPIRED)
+
+
+def already(proposal: Proposal) -> str:
+    """How the proposal that a dry check is for was settled before it; "" where it is open."""
+    if proposal.status not in _ENDED:
+        return ""
+    by = (
+        f" by {proposal.reviewer}, attestation {proposal.metrics_hash.hex()[:16]}" if any(proposal.metrics_hash) else ""
+    )
+    return f"Proposal {proposal.id} is {proposal.status.name.lower()} already{by}. This check changes nothing on chain."
 
 
 def as_json(checked: CheckResult) -> dict[str, Any]:

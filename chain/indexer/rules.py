@@ -96,6 +96,10 @@ class Follower(Closing):
         """Its proposals as of the last step, by id: those of these statuses, or all that can be read."""
         return self.index.proposals(self.project_id, *statuses)
 
+    def unreadable(self) -> list[Pubkey]:
+        """Addresses of its proposals that cannot be read, as of the last step."""
+        return self.index.malformed(self.project_id)
+
     def events(self, since: int | None = None) -> list[IndexedEvent]:
         """Its events that are indexed, in the chain's order, from the time `since` (seconds since 1970) on."""
         return self.index.events(self.project_id, since=since)

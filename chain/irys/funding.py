@@ -28,7 +28,7 @@ from solders.system_program import TransferParams, transfer
 from chain.errors import ChainError, InvalidData, NetworkUnreachable, TransactionFailed
 from chain.irys.client import Irys
 from chain.money.client import Client
-from chain.network.base import FEE_PER_SIGNATURE, Network
+from chain.network.base import FEE_PER_SIGNATURE
 from common.files import locked, write_atomic
 
 FINALITY_SECONDS = 120.0
@@ -193,15 +193,12 @@ class Funding:
     def _finish(self, deposit: Deposit) -> Deposit:
         """Wait for finality and have the uploader credit it; the deposit with its outcome, recorded."""
         self._say(f"waiting for transfer {deposit.signature} to become final")
-        network = final_view(self._client.network)
+        signature = Signature.from_string(deposit.signature)
         try:
-            network.confirm(Signature.from_string(deposit.signature), deposit.last_valid, timeout=FINALITY_SECONDS)
+            self._client.network.confirm(signature, deposit.last_valid, timeout=FINALITY_SECONDS, final=True)
         except TransactionFailed as failure:
             self._say(f"the transfer failed: {failure.problem}")
             return self._became(deposit, State.DEAD)
-        finally:
-            if network is not self._client.network:
-                network.close()
         self._post(deposit)
         self._say(f"{deposit.uploader} credited {deposit.lamports} lamports to {deposit.payer}")
         return self._became(deposit, State.CREDITED)
@@ -233,12 +230,3 @@ class Funding:
 def needed(lamports: int) -> int:
     """Lamports that a wallet must hold to deposit `lamports`: the fee comes on top."""
     return lamports + FEE_PER_SIGNATURE
-
-
-def final_view(network: Network) -> Network:
-    """The same network, where only what is final counts; the embedded network is final at once."""
-    from chain.network.rpc import RpcNetwork
-
-    if not isinstance(network, RpcNetwork):
-        return network
-    return RpcNetwork(network.url, program_id=network.program_id, name=network.name, commitment="finalized")

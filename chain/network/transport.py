@@ -9,23 +9,28 @@ environment names.
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import random
 import re
+import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import cache
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
 from solana.exceptions import SolanaRpcException
 from solana.rpc.async_http_provider import AsyncHTTPProvider
+from solana.rpc.types import URI
 from solders.errors import SerdeJSONError
 from solders.rpc import requests, responses
 
 from chain.errors import ChainError, NetworkUnreachable
 from chain.network.base import without_key
+from common.http import tls
 
 CALL_SECONDS = 30.0
 TRIES = 5
@@ -35,6 +40,12 @@ _BUSY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _BUSY_CODES = frozenset({429, -32005, -32004, -32014, -32016})  # rate limit; node behind; block not there yet
 
 T = TypeVar("T", bound=responses.RPCResult)
+
+
+@cache
+def _provider() -> AsyncHTTPProvider:
+    """What each transport copies: a new one reads all certificates, for a session that is replaced."""
+    return AsyncHTTPProvider(max_transport_retries=0)
 
 
 class RpcError(ChainError):
@@ -77,12 +88,15 @@ class Transport:
         self._call_seconds, self._sleep = call_seconds, sleep
         self._guard = threading.Lock()
         self._runner = asyncio.Runner()
-        self._provider = AsyncHTTPProvider(url, max_transport_retries=0)
+        self._provider = copy.copy(_provider())
+        self._provider.endpoint_uri = URI(url)
         self._provider.session = httpx2.AsyncClient(
             timeout=call_seconds,
             headers={"Accept-Encoding": "identity"},  # a compressed answer's size is not known before
             event_hooks={"response": [_bound]},
             trust_env=not self.here,
+            # Without TLS no certificates are needed, and none are believed: no redirect is followed.
+            verify=tls(not self.here) if parts.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         )
 
     def close(self) -> None:

@@ -257,6 +257,7 @@ def run(
 @click.option(
     "--claim", metavar="VAL_BPB", help="Claim this value without measuring. If it is wrong, you lose the stake."
 )
+@click.option("--force", is_flag=True, help="Submit with --claim what no verifier could approve. You lose the stake.")
 @_confidence
 def submit(
     home: Path,
@@ -265,13 +266,15 @@ def submit(
     project: int | None,
     file: Path,
     claim: str | None,
+    force: bool,
     min_confidence: float,
     irys: str | None,
     **who: Any,
 ) -> None:
     """Submit FILE as a proposal's train.py.
 
-    It is measured against the on-chain best first, by the verifier's own rules, unless --claim is given.
+    It is measured against the on-chain best first, by the verifier's own rules, unless --claim is given. Even then it
+    must be Python, within the source caps, and the claim must beat the on-chain best.
     """
     from miner.session import start
     from miner.session.own_file import submit_file
@@ -279,7 +282,7 @@ def submit(
     connection = open_connection(network, home, irys)
     with connection, start.started(connection, project, quiet=as_json, agrees=agrees, **who) as session:
         try:
-            proposal, claimed = submit_file(session, file, claim, min_confidence)
+            proposal, claimed = submit_file(session, file, claim, min_confidence, force=force)
         except KeyboardInterrupt:
             raise SystemExit(130) from None
         command = _command("verifier check", proposal, home, network, irys)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Mapping
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
@@ -12,25 +14,29 @@ from miner.staking import confirm, submit
 from miner.staking.benchmark import benchmark_log
 from miner.staking.staking import claimed_gain, forecast
 from trainer.errors import TrainerError
-from trainer.project import bundle
+from trainer.judging.policy import JudgePolicy
+from trainer.project import bundle, source
+from trainer.project.task import Task
 from trainer.statistics.comparison import Arm
+
+_CAPS = JudgePolicy().source  # a verifier's
 
 
 def submit_file(
-    context: SessionContext, file: Path, claim: str | None, min_confidence: float = 0.99
+    context: SessionContext, file: Path, claim: str | None, min_confidence: float = 0.99, *, force: bool = False
 ) -> tuple[int, Decimal]:
     """Submit a train.py of the user's; the proposal's id and the claimed metric.
 
     Without a claim it goes through the confirming test against the best on chain, is refused where it does not
     pass, and the claim is what of the measured gain is expected to last. With a claim it is the user's own stake and
-    word.
+    word, but for what no verifier could approve (`faults`), which is refused unless `force`.
     """
     try:
-        source = file.read_bytes()
-        source.decode()
+        script = file.read_bytes()
+        script.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise TrainerError(f"{file} is not a readable UTF-8 text file: {error}.", "Choose a train.py.") from error
-    files = bundle.overlay(context.task.files, {SCRIPT: source}, context.task.protocol.surface)
+    files = bundle.overlay(context.task.files, {SCRIPT: script}, context.task.protocol.surface)
     bench, project, convention = context.bench, context.project, context.convention
     if claim is None:
         policy = confirm.policy_at(min_confidence, bench.protocol.margin(float(context.best_metric)))
@@ -40,7 +46,7 @@ def submit_file(
             {Arm.INCUMBENT: context.task.incumbent, Arm.CANDIDATE: files},
             context.journal,
             number=-1,
-            commit=sha256(source).hexdigest(),
+            commit=sha256(script).hexdigest(),
             against=project.current_best_code_hash.hex(),
             policy=policy,
             view=context.dashboard,
@@ -56,6 +62,12 @@ def submit_file(
         metric, claimed = submit.anchored_score(project, convention, claimed_gain(context, done, policy))
     else:
         metric = _claimed(claim)
+        found = faults(context.task, files, metric, context.best_metric)
+        if found and not force:
+            raise TrainerError(
+                f"{file} with a claim of {metric} cannot be approved: {'; '.join(found)}.",
+                "Nothing was submitted. Correct it; to submit anyway, and lose the stake, add --force.",
+            )
         claimed = convention.to_score(metric)
         context.dashboard.say(
             f"The claim of {metric} is not measured here. A verifier attests what it measures, and whether the claim "
@@ -76,6 +88,21 @@ def submit_file(
         say=context.dashboard.say,
     )
     return proposal, metric
+
+
+def faults(task: Task, files: Mapping[str, bytes], metric: Decimal, best: Decimal) -> list[str]:
+    """Why no verifier could approve these files with this claim, as far as that can be told without a run; pure."""
+    found = []
+    try:
+        ast.parse(files[SCRIPT])
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        found.append(f"it is not Python ({error})")
+    if files == task.incumbent:
+        found.append("it is the on-chain best itself")
+    found += [f"{text[:1].lower()}{text[1:].rstrip('.')}" for text in source.problems(task.files, files, _CAPS)]
+    if metric >= best if task.minimize else metric <= best:
+        found.append(f"the claim does not beat the on-chain best, {best}")
+    return found
 
 
 def _claimed(text: str) -> Decimal:

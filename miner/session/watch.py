@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from solders.pubkey import Pubkey
+
 from chain.errors import ChainError
 from chain.program.accounts import ProposalStatus
 from miner.context.context import SessionContext
@@ -16,6 +18,7 @@ class ChainWatch:
 
     def __init__(self, context: SessionContext) -> None:
         self._context = context
+        self._unreadable: set[Pubkey] = set()
 
     def look(self) -> None:
         """Take note of the project as it is now, of what became of our proposals and of a new best.
@@ -28,6 +31,7 @@ class ChainWatch:
             context.follower.refresh()
             context.project = context.follower.project
             self._note_statuses()
+            self._note_unreadable()
             code_hash = context.project.current_best_code_hash.hex()
             if frontier.moved(context.session, code_hash) is frontier.Moved.SAME:
                 return
@@ -50,6 +54,14 @@ class ChainWatch:
                 say("measuring what this session kept against it first")
         elif latest.own:
             say(f"the on-chain best is now ours: {best.metric}", "green")
+
+    def _note_unreadable(self) -> None:
+        """Say once which accounts are left out, and go on."""
+        context = self._context
+        found = {*context.connection.client.unreadable, *context.follower.unreadable()} - self._unreadable
+        for address in sorted(found, key=str):
+            context.dashboard.say(f"cannot read the account {address} of the program; going on without it", "yellow")
+        self._unreadable |= found
 
     def _note_statuses(self) -> None:
         context = self._context

@@ -164,10 +164,10 @@ class Court:
         return {**json.loads(done.stdout), "exit": done.exit_code}
 
     def propose_script(self, source: str) -> int:
-        """What `miner submit FILE --claim` does."""
+        """What `miner submit FILE --claim --force` does."""
         file = self.session.folder / "candidate.py"
         file.write_text(source.replace("@HOME@", str(self.home.path)).replace("@USER@", str(Path.home())))
-        return submit_file(self.session, file, self.home.claim)[0]
+        return submit_file(self.session, file, self.home.claim, force=True)[0]
 
     def propose_archive(self, code: bytes) -> int:
         """A miner with a client of its own."""

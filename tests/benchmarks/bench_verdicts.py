@@ -68,7 +68,7 @@ def submit_all(home: Path, each: int) -> dict[int, str]:
                 changes = {NO_OP: 1000 + number} | (IMPROVEMENT if kind == "improvement" else {})
                 file = home / "candidate.py"
                 file.write_text(hyperparameters.replace(source, changes))
-                proposal, _ = submit_file(session, file, claim)
+                proposal, _ = submit_file(session, file, claim, force=True)
                 kinds[proposal] = kind
     return kinds
 

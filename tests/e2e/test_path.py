@@ -264,7 +264,7 @@ def test_the_unattended_verifier_settles_all_that_is_pending(tiny_home: TinyHome
     crash = script(home, "crash.py", "raise RuntimeError('broken')\n")
     large = script(home, "large.py", tiny_home.better + f"\nWEIGHTS = '{'0' * 10_000}'\n")
     for number, path in enumerate((crash, large)):
-        assert answer(home, "miner", "submit", path, "--claim", tiny_home.claim)["proposal"] == number
+        assert answer(home, "miner", "submit", path, "--claim", tiny_home.claim, "--force")["proposal"] == number
     results = answer(home, "verifier", "run", "--once", "--yes")
     assert [(result["proposal"], result["status"]) for result in results] == [(0, "rejected"), (1, "rejected")]
     with local.connect(home) as connection:

@@ -54,9 +54,13 @@ class Told:
     def __post_init__(self) -> None:
         self.heard: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
 
-    def tell(self, lie: Lie | None, nth: int | None = None) -> None:
+    def tell(self, lie: Lie | None, nth: int | None) -> None:
         """Tell this lie from now on."""
         self.lie, self.nth, self.fitted = lie, nth, 0
+
+    def hush(self) -> None:
+        """From now on the truth."""
+        self.lie = None
 
     def __call__(self, request: bytes, answer: bytes) -> bytes:
         said = json.loads(answer)

@@ -122,7 +122,7 @@ class Scene:
         assert lost <= CAP, f"{lost} lamports left the wallet"
         assert lost <= client.budget.spent, f"{lost} lost, {client.budget.spent} counted"
         self.check(key)
-        self.at.told.lie = None
+        self.at.told.hush()
         self.at.embedded.warp(200)
         _, later = self.life(key, path, tries=3)
         self.check(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from solders.keypair import Keypair
 from solders.signature import Signature
 
 from chain.connection.opening import AUTHORITY, Connection
-from chain.errors import ChainError, InvalidData
+from chain.errors import ChainError, InvalidData, NetworkUnreachable
+from chain.indexer.rules import Follower
 from chain.money.client import Client
 from chain.program import PROGRAM_ID
 from chain.program.accounts import Proposal, ProposalStatus
@@ -30,10 +32,12 @@ from tests.chain import live
 from tests.chain.layout import encode_account
 from tests.chain.svm import digest
 from tests.trainer.judging.cases import runs
-from tests.verifier.cases import Answer, approving, checked, rejecting, releasing
+from tests.verifier.cases import RULES, Answer, approving, checked, rejecting, releasing
 from trainer.errors import EnvironmentNotReady, TrainerError
 from trainer.judging.policy import JudgePolicy
-from verifier import attestation, check, serve, settle
+from trainer.judging.verdict import CaseFinding, Fault, Reason
+from verifier import attestation, check, serve, settle, show
+from verifier.audit import audit, passed
 from verifier.check import CheckResult, folder_of
 from verifier.settle import (
     LOCK_MARGIN,
@@ -541,13 +545,32 @@ def test_another_process_at_work_is_waited_for_and_named(tmp_path: Path) -> None
             assert str(tmp_path) in said[0]
 
 
-def test_an_attestation_that_may_have_settled_is_never_lost(tmp_path: Path) -> None:
-    path = tmp_path / "attestation.json"
-    for sealed in (b"one", b"two", b"two", b"three"):
-        check.keep(path, sealed)
-    assert path.read_bytes() == b"three"
-    kept = {f"attestation-{sha256(old).hexdigest()[:16]}.json": old for old in (b"one", b"two")}
-    assert {found.name: found.read_bytes() for found in tmp_path.iterdir()} == kept | {path.name: b"three"}
+def test_every_check_leaves_an_attestation_and_the_settling_one_is_marked(connection: Connection) -> None:
+    """A dry check afterwards changes neither; the verifier's own audit of the marked one goes on saying yes."""
+    folder = folder_of(connection.home, "embedded", str(local.propose(connection).id))
+    first = releasing(connection, connection.client.proposal(0)).attestation
+    done = settled(connection, 0, approving)
+    assert done.checked is not None
+    second = done.checked.attestation
+    third = rejecting(connection, connection.client.proposal(0)).attestation
+    assert len({first, second, third}) == 3
+    assert (folder / settle.SETTLING).read_bytes() == second
+    assert sha256(second).digest() == connection.client.proposal(0).metrics_hash
+    for sealed in (first, second, third):
+        assert check.file_of(folder, sealed).read_bytes() == sealed
+    points, _ = audit((folder / settle.SETTLING).read_bytes(), connection.client, {}, policy=RULES)
+    assert passed(points)
+
+
+def test_a_dry_check_of_what_is_settled_says_so_first(connection: Connection) -> None:
+    local.propose(connection)
+    assert show.already(connection.client.proposal(0)) == ""
+    settled(connection, 0, rejecting)
+    now = connection.client.proposal(0)
+    assert show.already(now) == (
+        f"Proposal 0 is rejected already by {now.reviewer}, attestation {now.metrics_hash.hex()[:16]}. "
+        "This check changes nothing on chain."
+    )
 
 
 def test_what_cannot_be_read_is_not_claimed(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -668,3 +691,137 @@ def test_the_loop_waits_for_nobody_elses_review(connection: Connection, monkeypa
 
 def test_nothing_pending(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     assert served(connection, monkeypatch, never) == []
+
+
+@pytest.mark.parametrize(("tries", "seconds"), [(1, 30), (2, 60), (3, 120), (7, 1920), (8, 3600), (10**6, 3600)])
+def test_the_pause_grows_up_to_an_hour(tries: int, seconds: float) -> None:
+    assert serve.pause(tries, 30.0) == seconds
+
+
+def released_for(reason: Reason) -> Answer:
+    """A check of a machine that found this of its own fault."""
+
+    def how(connection: Connection, proposal: Proposal) -> CheckResult:
+        return checked(connection, proposal, [], findings=(CaseFinding(reason, Fault.HOST, "It is so."),))
+
+    return how
+
+
+class Unattended:
+    """`verifier run` with its own clock, for so many seconds; `at` are the times of its checks, `said` its words."""
+
+    def __init__(self, connection: Connection, monkeypatch: pytest.MonkeyPatch, how: Answer, seconds: float) -> None:
+        self.at: list[float] = []
+        self.said: list[str] = []
+        self._now, view = 0.0, View(quiet=True)
+
+        class Over(BaseException):
+            pass
+
+        def check(connection: Connection, proposal: Proposal, *_: Any, **__: Any) -> CheckResult:
+            self.at.append(self._now)
+            return how(connection, proposal)
+
+        def sleep(pause: float) -> None:
+            self._now += max(1.0, pause)
+            if self._now > seconds:
+                raise Over
+
+        monkeypatch.setattr("verifier.check.check_proposal", check)
+        monkeypatch.setattr(view, "say", lambda text, style="": self.said.append(text))
+        with pytest.raises(Over):
+            serve.serve(
+                connection,
+                0,
+                local.verifier_of(connection),
+                JudgePolicy(),
+                view,
+                once=False,
+                every=10.0,
+                retries=3,
+                trust_harness=False,
+                ready=ready,
+                sleep=sleep,
+                now=lambda: self._now,
+            )
+
+
+@pytest.fixture
+def free_at_once(connection: Connection) -> Connection:
+    """A connection whose released proposals are pending at once, as of the program that allows it."""
+    local.propose(connection)
+    if settled(connection, 0, releasing).status is not ProposalStatus.PENDING:
+        pytest.fail("this program's releases must wait for the lock: the test needs another image")
+    return connection
+
+
+def test_a_release_whose_reason_may_pass_is_looked_at_again_with_a_growing_pause(
+    free_at_once: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Unattended(free_at_once, monkeypatch, released_for(Reason.DATA_DIFFERS), 400)
+    assert run.at == [0, 10, 30, 70, 150, 310]
+
+
+def test_a_release_that_would_come_again_waits_for_another_best(
+    free_at_once: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same runs are on record: to claim the review again would only keep others from it."""
+    connection, other = free_at_once, list[Proposal]()
+
+    def how(connection: Connection, proposal: Proposal) -> CheckResult:
+        if proposal.id == 1:
+            return checked(connection, proposal, runs(0.2))
+        if not other:
+            other.append(local.propose(connection, code=local.archive(b"LR = 2\n")))
+        return released_for(Reason.HARDWARE_DIFFERS)(connection, proposal)
+
+    run = Unattended(connection, monkeypatch, how, 400)
+    assert run.at == [0, 10, 20]  # itself, the one that becomes the best, and itself against that
+    assert connection.client.proposal(1).status is ProposalStatus.APPROVED
+
+
+def test_a_full_disk_ends_nothing(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    local.propose(connection)
+    left = [OSError(errno.ENOSPC, "No space left on device", "runs.jsonl")] * 2
+
+    def how(connection: Connection, proposal: Proposal) -> CheckResult:
+        if left:
+            raise left.pop()
+        return rejecting(connection, proposal)
+
+    run = Unattended(connection, monkeypatch, how, 100)
+    assert run.at == [0, 10, 30]
+    assert run.said.count("  This machine failed: No space left on device (runs.jsonl).") == 2
+    assert connection.client.proposal(0).status is ProposalStatus.REJECTED
+
+
+def test_a_node_that_fails_is_said_and_asked_again(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    local.propose(connection)
+    refresh, failing = Follower.refresh, [2, 3]
+
+    def sometimes(follower: Follower) -> None:
+        failing[:] = [left - 1 for left in failing]
+        if 0 in failing:
+            raise NetworkUnreachable("The node is gone.", "Ask later.")
+        refresh(follower)
+
+    monkeypatch.setattr(Follower, "refresh", sometimes)
+    run = Unattended(connection, monkeypatch, rejecting, 100)
+    assert run.said.count("What is pending is not known: The node is gone.") == 2
+    assert run.at == [20]
+    failing[:] = [2]
+    with pytest.raises(NetworkUnreachable, match="gone"):
+        served(connection, monkeypatch, never)
+
+
+def test_an_account_that_cannot_be_read_is_said_once_and_stops_nothing(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.propose(connection), local.propose(connection, code=local.archive(b"LR = 2\n"))
+    address = connection.client.pdas.proposal(0)
+    data = bytearray(encode_account(connection.client.proposal(0)))
+    data[352] = 9  # the status
+    live.put(connection.home, (address, bytes(data), PROGRAM_ID))
+    run = Unattended(connection, monkeypatch, rejecting, 100)
+    assert run.said.count(f"cannot read the proposal account {address}; going on without it") == 1
+    assert connection.client.proposal(1).status is ProposalStatus.REJECTED
