@@ -85,6 +85,11 @@ def submit(
     say(f"submitting the proposal with a stake of {offer.stake}")
 
     def before_send(signature: Signature, last_valid: int) -> None:
+        earlier = journal.session.pending
+        # An earlier try lost the race for the next id, and may have cost its fee.
+        lamports = client.paid(Signature.from_string(earlier.signature)) if earlier and earlier.signature else 0
+        if lamports:
+            journal.append("spent", lamports=lamports, stake=0)
         journal.append("sent", signature=str(signature), last_valid=last_valid)
 
     try:

@@ -19,6 +19,7 @@ from solders.pubkey import Pubkey
 import chain.irys.funding
 from chain.connection.opening import MAX_ARTIFACT
 from chain.errors import ChainError
+from chain.irys.accounts import Tariff
 from chain.irys.client import Irys
 from chain.irys.dataitem import DataItem
 from chain.irys.funding import Funding
@@ -33,6 +34,7 @@ from tests.faults.world import Killed
 
 AMOUNT = 250_000  # lamports
 CAP = AMOUNT + 10 * FEE_PER_SIGNATURE
+TARIFF = Tariff(lamports_per_byte=2, free_bytes=100_000)
 
 
 class Uploader(Told):
@@ -149,7 +151,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with (
         pytest.MonkeyPatch.context() as patch,
         stage(home) as at,
-        serve_irys(home / "irys", network=at.embedded) as node,
+        serve_irys(home / "irys", tariff=TARIFF, network=at.embedded) as node,
         Proxy(node.url, alter=told) as proxy,
     ):
         patch.setattr(chain.irys.funding, "_POSTS", 2)

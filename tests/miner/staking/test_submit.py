@@ -389,3 +389,31 @@ def test_a_proposal_that_cannot_be_read_stops_no_reconciliation_but_its_own(
         live.PDAS.proposal(mine.id),
         live.PDAS.proposal(other.id),
     }
+
+
+def test_the_fee_of_a_try_that_lost_the_race_for_its_id_is_counted(connection: Connection, journal: Journal) -> None:
+    """It failed on chain, where only its fee was taken; the next try has the journal's line for signatures."""
+    lost: list[Signature] = []
+
+    class Racing(local.Watched):
+        def send(self, tx: VersionedTransaction) -> Signature:
+            if journal.session.pending and journal.session.pending.signature and not lost:
+                lost.append(tx.signatures[0])
+                direct = connection.client
+                connection.client = Client(self._network)
+                local.propose(connection, code=b"of somebody else", miner=local.stranger(connection))
+                connection.client = direct
+                raise TransactionFailed("It failed on chain.", "")
+            return super().send(tx)
+
+        def transaction(self, signature: Signature) -> TransactionReceipt | None:
+            if signature in lost:
+                return TransactionReceipt(signature, 1, None, 5_000, 5_000, "it failed", None, (), b"")
+            return self._network.transaction(signature)
+
+    connection.client = Client(Racing(connection.network))
+    before = connection.network.balance(local.miner_of(connection).pubkey())
+    assert make(connection, journal, offer(connection)) == 1
+    assert len(lost) == 1
+    after = connection.network.balance(local.miner_of(connection).pubkey())
+    assert reopened(journal).session.spent == before - after + 5_000
