@@ -95,7 +95,7 @@ class Scene:
         self.check(key)
         told.hush()
         self.at.embedded.warp(200)
-        with Irys.at(self.node.url, sleep=lambda _: None) as irys:
+        with Irys.at(self.proxy.url, sleep=lambda _: None) as irys:  # a deposit is on record under the uploader's URL
             later = self.fund(key, home, irys, tries=3)
             self.check(key)
             astray = self._paid(key) - self._paid(key, irys.deposit_address())
