@@ -28,12 +28,12 @@ from solders.transaction import VersionedTransaction
 
 from chain.errors import ChainError, InsufficientFunds, InvalidData, NetworkUnreachable, NotFound, TransactionFailed
 from chain.money import spending
+from chain.money.causes import cause, refusal_of
 from chain.money.fees import auto_fee, priority_fee, unit_limit
 from chain.money.spending import SpendingBudget
 from chain.network.base import (
     BLOCKHASH_AGE,
     FEE_PER_SIGNATURE,
-    LAMPORTS_PER_SOL,
     Blockhash,
     Network,
     Simulation,
@@ -44,7 +44,7 @@ from chain.network.reading import Malformed, prove, read, read_all, read_mint, r
 from chain.program.accounts import Claimable, GlobalConfig, Project, Proposal, VerifierEntry, offset_of
 from chain.program.addresses import Pdas
 from chain.program.codec import pack_u64
-from chain.program.errors import error_for
+from chain.program.errors import ProgramError, error_for
 from chain.program.events import Event, ProposalSubmitted, parse_events
 from chain.program.instructions import Approve, ClaimReward, CreateProject, Submit, instruction_of
 from chain.program.tokens import create_associated_token_account, transfer_to_self
@@ -318,7 +318,7 @@ class Client:
         unsigned = VersionedTransaction.populate(message, [Signature.default()])
         simulation = self.network.simulate(unsigned, watch=[payer] if self.budget.capped else ())
         if simulation.error is not None:
-            raise self._refusal(simulation.error, simulation.program_error, simulation.logs, payer)
+            raise refusal_of(simulation, payer, self.network.balance)
         return message, simulation
 
     def _price(self, message: MessageV0) -> int:
@@ -344,7 +344,21 @@ class Client:
     ) -> Landed:
         """Send one instruction of the program; `args` and `more` as for `instruction_of`."""
         step = self.instruction(args, signer.pubkey(), **more)
-        return self.execute([step], signer, before_send=before_send, final=final)
+        try:
+            return self.execute([step], signer, before_send=before_send, final=final)
+        except ProgramError as refusal:
+            raise self._with_cause(refusal, getattr(args, "proposal_id", None)) from refusal.__cause__
+
+    def _with_cause(self, refusal: ProgramError, proposal_id: int | None) -> ProgramError:
+        """The refusal with what is so of the proposal it is about, as far as that can be read."""
+        if proposal_id is None:
+            return refusal
+        try:
+            told = cause(refusal, self.proposal(proposal_id))
+        except ChainError:
+            return refusal
+        message = f"{refusal.text.rstrip('.')}: {told}" if told else refusal.text
+        return type(refusal)(refusal.code, message, refusal.cure, refusal.logs)
 
     def instruction(self, args: object, signer: Pubkey, **more: Any) -> Instruction:
         """What `call` sends."""
@@ -476,16 +490,3 @@ class Client:
                     raise
                 number = next_id()
         raise ChainError("Other transactions took the next ID five times.", "Run the command again.")
-
-    def _refusal(self, error: str, code: int | None, logs: tuple[str, ...], payer: Pubkey) -> ChainError:
-        if code is not None and 6000 <= code < 7000:
-            return error_for(code, logs)
-        # Codes 0 and 1 are the token program's "not enough rent" and "insufficient funds".
-        lacking = code == 1 or any("insufficient" in line.lower() for line in logs)
-        if lacking or "AccountNotFound" in error or "account not found" in error:
-            held = self.network.balance(payer)
-            return InsufficientFunds(
-                f"The wallet {payer} cannot pay for this: it holds {held / LAMPORTS_PER_SOL:.9f} SOL.",
-                "Fund it (`chain wallet airdrop` on a local network) or buy tokens (`chain token buy`).",
-            )
-        return TransactionFailed(f"The transaction would fail: {error}.", "Nothing was sent.", logs)

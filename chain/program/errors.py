@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from chain.errors import TransactionFailed
 
+FRAMEWORK = 100  # the first error code of the framework; its own begin at 6000, those of other programs are smaller
 MAX_TOKEN_NAME = 32  # bytes; Metaplex' own limits
 MAX_TOKEN_SYMBOL = 10
 
@@ -70,14 +71,34 @@ StringTooLong = _error(
 )
 ERRORS: Mapping[int, type[ProgramError]] = {kind.code: kind for kind in ProgramError.__subclasses__()}
 
+_OF_ACCOUNT: Mapping[int, str] = {
+    2006: "is not the one that belongs to these IDs",
+    2014: "holds another token",
+    2015: "belongs to another owner",
+    3002: "is of another kind",
+    3003: "cannot be read",
+    3007: "does not exist, or belongs to another program",
+    3012: "does not exist yet",
+    3014: "is not the owner's usual token account",
+}
+"""What is so where the framework that the program is written in refuses an account, by its error code."""
+
+_ACCOUNT = re.compile(r"AnchorError caused by account: (\w+)\. ")
 _ERROR_MESSAGE = re.compile(r"AnchorError .*Error Number: (\d+)\. Error Message: (.*?)\.*$")
 
 
 def error_for(code: int, logs: Sequence[str] = ()) -> ProgramError:
     """The exception of a custom error code, with the message the program itself logged where there is one.
 
-    A code outside the program's own range gives a plain ProgramError.
+    A code outside the program's own range gives a plain ProgramError: of an account, as far as the logs name one.
     """
+    if code in _OF_ACCOUNT and (named := [match[1] for line in logs if (match := _ACCOUNT.search(line))]):
+        return ProgramError(
+            code,
+            f"The account {named[-1].replace('_', ' ')} {_OF_ACCOUNT[code]}",
+            "Check the IDs and --network, and that the wallet has the project's token.",
+            tuple(logs),
+        )
     found = [match[2] for line in logs if (match := _ERROR_MESSAGE.search(line)) and int(match[1]) == code]
     kind = ERRORS.get(code, ProgramError)
     message = found[-1][:200] if found else kind.text or "an error this client does not know"

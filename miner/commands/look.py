@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -43,11 +44,15 @@ _offline_option = click.option("--offline", is_flag=True, help="Do not query the
 
 @click.command(cls=Command, examples=("miner status", "miner status --project 0 --network devnet --json"))
 @_which
-def status(home: Path, network: str | None, project: int | None, session: str | None, as_json: bool) -> None:
+@_offline_option
+def status(
+    home: Path, network: str | None, project: int | None, session: str | None, as_json: bool, offline: bool
+) -> None:
     """Show the progress of sessions, also of running ones.
 
     Trials, improvements, the best so far, submissions and their state, spending, recent starts, and the folder of the
-    records. Nothing is locked and the chain is not queried. Use --session to see one that a newer session replaced.
+    records. Nothing is locked. The chain is asked what became of proposals. Use --session to see one that a newer
+    session replaced.
     """
     from miner.journal import sessions
     from miner.report.status import describe
@@ -57,7 +62,7 @@ def status(home: Path, network: str | None, project: int | None, session: str | 
     else:
         every = sessions.find(home, network=network, project=project)
         found = [entry for entry in every if not entry.until]
-    shown = [describe(entry) for entry in found]
+    shown = [describe(entry, {} if offline else _fates(entry, home, network)) for entry in found]
     text = "\n\n".join(text for _, text in shown) or f"No sessions in {home / 'work'}. Start one with `miner run`."
     answer(as_json, [document for document, _ in shown], text)
 
@@ -197,6 +202,27 @@ def _on_chain(
     except ChainError as error:
         say(f"Cannot read the chain; the page shows what the session last saw. {error.problem}")
         return None
+
+
+def _fates(found: SessionFolder, home: Path, network: str | None) -> dict[int, str]:
+    """What the chain says of a session's proposals; nothing, with a message, if it cannot be read."""
+    from chain.errors import ChainError, NotFound
+    from miner.report import onchain
+    from miner.report.status import proposals
+
+    numbers = proposals(found)[-onchain.MOST :]
+    if not numbers:
+        return {}
+    try:
+        with _open(home, _network(found, network), None) as connection:
+            client, read = connection.client, []
+            for number in numbers:
+                with contextlib.suppress(NotFound):  # a local network that began anew
+                    read.append(client.proposal(number))
+            return onchain.fates(client, read, client.project(found.project))
+    except ChainError as error:
+        click.echo(f"Cannot read the chain; shown is what the session last saw. {error.problem}", err=True)
+        return {}
 
 
 def _write(path: Path, data: bytes) -> None:

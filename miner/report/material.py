@@ -41,13 +41,15 @@ class Exhibit:
 
 @dataclass(frozen=True, slots=True)
 class OnChain:
-    """The project as the chain has it. `note` says how it is known, or why it is not."""
+    """The project as the chain has it. `note` says how it is known, or why it is not; `fates` are words on what became
+    of this miner's proposals, with reward and stake."""
 
     note: str
     baseline: float | None = None
     best: float | None = None
     bests: Sequence[BestMark] = ()
     statuses: Mapping[int, str] = field(default_factory=dict)
+    fates: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

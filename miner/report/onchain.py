@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from chain.connection.opening import Connection
+from chain.money.client import Client
 from chain.pages import show
 from chain.pages.overview import overview
-from chain.program.accounts import ProposalStatus
+from chain.program.accounts import Project, Proposal, ProposalStatus
+from chain.program.events import MinerRewardMinted, parse_events
+from common.text import printable
 from miner.report.chart import BestMark
 from miner.report.material import OnChain
+
+MOST = 100  # proposals whose fate is asked for, the newest
 
 
 def read(connection: Connection, project: int, wallet: str) -> OnChain:
@@ -31,4 +38,40 @@ def read(connection: Connection, project: int, wallet: str) -> OnChain:
         None if best is None else float(best),
         sorted(bests, key=lambda entry: entry.at),
         {proposal.id: show.as_json(proposal)["status"] for proposal in seen.proposals},
+        fates(connection.client, [p for p in seen.proposals if str(p.miner).startswith(wallet)], seen.project),
     )
+
+
+def fates(client: Client, proposals: Sequence[Proposal], project: Project) -> dict[int, str]:
+    """What became of each proposal and its stake, in words, by id; with its reward where the history tells.
+
+    ChainError if the network does not answer.
+    """
+    return {
+        proposal.id: fate(proposal, project.token_symbol, _reward(client, proposal)) for proposal in proposals[-MOST:]
+    }
+
+
+def fate(proposal: Proposal, symbol: str, reward: int | None) -> str:
+    """One proposal's; pure. `reward` in tokens, None where it is not known."""
+    stake, status = f"{proposal.stake:,} {printable(symbol, 20)}", proposal.status.name.lower().replace("_", " ")
+    match proposal.status:
+        case ProposalStatus.APPROVED:
+            won = "" if reward is None else f"+{reward:,} {printable(symbol, 20)}, "
+            return f"{status}: {won}stake of {stake} returned"
+        case ProposalStatus.REJECTED | ProposalStatus.EXPIRED:
+            return f"{status}: stake of {stake} lost"
+    return f"{status}: stake of {stake} in escrow"
+
+
+def _reward(client: Client, proposal: Proposal) -> int | None:
+    if proposal.status is not ProposalStatus.APPROVED:
+        return None
+    for signature in client.network.signatures(
+        client.pdas.proposal(proposal.id), limit=5
+    ):  # the newest: its settlement
+        receipt = client.network.transaction(signature)
+        for event in parse_events(receipt.logs, client.network.program_id) if receipt else ():
+            if isinstance(event, MinerRewardMinted):
+                return event.amount
+    return None

@@ -168,7 +168,8 @@ def _record(material: Material) -> str:
 
 
 def _submission(entry: Submission, material: Material) -> tuple[str, ...]:
-    state = submission_state(entry, material.chain.statuses.get(entry.proposal or -1, ""))
+    told = "" if entry.proposal is None else material.chain.fates.get(entry.proposal, "")
+    state = _say(submission_state(entry, told))
     number = UNKNOWN if entry.proposal is None else str(entry.proposal)
     code, signature = _say(entry.code_hash[:12]), _say(entry.signature[:12])
     trial = str(entry.trial) if entry.trial >= 0 else "own file"

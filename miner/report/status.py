@@ -1,8 +1,9 @@
-"""What the sessions of a home are doing, read while a miner may be running: no lock, no query of the chain."""
+"""What the sessions of a home are doing, read while a miner may be running: no lock."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,7 @@ from chain.network.base import LAMPORTS_PER_SOL
 from common.text import printable
 from miner.journal import about, journal
 from miner.journal.about import About
-from miner.journal.journal import Session, TrialRecord
+from miner.journal.journal import Session, Submission, TrialRecord
 from miner.journal.sessions import SessionFolder
 from miner.report import summary
 from miner.report.summary import WORDS, Totals, counted, lasted, submission_state
@@ -19,8 +20,18 @@ from trainer.errors import TrainerError
 SEGMENTS = 3  # of the last starts that are shown
 
 
-def describe(found: SessionFolder) -> tuple[dict[str, Any], str]:
-    """A session as a JSON document and as text; one whose journal is damaged says so in `problem`."""
+def proposals(found: SessionFolder) -> list[int]:
+    """The session's proposals on chain; none where its journal is damaged."""
+    try:
+        return [made.proposal for made in journal.read(found.journal).submissions if made.proposal is not None]
+    except TrainerError:
+        return []
+
+
+def describe(found: SessionFolder, fates: Mapping[int, str] = {}) -> tuple[dict[str, Any], str]:
+    """A session as a JSON document and as text; one whose journal is damaged says so in `problem`. `fates` are words on
+    what the chain says of its proposals, by id, where it was asked.
+    """
     where = {"session": found.name, "folder": str(found.folder), "network": found.network, "project": found.project}
     try:
         session = journal.read(found.journal)
@@ -28,6 +39,10 @@ def describe(found: SessionFolder) -> tuple[dict[str, Any], str]:
         return {**where, "problem": error.message}, f"{found.name}\n  {error.message}"
     facts, running = about.load(found.folder), journal.is_held(found.journal)
     known = summary.totals(session, budget=facts.budget, running=running)
+
+    def state(entry: Submission) -> str:
+        return submission_state(entry, "" if entry.proposal is None else fates.get(entry.proposal, ""))
+
     document = {
         **where,
         "running": running,
@@ -35,17 +50,25 @@ def describe(found: SessionFolder) -> tuple[dict[str, Any], str]:
         "started": session.started,
         "summary": known.as_json(),
         "unfinished": [{"number": trial.number, "machine": trial.machine} for trial in session.unfinished],
-        "submissions": [{**asdict(entry), "state": submission_state(entry)} for entry in session.submissions],
+        "submissions": [{**asdict(entry), "state": state(entry)} for entry in session.submissions],
         "segments": [asdict(segment) for segment in session.segments],
         "frontiers": [asdict(frontier) for frontier in session.frontiers],
         "spent_lamports": session.spent,
         "staked": session.staked,
         "about": asdict(facts),
     }
-    return document, _text(found, session, facts, known, running, time.time())
+    return document, _text(found, session, facts, known, running, time.time(), state)
 
 
-def _text(found: SessionFolder, session: Session, facts: About, known: Totals, running: bool, now: float) -> str:
+def _text(
+    found: SessionFolder,
+    session: Session,
+    facts: About,
+    known: Totals,
+    running: bool,
+    now: float,
+    state: Callable[[Submission], str],
+) -> str:
     lines = [f"{found.name}: {'mining now' if running else 'not mining'}"]
 
     def row(name: str, words: str) -> None:
@@ -67,7 +90,7 @@ def _text(found: SessionFolder, session: Session, facts: About, known: Totals, r
     row("machine", f"{lasted(known.time.running)} in {counted(known.runs, 'run')}{hourly}")
     for entry in session.submissions[-5:]:
         number = "" if entry.proposal is None else f"proposal {entry.proposal}, "
-        row("submission", f"{number}trial {entry.trial}: {submission_state(entry)}")
+        row("submission", f"{number}trial {entry.trial}: {state(entry)}")
     foreign = [frontier for frontier in session.frontiers if frontier.foreign]
     if foreign:
         row("frontier", printable(f"{foreign[-1].metric} by {foreign[-1].miner[:8]}…, seen {foreign[-1].at}"))
