@@ -50,7 +50,10 @@ def describe(found: SessionFolder, fates: Mapping[int, str] = {}) -> tuple[dict[
         "started": session.started,
         "summary": known.as_json(),
         "unfinished": [{"number": trial.number, "machine": trial.machine} for trial in session.unfinished],
-        "submissions": [{**asdict(entry), "state": state(entry)} for entry in session.submissions],
+        "submissions": [
+            {**asdict(entry), "state": state(entry).partition(":")[0], "fate": state(entry)}
+            for entry in session.submissions
+        ],
         "segments": [asdict(segment) for segment in session.segments],
         "frontiers": [asdict(frontier) for frontier in session.frontiers],
         "spent_lamports": session.spent,

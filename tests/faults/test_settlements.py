@@ -44,7 +44,7 @@ from verifier import attestation, settle
 from verifier.check import CheckResult, folder_of
 from verifier.settle import SettlementRecord
 
-COUNT = number("ARMLX_FAULT_SETTLEMENTS", 24)
+COUNT = number("ARMLX_FAULT_SETTLEMENTS", 10)
 SEED = number("ARMLX_FAULT_SEED", 1)
 TRIES = 25  # of one proposal; a fifth of its calls fail and a third of its processes are killed
 KILLED = 0.35
