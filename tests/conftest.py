@@ -40,6 +40,7 @@ SLOW = (
     "chain/irys/test_node.py",
     "chain/localnet",
     "chain/network/test_embedded.py",
+    "chain/network/test_execution.py",
     "chain/network/test_rpc_faults.py",
     "chain/network/test_sending.py",
     "chain/pages/test_overview.py",
