@@ -1,28 +1,37 @@
 """The baseline metrics artifact: what a project's own code measured. The one reader and the one writer of it.
 
-Read is, first of these that there is: `metric_value` (as written here); `aggregate` of a samples.json, the file in
-which other clients keep repeated measurements; `metrics.NAME`; `primaryMetric.value`; `NAME`; `value`. NAME is the
-protocol's primary metric.
+Clients publish it in these shapes:
 
-Rules: at most 1 MiB, no repeated key, finite numbers, and the exact decimal that was written. Of a samples.json no
-other key than its own, and every derived number is the one that the samples give, to nine digits.
+- A JSON document. Read is, first of these that there is: `metric_value` (as written here); `aggregate` of a
+  samples.json, the file in which other clients keep repeated measurements; `metrics.NAME`; `primaryMetric.value`;
+  `NAME`; `value`. NAME is the protocol's primary metric. No repeated key, finite numbers, the exact decimal that was
+  written; of a samples.json no other key than its own, and every derived number as the samples give it.
+- The log of the baseline run. Read is what the protocol's own pattern captures in its last lines, else the number
+  after `BASELINE_METRIC=`, which the official harness prints below it.
+- Anything else, or nothing. Then the baseline score on chain is read back as a metric (`of_project`): in every known
+  convention it is the metric or its negative, times a million.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from common import strict
+from common import pattern, strict
 from common.errors import Refused
 
-MAX_BYTES: Final = 1024 * 1024
+MAX_BYTES: Final = 1024 * 1024  # of a JSON document, and of a log's end that is read
 MAX_SAMPLES: Final = 10_000
+ARTIFACT: Final = ""  # the source that needs no word
+_SCALE: Final = -6  # decimal exponent of a score on chain
+_ROUNDING: Final = Decimal("0.0000005")
+_HARNESS: Final = re.compile(r"^BASELINE_METRIC=(\S+)\s*$", re.ASCII)
 _AGGREGATORS: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
     "median": statistics.median,
     "mean": statistics.fmean,
@@ -41,14 +50,39 @@ class InvalidBaseline(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The metric in its own unit, and the hardware class that it was measured on, as the file says ("": not at all)."""
+    """The metric in its own unit, the hardware class that it was measured on, as the file says ("": not at all), and
+    the `source` it was read from, in words ("": a JSON document)."""
 
     metric: Decimal
     hardware_class: str
+    source: str = ARTIFACT
 
 
-def read(data: bytes, name: str) -> Baseline:
+def read(data: bytes, name: str, log_pattern: re.Pattern[str] | None = None) -> Baseline:
     """The baseline in a metrics artifact, where the primary metric is called `name`. Raises InvalidBaseline."""
+    found = _stated(data, name, log_pattern)
+    if not found:
+        raise InvalidBaseline(
+            f"The baseline metrics artifact holds no {name}.", "Give a JSON document, or the log of the baseline run."
+        )
+    return found[0]
+
+
+def of_project(data: bytes, name: str, log_pattern: re.Pattern[str] | None, *, score: int, minimize: bool) -> Baseline:
+    """The baseline of a project with this score on chain. Of several values in a log the one that the score says
+    counts. Raises InvalidBaseline for a JSON document that breaks its own rules."""
+    on_chain = Decimal(score).scaleb(_SCALE)
+    found = _stated(data, name, log_pattern)
+    if not found:
+        metric = abs(on_chain) if minimize else on_chain
+        return Baseline(metric, "", "the baseline score on chain; the metrics artifact holds none")
+    return next((entry for entry in found if abs(abs(entry.metric) - abs(on_chain)) <= _ROUNDING), found[0])
+
+
+def _stated(data: bytes, name: str, log_pattern: re.Pattern[str] | None) -> list[Baseline]:
+    """Every value that the artifact could mean, likeliest first. InvalidBaseline if it is JSON and breaks its rules."""
+    if not data.lstrip().startswith(b"{"):
+        return _logged(data, name, log_pattern)
     try:
         if len(data) > MAX_BYTES:
             raise ValueError(f"{len(data)} bytes")
@@ -59,13 +93,26 @@ def read(data: bytes, name: str) -> Baseline:
             parse_constant=strict.no_number,
             object_pairs_hook=strict.unique_keys,
         )
-        if not isinstance(document, dict):
-            raise ValueError("it is no object")
-        return Baseline(_metric(document, name), _hardware_class(document))
+        metric = _metric(document, name)
+        return [] if metric is None else [Baseline(metric, _hardware_class(document))]
     except (ValueError, KeyError, TypeError, OverflowError, ArithmeticError, RecursionError) as error:
         raise InvalidBaseline(
             f"The baseline metrics artifact is invalid: {repr(error)[:200]}.", "Ask the project's owner."
         ) from error
+
+
+def _logged(data: bytes, name: str, log_pattern: re.Pattern[str] | None) -> list[Baseline]:
+    end = data[-MAX_BYTES:]
+    texts = [(text, f"the log's {name}") for text in (pattern.values(end, log_pattern) if log_pattern else [])]
+    texts += [(text, "the log's BASELINE_METRIC") for text in pattern.values(end, _HARNESS)]
+    found = []
+    for text, source in texts:
+        try:
+            metric = _decimal(Decimal(text), name)
+        except (ValueError, ArithmeticError):
+            continue
+        found.append(Baseline(metric, "", source))
+    return found
 
 
 def dump(
@@ -90,7 +137,8 @@ def dump(
     return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
 
 
-def _metric(document: Mapping[str, Any], name: str) -> Decimal:
+def _metric(document: Mapping[str, Any], name: str) -> Decimal | None:
+    """The metric of a document, None where it has none of the known shapes."""
     if "metric_value" not in document and "aggregate" in document:
         return _aggregate(document)
     match document:
@@ -100,8 +148,12 @@ def _metric(document: Mapping[str, Any], name: str) -> Decimal:
             value = inner[name]
         case {"primaryMetric": {"value": value}}:
             pass
+        case _ if name in document:
+            value = document[name]
+        case {"value": value}:
+            pass
         case _:
-            value = document[name] if name in document else document.get("value")
+            return None
     return _decimal(value, "the metric")
 
 

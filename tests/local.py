@@ -44,7 +44,7 @@ def artifacts() -> ProjectArtifacts:
     """The smoke bundle with a baseline of 2.5, measured nowhere."""
     metrics = baseline.dump("val_bpb", [2.5], [6.0], hardware={}, data_snapshot=DATA_SNAPSHOT)
     benchmark = Benchmark("armlx-smoke-1", ("--text", "stdlib"), DATA_SNAPSHOT).dump()
-    return ProjectArtifacts(PROTOCOL, bundle.pack(SMOKE.files), benchmark, metrics, None)
+    return ProjectArtifacts(PROTOCOL, bundle.pack(SMOKE.files), benchmark, metrics, None, score.scale(BASELINE))
 
 
 def connect(home: Path, network: str = "embedded", irys: str | None = None) -> Connection:
@@ -58,7 +58,7 @@ def _template() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="armlx-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with connect(folder) as connection:
-        terms = ProjectTerms(score.scale(BASELINE), "Test", "TST", BASE_PRICE, SLOPE, 1_000)
+        terms = ProjectTerms("Test", "TST", BASE_PRICE, SLOPE, 1_000)
         publish_project(connection, connection.wallet(None, AUTHORITY), artifacts(), terms)
     return folder
 

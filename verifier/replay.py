@@ -138,6 +138,8 @@ def replay(
     except (TrainerError, ChainError) as error:
         return replace(empty, findings=(not_ready(error),))
     view.say(f"this machine: {bench.machine.hardware_class}, measured in a sandbox ({bench.isolation})")
+    for note in (*case.task.notes, *machine_notes(case, bench.data_snapshot)):
+        view.say(note, style="yellow")
     differing = machine_findings(case, bench.machine, bench.data_snapshot, policy)
     if unfit := Watch(bench.protocol.execution.training_seconds, view.say).refused():
         detail = f"This machine is not fit to judge anyone's code now: {', '.join(unfit)}."
@@ -261,42 +263,42 @@ def asked(runs: Sequence[ReplayRun], noise: NoiseRecord, policy: JudgePolicy) ->
 
 # --- judging ---
 
+_ALL_THE_SAME = "To judge it all the same, set `same_hardware = false` in a file and give it as --policy FILE."
+
 
 def machine_findings(case: Case, machine: Fingerprint, data_snapshot: str, policy: JudgePolicy) -> list[CaseFinding]:
-    """Whether this machine may judge the case: the miner's hardware class, system, MLX and data must be its own.
+    """Whether this machine may judge the case: what the miner states of class, system, MLX and data must be so here.
 
-    A miner that says nothing of its system and MLX is not asked for them: other clients publish the class alone.
+    A miner that states nothing may be judged, since the gain is measured here: other clients' miners name no class, or
+    the class alone. So may other data where the project pins none.
     """
     if case.proposal is None or not policy.same_hardware:
         return []
     found = []
+    wanted, words = case.task.benchmark.data_snapshot, ""
     if machine.doubt:
         found.append(CaseFinding(Reason.HARDWARE_DIFFERS, Fault.HOST, f"This machine has no class: {machine.doubt}."))
-    elif case.miner_class != machine.hardware_class:
-        said = case.miner_class or "nothing"
-        found.append(
-            CaseFinding(
-                Reason.HARDWARE_DIFFERS,
-                Fault.HOST,
-                f"The miner measured on {said[:64]!r}; this machine is {machine.hardware_class!r}.",
-            )
-        )
+    elif case.miner_class and case.miner_class != machine.hardware_class:
+        words = f"The miner measured on {case.miner_class[:64]!r}; this machine is {machine.hardware_class!r}."
     elif case.miner_platform and case.miner_platform != machine.platform:
-        found.append(
-            CaseFinding(
-                Reason.HARDWARE_DIFFERS,
-                Fault.HOST,
-                f"The miner measured on {case.miner_platform[:80]!r}; this machine has {machine.platform!r}.",
-            )
-        )
-    if case.miner_data and case.miner_data != data_snapshot:
-        found.append(
-            CaseFinding(
-                Reason.DATA_DIFFERS,
-                Fault.HOST,
-                f"The miner measured on data {case.miner_data[:16]!r}; this machine has {data_snapshot[:16]!r}.",
-            )
-        )
+        words = f"The miner measured on {case.miner_platform[:64]!r}; this machine has {machine.platform!r}."
+    if words:
+        found.append(CaseFinding(Reason.HARDWARE_DIFFERS, Fault.HOST, f"{words} {_ALL_THE_SAME}"))
+    if wanted and case.miner_data and case.miner_data != data_snapshot:
+        words = f"The miner measured on data {case.miner_data[:16]!r}; this machine has {data_snapshot[:16]!r}."
+        found.append(CaseFinding(Reason.DATA_DIFFERS, Fault.HOST, f"{words} {_ALL_THE_SAME}"))
+    return found
+
+
+def machine_notes(case: Case, data_snapshot: str) -> list[str]:
+    """What the miner left open about its machine, or has otherwise where it does not matter, for whoever verifies."""
+    if case.proposal is None:
+        return []
+    found = []
+    if not case.miner_class:
+        found.append("The proposal states no hardware class; its gain is measured on this machine.")
+    if not case.task.benchmark.data_snapshot and case.miner_data not in ("", data_snapshot):
+        found.append(f"The miner measured on other data, {case.miner_data[:16]!r}, and the project pins none.")
     return found
 
 

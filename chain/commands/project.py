@@ -103,8 +103,8 @@ def project_create(
     from chain.program.events import ProjectCreated
     from chain.projects.artifacts import ProjectTerms, publish_project
 
-    artifacts, score = _artifacts(baseline, **sources)
-    terms = ProjectTerms(score, name, symbol, base_price, slope, miner_pool_cap)
+    artifacts = _artifacts(baseline, **sources)
+    terms = ProjectTerms(name, symbol, base_price, slope, miner_pool_cap)
     with connected(network, home, irys) as connection:
         click.echo("uploading 4 artifacts", err=True)
         done = publish_project(connection, connection.wallet(keypair, AUTHORITY), artifacts, terms)
@@ -130,8 +130,8 @@ def _artifacts(
     data_snapshot: str | None,
     data_argument: tuple[str, ...],
     metrics: Path | None,
-) -> tuple[ProjectArtifacts, int]:
-    """A new project's artifacts, and its baseline as a score."""
+) -> ProjectArtifacts:
+    """A new project's artifacts."""
     from chain.errors import InvalidData
     from chain.money import score
     from chain.projects import packing
@@ -168,7 +168,7 @@ def _artifacts(
         score.scale(found), found, minimize=what.minimize
     )  # otherwise nobody could read the scores
     tar = packing.snapshot(repository, revision) if repository else packing.read(_given(snapshot), packing.MAX_SNAPSHOT)
-    return ProjectArtifacts(spec, tar, data, measured, None), convention.baseline
+    return ProjectArtifacts(spec, tar, data, measured, None, convention.baseline)
 
 
 def _inside(repository: Path | None) -> Path:

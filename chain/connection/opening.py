@@ -32,7 +32,7 @@ from chain.wallet.passphrase import Source
 from common.closing import Closing
 
 if TYPE_CHECKING:
-    from chain.irys.client import Endpoints, Irys, Role
+    from chain.irys.client import Artifact, Endpoints, Irys, Role
 
 LOCAL_IRYS_PORT = 8908
 AUTHORITY, MINER, VERIFIER = "authority", "miner", "verifier"
@@ -143,12 +143,12 @@ class Connection(Closing):
         self.irys.upload(item)
         return digest, bytes(item.id)
 
-    def fetch(self, item_id: bytes, sha256: bytes, owner: Pubkey | None, what: str) -> bytes:
+    def artifact(self, item_id: bytes, sha256: bytes, owner: Pubkey | None, what: str) -> Artifact:
         """An artifact by the id and SHA-256 that the chain holds; the SHA-256 is always verified, signature and
         owner wherever the gateway gives what they need.
         """
         try:
-            artifact = self.irys.fetch_verified(
+            return self.irys.fetch_verified(
                 item_id,
                 sha256=sha256,
                 owner=bytes(owner) if owner else None,
@@ -156,7 +156,10 @@ class Connection(Closing):
             )
         except ChainError as error:
             raise type(error)(f"The {what} ({ItemId(item_id)}): {error.problem}", error.cure) from error
-        return artifact.data
+
+    def fetch(self, item_id: bytes, sha256: bytes, owner: Pubkey | None, what: str) -> bytes:
+        """The bytes of an `artifact`."""
+        return self.artifact(item_id, sha256, owner, what).data
 
 
 def _endpoints(network: Network, settings: Settings) -> Endpoints:

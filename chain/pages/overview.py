@@ -2,13 +2,15 @@
 
 What a score means is inferred from the baseline metrics artifact and the protocol (`chain.money.score`), never
 assumed: a number in the artifact counts as the baseline metric only if the baseline score on chain is exactly
-that number under a known convention. Otherwise the reason is given and scores are shown raw.
+that number under a known convention. Otherwise the reason is given and scores are shown raw. Where the artifact
+states no number, the score on chain is read back as one, and the page says so.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +24,8 @@ from chain.money import score
 from chain.network.reading import Malformed
 from chain.pages import show
 from chain.program.accounts import Project, Proposal, ProposalStatus
-from chain.projects import listing
-from common import baseline
+from chain.projects import artifacts, listing
+from common import baseline, pattern
 from common.baseline import InvalidBaseline
 from common.text import printable
 
@@ -37,13 +39,15 @@ _LAST_DAY = 253_402_214_400  # 9999-12-31
 class Meaning:
     """What a project's scores mean. If that is unknown, `convention` is None and `problem` says why.
 
-    `protocol` is the parsed protocol.json with exact decimals, None if it is not available.
+    `protocol` is the parsed protocol.json with exact decimals, None if it is not available. `source` is where the
+    baseline was read, "" for the usual metrics document.
     """
 
     metric: str
     convention: score.Convention | None
     problem: str
     protocol: Any
+    source: str = ""
 
     def value(self, points: int) -> Decimal | None:
         """A score in the metric's unit."""
@@ -122,6 +126,7 @@ class Overview:
             "metric": self.meaning.metric,
             "convention": known.kind if known else None,
             "problem": self.meaning.problem or None,
+            "baseline_source": self.meaning.source or None,
             "baseline": _text(self.meaning.value(project.baseline_aggregate_score)),
             "best": _text(self.meaning.value(self.best)),
             "raw_gain": _text(known.gain(self.best)) if known else None,
@@ -171,18 +176,14 @@ def meaning(connection: Connection, project: Project) -> Meaning:
     protocol: Any = None
     try:
         protocol = _fetch(connection, project, project.protocol_irys_id, project.protocol_hash)
-        metrics = connection.fetch(
-            project.baseline_metrics_irys_id, project.baseline_metrics_hash, project.creator, "artifact"
-        )
-        name, convention = infer(project.baseline_aggregate_score, protocol, metrics)
+        metrics = artifacts.fetch_baseline_metrics(connection, project)
+        return infer(project.baseline_aggregate_score, protocol, metrics)
     except (ChainError, InvalidBaseline) as error:
         return Meaning("score", None, printable(error.problem, 400), protocol)
-    return Meaning(name, convention, "", protocol)
 
 
-def infer(baseline_score: int, protocol: Any, metrics: bytes) -> tuple[str, score.Convention]:
-    """The metric's name and the convention; InvalidData or InvalidBaseline where the two documents do not settle
-    them."""
+def infer(baseline_score: int, protocol: Any, metrics: bytes) -> Meaning:
+    """What scores mean; InvalidData or InvalidBaseline where the two documents do not settle it."""
     try:
         primary = protocol["measurement"]["primaryMetric"]
         name, direction = primary["name"], primary["direction"]
@@ -190,8 +191,18 @@ def infer(baseline_score: int, protocol: Any, metrics: bytes) -> tuple[str, scor
         raise InvalidData("The protocol has no primary metric with a direction.") from None
     if not isinstance(name, str) or direction not in ("minimize", "maximize"):
         raise InvalidData("The protocol's primary metric has no usable name and direction.")
-    value = baseline.read(metrics, name).metric
-    return printable(name, 32), score.infer(baseline_score, value, minimize=direction == "minimize")
+    minimize = direction == "minimize"
+    found = baseline.of_project(metrics, name, _log_pattern(primary), score=baseline_score, minimize=minimize)
+    convention = score.infer(baseline_score, found.metric, minimize=minimize)
+    return Meaning(printable(name, 32), convention, "", protocol, printable(found.source, 200))
+
+
+def _log_pattern(primary: Any) -> re.Pattern[str] | None:
+    """The pattern that finds the metric in a log, None where the protocol has no usable one."""
+    try:
+        return pattern.compile_safely(primary["extract"]["pattern"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def track_record(proposals: Sequence[Proposal], baseline: int) -> list[Step]:

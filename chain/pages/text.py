@@ -51,6 +51,8 @@ def _figures(found: Overview) -> list[str]:
 
     if meaning.convention:
         row(f"baseline {meaning.metric}", meaning.text(project.baseline_aggregate_score))
+        if meaning.source:
+            row("", f"from {meaning.source}")
         row(f"best {meaning.metric}", meaning.text(found.best))
         row("delta", f"{meaning.convention.gain_percent(found.best):+.2f} %")
         row("raw gain", f"{meaning.convention.gain(found.best):.6f}")

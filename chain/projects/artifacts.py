@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from solders.keypair import Keypair
+from solders.pubkey import Pubkey
 
 from chain.connection.opening import Connection
 from chain.irys.client import Role
+from chain.irys.dataitem import ItemId
 from chain.money.client import Landed
 from chain.program.accounts import Project
 from chain.program.instructions import CreateProject
@@ -15,20 +18,47 @@ from chain.program.instructions import CreateProject
 
 @dataclass(frozen=True, slots=True)
 class ProjectArtifacts:
-    """The bytes that a project's hashes on chain stand for; `best_code` is None until something is approved."""
+    """The bytes that a project's hashes on chain stand for, with its baseline score on chain.
+
+    `best_code` is None until something is approved. `benchmark` and `baseline_metrics` are empty where a creator
+    pinned a hash and uploaded nothing.
+    """
 
     protocol: bytes
     snapshot: bytes
     benchmark: bytes
     baseline_metrics: bytes
     best_code: bytes | None
+    baseline_score: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedArtifact:
+    """An artifact that was verified: SHA-256 (hex) and Irys id as on chain; `signed` by its owner as far as a
+    gateway told what is needed to check that."""
+
+    name: str
+    sha256: str
+    irys_id: str
+    owner: str
+    size: int
+    signed: bool
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        who = f"signed by {self.owner}" if self.signed else "signature not available from any gateway"
+        return f"✓ {self.name}: {self.size:,} bytes, SHA-256 {self.sha256[:16]}…, {who}"
+
+
+Say = Callable[[CheckedArtifact], object]
+_DISPENSABLE = ("benchmark", "baseline metrics")
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectTerms:
-    """A new project's token and curve; prices in lamports, cap in tokens, the score as on chain."""
+    """A new project's token and curve; prices in lamports, cap in tokens."""
 
-    baseline_score: int
     token_name: str
     token_symbol: str
     base_price: int
@@ -36,28 +66,45 @@ class ProjectTerms:
     miner_pool_cap: int
 
 
-def fetch_project(connection: Connection, project: Project) -> ProjectArtifacts:
-    """All artifacts of a project, each verified (see `Connection.fetch`) before it is returned."""
-    creator = project.creator
-    return ProjectArtifacts(
-        connection.fetch(project.protocol_irys_id, project.protocol_hash, creator, "protocol"),
-        connection.fetch(project.repo_snapshot_irys_id, project.repo_snapshot_hash, creator, "repository snapshot"),
-        connection.fetch(project.benchmark_irys_id, project.benchmark_hash, creator, "benchmark"),
-        connection.fetch(project.baseline_metrics_irys_id, project.baseline_metrics_hash, creator, "baseline metrics"),
-        fetch_best_code(connection, project),
+def fetch_project(connection: Connection, project: Project, say: Say = lambda artifact: None) -> ProjectArtifacts:
+    """All artifacts of a project, each told when its SHA-256, signature and owner were verified.
+
+    The error of one that cannot be had, or is not what the chain says, names it.
+    """
+    protocol, snapshot, benchmark, metrics = (
+        _fetch(connection, name, item, digest, project.creator, say)
+        for name, item, digest in (
+            ("protocol", project.protocol_irys_id, project.protocol_hash),
+            ("repository snapshot", project.repo_snapshot_irys_id, project.repo_snapshot_hash),
+            ("benchmark", project.benchmark_irys_id, project.benchmark_hash),
+            ("baseline metrics", project.baseline_metrics_irys_id, project.baseline_metrics_hash),
+        )
     )
+    best = fetch_best_code(connection, project, say)
+    return ProjectArtifacts(protocol, snapshot, benchmark, metrics, best, project.baseline_aggregate_score)
 
 
-def fetch_best_code(connection: Connection, project: Project) -> bytes | None:
+def fetch_best_code(connection: Connection, project: Project, say: Say = lambda artifact: None) -> bytes | None:
     """The archive of the best approved code; None until something is approved."""
     if not any(project.current_best_code_hash):
         return None
-    return connection.fetch(
-        project.current_best_code_irys_id,
-        project.current_best_code_hash,
-        project.current_best_miner,
-        "best code",
-    )
+    ids = project.current_best_code_irys_id, project.current_best_code_hash
+    return _fetch(connection, "best code", *ids, project.current_best_miner, say)
+
+
+def fetch_baseline_metrics(connection: Connection, project: Project) -> bytes:
+    """The baseline metrics artifact, empty where it was not uploaded."""
+    ids = project.baseline_metrics_irys_id, project.baseline_metrics_hash
+    return _fetch(connection, "baseline metrics", *ids, project.creator, lambda artifact: None)
+
+
+def _fetch(connection: Connection, name: str, item: bytes, digest: bytes, owner: Pubkey, say: Say) -> bytes:
+    if not any(item) and name in _DISPENSABLE:
+        return b""
+    found = connection.artifact(item, digest, owner, name)
+    size, signed = len(found.data), found.signature_checked
+    say(CheckedArtifact(name, digest.hex(), str(ItemId(item)), str(owner), size, signed))
+    return found.data
 
 
 def publish_project(
@@ -66,8 +113,10 @@ def publish_project(
     """Upload a new project's four artifacts and create it on chain."""
     protocol = connection.publish(creator, Role.PROTOCOL, artifacts.protocol, "application/json")
     snapshot = connection.publish(creator, Role.REPO_SNAPSHOT, artifacts.snapshot, "application/x-tar")
-    benchmark = connection.publish(creator, Role.BENCHMARK, artifacts.benchmark, "application/json")
-    metrics = connection.publish(creator, Role.BASELINE_METRICS, artifacts.baseline_metrics, "application/json")
+    kind = "application/json" if artifacts.benchmark[:1] == b"{" else "application/x-tar"
+    benchmark = connection.publish(creator, Role.BENCHMARK, artifacts.benchmark, kind)
+    kind = "application/json" if artifacts.baseline_metrics[:1] == b"{" else "text/plain"
+    metrics = connection.publish(creator, Role.BASELINE_METRICS, artifacts.baseline_metrics, kind)
     args = CreateProject(
         protocol_hash=protocol[0],
         protocol_irys_id=protocol[1],
@@ -75,7 +124,7 @@ def publish_project(
         repo_snapshot_irys_id=snapshot[1],
         benchmark_hash=benchmark[0],
         benchmark_irys_id=benchmark[1],
-        baseline_aggregate_score=terms.baseline_score,
+        baseline_aggregate_score=artifacts.baseline_score,
         baseline_metrics_hash=metrics[0],
         baseline_metrics_irys_id=metrics[1],
         token_name=terms.token_name,

@@ -16,8 +16,8 @@ from common.resources import shown
 
 if TYPE_CHECKING:
     from common.checks import Check
+    from chain.projects.artifacts import CheckedArtifact
     from common.terminal import View
-    from miner.setup.init import CheckedArtifact
     from miner.setup.prepare import SetUp, SetupCommand
     from trainer.project.task import Task
 
@@ -59,9 +59,10 @@ def init(
     The project's setup commands are its author's code. They run with your user's rights and without your environment
     variables. Each is shown first and runs only if you agree; nothing else of the project runs.
     """
+    from chain.projects.artifacts import fetch_project
     from common.terminal import View
     from miner.setup import readiness
-    from miner.setup.init import fetch, folder_name, lay_out, require_empty
+    from miner.setup.init import folder_name, lay_out, require_empty
     from trainer.project import task
 
     view = View(quiet=as_json)
@@ -76,8 +77,10 @@ def init(
             view.say(artifact.line)
 
         with view.step("fetching and verifying artifacts"):
-            artifacts = fetch(connection, account, tell)
+            artifacts = fetch_project(connection, account, tell)
         parsed = task.read(artifacts)
+        for note in parsed.notes:
+            view.say(f"! {note}", style="yellow")
         where = {"network": connection.network.name, "program_id": str(connection.network.program_id)}
         branch = lay_out(folder, account, parsed, artifacts, where)
     view.say(f"✓ work tree: {folder}, on branch {branch}")
@@ -91,7 +94,8 @@ def init(
     if any(result.state in ("done", "failed") for result in results):
         facts = readiness.read(parsed, home)
     points = readiness.points(facts, parsed)
-    trust = not facts.own_harness and facts.data != parsed.benchmark.data_snapshot
+    wanted = parsed.benchmark.data_snapshot
+    trust = not facts.own_harness and (facts.data is None or wanted not in (None, facts.data))
     command = _next(home, network, irys, project, trust=trust)
     document = {
         "project": project,
@@ -99,6 +103,7 @@ def init(
         "folder": str(folder),
         "branch": branch,
         "artifacts": [asdict(artifact) for artifact in checked],
+        "notes": list(parsed.notes),
         "machine": [asdict(point) for point in points],
         "setup": [asdict(result) for result in results],
         "data_folder": facts.data_folder,

@@ -66,10 +66,16 @@ def publish_bundled(
     done = publish_project(
         connection,
         connection.wallet(None, AUTHORITY),
-        ProjectArtifacts(chosen.files["protocol.json"], bundle.pack(chosen.files), benchmark.dump(), metrics, None),
-        ProjectTerms(
+        ProjectArtifacts(
+            chosen.files["protocol.json"],
+            bundle.pack(chosen.files),
+            benchmark.dump(),
+            metrics,
+            None,
             # The live project's convention: a positive baseline, scores reflected about it.
             score.scale(baseline.read(metrics, bench.protocol.primary.name).metric),
+        ),
+        ProjectTerms(
             terms.token_name,
             terms.token_symbol,
             terms.base_price,

@@ -88,6 +88,8 @@ def started(
     project, published = _open_project(connection, project_id, dashboard, publish, text)
     artifacts = fetch_project(connection, project)
     parsed = task.read(artifacts)
+    for note in parsed.notes:
+        dashboard.say(note)
     convention = score.infer(project.baseline_aggregate_score, parsed.baseline, minimize=parsed.minimize)
     dashboard.say(
         f"project {project.id}, {project.token_name}: baseline {parsed.baseline:.6f}, "

@@ -6,7 +6,7 @@ In the folder, which is made whole or not at all:
                                   git branch autoresearch/best, checked out: the best approved code on top, if any
     protocol.json                 } outside git; in .openresearch/ where the snapshot has a file of that name
     network_state.json            }
-    .openresearch/                benchmark.json, baseline-metrics.json, protocol.json; outside git
+    .openresearch/                benchmark.json or .tar, baseline-metrics.json or .log, protocol.json; outside git
 
 Nothing of the bundle is run here.
 """
@@ -15,15 +15,11 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from chain.connection.opening import MAX_ARTIFACT, Connection
-from chain.errors import ChainError
-from chain.irys.dataitem import ItemId
 from chain.money import score
 from chain.program.accounts import Project
 from chain.projects.artifacts import ProjectArtifacts
@@ -35,50 +31,6 @@ from trainer.project.task import Task
 
 DOT: Final = ".openresearch"
 SNAPSHOT, BEST = "snapshot", "best"
-
-
-@dataclass(frozen=True, slots=True)
-class CheckedArtifact:
-    """An artifact that was verified: SHA-256 (hex) and Irys id as on chain; `signed` by its owner as far as a
-    gateway told what is needed to check that."""
-
-    name: str
-    sha256: str
-    irys_id: str
-    owner: str
-    size: int
-    signed: bool
-
-    @property
-    def line(self) -> str:
-        """For people."""
-        who = f"signed by {self.owner}" if self.signed else "signature not available from any gateway"
-        return f"✓ {self.name}: {self.size:,} bytes, SHA-256 {self.sha256[:16]}…, {who}"
-
-
-def fetch(connection: Connection, project: Project, say: Callable[[CheckedArtifact], None]) -> ProjectArtifacts:
-    """A project's artifacts, each told when its SHA-256, signature and owner were verified; the error names which."""
-    creator = project.creator
-    wanted = [
-        ("protocol", project.protocol_irys_id, project.protocol_hash, creator),
-        ("repository snapshot", project.repo_snapshot_irys_id, project.repo_snapshot_hash, creator),
-        ("benchmark", project.benchmark_irys_id, project.benchmark_hash, creator),
-        ("baseline metrics", project.baseline_metrics_irys_id, project.baseline_metrics_hash, creator),
-    ]
-    if any(project.current_best_code_hash):
-        ids = project.current_best_code_irys_id, project.current_best_code_hash
-        wanted.append(("best code", *ids, project.current_best_miner))
-    found: list[bytes] = []
-    for name, item, digest, owner in wanted:
-        try:
-            artifact = connection.irys.fetch_verified(item, sha256=digest, owner=bytes(owner), max_bytes=MAX_ARTIFACT)
-        except ChainError as error:
-            raise type(error)(f"✗ The {name} ({ItemId(item)}): {error.problem}", error.cure) from error
-        found.append(artifact.data)
-        size, signed = len(artifact.data), artifact.signature_checked
-        say(CheckedArtifact(name, digest.hex(), str(ItemId(item)), str(owner), size, signed))
-    protocol, snapshot, benchmark, metrics, *best = found
-    return ProjectArtifacts(protocol, snapshot, benchmark, metrics, best[0] if best else None)
 
 
 def folder_name(symbol: str, project_id: int) -> str:
@@ -122,8 +74,10 @@ def lay_out(folder: Path, project: Project, parsed: Task, artifacts: ProjectArti
             else:
                 (tree / name).write_bytes(data)
                 outside.append(f"/{name}")
-        (dot / "benchmark.json").write_bytes(artifacts.benchmark)
-        (dot / "baseline-metrics.json").write_bytes(artifacts.baseline_metrics)
+        benchmark = "benchmark.json" if parsed.benchmark.data_snapshot else "benchmark.tar"
+        metrics = "baseline-metrics.json" if artifacts.baseline_metrics[:1] == b"{" else "baseline-metrics.log"
+        (dot / benchmark).write_bytes(artifacts.benchmark)
+        (dot / metrics).write_bytes(artifacts.baseline_metrics)
         exclude = tree / ".git" / "info" / "exclude"
         exclude.parent.mkdir(exist_ok=True)
         exclude.write_text("\n".join([*outside, "/.venv/", ""]))

@@ -6,6 +6,7 @@ variables without keys (`trainer.running.dataset.variables`), and its process tr
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from common.text import printable
-from trainer.errors import EnvironmentNotReady, InvalidProtocol
+from trainer.errors import EnvironmentNotReady
 from trainer.machine import environment
 from trainer.machine.environment import Environment
 from trainer.project.task import Task
 from trainer.running import dataset, experiment
 
 MAX_COMMANDS: Final = 32
+_KINDS: Final = {  # the official client's, and what each starts
+    **{kind: (kind,) for kind in ("uv", "npm", "pnpm", "yarn", "cargo", "make")},
+    "pip": ("python3", "-m", "pip"),
+}
 _SHELL: Final = set("|&;<>()$`\\*?[#~\n")
 
 
@@ -42,29 +47,35 @@ class SetUp:
 
 
 def commands(raw: Mapping[str, Any]) -> list[SetupCommand]:
-    """The protocol's setup commands, at most MAX_COMMANDS; InvalidProtocol if they are no list of texts."""
+    """The protocol's setup commands, at most MAX_COMMANDS: texts, or objects of a `kind` and its `args`.
+
+    What cannot be run here has its problem; it blocks nothing, since no measurement needs it.
+    """
     match raw:
-        case {"environment": {"setupCommands": given}}:
+        case {"environment": {"setupCommands": [*given]}}:
+            return [_command(entry) for entry in given[:MAX_COMMANDS]]
+    return []
+
+
+def _command(entry: object) -> SetupCommand:
+    match entry:
+        case {"kind": str(kind), "args": [*args]} if kind in _KINDS and all(isinstance(text, str) for text in args):
+            argv = (*_KINDS[kind], *args)
+            return SetupCommand(printable(shlex.join(argv), 500), argv)
+        case {"kind": "bash" | "sh", "args": [str(script), *_]}:
+            return SetupCommand(printable(script, 500), (), "it needs a shell; commands run without one")
+        case str(text):
             pass
         case _:
-            return []
-    if not isinstance(given, list) or len(given) > MAX_COMMANDS or not all(isinstance(text, str) for text in given):
-        raise InvalidProtocol(
-            f"The protocol's environment.setupCommands must be a list of at most {MAX_COMMANDS} texts.",
-            "Ask the project's owner for a valid one.",
-        )
-    return [_command(text) for text in given]
-
-
-def _command(text: str) -> SetupCommand:
+            return SetupCommand(printable(json.dumps(entry), 500), (), "it is of no known form")
     shown = printable(text, 500)
     if shown != text or set(text) & _SHELL:
         return SetupCommand(shown, (), "it needs a shell; commands run without one")
     try:
-        argv = tuple(shlex.split(text))
+        words = tuple(shlex.split(text))
     except ValueError as error:
         return SetupCommand(shown, (), str(error).lower())
-    return SetupCommand(shown, argv, "" if argv else "it is empty")
+    return SetupCommand(shown, words, "" if words else "it is empty")
 
 
 def set_up(

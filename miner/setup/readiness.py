@@ -73,6 +73,9 @@ def points(facts: MachineFacts, parsed: Task) -> list[Check]:
     ]
     if facts.data is None:
         found.append(Check("data", "missing", f"no prepared data in {facts.data_folder}.", "Run the setup commands."))
+    elif wanted is None:
+        what = f"{facts.data[:16]}… in {facts.data_folder}; the project pins none, so gains are measured on this"
+        found.append(Check("data", "ok", what))
     elif facts.data != wanted:
         cure = "Run the setup commands, or move that folder away and then run them."
         what = f"{facts.data_folder} holds {facts.data[:16]}…, the project was measured on {wanted[:16]}…"

@@ -115,6 +115,7 @@ def publish(home: Path, *, baseline_runs: int = 5, network: str = "embedded", ir
         Benchmark(bench.protocol.bundle_id, DATA, bench.data_snapshot).dump(),
         metrics,
         None,
+        score.scale(artifact.read(metrics, bench.protocol.primary.name).metric),
     )
     with local.connect(home, network, irys) as connection:
         done = publish_project(
@@ -122,7 +123,6 @@ def publish(home: Path, *, baseline_runs: int = 5, network: str = "embedded", ir
             connection.wallet(None, AUTHORITY),
             artifacts,
             ProjectTerms(
-                score.scale(artifact.read(metrics, bench.protocol.primary.name).metric),
                 terms.token_name,
                 terms.token_symbol,
                 terms.base_price,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import baseline
+from common import baseline, pattern
 from common.baseline import Baseline, InvalidBaseline
 
 SAMPLES = (Path(__file__).parent / "examples" / "samples.json").read_bytes()
@@ -47,6 +48,64 @@ JSON = st.recursive(
 )
 def test_the_metric_is_the_decimal_that_was_written(text: str, metric: str) -> None:
     assert baseline.read(text.encode(), "val_bpb") == Baseline(Decimal(metric), "")
+
+
+LINE = pattern.compile_safely(r"^val_bpb:\s+([0-9]+(?:\.[0-9]+)?)$")
+
+
+@pytest.mark.parametrize(
+    ("text", "log_pattern", "metric", "source"),
+    [
+        ("step 46\n---\nval_bpb:  2.667000\nBASELINE_METRIC=2.667000\n", LINE, "2.667000", "the log's val_bpb"),
+        ("step 46\r\nval_bpb:  2.667\r\n", LINE, "2.667", "the log's val_bpb"),
+        ("val_bpb:  2.667\nBASELINE_METRIC=2.667\n", None, "2.667", "the log's BASELINE_METRIC"),
+        ("nothing else\nBASELINE_METRIC=-2.6e0", LINE, "-2.6", "the log's BASELINE_METRIC"),
+        # several values: the last is the run's result
+        ("val_bpb:  3.1\nval_bpb:  2.667\n", LINE, "2.667", "the log's val_bpb"),
+        ("BASELINE_METRIC=fake\nval_bpb:  2.667\n", LINE, "2.667", "the log's val_bpb"),
+    ],
+)
+def test_the_log_of_a_run(text: str, log_pattern: re.Pattern[str] | None, metric: str, source: str) -> None:
+    assert baseline.read(text.encode(), "val_bpb", log_pattern) == Baseline(Decimal(metric), "", source)
+
+
+@pytest.mark.parametrize(
+    ("data", "score", "minimize", "metric"),
+    [
+        (b"", 2_667_000, True, "2.667000"),
+        (b"", -2_667_000, True, "2.667000"),
+        (b"", 910_000, False, "0.910000"),
+        (b"", -910_000, False, "-0.910000"),
+        (b"[1, 2]", 2_667_000, True, "2.667000"),
+        (b'{"loss": 1}', 2_667_000, True, "2.667000"),
+        (b"\x00\xff" * 999, 2_667_000, True, "2.667000"),
+        (b"BASELINE_METRIC=nan", 2_667_000, True, "2.667000"),
+        (b"BASELINE_METRIC=1e999", 2_667_000, True, "2.667000"),
+    ],
+)
+def test_where_no_number_is_stated_the_chain_says_it(data: bytes, score: int, minimize: bool, metric: str) -> None:
+    found = baseline.of_project(data, "val_bpb", LINE, score=score, minimize=minimize)
+    assert found.metric == Decimal(metric)
+    assert "on chain" in found.source
+
+
+def test_of_several_values_in_a_log_the_one_that_the_chain_says_counts() -> None:
+    log = b"val_bpb:  3.1\nval_bpb:  2.6670001\nval_bpb:  2.4\nBASELINE_METRIC=9\n"
+
+    def of(score: int) -> Decimal:
+        return baseline.of_project(log, "val_bpb", LINE, score=score, minimize=True).metric
+
+    assert of(2_667_000) == Decimal("2.6670001")
+    assert of(-3_100_000) == Decimal("3.1")
+    assert of(9_000_000) == 9
+    assert of(5) == Decimal("2.4")  # none fits: no convention will
+
+
+def test_only_the_end_of_a_log_is_read() -> None:
+    late = b"val_bpb:  2.5\n" + b"x\n" * 300
+    with pytest.raises(InvalidBaseline, match="holds no val_bpb"):
+        baseline.read(late, "val_bpb", LINE)
+    assert baseline.read(b"x" * (3 << 20) + b"\nval_bpb:  2.5\n", "val_bpb", LINE).metric == Decimal("2.5")
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", '"2.5"', "null", "true", "[2.5]", "{}", "", "1e400"])

@@ -53,7 +53,7 @@ def sources(tiny_home: TinyHome) -> list[tuple[str, ProposalStatus]]:
 def propose(home: Path, tiny_home: TinyHome, scripts: list[str]) -> None:
     with local.connect(home) as connection:
         client, miner = connection.client, connection.wallet(None, MINER)
-        snapshot = task.read(fetch_project(connection, client.project(0))).benchmark.data_snapshot
+        snapshot = task.read(fetch_project(connection, client.project(0))).benchmark.data_snapshot or ""
         tags = [*fingerprint().tags, ("Data-Snapshot", snapshot)]
         for script in scripts:
             project = client.project(0)

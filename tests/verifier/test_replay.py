@@ -23,7 +23,7 @@ from trainer.judging.verdict import CaseFinding, Fault, GainOutcome, Reason, Ver
 from trainer.machine.hardware import Fingerprint
 from trainer.statistics.noise import NoiseRecord
 from verifier.intake import open_case
-from verifier.replay import Judged, judge, machine_findings, smaller
+from verifier.replay import Judged, judge, machine_findings, machine_notes, smaller
 
 RULES = JudgePolicy()
 REFLECTED = Convention("reflected", 2_500_000)
@@ -38,10 +38,12 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
         yield connection
 
 
+MACHINE = Fingerprint("cpu", "X", 2, None, None, 2**34, "Linux x86_64", "0.32.4", "3.12.1", "manylinux_2_35_x86_64")
+
+
 def test_machine_findings(connection: Connection) -> None:
     case = open_case(connection, local.propose(connection), JudgePolicy())
-    machine = Fingerprint("cpu", "X", 2, None, None, 2**34, "Linux x86_64", "0.32.4", "3.12.1", "manylinux_2_35_x86_64")
-    mine = machine.platform
+    machine, mine = MACHINE, MACHINE.platform
     same = replace(case, miner_class="cpu-x-2c", miner_data="ab" * 32, miner_platform=mine)
 
     def reasons(changed: Any, policy: JudgePolicy = RULES) -> list[Reason]:
@@ -52,10 +54,10 @@ def test_machine_findings(connection: Connection) -> None:
     assert reasons(same) == []
     assert reasons(replace(same, miner_data="")) == []
     assert reasons(replace(same, miner_class="apple-m4-max-40c")) == [Reason.HARDWARE_DIFFERS]
-    assert reasons(replace(same, miner_class="")) == [Reason.HARDWARE_DIFFERS]
     assert reasons(replace(same, miner_data="cd" * 32)) == [Reason.DATA_DIFFERS]
-    assert reasons(replace(same, miner_class="", miner_data="x")) == [Reason.HARDWARE_DIFFERS, Reason.DATA_DIFFERS]
-    assert reasons(replace(same, miner_class="", miner_data="x"), JudgePolicy(same_hardware=False)) == []
+    both = replace(same, miner_class="apple", miner_data="x")
+    assert reasons(both) == [Reason.HARDWARE_DIFFERS, Reason.DATA_DIFFERS]
+    assert reasons(both, JudgePolicy(same_hardware=False)) == []
     assert reasons(replace(same, proposal=None, miner_class="")) == []
     assert reasons(replace(same, miner_platform="")) == []  # another client's: it says nothing
     for other in ("Linux, mlx 0.32.3 manylinux_2_35_x86_64", "macOS 15, mlx 0.32.4 macosx_15_0_arm64"):
@@ -64,6 +66,8 @@ def test_machine_findings(connection: Connection) -> None:
     for long in (replace(same, miner_class="x" * 10_000), replace(same, miner_platform="x" * 10_000)):
         (finding,) = machine_findings(long, machine, "ab" * 32, JudgePolicy())
         assert len(finding.detail) < 300
+        assert "`same_hardware = false`" in finding.detail
+        assert "--policy FILE" in finding.detail
     # a machine without a name judges nobody, not even who has none either
     machine = replace(machine, chip="")
     assert reasons(replace(same, miner_class="unknown")) == [Reason.HARDWARE_DIFFERS]
@@ -94,6 +98,22 @@ def test_memory_that_this_machine_lacks_is_no_fault_of_the_candidate(
     found = [forgiven(run, words) if words and run.arm == "candidate" else run for run in runs]
     verdict = decide(judged(found).evidence, RULES.verdict)
     assert verdict.kind is (VerdictKind.RELEASE if excused else VerdictKind.REJECT)
+
+
+def test_what_the_miner_does_not_state_does_not_differ(connection: Connection) -> None:
+    """The official client's miners state no hardware class, and a tar as benchmark pins no data."""
+    case = open_case(connection, local.propose(connection), JudgePolicy())
+    unstated = replace(case, miner_class="", miner_data="")
+    assert machine_findings(unstated, MACHINE, "ab" * 32, JudgePolicy()) == []
+    assert machine_notes(unstated, "ab" * 32) == [
+        "The proposal states no hardware class; its gain is measured on this machine."
+    ]
+    stated = replace(case, miner_class=MACHINE.hardware_class, miner_data="cd" * 32)
+    assert machine_notes(stated, "ab" * 32) == []
+    unpinned = replace(stated, task=replace(case.task, benchmark=replace(case.task.benchmark, data_snapshot=None)))
+    assert machine_findings(unpinned, MACHINE, "ab" * 32, JudgePolicy()) == []
+    assert "other data, 'cdcdcdcdcdcdcdcd'" in machine_notes(unpinned, "ab" * 32)[0]
+    assert machine_notes(replace(unstated, proposal=None), "ab" * 32) == []
 
 
 # --- judging ---

@@ -68,9 +68,9 @@ class LadderPolicy:
 class JudgePolicy:
     """What a judge goes by.
 
-    `same_hardware` asks for the miner's hardware class and data snapshot. `suggestive` is a one-sided level: a gain
-    that is not shown, but would be at this level, is no ground to slash a stake. `first_look` is the share of alpha
-    that the first look at a thing gets; each further one gets this share of what is left.
+    `same_hardware` asks for the miner's hardware class and data snapshot, where the miner states them. `suggestive` is
+    a one-sided level: a gain that is not shown, but would be at this level, is no ground to slash a stake. `first_look`
+    is the share of alpha that the first look at a thing gets; each further one gets this share of what is left.
     """
 
     comparison: ComparisonPolicy = field(default_factory=ComparisonPolicy)

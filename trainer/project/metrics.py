@@ -16,12 +16,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
+from common.pattern import MAX_LINE, MAX_LINES
 from trainer.project.protocol import Metric, Protocol
-
-MAX_LINE: Final = 200
-MAX_LINES: Final = 256
 
 
 class Missing(StrEnum):

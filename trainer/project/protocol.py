@@ -3,11 +3,12 @@
 `parse` turns the bytes of a protocol.json into frozen values. Its rules:
 
 - The bytes come from outside: at most 256 KiB of UTF-8 JSON, no duplicate keys, no NaN or infinity.
-- What this project relies on is typed and bounded; a refusal names the place, for example
-  `execution.stopCondition.trainingSecondsBudget`.
+- What is relied on is typed and bounded; a refusal names the place, for example
+  `execution.stopCondition.trainingSecondsBudget`. What measuring can do without is left out where it has a fault, and
+  `Protocol.notes` says so: other clients' schema asks for less.
 - What it does not know stays: `Protocol.raw` is the whole document and `dump` writes it back.
 - The command is a plain argument list, never a shell line; paths and globs stay inside the bundle.
-- A metric's regular expression has one group that captures a decimal number and cannot run away: `_guard`
+- A metric's regular expression has one group that captures a decimal number and cannot run away: `common.pattern`
   bounds the ways it can backtrack, and `metrics` applies it to single short lines.
 
 Facts: the live ARMLX bundle (configs/armlx/protocol.json); the optional `miningLoop` and
@@ -23,18 +24,18 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from re import _constants as op  # type: ignore[attr-defined]
-from re import _parser as sre  # type: ignore[attr-defined]
 from typing import Any, Final, Literal, NoReturn, cast
 
 from common import strict
+from common.pattern import MAX_PATTERN, compile_safely
 from trainer.errors import InvalidProtocol
 
 Direction = Literal["minimize", "maximize"]
 
 MAX_BYTES: Final = 256 * 1024
-MAX_PATTERN: Final = 200
 WEEK: Final = 7 * 24 * 3600.0
+MAX_ENTRIES: Final = 1024  # of a list
+_TIMEOUT_BUDGETS: Final = 3  # training budgets until a run is stopped, as in the live project
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,6 @@ class Execution:
     cwd: str
     training_seconds: float
     hard_timeout_seconds: float
-    exclude_compilation: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +85,11 @@ class MlTrain:
 
 
 @dataclass(frozen=True, slots=True)
-class Provenance:
-    """Where a session's results go and what its branch is called."""
-
-    results_path: str = "results.tsv"
-    results_columns: tuple[str, ...] = ("commit", "val_bpb", "memory_gb", "status", "description")
-    branch_pattern: str = "autoresearch/<tag>"
-
-
-@dataclass(frozen=True, slots=True)
 class Protocol:
-    """A validated protocol; `raw` is the whole document (never alter it), `digest` its bytes' SHA-256."""
+    """A validated protocol; `raw` is the whole document (never alter it), `digest` its bytes' SHA-256.
+
+    `notes` are sentences on what was not as expected and does not matter to a measurement.
+    """
 
     bundle_id: str
     purpose: str
@@ -107,9 +101,9 @@ class Protocol:
     min_improvement_bips: int | None
     mining_loop: MiningLoop
     ml_train: MlTrain
-    provenance: Provenance
     raw: Mapping[str, Any]
     digest: str
+    notes: tuple[str, ...] = ()
 
     def margin(self, metric: float) -> float:
         """The smallest improvement of `metric` that the project wants, in the metric's unit."""
@@ -124,33 +118,47 @@ def parse(data: bytes) -> Protocol:
         root["protocolVersion"].refuse('a version "1.x"')
     meta, execution, measurement = root["meta"], root["execution"], root["measurement"]
     surface, stop, loop = root["mutableSurface"], execution["stopCondition"], root["miningLoop"]
-    network = root["environment"]["constraints"]["networkPolicy"]
+    network, purpose = root["environment"]["constraints"]["networkPolicy"].value, meta["purposeStatement"].value
     sizes = root["archetypeExtensions"]["ml_train"]
-    bips = measurement["minScoreImprovementBips"]
     stop["type"].one_of("wall_clock")
     budget = stop["trainingSecondsBudget"].number(0.1, WEEK)
-    timeout = execution["hardTimeoutSeconds"].number(0.1, WEEK)
+    timeout = execution["hardTimeoutSeconds"].number(0.1, 2 * WEEK)
+    digest, notes = sha256(data).hexdigest(), []
     if timeout < budget:
-        execution["hardTimeoutSeconds"].refuse(f"at least the training budget of {budget:g} seconds")
+        notes.append(
+            f"Its hard timeout of {timeout:g} s is below its training budget of {budget:g} s: "
+            f"{_TIMEOUT_BUDGETS * budget:g} s apply."
+        )
+        timeout = _TIMEOUT_BUDGETS * budget
+    try:
+        bundle_id = meta["protocolBundleId"].text(200)
+    except InvalidProtocol:
+        bundle_id = digest[:32]
+        notes.append(f"It has no usable meta.protocolBundleId: {bundle_id}, from its SHA-256, stands for it.")
+    secondary = []
+    for at in measurement["secondaryMetrics"].items():
+        try:
+            secondary.append(_metric(at))
+        except InvalidProtocol as error:
+            notes.append(f"A secondary metric is left out: {error.problem}")
     return Protocol(
-        bundle_id=meta["protocolBundleId"].text(200),
-        purpose=meta["purposeStatement"].text(4096, default=""),
-        offline=network.text(64, default="offline") == "offline",
+        bundle_id=bundle_id,
+        purpose=purpose[:4096] if isinstance(purpose, str) else "",
+        offline=network != "full",
         surface=MutableSurface(
             allowed=tuple(glob.inside() for glob in surface["allowedGlobs"].items(least=1)),
-            forbidden=tuple(glob.inside() for glob in surface["forbiddenGlobs"].items()),
-            harness=tuple(path.inside() for path in root["immutableHarness"]["paths"].items()),
+            forbidden=_closed(surface["forbiddenGlobs"], notes),
+            harness=_closed(root["immutableHarness"]["paths"], notes),
         ),
         execution=Execution(
             argv=execution["command"].argv(),
             cwd=execution["cwd"].inside(default="."),
             training_seconds=budget,
             hard_timeout_seconds=timeout,
-            exclude_compilation=stop["excludeCompilationFromBudget"].flag(default=False),
         ),
         primary=_metric(measurement["primaryMetric"]),
-        secondary=tuple(_metric(at) for at in measurement["secondaryMetrics"].items()),
-        min_improvement_bips=bips.optional_whole(0, 10_000),
+        secondary=tuple(secondary),
+        min_improvement_bips=measurement["minScoreImprovementBips"].optional_whole(0, 10_000),
         mining_loop=MiningLoop(
             max_trials=loop["maxTrials"].optional_whole(1, 1_000_000),
             max_session_seconds=loop["maxSessionWallSeconds"].optional_number(0.1, 52 * WEEK),
@@ -161,9 +169,9 @@ def parse(data: bytes) -> Protocol:
             sequence_length=sizes["sequenceLength"].optional_whole(2, 2**20),
             vocab_size=sizes["vocabSize"].optional_whole(2, 2**16),
         ),
-        provenance=_provenance(root["provenance"]),
         raw=cast("Mapping[str, Any]", root.value),
-        digest=sha256(data).hexdigest(),
+        digest=digest,
+        notes=tuple(notes),
     )
 
 
@@ -207,7 +215,7 @@ class _At:
 
     def __getitem__(self, key: str) -> _At:
         path = f"{self.path}.{key}" if self.path else key
-        if self.value is _MISSING:
+        if self.value is _MISSING or self.value is None:
             return _At(path, _MISSING)
         if not isinstance(self.value, dict):
             self.refuse("an object")
@@ -222,10 +230,10 @@ class _At:
         )
 
     def items(self, least: int = 0) -> Iterator[_At]:
-        """The elements of a list of at most 64; a list that may be empty may be absent."""
-        found = [] if self.value is _MISSING and not least else self.value
-        if not isinstance(found, list) or not least <= len(found) <= 64:
-            self.refuse(f"a list of {least} to 64 entries")
+        """The elements of a list of at most MAX_ENTRIES; a list that may be empty may be absent."""
+        found = [] if self.value in (_MISSING, None) and not least else self.value
+        if not isinstance(found, list) or not least <= len(found) <= MAX_ENTRIES:
+            self.refuse(f"a list of {least} to {MAX_ENTRIES} entries")
         return (_At(f"{self.path}[{index}]", value) for index, value in enumerate(found))
 
     def text(self, most: int, default: str | None = None) -> str:
@@ -239,13 +247,6 @@ class _At:
         if self.value not in choices:
             self.refuse(" or ".join(f'"{choice}"' for choice in choices))
         return str(self.value)
-
-    def flag(self, default: bool) -> bool:
-        if self.value is _MISSING:
-            return default
-        if not isinstance(self.value, bool):
-            self.refuse("true or false")
-        return self.value
 
     def number(self, least: float, most: float) -> float:
         value = self.value
@@ -264,8 +265,10 @@ class _At:
         return self.value
 
     def inside(self, default: str | None = None) -> str:
-        """A relative path or glob that stays inside the bundle; "." is the root."""
+        """A relative path or glob that stays inside the bundle, without its leading `./`; "." is the root."""
         text = self.text(255, default)
+        while text.startswith("./"):
+            text = text[2:] or "."
         if text != "." and ("\\" in text or any(part in ("", ".", "..") for part in text.removesuffix("/").split("/"))):
             self.refuse("a relative path inside the bundle, without empty parts, '.', '..' or backslashes")
         return text
@@ -286,14 +289,10 @@ def _metric(at: _At) -> Metric:
     extract = at["extract"]
     extract["kind"].one_of("regex")
     pattern = extract["pattern"]
-    text = pattern.text(MAX_PATTERN)
     try:
-        _guard(text)
-        compiled = re.compile(text, re.ASCII)
-    except (ValueError, re.error, OverflowError, RecursionError) as error:
+        compiled = compile_safely(pattern.text(MAX_PATTERN))
+    except ValueError as error:
         pattern.refuse(f"a regular expression of a bounded kind ({error})")
-    if compiled.groups < 1:
-        pattern.refuse("a regular expression whose first group captures the value")
     return Metric(
         name=at["name"].text(64),
         direction=cast("Direction", at["direction"].one_of("minimize", "maximize")),
@@ -301,103 +300,12 @@ def _metric(at: _At) -> Metric:
     )
 
 
-def _provenance(at: _At) -> Provenance:
-    default = Provenance()
-    results, branch = at["resultsLog"], at["gitWorkflow"]["branchPattern"]
-    pattern = branch.text(100, default.branch_pattern)
-    if pattern.count("<tag>") != 1:
-        branch.refuse("a branch name with <tag> in it once")
-    columns = tuple(column.text(64) for column in results["columns"].items())
-    return Provenance(results["path"].inside(default.results_path), columns or default.results_columns, pattern)
-
-
-# Regular expressions. Python's matcher backtracks, so a pattern from outside can take exponential time. The
-# guard counts, per character, the choices that a run of this character can be split over: three repeats (where
-# the pattern starts is one, unless `^` says it) and three either-or choices make at most 8 n^3/6 steps on a
-# line of n characters, about 0.1 s at 200.
-
-_REPEATS_PER_CHARACTER: Final = 3
-_EITHER_OR_PER_CHARACTER: Final = 3
-_ALPHABET: Final = tuple(map(chr, range(129)))  # ASCII, and one character that stands for all others
-_ALL: Final = frozenset(_ALPHABET)
-_SINGLE: Final = frozenset({op.LITERAL, op.NOT_LITERAL, op.ANY, op.IN, op.CATEGORY, op.RANGE})
-
-
-def _guard(pattern: str) -> None:
-    """ValueError if `pattern` could need more than a small polynomial of steps."""
-    tree = sre.parse(pattern, re.ASCII)
-    if tree.state.flags & ~(re.ASCII | re.MULTILINE):
-        raise ValueError("inline flags are not supported")
-    repeats: list[frozenset[str]] = [] if len(tree) and tree[0] == (op.AT, op.AT_BEGINNING) else [_ALL]
-    choices: list[frozenset[str]] = []
-    for kind, size, characters in _choices(tree):
-        (repeats if kind == "repeat" else choices).extend([characters] * size)
-    for character in _ALPHABET:
-        if sum(character in found for found in repeats) > _REPEATS_PER_CHARACTER:
-            raise ValueError("too many repeats that can match the same character")
-        if sum(character in found for found in choices) > _EITHER_OR_PER_CHARACTER:
-            raise ValueError("too many alternatives that can match the same character")
-
-
-def _choices(tree: Any) -> Iterator[tuple[str, int, frozenset[str]]]:
-    """Every choice in the tree: ("repeat" or "either", its weight, the characters it can take)."""
-    for code, argument in tree:
-        if code in (op.MAX_REPEAT, op.MIN_REPEAT, op.POSSESSIVE_REPEAT):
-            least, most, body = argument
-            if most > 1 and any(_choices(body)):
-                raise ValueError("a choice inside a repeat")
-            if most == 1 and least == 0:
-                yield "either", 1, _characters(body)
-            elif least != most:
-                yield "repeat", 1, _characters(body)
-            yield from _choices(body)
-        elif code is op.BRANCH:
-            yield "either", len(argument[1]) - 1, frozenset().union(*map(_characters, argument[1]))
-            for branch in argument[1]:
-                yield from _choices(branch)
-        elif code is op.SUBPATTERN:
-            _, added, removed, body = argument
-            if added or removed:
-                raise ValueError("inline flags are not supported")
-            yield from _choices(body)
-        elif code not in _SINGLE and code is not op.AT:
-            raise ValueError(f"{str(code).lower()} is not supported")
-
-
-def _characters(tree: Any) -> frozenset[str]:
-    found: set[str] = set()
-    for code, argument in tree:
-        if code in _SINGLE:
-            found |= _set(code, argument)
-        elif code is op.SUBPATTERN:
-            found |= _characters(argument[3])
-        elif code is op.BRANCH:
-            found = found.union(*map(_characters, argument[1]))
-        elif code in (op.MAX_REPEAT, op.MIN_REPEAT, op.POSSESSIVE_REPEAT):
-            found |= _characters(argument[2])
-    return frozenset(found)
-
-
-def _set(code: Any, argument: Any) -> frozenset[str]:
-    if code is op.LITERAL:
-        return frozenset(chr(min(argument, 128)))
-    if code is op.NOT_LITERAL:
-        return _ALL - frozenset(chr(argument))
-    if code is op.RANGE:
-        return frozenset(map(chr, range(min(argument[0], 128), min(argument[1], 128) + 1)))
-    if code is op.IN and argument[0][0] is not op.NEGATE:
-        return frozenset().union(*(_set(*item) for item in argument))
-    return _ALL if code is not op.CATEGORY else _CATEGORIES.get(argument, _ALL)
-
-
-_CATEGORIES: Final[dict[Any, frozenset[str]]] = {
-    category: frozenset(character for character in _ALPHABET if re.match(escape, character, re.ASCII))
-    for category, escape in (
-        (op.CATEGORY_DIGIT, r"\d"),
-        (op.CATEGORY_SPACE, r"\s"),
-        (op.CATEGORY_WORD, r"\w"),
-        (op.CATEGORY_NOT_DIGIT, r"\D"),
-        (op.CATEGORY_NOT_SPACE, r"\S"),
-        (op.CATEGORY_NOT_WORD, r"\W"),
-    )
-}
+def _closed(at: _At, notes: list[str]) -> tuple[str, ...]:
+    """Globs that nothing may change; one that names no path of a bundle can be left out."""
+    found = []
+    for glob in at.items():
+        if isinstance(glob.value, str) and glob.value.startswith("/"):
+            notes.append(f"Its {glob.path} names nothing inside the bundle and is left out.")
+        else:
+            found.append(glob.inside())
+    return tuple(found)

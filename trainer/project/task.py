@@ -1,7 +1,9 @@
 """The task: what a project's artifacts say, once parsed. Bytes in, values out; no file and no network.
 
-The benchmark artifact is JSON in our own format, and readers accept no other: it pins how the data is made and
-which snapshot it must be. The metrics are read by `common.baseline`.
+The benchmark artifact is one of three things. JSON in our own format pins how the data is made and which snapshot it
+must be. A tar, as the official client publishes it, holds the harness: it is compared with the repository snapshot,
+which is what is run. Anything else is pinned by its hash and needed for nothing. The last two pin no data, so every
+machine compares on its own. The metrics are read by `common.baseline`.
 """
 
 from __future__ import annotations
@@ -19,20 +21,21 @@ from trainer.project import bundle, protocol
 from trainer.project.protocol import Protocol
 
 _MAX_BENCHMARK = 64 * 1024
+_KIND = "benchmark"
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """What the benchmark artifact pins: how the data is made and which snapshot it must be."""
+    """What the benchmark artifact pins: how the data is made and which snapshot it must be (None: any)."""
 
     bundle_id: str
     data_arguments: tuple[str, ...]
-    data_snapshot: str
+    data_snapshot: str | None
 
     def dump(self) -> bytes:
         """The artifact's bytes, the same for equal values."""
         document = {
-            "schemaKind": "benchmark",
+            "schemaKind": _KIND,
             "schemaVersion": "1",
             "protocolBundleId": self.bundle_id,
             "dataArguments": list(self.data_arguments),
@@ -47,7 +50,7 @@ class Benchmark:
             if len(data) > _MAX_BENCHMARK:
                 raise ValueError(f"{len(data)} bytes")
             document = json.loads(data)
-            if document["schemaKind"] != "benchmark" or document["schemaVersion"] != "1":
+            if document["schemaKind"] != _KIND or document["schemaVersion"] != "1":
                 raise ValueError("another kind or version")
             arguments, bundle_id = document["dataArguments"], document["protocolBundleId"]
             snapshot = document["dataSnapshotId"]
@@ -69,7 +72,8 @@ class Task:
 
     `files` is the pinned snapshot; `incumbent` the tree to beat: the snapshot with the best approved code
     in it, or the snapshot itself while nothing was approved. `baseline` is the metric in its own unit, measured on
-    hardware of `baseline_class` ("" where nobody says).
+    hardware of `baseline_class` ("" where nobody says). `notes` are sentences on what other clients leave out or write
+    in another way, and what stands for it here.
     """
 
     protocol_bytes: bytes
@@ -79,6 +83,7 @@ class Task:
     benchmark: Benchmark
     baseline: Decimal
     baseline_class: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def minimize(self) -> bool:
@@ -87,7 +92,10 @@ class Task:
 
 
 class Artifacts(typing.Protocol):
-    """A project's artifacts as bytes, whoever fetched them; `best_code` is None until something is approved."""
+    """A project's artifacts as bytes, whoever fetched them; `best_code` is None until something is approved.
+
+    `baseline_score` is the baseline as on chain.
+    """
 
     @property
     def protocol(self) -> bytes: ...
@@ -104,35 +112,68 @@ class Artifacts(typing.Protocol):
     @property
     def best_code(self) -> bytes | None: ...
 
+    @property
+    def baseline_score(self) -> int: ...
+
 
 def read(artifacts: Artifacts) -> Task:
-    """The task that a project's artifacts describe; raises as `assemble` does."""
-    return assemble(
-        protocol_bytes=artifacts.protocol,
-        snapshot=artifacts.snapshot,
-        benchmark=artifacts.benchmark,
-        baseline_metrics=artifacts.baseline_metrics,
-        best_code=artifacts.best_code,
+    """The task that a project's artifacts describe; InvalidProtocol or InvalidBundle if one does not fit."""
+    spec = protocol.parse(artifacts.protocol)
+    files = bundle.read_archive(artifacts.snapshot).files
+    incumbent = files
+    if artifacts.best_code is not None:
+        best = bundle.unprefixed(bundle.read_archive(artifacts.best_code).files, files)
+        incumbent = bundle.overlay(files, best, spec.surface)
+    primary = spec.primary
+    try:
+        measured = baseline.of_project(
+            artifacts.baseline_metrics,
+            primary.name,
+            primary.pattern,
+            score=artifacts.baseline_score,
+            minimize=primary.direction == "minimize",
+        )
+    except baseline.InvalidBaseline as error:
+        raise InvalidBundle(error.problem, error.cure) from error
+    pinned, notes = read_benchmark(artifacts.benchmark, files)
+    notes = [*spec.notes, *notes]
+    if measured.source:
+        notes.append(f"The baseline, {measured.metric}, is from {measured.source}.")
+    return Task(
+        artifacts.protocol,
+        spec,
+        files,
+        incumbent,
+        pinned,
+        measured.metric,
+        printable(measured.hardware_class, 64),
+        tuple(notes),
     )
 
 
-def assemble(
-    *,
-    protocol_bytes: bytes,
-    snapshot: bytes,
-    benchmark: bytes,
-    baseline_metrics: bytes,
-    best_code: bytes | None,
-) -> Task:
-    """Parse a project's artifacts; InvalidProtocol or InvalidBundle if one does not fit."""
-    spec = protocol.parse(protocol_bytes)
-    files = bundle.read_archive(snapshot).files
-    incumbent = files
-    if best_code is not None:
-        incumbent = bundle.overlay(files, bundle.unprefixed(bundle.read_archive(best_code).files, files), spec.surface)
+def read_benchmark(data: bytes, files: Mapping[str, bytes]) -> tuple[Benchmark, list[str]]:
+    """What a benchmark artifact pins, and notes on one that is not ours; `files` is the repository snapshot.
+
+    InvalidBundle only for one that says to be in our format and breaks it.
+    """
+    if _is_ours(data):
+        return Benchmark.parse(data), []
+    unpinned = "It pins no data: gains are measured on this machine's own."
+    found, faults = bundle.survey(data)
+    archived = bundle.unprefixed(found.files, files)
+    if faults or not archived:
+        what = f"{len(data):,} bytes in no known format" if data else "not published"
+        return Benchmark("", (), None), [f"The benchmark artifact is {what}. {unpinned}"]
+    other = sorted(path for path, content in archived.items() if files.get(path, content) != content)
+    compared = f"differs from the snapshot in {', '.join(other)}" if other else "agrees with the snapshot"
+    return Benchmark("", (), None), [
+        f"The benchmark artifact is a tar that {printable(compared, 200)}; the snapshot's files are run. {unpinned}"
+    ]
+
+
+def _is_ours(data: bytes) -> bool:
+    """Whether an artifact says to be a benchmark in our format."""
     try:
-        measured = baseline.read(baseline_metrics, spec.primary.name)
-    except baseline.InvalidBaseline as error:
-        raise InvalidBundle(error.problem, error.cure) from error
-    parsed = Benchmark.parse(benchmark)
-    return Task(protocol_bytes, spec, files, incumbent, parsed, measured.metric, printable(measured.hardware_class, 64))
+        return data[:1] == b"{" and len(data) <= _MAX_BENCHMARK and json.loads(data)["schemaKind"] == _KIND
+    except (ValueError, KeyError, RecursionError):
+        return False

@@ -101,7 +101,7 @@ def ready(cache: Path, expected: str | None, *, manifest: bool = False) -> str |
     """The id of data that needs no preparing; None if prepare.py must run.
 
     Data with a manifest is complete whatever its id is, and of a harness that writes one (`manifest`) no other is.
-    Else the id that is `expected` says so; where none is expected, because the project is just being made, any data
+    Else the id that is `expected` says so; where none is, because the project pins none or is just being made, any data
     does that no preparation of ours was interrupted in.
     """
     found = snapshot_id(cache)

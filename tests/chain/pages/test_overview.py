@@ -25,6 +25,7 @@ from chain.program import PROGRAM_ID
 from chain.program.accounts import ProposalStatus
 from chain.program.codec import discriminator
 from common.baseline import InvalidBaseline
+from tests import official
 from tests.chain import live
 from tests.chain.layout import encode_account
 from tests.support import require
@@ -151,8 +152,9 @@ def _protocol(direction: str = "minimize") -> Any:
     ],
 )
 def test_the_convention_is_inferred(metrics: str, score: int, direction: str, kind: str) -> None:
-    name, convention = infer(score, _protocol(direction), metrics.encode())
-    assert (name, convention.kind) == ("val_bpb", kind)
+    found = infer(score, _protocol(direction), metrics.encode())
+    assert found.convention
+    assert (found.metric, found.convention.kind, found.source) == ("val_bpb", kind, "")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,8 @@ def test_the_convention_is_inferred(metrics: str, score: int, direction: str, ki
         ([], "{}"),
         ({"measurement": []}, "{}"),
         (_protocol("sideways"), '{"metric_value": 2.667}'),
-        (_protocol(), "[]"),
+        (_protocol(), '{"metric_value": 2.5}'),
+        (_protocol(), "BASELINE_METRIC=2.5"),
         (_protocol(), '{"metric_value": true}'),
         (_protocol(), '{"metric_value": "2.667"}'),
         (_protocol(), '{"metric_value": 1e400}'),
@@ -172,6 +175,15 @@ def test_the_convention_is_inferred(metrics: str, score: int, direction: str, ki
 def test_or_refused(protocol: Any, metrics: str) -> None:
     with pytest.raises((InvalidData, InvalidBaseline)):
         infer(2_667_000, protocol, metrics.encode())
+
+
+def test_a_project_of_the_official_client(tmp_path: Path) -> None:
+    """Its baseline is a log: the page reads it as the miner and the verifier do, and says where the number is from."""
+    home = official.home_with_project(tmp_path, negated=True)
+    found = json.loads(chain("project", "show", 0, "--home", home, "--json").stdout)
+    assert (found["convention"], found["baseline"], found["problem"]) == ("negated", "2.500000", None)
+    assert found["baseline_source"] == "the log's val_bpb"
+    assert "from the log's val_bpb" in chain("project", "show", 0, "--home", home).stdout
 
 
 def test_track_record_in_order_of_approval() -> None:

@@ -15,14 +15,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from chain.errors import ChainError
 from chain.program.instructions import ClaimReview
+from chain.projects.artifacts import fetch_project
 from common import resources
 from miner.commands.main import main
 from miner.setup import init, prepare, readiness
 from miner.setup.prepare import SetUp, SetupCommand
 from miner.setup.readiness import GIB, MachineFacts
-from tests import local
-from trainer.errors import InvalidProtocol, TrainerError
+from tests import local, official
+from trainer.errors import TrainerError
 from trainer.project import bundle, protocol, task
 from trainer.project.task import Benchmark
 
@@ -157,7 +159,7 @@ def test_an_altered_artifact_is_named_and_nothing_is_laid_out(home: Path, tmp_pa
     assert altered
     result = miner(home, tmp_path / "tree")
     assert result.exit_code == 1
-    assert "✗ The benchmark (" in result.output
+    assert "The benchmark (" in result.output
     assert "Traceback" not in result.output
     assert not (tmp_path / "tree").exists()
     assert any(project.benchmark_hash)
@@ -169,6 +171,34 @@ def test_an_altered_artifact_is_named_and_nothing_is_laid_out(home: Path, tmp_pa
 )
 def test_folder_name(symbol: str, expected: str) -> None:
     assert init.folder_name(symbol, 3) == expected
+
+
+@pytest.mark.parametrize("negated", [False, True])
+def test_a_project_of_the_official_client(tmp_path: Path, *, negated: bool) -> None:
+    home = official.home_with_project(tmp_path / "home", negated=negated)
+    result = miner(home, tmp_path / "tree", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert [note.split(" is ")[0] for note in found["notes"]] == ["The benchmark artifact", "The baseline, 2.500000,"]
+    kept = tmp_path / "tree" / init.DOT
+    assert bundle.read_archive((kept / "benchmark.tar").read_bytes()).files
+    assert (kept / "baseline-metrics.log").read_bytes().endswith(b"BASELINE_METRIC=2.500000\n")
+    state = json.loads((tmp_path / "tree" / "network_state.json").read_text())
+    assert state["network_best_metric"] == 2.5
+
+
+def test_artifacts_that_were_never_uploaded_are_done_without(home: Path, tmp_path: Path) -> None:
+    """The official client's --allow-skip-storage pins hashes and leaves the ids zero."""
+    with local.connect(home) as connection:
+        project = replace(connection.client.project(0), benchmark_irys_id=bytes(32), baseline_metrics_irys_id=bytes(32))
+        found = fetch_project(connection, project)
+        assert (found.benchmark, found.baseline_metrics) == (b"", b"")
+        parsed = task.read(found)
+        assert parsed.baseline == local.BASELINE
+        assert "not published" in parsed.notes[0]
+        assert "on chain" in parsed.notes[1]
+        with pytest.raises(ChainError, match="The protocol"):
+            fetch_project(connection, replace(project, protocol_irys_id=bytes(32), protocol_hash=b"x" * 32))
 
 
 # --- the machine ---
@@ -213,6 +243,13 @@ def test_points(facts: MachineFacts, name: str, state: str, words: str) -> None:
     assert words in point.line
 
 
+@pytest.mark.parametrize("data", [local.DATA_SNAPSHOT, "ab" * 32])
+def test_where_the_project_pins_no_data_this_machines_own_will_do(data: str) -> None:
+    unpinned = replace(TASK, benchmark=Benchmark("", (), None))
+    (point,) = (point for point in readiness.points(replace(GOOD, data=data), unpinned) if point.name == "data")
+    assert (point.state, "the project pins none" in point.line) == ("ok", True)
+
+
 # --- the setup commands ---
 
 
@@ -241,9 +278,31 @@ def test_commands(text: str, argv: tuple[str, ...], problem: str) -> None:
 def test_commands_of_another_form() -> None:
     assert prepare.commands({}) == []
     assert prepare.commands({"environment": {}}) == []
-    for given in ("uv sync", [1], ["x"] * 33):
-        with pytest.raises(InvalidProtocol, match="setupCommands"):
-            prepare.commands({"environment": {"setupCommands": given}})
+    assert prepare.commands({"environment": {"setupCommands": "uv sync"}}) == []
+    assert len(prepare.commands({"environment": {"setupCommands": ["x"] * 99}})) == prepare.MAX_COMMANDS
+
+
+@pytest.mark.parametrize(
+    ("entry", "text", "argv", "problem"),
+    [
+        ({"kind": "uv", "args": ["sync", "a b"]}, "uv sync 'a b'", ("uv", "sync", "a b"), ""),
+        (
+            {"kind": "pip", "args": ["install", "x"]},
+            "python3 -m pip install x",
+            ("python3", "-m", "pip", "install", "x"),
+            "",
+        ),
+        ({"kind": "bash", "args": ["echo $HOME"]}, "echo $HOME", (), "needs a shell"),
+        ({"kind": "rm", "args": ["-rf"]}, '{"kind": "rm", "args": ["-rf"]}', (), "no known form"),
+        ({"kind": "uv", "args": [1]}, '{"kind": "uv", "args": [1]}', (), "no known form"),
+        (1, "1", (), "no known form"),
+    ],
+)
+def test_commands_as_objects(entry: object, text: str, argv: tuple[str, ...], problem: str) -> None:
+    """The official client's schema has both forms."""
+    (command,) = prepare.commands({"environment": {"setupCommands": [entry]}})
+    assert (command.text, command.argv) == (text, argv)
+    assert problem in command.problem
 
 
 def run_commands(folder: Path, *texts: str, agrees: Any = lambda _: True, seconds: float = 20) -> list[SetUp]:

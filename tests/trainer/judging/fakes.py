@@ -71,7 +71,7 @@ def bench_of(task: Task, home: Path, measurer: FakeMeasurer, monkeypatch: pytest
         task.files,
         cast("Any", SimpleNamespace(packages_digest="dd" * 32)),
         home / "cache",
-        task.benchmark.data_snapshot,
+        task.benchmark.data_snapshot or "",
         Fingerprint("cpu", "Fake", 2, None, None, 1 << 34, "Linux x86_64", "0.32", "3.12.1"),
         home,
         "fake",

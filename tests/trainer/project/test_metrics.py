@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.pattern import MAX_LINES
 from trainer.project import protocol
-from trainer.project.metrics import MAX_LINES, Metrics, Missing, extract
+from trainer.project.metrics import Metrics, Missing, extract
 from trainer.project.protocol import Metric
 
 PROTOCOL = protocol.parse((Path(__file__).parents[3] / "configs" / "armlx" / "protocol.json").read_bytes())

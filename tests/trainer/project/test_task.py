@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from common import baseline
 from trainer.errors import InvalidBundle, TrainerError
 from trainer.project import bundle, recipe
-from trainer.project.task import Benchmark, assemble
+from trainer.project.task import Benchmark, read, read_benchmark
 
 SMOKE = recipe.load("smoke")
 SNAPSHOT_ID = "0123456789abcdef" * 4
@@ -80,31 +81,76 @@ def test_what_is_too_large_is_not_read() -> None:
         Benchmark.parse(b"[" * 60_000)
 
 
+@dataclass
+class Given:
+    """Artifacts of a project that measured 2.5, as its own client publishes them."""
+
+    protocol: bytes = SMOKE.files["protocol.json"]
+    snapshot: bytes = bundle.pack(SMOKE.files)
+    benchmark: bytes = BENCHMARK.dump()
+    baseline_metrics: bytes = baseline.dump(
+        "val_bpb", [2.5], [6.0], hardware={"class": "a\x1b[2Jb"}, data_snapshot=SNAPSHOT_ID
+    )
+    best_code: bytes | None = None
+    baseline_score: int = 2_500_000
+
+
 def test_a_project_is_put_together() -> None:
-    metrics = baseline.dump("val_bpb", [2.5], [6.0], hardware={"class": "a\x1b[2Jb"}, data_snapshot=SNAPSHOT_ID)
-    parts: dict[str, Any] = {
-        "protocol_bytes": SMOKE.files["protocol.json"],
-        "snapshot": bundle.pack(SMOKE.files),
-        "benchmark": BENCHMARK.dump(),
-        "baseline_metrics": metrics,
-    }
-    found = assemble(**parts, best_code=None)
+    found = read(Given())
     assert found.baseline_class == "a[2Jb"  # its author's word, cleaned for a terminal
     assert found.files == found.incumbent == SMOKE.files
     assert (found.benchmark, found.baseline, found.minimize) == (BENCHMARK, Decimal("2.5"), True)
+    assert found.notes == ()
 
     # of the best code only what may be changed counts
     best = {**SMOKE.files, "train.py": b"better = 1\n", "prepare.py": b"hacked = 1\n", "extra.py": b"x = 1\n"}
-    found = assemble(**parts, best_code=bundle.pack(best))
+    found = read(Given(best_code=bundle.pack(best)))
     assert found.incumbent == {**SMOKE.files, "train.py": b"better = 1\n"}
     assert found.files == SMOKE.files
 
-    for name, broken in (
-        ("protocol_bytes", b"{}"),
-        ("snapshot", b"not a tar"),
-        ("benchmark", b"{}"),
-        ("baseline_metrics", b"{}"),
-        ("best_code", b"not a tar"),
+    for broken in (
+        Given(protocol=b"{}"),
+        Given(snapshot=b"not a tar"),
+        Given(benchmark=b'{"schemaKind": "benchmark"}'),
+        Given(baseline_metrics=b'{"metric_value": "2.5"}'),
+        Given(best_code=b"not a tar"),
     ):
         with pytest.raises(TrainerError):
-            assemble(**{"best_code": None, **parts, name: broken})
+            read(broken)
+
+
+def test_a_project_as_the_official_client_publishes_it() -> None:
+    """A tar as the benchmark and the log of the baseline run as the metrics: its documented arguments."""
+    harness = bundle.pack({"prepare.py": SMOKE.files["prepare.py"], "README.md": b"how it is measured\n"})
+    log = b"Time budget: 6s\n---\nval_bpb:          2.500000\npeak_vram_mb:     1.0\nBASELINE_METRIC=2.500000\n"
+    found = read(Given(benchmark=harness, baseline_metrics=log))
+    assert (found.baseline, found.baseline_class) == (Decimal("2.500000"), "")
+    assert found.benchmark == Benchmark("", (), None)
+    unpinned = "It pins no data: gains are measured on this machine's own."
+    assert found.notes == (
+        f"The benchmark artifact is a tar that agrees with the snapshot; the snapshot's files are run. {unpinned}",
+        "The baseline, 2.500000, is from the log's val_bpb.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (bundle.pack({"prepare.py": b"# as archived\n"}), "differs from the snapshot in prepare.py"),
+        (bundle.pack({"bench/prepare.py": SMOKE.files["prepare.py"]}), "agrees with the snapshot"),
+        (b"\x1f\x8b compressed", "13 bytes in no known format"),
+        (b"uv run train.py\n", "16 bytes in no known format"),
+        (b'{"command": "uv run train.py"}', "30 bytes in no known format"),
+        (b"[" * 60_000, "60,000 bytes in no known format"),
+        (b"", "is not published"),
+    ],
+)
+def test_any_other_benchmark_is_kept_and_not_needed(data: bytes, words: str) -> None:
+    found, (note,) = read_benchmark(data, SMOKE.files)
+    assert found.data_snapshot is None
+    assert words in note
+
+
+@given(st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_no_bytes_of_a_benchmark_stop_a_project(data: bytes) -> None:
+    assert read_benchmark(data, SMOKE.files)[0].data_snapshot is None
