@@ -15,8 +15,8 @@ from chain.commands.options import answer, open_connection, reading
 from common.resources import shown
 
 if TYPE_CHECKING:
-    from common.checks import Check
     from chain.projects.artifacts import CheckedArtifact
+    from common.checks import Check
     from common.terminal import View
     from miner.setup.prepare import SetUp, SetupCommand
     from trainer.project.task import Task

@@ -125,10 +125,6 @@ class Workspace:
         plain = ["--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--end-of-options"]
         return self._run(["diff", *plain, base, commit, "--"], None, {}).decode(errors="replace")
 
-    def archive(self, commit: str) -> bytes:
-        """The whole tree as other clients pack it: `git archive --format=tar`, no prefix."""
-        return self._run(["archive", "--format=tar", commit], None, {})
-
     def _git(
         self,
         *arguments: str,

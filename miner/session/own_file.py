@@ -10,7 +10,7 @@ from pathlib import Path
 
 from miner.context.context import SessionContext
 from miner.proposers.base import SCRIPT
-from miner.staking import confirm, submit
+from miner.staking import confirm, gates, submit
 from miner.staking.benchmark import benchmark_log
 from miner.staking.staking import claimed_gain, forecast
 from trainer.errors import TrainerError
@@ -37,6 +37,7 @@ def submit_file(
     except (OSError, UnicodeDecodeError) as error:
         raise TrainerError(f"{file} is not a readable UTF-8 text file: {error}.", "Choose a train.py.") from error
     files = bundle.overlay(context.task.files, {SCRIPT: script}, context.task.protocol.surface)
+    code = gates.pack(files, context.task.protocol, context.task.protocol_bytes)
     bench, project, convention = context.bench, context.project, context.convention
     if claim is None:
         policy = confirm.policy_at(min_confidence, bench.protocol.margin(float(context.best_metric)))
@@ -58,7 +59,7 @@ def submit_file(
             )
         with context.dashboard.step("one run by the protocol's own command", bench.usual_seconds) as word:
             log = benchmark_log(bench, files, [entry.run for entry in done.runs], word)
-        forecast(context, done, policy)
+        forecast(context, done, policy, code)
         metric, claimed = submit.anchored_score(project, convention, claimed_gain(context, done, policy))
     else:
         metric = _claimed(claim)
@@ -74,9 +75,10 @@ def submit_file(
             "is far from it.",
             style="yellow",
         )
+        gates.warn(code, context.task.protocol, context.dashboard.say)
         log = f"unmeasured claim\n---\n{context.task.protocol.primary.name}: {metric}\n".encode()
     submit.reconcile(context.connection.client, context.wallet.pubkey(), project, context.journal)
-    offer = submit.Offer(-1, bundle.pack(files), log, claimed, context.goals.stake, context.reward_recipient)
+    offer = submit.Offer(-1, code, log, claimed, context.goals.stake, context.reward_recipient)
     proposal = submit.submit(
         context.connection,
         context.wallet,

@@ -18,7 +18,7 @@ run it, and releases.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -74,10 +74,12 @@ def refusals(archive: bytes, protocol: Protocol) -> list[str]:
     return found
 
 
-def warning(found: Iterable[str]) -> str:
-    """The refusals in one line for people; "" where there are none."""
-    reasons = "; ".join(found)
-    return f"the official validator would reject this unrun, because {reasons}" if reasons else ""
+def warn(archive: bytes, protocol: Protocol, say: Callable[[str, str], object]) -> bool:
+    """Whether the official validator would reject an archive unrun; if so the user is told why."""
+    found = refusals(archive, protocol)
+    if found:
+        say(f"  the official validator would reject this unrun, because {'; '.join(found)}", "yellow")
+    return bool(found)
 
 
 def _any(path: str, globs: Iterable[str]) -> bool:

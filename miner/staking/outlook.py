@@ -12,6 +12,10 @@ A proposal ends in one of two ways, whatever a first verifier makes of it:
 - approved: the stake comes back and the reward is minted, at the price of the newest token on the curve;
 - slashed: it is rejected, or nobody settles it within 7 days and somebody has it expire.
 
+Who reviews is not known. Where the official validator would reject the archive unrun (`miner.staking.gates`), the
+chance that a review is its own follows from the proposals that ended: it approves nothing but the very score that was
+claimed, so an approval at another one is somebody else's, and any other end may be its.
+
 A release is no end. The stake stays in escrow, and another verifier may review the proposal, with the same chances:
 how likely that is follows from how many of the project's proposals were settled and how many expired. The rent of a
 submission's accounts and its fees are paid in any case, and nothing returns them.
@@ -39,13 +43,15 @@ REJECTED_AFTER = 3  # pairs of runs after which a verifier usually rejects what 
 @dataclass(frozen=True, slots=True)
 class Market:
     """A project's economy now: `price` (lamports) of its newest token; its proposals that were approved, rejected and
-    expired; the tokens that approvals `minted`."""
+    expired; the tokens that approvals `minted`; of the approvals, those that were `measured`: at another score than
+    was claimed."""
 
     price: int
     approved: int = 0
     rejected: int = 0
     expired: int = 0
     minted: int = 0
+    measured: int = 0
 
     @property
     def reward(self) -> float | None:
@@ -58,6 +64,12 @@ class Market:
         settled = self.approved + self.rejected
         return (settled + 1) / (settled + self.expired + 2)
 
+    @property
+    def official(self) -> float:
+        """The chance that a review is the official validator's, by the same rule."""
+        settled = self.approved + self.rejected
+        return (settled - self.measured + 1) / (settled + 2)
+
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
@@ -65,6 +77,7 @@ class Outlook:
 
     `approved` and `rejected` are one review's, `again` is the chance of another review after a release. In lamports:
     the `reward` expected (None while unknown), the part of the stake that is expected to be `slashed`, `rent`, `fees`.
+    `unrun` is the share of `rejected` that never runs the code.
     """
 
     approved: float
@@ -74,6 +87,7 @@ class Outlook:
     slashed: float
     rent: int
     fees: int
+    unrun: float = 0.0
 
     @property
     def released(self) -> float:
@@ -86,10 +100,11 @@ class Outlook:
 
     def text(self) -> str:
         """The chances and the terms of the value, in one line for people."""
+        unrun = f" ({self.unrun:.0%} without running it)" if self.unrun else ""
         reward = "reward unknown" if self.reward is None else f"reward {self.reward:,.0f}"
         worth = "unknown" if self.value is None else f"{self.value:+,.0f} lamports"
         return (
-            f"a verifier would approve with {self.approved:.0%}, reject with {self.rejected:.1%}, release with "
+            f"a verifier would approve with {self.approved:.0%}, reject with {self.rejected:.1%}{unrun}, release with "
             f"{self.released:.0%} (then {self.again:.0%} are reviewed again; the others expire and are slashed); "
             f"expected value {worth}: {reward} − slashed stake {self.slashed:,.0f} − rent {self.rent:,} − "
             f"fees {self.fees:,}"
@@ -123,10 +138,11 @@ def outlook(
     stake: int,
     rent: int = 0,
     fees: int = 0,
+    refused: bool = False,
 ) -> Outlook:
     """What staking `stake` tokens on a gain worth `gained` and confirmed by `seen` promises.
 
-    `rent` and `fees` in lamports.
+    `rent` and `fees` in lamports. `refused`: the official validator would reject the archive unrun.
     """
     rules, df = policy.comparison, max(1.0, seen.df)
     gain = gained.mean - rules.margin
@@ -140,6 +156,8 @@ def outlook(
     rejected = 1.0 - above(policy.suggestive, REJECTED_AFTER)
     last = rules.max_candidate_runs
     approved = min(1.0 - rejected, above(rules.approval_level(last), last))
+    unrun = market.official if refused else 0.0
+    approved, rejected = (1 - unrun) * approved, unrun + (1 - unrun) * rejected
     again = market.settled
     # One review after the other until one is no release, or none comes: a geometric series.
     in_the_end = approved / (1 - max(0.0, 1 - approved - rejected) * again)
@@ -151,6 +169,7 @@ def outlook(
         (1 - in_the_end) * stake * market.price,
         rent,
         fees,
+        unrun,
     )
 
 

@@ -14,7 +14,7 @@ from common.files import write_atomic
 from miner.context import goals
 from miner.context.context import SessionContext
 from miner.journal.journal import Confirmation, TrialRecord
-from miner.staking import confirm, outlook, submit
+from miner.staking import confirm, gates, outlook, submit
 from miner.staking.benchmark import benchmark_log
 from miner.staking.cost import SubmissionCost, submission_cost
 from trainer.judging.policy import JudgePolicy
@@ -68,7 +68,7 @@ class Staking:
         if not done.passed:
             self._not_confirmed(done, best)
             return
-        reason = self._why_not(done, policy)
+        reason = self._why_not(won, done, policy)
         if reason:
             context.journal.append("held", commit=won.commit, against=best, reason=reason)
             context.dashboard.say(f"  not submitted: {reason}", style="yellow")
@@ -84,14 +84,14 @@ class Staking:
             context.workspace.keep(best)
             context.dashboard.say("  not confirmed: going back to the on-chain best")
 
-    def _why_not(self, done: Confirmation, policy: JudgePolicy) -> str:
+    def _why_not(self, won: TrialRecord, done: Confirmation, policy: JudgePolicy) -> str:
         """Why a confirmed gain is not staked on, in words; "" where it is. The outlook is shown in any case."""
         context = self._context
         if context.rejections:
             return "a proposal of this session was rejected: find out why, then run the command again to submit"
         if context.bench.machine.doubt and not context.connection.client.network.is_local:
             return f"no verifier can compare its machine with this one: {context.bench.machine.doubt}"
-        seen, found, cost = forecast(context, done, policy)
+        seen, found, cost = forecast(context, done, policy, self._archive(won))
         # On a local network nothing is real: it is for practice, and the outlook is shown for that.
         accept_loss = context.goals.accept_loss or context.connection.client.network.is_local
         return outlook.verdict(
@@ -108,7 +108,7 @@ class Staking:
         log = self._benchmark_log(won, done)
         offer = submit.Offer(
             won.number,
-            context.workspace.archive(won.commit),
+            self._archive(won),
             log,
             claimed,
             context.goals.stake,
@@ -125,6 +125,10 @@ class Staking:
             say=context.dashboard.say,
         )
         context.dashboard.say(f"proposal {proposal} is on chain", style="green")
+
+    def _archive(self, won: TrialRecord) -> bytes:
+        context = self._context
+        return gates.pack(context.tree(won.commit), context.task.protocol, context.task.protocol_bytes)
 
     def _benchmark_log(self, won: TrialRecord, done: Confirmation) -> bytes:
         """The benchmark log; an earlier one where a submission was interrupted."""
@@ -143,22 +147,28 @@ class Staking:
 
 
 def forecast(
-    context: SessionContext, done: Confirmation, policy: JudgePolicy
+    context: SessionContext, done: Confirmation, policy: JudgePolicy, code: bytes
 ) -> tuple[LookEvidence, outlook.Outlook, SubmissionCost]:
-    """What a confirmed gain rests on, what staking on it promises, which is shown, and what it costs."""
+    """What a confirmed gain rests on, what staking the archive `code` on it promises, which is shown, and its cost."""
     client, project, stake = context.connection.client, context.project, context.goals.stake
     seen = confirm.evidence_of(done, policy)
     gained = outlook.worth(context.session, done, seen)
-    ended = Counter(proposal.status for proposal in context.follower.proposals())
+    proposals = context.follower.proposals()
+    ended = Counter(proposal.status for proposal in proposals)
     market = outlook.Market(
         project.base_price + project.slope * max(0, client.supply(project) - 1),
         ended[ProposalStatus.APPROVED],
         ended[ProposalStatus.REJECTED],
         ended[ProposalStatus.EXPIRED],
         project.miner_pool_minted,
+        sum(
+            entry.status is ProposalStatus.APPROVED and entry.verified_aggregate_score != entry.claimed_aggregate_score
+            for entry in proposals
+        ),
     )
+    refused = gates.warn(code, context.task.protocol, context.dashboard.say)
     cost = submission_cost(client, context.wallet.pubkey(), project, stake=stake, recipient=context.reward_recipient)
-    found = outlook.outlook(seen, gained, policy, market, stake=stake, rent=cost.rent, fees=cost.fees)
+    found = outlook.outlook(seen, gained, policy, market, stake=stake, rent=cost.rent, fees=cost.fees, refused=refused)
     context.dashboard.say(
         f"  confirmed: {done.delta:+.6f} [{done.low:+.6f}, {done.high:+.6f}], of which {gained.mean:+.6f} are expected "
         f"to last; {found.text()}"

@@ -71,9 +71,6 @@ class Tree:
     def keep(self, commit: str) -> None:
         self._head = commit
 
-    def archive(self, commit: str) -> bytes:
-        return self.sources[commit].encode()
-
 
 @dataclass(slots=True)
 class Machine:
@@ -161,7 +158,10 @@ class Chain:
             raise ChainError("nobody answers", "Try again later.")
 
     def proposals(self, status: ProposalStatus | None = None) -> list[Any]:
-        found = [SimpleNamespace(id=i, status=s) for i, s in self.statuses.items()]
+        found = [
+            SimpleNamespace(id=i, status=s, verified_aggregate_score=1, claimed_aggregate_score=1)
+            for i, s in self.statuses.items()
+        ]
         return [proposal for proposal in found if status is None or proposal.status is status]
 
     def proposal(self, number: int) -> Any:
@@ -226,6 +226,7 @@ class Fake:
             files=FILES,
             incumbent=FILES,
             protocol=self.machine.protocol,
+            protocol_bytes=PROTOCOL,
             benchmark=SimpleNamespace(data_arguments=("--text", "x")),
         )
         connection = SimpleNamespace(

@@ -39,6 +39,7 @@ from trainer.project.protocol import MutableSurface
 BLOCK: Final = 512
 RECORD: Final = 20 * BLOCK
 GIT: Final = frozenset({".git", "git~1"})  # a repository's own folder, which git archives never hold
+RECORDS: Final = ".autoresearch"  # the folder in which official clients keep records beside the tree
 IGNORED: Final = frozenset({".git", ".venv", "__pycache__", ".DS_Store"})
 
 
@@ -444,10 +445,13 @@ def overlay(snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], surfa
 def changed_outside_surface(
     snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes], surface: MutableSurface
 ) -> list[str]:
-    """The candidate's paths that are neither mutable nor as in the snapshot. A file left out is no change."""
+    """The candidate's paths that are neither mutable nor as in the snapshot. A file left out is no change, and neither
+    are other clients' RECORDS, which never get into a tree unless they are mutable."""
     known = {fold(path): path for path in snapshot}
     return sorted(
         path
         for path, content in candidate.items()
-        if snapshot.get(path) != content and not (is_mutable(path, surface) and known.get(fold(path), path) == path)
+        if snapshot.get(path) != content
+        and not path.startswith(f"{RECORDS}/")
+        and not (is_mutable(path, surface) and known.get(fold(path), path) == path)
     )

@@ -45,7 +45,7 @@ def test_it_begins_with_the_snapshot(tree: Workspace) -> None:
     assert git(tree.path, "rev-list", "--count", "HEAD") == "1"
     assert tree.head() == git(tree.path, "rev-parse", "HEAD")
     assert tree.read(tree.head(), "train.py") == SNAPSHOT["train.py"].decode()
-    assert bundle.read_archive(tree.archive(tree.head())).files == SNAPSHOT
+    assert bundle.read_tree(tree.path) == SNAPSHOT
 
 
 def test_a_candidate_is_a_commit_that_moves_nothing(tree: Workspace) -> None:
@@ -64,12 +64,9 @@ def test_a_candidate_is_a_commit_that_moves_nothing(tree: Workspace) -> None:
     assert tree.tree(commit) != tree.tree(base)
 
 
-def test_an_archive_holds_the_commit_and_reads_back(tree: Workspace) -> None:
+def test_a_source_reads_back_byte_for_byte(tree: Workspace) -> None:
     source = "LR = 0.25\r\n# µ\n\ttab, no newline at the end"
     commit = tree.commit(1, source, "x")
-    read = bundle.read_archive(tree.archive(commit))
-    assert read.files == {**SNAPSHOT, "train.py": source.encode()}
-    assert read.commit == commit
     assert tree.read(commit, "train.py") == source
 
 
@@ -187,7 +184,7 @@ def test_the_owners_git_does_not_reach_in(tmp_path: Path, monkeypatch: pytest.Mo
     workspace.keep(commit)
     assert not trace.exists()
     assert not (tmp_path / "elsewhere").exists()
-    assert bundle.read_archive(workspace.archive(commit)).files == {**SNAPSHOT, "train.py": b"LR = 0.2\n"}
+    assert bundle.read_tree(workspace.path) == {**SNAPSHOT, "train.py": b"LR = 0.2\n"}
     raw = workspace._git("cat-file", "commit", commit)
     assert "gpgsig" not in raw
     assert "author miner <miner@localhost>" in raw
@@ -201,7 +198,7 @@ def test_what_git_refuses_is_one_clear_error(tree: Workspace) -> None:
     assert refusal.value.cure
     shutil.rmtree(tree.path / ".git" / "objects")
     with pytest.raises(EnvironmentNotReady, match="git"):
-        tree.archive(tree.branch)
+        tree.read(tree.branch, "train.py")
 
 
 def test_no_git_at_all(tree: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

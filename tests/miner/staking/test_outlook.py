@@ -49,6 +49,27 @@ def test_chances_are_those_of_a_simulated_verifier(gain: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("market", "official"),
+    [
+        (Market(1000), 0.5),  # nothing is known
+        (Market(1000, approved=8, measured=8), 0.1),  # all approved at what was measured: not its way
+        (Market(1000, approved=8), 0.9),  # all at the very score that was claimed
+        (Market(1000, approved=4, measured=4, rejected=4), 0.5),
+    ],
+)
+def test_a_validator_that_rejects_unrun_is_priced(market: Market, official: float) -> None:
+    assert market.official == pytest.approx(official)
+    usual = outlook(SEEN, PLAIN, JudgePolicy(), market, stake=4)
+    found = outlook(SEEN, PLAIN, JudgePolicy(), market, stake=4, refused=True)
+    assert found.approved == pytest.approx((1 - official) * usual.approved)
+    assert found.rejected == pytest.approx(official + (1 - official) * usual.rejected)
+    assert found.released == pytest.approx((1 - official) * usual.released)
+    assert found.slashed > usual.slashed
+    assert f"({official:.0%} without running it)" in found.text()
+    assert "without running" not in usual.text()
+
+
+@pytest.mark.parametrize(
     ("delta", "market", "stake", "fees", "positive"),
     [
         (10 * SIGMA, MARKET, 1, 15_000, True),  # surely approved: a token for the fees
