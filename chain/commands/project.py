@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.commands import connected, irys_option, keypair_option, look
-from chain.commands.options import Commands, answer, common
+from chain.commands.options import Commands, agrees, answer, common
+from chain.errors import ChainError
+from common.text import printable
 
 if TYPE_CHECKING:
     from chain.projects.artifacts import ProjectArtifacts
@@ -80,6 +82,7 @@ def _file(name: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., 
     help="Most tokens to mint as rewards.",
 )
 @keypair_option("authority")
+@click.option("--yes", is_flag=True, help="Make the listed files public without asking.")
 def project_create(
     home: Path,
     network: str,
@@ -92,20 +95,33 @@ def project_create(
     slope: int,
     miner_pool_cap: int,
     keypair: str | None,
+    yes: bool,
     **sources: Any,
 ) -> None:
     """Upload a project's artifacts and create it on chain.
 
     Give either a repository, from which the artifacts are made, or the four artifacts themselves. Each artifact is
     pinned on chain by its SHA-256. Scores follow the live project's convention.
+
+    What miners and verifiers could not read is refused before anything is uploaded. What becomes public is listed and,
+    unless the network is local, asked for: nobody can delete it.
     """
     from chain.connection.opening import AUTHORITY
     from chain.program.events import ProjectCreated
+    from chain.projects import packing
     from chain.projects.artifacts import ProjectTerms, publish_project
 
     artifacts = _artifacts(baseline, **sources)
+    for note in packing.check(artifacts):
+        click.echo(note, err=True)
     terms = ProjectTerms(name, symbol, base_price, slope, miner_pool_cap)
     with connected(network, home, irys) as connection:
+        files = packing.files(artifacts.snapshot)
+        click.echo(f"public for ever, beside protocol, benchmark and metrics ({len(files)} files):", err=True)
+        for path, size in files:
+            click.echo(f"  {size:>12,}  {printable(path)}", err=True)
+        if not (connection.network.is_local or yes or agrees("Upload them?")):
+            raise ChainError("Cancelled. Nothing was uploaded.", "Agree when asked, or add --yes.")
         click.echo("uploading 4 artifacts", err=True)
         done = publish_project(connection, connection.wallet(keypair, AUTHORITY), artifacts, terms)
         event = done.event(ProjectCreated)
@@ -161,7 +177,7 @@ def _artifacts(
     else:
         assert metric is not None
         measured = packing.metrics(what, metric, str(data_snapshot))
-    found = baseline_artifact.read(measured, what.metric).metric
+    found = baseline_artifact.read(measured, what.metric, what.log_pattern).metric
     if metric is not None and metric != found:
         raise InvalidData(f"--baseline is {metric}, but the metrics artifact has {found}.", "Correct one of them.")
     convention = score.infer(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ from chain.money import score
 from chain.network.reading import Malformed
 from chain.pages import show
 from chain.program.accounts import Project, Proposal, ProposalStatus
-from chain.projects import artifacts, listing
-from common import baseline, pattern
+from chain.projects import artifacts, listing, packing
+from common import baseline
 from common.baseline import InvalidBaseline
 from common.text import printable
 
@@ -192,17 +191,9 @@ def infer(baseline_score: int, protocol: Any, metrics: bytes) -> Meaning:
     if not isinstance(name, str) or direction not in ("minimize", "maximize"):
         raise InvalidData("The protocol's primary metric has no usable name and direction.")
     minimize = direction == "minimize"
-    found = baseline.of_project(metrics, name, _log_pattern(primary), score=baseline_score, minimize=minimize)
+    found = baseline.of_project(metrics, name, packing.log_pattern(primary), score=baseline_score, minimize=minimize)
     convention = score.infer(baseline_score, found.metric, minimize=minimize)
     return Meaning(printable(name, 32), convention, "", protocol, printable(found.source, 200))
-
-
-def _log_pattern(primary: Any) -> re.Pattern[str] | None:
-    """The pattern that finds the metric in a log, None where the protocol has no usable one."""
-    try:
-        return pattern.compile_safely(primary["extract"]["pattern"])
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def track_record(proposals: Sequence[Proposal], baseline: int) -> list[Step]:

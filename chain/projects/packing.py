@@ -1,38 +1,44 @@
 """A new project's artifacts, from a repository and its protocol.json.
 
-The snapshot is what `git archive` packs of a commit, so uncommitted changes are refused. The benchmark and the
+The snapshot is the tree of a commit, so uncommitted changes are refused. The benchmark and the
 baseline metrics are documents of the form that `trainer.project.task` reads; they are made here from plain values if
 no files are given.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
-import subprocess
-from collections.abc import Sequence
+import tarfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from chain.errors import ChainError, InvalidData
 from chain.money import score
+from chain.projects.artifacts import ProjectArtifacts
 from common import baseline as artifact
+from common import git, pattern
 from common.resources import shown
 
 MAX_SNAPSHOT = 64 * 1024 * 1024  # bytes; what a reader of projects accepts
 MAX_DOCUMENT = 1024 * 1024  # bytes of protocol, benchmark or metrics
-_GIT_SECONDS = 60
+READERS = "openresearch.project_readers"
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a protocol says of its measurement: the bundle's id, the metric and whether less of it is better."""
+    """What a protocol says of its measurement: the bundle's id ("": none), the metric, whether less is better, and what
+    finds it in a log."""
 
     bundle_id: str
     metric: str
     minimize: bool
+    log_pattern: re.Pattern[str] | None
 
 
 def read(path: Path, limit: int = MAX_DOCUMENT) -> bytes:
@@ -48,55 +54,103 @@ def read(path: Path, limit: int = MAX_DOCUMENT) -> bytes:
 
 
 def snapshot(repository: Path, revision: str = "HEAD") -> bytes:
-    """The tree of a commit as a tar. Raises ChainError if the folder is not a clean git repository."""
-    changed = _git(repository, "status", "--porcelain", "--", ".").decode(errors="replace").splitlines()
-    if changed:
-        raise ChainError(
-            f"{repository} has uncommitted changes, for example {changed[0][3:60]!r}.",
-            "Commit or discard them; a snapshot is made from a commit.",
-        )
+    """The tree of a commit as a tar, byte for byte as the commit holds it: no line ending, attribute or variable of the
+    shell changes it. Raises ChainError if the folder is not a clean git repository, or holds links or submodules.
+    """
     if revision.startswith("-"):
         raise ChainError(f"{revision!r} is not a git revision.", "Give a commit, a branch or a tag.")
-    data = _git(repository, "archive", "--format=tar", revision)
+    environment = git.own()
+    try:
+        changed = git.run(repository, "status", "--porcelain", "--", ".", environment=environment)
+        if changed:
+            raise ChainError(
+                f"{repository} has uncommitted changes, for example {changed.decode(errors='replace')[3:60]!r}.",
+                "Commit or discard them; a snapshot is made from a commit.",
+            )
+        commit = git.run(repository, "rev-parse", "--verify", f"{revision}^{{commit}}", environment=environment)
+        listed = git.run(repository, "ls-tree", "-r", "-z", "-l", commit.decode().strip(), environment=environment)
+        entries = [_entry(line) for line in listed.decode(errors="surrogateescape").split("\0") if line]
+        if sum(size for _, _, size in entries) > MAX_SNAPSHOT:
+            raise _too_large(repository)
+        contents = git.blobs(repository, [blob for _, blob, _ in entries], environment=environment)
+    except git.GitFailed as error:
+        raise ChainError(error.problem, error.cure or "Give a git repository with a commit.") from None
+    data = _tar({path: content for (path, _, _), content in zip(entries, contents, strict=True)})
     if len(data) > MAX_SNAPSHOT:
-        raise ChainError(
-            f"The snapshot of {repository} has {len(data):,} bytes; the limit is {MAX_SNAPSHOT:,}.",
-            "Remove large files from the commit.",
-        )
+        raise _too_large(repository)
     return data
 
 
-def _git(repository: Path, *arguments: str) -> bytes:
+def files(tar: bytes) -> list[tuple[str, int]]:
+    """The names and sizes of what a snapshot makes public. Raises InvalidData."""
     try:
-        done = subprocess.run(
-            ["git", "-C", str(repository), *arguments], capture_output=True, timeout=_GIT_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ChainError(f"git cannot pack {repository}: {error}.", "Install git, or give --snapshot.") from None
-    if done.returncode:
-        words = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-        raise ChainError(
-            f"git failed in {repository}: {words[-1][:200].rstrip('.')}.", "Give a git repository with a commit."
-        )
-    return done.stdout
+        with tarfile.open(fileobj=io.BytesIO(tar), mode="r:") as archive:
+            return [(member.name, member.size) for member in archive if not member.isdir()]
+    except tarfile.TarError as error:
+        raise InvalidData(f"The snapshot is not a tar: {error}.", "Make it with `git archive`.") from None
+
+
+def check(artifacts: ProjectArtifacts) -> list[str]:
+    """What everybody who is going to read a project has to say of it before it is published, for ever.
+
+    The readers are the entry points of the group READERS, each called with the artifacts: they raise what they would
+    refuse the project for, and give notes on what they would do without.
+    """
+    return [note for reader in entry_points(group=READERS) for note in reader.load()(artifacts)]
+
+
+def _entry(line: str) -> tuple[str, str, int]:
+    """Path, blob and size of one file in a listed tree."""
+    about, _, path = line.partition("\t")
+    mode, kind, blob, size = about.split()
+    if kind != "blob" or not mode.startswith("100"):
+        what = "a symbolic link" if mode == "120000" else "a submodule"
+        raise ChainError(f"The commit has {what}, {path!r}; a snapshot holds plain files only.", "Commit a copy.")
+    return path, blob, int(size)
+
+
+def _tar(tree: Mapping[str, bytes]) -> bytes:
+    """Plain files of one fixed owner, mode and time: the same bytes for the same tree."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for path, content in sorted(tree.items()):
+            member = tarfile.TarInfo(path)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+def _too_large(repository: Path) -> ChainError:
+    return ChainError(
+        f"The snapshot of {repository} is larger than the limit of {MAX_SNAPSHOT:,} bytes.",
+        "Remove large files from the commit.",
+    )
 
 
 def measured(protocol: bytes) -> Measured:
     """The fields of protocol.json needed here. Raises InvalidData if they are missing."""
     try:
         document = json.loads(protocol)
-        primary, bundle_id = document["measurement"]["primaryMetric"], document["meta"]["protocolBundleId"]
+        primary, bundle_id = document["measurement"]["primaryMetric"], document["meta"].get("protocolBundleId", "")
         name, direction = primary["name"], primary["direction"]
-        if not all(isinstance(text, str) and text for text in (name, bundle_id)):
+        if not isinstance(bundle_id, str) or not isinstance(name, str) or not name:
             raise ValueError("a name is no text")
         if direction not in ("minimize", "maximize"):
             raise ValueError(f"the direction is {direction!r}")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidData(
             f"The protocol does not define the measurement: {error!r}.",
-            "It needs meta.protocolBundleId and measurement.primaryMetric with name and direction.",
+            "It needs meta, and measurement.primaryMetric with name and direction.",
         ) from None
-    return Measured(bundle_id, name, direction == "minimize")
+    return Measured(bundle_id, name, direction == "minimize", log_pattern(primary))
+
+
+def log_pattern(primary: Any) -> re.Pattern[str] | None:
+    """What finds a protocol's primary metric in a log; None where the protocol has no usable pattern."""
+    try:
+        return pattern.compile_safely(primary["extract"]["pattern"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def benchmark(what: Measured, data_snapshot: str, data_arguments: Sequence[str]) -> bytes:

@@ -6,17 +6,15 @@ reachable under `refs/experiments/`, so that nothing that was tried is lost.
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from common import git
 from trainer.errors import EnvironmentNotReady
 from trainer.project import bundle
 
 _AT_ONCE = 500  # files that one git process gives
-_TIMEOUT = 60  # seconds for any one git command on a tree of a few files
 
 
 class Workspace:
@@ -59,21 +57,14 @@ class Workspace:
 
     def read_many(self, commits: Sequence[str], name: str) -> list[str]:
         """The texts of a file at several commits, by few git processes."""
-        found = []
+        found: list[str] = []
         for first in range(0, len(commits), _AT_ONCE):
             some = commits[first : first + _AT_ONCE]
-            out, at = self._run(["cat-file", "--batch"], "".join(f"{c}:{name}\n" for c in some).encode(), {}), 0
-            for commit in some:
-                line = out.index(b"\n", at)
-                words = out[at:line].split()
-                if len(words) != 3:
-                    raise EnvironmentNotReady(
-                        f"{self.path} has no {name} at {commit[:12]}.",
-                        "Move that folder away to start from the project's snapshot again.",
-                    )
-                at = line + 1 + int(words[2])
-                found.append(out[line + 1 : at].decode())
-                at += 1
+            try:
+                read = git.blobs(self.path, [f"{commit}:{name}" for commit in some], environment=self._variables)
+            except git.GitFailed as error:
+                raise _refused(error) from None
+            found += [data.decode() for data in read]
         return found
 
     def commit(self, number: int, source: str, hypothesis: str, *, name: str = "train.py") -> str:
@@ -136,32 +127,18 @@ class Workspace:
         return out.strip() if strip else out
 
     def _run(self, arguments: list[str], given: bytes | None, environment: Mapping[str, str]) -> bytes:
-        # The owner's own git configuration (hooks, signing, identity) must not reach in here.
-        variables = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(self.path),
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_CONFIG_GLOBAL": os.devnull,
-            "GIT_AUTHOR_NAME": "miner",
-            "GIT_AUTHOR_EMAIL": "miner@localhost",
-            "GIT_COMMITTER_NAME": "miner",
-            "GIT_COMMITTER_EMAIL": "miner@localhost",
-            **environment,
-        }
         try:
-            done = subprocess.run(
-                ["git", "-C", str(self.path), *arguments],
-                input=given,
-                capture_output=True,
-                env=variables,
-                timeout=_TIMEOUT,
-                check=False,
-            )
-        except FileNotFoundError:
-            raise EnvironmentNotReady("git is not installed.", "Install git.") from None
-        if done.returncode != 0:
-            raise EnvironmentNotReady(
-                f"git {arguments[0]} failed in {self.path}: {done.stderr.decode(errors='replace').strip()}",
-                "Move that folder away to start from the project's snapshot again.",
-            )
-        return done.stdout
+            return git.run(self.path, *arguments, environment={**self._variables, **environment}, given=given)
+        except git.GitFailed as error:
+            raise _refused(error) from None
+
+    @property
+    def _variables(self) -> dict[str, str]:
+        who = {"NAME": "miner", "EMAIL": "miner@localhost"}
+        identity = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in who.items()}
+        return {**git.isolated(self.path), **identity}
+
+
+def _refused(error: git.GitFailed) -> EnvironmentNotReady:
+    cure = error.cure or "Move that folder away to start from the project's snapshot again."
+    return EnvironmentNotReady(error.problem, cure)

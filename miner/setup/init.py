@@ -45,6 +45,13 @@ def require_empty(folder: Path) -> None:
         raise TrainerError(f"{folder} already exists and is not empty.", "Choose another folder: miner init … DIR.")
 
 
+def publishable(artifacts: ProjectArtifacts) -> tuple[str, ...]:
+    """No notes; TrainerError if a snapshot about to be published could not be laid out."""
+    if any(bundle.fold(path.split("/")[0]) == DOT for path in bundle.read_archive(artifacts.snapshot).files):
+        raise TrainerError(f"The snapshot contains a {DOT} folder.", "Remove it from the commit.")
+    return ()
+
+
 def lay_out(folder: Path, project: Project, parsed: Task, artifacts: ProjectArtifacts, where: Mapping[str, str]) -> str:
     """Make the work tree in `folder`, absent or empty before; the branch that is checked out.
 

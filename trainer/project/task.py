@@ -22,6 +22,8 @@ from trainer.project.protocol import Protocol
 
 _MAX_BENCHMARK = 64 * 1024
 _KIND = "benchmark"
+SCRIPT = "train.py"
+_NEEDED = (SCRIPT, "prepare.py", "pyproject.toml", "uv.lock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,17 @@ def read(artifacts: Artifacts) -> Task:
         printable(measured.hardware_class, 64),
         tuple(notes),
     )
+
+
+def publishable(artifacts: Artifacts) -> tuple[str, ...]:
+    """The notes on a project about to be published. Raises as `read` does, and for what no run could do without."""
+    found = read(artifacts)
+    for name in _NEEDED:
+        if name not in found.files:
+            raise InvalidBundle(f"The snapshot has no {name}.", "Commit it, or add it to the tar.")
+    if not bundle.is_mutable(SCRIPT, found.protocol.surface):
+        raise InvalidBundle(f"The protocol does not let a miner change {SCRIPT}.", "Correct mutableSurface.")
+    return found.notes
 
 
 def read_benchmark(data: bytes, files: Mapping[str, bytes]) -> tuple[Benchmark, list[str]]:
