@@ -83,4 +83,4 @@ def _failed(folder: Path, command: str, said: str) -> GitFailed:
             f"Run the command as {whose}, or make the folder yours: sudo chown -R $USER {folder}.",
         )
     words = said.strip().splitlines() or ["no message"]
-    return GitFailed(f"git {command} failed in {folder}: {words[-1][:200].rstrip('.')}.")
+    return GitFailed(f"git {command} failed in {folder}: {words[-1].removeprefix('fatal: ')[:200].rstrip('.')}.")

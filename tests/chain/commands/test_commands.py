@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from decimal import Decimal
 from hashlib import sha256
@@ -31,7 +31,8 @@ from chain.projects import packing
 from chain.projects.artifacts import fetch_project
 from chain.wallet import wallet
 from common import baseline
-from tests import local
+from common import git as common_git
+from tests import local, official
 from tests.chain.commands.test_cli import ask, chain, refused
 from trainer.project import bundle, task
 
@@ -320,7 +321,7 @@ def test_what_cannot_be_a_project_is_refused_before_anything_is_uploaded(home: P
         ((*short, "--baseline", "0"), "matches no known convention"),
         ((*short, "--baseline", "inf"), "score"),
         (("--data-snapshot", "abc", "--baseline", "2"), "64 hex digits"),
-        ((*_MADE, "--revision", "nowhere"), "git failed in"),
+        ((*_MADE, "--revision", "nowhere"), "git rev-parse failed in"),
         ((*_MADE, "--revision", "--output=x"), "not a git revision"),
         ((*_MADE, "--protocol", metrics), "does not define the measurement"),
     ]:
@@ -329,10 +330,125 @@ def test_what_cannot_be_a_project_is_refused_before_anything_is_uploaded(home: P
     refused(chain(home, *create(repository, *_MADE)), "uncommitted changes", "train.py")
     git(repository, "checkout", "train.py")
     shutil.rmtree(repository / ".git")
-    refused(chain(home, *create(repository, *_MADE)), "git failed in")
+    refused(chain(home, *create(repository, *_MADE)), "git status failed in")
     assert sorted((home / "irys").rglob("*")) == uploaded
     for more in ((), short, ("--baseline", "2"), (*_MADE, "--snapshot", metrics), (*_MADE, "--benchmark", metrics)):
         refused(chain(home, *create(repository, *more)), code=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda repository: edit(repository, "protocolVersion", None), "protocolVersion must be"),
+        (lambda repository: edit(repository, "mutableSurface", {"allowedGlobs": ["model.py"]}), "change train.py"),
+        (lambda repository: (repository / "uv.lock").unlink(), "The snapshot has no uv.lock."),
+        (lambda repository: (repository / "prepare.py").unlink(), "The snapshot has no prepare.py."),
+        (lambda repository: put(repository, ".openresearch/x"), "contains a .openresearch folder"),
+        (lambda repository: (repository / "link").symlink_to("train.py"), "a symbolic link, 'link'"),
+        (lambda repository: put(repository, "Train.py"), "the same as another"),
+    ],
+)
+def test_what_no_miner_could_read_is_refused_before_anything_is_uploaded(
+    home: Path, repository: Path, change: Callable[[Path], object], words: str
+) -> None:
+    uploaded = sorted((home / "irys").rglob("*"))
+    change(repository)
+    commit(repository)
+    refused(chain(home, *create(repository, *_MADE)), words)
+    assert sorted((home / "irys").rglob("*")) == uploaded
+
+
+def edit(repository: Path, field: str, value: object) -> None:
+    """One field of the protocol set, or taken away."""
+    document = json.loads(local.PROTOCOL)
+    document[field] = value
+    (repository / "protocol.json").write_text(json.dumps({k: v for k, v in document.items() if v is not None}))
+
+
+def put(repository: Path, name: str) -> None:
+    path = repository / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x\n")
+
+
+def commit(repository: Path) -> None:
+    git(repository, "add", "-A", "--force")
+    git(repository, "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "more")
+
+
+def test_the_snapshot_is_the_named_repositorys_commit_byte_for_byte(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dotfiles shell's GIT_DIR, Git for Windows' line endings and attributes for archives change nothing of it."""
+    (repository / ".gitattributes").write_text("uv.lock export-ignore\nstamp.txt export-subst\n*.md eol=crlf\n")
+    (repository / "stamp.txt").write_text("$Format:%H$\n")
+    (repository / "notes.md").write_bytes(b"one\ntwo\n")
+    (repository / ("deep/" * 30 + "long.txt")).parent.mkdir(parents=True)
+    (repository / ("deep/" * 30 + "long.txt")).write_bytes(b"a path that needs a header of its own\n")
+    commit(repository)
+    expected = {path: (repository / path).read_bytes() for path in (".gitattributes", "stamp.txt")}
+    expected |= {**local.SMOKE.files, "notes.md": b"one\ntwo\n"}
+    expected |= {"deep/" * 30 + "long.txt": b"a path that needs a header of its own\n"}
+
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "private.conf").write_text("token=EXAMPLE\n")
+    git(private, "init", "-q")
+    commit(private)
+    settings = tmp_path / "home"
+    settings.mkdir()
+    (settings / ".gitconfig").write_text("[core]\n\tautocrlf = true\n")
+    monkeypatch.setenv("HOME", str(settings))
+    for name, value in {
+        "GIT_DIR": private / ".git",
+        "GIT_WORK_TREE": private,
+        "GIT_INDEX_FILE": tmp_path / "i",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    tar = packing.snapshot(repository)
+    assert bundle.read_archive(tar).files == expected
+    assert sorted(packing.files(tar)) == sorted((path, len(data)) for path, data in expected.items())
+    assert packing.snapshot(repository) == tar
+
+
+def test_a_repository_of_another_user_is_named_as_such(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What git says itself does not help: its advice is a setting."""
+    own = common_git.own
+    monkeypatch.setattr(common_git, "own", lambda: own() | {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1", "HOME": "/"})
+    with pytest.raises(ChainError, match="git does not work in another user's folder") as refusal:
+        packing.snapshot(repository)
+    assert f"chown -R $USER {repository}" in refusal.value.cure
+
+
+def test_what_becomes_public_is_listed_and_asked_for(
+    home: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = chain(home, *create(repository, *_MADE))
+    assert result.exit_code == 0  # a local network: nothing leaves this machine
+    assert f"public for ever, beside protocol, benchmark and metrics ({len(local.SMOKE.files)} files):" in result.stderr
+    for name, data in local.SMOKE.files.items():
+        assert f"{len(data):,}  {name}\n" in result.stderr
+    uploaded = sorted((home / "irys").rglob("*"))
+    monkeypatch.setattr(EmbeddedNetwork, "is_local", False)
+    result = chain(home, *create(repository, *_MADE))
+    assert (result.exit_code, sorted((home / "irys").rglob("*"))) == (1, uploaded)
+    assert "Cancelled. Nothing was uploaded. Agree when asked, or add --yes." in result.stderr
+
+
+def test_the_official_clients_files_are_a_project(home: Path, tmp_path: Path) -> None:
+    """A tar as the benchmark and a log as the metrics, as they are: what its documentation names."""
+    given = official.artifacts()
+    names = {"snapshot": "s.tar", "protocol": "p.json", "benchmark": "benchmark.tar", "metrics": "baseline_run.log"}
+    for option, data in zip(
+        names, (given.snapshot, given.protocol, given.benchmark, given.baseline_metrics), strict=True
+    ):
+        (tmp_path / names[option]).write_bytes(data)
+    options = [part for option, name in names.items() for part in (f"--{option}", tmp_path / name)]
+    result = chain(home, "project", "create", *options, "--name", "Mine", "--symbol", "ME")
+    assert result.exit_code == 0, result.output
+    assert "The benchmark artifact is a tar that" in result.stderr
+    shown = ask(home, "project", "show", 1)
+    assert (shown["baseline"], shown["convention"]) == ("2.500000", "reflected")
 
 
 @given(st.binary(max_size=100) | st.lists(st.none() | st.text(max_size=9)).map(lambda v: json.dumps(v).encode()))
@@ -351,5 +467,5 @@ def test_made_metrics_hold_the_exact_baseline(value: Decimal) -> None:
 def test_a_snapshot_has_a_size(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bundle.read_archive(packing.snapshot(repository)).files == local.SMOKE.files
     monkeypatch.setattr(packing, "MAX_SNAPSHOT", 1_000)
-    with pytest.raises(ChainError, match="the limit is 1,000"):
+    with pytest.raises(ChainError, match="the limit of 1,000 bytes"):
         packing.snapshot(repository)
