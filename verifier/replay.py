@@ -393,5 +393,8 @@ class Claim:
         """One line for people."""
         if self.measured is None:
             return f"claimed {self.metric:.6f}; nothing was measured to compare it with"
-        words = "far better than what was measured" if self.outside else "as measured, within the noise"
+        if self.metric * self.measured < 0:
+            words = "the claim does not fit the project's convention"
+        else:
+            words = "far better than what was measured" if self.outside else "as measured, within the noise"
         return f"claimed {self.metric:.6f}, measured {self.measured:.6f}: {words}"

@@ -126,9 +126,9 @@ def _metrics(proposal: Proposal, meaning: Meaning) -> dict[str, Any]:
         "metric": meaning.metric,
         "baseline_metric": meaning.text(known.baseline),
         "claimed_metric": meaning.text(proposal.claimed_aggregate_score),
-        "claimed_gain_percent": f"{known.gain_percent(proposal.claimed_aggregate_score):+.2f}",
+        "claimed_gain_percent": meaning.percent(proposal.claimed_aggregate_score),
     }
     if proposal.status is ProposalStatus.APPROVED:
         shown["verified_metric"] = meaning.text(proposal.verified_aggregate_score)
-        shown["verified_gain_percent"] = f"{known.gain_percent(proposal.verified_aggregate_score):+.2f}"
+        shown["verified_gain_percent"] = meaning.percent(proposal.verified_aggregate_score)
     return shown

@@ -51,6 +51,13 @@ class Convention:
         scaled = {"plain": score, "negated": -score, "reflected": 2 * self.baseline - score}[self.kind]
         return unscale(scaled)
 
+    def fits(self, score: int) -> bool:
+        """Whether a score can be meant in this convention: a minimized metric does not change its sign.
+
+        The official client's miners claim +metric·10⁶ where its own validator computes −metric·10⁶.
+        """
+        return not self.minimize or self.to_metric(score) * self.to_metric(self.baseline) >= 0
+
     def gain(self, score: int) -> Decimal:
         """How much better than the baseline a score is, in the metric's unit; positive is better."""
         return unscale(score - self.baseline)

@@ -29,6 +29,7 @@ from common.baseline import InvalidBaseline
 from common.text import printable
 
 DAYS = 35
+NO_FIT = "does not fit the convention"
 _DOCUMENT_BYTES = 1024 * 1024
 _DOCUMENT_DEPTH = 32
 _LAST_DAY = 253_402_214_400  # 9999-12-31
@@ -53,9 +54,18 @@ class Meaning:
         return self.convention.to_metric(points) if self.convention else None
 
     def text(self, points: int) -> str:
-        """A score as its metric with six decimals, or as the raw score."""
-        value = self.value(points)
-        return f"{points:,}" if value is None else f"{value:.6f}"
+        """A score as its metric with six decimals, or as the raw score where it has no meaning."""
+        if self.convention is None:
+            return f"{points:,}"
+        if not self.convention.fits(points):
+            return f"{points:,} ({NO_FIT})"
+        return f"{self.convention.to_metric(points):.6f}"
+
+    def percent(self, points: int) -> str:
+        """How much better than the baseline a score is, in percent with a sign."""
+        if self.convention is None or not self.convention.fits(points):
+            return NO_FIT if self.convention else "unknown"
+        return f"{self.convention.gain_percent(points):+.2f}"
 
 
 @dataclass(frozen=True, slots=True)

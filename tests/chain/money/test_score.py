@@ -38,6 +38,21 @@ def test_inference(score: int, metric: str, minimize: bool, kind: ConventionKind
 
 
 @pytest.mark.parametrize(
+    ("score", "metric", "minimize", "claim", "fits"),
+    [
+        (-2_667_000, "2.667", True, -2_000_000, True),
+        (-2_667_000, "2.667", True, -9_000_000, True),  # worse, but meant
+        (-2_667_000, "2.667", True, 2_000_000, False),  # as the official client's miners claim
+        (2_667_000, "2.667", True, 3_342_544, True),
+        (2_667_000, "2.667", True, 5_334_001, False),
+        (2_667_000, "2.667", False, -1, True),
+    ],
+)
+def test_a_minimized_metric_keeps_its_sign(score: int, metric: str, minimize: bool, claim: int, fits: bool) -> None:
+    assert infer(score, Decimal(metric), minimize=minimize).fits(claim) is fits
+
+
+@pytest.mark.parametrize(
     ("score", "metric", "minimize"),
     [
         (2_667_001, "2.667", True),

@@ -186,6 +186,16 @@ def test_a_project_of_the_official_client(tmp_path: Path) -> None:
     assert "from the log's val_bpb" in chain("project", "show", 0, "--home", home).stdout
 
 
+def test_a_claim_that_cannot_be_meant_has_no_gain() -> None:
+    """Official miners claim +metric·10⁶ on a negated project too: that is no gain of 184 percent."""
+    meaning = infer(-2_500_000, _protocol(), b"BASELINE_METRIC=2.5")
+    assert meaning.text(2_100_000) == "2,100,000 (does not fit the convention)"
+    assert meaning.percent(2_100_000) == "does not fit the convention"
+    assert (meaning.text(-2_100_000), meaning.percent(-2_100_000)) == ("2.100000", "+16.00")
+    unknown = replace(meaning, convention=None)
+    assert (unknown.text(2_100_000), unknown.percent(1)) == ("2,100,000", "unknown")
+
+
 def test_track_record_in_order_of_approval() -> None:
     late = live.approved(1, 2_900_000, submitted_at=50)
     early = live.approved(7, 2_700_000, submitted_at=90)  # submitted later, approved first: scores only rise
