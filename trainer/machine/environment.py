@@ -147,9 +147,19 @@ def find(folder: Path) -> Environment | None:
         return None
     python, prefix = folder / "venv" / "bin" / "python", folder / "venv"
     now = packages_digest(prefix.glob("lib/python*/site-packages"))
-    if marker != {"packages": now} or not os.access(python, os.X_OK):
+    if marker != _marker(now) or not os.access(python, os.X_OK):
         return None
     return Environment(python, prefix, folder.name, now)
+
+
+def _marker(digest: str) -> dict[str, str]:
+    """What a complete environment says of itself: one whose files lie elsewhere says otherwise, and is built again."""
+    return {"packages": digest, "link_mode": _link_mode()}
+
+
+def _link_mode() -> str:
+    """How uv puts files in place, whatever its settings say: by links, the files would lie outside the sandbox."""
+    return "clone" if platform.system() == "Darwin" else "hardlink"
 
 
 def packages_digest(paths: Iterator[Path] | Sequence[Path]) -> str:
@@ -188,6 +198,7 @@ def _build(folder: Path, files: Mapping[str, bytes], extra: str | None, progress
         "--no-build",
         "--no-install-project",
         "--color=never",
+        f"--link-mode={_link_mode()}",
     ]
     if platform.system() == "Darwin":
         # Homebrew's, pyenv's and mise's link libraries outside their own folder; uv alone would take the newest
@@ -196,7 +207,7 @@ def _build(folder: Path, files: Mapping[str, bytes], extra: str | None, progress
     progress(f"Installing the bundle's locked packages into {folder}")
     _run(command, folder, progress)
     digest = packages_digest((folder / "venv").glob("lib/python*/site-packages"))
-    write_atomic(folder / MARKER, json.dumps({"packages": digest}).encode())
+    write_atomic(folder / MARKER, json.dumps(_marker(digest)).encode())
     ready = find(folder)
     if ready is None:
         raise EnvironmentNotReady(f"uv left no usable interpreter in {folder}.", _CURE)

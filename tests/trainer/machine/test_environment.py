@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -67,6 +68,22 @@ def test_an_altered_environment_is_built_again(files: dict[str, bytes], tmp_path
     assert environment.find(found.prefix.parent) is None
     assert environment.prepare(files, tmp_path) == found
     assert not extra.exists()
+
+
+def test_no_setting_of_uv_puts_the_files_outside_the_sandbox(
+    files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """UV_LINK_MODE=symlink left an environment whose packages lay in uv's cache, and it counted as complete."""
+    commands: list[list[str]] = []
+    run = environment._run
+    monkeypatch.setattr(environment, "_run", lambda argv, *more: (commands.append(list(argv)), run(argv, *more)))
+    monkeypatch.setenv("UV_LINK_MODE", "symlink")
+    found = environment.prepare(files, tmp_path)
+    assert not any(f"--link-mode={mode}" in commands[0] for mode in ("symlink", "copy"))
+    assert any(word.startswith("--link-mode=") for word in commands[0])
+    marker = found.prefix.parent / environment.MARKER
+    marker.write_text(json.dumps({"packages": found.packages_digest}))  # as an earlier version left it
+    assert environment.find(found.prefix.parent) is None
 
 
 def test_processes_take_turns(files: dict[str, bytes], tmp_path: Path) -> None:
