@@ -31,6 +31,7 @@ from solders.rpc import requests, responses
 from chain.errors import ChainError, NetworkUnreachable
 from chain.network.base import without_key
 from common.http import tls
+from common.text import printable
 
 CALL_SECONDS = 30.0
 TRIES = 5
@@ -156,9 +157,11 @@ class Transport:
                 if status in _BUSY_STATUS:
                     wait = float(after) if after.isdecimal() and len(after) < 4 else 0.0
                     raise _Busy(f"HTTP status {status}", wait, maybe_done=status != 429) from None
+                reason = _reason(cause.response)
+                said = f", saying: {reason}." if reason else ", not as a Solana RPC node."
                 raise NetworkUnreachable(
-                    f"{self.shown} answered with HTTP status {status}, not as a Solana RPC node.",
-                    "Check the URL, and that it includes your provider's key.",
+                    f"{self.shown} answered with HTTP status {status}{said}",
+                    "Check the URL and what your provider's key allows, or use another node with --rpc-url URL.",
                 ) from None
             refused = isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
             words = "connection refused or impossible" if refused else type(cause).__name__
@@ -230,6 +233,17 @@ class _Bounded(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+def _reason(response: httpx2.Response) -> str:
+    """A provider's own words for a refusal, such as a call that a plan does not include; "" where there are none."""
+    try:
+        match response.json():
+            case {"error": {"message": str(message)}} | {"error": str(message)} | {"message": str(message)}:
+                return printable(message, 200).rstrip(".")
+    except (ValueError, RecursionError, httpx2.ResponseNotRead):
+        pass
+    return ""
 
 
 async def _bound(response: httpx2.Response) -> None:

@@ -158,6 +158,27 @@ def test_retries_are_bounded(node: Node, rpc: RpcNetwork) -> None:
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (
+            b'{"jsonrpc":"2.0","error":{"code":-32600,"message":"getProgramAccounts is not available on this plan."}}',
+            "HTTP status 403, saying: getProgramAccounts is not available on this plan.",
+        ),
+        (b'{"error":"Your key has expired"}', "saying: Your key has expired."),
+        (b'{"message":"for\\u001b[2Jbidden"}', "saying: for[2Jbidden."),
+        (b'{"error":{"message":7}}', "not as a Solana RPC node"),
+        (b"[" * 100_000, "not as a Solana RPC node"),
+    ],
+)
+def test_a_providers_own_reason_is_passed_on(node: Node, rpc: RpcNetwork, body: bytes, words: str) -> None:
+    node.script((403, {}, body))
+    with pytest.raises(NetworkUnreachable) as refusal:
+        rpc.balance(KEY)
+    assert words in refusal.value.problem
+    assert len(node.requests) == 1
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 302])
 def test_what_asking_again_cannot_mend_is_not_asked_again(node: Node, rpc: RpcNetwork, status: int) -> None:
     node.script((status, {}, b"<html>"))
