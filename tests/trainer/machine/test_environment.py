@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +78,12 @@ def test_no_setting_of_uv_puts_the_files_outside_the_sandbox(
     """UV_LINK_MODE=symlink left an environment whose packages lay in uv's cache, and it counted as complete."""
     commands: list[list[str]] = []
     run = environment._run
-    monkeypatch.setattr(environment, "_run", lambda argv, *more: (commands.append(list(argv)), run(argv, *more)))
+
+    def seen(command: Sequence[str], *more: Any) -> None:
+        commands.append(list(command))
+        run(command, *more)
+
+    monkeypatch.setattr(environment, "_run", seen)
     monkeypatch.setenv("UV_LINK_MODE", "symlink")
     found = environment.prepare(files, tmp_path)
     assert not any(f"--link-mode={mode}" in commands[0] for mode in ("symlink", "copy"))
