@@ -1,7 +1,8 @@
 """The whole path on Agave's validator: published, mined, submitted, checked, settled, audited.
 
-It took MINUTES on two busy cores, so it is not collected with the others: with `solana-test-validator` on PATH or
-as SOLANA_TEST_VALIDATOR, `uv run pytest tests/e2e/validator_path.py`.
+The validator alone keeps a core busy, and the trials' time limits hold beside it, so it wants a quiet machine and is
+not collected with the others: with `solana-test-validator` on PATH or as SOLANA_TEST_VALIDATOR,
+`uv run pytest tests/e2e/validator_path.py`.
 """
 
 from __future__ import annotations
