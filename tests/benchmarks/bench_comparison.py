@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from trainer.statistics.comparison import PAIRS_SHARE, Answer
+from trainer.statistics.comparison import OUTLIER, PAIRS_SHARE, Answer
 from trainer.statistics.distributions import approval_point, rejection_point, suspicion_ratio
 from trainer.statistics.error_rates import ComparisonPolicy, incumbent_lead
 from trainer.statistics.mining import MiningPolicy
@@ -96,12 +96,30 @@ def play(
                 approve &= ~counts | (t / s - at.beyond / scale >= approval_point(freedom, at.alpha))
             if at.beta:
                 reject &= ~counts | (t / s <= rejection_point(freedom, policy.effect / scale, at.beta))
+        if policy.paired and at.beta and n > 1:
+            reject &= _without_worst(x[:, m - n :] - y, bounds[0][0], bounds[0][1], at.beta, policy)
         if policy.paired and at.alpha:
             approve &= _scatter(x, y, t, theirs, record_squares, record_df, noisier, at.alpha, policy)
         for crossed, kind in ((approve & live, Answer.APPROVE), (reject & live & ~approve, Answer.REJECT)):
             answer[crossed], used[crossed], used_incumbent[crossed] = KINDS.index(kind), n, m
             live &= ~crossed
     return answer, used, used_incumbent
+
+
+def _without_worst(
+    pairs: Floats, squares: Floats, freedom: float, beta: float, policy: ComparisonPolicy
+) -> npt.NDArray[np.bool_]:
+    """Where the pairs reject without the worst of them too, or where that one does not stand apart."""
+    n = pairs.shape[1]
+    s, scale, worst = (
+        np.maximum(np.sqrt(squares / freedom), policy.resolution),
+        policy.scale(n - 1, n - 1),
+        pairs.min(axis=1),
+    )
+    others = (pairs.sum(axis=1) - worst) / (n - 1)
+    apart = others - worst > OUTLIER * np.sqrt(2) * s
+    rejects = (others - policy.margin) / (s * scale) <= rejection_point(freedom, policy.effect / scale, beta)
+    return ~apart | rejects
 
 
 def _scatter(

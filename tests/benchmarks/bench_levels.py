@@ -3,11 +3,14 @@
     python -m tests.benchmarks.bench_levels [--trials N] [--processes N]
 
 A simulator that knows nothing of the comparison but `decide`: it asks which arm runs next, makes up that run, and
-stops at an answer. Runs are salted as a judge salts them: the runs of a pair share their luck, and that part
-of the noise is what was measured on the smoke project (between seeds 0.0093 bpb, within one 0.0058). All figures
-are in units of sigma, the standard deviation of one salted run. A row prints the share of no-ops approved, the share
-of true gains of 3 sigma that are approved, the mean runs of either arm over both, and the break-even of submitting
-no-ops: the reward in stakes above which it would pay (rejections over approvals; a release costs time only).
+stops at an answer, at the level of a first look. Runs are salted as a judge salts them: the runs of a pair share their
+luck, and that part of the noise is what was measured on the smoke project (between seeds 0.0093 bpb, within one
+0.0058). All figures are in units of sigma, the standard deviation of one salted run. A row prints the share of no-ops
+approved, the share of true gains of 3 sigma that are approved, the mean runs of either arm over both, and the
+break-even of submitting no-ops: the reward in stakes above which it would pay (rejections over approvals; a release
+costs time only).
+Whether an answer rejects is for the verdict to say (`trainer.judging.judge.compared`): a gain that is suggested, or a
+machine that is louder than its record, releases.
 """
 
 from __future__ import annotations
@@ -21,6 +24,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from tests.trainer.judging.cases import replay_run
+from trainer.judging.judge import compared
+from trainer.judging.policy import JudgePolicy
+from trainer.judging.verdict import GainOutcome
 from trainer.statistics.comparison import Answer, Arm, TrialSamples, decide
 from trainer.statistics.error_rates import ComparisonPolicy, incumbent_lead
 from trainer.statistics.noise import NoiseRecord
@@ -28,6 +35,7 @@ from trainer.statistics.noise import NoiseRecord
 SIGMA, LEVEL, RECORD_DF, GAIN = 0.01, 2.5, 20, 3.0
 SEED_SHARE = 0.0093 / math.hypot(0.0093, 0.0058)
 PACE_SHARE = math.sqrt(1 - SEED_SHARE**2)
+JUDGE = JudgePolicy()
 Rng = np.random.Generator
 Draw = Callable[[Rng], float]
 
@@ -122,9 +130,18 @@ def trial(world: World, rng: Rng, gain: float, policy: ComparisonPolicy) -> tupl
     while True:
         decision = decide(TrialSamples(values[Arm.INCUMBENT], values[Arm.CANDIDATE]), noise, policy, seed=seed)
         if decision.next_arm is None:
-            return decision.kind, len(values[Arm.CANDIDATE]), len(values[Arm.INCUMBENT])
+            kind = decision.kind
+            if kind is Answer.REJECT and not _slashed(values, noise, policy, seed):
+                kind = Answer.UNDECIDED
+            return kind, len(values[Arm.CANDIDATE]), len(values[Arm.INCUMBENT])
         runs = values[decision.next_arm]
         runs.append(machine.run(decision.next_arm, len(runs)))
+
+
+def _slashed(values: dict[Arm, list[float]], noise: NoiseRecord, policy: ComparisonPolicy, seed: int) -> bool:
+    """Whether the verdict follows a rejection by the comparison."""
+    runs = [replay_run(arm.value, value) for arm, found in values.items() for value in found]
+    return compared(runs, noise, replace(JUDGE, comparison=policy), seed)[0] is GainOutcome.NOT_BETTER
 
 
 ROWS: dict[str, World] = {
@@ -208,7 +225,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=float, help="another value than the policy's")
     given = parser.parse_args()
     changed = {name: getattr(given, name) for name in ("alpha", "beta", "spending") if getattr(given, name)}
-    policy = replace(ComparisonPolicy(), **changed)
+    policy = replace(JUDGE.at_look(1).comparison, **changed)
     print(f"{'noise':<26} no-ops approved   3 sigma approved  rejected   runs            break-even")
     for name, row in table(given.trials, given.processes, policy):
         print(

@@ -6,7 +6,7 @@ data/smoke_curves.json.gz are runs of the smoke project on two CPU cores with 96
 incumbents. The other three files there are later recordings with 128, 160 and 160 other codes around four incumbents
 each: no rule was changed after the second was first looked at. That one was extended once, from 80 codes, and the last
 two were recorded to narrow the limits further, their size fixed beforehand (`record_curves`; hardware, date and
-settings are in the files). Three views:
+settings are in the files). Four views:
 
 1. Each code against its round's incumbent, as a session would see it. A winner is a code whose one value is below
    the mean of the incumbent's, which also counts lucky no-ops. Few, so the binomial limit is wide.
@@ -18,6 +18,10 @@ settings are in the files). Three views:
    and its time stretched by up to 5 % and up to 15 %, as on a machine under load. The stretch leaves the run's value
    as it was, so it asks more than load does: that would cost the run its win as well, and the miner discards a run
    whose throughput is off.
+
+4. Made-up winners with a late warm-down, against the incumbent's runs of docs/example (11.4M parameters, 300 s on an
+   H100, warm-down over the last half): each holds the incumbent's plateau, or stays above it, until its own warm-down
+   takes it below the incumbent's end.
 
 Time saved is the share of the losers' run time, and of all.
 """
@@ -37,6 +41,7 @@ from typing import Any
 from trainer.statistics.pruning import MIN_POINTS, Band, PruningRules, hopeless, worst_lag
 
 DATA = Path(__file__).parent / "data"
+EXAMPLE = next((Path(__file__).parents[2] / "docs" / "example" / "work").iterdir()) / "session.jsonl"
 TUNED, HELD_OUT = DATA / "smoke_curves.json.gz", DATA / "smoke_curves_held_out.json.gz"
 FILES = (TUNED, HELD_OUT, DATA / "smoke_curves_third.json.gz", DATA / "smoke_curves_fourth.json.gz")
 Points = tuple[tuple[float, float], ...]
@@ -162,6 +167,32 @@ def across(recording: Recording, rules: PruningRules, *, stretch: float | None =
     return tally(outcomes, sum(once), len(once))
 
 
+def example() -> tuple[list[Points], float]:
+    """The loss curves of the example session's runs at full size, and their budget in seconds."""
+    events = [json.loads(line) for line in EXAMPLE.read_text().splitlines()]
+    curves = [event["curve"] for event in events if event["event"] == "run" and event["curve"]]
+    return [tuple((float(time), float(loss)) for time, loss in curve) for curve in curves], 300.0
+
+
+def late_warm_downs(share: float, above: float, number: int, rules: PruningRules) -> float:
+    """View 4: the share of such winners that are stopped. They warm down over the last `share` of the run, from a
+    plateau that many nats `above` the incumbent's.
+    """
+    (*incumbents, other), budget = example()
+    band, rng, stopped = Band.of(incumbents), random.Random(1), 0
+    assert band is not None
+    plateau, final, begin = band.loss(0.5 * budget) + above, band.mean[-1] - 0.01, (1 - share) * budget
+    for _ in range(number):
+        curve = [
+            (time, max(loss, plateau) + rng.gauss(0, 0.03))
+            if time <= begin
+            else (time, plateau + (final - plateau) * (time - begin) / (band.end - begin) + rng.gauss(0, 0.03))
+            for time, loss in other
+        ]
+        stopped += stopped_at(tuple(curve), band, budget, rules) is not None
+    return stopped / number
+
+
 def bend(curve: Points, rng: random.Random, stretch: float, spread: float = 0.02) -> Points:
     """A curve under load and by chance: its time stretched, its loss moved by a walk of three spreads at the end."""
     factor, moved, walk = 1 + rng.uniform(0, stretch), [], 0.0
@@ -227,6 +258,14 @@ def main() -> None:
     for name, tallies in found.items():
         stopped, winners = sum(t.independent_stopped for t in tallies), sum(t.independent for t in tallies)
         print(f" {name:16s} {stopped} of {winners}, {binomial_limit(stopped, winners):.2%}")
+    print("\n4 late warm-downs: winners stopped, by the last share of a run and nats above the plateau")
+    for latest in (rules.latest, 0.85):
+        cells = [
+            f"{share:.0%} {above:.2f}: {late_warm_downs(share, above, 100, PruningRules(latest=latest)):4.0%}"
+            for share in (0.1, 0.2, 0.3)
+            for above in (0.0, 0.03, 0.06, 0.1)
+        ]
+        print(f" latest {latest:.2f}  " + "  ".join(cells))
     print("\nOther ratios, held-out recording, any incumbent")
     for ratio in (0.5, 0.75, 1.5, 2.0):
         print(f" ratio {ratio:4.2f}       {across(recordings[1], PruningRules(ratio=ratio))}")

@@ -61,7 +61,9 @@ only when it is crossed with the trial's own variance as well, and Welch's test 
 script that sees that it is unlucky could turn a rejection into a release by printing garbage.
 
 **Outliers** (a run hit by machine load) are never dropped: every run counts. A slow outlier in the candidate
-hides a gain; one in the incumbent raises delta and the scatter together, which keeps T small.
+hides a gain; one in the incumbent raises delta and the scatter together, which keeps T small. But nobody's stake is
+slashed for a single one: where the judge's worst pair stands `OUTLIER` deviations apart, the others must reject too. A
+script that makes one run bad thereby only has one run less to be judged by.
 
 **Operating characteristics** of the judge's test are a table in docs/measurements.md. What no salt reaches stays: a
 script that brings its own random numbers keeps the luck of its own seed.
@@ -81,6 +83,9 @@ from trainer.statistics.noise import InvalidComparison, NoiseRecord, checked, su
 
 PAIRS_SHARE = 0.6
 """Of a look's level, what an approval by the scatter of the pairs may use; Welch's test has the rest."""
+
+OUTLIER = 4.0
+"""By how many standard deviations of a pair the worst stands apart from the others when it does not reject alone."""
 
 
 class Arm(Enum):
@@ -193,10 +198,26 @@ def look(
     for one in [one for bound in estimates for one in bound if one.rejects]:
         t = gain / (one.sigma * scale)
         reject = reject and t <= rejection_point(one.df, policy.effect / scale, at.beta)
+        reject = reject and _without_worst(incumbent, candidate, one, policy, at.beta)
     approve = at.alpha > 0 and gain >= reach + at.beyond * sigma
     p = min(1.0, p * policy.alpha / level)
     evidence = LookEvidence(delta, delta - reach, delta + reach, p, sigma, df, m, n, noisier, scale, louder)
     return (Answer.APPROVE if approve else Answer.REJECT if reject else Answer.CONTINUE), evidence
+
+
+def _without_worst(
+    incumbent: Sequence[float], candidate: Sequence[float], noise: _Estimate, policy: ComparisonPolicy, beta: float
+) -> bool:
+    """Whether the pairs reject without the worst of them too, where that one stands apart from the others."""
+    n = len(candidate)
+    if not policy.paired or n < 2:
+        return True
+    pairs = sorted(i - c for i, c in zip(incumbent[len(incumbent) - n :], candidate, strict=True))
+    mean, scale = math.fsum(pairs[1:]) / (n - 1), policy.scale(n - 1, n - 1)
+    if mean - pairs[0] <= OUTLIER * math.sqrt(2) * noise.sigma:
+        return True
+    t = (mean - policy.margin) / (noise.sigma * scale)
+    return t <= rejection_point(noise.df, policy.effect / scale, beta)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,12 @@ incumbent itself still gains, warm-down included.
   incumbent's final loss plus spread. A loss curve is convex but for its warm-down, so the tangent alone flatters
   it: this spares slow starters, such as a larger batch or a longer warm-up.
 
+**A late warm-down** is the one thing that no tangent foretells: a candidate that holds its rate until the last tenth
+stands far above an incumbent that has been warming down for a while, and then falls below it. Schedules are what miners
+try most, so nothing is stopped later than `latest`, when an incumbent that warms down over its last half has hardly
+begun. To stop later and credit the candidate with the incumbent's own fall since its warm-down saves less where it errs
+as seldom (tests/benchmarks/bench_pruning.py, its fourth view, and docs/measurements.md).
+
 **When nothing is stopped.** Without a band (no usable curve of the incumbent); when the
 candidate's first point is not the incumbent's within `scale` (the loss is another one, or printed otherwise); when
 it prints less than `density` times as often as the incumbent: a script that prints a mean over its latest steps shows
@@ -36,10 +42,10 @@ distribution; `ratio` becomes `margin` times that largest lag: at once where tha
 only from n = 49, which bounds a wrong stop by 2 % even before `margin`.
 
 **On recorded curves** (four recordings of the smoke project, 544 varied codes, 171 of which beat their own incumbent)
-the defaults stop none of those 171 (exact 95 % limit 1.7 %), and 0.1 % of the winners when every run meets every other
-as the only curve of its incumbent (1 of 720 that share no run; limit 0.7 %); 27 to 37 % of a session's losers are
-stopped, which saves 10 to 12 % of the losers' time and 6 to 9 % of all candidates' (tests/benchmarks/bench_pruning.py).
-Models of other sizes and budgets were not recorded.
+the defaults stop none of those 171 (exact 95 % limit 1.7 %), and no winner when every run meets every other as the only
+curve of its incumbent (0 of 720 that share no run; limit 0.4 %). 13 % of a session's losers are stopped, which saves
+6.5 % of the losers' time and 4.5 % of all candidates' (tests/benchmarks/bench_pruning.py). Models of other sizes and
+budgets were not recorded.
 """
 
 from __future__ import annotations
@@ -71,7 +77,7 @@ class PruningRules:
     """
 
     earliest: float = 0.4
-    latest: float = 0.85
+    latest: float = 0.6
     settled: float = 0.08
     ratio: float = 1.0
     tangent: float = 1.0

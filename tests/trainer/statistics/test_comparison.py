@@ -125,7 +125,8 @@ MORE = [*FLAT, 1.01, 0.99, 1.0, 1.0, 1.0, 1.0]
         ([1.0] * 8, [1.0, 1.0], EMPTY, POLICY, Answer.REJECT),
         # A candidate as good as that on average, but louder than the incumbent by far: its luck is no gain.
         (LONG, [0.90, 1.0, 0.95], FULL, POLICY, Answer.CONTINUE),
-        (LONG, [0.80, 1.1, 1.1], FULL, POLICY, Answer.REJECT),
+        (LONG, [0.80, 1.1, 1.1], FULL, POLICY, Answer.CONTINUE),  # nor does the worst alone reject
+        (LONG, [1.05, 1.1, 1.1], FULL, POLICY, Answer.REJECT),
         # One slow incumbent run makes no gain out of nothing.
         ([1.0, 1.01, 1.2, 1.0], [1.0, 1.0], FULL, POLICY, Answer.CONTINUE),
     ],
@@ -579,3 +580,24 @@ def test_only_the_incumbents_runs_say_that_the_machine_is_loud() -> None:
     assert (garbage.noisier, garbage.louder) == (False, True)
     _, machine = look([1.0, 1.2, 0.8, 1.1], [1.0, 1.0], FULL, POLICY, at)
     assert machine.noisier
+
+
+OUTLYING = NoiseRecord(20 * 0.01**2, 20.0)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "kind"),
+    [
+        ((0.03, -0.1), Answer.CONTINUE),  # a gain of three sigma, and a run that something delayed
+        ((0.03, 0.03, -0.1), Answer.CONTINUE),
+        ((0.0, 0.0, -0.1), Answer.REJECT),  # the others reject as well
+        ((-0.1, -0.1), Answer.REJECT),  # nothing stands apart
+        ((0.03, -0.1, -0.1), Answer.REJECT),  # two bad runs are its own
+        ((0.0, 0.0), Answer.REJECT),
+    ],
+)
+def test_no_single_bad_run_rejects(pairs: tuple[float, ...], kind: Answer) -> None:
+    incumbent = [2.5, 2.51, 2.49, 2.5, 2.5, 2.5][: 2 + len(pairs)]
+    candidate = [i - gain for i, gain in zip(incumbent[2:], pairs, strict=False)]
+    found = decide(TrialSamples(incumbent[: 2 + len(candidate)], candidate), OUTLYING, ComparisonPolicy())
+    assert found.kind is kind
