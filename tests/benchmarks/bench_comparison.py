@@ -119,7 +119,8 @@ def _without_worst(
     others = (pairs.sum(axis=1) - worst) / (n - 1)
     apart = others - worst > OUTLIER * np.sqrt(2) * s
     rejects = (others - policy.margin) / (s * scale) <= rejection_point(freedom, policy.effect / scale, beta)
-    return ~apart | rejects
+    found: npt.NDArray[np.bool_] = ~apart | rejects
+    return found
 
 
 def _scatter(

@@ -185,8 +185,8 @@ class Season:
             case "sleeper":
                 return self.sleep(f"code {number}")
             case _:
-                best = self.best.now if self.best.now is not None else START
-                return Code(f"code {number}", kind, "gambler", best, scatter=4.0, source=f"code {number}")
+                level = self.best.now if self.best.now is not None else START
+                return Code(f"code {number}", kind, "gambler", level, scatter=4.0, source=f"code {number}")
 
     def honest(self, name: str) -> Code | None:
         """What passes its author's own confirming test, of 40 candidates; None if none does."""
