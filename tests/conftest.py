@@ -63,6 +63,7 @@ SLOW = (
     "trainer/measurement",
     "trainer/running",
     "trainer/sandbox",
+    "trainer/test_train.py",
     "verifier/test_audit.py",
     "verifier/test_schema.py",
     "verifier/test_settle.py",

@@ -40,8 +40,7 @@ BUILD = """
 mx.random.seed(SEED)
 tokenizer = Tokenizer.from_directory()
 model = GPT(tokenizer.get_vocab_size())
-initialise(model, mx.bfloat16 if mx.default_device() == mx.gpu else mx.float32)
-model.head.weight = (mx.random.normal(model.head.weight.shape) * 0.1).astype(model.head.weight.dtype)
+model.head.weight = mx.random.normal(model.head.weight.shape) * 0.1
 mx.eval(model.parameters())
 """
 FREEZE = BUILD + "evaluate_bpb(model, tokenizer, EVAL_BATCH_SIZE)\n"

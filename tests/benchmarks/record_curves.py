@@ -44,14 +44,12 @@ CHOICES: dict[str, tuple[Value, ...]] = {
     "DEPTH": (1, 2, 3),
     "MODEL_DIM": (16, 32, 48, 64, 96),
     "MLP_RATIO": (1, 2, 4, 8),
-    "GRAD_ACCUM": (1, 2, 4),
     "WARMUP_FRACTION": (0.0, 0.05, 0.1, 0.25, 0.5),
     "WARMDOWN_FRACTION": (0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
     "FINAL_LR_FRACTION": (0.0, 0.05, 0.2, 1.0),
     "MUON_MOMENTUM": (0.8, 0.9, 0.95, 0.98),
     "ADAM_BETA1": (0.0, 0.5, 0.8, 0.9),
     "ADAM_BETA2": (0.9, 0.95, 0.99),
-    "TIE_EMBEDDINGS": (True,),
 }
 LIKELY = ("MATRIX_LR", "EMBED_LR", "HEAD_LR", "BATCH_SIZE", "DEPTH", "MODEL_DIM", "WARMDOWN_FRACTION")
 

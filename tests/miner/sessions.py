@@ -41,7 +41,7 @@ IDEAS: list[tuple[str, Mapping[str, int | float], float | None]] = [
     ("BATCH_SIZE 8 -> 16", {"BATCH_SIZE": 16}, -0.118),
     ("BATCH_SIZE 8 -> 4: twice the steps", {"BATCH_SIZE": 4}, 0.052),
     ("HEAD_LR 0.001 -> 0.002, EMBED_LR 0.01 -> 0.012", {"HEAD_LR": 0.002, "EMBED_LR": 0.012}, 0.001),
-    ("WEIGHT_DECAY 0.01 -> 0.1", {"WEIGHT_DECAY": 0.1}, -0.003),
+    ("WEIGHT_DECAY 0.1 -> 0.2", {"WEIGHT_DECAY": 0.2}, -0.003),
     ("MODEL_DIM 32 -> 40", {"MODEL_DIM": 40}, None),
     ("ADAM_BETA2 0.95 -> 0.96", {"ADAM_BETA2": 0.96}, -0.008),
 ]

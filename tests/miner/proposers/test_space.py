@@ -61,9 +61,11 @@ def test_text_and_negative_numbers_are_left_alone() -> None:
 
 def test_the_field_moves_first() -> None:
     weights = {dimension.name: dimension.weight for dimension in space.dimensions(SOURCE)}
-    assert sorted(weights, key=lambda name: -weights[name])[:4] == ["MATRIX_LR", "EMBED_LR", "HEAD_LR", "BATCH_SIZE"]
+    first = sorted(weights, key=lambda name: -weights[name])
+    assert {"MATRIX_LR", "EMBED_LR", "HEAD_LR"} < {*first[:5]}
+    assert first[5] == "BATCH_SIZE"
     assert weights["ROPE_BASE"] < min(weights["DEPTH"], weights["MODEL_DIM"], weights["WARMDOWN_FRACTION"])
-    assert not weights.keys() & {"SEED", "EVAL_BATCH_SIZE"}
+    assert not weights.keys() & {"SEED", "EVAL_BATCH_SIZE", "ROW_BYTES"}
 
 
 @given(
