@@ -22,7 +22,7 @@ from chain.errors import ChainError
 from chain.irys.accounts import Tariff
 from chain.irys.client import Irys
 from chain.irys.dataitem import DataItem
-from chain.irys.funding import Funding
+from chain.irys.funding import Funding, State
 from chain.irys.node import RunningNode
 from chain.irys.node import serve as serve_irys
 from chain.network.base import FEE_PER_SIGNATURE
@@ -68,8 +68,9 @@ class Scene:
         for _ in range(tries):
             funding = Funding(client, irys, key, home, sleep=lambda _: None)
             try:
-                # as a person does: an amount the first time, and "finish it" where something is on record
-                funding.fund(0 if list((home / "deposits").glob("*.json")) else AMOUNT, irys.deposit_address())
+                # as a person does: "finish it" while something is on record that is not known to be dead
+                known = any(deposit.state is not State.DEAD for deposit in funding.deposits.all())
+                funding.fund(0 if known else AMOUNT, irys.deposit_address())
             except Killed:
                 continue
             except ChainError as error:
