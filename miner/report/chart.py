@@ -39,9 +39,12 @@ def value_range(summary: Summary) -> tuple[float, float]:
     below = _reach([least - value for value in tried], 2 * span)
     above = _reach([value - most for value in tried], 0.55 * span)
     kept = [end for p in summary.points if p.decision == "keep" for end in (p.value, p.low, p.high) if end is not None]
-    near = [value for value in [*means, *kept] if least - below <= value <= most + above]
-    ends = [e for p in summary.points if p.value in near for e in (p.low, p.high) if e is not None]
-    ends += [value for p in summary.points if p.value in near for value in p.runs]
+    floor, roof = least - below, most + above
+    near = [value for value in [*means, *kept] if floor <= value <= roof]
+    inside = {*near}
+    shown = [p for p in summary.points if p.value in inside]
+    ends = [e for p in shown for e in (p.low, p.high) if e is not None]
+    ends += [value for p in shown for value in p.runs]
     least, most = min([*levels, *near]), max([*levels, *near])
     ends = [end for end in ends if least - span <= end <= most + span]
     low, high = min([least, *ends]), max([most, *ends])
