@@ -1,7 +1,7 @@
 """What a person sees while long work goes on: lines that stay, and one live line for the current step.
 
 On a terminal the live line shows what runs, how far it is by the clock, elapsed and expected seconds
-and the latest word from the run. Elsewhere (a file, a pipe, CI) each step prints when it starts and
+and the latest word from the run. Elsewhere (a file, a pipe, CI, TERM=dumb) each step prints when it starts and
 ends and every 15 seconds between. All of it goes to stderr, so that stdout stays for results.
 """
 
@@ -41,7 +41,7 @@ class View:
         """
         if self._quiet:
             yield lambda _: None
-        elif self._console.is_terminal:
+        elif self._console.is_terminal and not self._console.is_dumb_terminal:
             yield from self._live(what, expected)
         else:
             yield from self._plain(what, expected)

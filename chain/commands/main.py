@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from chain.commands.admin import admin
-from chain.commands.irys import irys
-from chain.commands.localnet import localnet
 from chain.commands.options import program
-from chain.commands.project import project
-from chain.commands.proposal import proposal
-from chain.commands.token import token
-from chain.commands.verifier import verifier
-from chain.commands.wallet import wallet
-from chain.commands.watch import watch
 
 
 @program("chain")
@@ -22,8 +13,8 @@ def main() -> None:
     """
 
 
-for _command in (admin, irys, localnet, project, proposal, wallet, token, verifier, watch):
-    main.add_command(_command)
+for _name in ("admin", "irys", "localnet", "project", "proposal", "wallet", "token", "verifier", "watch"):
+    main.add_lazy(_name, f"chain.commands.{_name}")
 
 
 if __name__ == "__main__":

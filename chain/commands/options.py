@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import importlib
 import json
 import os
 import re
@@ -67,14 +68,17 @@ def grouped(heading: str, *names: str, **attributes: Any) -> Callable[[Any], Any
 class Command(click.Command):
     """A command whose refusals become one line on stderr and exit status 1.
 
-    `examples` are command lines, shown before the options, which are grouped under headings.
+    `examples` are command lines, shown before the options, which are grouped under headings. `stopped` is said after
+    Ctrl-C, wherever it comes; the exit status is then 130.
     """
 
     help_heading = GENERAL
 
-    def __init__(self, *arguments: Any, examples: tuple[str, ...] = (), **attributes: Any) -> None:
+    def __init__(
+        self, *arguments: Any, examples: tuple[str, ...] = (), stopped: str = "Stopped.", **attributes: Any
+    ) -> None:
         super().__init__(*arguments, **attributes)
-        self.examples = examples
+        self.examples, self.stopped = examples, stopped
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run it."""
@@ -82,6 +86,9 @@ class Command(click.Command):
             return super().invoke(ctx)
         except Refused as refusal:
             raise click.ClickException(refusal.message) from refusal
+        except KeyboardInterrupt:
+            click.echo(f"\n{self.stopped}", err=True)
+            raise click.exceptions.Exit(130) from None
 
     def main(self, *arguments: Any, **more: Any) -> Any:
         """Run it as a program; what the file system refuses ends in one line as well, also while help is printed."""
@@ -140,6 +147,25 @@ class Commands(Command, click.Group):
     command_class = Command
     group_class = type
     help_heading = _OWN_HEADING
+
+    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self._lazy: dict[str, str] = {}
+
+    def add_lazy(self, name: str, module: str) -> None:
+        """Add the command `name` of a module, which is imported once the command is asked for."""
+        self._lazy[name] = module
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands, in order."""
+        return sorted({*super().list_commands(ctx), *self._lazy})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported where it was not yet."""
+        if cmd_name in self._lazy:
+            found = getattr(importlib.import_module(self._lazy.pop(cmd_name)), cmd_name)
+            self.add_command(found, cmd_name)
+        return super().get_command(ctx, cmd_name)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands, then the options."""

@@ -1,7 +1,7 @@
 """One connection to everything a command needs: a network, its program and its Irys.
 
-On the embedded network a local Irys node is served on a loopback port for as long as the connection is
-open, and a new network is made usable: wallets for the roles, funds for them, the program initialized
+On the embedded network a local Irys node is served on a loopback port once something asks for Irys, until the
+connection is closed, and a new network is made usable: wallets for the roles, funds for them, the program initialized
 and the local verifier on its allowlist.
 """
 
@@ -20,8 +20,6 @@ from solders.pubkey import Pubkey
 from chain.connection import config
 from chain.connection.config import Settings
 from chain.errors import ChainError, InsufficientFunds, NotFound
-from chain.irys.dataitem import DataItem, ItemId
-from chain.irys.node import RunningNode, serve
 from chain.money.client import Client
 from chain.money.spending import SpendingBudget, SpendingTerms
 from chain.network.base import LAMPORTS_PER_SOL, Network
@@ -33,6 +31,7 @@ from common.closing import Closing
 
 if TYPE_CHECKING:
     from chain.irys.client import Artifact, Endpoints, Irys, Role
+    from chain.irys.node import RunningNode
 
 LOCAL_IRYS_PORT = 8908
 AUTHORITY, MINER, VERIFIER = "authority", "miner", "verifier"
@@ -77,7 +76,6 @@ class Connection(Closing):
         try:
             self._irys_url = irys or self.settings["irys"]
             if self.settings.network == "embedded":
-                self._node = None if self._irys_url else serve(home / "irys", network=self.network)
                 bootstrap(Client(self.network), home, passphrases)
         except BaseException:
             self.close()
@@ -88,6 +86,10 @@ class Connection(Closing):
         """The client of Irys, made when something first asks for it: most commands never do."""
         from chain.irys.client import Endpoints, Irys
 
+        if self.settings.network == "embedded" and not self._irys_url:
+            from chain.irys.node import serve
+
+            self._node = serve(self.home / "irys", network=self.network)
         url = self._node.url if self._node else self._irys_url
         endpoints = Endpoints(url, (url,)) if url else _endpoints(self.network, self.settings)
         return Irys(endpoints, cache=self.home / "cache", report=lambda lie: self._warn(lie.problem))
@@ -136,6 +138,7 @@ class Connection(Closing):
         Only where a transaction may follow: SpendingRefused elsewhere.
         """
         from chain.irys.client import artifact_tags
+        from chain.irys.dataitem import DataItem
 
         self.client.budget.authorize(self.network)
         digest = hashlib.sha256(data).digest()
@@ -155,6 +158,8 @@ class Connection(Closing):
                 max_bytes=MAX_ARTIFACT,
             )
         except ChainError as error:
+            from chain.irys.dataitem import ItemId
+
             raise type(error)(f"The {what} ({ItemId(item_id)}): {error.problem}", error.cure) from error
 
     def fetch(self, item_id: bytes, sha256: bytes, owner: Pubkey | None, what: str) -> bytes:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from common.checks import Check
     from common.terminal import View
 
+RESUME = "Stopped. Run the same command to resume."
+
 
 @program("miner")
 def main() -> None:
@@ -171,7 +173,8 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
         "miner run --max-trials 20 --dry-run",
         "miner run --proposer agent --agent-command 'claude -p {prompt}'",
         "miner run --network mainnet --project 0 --yes --max-spend 0.05",
-    )
+    ),
+    stopped=RESUME,
 )
 @common
 @_who
@@ -223,12 +226,8 @@ def run(
     )
     connection = open_connection(network, home, irys)
     with connection, start.started(connection, project, quiet=as_json, agrees=agrees, **who) as session:
-        try:
-            with session.dashboard:
-                end = start.miner(session, goals, proposing, prune=prune, executing=executing).run()
-        except KeyboardInterrupt:
-            session.dashboard.say("\nStopped. Run the same command to resume.")
-            raise SystemExit(130) from None
+        with session.dashboard:
+            end = start.miner(session, goals, proposing, prune=prune, executing=executing).run()
         text = [f"{end.reason}: {end.trials} trials, {end.kept} kept"]
         text += [f"records: {session.folder}"]
         if end.proposals:
@@ -281,10 +280,7 @@ def submit(
 
     connection = open_connection(network, home, irys)
     with connection, start.started(connection, project, quiet=as_json, agrees=agrees, **who) as session:
-        try:
-            proposal, claimed = submit_file(session, file, claim, min_confidence, force=force)
-        except KeyboardInterrupt:
-            raise SystemExit(130) from None
+        proposal, claimed = submit_file(session, file, claim, min_confidence, force=force)
         command = _command("verifier check", proposal, home, network, irys)
         text = f"proposal {proposal} claims {claimed:.6f}\n\nnext, as a verifier:\n  {command}"
         answer(as_json, {"proposal": proposal, "claimed": str(claimed)}, text)

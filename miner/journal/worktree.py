@@ -116,6 +116,19 @@ class Workspace:
         plain = ["--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--end-of-options"]
         return self._run(["diff", *plain, base, commit, "--"], None, {}).decode(errors="replace")
 
+    def diffs(self, commits: Sequence[str]) -> dict[tuple[str, str], str]:
+        """What each commit changed of its parent, as `diff` gives it, by (parent, commit); by one git process."""
+        plain = ["--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--patch"]
+        asked = "".join(f"{commit}\n" for commit in dict.fromkeys(commits)).encode()
+        form = "--format=tformat:%x00%P %H"
+        out = self._run(["log", "--no-walk=unsorted", "--stdin", form, *plain], asked, {}) if asked else b""
+        found = {}
+        for part in out.decode(errors="replace").split("\0")[1:]:
+            names, _, text = part.partition("\n")
+            parent, _, commit = names.partition(" ")
+            found[parent, commit] = text.removeprefix("\n")
+        return found
+
     def _git(
         self,
         *arguments: str,

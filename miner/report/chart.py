@@ -17,9 +17,9 @@ from itertools import zip_longest
 from miner.report.summary import Summary, Time, TrialPoint
 from miner.report.svg import Frame, decimals, element, line, svg, text, ticks
 
-MAX_CURVE = 90  # points of one loss curve
-MAX_CURVES = 4  # of one script
 HANDFUL = 5  # trials
+MANY = 400  # trials beyond which they are not marked one by one, but for the last kept ones
+MAX_MARKS = 60
 WIDE, NARROW = (1080, 400), (400, 320)
 
 
@@ -75,11 +75,28 @@ def progress(summary: Summary, *, narrow: bool = False) -> str:
     parts = frame.axes([(n, f"{n:.0f}") for n in numbers], [(v, f"{v:.{places}f}") for v in levels])
     parts.append(text(width - frame.right, height - 8, "trial", class_="tick", text_anchor="end"))
     aside, radius = (3.2 if narrow else 6.5), (1.6 if last > 3 * HANDFUL else 2.2)
-    parts += [_run_dots(frame, point, aside, radius) for point in summary.points]
+    few = len(summary.points) <= MANY
+    parts += [_run_dots(frame, point, aside, radius) for point in summary.points] if few else _crowd(frame, summary)
     parts += _incumbent(frame, summary, last)
-    ordered = sorted(summary.points, key=lambda point: point.decision == "keep")
+    shown = summary.points if few else [p for p in summary.points if p.decision == "keep"][-MAX_MARKS:]
+    ordered = sorted(shown, key=lambda point: point.decision == "keep")
     parts += [_mark(frame, point, radius=3.2 if narrow else 4.2) for point in ordered]
     return svg(width, height, "val_bpb of every trial", *parts, class_="narrow" if narrow else "wide")
+
+
+def _crowd(frame: Frame, summary: Summary) -> list[str]:
+    """More trials than can be told apart: one path for each kind, a dot for each place that any of them takes."""
+    kinds: dict[str, dict[tuple[int, int], None]] = {"many": {}, "many-kept": {}, "many-crashed": {}}
+    for point in summary.points:
+        x = round(frame.x(point.number) / 3) * 3
+        if point.decision == "crash":
+            kinds["many-crashed"][x, frame.floor - 4] = None
+        elif point.value is not None:
+            y = frame.y(min(max(point.value, frame.y_range[0]), frame.y_range[1]))
+            kinds["many-kept" if point.decision == "keep" else "many"][x, round(y / 3) * 3] = None
+    shapes = {"many-crashed": "M{} {}m-2-2l4 4m-4 0l4-4"}
+    paths = {kind: "".join(shapes.get(kind, "M{} {}h0").format(x, y) for x, y in at) for kind, at in kinds.items()}
+    return [element("path", d=path, fill="none", class_=kind) for kind, path in paths.items() if path]
 
 
 def _run_dots(frame: Frame, point: TrialPoint, aside: float, radius: float) -> str:
@@ -188,56 +205,6 @@ def _dates(begin: float, until: float) -> list[tuple[float, str]]:
     first = math.ceil(begin / step)
     times = [k * step for k in range(first, first + 7) if k * step <= until]
     return [(t, datetime.fromtimestamp(t, UTC).strftime(form)) for t in times]
-
-
-def losses(own: Sequence[Sequence[Sequence[float]]], incumbent: Sequence[Sequence[Sequence[float]]]) -> str:
-    """Training loss over time of a trial's runs, over those of its incumbent; "" where no run left a curve."""
-    own, incumbent = own[:MAX_CURVES], incumbent[-MAX_CURVES:]
-    drawn = [_sound(curve) for curve in [*incumbent, *own]]
-    shown = [curve for curve in drawn if len(curve) > 1]
-    if not any(len(curve) > 1 for curve in drawn[len(incumbent) :]):
-        return ""
-    end = max(curve[-1][0] for curve in shown)
-    # The first steps fall so far that the rest would be a flat line: the range begins after a quarter of the time.
-    late = [loss for curve in shown for t, loss in curve if t >= 0.25 * end] or [loss for c in shown for _, loss in c]
-    low, high = min(late), max(late)
-    pad = 0.06 * ((high - low) or 1e-3)
-    frame = Frame(520, 230, 46, 14, 12, 40, (0.0, end), (low - pad, high + pad))
-    levels = ticks(*frame.y_range, 4)
-    places = max(1, decimals(levels))
-    parts = frame.axes([(t, f"{t:g}") for t in ticks(0, end, 5)], [(v, f"{v:.{places}f}") for v in levels])
-    parts.append(text(frame.width - frame.right, frame.height - 6, "seconds", class_="tick", text_anchor="end"))
-    parts.append(text(frame.left, frame.height - 6, "training loss, nats", class_="tick"))
-    for number, curve in enumerate(drawn):
-        inside = [(frame.x(t), frame.y(loss)) for t, loss in curve if frame.holds(loss)]
-        if len(inside) > 1:
-            parts.append(line(inside, class_="loss-incumbent" if number < len(incumbent) else "loss-own"))
-            if number >= len(incumbent) and curve[-1][0] < 0.9 * end:
-                parts.append(element("circle", cx=inside[-1][0], cy=inside[-1][1], r=3.5, class_="loss-end"))
-    return svg(frame.width, frame.height, "training loss over time", *parts)
-
-
-def _sound(curve: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
-    """Finite points in order of time, thinned to MAX_CURVE."""
-    points = [(float(p[0]), float(p[1])) for p in curve if len(p) == 2 and all(math.isfinite(v) for v in p)]
-    points.sort()
-    every = max(1, math.ceil(len(points) / MAX_CURVE))
-    return [*points[:-1:every], *points[-1:]]
-
-
-def forest(delta: float | None, low: float | None, high: float | None, reach: float) -> str:
-    """A trial's delta and interval against zero, on the scale that all rows share: `reach` at either edge."""
-    if delta is None or not math.isfinite(delta) or reach <= 0:
-        return ""
-
-    def x(value: float) -> float:
-        return 60 + 56 * max(-1.0, min(1.0, value / reach))
-
-    parts = [element("line", x1=60, x2=60, y1=1, y2=15, class_="zero")]
-    if low is not None and high is not None and math.isfinite(low) and math.isfinite(high):
-        parts.append(element("line", x1=x(low), x2=x(high), y1=8, y2=8, class_="interval"))
-    parts.append(element("circle", cx=x(delta), cy=8, r=3, class_="mean"))
-    return svg(120, 16, f"delta {delta:+.6f}", *parts, class_="forest")
 
 
 TIME_PARTS: Mapping[str, str] = {

@@ -23,8 +23,8 @@ from miner.report.chart import BestMark
 from miner.report.summary import Summary
 from trainer.errors import TrainerError
 
-MAX_DETAILED = 400  # trials with diff and log, besides the kept ones
-MAX_DIFF_LINES, MAX_LOG_LINES = 400, 40
+MAX_DETAILED = 150  # trials with diff and log, the newest, and as many kept ones
+MAX_DIFF_LINES, MAX_LOG_LINES = 400, 25
 MAX_LINE = 300  # characters
 _TAIL = 16 * 1024  # bytes of a log
 
@@ -65,14 +65,20 @@ class Material:
     made: str = ""
     exhibits: Mapping[int, Exhibit] = field(default_factory=dict)
 
+    @property
+    def states(self) -> Mapping[int, str]:
+        """What became of each kept trial."""
+        return summary.states(self.session, self.chain.statuses)
+
 
 def gather(found: SessionFolder, chain: OnChain | None) -> Material:
     """Read a session's folder; JournalDamaged if its journal does not parse."""
     session, facts = journal.read(found.journal), about.load(found.folder)
     running = journal.is_held(found.journal)
-    detailed = {trial.number for trial in session.trials[-MAX_DETAILED:]}
-    detailed |= {trial.number for trial in session.trials if trial.kept}
+    kept = [trial for trial in session.sums.decided if trial.kept]
+    detailed = {t.number: t for t in [*session.trials[-MAX_DETAILED:], *kept[-MAX_DETAILED:]]}
     tree = Workspace(found.folder / "tree", session.tag)
+    diffs = _diffs(tree, list(detailed.values()))
     return Material(
         found.name,
         session,
@@ -81,7 +87,7 @@ def gather(found: SessionFolder, chain: OnChain | None) -> Material:
         chain or recorded(session, facts),
         running,
         now(),
-        {t.number: _exhibit(found.folder, tree, t) for t in session.trials if t.number in detailed},
+        {t.number: _exhibit(found.folder, tree, t, diffs) for t in detailed.values()},
     )
 
 
@@ -98,13 +104,22 @@ def recorded(session: Session, facts: About, why: str = "") -> OnChain:
     return OnChain(f"{note} {why}".strip(), _number(facts.baseline), best, bests)
 
 
-def _exhibit(folder: Path, tree: Workspace, trial: TrialRecord) -> Exhibit:
+def _diffs(tree: Workspace, trials: Sequence[TrialRecord]) -> Mapping[tuple[str, str], str]:
+    """What changed from base to commit, of those whose commit's parent is the base: by one git process."""
+    try:
+        return tree.diffs([trial.commit for trial in trials if trial.number]) if tree.path.is_dir() else {}
+    except TrainerError:
+        return {}  # asked one by one, each says what is wrong
+
+
+def _exhibit(folder: Path, tree: Workspace, trial: TrialRecord, diffs: Mapping[tuple[str, str], str]) -> Exhibit:
     missing, diff = "", ""
     if trial.commit != trial.base and not tree.path.is_dir():
         missing = "The diff cannot be shown: the session’s work tree is missing."
     elif trial.commit != trial.base:
+        known = diffs.get((trial.base, trial.commit))
         try:
-            diff = tree.diff(trial.base, trial.commit)
+            diff = tree.diff(trial.base, trial.commit) if known is None else known
         except TrainerError as error:
             missing = f"The diff cannot be shown: {error.problem}"
     logs = [run.log for run in trial.own_runs if run.log]

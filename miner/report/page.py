@@ -1,8 +1,10 @@
-"""The report as one HTML page: no script, nothing loaded from elsewhere, readable on paper, a phone and a desk.
+"""The report as one HTML page: nothing loaded from elsewhere, readable on paper, a phone and a desk, with or without
+scripts.
 
 `build` is a pure function of its material. Every text passes `_say`, which strips control characters, bounds and
-escapes; a Content-Security-Policy lets nothing but the page's own style sheet act. What is not known is shown as
-unknown.
+escapes, or `details`, which bounds and packs it; a Content-Security-Policy lets nothing but the page's own style sheet
+and its own script act, by their hashes. What is not known is shown as unknown. A page stays under 500 kB: beyond that
+the details of the oldest discarded trials are left out.
 """
 
 from __future__ import annotations
@@ -10,40 +12,51 @@ from __future__ import annotations
 import base64
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from html import escape
 from pathlib import Path
 
 from chain.network.base import LAMPORTS_PER_SOL
 from common.text import printable
-from miner.journal.journal import Submission, TrialRecord
-from miner.journal.run import RunRecord
-from miner.report import chart, summary
-from miner.report.material import MAX_DETAILED, Exhibit, Material
+from miner.journal.journal import Confirmation, Submission, TrialRecord
+from miner.report import chart, details, summary
+from miner.report.material import Material
 from miner.report.summary import WORDS, counted, lasted, submission_state
 from miner.report.svg import element, svg
 
+FIRST = 50  # trials that are listed without scripts
+MAX_DATA = 300_000  # bytes of all trials and their details, packed
 UNKNOWN = '<span class="unknown">unknown</span>'
 
 
-def build(material: Material) -> str:
-    """The whole document."""
-    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+def build(material: Material, *, live: bool = False) -> str:
+    """The whole document; `live` lets it ask the server that it came from for its newest state."""
+    style, script = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("style.css", "trials.js"))
+    source = "'self'" if live else "'none'"
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
+        f"connect-src {source}; base-uri 'none'; form-action 'none'"
+    )
     title = material.about.token_name or material.name
-    body = "\n".join([_header(material), _progress(material), _record(material), _time(material), _trials(material)])
+    parts = [_header(material), _progress(material), _record(material), _time(material), _trials(material)]
+    body = "\n".join(part for part in parts if part)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="referrer" content="no-referrer">\n<link rel="icon" href="data:,">\n'
-        f"<title>{_say(title)}: mining report</title>\n<style>{style}</style>\n</head>\n<body>\n{body}\n"
+        f"<title>{_say(title)}: mining report</title>\n<style>{style}</style>\n</head>\n"
+        f"<body{' data-live' if live else ''}>\n<main>\n{body}\n</main>\n"
         f"<footer>Session {_say(material.name)}, journal of {len(material.session.trials)} trials, "
         f"page created {_say(material.made)}. Deltas are incumbent − candidate: positive is better.</footer>\n"
-        "</body>\n</html>\n"
+        f'<script type="application/json" id="data">{details.packed(material, MAX_DATA)}</script>\n'
+        f"<script>{script}</script>\n</body>\n</html>\n"
     )
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(sha256(text.encode()).digest()).decode()
 
 
 # --- parts of the page ---
@@ -59,9 +72,10 @@ def _header(material: Material) -> str:
     numbers = [
         (f"best {_say(about.metric)}", _value(found.best)),
         (
-            "gain found, not yet confirmed",
-            f'<span class="good">{_signed(found.gain)}</span>' if found.gain > 0 else "0",
+            "gain confirmed",
+            f'<span class="good">{_signed(found.confirmed)}</span>' if found.confirmed > 0 else "0",
         ),
+        ("gain found", _signed(found.gain) if found.gain > 0 else "0"),
         ("trials kept", f"{found.kept} <small>of {found.finished}</small>"),
         ("machine time", lasted(found.time.running)),
         ("gain per machine-hour", per_hour),
@@ -90,17 +104,20 @@ def _header(material: Material) -> str:
         ("Staked", f"{counted(session.staked, 'token')}, {counted(found.submitted, 'proposal')} submitted"),
     ]
     return (
-        f"<header><h1>{_say(about.token_name or 'Mining session')}</h1><p class='lead'>{lead}</p></header>\n"
+        f"<section id='head'><header><h1>{_say(about.token_name or 'Mining session')}</h1>"
+        f"<p class='lead'>{lead}</p></header>\n"
         + _list("headline", numbers)
         + _list("facts", [(name, _say(value, 400) or UNKNOWN) for name, value in facts])
+        + "</section>"
     )
 
 
 def _progress(material: Material) -> str:
     whole = material.summary
     if not whole.points:
-        return "<h2>val_bpb over trials</h2><p class='note'>No trial yet.</p>"
-    off = [p for p in whole.points if p.value is not None and not _inside(p.value, whole)]
+        return "<section id='progress'><h2>val_bpb over trials</h2><p class='note'>No trial yet.</p></section>"
+    low, high = chart.value_range(whole)
+    off = [p for p in whole.points if p.value is not None and not low <= p.value <= high]
     crashes = sum(point.decision == "crash" for point in whole.points)
     none = sum(p.value is None and p.decision == "discard" for p in whole.points)
 
@@ -129,10 +146,10 @@ def _progress(material: Material) -> str:
         entries.append(key("", arrow) + f"{len(off)} beyond the range")
     legend = "".join(f"<li>{entry}</li>" for entry in entries)
     return (
-        f"<h2>{_say(material.about.metric)} over trials</h2>"
+        f"<section id='progress'><h2>{_say(material.about.metric)} over trials</h2>"
         f"<p class='note'>Lower is better. Click a mark to see its trial.</p>"
         f"<div class='chart'>{chart.progress(whole)}{chart.progress(whole, narrow=True)}</div>"
-        f"<ul class='legend'>{legend}</ul>"
+        f"<ul class='legend'>{legend}</ul></section>"
     )
 
 
@@ -155,7 +172,7 @@ def _record(material: Material) -> str:
         if chain.baseline == chain.best:
             gap = "Nothing on chain beats the baseline. "
     out = (
-        "<h2>Track record</h2>"
+        "<section id='record'><h2>Track record</h2>"
         f"<p class='note'>{gap}{_say(chain.note, 400)} On-chain values are anchored to the project's baseline and "
         "may differ from those of this machine.</p>"
     )
@@ -163,8 +180,22 @@ def _record(material: Material) -> str:
     if session.submissions:
         heads = ("trial", "proposal", "state", "code", "transaction")
         rows_ = [_submission(entry, material) for entry in session.submissions[-100:]]
-        out += f"<h2>Submissions</h2><div class='scroll'>{_table(heads, rows_, 'lllll')}</div>"
-    return out
+        out += f"<h2>Submissions</h2><div class='scroll' tabindex='0'>{_table(heads, rows_, 'lllll')}</div>"
+    if session.confirmations:
+        names = ("trial", "outcome", "delta [interval]", "p", "runs", "")
+        tests = [_confirmation(test) for test in session.confirmations[-100:]]
+        out += f"<h2>Confirming tests</h2><div class='scroll' tabindex='0'>{_table(names, tests, 'lllrrl')}</div>"
+    return out + "</section>"
+
+
+def _confirmation(test: Confirmation) -> tuple[str, ...]:
+    word = "open" if test.confirmed is None else "confirmed" if test.confirmed else "not confirmed"
+    delta = "–" if test.delta is None else _signed(test.delta, 6)
+    if test.low is not None and test.high is not None:
+        delta += f" <span class='interval-text'>[{_signed(test.low, 6)}, {_signed(test.high, 6)}]</span>"
+    trial = str(test.trial) if test.trial >= 0 else "own file"
+    p = "–" if test.p is None else f"{test.p:.2g}"
+    return trial, word, delta, p, str(len(test.runs)), _say(test.reason, 160)
 
 
 def _submission(entry: Submission, material: Material) -> tuple[str, ...]:
@@ -199,110 +230,60 @@ def _time(material: Material) -> str:
         told = ", ".join(f"{_say(word, 60)} ({count})" for word, count in conditions.most_common(8))
         notes.append(f"Conditions noted during runs: {told}.")
     return (
-        f"<h2>Time</h2>{chart.time_bar(found.time)}<ul class='legend'>{entries}</ul>"
-        f"<p class='note legend'>{' '.join(notes)}</p>"
+        f"<section id='time'><h2>Time</h2>{chart.time_bar(found.time)}<ul class='legend'>{entries}</ul>"
+        f"<p class='note legend'>{' '.join(notes)}</p></section>"
     )
 
 
 def _trials(material: Material) -> str:
+    """The newest trials as a table, for a reader without scripts; `trials.js` shows all of them in its place."""
     trials = material.session.trials
-    found = [end for t in trials if t.number for end in (t.delta, t.low, t.high) if end is not None]
-    ends = sorted(abs(end) for end in found if math.isfinite(end))
-    reach = 1.1 * ends[int(0.9 * (len(ends) - 1))] if ends else 0.0
     counts = Counter(trial.decision for trial in trials if trial.number)
     choices = [
         ("all", "all", len(trials)),
         *((kind, WORDS[kind], counts[kind]) for kind in ("keep", "discard", "crash")),
     ]
     filters = "".join(
-        f"<label><input type='radio' name='show' id='show-{kind}'{' checked' if kind == 'all' else ''}>"
+        f"<label><input type='radio' name='show' value='{kind}'{' checked' if kind == 'all' else ''}>"
         f"{words} {count}</label>"
         for kind, words, count in choices
     )
-    rows = "\n".join(_trial(trial, material, reach) for trial in reversed(trials))
     heads = "".join(
-        f"<span>{name}</span>" for name in ("#", "hypothesis", "runs", "val_bpb", "", "delta [interval]", "")
+        f"<th scope='col' class='{name}' data-key='{name}'>{words}</th>"
+        for name, words in (
+            ("n", "#"),
+            ("idea", "hypothesis"),
+            ("count", "runs"),
+            ("value", _say(material.about.metric)),
+            ("delta", "delta [interval]"),
+            ("word", "outcome"),
+        )
     )
-    bound = f" Diffs and logs of the last {MAX_DETAILED} and of all kept ones." if len(trials) > MAX_DETAILED else ""
+    states = material.states
+    rows = "".join(_trial(trial, states) for trial in trials[: -FIRST - 1 : -1])
+    shown = "" if len(trials) <= FIRST else f" The newest {FIRST} are listed here; a browser with scripts shows all."
     return (
-        f"<h2>Trials</h2><p class='note'>Newest first; click a row to open it.{bound}</p>"
-        f"<fieldset class='filters'>{filters}</fieldset>"
-        f"<div class='trials'><div class='heads'>{heads}</div>{rows}</div>"
+        "<section id='trials'><h2>Trials</h2>"
+        f"<p class='note' id='trials-note'>Newest first.{shown}</p>"
+        f"<div class='controls' hidden><fieldset class='filters'><legend>Show</legend>{filters}</fieldset>"
+        "<label class='find'>Find <input type='search' id='find' autocomplete='off'></label></div>"
+        f"<table class='trials' id='trial-table'><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        "<nav class='pages' id='pages' aria-label='Pages of trials' hidden></nav></section>"
     )
 
 
-def _trial(trial: TrialRecord, material: Material, reach: float) -> str:
-    point = summary.point(trial)
-    delta = ""
-    if trial.delta is not None and trial.number:
-        delta = f"{_signed(trial.delta)} "
-        if trial.low is not None and trial.high is not None:
-            delta += f"<span class='interval-text'>[{_signed(trial.low)}, {_signed(trial.high)}]</span>"
-    word = "baseline" if trial.number == 0 else WORDS.get(trial.decision, "")
-    forest = chart.forest(trial.delta, trial.low, trial.high, reach) if trial.number else ""
-    value = "–" if point.value is None else f"{point.value:.4f}"
-    head = (
-        f"<summary><span class='n'>{trial.number}</span><span class='idea'>{_say(trial.hypothesis, 300)}</span>"
-        f"<span class='count r'>{len(trial.runs)}</span><span class='value r'>{value}</span>"
-        f"{forest or '<span class=forest></span>'}<span class='delta'>{delta}</span>"
-        f"<span class='word'>{_say(word)}</span></summary>"
+def _trial(trial: TrialRecord, states: Mapping[int, str]) -> str:
+    row = details.row(trial, states)
+    delta = "" if row["delta"] is None else _signed(row["delta"])
+    if delta and row["low"] is not None and row["high"] is not None:
+        delta += f" <span class='interval-text'>[{_signed(row['low'])}, {_signed(row['high'])}]</span>"
+    value = "–" if row["value"] is None else f"{row['value']:.4f}"
+    return (
+        f"<tr class='{row['kind']}' id='t{trial.number}'><td class='n'>{trial.number}</td>"
+        f"<td class='idea'>{_say(trial.hypothesis, 300)}</td><td class='count'>{len(trial.runs)}</td>"
+        f"<td class='value'>{value}</td><td class='delta'>{delta}</td>"
+        f"<td class='word'><span>{_say(row['word'])}</span></td></tr>"
     )
-    exhibit = material.exhibits.get(trial.number, Exhibit())
-    kind = (
-        "baseline" if not trial.number else trial.decision if trial.decision in ("keep", "discard", "crash") else "open"
-    )
-    inside = f"<div class='inside' id='t{trial.number}'>{_inside_trial(trial, exhibit, material)}</div>"
-    return f"<details class='trial {kind}'>{head}{inside}</details>"
-
-
-def _inside_trial(trial: TrialRecord, exhibit: Exhibit, material: Material) -> str:
-    said = [f"{WORDS.get(trial.decision, '') or 'open'}: {trial.reason}" if trial.reason else ""]
-    said += [
-        f"p = {trial.p:.2g}" if trial.p is not None else "",
-        f"proposed by {trial.proposer}" if trial.proposer else "",
-    ]
-    said += [f"begun {trial.at}" if trial.at else "", f"decided {trial.decided}" if trial.decided else ""]
-    facts = _say("; ".join(part for part in said if part), 600)
-    out = f"<p class='full'>{facts}<br>commit {_code(_say(trial.commit[:12]))} on {_code(_say(trial.base[:12]))}</p>"
-    incumbent = summary.curves(material.session, trial.base) if trial.number else []
-    drawn = chart.losses([run.curve for run in trial.own_runs], incumbent)
-    heads = ("arm", "val_bpb", "tok/s", "seconds", "")
-    rows = [
-        (
-            _say(run.arm.value),
-            _value(run.val_bpb, 6) if run.val_bpb is not None else "–",
-            f"{run.tokens_per_second:,.0f}" if run.tokens_per_second else "–",
-            f"{run.seconds:.0f}",
-            _say(_remark(run), 160),
-        )
-        for run in trial.runs[:60]
-    ]
-    runs = f"<h3>Runs</h3><div class='scroll'>{_table(heads, rows, 'lrrrl')}</div>" if rows else ""
-    curve = f"<h3>Loss{', against the incumbent’s last runs in grey' if incumbent else ''}</h3>{drawn}" if drawn else ""
-    out += f"<div>{runs}</div><div>{curve}</div>"
-    if exhibit.diff:
-        out += f"<div class='full'><h3>Change</h3><pre>{''.join(map(_diff_line, exhibit.diff))}</pre></div>"
-    if exhibit.missing:
-        out += f"<p class='full note'>{_say(exhibit.missing, 300)}</p>"
-    if exhibit.log:
-        lines = "\n".join(escape(line) for line in exhibit.log)
-        out += (
-            f"<details class='log full'{' open' if trial.decision == 'crash' else ''}><summary>End of "
-            f"{_say(exhibit.log_name)}</summary><pre>{lines}</pre></details>"
-        )
-    return out
-
-
-def _remark(run: RunRecord) -> str:
-    words = [run.failure, run.detail if run.failure else "", *run.conditions]
-    return "; ".join(word for word in words if word)
-
-
-def _diff_line(line: str) -> str:
-    kind = {"+": "add", "-": "del", "@": "at"}.get(line[:1], "")
-    if line.startswith(("diff ", "index ", "+++", "---")):
-        kind = "at"
-    return f"<span class='{kind}'>{escape(line)}</span>\n" if kind else f"{escape(line)}\n"
 
 
 # --- words and numbers ---
@@ -333,11 +314,6 @@ def _hours(seconds: float) -> str:
 
 def _share(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.005 else "under 1 %"
-
-
-def _inside(value: float, found: summary.Summary) -> bool:
-    low, high = chart.value_range(found)
-    return low <= value <= high
 
 
 def _list(kind: str, entries: Iterable[tuple[str, str]]) -> str:

@@ -12,9 +12,10 @@ All of it is a pure function of the `Session`. Values are val_bpb, lower is bett
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from miner.journal.journal import INTERRUPTED, Segment, Session, Submission, TrialRecord
@@ -80,8 +81,11 @@ class Time:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """A session in numbers. `baseline` and `best` are levels; `freedom` is that of the noise, in degrees; `killed`
-    counts segments that did not end themselves."""
+    """A session in numbers.
+
+    `baseline` and `best` are levels; `gain` is what was found and `confirmed` what confirming tests found of it;
+    `freedom` is that of the noise, in degrees; `killed` counts segments that did not end themselves.
+    """
 
     finished: int
     kept: int
@@ -92,6 +96,7 @@ class Totals:
     baseline: float | None
     best: float | None
     gain: float
+    confirmed: float
     noise: float | None
     freedom: int
     killed: int
@@ -134,6 +139,7 @@ def totals(session: Session, *, budget: float | None = None, running: bool = Fal
         baseline=first.mean if first else None,
         best=next(known, None),
         gain=sums.gain,
+        confirmed=confirmed_gain(session),
         noise=sigma,
         freedom=freedom,
         killed=open_segments - (running and open_segments > 0),
@@ -176,10 +182,16 @@ def incumbents(session: Session) -> list[IncumbentStep]:
     ]
 
 
-def curves(session: Session, commit: str) -> list[LossCurve]:
-    """The loss curves of a commit's runs that gave a value, in order."""
-    runs = ((t.commit_of(run), run) for t in session.sums.involving(commit) for run in t.runs)
-    return [run.curve for of, run in runs if of == commit and not run.failure and run.curve]
+def curves(session: Session, commit: str, *, last: int) -> list[LossCurve]:
+    """The loss curves of a commit's `last` runs that gave one and a value, in order."""
+    found: list[LossCurve] = []
+    for trial in reversed(session.sums.by_base.get(commit, [])):
+        for run in reversed(trial.runs):
+            if trial.commit_of(run) == commit and not run.failure and run.curve:
+                found.append(run.curve)
+                if len(found) == last:
+                    return found[::-1]
+    return found[::-1]
 
 
 def time_split(session: Session, budget: float | None = None) -> Time:
@@ -210,6 +222,25 @@ def counted(number: int, word: str) -> str:
 def lasted(seconds: float) -> str:
     """Seconds as hours, or minutes where these say more."""
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
+
+
+def states(session: Session, on_chain: Mapping[int, str] = MappingProxyType({})) -> dict[int, str]:
+    """What became of each kept trial, by its number: kept, confirmed, not confirmed, and from its submission on what
+    the chain says (`on_chain` by proposal, else the journal's last): pending, approved, rejected, released, expired."""
+    found = {number: "kept" for number, trial in session.sums.by_number.items() if trial.kept and number}
+    for test in session.confirmations:
+        if test.trial in found and test.confirmed is not None:
+            found[test.trial] = "confirmed" if test.confirmed else "not confirmed"
+    for entry in session.submissions:
+        if entry.trial in found and entry.proposal is not None:
+            found[entry.trial] = submission_state(entry, on_chain.get(entry.proposal, "")).replace("_", " ")
+    return found
+
+
+def confirmed_gain(session: Session) -> float:
+    """The gain that confirming tests found, in bpb: the last of those that passed against each on-chain best."""
+    last = {test.against: test.delta for test in session.confirmations if test.confirmed and test.delta is not None}
+    return math.fsum(last.values())
 
 
 def submission_state(entry: Submission, on_chain: str = "") -> str:

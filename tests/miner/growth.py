@@ -46,16 +46,28 @@ def changed(source: str, number: int) -> tuple[str, str]:
     return text, f"HEAD_LR 0.001 -> {value:g}"
 
 
+def crashed(number: int) -> bool:
+    """Whether a trial crashed."""
+    return number % CRASHED == 3
+
+
+def kept(number: int) -> bool:
+    """Whether a trial was kept."""
+    return number % KEPT == 7 and not crashed(number)
+
+
 def _commits(workspace: Workspace, source: str, base: str, trials: int) -> list[str]:
     """One commit for each trial on top of `base`."""
-    parts = []
+    parts, head = [], base
     for number in range(1, trials + 1):
         text, hypothesis = changed(source, number)
         who = f"miner <miner@localhost> {1_700_000_000 + number} +0000"
         message, data = hypothesis.encode(), text.encode()
         ref = f"refs/experiments/{number:04d}"
-        head = f"commit {ref}\nmark :{number}\ncommitter {who}\ndata {len(message)}\n".encode()
-        parts.append(head + message + f"\nfrom {base}\nM 100644 inline train.py\ndata {len(data)}\n".encode() + data)
+        begin = f"commit {ref}\nmark :{number}\ncommitter {who}\ndata {len(message)}\n".encode()
+        parts.append(begin + message + f"\nfrom {head}\nM 100644 inline train.py\ndata {len(data)}\n".encode() + data)
+        if kept(number):
+            head = f":{number}"
     marks = workspace.path / ".git" / "marks"
     command = ["git", "-C", str(workspace.path), "fast-import", "--quiet", f"--export-marks={marks}"]
     subprocess.run(command, input=b"\n".join(parts) + b"\n", check=True, timeout=600)
@@ -64,7 +76,7 @@ def _commits(workspace: Workspace, source: str, base: str, trials: int) -> list[
 
 
 def _events(trials: int, base: str, commits: list[str], rng: random.Random) -> Iterator[dict[str, Any]]:
-    clock, level, head = sessions.START, 2.53, base
+    clock, level, head, begun = sessions.START, 2.53, base, sessions.START
     curve = [[5.0 * k, round(9.0 / (1 + 0.06 * k), 4)] for k in range(1, 61)]
 
     def run(number: int, arm: str, value: float | None) -> dict[str, Any]:
@@ -100,21 +112,21 @@ def _events(trials: int, base: str, commits: list[str], rng: random.Random) -> I
         value = round(0.001 * (1 + number / 997), 9)
         yield trial(number, commit, f"HEAD_LR 0.001 -> {value:g}")
         outcome = {"event": "decision", "number": number, "reason": "the interval", "p": 0.4}
-        if number % CRASHED == 3:
+        if crashed(number):
             yield run(number, "candidate", None)
             yield run(number, "candidate", None)
             yield {**outcome, "at": written(clock), "decision": "crash", "delta": None}
             continue
-        kept = number % KEPT == 7
-        gain = 0.002 if kept else -abs(rng.gauss(0, 0.03))
+        gain = 0.002 if kept(number) else -abs(rng.gauss(0, 0.03))
         yield run(number, "candidate", round(level - gain + rng.gauss(0, 0.004), 6))
         yield run(number, "incumbent", round(level + rng.gauss(0, 0.004), 6))
-        word = "keep" if kept else "discard"
+        word = "keep" if kept(number) else "discard"
         ends = {"low": gain - 0.001, "high": gain + 0.001}
         yield {**outcome, "at": written(clock), "decision": word, "delta": gain, **ends}
-        if kept:
+        if kept(number):
             head, level = commit, level - gain
         if number % 200 == 0:
-            yield {"event": "end", "at": written(clock), "reason": "interrupted", "seconds": clock - sessions.START}
+            yield {"event": "end", "at": written(clock), "reason": "interrupted", "seconds": clock - begun}
             clock += 900
+            begun = clock
             yield {"event": "begin", "at": written(clock)}

@@ -14,6 +14,7 @@ from miner.commands.main import main
 from miner.journal import journal
 from miner.journal.sessions import choose
 from miner.report import summary
+from tests.miner.report.test_report import data, unpacked
 from trainer.project import recipe
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "example"
@@ -42,7 +43,8 @@ def test_the_report_renders_and_is_the_kept_one(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     document = Path(json.loads(done.stdout)["page"]).read_text(encoding="utf-8")
     kept = (EXAMPLE / "report.html").read_text(encoding="utf-8")
-    assert "the session’s work tree is missing" in document
+    shown = [unpacked(text)["missing"] for text in data(document)["details"].values()]
+    assert "The diff cannot be shown: the session’s work tree is missing." in shown
     assert str(tmp_path) not in document
     for page in (document, kept):
         for words in (

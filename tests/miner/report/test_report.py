@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 import re
 import shutil
 import struct
 import subprocess
+import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +26,7 @@ from miner.report import chart, material, page, png, summary
 from miner.report.material import Exhibit, Material, OnChain
 from miner.report.summary import IncumbentStep, Summary, TrialPoint
 from miner.report.svg import decimals, ticks
-from tests.miner import sessions
+from tests.miner import growth, sessions
 from tests.support import require
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -37,6 +41,16 @@ def gathered(night: Path) -> Material:
 @pytest.fixture(scope="module")
 def html(gathered: Material) -> str:
     return page.build(gathered)
+
+
+def data(document: str) -> dict[str, Any]:
+    """What the page's script reads: all trials and their details."""
+    found: dict[str, Any] = json.loads(document.split('id="data">')[1].split("</script>")[0])
+    return found
+
+
+def unpacked(text: str) -> Any:
+    return json.loads(zlib.decompress(base64.b64decode(text)))
 
 
 class Strict(HTMLParser):
@@ -73,23 +87,26 @@ def test_it_says_what_the_journal_says(gathered: Material, html: str) -> None:
     assert f"+{found.gain:.4f}" in read.text
     for words in ("Made-up project of the tests", "made-up-machine-16c", "mlx 0.32.0", "300 s of training a run"):
         assert words in read.text
-    trials = [attrs for tag, attrs in read.tags if tag == "details" and "trial" in (attrs["class"] or "")]
+    trials = [attrs for tag, attrs in read.tags if tag == "tr" and (attrs.get("id") or "").startswith("t")]
     assert len(trials) == len(gathered.session.trials)
-    assert sum(attrs["class"] == "trial keep" for attrs in trials) == found.kept
-    assert sum(attrs["class"] == "trial baseline" for attrs in trials) == 1
+    assert sum(attrs["class"] == "keep" for attrs in trials) == found.kept
+    assert sum(attrs["class"] == "baseline" for attrs in trials) == 1
     ids = {attrs["id"] for _, attrs in read.tags if "id" in attrs}
     links = {attrs["href"] for tag, attrs in read.tags if tag == "a"}
     assert links == {f"#t{trial.number}" for trial in gathered.session.trials if trial.runs}
     assert {link[1:] for link in links if link} <= ids
-    assert "+DEPTH" in read.text  # a diff
-    assert "AssertionError: MODEL_DIM" in read.text  # a log
+    shown = [unpacked(text) for text in data(html)["details"].values()]
+    assert len(shown) == len(gathered.session.trials)
+    assert any("+DEPTH" in line for detail in shown for line in detail["diff"])
+    assert any("AssertionError: MODEL_DIM" in line for detail in shown for line in detail["log"])
     assert "another miner" in read.text
     assert "given up" in read.text
 
 
 def test_nothing_in_it_acts_or_loads(html: str) -> None:
     read = Strict(html)
-    assert {"script", "iframe", "img", "object", "form"}.isdisjoint(tag for tag, _ in read.tags)
+    assert {"iframe", "img", "object", "form"}.isdisjoint(tag for tag, _ in read.tags)
+    assert [attrs.get("type") for tag, attrs in read.tags if tag == "script"] == ["application/json", None]
     for _, attributes in read.tags:
         assert not any(name.startswith("on") or name in ("style", "src") for name in attributes)
         assert (attributes.get("href") or "#").startswith(("#", "data:"))
@@ -98,6 +115,8 @@ def test_nothing_in_it_acts_or_loads(html: str) -> None:
     policy = next(a["content"] for _, a in read.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "script-src 'sha256-" in policy
+    assert "connect-src 'none'" in policy
     assert "unsafe" not in policy
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202a-\u202e]", html)
     assert "try <script>document.title='owned'</script>" in read.text
@@ -122,7 +141,7 @@ def test_a_log_outside_the_folder_is_not_shown(tmp_path: Path) -> None:
     path = folder / "session.jsonl"
     path.write_text(path.read_text().replace("logs/0000-03-incumbent.log", str(secret)))
     document = page.build(material.gather(choose(tmp_path), None))
-    assert "a key" not in document
+    assert "a key" not in document + json.dumps([unpacked(text) for text in data(document)["details"].values()])
 
 
 def test_an_old_journal_has_unknowns(night: Path) -> None:
@@ -152,7 +171,8 @@ def test_a_session_that_just_began(trials: int) -> None:
 def test_what_git_cannot_show_is_said(gathered: Material) -> None:
     exhibits = {5: Exhibit(missing="The diff cannot be shown: git diff failed.")}
     other = Material("x", gathered.session, gathered.about, gathered.summary, gathered.chain, exhibits=exhibits)
-    assert "The diff cannot be shown: git diff failed." in page.build(other)
+    (shown,) = data(page.build(other))["details"].values()
+    assert unpacked(shown)["missing"] == "The diff cannot be shown: git diff failed."
 
 
 def test_the_range_of_the_chart_is_not_spoilt_by_one_that_diverged(gathered: Material) -> None:
@@ -301,6 +321,7 @@ def browse(target: Path, profile: Path, *options: str) -> tuple[str, list[str]]:
             "--disable-sync",
             "--enable-logging=stderr",
             f"--user-data-dir={profile}",
+            "--virtual-time-budget=5000",
             *options,
             "--dump-dom",
             target.as_uri(),
@@ -318,13 +339,16 @@ def test_a_browser_opens_it_without_a_complaint(html: str, tmp_path: Path) -> No
     dom, console = browse(tmp_path / "report.html", tmp_path / "profile")
     assert console == []
     assert "Made-up project of the tests: mining report</title>" in dom
-    assert dom.count("<details") == html.count("<details")
+    assert "data-ready" in dom
+    assert dom.count('aria-expanded="false"') == 45  # the script drew the table
+    assert 'aria-sort="descending"' in dom
 
 
 OUTER = """<!DOCTYPE html><title>outer</title><body><script>
-function look(frame) {
+async function look(frame) {
+  while (!frame.contentDocument.body.hasAttribute("data-ready")) await new Promise(done => setTimeout(done, 20));
   const page = frame.contentDocument, root = page.documentElement;
-  page.querySelectorAll("details").forEach(part => part.open = true);
+  page.querySelectorAll(".trials td button").forEach((part, i) => i < 5 && part.click());
   const inside = box => box.closest("pre, .scroll") !== null;
   const over = [...page.querySelectorAll("body *")].filter(
     box => !inside(box) && box.getBoundingClientRect().right > root.clientWidth + 0.5 && box.getClientRects().length);
@@ -334,18 +358,53 @@ function look(frame) {
     `${page.title}; ${style.display}; ${page.scripts.length} scripts]`);
 }
 </script>
-<iframe width="400" height="800" src="report.html" onload="look(this)"></iframe>
-<iframe width="1200" height="800" src="report.html" onload="look(this)"></iframe></body>
+<iframe width="390" height="800" src="report.html" onload="look(this)"></iframe>
+<iframe width="768" height="800" src="report.html" onload="look(this)"></iframe>
+<iframe width="1280" height="800" src="report.html" onload="look(this)"></iframe></body>
 """
 
 
-def test_nothing_overflows_at_400_and_at_1200_pixels(html: str, tmp_path: Path) -> None:
+def test_nothing_overflows_at_any_width(html: str, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(html, encoding="utf-8")
     (tmp_path / "outer.html").write_text(OUTER)
     dom, console = browse(tmp_path / "outer.html", tmp_path / "profile", "--allow-file-access-from-files")
     assert console == []
     found = re.findall(r"\[(\d+): (\d+) of (\d+), over (.*?); (.*?); (.*?); (\d+) scripts\]", dom.split("</script>")[1])
-    assert [int(width) for width, *_ in found] == [400, 1200]
+    assert [int(width) for width, *_ in found] == [390, 768, 1280]
     for _, scroll, client, over, title, display, scripts in found:
         assert (scroll, over) == (client, "")
-        assert (title, display, scripts) == ("Made-up project of the tests: mining report", "grid", "0")
+        assert (title, display, scripts) == ("Made-up project of the tests: mining report", "grid", "2")
+
+
+def test_two_thousand_trials_make_a_page_that_can_be_sent(tmp_path: Path) -> None:
+    """Under 500 kB, each trial a row; the details of as many as fit."""
+    growth.make(tmp_path, 2_000)
+    gathered = material.gather(choose(tmp_path), None)
+    document = page.build(gathered)
+    assert len(document.encode()) < 500_000
+    assert len(unpacked(data(document)["rows"])["n"]) == 2_001
+    assert len(data(document)["details"]) >= 150
+    few = page.FIRST
+    assert document.count("<tr class='") == few
+
+
+def test_states_and_confirmed_gain() -> None:
+    """A kept trial is kept, confirmed or not confirmed, then what the chain says; proposal 0 is a proposal."""
+    made = Session()
+    common = {"hypothesis": "h", "fingerprint": "f", "base": "b", "at": ""}
+    about = {"at": "", "seed": 1, "holdout_seed": "", "noise": {}, "against": "b"}
+    numbers = {"reason": "", "low": None, "high": None, "p": None, "holdout_delta": None, "at": ""}
+    for number in range(1, 5):
+        made.apply({"event": "trial", **common, "number": number, "commit": str(number)})
+        made.apply({"event": "decision", "number": number, "decision": "keep", "delta": 0.2, "at": ""})
+        if number > 1:
+            made.apply({"event": "confirming", **about, "trial": number, "commit": str(number)})
+            made.apply({"event": "confirmed", **numbers, "passed": number > 2, "delta": 0.1 * number})
+    assert summary.states(made) == {1: "kept", 2: "not confirmed", 3: "confirmed", 4: "confirmed"}
+    assert summary.totals(made).confirmed == pytest.approx(0.4)
+    made.apply({"event": "held", "commit": "4", "against": "b", "reason": "does not pay", "at": ""})
+    assert summary.states(made)[4] == "confirmed"
+    made.apply({"event": "intent", "number": 4, "code_hash": "c", "log_hash": "l", "at": ""})
+    made.apply({"event": "submitted", "proposal": 0, "at": ""})
+    assert summary.states(made)[4] == "submitted"
+    assert summary.states(made, {0: "approved"})[4] == "approved"
