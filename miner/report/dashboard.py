@@ -99,7 +99,8 @@ class DashboardState:
         self.rows = [_row(trial) for trial in trials if trial.number] or [_row(trial) for trial in trials]
         best = "no value yet" if found.best is None else f"{found.best:.6f} val_bpb"
         since = "" if found.baseline is None else f" from {found.baseline:.6f}"
-        self.best = f"{best}, gain {found.confirmed:+.4f} confirmed, {found.gain:+.4f} found{since}, kept {found.kept} of {found.finished}"
+        self.best = f"{best}{since}, gain {found.gain:+.4f} ({found.confirmed:+.4f} confirmed), "
+        self.best += f"kept {found.kept} of {found.finished}"
         sent = f", {found.submitted} submitted" if found.submitted else ""
         sent += ", one being submitted" if session.pending else ""
         self.spend = (

@@ -85,10 +85,8 @@ def _text(
         row("", _open(trial))
     if known.best is not None:
         baseline = "" if known.baseline is None else f", baseline {known.baseline:.6f}"
-        row(
-            "best",
-            f"{known.best:.6f} {facts.metric}{baseline}, gain confirmed {known.confirmed:+.6f}, found {known.gain:+.6f}",
-        )
+        gained = f"gain confirmed {known.confirmed:+.6f}, found {known.gain:+.6f}"
+        row("best", f"{known.best:.6f} {facts.metric}{baseline}, {gained}")
     for number, state in list(summary.states(session).items())[-SEGMENTS:]:
         row("kept", printable(f"trial {number}, {state}: {session.sums.by_number[number].hypothesis}", 130))
     last = next((trial for trial in reversed(session.trials) if trial.runs), None)
