@@ -11,6 +11,7 @@ import click
 import pytest
 
 from chain.commands.main import main as chain
+from chain.commands.options import Commands
 from miner.commands.main import main as miner
 from verifier.cli import main as verifier
 
@@ -81,12 +82,12 @@ def test_options_are_the_options_there_are(name: str) -> None:
 
 def leaves(command: click.Command, words: list[str]) -> list[click.Command]:
     """The commands that a line may mean: `claim|release` are two."""
-    if not isinstance(command, click.Group) or not words or words[0].startswith("--"):
+    if not isinstance(command, Commands) or not words or words[0].startswith("--"):
         return [command]
     found = []
     for word in alternatives(words[0]):
-        assert word in command.commands, words
-        found += leaves(command.commands[word], words[1:])
+        assert word in command.all_commands(), words
+        found += leaves(command.all_commands()[word], words[1:])
     return found
 
 

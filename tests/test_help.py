@@ -14,6 +14,7 @@ import pytest
 
 from chain.commands import options
 from chain.commands.main import main as chain
+from chain.commands.options import Commands
 from miner.commands.main import main as miner
 from verifier.cli import main as verifier
 
@@ -35,8 +36,8 @@ READ_ONLY = {
 def _walk(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[click.Context]:
     context = click.Context(command, info_name=name, parent=parent, terminal_width=80)
     yield context
-    if isinstance(command, click.Group):
-        for child, sub in command.commands.items():
+    if isinstance(command, Commands):
+        for child, sub in command.all_commands().items():
             yield from _walk(sub, child, context)
 
 
@@ -115,4 +116,4 @@ def test_shell_completion_as_the_help_names_it(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", start], env=os.environ | words, capture_output=True, text=True, timeout=60, check=True
     )
-    assert set(done.stdout.split()) == {f"plain,{command}" for command in root.commands}
+    assert set(done.stdout.split()) == {f"plain,{command}" for command in root.all_commands()}

@@ -156,6 +156,12 @@ class Commands(Command, click.Group):
         """Add the command `name` of a module, which is imported once the command is asked for."""
         self._lazy[name] = module
 
+    def all_commands(self) -> dict[str, click.Command]:
+        """Every command by its name, imported."""
+        context = click.Context(self)
+        found = {name: self.get_command(context, name) for name in self.list_commands(context)}
+        return {name: command for name, command in found.items() if command is not None}
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of all commands, in order."""
         return sorted({*super().list_commands(ctx), *self._lazy})

@@ -87,8 +87,8 @@ def _text(
         baseline = "" if known.baseline is None else f", baseline {known.baseline:.6f}"
         gained = f"gain confirmed {known.confirmed:+.6f}, found {known.gain:+.6f}"
         row("best", f"{known.best:.6f} {facts.metric}{baseline}, {gained}")
-    for number, state in list(summary.states(session).items())[-SEGMENTS:]:
-        row("kept", printable(f"trial {number}, {state}: {session.sums.by_number[number].hypothesis}", 130))
+    for kept, became in list(summary.states(session).items())[-SEGMENTS:]:
+        row("kept", printable(f"trial {kept}, {became}: {session.sums.by_number[kept].hypothesis}", 130))
     last = next((trial for trial in reversed(session.trials) if trial.runs), None)
     if last is not None:
         row("last run", _last_run(last, now))

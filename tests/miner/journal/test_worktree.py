@@ -213,5 +213,5 @@ def test_many_are_read_at_once(tmp_path: Path) -> None:
     commits = [workspace.commit(number, text, "h") for number, text in enumerate(texts)]
     assert workspace.read_many([*commits, commits[0]], "train.py") == [*texts, texts[0]]
     assert workspace.read_many([], "train.py") == []
-    with pytest.raises(EnvironmentNotReady, match="has no train.py at " + "0" * 12):
+    with pytest.raises(EnvironmentNotReady, match="has no " + "0" * 40 + ":train.py"):
         workspace.read_many([commits[0], "0" * 40], "train.py")
