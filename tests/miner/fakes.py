@@ -130,6 +130,13 @@ class Wallet:
         return SimpleNamespace(accounts=dict.fromkeys(watch, after))
 
 
+class Unreadable(dict[Pubkey, Any]):
+    """No account: an attribute of the client, a method of the follower, and `Chain` is both."""
+
+    def __call__(self) -> list[Pubkey]:
+        return []
+
+
 class Chain:
     """A project, its proposals and a wallet's tokens: client and follower of the chain. `down` answers nobody."""
 
@@ -151,6 +158,7 @@ class Chain:
         self.held, self.down = 10, False
         self.network = Wallet()
         self.before_look: Callable[[], None] = lambda: None
+        self.unreadable = Unreadable()
 
     def refresh(self) -> None:
         self.before_look()
