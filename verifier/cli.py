@@ -245,6 +245,7 @@ def run(
     examples=("verifier audit attestation.json", "verifier audit attestation.json --offline --log benchmark.log")
 )
 @reading
+@irys_option
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--offline", is_flag=True, help="Do not query the chain.")
 @click.option(
@@ -269,6 +270,7 @@ def run(
 def audit(
     home: Path,
     network: str,
+    irys: str | None,
     as_json: bool,
     file: Path,
     offline: bool,
@@ -292,7 +294,7 @@ def audit(
     if offline:
         points, predicate = examine(data, None, files, policy=rules)
     else:
-        with open_connection(network, home) as connection:
+        with open_connection(network, home, irys) as connection:
             read, fetch = partial(_task, connection), partial(_code, connection)
             points, predicate = examine(data, connection.client, files, read, rules, fetch)
     marks = {True: "yes", False: "NO", None: "unchecked"}

@@ -185,13 +185,13 @@ def test_over_http_a_false_claim_is_rejected_and_slashed(tiny_home: TinyHome, ho
         assert (found["verdict"], found["reason"]) == ("reject", "no_improvement")
         assert found["settlement"]["status"] == "rejected"
         after = answer(home, "chain", "project", "show", 0, *net)
+        assert answer(home, "verifier", "audit", found["attestation"], *net)["passed"]
     assert after["best"] == before["best"]
     assert after["miner_pool_minted"] == 0
     assert [p["status"] for p in after["proposals"]] == ["rejected"]
     assert answer(home, "chain", "token", "balance")["tokens"] == 0  # the stake is gone
     # the embedded network is the same ledger, and the evidence is on the same Irys
     assert answer(home, "chain", "project", "show", 0) == after
-    assert answer(home, "verifier", "audit", found["attestation"])["passed"]
 
 
 def finished_runs(home: Path) -> Counter[tuple[int, str]]:

@@ -114,12 +114,12 @@ LEAKS = [
 ]
 
 
-@pytest.mark.parametrize("wanted", NEEDS, ids=lambda wanted: " ".join(wanted))
+@pytest.mark.parametrize("wanted", sorted(set(NEEDS)), ids=lambda wanted: " ".join(wanted))
 def test_what_python_and_metal_need(wanted: tuple[str, str, str]) -> None:
     assert allows(parse(TEXT), *wanted)
 
 
-@pytest.mark.parametrize("leak", LEAKS, ids=lambda leak: " ".join(leak))
+@pytest.mark.parametrize("leak", sorted(set(LEAKS)), ids=lambda leak: " ".join(leak))
 def test_what_must_not_leak(leak: tuple[str, str, str]) -> None:
     assert not allows(parse(TEXT), *leak)
 
