@@ -104,15 +104,17 @@ def propose(
     stake: int = STAKE,
     miner: Keypair | None = None,
     tags: Sequence[tuple[str, str]] = (),
+    published: tuple[bytes, bytes] | None = None,
 ) -> Proposal:
-    """A proposal on chain with artifacts that can be fetched."""
+    """A proposal on chain with artifacts that can be fetched; `published` names other code by hash and Irys id."""
     client, project = connection.client, connection.client.project(0)
     miner = miner or miner_of(connection)
     client.call(Buy(project.id, cost(client.supply(project), stake)), miner)
     done = client.submit(
         miner,
         project,
-        code=connection.publish(miner, Role.PROPOSAL_CODE, archive() if code is None else code, "application/x-tar"),
+        code=published
+        or connection.publish(miner, Role.PROPOSAL_CODE, archive() if code is None else code, "application/x-tar"),
         log=connection.publish(miner, Role.BENCHMARK_LOG, log, "text/plain", tags),
         claimed_score=convention(project).to_score(Decimal(metric)),
         stake=stake,

@@ -95,8 +95,8 @@ def report(
 ) -> None:
     """Write an HTML report of a session.
 
-    It shows val_bpb over trials, improvements, time, and every trial with its diff and log. The page loads nothing and
-    runs no script. --json also prints its numbers.
+    It shows val_bpb over trials, improvements, time, and every trial with its diff and log. The page loads
+    nothing; its one script sorts and pages the table. --json also prints its numbers.
     """
     import webbrowser
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,9 +84,9 @@ def test_every_kind_of_attestation_fits(connection: Connection) -> None:
         checked(connection, proposal, [], findings=(host,)),
         checked(connection, local.propose(connection, code=b"no tar"), []),
     ]
-    broken = local.propose(connection)
     other = connection.publish(local.miner_of(connection), Role.PROPOSAL_CODE, b"x", "application/x-tar")
-    made.append(checked(connection, replace(broken, code_irys_id=other[1]), []))
+    broken = local.propose(connection, published=(sha256(local.archive()).digest(), other[1]))
+    made.append(checked(connection, broken, []))
     key = local.verifier_of(connection)
     unreadable = check._nothing((CaseFinding(Reason.ARTIFACT_UNAVAILABLE, Fault.HOST, "No gateway answers."),))
     project = connection.client.project(0)

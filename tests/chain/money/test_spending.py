@@ -228,7 +228,7 @@ def test_mainnet_is_known_by_any_name(mainnet: Mainnet, monkeypatch: pytest.Monk
 
 
 def test_nothing_is_uploaded_where_nothing_may_be_spent(mainnet: Mainnet, tmp_path: Path) -> None:
-    create = ("project", "create", *project_files(tmp_path), "--name", "N", "--symbol", "S")
+    create = ("project", "create", *project_files(tmp_path), "--name", "N", "--symbol", "S", "--yes")
     assert "without a cap" in mainnet.run(*create).stderr
     assert "127.0.0.1:9" in mainnet.run(*create, "--max-spend", "1").stderr  # the uploader, which is not there
 
