@@ -118,7 +118,7 @@ def peeking(name: str, logits: str) -> Attack:
 
 def confined(name: str, attempts: str) -> Attack:
     """A script that tries what must not work and says whether any of it did."""
-    return Attack(name, ATTEMPTS + attempts + "verdict()\n", CONFINED, "confined")
+    return Attack(name, ATTEMPTS + attempts + "verdict()\n", CONFINED)
 
 
 KNOWN = [
@@ -148,7 +148,6 @@ KNOWN = [
         MODEL + 'rows = make_dataloader(tokenizer, 8, MAX_SEQ_LEN, "val")\n'
         "train(model, iter([next(rows)] * 10**6), 0.5)\n" + EVALUATE,
         rejected(Reason.CRASH),
-        "FileNotFoundError",
     ),
     honest(
         # It is handed neither targets nor a reduction: the loss is not its own to compute.

@@ -46,6 +46,7 @@ pytestmark = pytest.mark.timeout(600)
 Verdict = tuple[VerdictKind, Reason]
 APPROVED = {(VerdictKind.APPROVE, Reason.IMPROVED)}
 UNDECIDED = {*NO_GAIN, (VerdictKind.RELEASE, Reason.TOO_NOISY)}
+BUSY = {Reason.TOO_NOISY, Reason.INCUMBENT_FAILS}  # of a machine that has other work
 # Fewer runs than by default where the answer is far from doubtful: one look after one candidate run can reject.
 POLICY = """\
 [comparison]
@@ -120,6 +121,10 @@ ARCHIVES: dict[str, tuple[Callable[[dict[str, bytes]], bytes], Collection[Verdic
 # --- proposals -----------------------------------------------------------------------------------
 
 
+def _verdict(found: Mapping[str, Any]) -> Verdict:
+    return VerdictKind(found["verdict"]), Reason(found["reason"])
+
+
 @dataclass(slots=True)
 class Court:
     """Submits proposals in one home and has them checked."""
@@ -137,6 +142,15 @@ class Court:
         if name not in self.checks:
             self.checks[name] = self.pool.submit(self.check, name)
         return self.checks[name]
+
+    def verdict(self, name: str) -> dict[str, Any]:
+        """The check's answer; of another check, as a verifier makes that comes back, where the machine was too busy."""
+        found = self.accuse(name).result()
+        for _ in range(2):
+            if Reason(found["reason"]) not in BUSY or _verdict(found) in TRICKS[name].expected:
+                break
+            found = self.check(name)
+        return found
 
     def arguments(self, name: str) -> list[str]:
         """Of the command that checks the proposal of that name."""
@@ -249,7 +263,6 @@ FORGED: dict[str, tuple[Callable[[Court], int], Collection[Verdict]]] = {
     # Nobody signed what this miner says it published; a gateway could have caused that too.
     "stolen_item": (stolen_item, {(VerdictKind.RELEASE, Reason.ARTIFACT_UNAVAILABLE)}),
     "no_item": (no_item, {(VerdictKind.RELEASE, Reason.ARTIFACT_UNAVAILABLE)}),
-    "unknown_machine": (unknown_machine, {(VerdictKind.RELEASE, Reason.HARDWARE_DIFFERS)}),
 }
 
 
@@ -283,6 +296,7 @@ TRICKS: dict[str, Trick] = {
     **{name: Trick(*forged, runs=False) for name, forged in FORGED.items()},
     **{attack.name: replace(script(attack), runs=False) for attack in cases.EMBEDDED},
     **{attack.name: script(attack) for attack in (*cases.KNOWN, *cases.OWN)},
+    "unknown_machine": Trick(unknown_machine, APPROVED),  # what is not stated does not differ: it is measured
     "memorised_validation": Trick(remember_validation, rejected(Reason.NOT_ON_HOLDOUT)),
     # Every other run is wild and none is better: a record of noise that learned from them would hide others' gains.
     # A proposal that changes nothing may also need more runs than are allowed to be told from one that does.
@@ -354,8 +368,8 @@ def court(
 
 @pytest.mark.parametrize("name", [name for name in TRICKS if name != AFTERWARDS])
 def test_the_verdict_is_right(court: Court, name: str) -> None:
-    found = court.accuse(name).result() if TRICKS[name].runs else court.check_here(name)
-    verdict = VerdictKind(found["verdict"]), Reason(found["reason"])
+    found = court.verdict(name) if TRICKS[name].runs else court.check_here(name)
+    verdict = _verdict(found)
     assert TRICKS[name].runs or not found["runs"]
     shown = json.dumps({key: found[key] for key in ("explanation", "delta", "holdout_delta", "findings")}, indent=1)
     assert verdict in TRICKS[name].expected, f"{verdict}\n{shown}"
@@ -368,11 +382,11 @@ def test_the_verdict_is_right(court: Court, name: str) -> None:
 
 def test_nothing_is_left_behind(court: Court) -> None:
     """After all attacks honest work wins, the home is as it was, no process is left, and noise is judged as before."""
-    found = court.accuse(AFTERWARDS).result()  # the last in the queue
+    found = court.verdict(AFTERWARDS)  # the last in the queue
     for check in court.checks.values():
         check.result()
     assert "daemonwashere" not in processes()
-    assert (VerdictKind(found["verdict"]), Reason(found["reason"])) in APPROVED, found["explanation"]
+    assert _verdict(found) in APPROVED, found["explanation"]
     assert own(court) == court.before
     sigma = court.session.bench.noise().sigma
     assert sigma is not None
