@@ -68,7 +68,8 @@ def attempt(what, action):
     except (OSError, ImportError):
         pass
 def verdict():
-    sys.exit("escaped: " + ", ".join(escaped) if escaped else "confined: no attempt succeeded")
+    print("escaped:", ", ".join(escaped) or "none")
+    sys.exit(66 if escaped else 55)
 """
 SIGNAL = """\
 import os, time
@@ -118,7 +119,7 @@ def peeking(name: str, logits: str) -> Attack:
 
 def confined(name: str, attempts: str) -> Attack:
     """A script that tries what must not work and says whether any of it did."""
-    return Attack(name, ATTEMPTS + attempts + "verdict()\n", CONFINED)
+    return Attack(name, ATTEMPTS + attempts + "verdict()\n", CONFINED, "exit status 55")
 
 
 KNOWN = [
