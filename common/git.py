@@ -29,8 +29,10 @@ def own() -> dict[str, str]:
 
 
 def isolated(home: Path) -> dict[str, str]:
-    """An environment in which nobody's configuration, hooks, signing or identity reach git."""
+    """An environment in which nobody's configuration, hooks or signing reach git, which commits as the miner."""
+    who = {"NAME": "miner", "EMAIL": "miner@localhost"}
     return {
+        **{f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in who.items()},
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(home),
         "GIT_CONFIG_NOSYSTEM": "1",

@@ -310,11 +310,7 @@ def audit(
 
 
 def _code(connection: Connection, proposal: Proposal) -> bytes:
-    from chain.connection.opening import MAX_ARTIFACT
-
-    return connection.irys.fetch_verified(
-        proposal.code_irys_id, sha256=proposal.code_hash, owner=bytes(proposal.miner), max_bytes=MAX_ARTIFACT
-    ).data
+    return connection.fetch(proposal.code_irys_id, proposal.code_hash, proposal.miner, "code archive")
 
 
 def _task(connection: Connection, project: Project) -> Task:

@@ -168,8 +168,8 @@ class Worker:
             mine = [*_past(job, arm), *(run for run in runs if run.arm is arm)]
             rules = job.rules if arm is Arm.CANDIDATE else None
             incumbents = [*job.incumbent_runs, *(run for run in runs if run.arm is Arm.INCUMBENT)]
-            conditions = rig.calm()
-            run, heat = rig.run(
+            rig.calm()
+            run, conditions = rig.run(
                 arm,
                 self._tree(job, arm),
                 lambda _: None,
@@ -177,9 +177,8 @@ class Worker:
                 band=history.band(incumbents) if rules else None,
                 rules=rules or pruning.PruningRules(),
             )
-            both = tuple(dict.fromkeys((*conditions, *heat)))
             budget = bench.protocol.execution.training_seconds
-            runs.append(RunRecord.of(run, both, budget_seconds=budget, machine=self._name))
+            runs.append(RunRecord.of(run, conditions, budget_seconds=budget, machine=self._name))
             logs.append(run.log[-MAX_LOG:])
             return replace(run, log=b"", measurement=None)
 

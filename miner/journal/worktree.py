@@ -147,9 +147,7 @@ class Workspace:
 
     @property
     def _variables(self) -> dict[str, str]:
-        who = {"NAME": "miner", "EMAIL": "miner@localhost"}
-        identity = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in who.items()}
-        return {**git.isolated(self.path), **identity}
+        return git.isolated(self.path)
 
 
 def _refused(error: git.GitFailed) -> EnvironmentNotReady:

@@ -17,11 +17,11 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from common import git
 from common.files import write_atomic
 from common.text import printable
 from miner.proposers import prompt
@@ -204,18 +204,7 @@ def _last_message(output: str) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=miner", "-c", "user.email=miner@localhost", "-c", "commit.gpgsign=false"]
-    environment = {
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": str(folder),
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-    }
     try:
-        subprocess.run(
-            ["git", *identity, *arguments], cwd=folder, env=environment, capture_output=True, timeout=60, check=True
-        )
-    except FileNotFoundError:
-        raise EnvironmentNotReady("git is not installed.", "Install git.") from None
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        raise EnvironmentNotReady(f"git {arguments[0]} failed in {folder}: {error}.", "Check the disk.") from None
+        git.run(folder, *arguments, environment=git.isolated(folder))
+    except git.GitFailed as error:
+        raise EnvironmentNotReady(error.problem, error.cure or "Check the disk.") from None

@@ -12,7 +12,7 @@ from miner.context.context import SessionContext
 from miner.proposers.base import SCRIPT
 from miner.staking import confirm, gates, submit
 from miner.staking.benchmark import benchmark_log
-from miner.staking.staking import claimed_gain, forecast
+from miner.staking.staking import forecast
 from trainer.errors import TrainerError
 from trainer.judging.policy import JudgePolicy
 from trainer.project import bundle, source
@@ -59,14 +59,14 @@ def submit_file(
             )
         with context.dashboard.step("one run by the protocol's own command", bench.usual_seconds) as word:
             log = benchmark_log(bench, files, [entry.run for entry in done.runs], word)
-        forecast(context, done, policy, code)
-        metric, claimed = submit.anchored_score(project, convention, claimed_gain(context, done, policy))
+        found = forecast(context, done, policy, code)
+        metric, claimed = submit.anchored_score(project, convention, found.claim)
     else:
         metric = _claimed(claim)
-        found = faults(context.task, files, metric, context.best_metric)
-        if found and not force:
+        wrong = faults(context.task, files, metric, context.best_metric)
+        if wrong and not force:
             raise TrainerError(
-                f"{file} with a claim of {metric} cannot be approved: {'; '.join(found)}.",
+                f"{file} with a claim of {metric} cannot be approved: {'; '.join(wrong)}.",
                 "Nothing was submitted. Correct it; to submit anyway, and lose the stake, add --force.",
             )
         claimed = convention.to_score(metric)

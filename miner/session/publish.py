@@ -13,10 +13,9 @@ from chain.projects.artifacts import ProjectArtifacts, ProjectTerms, publish_pro
 from common import baseline
 from common.terminal import View
 from miner.context.context import Earlier
-from trainer.errors import TrainerError
+from trainer.errors import UNFIT, TrainerError
 from trainer.judging.trial import MAX_UNFIT
 from trainer.measurement.bench import open_bench
-from trainer.measurement.run import UNFIT
 from trainer.measurement.salts import fresh_salt
 from trainer.project import bundle, recipe
 from trainer.project.task import Benchmark

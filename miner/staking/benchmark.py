@@ -14,11 +14,10 @@ from importlib.metadata import version
 
 from common.text import printable
 from miner.proposers.base import SCRIPT
-from trainer.errors import EnvironmentNotReady, TrainerError
+from trainer.errors import UNFIT, EnvironmentNotReady, TrainerError
 from trainer.judging.runs import ReplayRun
 from trainer.machine.hardware import Fingerprint
 from trainer.measurement.bench import Bench
-from trainer.measurement.run import UNFIT
 from trainer.measurement.values import Failure
 from trainer.project import metrics
 from trainer.project.metrics import Metrics

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from chain.program.accounts import ProposalStatus
 from common.files import write_atomic
@@ -20,6 +21,7 @@ from miner.staking.cost import SubmissionCost, submission_cost
 from trainer.judging.policy import JudgePolicy
 from trainer.statistics.comparison import Arm
 from trainer.statistics.error_rates import LookEvidence
+from trainer.statistics.shrinkage import Posterior
 
 
 class Staking:
@@ -68,14 +70,16 @@ class Staking:
         if not done.passed:
             self._not_confirmed(done, best)
             return
-        reason = self._why_not(won, done, policy)
-        if reason:
-            context.journal.append("held", commit=won.commit, against=best, reason=reason)
-            context.dashboard.say(f"  not submitted: {reason}", style="yellow")
+        if reason := self._barred():
+            self._hold(won, best, reason)
+            return
+        found = forecast(context, done, policy, self._archive(won))
+        if reason := self._why_not(found):
+            self._hold(won, best, reason)
             return
         self._look()
         if context.session.frontiers[-1].commit == best:
-            self._send(won, done, policy)
+            self._send(won, done, found)
 
     def _not_confirmed(self, done: Confirmation, best: str) -> None:
         context = self._context
@@ -84,27 +88,34 @@ class Staking:
             context.workspace.keep(best)
             context.dashboard.say("  not confirmed: going back to the on-chain best")
 
-    def _why_not(self, won: TrialRecord, done: Confirmation, policy: JudgePolicy) -> str:
-        """Why a confirmed gain is not staked on, in words; "" where it is. The outlook is shown in any case."""
+    def _hold(self, won: TrialRecord, best: str, reason: str) -> None:
+        self._context.journal.append("held", commit=won.commit, against=best, reason=reason)
+        self._context.dashboard.say(f"  not submitted: {reason}", style="yellow")
+
+    def _barred(self) -> str:
+        """Why no confirmed gain of this session is staked on, in words; "" where one may be."""
         context = self._context
         if context.rejections:
             return "a proposal of this session was rejected: find out why, then run the command again to submit"
         if context.bench.machine.doubt and not context.connection.client.network.is_local:
             return f"no verifier can compare its machine with this one: {context.bench.machine.doubt}"
-        seen, found, cost = forecast(context, done, policy, self._archive(won))
+        return ""
+
+    def _why_not(self, found: Forecast) -> str:
+        """Why a confirmed gain is not staked on, in words; "" where it is."""
+        context = self._context
         # On a local network nothing is real: it is for practice, and the outlook is shown for that.
         accept_loss = context.goals.accept_loss or context.connection.client.network.is_local
         return outlook.verdict(
-            seen, found, min_confidence=context.goals.min_confidence, accept_loss=accept_loss
+            found.seen, found.outlook, min_confidence=context.goals.min_confidence, accept_loss=accept_loss
         ) or goals.affordable(
-            context.goals, spent=context.session.spent, staked=context.session.staked, cost=cost.total
+            context.goals, spent=context.session.spent, staked=context.session.staked, cost=found.cost.total
         )
 
-    def _send(self, won: TrialRecord, done: Confirmation, policy: JudgePolicy) -> None:
+    def _send(self, won: TrialRecord, done: Confirmation, found: Forecast) -> None:
         context = self._context
-        gain = claimed_gain(context, done, policy)
-        metric, claimed = submit.anchored_score(context.project, context.convention, gain)
-        context.dashboard.say(f"submitting trial {won.number}: claimed {metric:.6f} val_bpb, {gain:+.6f} better")
+        metric, claimed = submit.anchored_score(context.project, context.convention, found.claim)
+        context.dashboard.say(f"submitting trial {won.number}: claimed {metric:.6f} val_bpb, {found.claim:+.6f} better")
         log = self._benchmark_log(won, done)
         offer = submit.Offer(
             won.number,
@@ -146,10 +157,24 @@ class Staking:
         return log
 
 
-def forecast(
-    context: SessionContext, done: Confirmation, policy: JudgePolicy, code: bytes
-) -> tuple[LookEvidence, outlook.Outlook, SubmissionCost]:
-    """What a confirmed gain rests on, what staking the archive `code` on it promises, which is shown, and its cost."""
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a confirmed gain rests on (`seen`), what of it is expected to last (`gained`), and what a stake on it
+    promises and costs."""
+
+    seen: LookEvidence
+    gained: Posterior
+    outlook: outlook.Outlook
+    cost: SubmissionCost
+
+    @property
+    def claim(self) -> float:
+        """The gain to claim, in bpb: what is expected to last, at least the chain's last digit."""
+        return max(1e-6, round(self.gained.mean, 6))
+
+
+def forecast(context: SessionContext, done: Confirmation, policy: JudgePolicy, code: bytes) -> Forecast:
+    """What staking the archive `code` on a confirmed gain promises, which is shown."""
     client, project, stake = context.connection.client, context.project, context.goals.stake
     seen = confirm.evidence_of(done, policy)
     gained = outlook.worth(context.session, done, seen)
@@ -173,10 +198,4 @@ def forecast(
         f"  confirmed: {done.delta:+.6f} [{done.low:+.6f}, {done.high:+.6f}], of which {gained.mean:+.6f} are expected "
         f"to last; {found.text()}"
     )
-    return seen, found, cost
-
-
-def claimed_gain(context: SessionContext, done: Confirmation, policy: JudgePolicy) -> float:
-    """The gain to claim, in bpb: what is expected to last, at least the chain's last digit."""
-    gained = outlook.worth(context.session, done, confirm.evidence_of(done, policy))
-    return max(1e-6, round(gained.mean, 6))
+    return Forecast(seen, gained, found, cost)

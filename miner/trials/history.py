@@ -13,8 +13,8 @@ from itertools import islice
 from miner.journal.journal import Session, TrialRecord
 from miner.journal.run import RunRecord
 from miner.trials.listener import pairs
+from trainer.errors import UNFIT
 from trainer.machine import fitness
-from trainer.measurement.run import UNFIT
 from trainer.statistics import pruning
 from trainer.statistics.comparison import Arm
 from trainer.statistics.mining import EARNING_TRIALS, STALE_TRIALS, MiningPolicy, usable_history, worth_of

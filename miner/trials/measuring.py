@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from miner.trials.listener import Pruner
+from trainer.errors import UNFIT
 from trainer.machine import fitness
 from trainer.machine.watch import Watch
 from trainer.measurement.bench import Bench, left_out
-from trainer.measurement.run import UNFIT, Run
+from trainer.measurement.run import Run
 from trainer.measurement.salts import fresh_salt
 from trainer.measurement.values import Failure
 from trainer.statistics import curve, pruning
@@ -45,15 +46,14 @@ class Rig:
         band: pruning.Band | None,
         rules: pruning.PruningRules,
     ) -> tuple[Run, tuple[str, ...]]:
-        """Run a tree once; the run and the reasons it is suspect.
+        """Run a tree once, after `calm`; the run and the reasons it is suspect, those that `calm` left included.
 
         `rates` are the tokens per second of earlier runs of the same code here, those in force: a run that is off by
         more than their noise has no value and is UNFIT. With a `band` it may be stopped, by `rules`.
         """
-        before = fitness.read()
         budget = self.bench.protocol.execution.training_seconds
         run = self.bench.measure(arm, files, Pruner(show, budget, band, rules), salt=fresh_salt())
-        heat = self._watch.after(before, run.seconds)
+        conditions = self._watch.after(run.seconds)
         rate = curve.of_log(run.log).tokens_per_second
         unfit = fitness.fit(rate, rates) if run.val_bpb is not None and rate is not None else ""
         if run.failure == Failure.HOST:
@@ -61,4 +61,4 @@ class Rig:
         run = left_out(run, unfit)
         if run.failure == UNFIT:
             self.say(f"  run discarded and repeated: {run.detail}")
-        return run, tuple(dict.fromkeys(heat))
+        return run, conditions

@@ -18,9 +18,9 @@ from miner.report.summary import counted
 from miner.trials import history
 from miner.trials.decision import decided
 from miner.trials.measuring import Rig
-from trainer.errors import EnvironmentNotReady
+from trainer.errors import UNFIT, EnvironmentNotReady
 from trainer.judging.trial import MAX_FAILURES, Trial, compare
-from trainer.measurement.run import UNFIT, Run
+from trainer.measurement.run import Run
 from trainer.project import hyperparameters
 from trainer.statistics import pruning
 from trainer.statistics.comparison import Arm
@@ -83,7 +83,8 @@ class LocalTrials:
 
     def _execute(self, current: TrialRecord, arm: Arm) -> Run:
         """One run, recorded with the machine's state when it began."""
-        context, session, conditions = self._context, self._context.session, self._rig.calm()
+        context, session = self._context, self._context.session
+        self._rig.calm()
         commit = current.commit if arm is Arm.CANDIDATE else current.base
         past = [run for run in history.runs_of(session, current.base) if not run.failure]
         prune = arm is Arm.CANDIDATE and may_prune(context, current)
@@ -95,7 +96,7 @@ class LocalTrials:
             past[-1].curve if past else (),
             statistics.median(rates) if rates else None,
         ) as word:
-            run, heat = self._rig.run(
+            run, conditions = self._rig.run(
                 arm,
                 context.tree(commit),
                 word,
@@ -103,7 +104,7 @@ class LocalTrials:
                 band=history.band(past) if prune else None,
                 rules=self._rules(current) if prune else pruning.PruningRules(),
             )
-        record(context, current, run, tuple(dict.fromkeys((*conditions, *heat))))
+        record(context, current, run, conditions)
         return run
 
     def _rules(self, current: TrialRecord) -> pruning.PruningRules:

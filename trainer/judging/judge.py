@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trainer.errors import UNFIT
 from trainer.judging import trial
 from trainer.judging.holdout_gain import HoldoutResult, holdout_outcome
 from trainer.judging.policy import JudgePolicy, TimeBudget
-from trainer.judging.runs import UNFIT, ReplayRun, against, values
+from trainer.judging.runs import ReplayRun, against, values
 from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, GainOutcome, Reason
 from trainer.measurement.bench import SELF_REPORTED
 from trainer.statistics import comparison

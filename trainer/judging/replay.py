@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from common.terminal import View
-from trainer.errors import EnvironmentNotReady
+from trainer.errors import UNFIT, EnvironmentNotReady
 from trainer.judging import holdout, trial
 from trainer.judging.policy import HoldoutPolicy, JudgePolicy
 from trainer.judging.runs import ReplayRun, against
-from trainer.machine import fitness, scratch
+from trainer.machine import scratch
 from trainer.machine.watch import Watch
 from trainer.measurement import Measurer, ProbeReport, Reference, Score, ScoringText
 from trainer.measurement.bench import HOLDOUT, Bench
-from trainer.measurement.run import UNFIT, Run
+from trainer.measurement.run import Run
 from trainer.measurement.salts import fresh_salt, salt_of
 from trainer.measurement.scoring import Tokens, block_bits
 from trainer.measurement.values import Failure
@@ -110,14 +110,14 @@ def replay(
 
     def execute(arm: Arm) -> Run:
         held_to = known if arm is Arm.CANDIDATE else {}
-        conditions, before = watch.calm(), fitness.read()
+        watch.calm()
         seconds = statistics.median(r.seconds for r in runs) if runs else bench.usual_seconds
         with view.step(f"run {len(made) + 1} ({arm.value if arm is Arm.CANDIDATE else reference})", seconds) as word:
             number = sum(r.arm == arm.value and r.val_bpb is not None for r in runs)
             salt = salt_of(seed, number + (lead if arm is Arm.CANDIDATE else 0))
             text = _text(rows, policy.holdout, held_to.get(True))
             run = bench.measure(arm, trees[arm], word, reference=held_to.get(False), holdout=text, salt=salt)
-            conditions = tuple(dict.fromkeys((*conditions, *watch.after(before, run.seconds))))
+            conditions = watch.after(run.seconds)
             second = run.measurement.holdout if run.measurement else None
             charge = _charge(bench, run, runs, trees[Arm.INCUMBENT], noise, slopes, word)
         if arm is Arm.INCUMBENT:
@@ -163,11 +163,11 @@ def one_run(
     """
     watch = Watch(bench.protocol.execution.training_seconds, view.say)
     for _ in range(trial.MAX_UNFIT):
-        conditions, before = watch.calm(), fitness.read()
+        watch.calm()
         with view.step(f"run of the {name}", bench.usual_seconds) as word:
             text = _text(rows, policy.holdout, None)
             run = bench.measure(Arm.INCUMBENT, tree, word, holdout=text, salt=salt_of(seed, number))
-            conditions = tuple(dict.fromkeys((*conditions, *watch.after(before, run.seconds))))
+            conditions = watch.after(run.seconds)
             second = run.measurement.holdout if run.measurement else None
         entry = _entry(run, tree, second, None, _blocks(bench.measurer, second, rows), conditions)
         view.say(f"  {name}  {_shown(entry, run)}  ({entry.seconds:.1f} s)")

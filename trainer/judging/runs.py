@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from trainer.errors import UNFIT
 from trainer.statistics.comparison import Arm
-
-UNFIT = "unfit"  # as trainer.measurement.run has it, with all that measures
 
 if TYPE_CHECKING:
     from trainer.measurement.run import Run

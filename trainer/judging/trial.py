@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from trainer.measurement.run import STOPPED, UNFIT, Run
+from trainer.errors import STOPPED, UNFIT
+from trainer.measurement.run import Run
 from trainer.statistics import comparison
 from trainer.statistics.comparison import Arm, Decision, TrialSamples
 from trainer.statistics.error_rates import ComparisonPolicy

@@ -25,6 +25,7 @@ class Watch:
     def __init__(self, budget: float, say: Say) -> None:
         self._say, self._small = say, budget < CALM_SECONDS
         self._last = 0.0, -math.inf  # seconds that our last run took, when it ended
+        self._before, self._reasons = MachineState(), tuple[str, ...]()  # of the last look before a run
 
     def calm(self) -> tuple[str, ...]:
         """Wait a while for a machine that is busy or hot; the remaining reasons not to measure."""
@@ -37,16 +38,18 @@ class Watch:
             reasons = fitness.judge(state, own_load=own)
             waiting = any("overloaded" in reason or "heat" in reason for reason in reasons)
             if not waiting or time.monotonic() >= deadline or self._small:
+                self._before, self._reasons = state, reasons
                 return reasons
             if not said:
                 self._say(f"  waiting for the machine: {', '.join(reasons)}")
                 said = True
             time.sleep(_CALM_LOOK)
 
-    def after(self, before: MachineState, seconds: float) -> tuple[str, ...]:
-        """The reasons to suspect a run of ours that took `seconds` and has just ended, `before` read at its start."""
+    def after(self, seconds: float) -> tuple[str, ...]:
+        """The reasons to suspect a run that took `seconds` and has just ended: those that `calm` left, and new ones."""
         self._last = seconds, time.monotonic()
-        return fitness.judge(fitness.read(), before=before, own_load=float(before.cores))
+        came = fitness.judge(fitness.read(), before=self._before, own_load=float(self._before.cores))
+        return tuple(dict.fromkeys((*self._reasons, *came)))
 
     def refused(self) -> tuple[str, ...]:
         """Why nobody's stake may depend on this machine now: it runs at less than its speed, and will go on to."""

@@ -14,32 +14,48 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from typing import ParamSpec
 
 from common.files import locked
 from common.resources import HARNESS
 from trainer import sandbox
-from trainer.errors import EnvironmentNotReady
+from trainer.errors import STOPPED, UNFIT, EnvironmentNotReady
 from trainer.machine import awake, environment, faults, hardware, scratch
 from trainer.machine.environment import Environment
 from trainer.machine.noise_file import load_noise, save_noise
 from trainer.measurement import Measurement, Measurer, Phase, Reference, ScoringText, supports
 from trainer.measurement.outcomes import FAULTS
 from trainer.measurement.plain import evaluation_batch, too_large
-from trainer.measurement.run import STOPPED, UNFIT, Run
+from trainer.measurement.run import Run
 from trainer.measurement.values import MOST_BPB, Failure
 from trainer.project import metrics, protocol
 from trainer.project.protocol import Protocol
+from trainer.project.task import SCRIPT
 from trainer.running import dataset, experiment
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
 
 Say = Callable[[str], None]
+_P = ParamSpec("_P")
 TRUSTED, SELF_REPORTED = "trusted", "self-reported"
 PROBES = 256
-SCRIPT = "train.py"
 HOLDOUT = "holdout"  # folder of a home in which holdout text is, while somebody is scored on it
+
+
+def _awake(make: Callable[_P, Run]) -> Callable[_P, Run]:
+    """The same run on a machine that is kept from sleeping; left out if it slept all the same."""
+
+    @wraps(make)
+    def made(*args: _P.args, **more: _P.kwargs) -> Run:
+        with awake.kept():
+            before = awake.moment()
+            run = make(*args, **more)
+            return left_out(run, awake.slept(before, awake.moment()))
+
+    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +111,7 @@ class Bench:
             return replace(self, cache=cache)
         return replace(self, cache=cache, measurer=self.measurer.on_data(cache))
 
+    @_awake
     def measure(
         self,
         arm: Arm,
@@ -113,24 +130,6 @@ class Bench:
         `reference` is the incumbent's, which a candidate is held to; a trusted run is scored on `holdout` text too. It
         is told `budget_share` of the time budget, and `salt` is mixed into its seeds (`trainer.measurement.salts`).
         """
-        with awake.kept():
-            before = awake.moment()
-            run = self._measure(
-                arm, files, on_line, reference=reference, holdout=holdout, budget_share=budget_share, salt=salt
-            )
-            return left_out(run, awake.slept(before, awake.moment()))
-
-    def _measure(
-        self,
-        arm: Arm,
-        files: Mapping[str, bytes],
-        on_line: Say | None,
-        *,
-        reference: Reference | None,
-        holdout: ScoringText | None,
-        budget_share: float,
-        salt: str,
-    ) -> Run:
         if self.measurer is None:
             return self._self_reported(arm, files, on_line)
 
@@ -170,17 +169,12 @@ class Bench:
         script = files.get(PurePosixPath(self.protocol.execution.cwd, SCRIPT).as_posix(), b"")
         return too_large(evaluation_batch(script), facts.length, facts.vocabulary, self.machine.buffer_bytes)
 
+    @_awake
     def plain_run(self, files: Mapping[str, bytes], on_line: Say | None = None) -> Run:
         """Run a tree as the protocol says, its metric from its log: what a benchmark log records.
 
         In the sandbox where there is one: a train.py that grew out of somebody else's is somebody else's code.
         """
-        with awake.kept():
-            before = awake.moment()
-            run = self._plain_run(files, on_line)
-            return left_out(run, awake.slept(before, awake.moment()))
-
-    def _plain_run(self, files: Mapping[str, bytes], on_line: Say | None) -> Run:
         if self.measurer is None:
             return self._self_reported(Arm.CANDIDATE, files, on_line)
         limit = self.protocol.execution.hard_timeout_seconds

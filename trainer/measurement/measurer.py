@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
@@ -159,7 +159,7 @@ class Measurer:
             report(Phase.CLAIM, "")
             rows = np.concatenate([text.rows for text in texts])
             claims = self.claim(graph, rows, seconds, texts[0].reference)
-            for part, losses in zip(parts, np.split(claims, _ends(texts)), strict=True):
+            for part, losses in zip(parts, _split(claims, [text.rows for text in texts]), strict=True):
                 part.take(losses, self.facts.token_bytes)
             if first.finding is None:
                 report(Phase.PROBES, "")
@@ -307,8 +307,7 @@ class Measurer:
             shown.append(np.concatenate([draw.positions[:, 1:].astype(np.int32), inputs], axis=1))
         width, reference = self.facts.vocabulary, parts[0].text.reference
         logits = self._run_graph(Phase.PROBES, graph, np.concatenate(shown), width, seconds, reference)
-        ends = list(accumulate(map(len, shown)))[:-1]
-        for part, draw, answers in zip(parts, draws, np.split(logits, ends), strict=True):
+        for part, draw, answers in zip(parts, draws, _split(logits, shown), strict=True):
             part.compare(draw, answers, self._policy)
 
     def _run_graph(
@@ -375,9 +374,9 @@ class Measurer:
         return scratch.hold(Path(file.name))
 
 
-def _ends(texts: Sequence[ScoringText]) -> list[int]:
-    """Where one text's rows end and the next one's begin."""
-    return list(accumulate(len(text.rows) for text in texts))[:-1]
+def _split(rows: Losses, parts: Sequence[Sized]) -> list[Losses]:
+    """The rows of each part, which lie one after the other."""
+    return np.split(rows, list(accumulate(map(len, parts)))[:-1])
 
 
 def _silent(phase: Phase, line: str) -> None:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from trainer.measurement.values import Measurement
 from trainer.statistics.comparison import Arm
 
-STOPPED, UNFIT = "stopped", "unfit"
-
 
 @dataclass(frozen=True, slots=True)
 class Run:

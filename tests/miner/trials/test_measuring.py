@@ -8,10 +8,11 @@ from typing import Any, cast
 import pytest
 
 from miner.trials.measuring import Rig
+from trainer.errors import UNFIT
 from trainer.machine import fitness, watch
 from trainer.machine.fitness import MachineState
 from trainer.machine.watch import CALM_SECONDS
-from trainer.measurement.run import UNFIT, Run
+from trainer.measurement.run import Run
 from trainer.statistics import pruning
 from trainer.statistics.comparison import Arm
 
@@ -101,6 +102,7 @@ def test_what_is_waited_for(
 def test_the_load_that_our_own_run_left_is_not_waited_for(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     looks(monkeypatch, CALM, CALM, MachineState(load=7.0, cores=8))
     watched, _ = rig()
+    watched.calm()
     watched.run(Arm.CANDIDATE, {}, lambda _: None, rates=(), band=None, rules=pruning.PruningRules())
     assert watched.calm() == ()
     assert clock.slept == []

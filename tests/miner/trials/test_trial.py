@@ -10,8 +10,7 @@ from miner.journal.journal import read
 from miner.trials import history, trial
 from miner.trials.trial import BASELINE_RUNS, LocalTrials
 from tests.miner.fakes import LOG, SIGMA, SOURCE, Fake
-from trainer.errors import EnvironmentNotReady
-from trainer.measurement.run import STOPPED, UNFIT
+from trainer.errors import STOPPED, UNFIT, EnvironmentNotReady
 from trainer.statistics.comparison import Arm
 from trainer.statistics.mining import STALE_TRIALS
 

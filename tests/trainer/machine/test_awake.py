@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from trainer.errors import UNFIT
 from trainer.machine import awake
 from trainer.machine.awake import Moment, slept
 from trainer.measurement.bench import left_out
-from trainer.measurement.run import UNFIT, Run
+from trainer.measurement.run import Run
 from trainer.statistics.comparison import Arm
 
 
