@@ -1,7 +1,7 @@
 """What a subscription of the local node's websocket is told, as a real node (Agave) words it.
 
-A watch is told of moments, each of which is what came since the last one; the ledger keeps all of it, so nothing
-queues up for a client that reads slowly. Every transaction is final at once, so every commitment gives the same.
+A feed makes notifications of what came since it was last asked; the ledger keeps all of it, so nothing queues up for a
+client that reads slowly. Every transaction is final at once, so every commitment gives the same.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from chain.network.embedded import EmbeddedNetwork
 from chain.network.ledger import LandedTransaction
 from chain.network.vm import MOVING_SYSVARS
 
-MAX_RECORDS: Final = 1000  # transactions of one moment
-MAX_SLOTS: Final = 64  # slots of one moment that are told of, the newest
+MAX_RECORDS: Final = 1000  # transactions told at once
+MAX_SLOTS: Final = 64  # slots told at once, the newest
 
 
 @dataclass(frozen=True, slots=True)
 class NewsSince:
-    """What came since the last moment: slots, transactions oldest first, and accounts as they are now."""
+    """What came since a feed was last asked: slots, transactions oldest first, and accounts as they are now."""
 
     slots: range
     records: list[LandedTransaction]
@@ -78,7 +78,7 @@ class Feed(Protocol):
     kind: str
     done: bool
 
-    def news(self, moment: NewsSince) -> list[object]:
+    def news(self, since: NewsSince) -> list[object]:
         """The results to notify of, oldest first."""
 
 
@@ -87,8 +87,8 @@ class Slots:
 
     kind, done = "slot", False
 
-    def news(self, moment: NewsSince) -> list[object]:
-        return [{"slot": slot, "parent": slot - 1, "root": slot} for slot in moment.slots[-MAX_SLOTS:]]
+    def news(self, since: NewsSince) -> list[object]:
+        return [{"slot": slot, "parent": slot - 1, "root": slot} for slot in since.slots[-MAX_SLOTS:]]
 
 
 class Roots:
@@ -96,8 +96,8 @@ class Roots:
 
     kind, done = "root", False
 
-    def news(self, moment: NewsSince) -> list[object]:
-        return list(moment.slots[-MAX_SLOTS:])
+    def news(self, since: NewsSince) -> list[object]:
+        return list(since.slots[-MAX_SLOTS:])
 
 
 class SignatureNews:
@@ -110,8 +110,8 @@ class SignatureNews:
         self._context, self._signature = context, signature
         self._record = context.network.record(signature)  # landed before anybody asked
 
-    def news(self, moment: NewsSince) -> list[object]:
-        record = self._record or next((one for one in moment.records if one.signature == self._signature), None)
+    def news(self, since: NewsSince) -> list[object]:
+        record = self._record or next((one for one in since.records if one.signature == self._signature), None)
         if record is None:
             return []
         self.done = True
@@ -126,13 +126,13 @@ class Logs:
     def __init__(self, context: NodeContext, mentioned: Pubkey | None) -> None:
         self._context, self._mentioned = context, mentioned
 
-    def news(self, moment: NewsSince) -> list[object]:
+    def news(self, since: NewsSince) -> list[object]:
         return [
             self._context.noticed(
                 record.slot,
                 {"signature": str(record.signature), "err": record.error, "logs": record.logs},
             )
-            for record in moment.records
+            for record in since.records
             if self._mentioned is None or self._mentioned in _named(record)
         ]
 
@@ -145,13 +145,13 @@ class AccountNews:
     def __init__(self, context: NodeContext, key: Pubkey, config: Mapping[str, object]) -> None:
         self._context, self._key, self._config = context, key, config
 
-    def news(self, moment: NewsSince) -> list[object]:
-        account = moment.changes.get(self._key)
-        if self._key in MOVING_SYSVARS and moment.slots:
+    def news(self, since: NewsSince) -> list[object]:
+        account = since.changes.get(self._key)
+        if self._key in MOVING_SYSVARS and since.slots:
             account = self._context.network.account(self._key)
         if account is None:
             return []
-        return [self._context.noticed(moment.slot, _shown(self._context, self._key, account, self._config))]
+        return [self._context.noticed(since.slot, _shown(self._context, self._key, account, self._config))]
 
 
 class ProgramNews:
@@ -166,13 +166,13 @@ class ProgramNews:
         except Refusal as refusal:
             raise Refusal(INVALID_PARAMS, f"Invalid params: {refusal}") from None
 
-    def news(self, moment: NewsSince) -> list[object]:
+    def news(self, since: NewsSince) -> list[object]:
         return [
             self._context.noticed(
-                moment.slot,
+                since.slot,
                 {"pubkey": str(key), "account": _shown(self._context, key, account, self._config)},
             )
-            for key, account in moment.changes.items()
+            for key, account in since.changes.items()
             if account.owner == self._program and account.lamports and matches(account.data, self._size, self._memcmp)
         ]
 

@@ -89,11 +89,11 @@ class Subscriptions:
 
 
 class _Session:
-    """One connection: its watches by number."""
+    """One connection: its feeds by number."""
 
     def __init__(self, context: NodeContext, connection: ServerConnection, numbers: itertools.count[int]) -> None:
         self._context, self._connection, self._numbers = context, connection, numbers
-        self._watches: dict[int, Feed] = {}
+        self._feeds: dict[int, Feed] = {}
         self._asked: dict[str, int] = {}
         self._position = Position(context.network)
 
@@ -139,31 +139,31 @@ class _Session:
         asked = json.dumps([kind, params], sort_keys=True)
         if asked in self._asked:
             return self._asked[asked]
-        watch = KINDS[kind](self._context, Params([] if params is None else params))
-        if len(self._watches) >= MAX_SUBSCRIPTIONS:
+        feed = KINDS[kind](self._context, Params([] if params is None else params))
+        if len(self._feeds) >= MAX_SUBSCRIPTIONS:
             raise Refusal(INVALID_PARAMS, f"at most {MAX_SUBSCRIPTIONS} subscriptions")
         number = next(self._numbers)
-        self._watches[number], self._asked[asked] = watch, number
+        self._feeds[number], self._asked[asked] = feed, number
         return number
 
     def _unsubscribe(self, params: Params) -> bool:
         number = params.number(0)
-        if number not in self._watches:
+        if number not in self._feeds:
             raise Refusal(INVALID_PARAMS, "Invalid subscription id.")
         self._forget(number)
         return True
 
     def _forget(self, number: int) -> None:
-        del self._watches[number]
+        del self._feeds[number]
         self._asked = {asked: held for asked, held in self._asked.items() if held != number}
 
     def _tell(self) -> None:
-        moment = self._position.next() or NewsSince(range(0), [], {})
-        for number, watch in list(self._watches.items()):
-            for result in watch.news(moment):
+        since = self._position.next() or NewsSince(range(0), [], {})
+        for number, feed in list(self._feeds.items()):
+            for result in feed.news(since):
                 params = {"result": result, "subscription": number}
-                self._send({"jsonrpc": "2.0", "method": f"{watch.kind}Notification", "params": params})
-            if watch.done:
+                self._send({"jsonrpc": "2.0", "method": f"{feed.kind}Notification", "params": params})
+            if feed.done:
                 self._forget(number)
 
 

@@ -13,6 +13,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from trainer.errors import STOPPED, UNFIT
+
 if TYPE_CHECKING:
     from miner.journal.journal import Confirmation, Frontier, TrialRecord
     from miner.journal.run import RunRecord
@@ -90,9 +92,9 @@ class Sums:
         self.last_run = run
         if not run.failure:
             insort(self.usual, run.seconds)
-        self.unfit += run.failure == "unfit"
+        self.unfit += run.failure == UNFIT
         if run.failure:
-            self.seconds[run.failure if run.failure in ("stopped", "unfit") else "failed"] += run.seconds
+            self.seconds[run.failure if run.failure in (STOPPED, UNFIT) else "failed"] += run.seconds
         elif run.curve:
             self.seconds["value"] += run.seconds
             self.trained += min(run.seconds, run.curve[-1][0])

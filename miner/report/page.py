@@ -30,13 +30,12 @@ MAX_DATA = 300_000  # bytes of all trials and their details, packed
 UNKNOWN = '<span class="unknown">unknown</span>'
 
 
-def build(material: Material, *, live: bool = False) -> str:
-    """The whole document; `live` lets it ask the server that it came from for its newest state."""
+def build(material: Material) -> str:
+    """The whole document."""
     style, script = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("style.css", "trials.js"))
-    source = "'self'" if live else "'none'"
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
-        f"connect-src {source}; base-uri 'none'; form-action 'none'"
+        "connect-src 'none'; base-uri 'none'; form-action 'none'"
     )
     title = material.about.token_name or material.name
     parts = [_header(material), _progress(material), _record(material), _time(material), _trials(material)]
@@ -47,7 +46,7 @@ def build(material: Material, *, live: bool = False) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="referrer" content="no-referrer">\n<link rel="icon" href="data:,">\n'
         f"<title>{_say(title)}: mining report</title>\n<style>{style}</style>\n</head>\n"
-        f"<body{' data-live' if live else ''}>\n<main>\n{body}\n</main>\n"
+        f"<body>\n<main>\n{body}\n</main>\n"
         f"<footer>Session {_say(material.name)}, journal of {len(material.session.trials)} trials, "
         f"page created {_say(material.made)}. Deltas are incumbent − candidate: positive is better.</footer>\n"
         f'<script type="application/json" id="data">{details.packed(material, MAX_DATA)}</script>\n'

@@ -20,6 +20,7 @@ from typing import Any
 
 from miner.journal.journal import INTERRUPTED, Segment, Session, Submission, TrialRecord
 from miner.journal.run import LossCurve
+from trainer.errors import STOPPED, UNFIT
 
 WORDS = {"keep": "kept", "discard": "discarded", "crash": "crashed", "": "open"}  # decisions, as people read them
 
@@ -204,8 +205,8 @@ def time_split(session: Session, budget: float | None = None) -> Time:
         training=sums.trained + trained,
         evaluation=sums.seconds.get("value", 0.0) - sums.trained + (plain - trained if budget else 0.0),
         unsplit=0.0 if budget else plain,
-        stopped=sums.seconds.get("stopped", 0.0),
-        unfit=sums.seconds.get("unfit", 0.0),
+        stopped=sums.seconds.get(STOPPED, 0.0),
+        unfit=sums.seconds.get(UNFIT, 0.0),
         failed=sums.seconds.get("failed", 0.0),
         confirming=sums.confirming,
         interrupted=interrupted,

@@ -162,32 +162,6 @@ function listen() {
   document.querySelector(".controls").hidden = false;
 }
 
-async function refresh(tag) {
-  let next = tag;
-  try {
-    const answer = await fetch(location.pathname, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store" });
-    if (answer.status === 200) {
-      next = answer.headers.get("ETag");
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      if (tag) {
-        for (const part of document.querySelectorAll("main > [id]:not(#trials)")) {
-          const fresh = page.getElementById(part.id);
-          if (fresh && fresh.innerHTML !== part.innerHTML) part.replaceWith(document.adoptNode(fresh));
-        }
-        await load(page.getElementById("data").textContent);
-        counts(page);
-        draw();
-      }
-    }
-  } catch (error) { document.title = "(stopped) " + document.title.replace(/^\(stopped\) /, ""); }
-  setTimeout(() => refresh(next), 3000);
-}
-
-function counts(page) {
-  const fresh = page.querySelectorAll(".filters label"), old = document.querySelectorAll(".filters label");
-  old.forEach((label, i) => { if (fresh[i]) label.lastChild.textContent = fresh[i].lastChild.textContent; });
-}
-
 (async () => {
   if (typeof DecompressionStream === "undefined") return;
   await load(document.getElementById("data").textContent);
@@ -195,6 +169,5 @@ function counts(page) {
   draw();
   follow();
   window.addEventListener("hashchange", follow);
-  if (document.body.hasAttribute("data-live")) refresh("");
   document.body.setAttribute("data-ready", "");
 })();

@@ -7,19 +7,16 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from common.checks import Check
 from common.resources import HARNESS
 from common.text import printable
+from trainer.doctor import lines
 from trainer.errors import EnvironmentNotReady
 from trainer.machine import environment, hardware
 from trainer.project.task import Task
 from trainer.running import dataset
-
-GIB: Final = 1 << 30
-LEAST_DISK: Final = 4 * GIB  # environment with MLX and pyarrow, and a data set like the live project's
-LEAST_MEMORY: Final = 4 * GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +79,8 @@ def points(facts: MachineFacts, parsed: Task) -> list[Check]:
         found.append(Check("data", "missing", what, cure))
     else:
         found.append(Check("data", "ok", f"{wanted[:16]}… in {facts.data_folder}"))
-    found.append(_size("free disk", facts.disk, LEAST_DISK, "Make room, or choose another --home."))
-    found.append(_size("memory", facts.memory, LEAST_MEMORY, "Large models will not fit."))
+    found.append(lines.disk(facts.disk))
+    found.append(lines.size("memory", facts.memory, lines.LEAST_MEMORY, lines.LARGE_MODELS))
     return found
 
 
@@ -105,13 +102,6 @@ def _sandbox(path: str | None) -> Check:
     return Check(
         "sandbox", "differs", "no sandbox: results are self-reported, and this machine cannot run the verifier.", cure
     )
-
-
-def _size(name: str, size: int, least: int, cure: str) -> Check:
-    text = f"{size / GIB:.1f} GiB"
-    if size >= least:
-        return Check(name, "ok", text)
-    return Check(name, "differs", f"{text}, less than the {least / GIB:.0f} GiB that such a project needs.", cure)
 
 
 def _hints(raw: Mapping[str, Any]) -> str:

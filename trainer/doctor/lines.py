@@ -12,7 +12,9 @@ from trainer.machine.hardware import Fingerprint
 from trainer.sandbox import Line
 
 GIB = 1 << 30
-LEAST_DISK, LEAST_MEMORY = 4 * GIB, 4 * GIB
+LEAST_DISK = 4 * GIB  # environment with MLX and pyarrow, and a data set like the live project's
+LEAST_MEMORY = 4 * GIB
+LARGE_MODELS = "Large models will not fit."
 _VISIBLE_WATCHDOG = 26  # the first macOS that kills long GPU work while the display is on
 
 
@@ -34,7 +36,7 @@ def memory(machine: Fingerprint, wired_limit: int | None) -> Check:
     if wired_limit:
         words += f"; iogpu.wired_limit_mb is set to {wired_limit}"
     if machine.memory_bytes < LEAST_MEMORY:
-        return Check("memory", "differs", words + ".", "Large models will not fit.")
+        return Check("memory", "differs", words + ".", LARGE_MODELS)
     return Check("memory", "ok", words)
 
 
@@ -46,7 +48,7 @@ def wired_limit(output: str) -> int | None:
 
 def power(state: MachineState) -> Check:
     """The source and the mode."""
-    if reasons := fitness.judge(MachineState(on_battery=state.on_battery, low_power=state.low_power)):
+    if reasons := fitness.slowed(state):
         cure = "Connect it to mains and turn low power mode off: a verifier judges nobody like this."
         return Check("power", "differs", f"{', '.join(reasons)}.", cure)
     known = state.on_battery is not None
@@ -101,10 +103,15 @@ def display(settings: str, system: str) -> Check:
 
 def disk(free: int) -> Check:
     """Free space in the home."""
-    if free < LEAST_DISK:
-        least = f"less than the {LEAST_DISK / GIB:.0f} GiB that a project needs"
-        return Check("free disk", "differs", f"{free / GIB:.1f} GiB, {least}.", "Make room, or choose another --home.")
-    return Check("free disk", "ok", f"{free / GIB:.1f} GiB")
+    return size("free disk", free, LEAST_DISK, "Make room, or choose another --home.")
+
+
+def size(name: str, found: int, least: int, cure: str) -> Check:
+    """Whether there are as many bytes as a project needs."""
+    text = f"{found / GIB:.1f} GiB"
+    if found >= least:
+        return Check(name, "ok", text)
+    return Check(name, "differs", f"{text}, less than the {least / GIB:.0f} GiB that a project needs.", cure)
 
 
 def python(version: str, machine: str, system: str) -> Check:

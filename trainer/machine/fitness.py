@@ -109,6 +109,11 @@ def read() -> MachineState:
     )
 
 
+def slowed(state: MachineState) -> tuple[str, ...]:
+    """Why the machine runs at less than its speed, and will go on to, whatever else is the matter with it."""
+    return judge(MachineState(on_battery=state.on_battery, low_power=state.low_power))
+
+
 def judge(state: MachineState, *, own_load: float = 0.0, before: MachineState | None = None) -> tuple[str, ...]:
     """Why runs measured now are suspect, in plain words; empty if there is no known reason.
 

@@ -53,7 +53,4 @@ class Watch:
 
     def refused(self) -> tuple[str, ...]:
         """Why nobody's stake may depend on this machine now: it runs at less than its speed, and will go on to."""
-        if self._small:
-            return ()
-        state = fitness.read()
-        return fitness.judge(MachineState(on_battery=state.on_battery, low_power=state.low_power))
+        return () if self._small else fitness.slowed(fitness.read())

@@ -22,8 +22,9 @@ from common import resources
 from miner.commands.main import main
 from miner.setup import init, prepare, readiness
 from miner.setup.prepare import SetUp, SetupCommand
-from miner.setup.readiness import GIB, MachineFacts
+from miner.setup.readiness import MachineFacts
 from tests import local, official
+from trainer.doctor.lines import GIB
 from trainer.errors import TrainerError
 from trainer.project import bundle, protocol, task
 from trainer.project.task import Benchmark
