@@ -292,7 +292,7 @@ OWN = [
         "sparse_artifact",
         SIGNAL + "open(S + '/graph.mlxfn', 'wb').truncate(600 << 20)\nsay()\ntime.sleep(60)\n",
         rejected(Reason.BAD_OUTPUT),
-        "the limit is",
+        "larger than the limit of 536870912 bytes",
     ),
     Attack(
         "graph_of_another_vocabulary",

@@ -77,7 +77,7 @@ def test_a_disk_that_is_full_for_one_record_loses_nothing(
                 return write(descriptor, data)
 
             with monkeypatch.context() as patch:
-                patch.setattr("common.jsonl.os.write", cramped)
+                patch.setattr("common.files.os.write", cramped)
                 try:
                     attempt(connection)
                 except OSError as error:

@@ -272,7 +272,7 @@ CLUSTER: Final = {
 }  # fmt: skip
 VOLATILE: Final = {
     "slot", "blockTime", "blockHeight", "contextSlot", "lastValidBlockHeight", "parentSlot", "lastExtendedSlot",
-    "recentSlot", "bumpSeed", "transactionIndex", "unixTimestamp", "epochStartTimestamp", "epoch",
+    "recentSlot", "bumpSeed", "transactionIndex", "postBalance", "unixTimestamp", "epochStartTimestamp", "epoch",
     "leaderScheduleEpoch",
 }  # fmt: skip
 """Keys whose numbers depend on when a request is made."""

@@ -104,7 +104,7 @@ def test_the_environment_is_its_own() -> None:
         (b"one\n\nNotice! No wallet available.\n", "one"),
         (
             b"thread 'main' panicked at sockets.rs:53:17:\ngossip bind_to port 8000: in use\nstack:\n",
-            "gossip_addr",
+            "gossip bind_to port 8000: in use",
         ),
         (b"Notice! No wallet available.\n", "no output"),
     ],
