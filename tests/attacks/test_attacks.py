@@ -250,8 +250,9 @@ def no_item(court: Court) -> int:
 
 
 def unknown_machine(court: Court) -> int:
-    session = court.session
-    code = court.publish(Role.PROPOSAL_CODE, bundle.pack(court.better()))
+    session, files = court.session, court.better()
+    # Bytes of its own: a copy of what others of these submitted would be a later look at theirs, at a stricter level.
+    code = court.publish(Role.PROPOSAL_CODE, bundle.pack({**files, "train.py": files["train.py"] + b"\n# unstated\n"}))
     log = session.connection.publish(session.wallet, Role.BENCHMARK_LOG, b"log", "text/plain")
     return court.propose_ids(code, log)
 
