@@ -52,6 +52,7 @@ SLOW = (
     "fuzz",
     "harness",
     "miner/executors",
+    "miner/proposers/test_rehearsal.py",
     "miner/proposers/test_tune.py",
     "miner/report/test_dashboard.py",
     "miner/report/test_example.py",

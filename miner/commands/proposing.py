@@ -26,11 +26,12 @@ def proposing(command: Callable[..., Any]) -> Callable[..., Any]:
         grouped(
             PROPOSERS,
             "--proposer",
-            default="tune",
+            default="edits,tune",
             show_default=True,
             metavar="SPEC",
-            help="Source of candidates: tune (changes hyperparameters, offline), agent, llm, patches, or several by "
-            "weight, for example tune:3,llm:1.",
+            help="Source of candidates: edits (a library of structural changes, offline), tune (numbers and switches, "
+            "offline), agent, llm, patches, or several by weight, for example tune:3,llm:1. While an agent or a model "
+            "is unavailable, the offline ones stand in.",
         ),
         grouped(
             PROPOSERS,

@@ -7,6 +7,7 @@ one and is dropped; anything else that does not parse is refused.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from common.files import lock
 from common.jsonl import Jsonl, entries
 from miner.journal.run import ConfirmingRun, RunRecord
 from miner.journal.sums import Sums
-from miner.proposers.base import Tried, decision
+from miner.proposers.base import Facts, Tried, decision
 from trainer.errors import TrainerError
 from trainer.project import hyperparameters
 from trainer.statistics.comparison import Arm
@@ -81,6 +82,21 @@ class TrialRecord:
     def last_failure(self) -> str:
         """The last words of its last run that failed, or ""."""
         return next((run.detail for run in reversed(self.runs) if run.failure), "")
+
+    def facts(self) -> Facts:
+        """What its own runs measured beside the delta."""
+        rates = [run.tokens_per_second for run in self.own_runs if run.tokens_per_second is not None]
+        memory = [run.memory_mb for run in self.own_runs if run.memory_mb is not None]
+        curve = next((run.curve for run in reversed(self.own_runs) if run.curve), ())
+        points = [curve[round(share * (len(curve) - 1))] for share in (0, 0.25, 0.5, 0.75, 1)] if curve else []
+        return Facts(
+            value=statistics.fmean(self.own_values) if self.own_values else None,
+            low=self.low,
+            high=self.high,
+            rate=statistics.median(rates) if rates else None,
+            memory=max(memory, default=None),
+            curve=", ".join(f"{loss:.3f} at {seconds:.0f} s" for seconds, loss in points),
+        )
 
     def commit_of(self, run: RunRecord) -> str:
         """The commit that a run of it ran."""
@@ -370,6 +386,7 @@ class Session:
                     base,
                     trial.last_failure if trial.decision == "crash" else "",
                     trial.proposer,
+                    trial.facts(),
                 )
             )
         return list(self._tried)

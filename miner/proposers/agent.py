@@ -2,8 +2,9 @@
 
 The work tree is a fresh git repository that holds the files which the protocol names: those that may change and
 those that are fixed, to read. The agent gets the prompt in place of `{prompt}` in its command, or else on stdin,
-and edits train.py. Only that file is taken, and only if every other file is as it
-was: none changed, none new, none gone, no link.
+and edits train.py. Only that file is taken. Notes, settings and caches that it leaves are left out; it fails if it
+changed or removed a file that was given, left a link, or if its train.py imports a module that it wrote beside it.
+An edit that was finished when the time was over counts. What was wrong with one is told to the next.
 
 It runs under `trainer.running.supervisor`, so that it and all it started are dead when its time is over, at Ctrl-C, and
 when this process dies. It is the user's own program and inherits the user's environment, since it needs its own
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import time
@@ -27,7 +29,7 @@ from common.text import printable
 from miner.proposers import prompt
 from miner.proposers.base import SCRIPT, Candidate, Context, ProposerFailed
 from trainer.errors import EnvironmentNotReady, InvalidBundle, TrainerError
-from trainer.project import bundle
+from trainer.project import bundle, hyperparameters
 from trainer.project.protocol import MutableSurface
 from trainer.running import experiment
 from trainer.running.experiment import LaunchCommand
@@ -51,6 +53,7 @@ class Agent:
     def __init__(self, command: str, files: Mapping[str, bytes], minutes: float) -> None:
         self._argv = template(command)
         self._files, self._seconds = dict(files), 60 * minutes
+        self._wrong = ""  # with the last edit, for the next prompt
 
     def propose(self, context: Context) -> Candidate | None:
         """The agent's edit; ProposerFailed if it made none, or touched anything else, or took too long."""
@@ -63,15 +66,22 @@ class Agent:
         _git(tree, "add", "--all")
         _git(tree, "commit", "--quiet", "--message", "best so far")
         try:
-            output = self._run(context, tree, folder)
+            output, late = self._run(context, tree, folder)
             source = edited(tree, given)
+            _compile(source)
+        except ProposerFailed as failure:
+            self._wrong = failure.problem
+            raise
         finally:
             shutil.rmtree(tree, ignore_errors=True)
-        return Candidate(source, prompt.hypothesis(_last_message(output)))
+        self._wrong = ""
+        return Candidate(
+            source, prompt.hypothesis(_last_message(output)) if not late else "what an agent had done in time"
+        )
 
-    def _run(self, context: Context, tree: Path, folder: Path) -> str:
-        """Run the agent to its end; returns its output, which is kept beside the tree."""
-        text = prompt.build(context, _ANSWER, with_source=False)
+    def _run(self, context: Context, tree: Path, folder: Path) -> tuple[str, bool]:
+        """Run the agent to its end: its output, kept beside the tree, and whether it was stopped at its limit."""
+        text = prompt.build(context, _ANSWER, with_source=False, wrong=self._wrong)
         text = text.encode()[:_MAX_ARGUMENT].decode(errors="ignore")
         if any(_PLACE in part for part in self._argv):
             argv = [part.replace(_PLACE, text) for part in self._argv]
@@ -94,13 +104,15 @@ class Agent:
         code, output = _follow(command, limit, context)
         write_atomic(folder / f"{context.number:04d}.log", output)
         shown = printable(experiment.tail(output, 1))
-        if code is None:
+        if code is None and (context.stop() or (tree / SCRIPT).read_bytes() == context.source.encode()):
             raise ProposerFailed(f"The agent was stopped after {limit:.0f} seconds.", "Raise --agent-minutes.")
         if code:
             raise ProposerFailed(
-                f"The agent exited with status {code}: {shown}", "Run --agent-command by hand to see why."
+                f"The agent exited with status {code}: {shown}",
+                "Run --agent-command by hand to see why.",
+                retry_after=rest(output.decode(errors="replace")),
             )
-        return output.decode(errors="replace")
+        return output.decode(errors="replace"), code is None
 
 
 def template(command: str) -> list[str]:
@@ -156,12 +168,35 @@ def edited(tree: Path, given: Mapping[str, bytes]) -> str:
     paths = sorted(
         path for path in found.keys() | given.keys() if path != SCRIPT and found.get(path) != given.get(path)
     )
-    if paths:
-        shown = printable(", ".join(paths[:5]))
+    touched = [path for path in paths if path in given]
+    if touched:
+        shown = printable(", ".join(touched[:5]))
         raise ProposerFailed(f"The agent changed more than {SCRIPT}: {shown}.", "Its edit was discarded.")
+    modules = {path.split("/")[0].removesuffix(".py") for path in paths if path.endswith(".py")}
+    for name in re.findall(r"^\s*(?:from|import)\s+(\w+)", source, re.MULTILINE):
+        if name in modules:
+            raise ProposerFailed(f"The agent's {SCRIPT} imports {name}, a new file; only {SCRIPT} may change.")
     if not source.strip() or found[SCRIPT] == given[SCRIPT]:
         raise ProposerFailed(f"The agent did not change {SCRIPT}.", "Its output is in the session's folder.")
     return source
+
+
+def _compile(source: str) -> None:
+    try:
+        hyperparameters.fingerprint(source)
+    except InvalidBundle as error:
+        raise ProposerFailed(f"The agent's {SCRIPT} is not valid Python: {error.problem}") from None
+
+
+def rest(output: str) -> float:
+    """The seconds that an agent's last words ask for ("try again in 2 hours"); 900 for a limit without a time."""
+    tail = output[-4000:].lower()
+    asked = re.findall(r"(?:again in|retry[- ]after:?|resets? in|wait)\s+(\d{1,5})\s*(s|m|h)?", tail)
+    if asked:
+        number, unit = asked[-1]
+        return float(number) * {"m": 60.0, "h": 3600.0}.get(unit, 1.0)
+    limited = re.search(r"(usage|rate|quota|request)s? limit|limit reached|too many requests|\b429\b|overloaded", tail)
+    return 900.0 if limited else 0.0
 
 
 def _follow(command: LaunchCommand, limit: float, context: Context) -> tuple[int | None, bytes]:

@@ -8,21 +8,30 @@ the history, so a session that is killed at any moment and starts again loses no
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from trainer.errors import TrainerError
 from trainer.project import hyperparameters, protocol
+from trainer.project.hyperparameters import Value
 
 Decision = Literal["keep", "discard", "crash"]
 
 SCRIPT = "train.py"
 MAX_HYPOTHESIS = 200  # characters
+EDIT = "edit "  # how the hypothesis of a library edit begins
 
 
 class ProposerFailed(TrainerError):
-    """A proposer that gave no candidate this time: no answer, a bad one, a patch that does not apply."""
+    """A proposer that gave no candidate this time: no answer, a bad one, a patch that does not apply.
+
+    `retry_after` is how many seconds it asked to be left alone, 0 where it did not.
+    """
+
+    def __init__(self, problem: str, cure: str = "", *, retry_after: float = 0.0) -> None:
+        super().__init__(problem, cure)
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,34 @@ class Candidate:
     source: str
     hypothesis: str
     proposer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What else was measured in a trial, for who reads it as text; each is None or "" where it is not known.
+
+    `value` is the mean of its val_bpb, `low` and `high` the interval of its delta, `rate` in tokens per second,
+    `memory` in MB, `curve` its loss over the budget in brief.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    rate: float | None = None
+    memory: float | None = None
+    curve: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Clue:
+    """What somebody else found: `name` is a site's or "edit:" and an edit's; `gain` in bpb (None: it crashed),
+    positive is better; `weight` from 0 to 1 says how far it is to be believed."""
+
+    name: str
+    old: Value | None
+    new: Value | None
+    gain: float | None
+    weight: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +88,13 @@ class Tried:
     base: str
     detail: str = ""
     proposer: str = ""
+    facts: Facts = field(default_factory=lambda: Facts())
+
+    @property
+    def kind(self) -> str:
+        """Which edit of `miner.proposers.edits` it was, by its hypothesis, or ""."""
+        head, colon, _ = self.hypothesis.partition(": ")
+        return head[len(EDIT) :] if colon and head.startswith(EDIT) else ""
 
     @property
     def kept(self) -> bool:
@@ -77,6 +121,9 @@ class Context:
     `source` is the incumbent's train.py, `log` the tail of its last log, `number` that of the next trial, `folder`
     this session's folder for proposers' files. `seconds_left` of the session is None without a limit. `stop` says
     whether the session is to end, for work that takes long. `pending` are candidates without an outcome yet.
+    `sigma` is the noise of a run in bpb, where it is known; `hardware` says what measures, `program` is the project's
+    program.md. `clues` are what others found. `rehearse` runs a script for two tiny steps where untrusted code may
+    run, and says what went wrong, or "". `crash` is the end of the log of the newest candidate that crashed.
     """
 
     source: str
@@ -88,6 +135,12 @@ class Context:
     seconds_left: float | None = None
     stop: Callable[[], bool] = _never
     pending: Sequence[Pending] = ()
+    sigma: float | None = None
+    hardware: str = ""
+    program: str = ""
+    clues: Sequence[Clue] = ()
+    rehearse: Callable[[str], str] | None = None
+    crash: str = ""
 
     def known(self) -> set[str]:
         """The fingerprints of everything that was or is being tried, the incumbent's included."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Proposing:
     """What was chosen on the command line; the defaults are those of `miner run`."""
 
-    proposer: str = "tune"
+    proposer: str = "edits,tune"
     agent_command: str | None = None
     agent_minutes: float = 20.0
     llm_url: str | None = None
@@ -32,6 +32,7 @@ class Proposing:
         from miner.proposers import mix
 
         makers: dict[str, Callable[[], Proposer]] = {
+            "edits": lambda: self._edits(seed, say),
             "tune": lambda: self._tune(seed),
             "agent": lambda: self._agent(files),
             "llm": lambda: self._llm(say),
@@ -48,6 +49,12 @@ class Proposing:
         from miner.proposers.tune import Tune
 
         return Tune(seed)
+
+    @staticmethod
+    def _edits(seed: int, say: Callable[[str], None]) -> Proposer:
+        from miner.proposers.edits.proposer import Edits
+
+        return Edits(seed, say)
 
     def _agent(self, files: Mapping[str, bytes]) -> Proposer:
         from miner.proposers.agent import Agent

@@ -16,8 +16,9 @@ from functools import cache, cached_property
 from miner.proposers.base import Tried
 from miner.proposers.space import Dimension, point
 from trainer.errors import InvalidBundle
-from trainer.project import hyperparameters
-from trainer.project.hyperparameters import Hyperparameter, Value
+from trainer.project import hyperparameters, sites
+from trainer.project.hyperparameters import Value
+from trainer.project.sites import Site
 
 _LITERAL = re.compile(
     r"(?:-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{0,18})?(?:e[+-]?[0-9]{1,3})?|True|False)(?=[ \t]*(?:#|$))", re.MULTILINE
@@ -99,11 +100,11 @@ def _values(source: str) -> Values:
 
 
 @cache
-def _found(source: str) -> list[Hyperparameter]:
+def _found(source: str) -> tuple[Site, ...]:
     try:
-        return hyperparameters.find(source)
+        return sites.find(source)
     except InvalidBundle:
-        return []
+        return ()
 
 
 @cache  # the history comes again with every trial
@@ -121,34 +122,42 @@ def _read(source: str, base: str | None) -> Reading:
     known, values = _values(base), _values(source)
     if known.keys() != values.keys() or any(type(known[name]) is not type(values[name]) for name in known):
         return Reading(values, turned=False)
-    same = hyperparameters.fingerprint(hyperparameters.replace(base, values)) == hyperparameters.fingerprint(source)
+    same = hyperparameters.fingerprint(sites.replace(base, values)) == hyperparameters.fingerprint(source)
     return Reading(values, same)
 
 
-def _literals(source: str, base: str, found: Sequence[Hyperparameter]) -> list[Value] | None:
+def _literals(source: str, base: str, found: Sequence[Site]) -> list[Value] | None:
     """The base's hyperparameters as `source` has them, where it differs from it in their plain literals alone."""
-    values: list[Value] = []
+    read: dict[int, Value] = {}
     at, end = 0, 0
-    for known in sorted(found, key=lambda known: known.span):
-        between = base[end : known.span[0]]
+    places = sorted((span, index) for index, site in enumerate(found) for span in site.spans)
+    for span, index in places:
+        known = found[index]
+        between = base[end : span[0]]
         if not source.startswith(between, at):
             return None
-        at, end = at + len(between), known.span[1]
-        text = base[known.span[0] : end]
+        at, end = at + len(between), span[1]
+        text = base[span[0] : end]
         if source.startswith(text, at) and source[at + len(text) : at + len(text) + 1] == base[end : end + 1]:
-            values.append(known.value)
+            value = known.value
             at += len(text)
-            continue
-        literal = _LITERAL.match(source, at)
-        if literal is None:
+        else:
+            literal = _LITERAL.match(source, at)
+            if literal is None:
+                return None
+            value = ast.literal_eval(literal[0])
+            # The same value in another spelling, such as 2**19, is another syntax tree.
+            if (
+                type(value).__name__ != known.kind
+                or isinstance(value, str)
+                or abs(value) > 2**64
+                or value == known.value
+            ):
+                return None
+            at = literal.end()
+        if read.setdefault(index, value) != value:  # places that turn together do not agree
             return None
-        value: Value = ast.literal_eval(literal[0])
-        # The same value in another spelling, such as 2**19, is another syntax tree.
-        if type(value).__name__ != known.kind or isinstance(value, str) or abs(value) > 2**64 or value == known.value:
-            return None
-        values.append(value)
-        at = literal.end()
-    return values if found and source[at:] == base[end:] else None
+    return [read[index] for index in range(len(found))] if found and source[at:] == base[end:] else None
 
 
 def allowed(candidate: Values, evidence: SearchHistory) -> bool:

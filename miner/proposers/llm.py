@@ -35,12 +35,14 @@ MAX_ANSWER_TOKENS = 16_384  # asked for in one answer, at most
 ANSWERS = 3  # answers to one trial until it fails
 TRIES = 5  # requests for one answer
 _LONGEST_PAUSE = 60.0  # seconds
-_AGAIN = frozenset({408, 409, 425, 429})
+_BUSY = 429
+_AGAIN = frozenset({408, 409, 425, _BUSY})
 _BLOCK = re.compile(r"^(?P<fence>`{3,}|~{3,})[^\n]*\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.DOTALL | re.MULTILINE)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ANSWER = (
     f"Answer with exactly one fenced code block that holds either a unified diff of {SCRIPT} (its hunks with exact"
-    f" context lines) or the whole new {SCRIPT}. No other code block."
+    f" context lines), or blocks of <<<<<<< SEARCH, =======, >>>>>>> REPLACE, or the whole new {SCRIPT}. No other code"
+    " block."
 )
 
 
@@ -140,7 +142,7 @@ class Llm:
     ) -> str:
         """One answer's text, retrying while the server is busy or failing; ProposerFailed if it stays so."""
         body = {"model": self._model, "messages": messages, "max_tokens": room, "stream": False}
-        rng, why = random.Random(), ""
+        rng, why, wait = random.Random(), "", 0.0
         for attempt in range(TRIES):
             if attempt and (self._caps.calls is not None and usage.calls >= self._caps.calls):
                 break
@@ -158,11 +160,16 @@ class Llm:
                 if reply.status not in _AGAIN and reply.status < 500:
                     raise ProposerFailed(why, f"Check --llm-url, --llm-model and {' or '.join(KEYS)}.")
                 wait = reply.retry_after
+                if reply.status == _BUSY:  # it did no work, so it costs nothing of the cap
+                    usage.calls -= 1
+                    _write_usage(usage_file, usage)
+                if wait > _LONGEST_PAUSE:
+                    break  # others go on meanwhile
             if attempt + 1 < TRIES:
                 backoff = self._pause * 2**attempt * rng.uniform(0.5, 1.5)
                 if not _sleep(min(_LONGEST_PAUSE, max(backoff, wait)), context.stop):
                     break
-        raise ProposerFailed(why, "Check that the endpoint is up and within its limits.")
+        raise ProposerFailed(why, "Check that the endpoint is up and within its limits.", retry_after=wait)
 
     def _post(self, body: Mapping[str, Any], context: Context) -> HttpReply:
         """One request within the time that is left; the key is with it, so no redirect is followed."""

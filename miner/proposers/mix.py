@@ -1,85 +1,119 @@
-"""Several proposers by weight: which one is asked for a trial, and what happens if one keeps failing.
+"""Several proposers by weight: which one is asked for a trial, and what happens if one fails.
 
-`parse` reads a specification such as `tune`, or `tune:3,llm:1`: names with the weights of a draw. Who is asked
-first follows from the session's seed and the trial's number alone, so a restarted session asks the same one.
-One that has nothing left, or fails, passes the turn on. One that fails five times in a row is skipped for the
-rest of this run, with a message. A candidate is passed on only if it parses and was never tried.
+`parse` reads a specification such as `edits,tune`, or `tune:3,llm:1`: names with the weights of a draw. What each has
+found here so far bends them, a bandit: the gain of a trial of its own, from a prior that all share, against that of the
+others, by a factor of four at most. Who is asked first follows from the session's seed, the trial's number and the
+history, so a restarted session asks the same one.
+
+One that has nothing left passes the turn on. One that fails cools down: after a first failure for its next turn, then
+for a time that doubles up to half an hour, or as long as it asked for itself (`ProposerFailed.retry_after`, from an
+HTTP header); the others go on. Where all that were named cool down, those on standby are asked, the offline ones, so
+that the machine does not idle; where there are none, the session waits for the first to come back: a session ends on
+its own limits, not on somebody's outage. A candidate is passed on only if it parses and was never tried.
 """
 
 from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.text import printable
-from miner.proposers.base import Candidate, Context, Proposer, ProposerFailed
+from miner.proposers.base import Candidate, Context, Proposer, ProposerFailed, Tried
 from trainer.errors import InvalidBundle, TrainerError
 from trainer.project import hyperparameters
 
-PATIENCE = 5  # failures running until a proposer is set aside
+COOLING = 30.0  # seconds after a second failure in a row; they double
+LONGEST = 1800.0
+PRIOR_GAIN, PRIOR_TRIALS = 0.004, 4.0  # bpb, before any trial was seen, and how many trials that is worth
+BEND = 4.0  # what was found bends a weight by this factor at most
+ONLINE, OFFLINE = ("agent", "llm"), ("edits", "tune")
 Say = Callable[[str], None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Part:
     proposer: Proposer
     weight: float
     failures: int = 0
-    last: ProposerFailed | None = None
-
-    @property
-    def aside(self) -> bool:
-        return self.failures >= PATIENCE
+    until: float = 0.0  # of the clock: it cools down until then
+    warned: bool = False
 
 
 class Mixture:
-    """The parts with their weights; `say` hears of failures."""
+    """The parts with their weights; `say` hears of failures. `clock` is in seconds; `sleep` waits some of them."""
 
     name = "mix"
 
-    def __init__(self, parts: Sequence[tuple[Proposer, float]], seed: int, say: Say) -> None:
+    def __init__(
+        self,
+        parts: Sequence[tuple[Proposer, float]],
+        seed: int,
+        say: Say,
+        *,
+        standby: Sequence[Proposer] = (),
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._parts = [_Part(proposer, weight) for proposer, weight in parts]
-        self._seed, self._say = seed, say
+        self._standby = [_Part(proposer, 1.0) for proposer in standby]
+        self._seed, self._say, self._clock, self._sleep = seed, say, clock, sleep
 
     def propose(self, context: Context) -> Candidate | None:
-        """The next candidate, its `proposer` set; None if all have nothing left.
-
-        ProposerFailed if none is left and at least one was set aside for its failures.
-        """
+        """The next candidate, its `proposer` set; None if all have nothing left, or the session is to stop."""
         rng = random.Random(f"{self._seed}/{context.number}/mix")
-        pending, failed = [part for part in self._parts if not part.aside], list[_Part]()
-        while (pending or failed) and not context.stop():
-            if not pending:  # nobody else has anything, so those that failed try again
-                pending, failed = failed, []
-            part = rng.choices(pending, [part.weight for part in pending])[0]
-            pending.remove(part)
+        end = math.inf if context.seconds_left is None else self._clock() + context.seconds_left
+        waiting, standby = list(self._parts), list(self._standby)
+        while waiting and not context.stop():
+            now = self._clock()
+            ready = [part for part in waiting if part.until <= now]
+            if not ready and (ready := standby[:1]):
+                standby = standby[1:]
+            if not ready:
+                first = min(part.until for part in waiting)
+                if first >= end:
+                    return None
+                self._sleep(min(1.0, max(0.0, first - now)))
+                continue
+            part = rng.choices(ready, [bent(p.proposer.name, p.weight, context.history) for p in ready])[0]
             try:
                 candidate = part.proposer.propose(context)
                 if candidate is not None:
                     candidate = _checked(candidate, part.proposer.name, context)
             except ProposerFailed as failure:
-                self._count(part, failure)
-                if not part.aside:
-                    failed.append(part)
+                self._cool(part, failure)
                 continue
-            part.failures = 0
+            part.failures, part.warned = 0, False
             if candidate is not None:
                 return candidate
-        last = next((part.last for part in self._parts if part.aside), None)
-        if last is not None and not context.stop():
-            names = ", ".join(part.proposer.name for part in self._parts if part.aside)
-            raise ProposerFailed(
-                f"No proposer is left; skipped after repeated failures: {names}. {last.problem}", last.cure
-            )
+            if part in waiting:
+                waiting.remove(part)
         return None
 
-    def _count(self, part: _Part, failure: ProposerFailed) -> None:
-        part.failures, part.last = part.failures + 1, failure
+    def _cool(self, part: _Part, failure: ProposerFailed) -> None:
+        """Let a part rest, longer each time."""
+        part.failures += 1
+        pause = min(LONGEST, COOLING * 2.0 ** (part.failures - 2)) if part.failures > 1 else 0.0
+        pause = max(pause, min(failure.retry_after, 24 * 3600.0))
+        # A first failure gives the others the turn, where there are any.
+        part.until = self._clock() + max(pause, 0.01)
         self._say(f"  {part.proposer.name} has no candidate: {failure.message}")
-        if part.aside:
-            self._say(f"  {part.proposer.name} failed {PATIENCE} times in a row; skipped for the rest of this run")
+        if pause > 60 and not part.warned:
+            part.warned = True
+            self._say(f"  {part.proposer.name} rests for {pause / 60:.0f} min; the others go on")
+
+
+def bent(name: str, weight: float, history: Sequence[Tried]) -> float:
+    """A proposer's weight, bent by what its trials gained each against what all trials did."""
+    own = [trial for trial in history if trial.proposer == name]
+
+    def worth(trials: Sequence[Tried]) -> float:
+        gained = sum(max(0.0, trial.delta or 0.0) for trial in trials if trial.kept and trial.number)
+        return (PRIOR_GAIN * PRIOR_TRIALS + gained) / (PRIOR_TRIALS + sum(trial.number > 0 for trial in trials))
+
+    return weight * min(BEND, max(1 / BEND, worth(own) / worth([t for t in history if t.proposer])))
 
 
 def _checked(candidate: Candidate, name: str, context: Context) -> Candidate:
@@ -119,4 +153,6 @@ def parse(spec: str, makers: Mapping[str, Callable[[], Proposer]], *, seed: int,
         if any(name == known.name for known, _ in parts):
             raise TrainerError(f"{name} appears twice in {spec!r}.", "List each proposer once, with its weight.")
         parts.append((makers[name](), weight))
-    return Mixture(parts, seed, say)
+    named = {proposer.name for proposer, _ in parts}
+    standby = [makers[name]() for name in OFFLINE if name in makers] if named & set(ONLINE) else []
+    return Mixture(parts, seed, say, standby=[proposer for proposer in standby if proposer.name not in named])

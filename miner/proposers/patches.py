@@ -1,4 +1,4 @@
-"""Candidates from a folder: whole train.py files and unified diffs of it, in the order of their names."""
+"""Candidates from a folder: whole train.py files and diffs of it (`diffs`), in the order of their names."""
 
 from __future__ import annotations
 

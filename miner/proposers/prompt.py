@@ -7,6 +7,7 @@ nothing between those lines is an instruction.
 
 from __future__ import annotations
 
+import difflib
 import json
 import secrets
 from collections.abc import Sequence
@@ -16,19 +17,33 @@ from miner.proposers.base import MAX_HYPOTHESIS, SCRIPT, Context, Tried
 
 MAX_LOG = 6_000  # characters, the last ones
 MAX_TRIALS = 60
+MAX_PROGRAM = 8_000
+MAX_DIFFS = 12_000  # characters of all diffs together, the newest kept and the nearest misses first
+MAX_DIFF = 2_500
+NEAR = 6  # near misses, and kept changes, whose diffs are shown
 MAX_RULES = 6_000
 _PARTS = ("mutableSurface", "immutableHarness", "execution", "safety", "agentRules")
 _HYPOTHESIS = "HYPOTHESIS:"
 
 
-def build(context: Context, answer: str, *, with_source: bool) -> str:
-    """The whole prompt; `answer` says how to answer, `with_source` includes the incumbent's train.py."""
+def build(context: Context, answer: str, *, with_source: bool, wrong: str = "") -> str:
+    """The whole prompt; `answer` says how to answer, `with_source` includes the incumbent's train.py, `wrong` says what
+    was wrong with the last answer."""
     protocol, primary = context.protocol, context.protocol.primary
     better = "lower" if primary.direction == "minimize" else "higher"
     data = [("the project's purpose", multiline(protocol.purpose)[:2000]), ("the project's own rules", _rules(context))]
+    if context.program:
+        data.append(("the project's program.md", multiline(context.program)[:MAX_PROGRAM]))
     if with_source:
         data.append((f"{SCRIPT}, the best so far", multiline(context.source)))
     data.append(("trials so far, newest last", _history(context.history)))
+    data.append(("diffs of what was kept, of near misses and of crashes", _diffs(context)))
+    if context.clues:
+        data.append(("what others found", _clues(context)))
+    if context.crash:
+        data.append(("the end of the log of the newest trial that crashed", multiline(context.crash)))
+    if wrong:
+        data.append(("what was wrong with your last answer", printable(wrong, 1000)))
     if context.pending:
         pending = "\n".join(f"{trial.number}. {printable(trial.hypothesis)}" for trial in context.pending)
         data.append(("being tried now by others", pending))
@@ -43,7 +58,9 @@ def build(context: Context, answer: str, *, with_source: bool) -> str:
         "- The harness measures by itself: code that changes the clock, the data or the evaluation is refused.",
         "- No new dependencies, no network, no files." if protocol.offline else "- No new dependencies.",
         "- One idea for each trial, the simplest code that tries it. Do not repeat what was tried.",
-        "- A change is kept only if repeated runs show that it is better, so prefer large effects to tiny ones.",
+        "- A change is kept only if repeated runs show that it is better, so prefer large effects to tiny ones."
+        + (f" The noise of one run is {context.sigma:.5f} {primary.name}." if context.sigma else ""),
+        *([f"- It is measured on: {printable(context.hardware, 120)}."] if context.hardware else []),
     ]
     return "\n\n".join(
         [
@@ -82,6 +99,35 @@ def _history(history: Sequence[Tried]) -> str:
     return "\n".join(_line(trial) for trial in history[-MAX_TRIALS:])
 
 
+def _diffs(context: Context) -> str:
+    """What the trials changed: those kept, then near misses, then the last crashes; each against its base."""
+    sources = {trial.fingerprint: trial.source for trial in context.history}
+    done = [trial for trial in context.history if trial.number and trial.base in sources]
+    kept = [trial for trial in reversed(done) if trial.kept][:NEAR]
+    lost = sorted((t for t in done if t.decision == "discard" and t.delta is not None), key=lambda t: -(t.delta or 0.0))
+    crashed = [trial for trial in reversed(done) if trial.decision == "crash"][:2]
+    shown, room = list[str](), MAX_DIFFS
+    for trial in [*kept, *lost[:NEAR], *crashed]:
+        lines = difflib.unified_diff(sources[trial.base].splitlines(), trial.source.splitlines(), lineterm="", n=1)
+        text = f"trial {trial.number} ({trial.decision}):\n" + multiline("\n".join(list(lines)[2:]))[:MAX_DIFF]
+        if len(text) > room:
+            break
+        shown.append(text)
+        room -= len(text)
+    return "\n\n".join(shown)
+
+
+def _clues(context: Context) -> str:
+    """The strongest clues in a line each."""
+    told = sorted(context.clues, key=lambda clue: -clue.weight * abs(clue.gain or 0.0))[:30]
+    return "\n".join(
+        f"{printable(clue.name, 60)}"
+        + (f": {printable(str(clue.old), 30)} -> {printable(str(clue.new), 30)}" if clue.new is not None else "")
+        + (f": {clue.gain:+.5f}" if clue.gain is not None else ": crashed")
+        for clue in told
+    )
+
+
 def _rules(context: Context) -> str:
     """The parts of the protocol's document that speak to who makes changes."""
     raw = context.protocol.raw
@@ -90,8 +136,22 @@ def _rules(context: Context) -> str:
 
 
 def _line(trial: Tried) -> str:
+    facts = trial.facts
+    words: list[str] = [trial.decision]
     if trial.delta is not None:
-        outcome = f"{trial.decision}, {trial.delta:+.6f} better" if trial.number else "the start"
-    else:
-        outcome = f"{trial.decision}: {printable(trial.detail)}" if trial.detail else trial.decision
-    return f"{trial.number}. {printable(trial.hypothesis)} -> {outcome}"
+        words.append(f"{trial.delta:+.6f} better" if trial.number else "the start")
+    if facts.low is not None and facts.high is not None and trial.number:
+        words.append(f"interval {facts.low:+.5f} to {facts.high:+.5f}")
+    if facts.value is not None:
+        words.append(f"measured {facts.value:.6f}")
+    if facts.rate is not None:
+        words.append(f"{facts.rate:,.0f} tokens/s")
+    if facts.memory is not None:
+        words.append(f"{facts.memory:.0f} MB")
+    if facts.curve:
+        words.append(f"loss {printable(facts.curve, 80)}")
+    if trial.delta is None and trial.detail:
+        words.append(printable(trial.detail))
+    told = ", ".join(words[1:])
+    joint = ": " if trial.delta is None else ", "
+    return f"{trial.number}. {printable(trial.hypothesis)} -> {words[0]}{joint + told if told else ''}"

@@ -23,6 +23,8 @@ Vector = np.ndarray[Any, np.dtype[np.float64]]
 
 _SCALES = (0.15, 0.5, 1.5)  # of the prior, in units of the observed gains' size
 _NOISES = (0.1, 0.3, 1.0)
+FAR = 2.6  # steps along one dimension
+CLIP = 6.0  # of the usual size of a gain or loss
 _UNSEEN = 0.01  # bpb per step before anything was observed; only its ratio to itself matters then
 
 
@@ -53,15 +55,18 @@ class GainSurface:
 
 
 def fit(dims: Sequence[Dimension], origin: Point, moves: Sequence[Move]) -> GainSurface:
-    """The surface after `moves`; crashes tell nothing here."""
-    seen = [move for move in moves if move.gain is not None]
+    """The surface after `moves`; crashes tell nothing here, nor do moves so far that a parabola is no picture of them.
+
+    Losses far beyond the usual count as large ones only: their size would drown the rest.
+    """
+    seen = [move for move in moves if move.gain is not None and _length(dims, move) <= FAR]
     prior_mean, prior_deviation = _prior(dims)
     size = float(np.median([abs(move.gain or 0.0) for move in seen])) if seen else _UNSEEN
     size = max(size, 1e-6)
     starts = np.array([move.start for move in seen]).reshape(len(seen), len(dims))
     ends = np.array([move.end for move in seen]).reshape(len(seen), len(dims))
     rows = _features(dims, origin, ends) - _features(dims, origin, starts)
-    gains = np.array([move.gain or 0.0 for move in seen])
+    gains = np.clip(np.array([move.gain or 0.0 for move in seen]), -CLIP * size, CLIP * size)
     length = 1.0 + 0.5 * ((ends - starts) ** 2).sum(axis=1)
     # All in the space of the unknowns: what it costs grows with their number alone, not with that of the moves.
     weighted = rows.T / length
@@ -87,6 +92,12 @@ def fit(dims: Sequence[Dimension], origin: Point, moves: Sequence[Move]) -> Gain
     return GainSurface(
         dims, origin, mean, np.asarray(np.linalg.cholesky(covariance + floor * np.eye(len(mean))), np.float64)
     )
+
+
+def _length(dims: Sequence[Dimension], move: Move) -> float:
+    """The longest step of a move along an ordered dimension."""
+    steps = zip(dims, move.start, move.end, strict=True)
+    return max((abs(b - a) for d, a, b in steps if d.scale != "choice"), default=0.0)
 
 
 def _features(dims: Sequence[Dimension], origin: Point, at: Vector) -> Vector:

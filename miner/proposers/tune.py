@@ -1,42 +1,53 @@
-"""`tune`: searches the hyperparameters of train.py, offline. What it does, first that applies:
+"""`tune`: searches the numbers, switches and choices of train.py, offline. What it does, first that applies:
 
 1. Further: what was kept last and came of turning hyperparameters is turned as far again.
-2. While there are fewer than ten results: one of the hyperparameters that matter most (rates, batch, shape,
-   warm-down) by a factor of two, up or down, the one that promises most on a surface drawn from what is known
-   (`surface`).
-3. After that, at random: the best of the mean surface, all hyperparameters at once; or the best one to three
-   hyperparameters of a drawn surface.
+2. Screening: the first looks far away (`space.Dimension.far`, `space.together`), off, ten times, a tenth, in the order
+   of what they are worth: an author's prior is most often wrong by much, and small steps cannot cross a plateau.
+   Other people's evidence (`miner.proposers.clues`) moves a look up or down. A look that another loss on the same way
+   already answers is left out. The first twelve trials are looks, later every third while any is left.
+3. Else, at random: the best of the mean surface (`surface`), the few hyperparameters that promise most at once; or the
+   best one to three of a surface drawn from what is known.
 
-Never proposed: what was tried (up to comments and formatting), and what crashes speak against (`evidence`). All
-of it follows from the seed, the trial's number and the history, so a session that starts again proposes the same.
+Never proposed: what was tried (up to comments and formatting) or lies within a step of `space.MIN_STEP` of what was,
+what promises less than half the noise of a run while anything else is left, and what crashes speak against
+(`evidence`). All of it follows from the seed, the trial's number and the history, so a session that starts again
+proposes the same.
 """
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from miner.proposers import evidence, space
-from miner.proposers.base import Candidate, Context
+from miner.proposers import clues, evidence, space
+from miner.proposers.base import Candidate, Clue, Context
 from miner.proposers.evidence import Point, SearchHistory
 from miner.proposers.space import Dimension
-from trainer.project import hyperparameters
+from trainer.project import hyperparameters, sites
 from trainer.project.hyperparameters import Value
 
 if TYPE_CHECKING:
     from miner.proposers.surface import GainSurface, Vector
 
-EARLY = 10  # results until joint draws begin
+FIRST = 12  # trials that are looks far away
+LOOKS = 0.34  # share of looks after that
+WORTH = 0.06  # below this a look waits until the surface has nothing left
+EARLY = 8  # results until joint draws begin
 MAIN = 3.0  # weight of what is turned before that: rates, batch, shape, warm-down
 REACH = 1.0  # the longest step along one dimension, in doublings
-ALL = 0.55  # share of the mean surface's best
-_MOST = (1, 2, 3)  # hyperparameters at once on a drawn surface
+ALL = 0.5  # share of the mean surface's best
+JOINT = 4  # hyperparameters at once on the mean surface
+_MOST = (1, 2, 3)  # on a drawn one
 _ATTEMPTS = 60  # drawn surfaces until nothing is taken to be left
+_ANSWERED = 1.5  # a loss this many doublings from a look answers it
+
+Changes = Mapping[str, Value]
 
 
 class Tune:
-    """The default proposer; `seed` is the session's."""
+    """`seed` is the session's."""
 
     name = "tune"
 
@@ -45,21 +56,22 @@ class Tune:
 
     def propose(self, context: Context) -> Candidate | None:
         """The next setting of the hyperparameters, or None if nothing untried is left within reach."""
-        dims = space.dimensions(context.source)
-        if not dims:
-            return None
-        values = {found.name: found.value for found in hyperparameters.find(context.source)}
-        dims = [d for d in dims if d.coordinate(values[d.name]) is not None]
+        values = sites.values(context.source)
+        dims = [d for d in space.dimensions(context.source) if d.coordinate(values[d.name]) is not None]
         origin = space.point(dims, values)
-        if origin is None:
+        if not dims or origin is None:
             return None
         found = evidence.gather(context.source, context.history, dims)
         known = context.known()
-        for setting in self._settings(context, dims, origin, found):
-            changed = {d.name: new for d, new in zip(dims, setting, strict=True) if new != values[d.name]}
+        tried = [move.end for move in found.moves if move.gain is not None] + [origin]
+        for changes in self._settings(context, dims, origin, found):
+            changed = {name: new for name, new in changes.items() if new != values[name]}
             if not changed or not evidence.allowed({**values, **changed}, found):
                 continue
-            source = hyperparameters.replace(context.source, changed)
+            at = space.point(dims, {**values, **changed})
+            if at is None or any(_same(dims, at, other) for other in tried):
+                continue
+            source = sites.replace(context.source, changed)
             if hyperparameters.fingerprint(source) not in known:
                 text = ", ".join(f"{name} {_shown(values[name])} -> {_shown(new)}" for name, new in changed.items())
                 return Candidate(source, text)
@@ -67,43 +79,102 @@ class Tune:
 
     def _settings(
         self, context: Context, dims: list[Dimension], origin: Point, found: SearchHistory
-    ) -> Iterator[list[Value]]:
-        """Values for all dimensions, most promising first."""
-        import numpy as np
-
+    ) -> Iterator[Changes]:
+        """What to change, most promising first."""
         from miner.proposers import surface
 
         last = next((move for move in reversed(found.moves) if move.kept), None)
         if last is not None and last.end == origin:
             yield _values(dims, tuple(b + (b - a) for a, b in zip(last.start, last.end, strict=True)))
-        fitted = surface.fit(dims, origin, found.moves)
-        rng = np.random.default_rng([self._seed, context.number])
         lot = random.Random(f"{self._seed}/{context.number}/tune")
-        if sum(move.gain is not None for move in found.moves) >= EARLY:
-            if lot.random() < ALL:
-                yield _values(dims, _joint(fitted, fitted.mean, len(dims), fine=True))
-            most = lot.choice(_MOST)
-            fine = True
-        else:
-            most, fine = 1, False
+        looks = _looks(dims, found, context.clues, random.Random(f"{self._seed}/looks"))
+        if len(found.moves) < FIRST or lot.random() < LOOKS:
+            yield from (changes for changes, worth in looks if worth >= WORTH)
+        fitted = surface.fit(dims, origin, found.moves)
+        early = sum(move.gain is not None for move in found.moves) < EARLY
+        yield from self._steps(context, fitted, lot, early=early, least=(context.sigma or 0.0) / 2)
+        yield from (changes for changes, _ in looks)
+        yield from self._steps(context, fitted, lot, early=early, least=None)
+
+    def _steps(
+        self, context: Context, fitted: GainSurface, lot: random.Random, *, early: bool, least: float | None
+    ) -> Iterator[Changes]:
+        """Steps on the mean surface and on drawn ones that promise at least `least` bpb."""
+        import numpy as np
+
+        dims, origin = fitted.dims, fitted.origin
+        rng = np.random.default_rng([self._seed, context.number])
+
+        def enough(unknowns: Vector, end: Point) -> bool:
+            return least is None or fitted.gain(unknowns, end) > least
+
+        if not early and lot.random() < ALL:
+            best = _joint(fitted, fitted.mean, JOINT, fine=True)
+            if enough(fitted.mean, best):
+                yield _values(dims, best)
+        most = 1 if early else lot.choice(_MOST)
         for attempt in range(_ATTEMPTS):
             unknowns = fitted.draw(rng)
-            if most > 1 and attempt < _ATTEMPTS // 2:
-                yield _values(dims, _joint(fitted, unknowns, most, fine=fine))
-                continue
             late = attempt >= _ATTEMPTS // 2
-            for step in _steps(fitted, unknowns, fine=fine or late):
+            if most > 1 and not late:
+                best = _joint(fitted, unknowns, most, fine=not early)
+                if enough(unknowns, best):
+                    yield _values(dims, best)
+                continue
+            for step in _steps(fitted, unknowns, fine=late or not early):
                 moved = next(d for d, a, b in zip(dims, origin, step, strict=True) if a != b)
-                if fine or late or moved.weight >= MAIN:
+                if (late or not early or moved.weight >= MAIN) and enough(unknowns, step):
                     yield _values(dims, step)
 
 
+def _looks(
+    dims: Sequence[Dimension], found: SearchHistory, told: Sequence[Clue], lot: random.Random
+) -> list[tuple[Changes, float]]:
+    """The first looks that are still open, the one worth most first; `lot` shuffles what is worth about the same."""
+    looks: list[tuple[Changes, float]] = []
+    for dimension in dims:
+        looks += [({dimension.name: value}, worth) for value, worth in dimension.far()]
+    looks += list(space.together(dims))
+    looks += [({name: value}, worth) for name, value, worth in clues.values(told, dims)]
+    ranked = []
+    losses: dict[frozenset[int], list[Point]] = {}  # where trials that lost ended, by what they changed
+    for move in found.moves:
+        if not move.kept:
+            moved = frozenset(i for i, (a, b) in enumerate(zip(move.start, move.end, strict=True)) if a != b)
+            losses.setdefault(moved, []).append(move.end)
+    for changes, worth in looks:
+        worth *= math.exp(lot.gauss(0.0, 0.15))
+        if not _answered(dims, losses, changes):
+            ranked.append((changes, worth * clues.factor(told, changes, dims)))
+    return sorted(ranked, key=lambda look: -look[1])
+
+
+def _answered(dims: Sequence[Dimension], losses: Mapping[frozenset[int], Sequence[Point]], changes: Changes) -> bool:
+    """Whether a loss that changed the same, and nothing else, to about the same says enough."""
+    ends = {
+        i: end for i, d in enumerate(dims) if d.name in changes and (end := d.coordinate(changes[d.name])) is not None
+    }
+    reach = {
+        i: _ANSWERED if dims[i].scale != "choice" and end != dims[i].coordinate(0) else 0.01 for i, end in ends.items()
+    }
+    return any(
+        all(abs(lost[i] - end) < reach[i] for i, end in ends.items()) for lost in losses.get(frozenset(ends), ())
+    )
+
+
+def _same(dims: Sequence[Dimension], a: Point, b: Point) -> bool:
+    """Whether two points are the same idea: less than a step apart along every dimension."""
+    return all(d.apart(x, y) < 1.0 for d, x, y in zip(dims, a, b, strict=True))
+
+
 def _joint(fitted: GainSurface, unknowns: Vector, most: int, *, fine: bool) -> Point:
-    """The best steps of up to `most` dimensions together."""
-    end = list(fitted.origin)
+    """The best steps of up to `most` dimensions together, leaving out what adds little to the first."""
+    end, first = list(fitted.origin), 0.0
     taken: set[int] = set()
     for step in _steps(fitted, unknowns, fine=fine):
-        if len(taken) == most or fitted.gain(unknowns, step) <= 0:
+        gain = fitted.gain(unknowns, step)
+        first = first or gain
+        if len(taken) == most or gain <= 0.15 * first:
             break
         index = next(i for i, (a, b) in enumerate(zip(fitted.origin, step, strict=True)) if a != b)
         if index not in taken:
@@ -125,11 +196,11 @@ def _steps(fitted: GainSurface, unknowns: Vector, *, fine: bool) -> list[Point]:
             if fine:
                 slope, curvature = float(unknowns[at]), float(unknowns[at + 1])
                 top = slope / (2 * curvature) if curvature > 0 else 0.0
-                shifts += [0.5, -0.5, *([top] if 0.15 < abs(top) < REACH else [])]
+                shifts += [0.5, -0.5, *([top] if space.MIN_STEP < abs(top) < REACH else [])]
             ends = [_snapped(dimension, centre + shift) for shift in shifts]
             at += 2
         for end in ends:
-            if end != centre:
+            if dimension.apart(centre, end) >= 1.0:
                 step = (*fitted.origin[:index], end, *fitted.origin[index + 1 :])
                 found.append((fitted.gain(unknowns, step), step))
     return [step for _, step in sorted(found, key=lambda pair: -pair[0])]
@@ -141,12 +212,14 @@ def _snapped(dimension: Dimension, coordinate: float) -> float:
     return coordinate if snapped is None else snapped
 
 
-def _values(dims: list[Dimension], at: Point) -> list[Value]:
+def _values(dims: Sequence[Dimension], at: Point) -> dict[str, Value]:
     """The values at a point; where a coordinate is the present one, the present value to the last digit."""
-    return [
-        dimension.value if coordinate == dimension.coordinate(dimension.value) else dimension.at(coordinate)
+    return {
+        dimension.name: dimension.value
+        if coordinate == dimension.coordinate(dimension.value)
+        else dimension.at(coordinate)
         for dimension, coordinate in zip(dims, at, strict=True)
-    ]
+    }
 
 
 def _shown(value: Value) -> str:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from miner.journal.journal import Session
 from miner.journal.worktree import Workspace
-from miner.proposers.base import SCRIPT, Context, Pending
+from miner.proposers.base import SCRIPT, Clue, Context, Pending
 from trainer.project.protocol import Protocol
 
 _LOG_BYTES = 16 * 1024  # the end of a log
+_TRACE_BYTES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a proposer is told beside the trials; see `Context` for each."""
+
+    sigma: float | None = None
+    hardware: str = ""
+    program: str = ""
+    clues: Sequence[Clue] = ()
+    rehearse: Callable[[str], str] | None = None
+
+
+_NONE = Surroundings()
 
 
 def gather(
@@ -21,6 +37,7 @@ def gather(
     *,
     seconds_left: float | None,
     stop: Callable[[], bool] = lambda: False,
+    around: Surroundings = _NONE,
 ) -> Context:
     """The context of the session's next trial; `folder` is the session's."""
     head = workspace.head()
@@ -34,7 +51,23 @@ def gather(
         seconds_left=seconds_left,
         stop=stop,
         pending=[Pending(trial.number, trial.fingerprint, trial.hypothesis) for trial in session.unfinished],
+        sigma=around.sigma,
+        hardware=around.hardware,
+        program=around.program,
+        clues=around.clues,
+        rehearse=around.rehearse,
+        crash=_crash(session, folder),
     )
+
+
+def _crash(session: Session, folder: Path) -> str:
+    """The last lines of the newest candidate that crashed, or ""."""
+    trial = next((t for t in reversed(session.sums.decided) if t.decision == "crash"), None)
+    run = next((run for run in reversed(trial.runs) if run.failure), None) if trial is not None else None
+    try:
+        return "" if run is None else (folder / run.log).read_bytes()[-_TRACE_BYTES:].decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _log(session: Session, head: str, folder: Path) -> str:

@@ -9,6 +9,7 @@ the session looks at the chain.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,9 @@ from miner.context import goals
 from miner.context.context import SessionContext
 from miner.context.goals import Progress
 from miner.journal.journal import INTERRUPTED, TrialRecord, written
-from miner.proposers.base import SCRIPT, Proposer
-from miner.session import briefing
+from miner.proposers.base import SCRIPT, Clue, Proposer
+from miner.proposers.edits import rehearsal
+from miner.session import briefing, others
 from miner.session.watch import ChainWatch
 from miner.staking import submit
 from miner.staking.staking import Staking
@@ -53,6 +55,7 @@ class Miner:
         self._begun = context.published[0].began if self._fresh and context.published else time.time()
         self._started = time.monotonic() - max(0.0, time.time() - self._begun)
         self._finished_before, self._submitted_before = context.session.sums.decisions.total(), len(self._proposals())
+        self._told: tuple[int, Sequence[Clue]] | None = None
         self.fleet: Fleet | None = None
         if cluster is not None:
             from miner.executors.fleet import Fleet
@@ -163,13 +166,34 @@ class Miner:
             return True
         protocol = context.bench.protocol
         left = goals.seconds_left(context.goals, protocol.mining_loop, self._progress())
-        seen = briefing.gather(session, context.workspace, protocol, context.folder, seconds_left=left)
+        seen = briefing.gather(
+            session, context.workspace, protocol, context.folder, seconds_left=left, around=self._surroundings()
+        )
         candidate = self.proposer.propose(seen)
         if candidate is None:
             return False
         commit = context.workspace.commit(number, candidate.source, candidate.hypothesis, name=SCRIPT)
         trial.begin(context, number, candidate.hypothesis, commit, proposer=candidate.proposer)
         return True
+
+    def _surroundings(self) -> briefing.Surroundings:
+        """What a proposer is told beside the trials; what others found is gathered anew when the chain's best moves."""
+        context, seen = self.context, len(self.context.session.frontiers)
+        if self._told is None or self._told[0] != seen:
+            self._told = (seen, others.gather(context))
+        return briefing.Surroundings(
+            sigma=context.bench.noise().sigma,
+            hardware=context.bench.machine.hardware_class,
+            program=context.task.files.get("program.md", b"").decode(errors="replace"),
+            clues=self._told[1],
+            rehearse=self._rehearse,
+        )
+
+    def _rehearse(self, source: str) -> str:
+        """Two tiny steps of a script, where its trial would run; what went wrong, or ""."""
+        files = {**self.context.task.files, SCRIPT: rehearsal.script(source).encode()}
+        run = self.context.bench.plain_run(files)
+        return run.detail or run.failure
 
     # --- how far it is ---
 

@@ -2,12 +2,17 @@
 
     uv run python -m tests.benchmarks.bench_proposers [--landscapes 30] [--trials 200] [--seed 0]
 
-Landscapes are synthetic: the loss is a quadratic in the logarithm of each constant, with random optima and
-curvatures, a valley between learning rate and batch size, a cliff where the matrix learning rate is too high, and a
-crash where HEAD_DIM does not divide MODEL_DIM; `--steep` makes it quartic and lopsided instead. A trial's delta is
-the true one plus noise; it is kept where it exceeds 2.33 standard deviations. What counts is the true gain of the
-incumbent as a share of the attainable one. `Turn` is the reference: it turns one constant, sometimes two, by a
-factor of two or three, untried moves only. A session that does not get there counts as one trial more than it had.
+Landscapes are synthetic, of five kinds. `smooth`: the loss is a quadratic in the logarithm of each constant, with
+random optima within 2.5 doublings, a valley between learning rate and batch size, a cliff where the matrix learning
+rate is too high, and a crash where HEAD_DIM does not divide MODEL_DIM. `steep`: the same, quartic and lopsided.
+`plateau`: on top of a bowl, most of the gain lies where WEIGHT_DECAY is under a hundredth of what it is, zero
+included, and nothing changes on the way there, as it was in our own baseline. `far`: the optima of three constants
+lie three to five doublings away. `coupled`: most of the gain needs all three rates raised by four, and each alone
+loses. With `--structure`, the default proposers search a real script (`structural`), where edits carry half of the
+gain. A trial's delta is the true one plus noise; it is kept where it exceeds 2.33 standard deviations. What counts is
+the true gain of the incumbent as a share of the attainable one. `Turn` is the reference: it turns one constant,
+sometimes two, by a factor of two or three, untried moves only. A session that does not get there counts as one trial
+more than it had.
 """
 
 from __future__ import annotations
@@ -18,10 +23,12 @@ import random
 import statistics
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from miner.proposers.base import Candidate, Context, Proposer, Tried
+from miner.proposers.choice import Proposing
+from miner.proposers.edits.library import LIBRARY
 from miner.proposers.tune import Tune
 from trainer.project import hyperparameters, protocol, recipe
 from trainer.project.hyperparameters import Value
@@ -54,6 +61,9 @@ CURVATURES = {"LR": 1.0, "BATCH": 0.8, "DEPTH": 0.8, "MODEL_DIM": 0.8, "WARMDOWN
 NOISE = 0.006  # standard deviation of a trial's measured delta, in bpb
 KEEP = 2.33
 ATTAINABLE = 0.15  # bpb
+BONUS = 0.7  # share of it that lies beyond a plateau, or in rates moved together
+RATES = ("MATRIX_LR", "EMBED_LR", "HEAD_LR")
+KINDS = ("smooth", "steep", "plateau", "far", "coupled")
 
 
 def position(name: str, value: Value) -> float:
@@ -69,9 +79,9 @@ def position(name: str, value: Value) -> float:
 class Landscape:
     """A random loss over the script's constants; `loss` is in bpb, None is a crash."""
 
-    def __init__(self, seed: int, steep: bool) -> None:
+    def __init__(self, seed: int, kind: str) -> None:
         rng = random.Random(f"landscape/{seed}")
-        self.steep = steep
+        self.kind = kind
         self.start = {c.name: c.value for c in hyperparameters.find(SCRIPT)}
         names = [name for name in self.start if not name.startswith(("EVAL", "SEED"))]
         self.best = {name: position(name, self.start[name]) + max(-2.5, min(2.5, rng.gauss(0, 1.2))) for name in names}
@@ -79,12 +89,19 @@ class Landscape:
             name: rng.lognormvariate(0, 0.7) * next((c for word, c in CURVATURES.items() if word in name), 0.2)
             for name in names
         }
+        if kind == "far":
+            for name in rng.sample(("MATRIX_LR", "EMBED_LR", "HEAD_LR", "BATCH_SIZE", "WEIGHT_DECAY", "ROPE_BASE"), 3):
+                away = rng.uniform(3.0, 5.0) * (-1.0 if name == "BATCH_SIZE" else rng.choice((-1.0, 1.0)))
+                self.best[name] = position(name, self.start[name]) + away
         self.scale = 1.0
+        self.extra = 0.0
         self.floor = self._floor()
         start = self.loss(self.start)
         assert start is not None
-        self.scale = ATTAINABLE / (start - self.floor)
-        self.floor = self._floor()
+        own = BONUS if kind in ("plateau", "coupled") else 0.0
+        self.scale = (1.0 - own) * ATTAINABLE / (start - self.floor)
+        self.extra = own * ATTAINABLE
+        self.floor = self._floor() - self.extra
 
     def _floor(self) -> float:
         """The lowest loss over a fine grid of every constant, one after the other."""
@@ -99,15 +116,31 @@ class Landscape:
         assert isinstance(model, int)
         assert isinstance(head, int)
         too_high = position("MATRIX_LR", values["MATRIX_LR"]) > self.best["MATRIX_LR"] + 2.5
-        return None if model % head or too_high else self._smooth(values)
+        if model % head or (too_high and self.kind in ("smooth", "steep")):
+            return None
+        return self._smooth(values) - self.extra * self._bonus(values)
+
+    def _bonus(self, values: dict[str, Value]) -> float:
+        """The share of what does not lie in the bowl that these values have, from -0.3 to 1."""
+        if self.kind == "plateau":
+            decay, start = values["WEIGHT_DECAY"], self.start["WEIGHT_DECAY"]
+            assert isinstance(decay, float)
+            assert isinstance(start, float)
+            return 1.0 if decay < start / 50 else 0.0
+        if self.kind == "coupled":
+            raised = [position(name, values[name]) - position(name, self.start[name]) for name in RATES]
+            return 1.0 if min(raised) >= 1.5 and max(raised) <= 3.0 else -0.3 if max(raised) >= 1.5 else 0.0
+        return 0.0
 
     def _smooth(self, values: dict[str, Value]) -> float:
-        away = {name: position(name, values[name]) - best for name, best in self.best.items()}
-        away["MATRIX_LR"] -= 0.5 * away["BATCH_SIZE"]  # larger batches want larger rates
+        skipped = RATES if self.kind == "coupled" else ("WEIGHT_DECAY",) if self.kind == "plateau" else ()
+        away = {n: position(n, values[n]) - best for n, best in self.best.items() if n not in skipped}
+        if "MATRIX_LR" in away:
+            away["MATRIX_LR"] -= 0.5 * away["BATCH_SIZE"]  # larger batches want larger rates
         return self.scale * sum(self.curvature[name] * self._shape(distance) for name, distance in away.items())
 
     def _shape(self, distance: float) -> float:
-        if not self.steep:
+        if self.kind != "steep":
             return distance**2
         return (0.5 * distance**2 + 0.15 * distance**4) * (2.0 if distance > 0 else 0.7)
 
@@ -219,14 +252,14 @@ class Turn:
         return [new for new in moved if not 0 < value < 1 or new < 1]
 
 
-def run(make: Callable[[int], Proposer], landscapes: int, trials: int, seed: int, steep: bool) -> list[Course]:
+def run(make: Callable[[int], Proposer], landscapes: int, trials: int, seed: int, kind: str) -> list[Course]:
     """One session per landscape."""
-    return [session(Landscape(seed + n, steep), make(seed + n), trials, seed + n) for n in range(landscapes)]
+    return [session(Landscape(seed + n, kind), make(seed + n), trials, seed + n) for n in range(landscapes)]
 
 
-def compare(landscapes: int, trials: int, seed: int, steep: bool) -> tuple[list[Course], list[Course]]:
+def compare(landscapes: int, trials: int, seed: int, kind: str) -> tuple[list[Course], list[Course]]:
     """The courses of `tune` and of the reference on the same landscapes."""
-    return (run(Tune, landscapes, trials, seed, steep), run(Turn, landscapes, trials, seed, steep))
+    return (run(Tune, landscapes, trials, seed, kind), run(Turn, landscapes, trials, seed, kind))
 
 
 def ratio(tune: list[Course], turn: list[Course], share: float) -> float:
@@ -234,15 +267,61 @@ def ratio(tune: list[Course], turn: list[Course], share: float) -> float:
     return statistics.fmean(c.reached(share) for c in turn) / statistics.fmean(c.reached(share) for c in tune)
 
 
+def structural(proposer: Proposer, source: str, trials: int, seed: int) -> float:
+    """The gain (bpb) of a session on a real script where each library edit that it takes is worth something of its own.
+
+    Every second edit wins what it won in public sessions, the others lose as much; what changes constants draws from
+    a distribution as wide as the constants' median there.
+    """
+    rng = random.Random(f"structure/{seed}")
+    worth = {e.name: e.gain * (1.0 if rng.random() < 0.5 else -1.0) for e in LIBRARY}
+    mark = hyperparameters.fingerprint(source)
+    history, gained = [Tried(0, mark, "baseline", "keep", 0.0, source, mark)], 0.0
+    described = protocol.parse(recipe.load("smoke").files["protocol.json"])
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(1, trials + 1):
+            candidate = proposer.propose(Context(source, described, history, "", number, Path(folder)))
+            if candidate is None:
+                break
+            tried = Tried(
+                number,
+                hyperparameters.fingerprint(candidate.source),
+                candidate.hypothesis,
+                "discard",
+                None,
+                candidate.source,
+                hyperparameters.fingerprint(source),
+                proposer=candidate.proposer,
+            )
+            true = worth.get(tried.kind, rng.gauss(-0.01, 0.01))
+            delta = true + rng.gauss(0, NOISE)
+            kept = delta > KEEP * NOISE
+            history.append(replace(tried, delta=delta, decision="keep" if kept else "discard"))
+            if kept:
+                source, gained = candidate.source, gained + true
+    return gained
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--landscapes", type=int, default=30)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--structure", type=Path, help="a train.py: the default proposers against tune alone on it")
     options = parser.parse_args()
-    for steep in (False, True):
-        tune, turn = compare(options.landscapes, options.trials, options.seed, steep)
-        print("quartic and lopsided" if steep else "quadratic in the logarithm", f"({options.landscapes} landscapes)")
+    if options.structure is not None:
+        source = options.structure.read_text()
+        for name, spec in (("edits,tune", "edits,tune"), ("tune", "tune")):
+            gains = [
+                structural(Proposing(spec).build(seed=n, files={}, say=lambda _: None), source, options.trials, n)
+                for n in range(options.landscapes)
+            ]
+            print(f"{name:12} {statistics.fmean(gains):+.4f} bpb in {options.trials} trials")
+        return
+    for kind in options.kinds:
+        tune, turn = compare(options.landscapes, options.trials, options.seed, kind)
+        print(f"{kind} ({options.landscapes} landscapes)")
         for share in (0.5, 0.75, 0.9):
             parts = []
             for name, courses in (("tune", tune), ("turn", turn)):

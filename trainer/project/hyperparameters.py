@@ -2,9 +2,11 @@
 
 A hyperparameter is `NAME = value` or `NAME: type = value` at module level where
 
-- NAME is in capitals and is bound nowhere else in the file, in whatever scope;
+- NAME is in capitals and is bound nowhere else in the file, in whatever scope, but from the environment: a run sees
+  none of the user's variables, so the default holds;
 - value is an int, float, bool or str literal, or arithmetic (`+ - * / // % **`, unary minus) over number
-  literals, such as `2**19`; its value is finite and of moderate size. Tuples, names and calls are left alone.
+  literals, such as `2**19`; its value is finite and of moderate size. `int(os.environ.get("NAME", 4))` is 4. Tuples,
+  names and other calls are left alone here; `trainer.project.sites` lifts the literals in them.
 
 The first 256 of them count, which is more than a script has that is meant to be turned.
 
@@ -62,9 +64,10 @@ class Hyperparameter:
 
 def find(source: str) -> list[Hyperparameter]:
     """The hyperparameters in their order in the file; InvalidBundle if the file is not Python."""
-    tree = _parse(source)
+    tree = parse(source)
     bound = Counter(name for node in ast.walk(tree) for name in _bound_names(node))
-    starts = [match.start() for match in _LINE.finditer(source)]
+    bound -= Counter(name for node in ast.walk(tree) for name in _rebound_from_environment(node))
+    starts = line_starts(source)
     found: list[Hyperparameter] = []
     for statement in tree.body:
         if len(found) == MAX_HYPERPARAMETERS:
@@ -78,8 +81,8 @@ def find(source: str) -> list[Hyperparameter]:
                 continue
         if not _NAME.fullmatch(name) or bound[name] > 1:
             continue
-        value = _evaluate(node)
-        span = _span(source, starts, node)
+        node, value = _default(node)
+        span = span_of(source, starts, node)
         if value is not None and span is not None:
             kind = cast("Kind", type(value).__name__)
             found.append(Hyperparameter(name, value, kind, statement.lineno, span))
@@ -96,24 +99,26 @@ def replace(source: str, values: Mapping[str, Value]) -> str:
     for name, value in values.items():
         if name not in known:
             raise TrainerError(f"The script has no hyperparameter {name!r}.", f"Use one of {', '.join(known)}.")
-        found = known[name]
-        if found.kind == "float" and type(value) is int:
-            value = float(value)
-        if type(value).__name__ != found.kind or (isinstance(value, float) and not math.isfinite(value)):
-            raise TrainerError(
-                f"Expected a finite {found.kind} for {name}, found {value!r}.",
-                "Give a value of the same type.",
-            )
-        if value != found.value:
-            edits.append((found.span, repr(value)))
+        literal = as_literal(name, known[name].kind, value)
+        if value != known[name].value:
+            edits.append((known[name].span, literal))
     for (start, end), text in sorted(edits, reverse=True):
         source = source[:start] + text + source[end:]
     return source
 
 
+def as_literal(name: str, kind: Kind, value: Value) -> str:
+    """`value` as Python spells it; TrainerError unless it is finite and of the kind (an int may become a float)."""
+    if kind == "float" and type(value) is int:
+        value = float(value)
+    if type(value).__name__ != kind or (isinstance(value, float) and not math.isfinite(value)):
+        raise TrainerError(f"Expected a finite {kind} for {name}, found {value!r}.", "Give a value of the same type.")
+    return repr(value)
+
+
 def fingerprint(source: str) -> str:
     """SHA-256 (hex) of the syntax tree; docstrings count, comments and formatting do not."""
-    tree = _parse(source)
+    tree = parse(source)
     try:
         return sha256(ast.dump(tree).encode(errors="surrogatepass")).hexdigest()
     except RecursionError:
@@ -126,7 +131,7 @@ def changes_seeds_only(old: str, new: str) -> bool:
     A seed is a literal that is bound to a name with SEED in it or given to a call whose name has seed, key, Random,
     default_rng or RandomState in it. InvalidBundle if either is no Python.
     """
-    (before, bare), (after, other) = (_without_seeds(_parse(source)) for source in (old, new))
+    (before, bare), (after, other) = (_without_seeds(parse(source)) for source in (old, new))
     return before != after and bare == other
 
 
@@ -150,7 +155,7 @@ def _without_seeds(tree: ast.Module) -> tuple[str, str]:
     return plain, ast.dump(tree)
 
 
-def _parse(source: str) -> ast.Module:
+def parse(source: str) -> ast.Module:
     if len(source) > MAX_SOURCE:
         raise _not_python(f"longer than {MAX_SOURCE} characters")
     try:
@@ -184,7 +189,39 @@ def _bound_names(node: ast.AST) -> list[str]:
     return []
 
 
-def _evaluate(node: ast.expr) -> Value | None:
+def _reads_environment(node: ast.AST) -> bool:
+    words = (part.attr if isinstance(part, ast.Attribute) else getattr(part, "id", "") for part in ast.walk(node))
+    return any(word in ("environ", "getenv") for word in words)
+
+
+def _rebound_from_environment(node: ast.AST) -> list[str]:
+    """The names that a statement such as `NAME = int(os.environ.get("NAME", NAME))` binds anew."""
+    if not isinstance(node, ast.Assign) or not _reads_environment(node.value):
+        return []
+    return [
+        target.id
+        for target in node.targets
+        if isinstance(target, ast.Name) and _default(node.value)[1] is None  # its own default would be the value
+    ]
+
+
+def _default(node: ast.expr) -> tuple[ast.expr, Value | None]:
+    """The literal that holds the value, and the value; of a look into the environment, the default's."""
+    match node:
+        case ast.Call(func=ast.Name(id="int" | "float" | "str" as kind), args=[inner], keywords=[]) if (
+            _reads_environment(inner)
+        ):
+            place, value = _default(inner)
+            try:
+                return place, None if value is None else {"int": int, "float": float, "str": str}[kind](value)
+            except ValueError:
+                return place, None
+        case ast.Call(args=[_, inner], keywords=[]) if _reads_environment(node.func):
+            return inner, evaluate(inner)
+    return node, evaluate(node)
+
+
+def evaluate(node: ast.expr) -> Value | None:
     """The value of a simple literal, or None; strings only as they stand."""
     if isinstance(node, ast.Constant) and isinstance(node.value, bool | str):
         return node.value
@@ -212,7 +249,12 @@ def _number(node: ast.expr, depth: int) -> int | float | None:
     return value if isinstance(value, int | float) and abs(value) <= 2**64 else None
 
 
-def _span(source: str, starts: list[int], node: ast.expr) -> tuple[int, int] | None:
+def line_starts(source: str) -> list[int]:
+    """Where each line begins, in characters, as `span_of` wants them."""
+    return [match.start() for match in _LINE.finditer(source)]
+
+
+def span_of(source: str, starts: list[int], node: ast.expr) -> tuple[int, int] | None:
     """The node's text in `source`; None if the text there does not parse to the node."""
     ends = node.end_lineno or node.lineno, node.end_col_offset or node.col_offset
     start, end = (_offset(source, starts, *at) for at in ((node.lineno, node.col_offset), ends))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from miner.proposers.agent import Agent, inherited, template, visible
+from miner.proposers.agent import Agent, inherited, rest, template, visible
 from miner.proposers.base import Context, ProposerFailed
 from tests.miner.proposers.support import FILES, PROTOCOL, SOURCE, context
 from trainer.errors import TrainerError
@@ -62,10 +62,10 @@ def test_the_prompt_and_what_it_sees(tmp_path: Path, monkeypatch: pytest.MonkeyP
     [
         ("pass", "did not change"),
         ("os.remove('train.py')", "more than|did not change"),
-        (f"{EDIT}\npathlib.Path('notes.md').write_text('x')", "notes.md"),
         (f"{EDIT}\npathlib.Path('prepare.py').write_text('TIME_BUDGET = 1e9')", "prepare.py"),
         (f"{EDIT}\nos.remove('prepare.py')", "prepare.py"),
-        (f"{EDIT}\nos.mkdir('mlx'); pathlib.Path('mlx/core.py').write_text('')", "mlx/core.py"),
+        (f"{EDIT}\nos.mkdir('mlx'); pathlib.Path('mlx/core.py').write_text('')", "imports mlx, a new file"),
+        (f"{EDIT}\nsys.exit('usage limit reached')", "status 1"),
         ("os.remove('train.py'); os.symlink('/etc/hostname', 'train.py')", "unusable tree"),
         (f"{EDIT}\nos.symlink('/etc', 'etc')", "unusable tree"),
         ("os.remove('train.py'); os.mkfifo('train.py')", "unusable tree"),
@@ -77,6 +77,47 @@ def test_what_is_not_taken(tmp_path: Path, code: str, words: str) -> None:
     with pytest.raises(ProposerFailed, match=words):
         agent(tmp_path, code).propose(context(tmp_path / "work"))
     assert not (tmp_path / "work" / "agent" / "0001").exists()
+
+
+def test_stray_notes_and_settings_are_left_out(tmp_path: Path) -> None:
+    code = (
+        f"{EDIT}\npathlib.Path('notes.md').write_text('x'); os.mkdir('.tool'); pathlib.Path('.tool/a').write_text('')"
+    )
+    assert agent(tmp_path, code).propose(context(tmp_path / "work")) is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("Usage limit reached. Try again in 2 hours.", 7200.0),
+        ("error: retry-after: 30", 30.0),
+        ("Rate limit reached; resets in 5 minutes", 300.0),
+        ("You've hit your usage limit.", 900.0),
+        ("HTTP 429 Too Many Requests", 900.0),
+        ("SyntaxError: invalid syntax on line 42", 0.0),
+    ],
+)
+def test_an_agents_last_words_say_how_long_it_rests(words: str, seconds: float) -> None:
+    assert rest("thinking\n" + words) == seconds
+
+
+def test_what_was_wrong_is_told_in_the_next_prompt(tmp_path: Path) -> None:
+    bad = "pathlib.Path('train.py').write_text('def f(:')"
+    code = f"first = not os.path.exists({str(tmp_path / 'seen')!r})\n"
+    code += f"pathlib.Path({str(tmp_path / 'seen')!r}).open('a').write(sys.stdin.read())\n"
+    code += f"exec({bad!r} if first else {EDIT!r})"
+    made = agent(tmp_path, code)
+    with pytest.raises(ProposerFailed, match="not valid Python"):
+        made.propose(context(tmp_path / "work"))
+    assert made.propose(context(tmp_path / "work")) is not None
+    assert "what was wrong with your last answer" in (tmp_path / "seen").read_text()
+
+
+def test_an_agent_stopped_at_its_limit_keeps_a_finished_edit(tmp_path: Path) -> None:
+    candidate = agent(tmp_path, f"{EDIT}\ntime.sleep(600)", minutes=0.03).propose(context(tmp_path / "work"))
+    assert candidate is not None
+    assert "EMBED_LR = 0.03" in candidate.source
+    assert candidate.hypothesis == "what an agent had done in time"
 
 
 def _alive(pid: int) -> bool:

@@ -121,7 +121,7 @@ def test_whole_files_and_diffs(server: Server, tmp_path: Path, answer: str) -> N
         (fenced("# better\n" + SOURCE), "changes nothing"),
         (fenced("def f(:"), "not valid Python"),
         (fenced("--- a/train.py\n+++ b/train.py\n@@ -1 +1 @@\n-nothing\n+x\n", "diff"), "does not apply"),
-        (fenced("--- a/prepare.py\n+++ b/prepare.py\n@@ -1 +1 @@\n-a\n+b\n", "diff"), "does not apply"),
+        (fenced("--- a/prepare.py\n+++ b/prepare.py\n@@ -1 +1 @@\n-a\n+b\n", "diff"), "changes more than train.py"),
     ],
 )
 def test_a_bad_answer_is_said_back_and_may_be_mended(server: Server, tmp_path: Path, answer: str, words: str) -> None:
@@ -149,7 +149,16 @@ def test_busy_and_failing_servers_are_asked_again(server: Server, tmp_path: Path
     server.fails(500)
     server.says(fenced(NEW))
     assert client(server).propose(context(tmp_path)) is not None
-    assert json.loads((tmp_path / "llm-usage.json").read_text())["calls"] == 4
+    assert json.loads((tmp_path / "llm-usage.json").read_text())["calls"] == 3  # who was turned away used nothing
+
+
+def test_a_server_that_wants_a_long_rest_gets_it_and_others_go_on(server: Server, tmp_path: Path) -> None:
+    server.fails(429, **{"retry-after": "3600"})
+    with pytest.raises(ProposerFailed) as failed:
+        client(server).propose(context(tmp_path))
+    assert failed.value.retry_after == 3600
+    assert len(server.asked) == 1
+    assert json.loads((tmp_path / "llm-usage.json").read_text())["calls"] == 0
 
 
 def test_a_server_that_stays_busy_fails_within_bounds(server: Server, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,36 +72,97 @@ def test_who_has_nothing_left_is_passed_over(tmp_path: Path) -> None:
     assert Counter(found) == {"a": 2, "b": 5}
 
 
-def test_a_failing_one_is_set_aside_with_words_and_the_other_goes_on(tmp_path: Path) -> None:
+class Clock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += max(seconds, 0.01)
+
+
+def cooling(
+    *parts: Scripted, clock: Clock, said: list[str] | None = None, standby: Sequence[Scripted] = ()
+) -> mix.Mixture:
+    heard = said if said is not None else []
+    pairs = [(part, 1.0) for part in parts]
+    return mix.Mixture(pairs, 1, heard.append, standby=standby, clock=clock, sleep=clock.sleep)
+
+
+def test_one_that_fails_cools_down_with_words_and_the_other_goes_on(tmp_path: Path) -> None:
     said: list[str] = []
-    bad = Scripted("bad", [FAILED] * 50)
-    found = session(mixed("bad:1000,good:1", bad, Scripted("good", candidates("g", 9)), said=said), tmp_path, 9)
-    assert found == ["good"] * 9
-    assert bad.calls == mix.PATIENCE
-    assert sum("skipped" in line for line in said) == 1
+    bad, good, clock = Scripted("bad", [FAILED] * 50), Scripted("good", candidates("g", 9)), Clock()
+    assert session(cooling(bad, good, clock=clock, said=said), tmp_path, 9) == ["good"] * 9
+    assert bad.calls <= 2
+    assert clock.now < 1
     assert any("It did not work. Mend it." in line for line in said)
 
 
-def test_failures_count_only_in_a_row(tmp_path: Path) -> None:
-    made = candidates("a", 20)
-    answers: list[Candidate | ProposerFailed | None] = []
-    for candidate in made:
-        answers += [FAILED] * (mix.PATIENCE - 1) + [candidate]
-    assert session(mixed("a", Scripted("a", answers)), tmp_path, 20) == ["a"] * 20
+def test_a_server_that_asks_for_time_gets_it(tmp_path: Path) -> None:
+    limited = ProposerFailed("Usage limit reached.", retry_after=7200.0)
+    model, good, clock = Scripted("llm", [limited, *candidates("m", 5)]), Scripted("good", candidates("g", 30)), Clock()
+    mixture = cooling(model, good, clock=clock)
+    found = session(mixture, tmp_path, 10)
+    assert set(found) == {"good"}
+    assert model.calls == 1
+    clock.now = 7201.0
+    assert "llm" in session(mixture, tmp_path, 12)
 
 
-def test_none_left_but_failures_is_an_error_with_the_cure(tmp_path: Path) -> None:
-    bad = Scripted("bad", [FAILED] * 50)
-    with pytest.raises(ProposerFailed, match=r"failures: bad\. It did not work\. Mend it\."):
-        mixed("bad,done", bad, Scripted("done", [])).propose(context(tmp_path))
-    assert bad.calls == mix.PATIENCE
+def test_alone_it_waits_instead_of_ending_the_session_and_pauses_grow(tmp_path: Path) -> None:
+    clock = Clock()
+    bad = Scripted("bad", [*[FAILED] * 6, *candidates("a", 1)])
+    assert session(cooling(bad, clock=clock), tmp_path, 1) == ["bad"]
+    assert clock.now == pytest.approx(30 + 60 + 120 + 240 + 480, abs=2)
+
+
+def test_the_offline_ones_stand_in_while_all_that_were_named_rest(tmp_path: Path) -> None:
+    clock = Clock()
+    away = Scripted("llm", [ProposerFailed("Down.", retry_after=3600.0)] * 9)
+    spare = Scripted("tune", candidates("t", 9))
+    assert session(cooling(away, clock=clock, standby=[spare]), tmp_path, 5) == ["tune"] * 5
+    assert clock.now < 1
+
+
+def test_what_only_rests_beyond_the_end_of_the_session_is_not_waited_for(tmp_path: Path) -> None:
+    clock = Clock()
+    away = Scripted("llm", [ProposerFailed("Down.", retry_after=3600.0)] * 9)
+    seen = replace(context(tmp_path, source=SMALL), seconds_left=600.0)
+    assert cooling(away, clock=clock).propose(seen) is None
+    assert clock.now < 1
+
+
+def test_online_ones_have_the_offline_ones_on_standby() -> None:
+    def spare(spec: str) -> list[str]:
+        parts = [Scripted(name, []) for name in ("edits", "tune", "llm", "patches")]
+        return [part.proposer.name for part in mixed(spec, *parts)._standby]
+
+    assert spare("llm") == ["edits", "tune"]
+    assert spare("llm,tune") == ["edits"]
+    assert spare("patches") == []
+    assert spare("edits,tune") == []
+
+
+def test_who_found_more_is_asked_more_often() -> None:
+    history = [baseline(SMALL)]
+    for number in range(1, 9):
+        kept = number % 2 == 0
+        made = Candidate(f"LR = 0.{number}\n", "", "edits" if number % 4 < 2 else "tune")
+        gain = 0.05 if kept and made.proposer == "edits" else -0.01
+        history.append(tried(number, made, SMALL, gain, "keep" if gain > 0 else "discard"))
+    assert mix.bent("edits", 1.0, history) > 1.3 > 1.0 > mix.bent("tune", 1.0, history) >= 1 / mix.BEND
+    assert mix.bent("edits", 1.0, history[:1]) == 1.0
 
 
 def test_a_stop_ends_the_turn(tmp_path: Path) -> None:
     bad = Scripted("bad", [FAILED] * 50)
     seen = context(tmp_path)
     stopped = Context(seen.source, seen.protocol, seen.history, "", 1, tmp_path, stop=lambda: bad.calls >= 2)
-    assert mixed("bad", bad).propose(stopped) is None
+    assert cooling(bad, clock=Clock()).propose(stopped) is None
     assert bad.calls == 2
 
 
@@ -114,8 +176,11 @@ def test_a_stop_ends_the_turn(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_new_script_counts_as_a_failure(tmp_path: Path, source: str, words: str) -> None:
-    with pytest.raises(ProposerFailed, match=words):
-        mixed("a", Scripted("a", [Candidate(source, "x")] * 9)).propose(context(tmp_path))
+    said: list[str] = []
+    good = Candidate(SOURCE + "\nX = 1\n", "an idea")
+    found = cooling(Scripted("a", [Candidate(source, "x"), good]), clock=Clock(), said=said).propose(context(tmp_path))
+    assert found == Candidate(good.source, "an idea", "a")
+    assert any(words in line for line in said)
 
 
 def test_a_hypothesis_is_one_printable_line(tmp_path: Path) -> None:
@@ -136,7 +201,7 @@ def test_a_change_of_nothing_but_a_seed_costs_no_trial(tmp_path: Path) -> None:
     lottery = Candidate(SOURCE.replace("SEED = 42", "SEED = 7"), "a luckier seed")
     better = Candidate(SOURCE + "\nX = 1\n", "an idea")
     said: list[str] = []
-    mixture = mixed("a", Scripted("a", [lottery, better]), said=said)
+    mixture = cooling(Scripted("a", [lottery, better]), clock=Clock(), said=said)
     candidate = mixture.propose(context(tmp_path))
     assert candidate is not None
     assert candidate.hypothesis == "an idea"

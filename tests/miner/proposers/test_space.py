@@ -29,11 +29,17 @@ def one(text: str) -> space.Dimension:
         ("DEPTH = 8", "log", [4, 8, 16]),
         ("GRAD_ACCUM = 1", "log", [1, 1, 2]),
         ("ADAM_BETA2 = 0.95", "complement", [0.9, 0.95, 0.975]),
-        ("WARMDOWN_FRACTION = 0.5", "log", [0.25, 0.5, 1.0]),
+        ("WARMDOWN_FRACTION = 0.5", "share", [0.225, 0.5, 1.0]),
         ("WARMUP_FRACTION = 0.0", "share", [0.0, 0.0, 0.05]),
         ("FINAL_LR_FRACTION = 0.05", "share", [0.0, 0.05, 0.15]),
         ("DROPOUT = 0.0", "share", [0.0, 0.0, 0.05]),
-        ("ROPE_BASE = 10000.0", "log", [5000.0, 10000.0, 20000.0]),
+        ("ROPE_BASE = 10000.0", "log", [2500.0, 10000.0, 40000.0]),
+        ("ADAM_EPS = 1e-10", "log", [1.56e-12, 1e-10, 6.4e-09]),
+        ("WEIGHT_DECAY = 0.01", "share", [0.0045, 0.01, 0.021]),
+        ("WEIGHT_DECAY = 0.0", "share", [0.0, 0.0, 0.001]),
+        ("WARMUP_RATIO = 0", "share", [0.0, 0.0, 0.05]),
+        ("X0_LAMBDA = -0.02", "signed", [-0.06, -0.02, 0.0]),
+        ("ASPECT_RATIO = 64", "multiple", [32, 64, 128]),
         ("TIED = True", "choice", [False, True, True]),
         ("WINDOW_PATTERN = 'SSSL'", "choice", ["SSSL", "SSSL", "L"]),
         ("LAYERS_SKIPPED = 0", "choice", [0, 0, 1]),
@@ -49,14 +55,70 @@ def test_kinds(text: str, scale: str, steps: list[object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["SEED", "MODEL_SEED", "EVAL_BATCH_SIZE", "FINAL_EVAL_TOKENS", "TIME_BUDGET", "STARTUP_EXCLUDE_STEPS"]
+    "name",
+    [
+        *("SEED", "MODEL_SEED", "EVAL_BATCH_SIZE", "FINAL_EVAL_TOKENS", "TIME_BUDGET", "STARTUP_EXCLUDE_STEPS"),
+        *("MAX_STEPS", "MAX_ITERS", "PEAK_FLOPS", "H100_BF16_PEAK_FLOPS", "LOG_INTERVAL", "NUM_WORKERS", "NS_COEFFS"),
+    ],
 )
 def test_what_never_turns(name: str) -> None:
     assert space.dimensions(f"{name} = 4\n") == []
 
 
-def test_text_and_negative_numbers_are_left_alone() -> None:
-    assert space.dimensions("NAME = 'muon'\nPATTERN = 'XY'\nOFFSET = -1.5\n") == []
+def test_text_that_nothing_tells_the_choices_of_is_left_alone() -> None:
+    assert space.dimensions("OPTIMIZER = 'muon'\nPATTERN = 'XY'\n") == []
+
+
+@pytest.mark.parametrize(
+    ("use", "choices"),
+    [
+        ("if ACT == 'relu': pass\nif ACT == 'silu': pass", ("gelu", "relu", "silu")),
+        ("assert ACT in ('relu', 'gelu')", ("gelu", "relu")),
+        ("f = {'gelu': 1, 'swish': 2}[ACT]", ("gelu", "swish")),
+    ],
+)
+def test_a_text_may_be_what_the_script_compares_it_with(use: str, choices: tuple[str, ...]) -> None:
+    assert one(f"ACT = 'gelu'\n{use}").choices == choices
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("WEIGHT_DECAY = 0.01", [0.0, 0.1, 0.001]),
+        ("WEIGHT_DECAY = 0.0", [0.031, 0.001]),
+        ("MATRIX_LR = 0.02", [0.002, 0.2]),
+        ("BATCH_SIZE = 16", [8, 4, 32]),
+        ("TOTAL_BATCH_SIZE = 2**16", [2**15, 2**14, 2**17]),
+        ("MUON_MOMENTUM = 0.95", [0.987, 0.8]),
+        ("LOGIT_CAP = 15.0", [150.0, 30.0, 7.5]),
+        ("ASPECT_RATIO = 64", [48, 96, 32]),
+        ("TIED = False", [True]),
+        ("WINDOW_PATTERN = 'SSSL'", ["L", "SL", "SSL", "SSSSL"]),
+        ("OFFSET = -1.5", [-15.0, -0.15, 0.0]),
+        ("DROPOUT = 0.1", [0.05, 0.0]),
+    ],
+)
+def test_the_first_looks_are_far_away(text: str, values: list[object]) -> None:
+    assert [value for value, _ in one(text).far()] == values
+
+
+def test_what_lies_within_a_step_is_the_same_idea_but_off_is_one_of_its_own() -> None:
+    decay = one("WEIGHT_DECAY = 0.15")
+
+    def apart(a: float, b: float) -> float:
+        return decay.apart(decay.coordinate(a) or 0.0, decay.coordinate(b) or 0.0)
+
+    assert apart(0.15, 0.149) < 1
+    assert apart(0.15, 0.148) < 1
+    assert apart(0.15, 0.1) > 1
+    assert apart(0.15, 0.0) > 1
+
+
+def test_rates_move_together_and_a_batch_with_its_part() -> None:
+    dims = space.dimensions("A_LR = 0.1\nB_LR = 0.02\nFINAL_LR_FRAC = 0.1\nTOTAL_BATCH = 1024\nDEVICE_BATCH = 16\n")
+    moved = [changes for changes, _ in space.together(dims)]
+    assert {"A_LR": 0.4, "B_LR": 0.08} in moved
+    assert {"TOTAL_BATCH": 256, "DEVICE_BATCH": 4} in moved
 
 
 def test_the_field_moves_first() -> None:

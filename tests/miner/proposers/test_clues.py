@@ -1,0 +1,68 @@
+"""Clues: what the step between two scripts, a trial or a row of a table says, and how far it moves a look."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from miner.proposers import clues, space
+from miner.proposers.base import Candidate, Clue
+from miner.proposers.tune import Tune
+from miner.session.others import rows
+from tests.miner.proposers.support import baseline, context, tried
+
+SOURCE = "MATRIX_LR = 0.02\nWEIGHT_DECAY = 0.1\nDEPTH = 4\n"
+TABLE = (
+    "commit\tval_bpb\tmemory_gb\tstatus\tdescription\n"
+    "a1\t1.80\t4.0\tkeep\tbaseline\n"
+    "b2\t1.75\t4.0\tkeep\tWEIGHT_DECAY 0.2 -> 0.05\n"
+    "c3\t1.79\t4.0\tdiscard\tlower noise with MATRIX_LR from 0.04 to 0.08\n"
+    "d4\t0.00\t0.0\tcrash\tsilu activation\n"
+    "torn line\n"
+)
+
+
+def test_a_step_between_scripts() -> None:
+    found = clues.between(SOURCE, SOURCE.replace("0.1", "0.0").replace("DEPTH = 4", "DEPTH = 6"), 0.02, 1.0)
+    assert found == [Clue("WEIGHT_DECAY", 0.1, 0.0, 0.02, 0.5), Clue("DEPTH", 4, 6, 0.02, 0.5)]
+    assert clues.between(SOURCE, "def f(:", 0.1, 1.0) == []
+
+
+def test_the_trials_of_a_session_and_their_edits() -> None:
+    made = [Candidate(SOURCE.replace("0.02", "0.04"), "x"), Candidate(SOURCE + "X = 1\n", "edit silu: SiLU")]
+    history = [baseline(SOURCE), *(tried(n, c, SOURCE, -0.01) for n, c in enumerate(made, 1))]
+    assert clues.of_trials(history) == [
+        Clue("MATRIX_LR", 0.02, 0.04, -0.01, clues.OWN),
+        Clue("edit:silu", None, None, -0.01, clues.OWN),
+    ]
+
+
+def test_the_rows_of_somebodys_table_weigh_little() -> None:
+    found = clues.of_rows(rows(TABLE), ["silu", "gelu"])
+    assert [(c.name, c.old, c.new) for c in found] == [
+        ("WEIGHT_DECAY", 0.2, 0.05),
+        ("MATRIX_LR", 0.04, 0.08),
+        ("edit:silu", None, None),
+    ]
+    assert all(clue.weight == clues.HEARD for clue in found)
+    assert found[0].gain is not None
+    assert round(found[0].gain, 6) == 0.05
+
+
+def test_what_won_elsewhere_comes_earlier_and_what_lost_later() -> None:
+    dims = space.dimensions(SOURCE)
+    won = [Clue("WEIGHT_DECAY", 0.2, 0.0, 0.05, 1.0)]
+    lost = [Clue("WEIGHT_DECAY", 0.2, 0.0, -0.05, 1.0)]
+    off = {"WEIGHT_DECAY": 0.0}
+    assert clues.factor(won, off, dims) > 2 > 1 > clues.factor(lost, off, dims)
+    assert clues.factor(won, {"WEIGHT_DECAY": 1.0}, dims) == 1
+    assert clues.factor(won, {"DEPTH": 8}, dims) == 1
+    assert clues.values([Clue("DEPTH", 4, 7, 0.1, 1.0)], dims) == [("DEPTH", 7, 2.3)]
+
+
+def test_a_value_that_was_approved_elsewhere_is_looked_at_first(tmp_path: Path) -> None:
+    told = [Clue("DEPTH", 4, 7, 0.2, clues.APPROVED)]
+    seen = replace(context(tmp_path, [baseline(SOURCE)], source=SOURCE), clues=told)
+    found = Tune(1).propose(seen)
+    assert found is not None
+    assert found.hypothesis == "DEPTH 4 -> 7"

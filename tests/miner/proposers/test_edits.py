@@ -1,0 +1,164 @@
+"""The library of edits: what fits which shape of script, what it changes, what it refuses; and patterns as a table."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import libcst as cst
+import pytest
+
+from common.resources import ROOT
+from miner.proposers.base import Candidate, Clue, Context
+from miner.proposers.edits import patterns
+from miner.proposers.edits.library import BY_NAME, LIBRARY
+from miner.proposers.edits.patterns import DoesNotFit
+from miner.proposers.edits.proposer import Edits, ranked
+from tests.miner.proposers.support import baseline, context, tried
+from trainer.project import hyperparameters
+
+SCRIPTS = Path(__file__).parent / "scripts"
+SOURCES = {name: (SCRIPTS / f"{name}.py.txt").read_text() for name in ("classic", "decaying")}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text", "expected"),
+    [
+        ("mx.maximum(_x, 0) ** 2", "nn.silu(_x)", "y = mx.maximum( self.up(x), 0 )**2", "y = nn.silu(self.up(x))"),
+        ("_c * tanh(_l / _c)", "_l", "y = 15.0 * tanh(z / 15.0)", "y = z"),
+        ("_a + _b", "_b * _a", "y = (p - q) + r", "y = r * (p - q)"),
+        ("f(_x)", "_x ** 2", "y = f(a + b)", "y = (a + b) ** 2"),
+        ("f(_x)", "g(_x)", "y = (f(a)).b", "y = g(a).b"),
+    ],
+)
+def test_a_pattern_finds_and_replaces(old: str, new: str, text: str, expected: str) -> None:
+    assert patterns.rewrite(cst.parse_module(text), [(old, new)]).code == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "text"),
+    [("_c * tanh(_l / _c)", "y = 15.0 * tanh(z / 30.0)"), ("f(_x)", "y = f(a, b)"), ("f(_x)", "y = g(a)")],
+)
+def test_what_a_pattern_does_not_find_is_refused(old: str, text: str) -> None:
+    with pytest.raises(DoesNotFit):
+        patterns.rewrite(cst.parse_module(text), [(old, "1")])
+
+
+def test_every_edit_has_its_own_name_and_says_what_it_does() -> None:
+    assert len(BY_NAME) == len(LIBRARY) >= 40
+    for edit in LIBRARY:
+        assert edit.words
+        assert edit.looks_for
+        assert edit.worth > 0
+        assert len(edit.words) < 150
+
+
+# Which edits do not fit: the rest of the library does, with a valid script that differs.
+NOT = {
+    "classic": {
+        *("squared-relu", "logit-cap", "value-embeddings", "embedding-skip", "qk-norm", "decoupled-decay"),
+    },
+    "decaying": {
+        *("squared-relu", "logit-cap", "tied-embeddings", "values-everywhere", "plain-gates", "fused-norm", "qk-norm"),
+        *("long-rope", "shared-keys", "full-windows", "causal-by-name", "muon", "cautious", "compiled-gradient"),
+        "fewer-waits",
+    },
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_what_fits_which_shape(name: str) -> None:
+    source, refused = SOURCES[name], set[str]()
+    for edit in LIBRARY:
+        try:
+            changed = edit(source)
+        except DoesNotFit:
+            refused.add(edit.name)
+            continue
+        ast.parse(changed)
+        assert hyperparameters.fingerprint(changed) != hyperparameters.fingerprint(source)
+    assert refused == NOT[name]
+
+
+def test_the_baseline_of_today_takes_many() -> None:
+    source = (ROOT / "trainer" / "train.py").read_text()
+    fits = 0
+    for edit in LIBRARY:
+        try:
+            ast.parse(edit(source))
+            fits += 1
+        except DoesNotFit:
+            continue
+    assert fits >= 12
+
+
+@pytest.mark.parametrize(
+    ("script", "edit", "there", "gone"),
+    [
+        ("classic", "silu", "x = nn.silu(x)", "mx.maximum(x, 0) ** 2"),
+        ("decaying", "silu", "nn.silu(self.up(norm(x)))", ".square()"),
+        ("classic", "no-logit-cap", "logits = logits", "mx.tanh"),
+        ("classic", "values-everywhere", "return True", "layer_idx % 2"),
+        ("classic", "peri-norm", "x = x + norm(self.mlp(norm(x)))", "x = x + self.mlp(norm(x))"),
+        ("decaying", "peri-norm", "return x + norm(self.down(", "return x + self.down("),
+        ("decaying", "value-embeddings", "v = v + values.reshape(B, T, self.heads, HEAD_DIM)", "x = block(x)\n"),
+        ("classic", "muon", 'if "blocks" in path and grad.ndim == 2:', "nothing of the kind"),
+        ("decaying", "decoupled-decay", "weight_decay=0.0", "weight_decay=WEIGHT_DECAY"),
+        ("classic", "full-windows", "short_window = long_window\n", "long_window // 2"),
+        ("classic", "causal-by-name", '= "causal"', "= create_additive_causal_mask("),
+        ("classic", "cosine-schedule", "return shaped(cooldown + (1 - cooldown) * FINAL_LR_FRAC)", "return cooldown"),
+        ("classic", "parallel-block", "x = x + beside + self.mlp(norm(x))", "x = x + self.mlp"),
+        ("classic", "average-weights", "averaged = None", "nothing of the kind"),
+        ("classic", "shared-keys", "n_kv_head=(model_dim // HEAD_DIM) // 2 if", "n_kv_head=model_dim // HEAD_DIM,"),
+    ],
+)
+def test_the_shape_of_an_effect(script: str, edit: str, there: str, gone: str) -> None:
+    changed = BY_NAME[edit](SOURCES[script])
+    assert there in changed
+    assert gone not in changed
+
+
+def test_a_loss_with_a_gradient_written_by_hand_keeps_its_logits() -> None:
+    source = SOURCES["classic"].replace(
+        "class AdamW:", "@mx.custom_function\ndef loss(x):\n    return x\n\n\nclass AdamW:"
+    )
+    for name in ("no-logit-cap", "low-precision-logits"):
+        with pytest.raises(DoesNotFit, match="by hand"):
+            BY_NAME[name](source)
+
+
+def test_the_order_is_the_prior_and_then_what_happened_here() -> None:
+    order = [edit.name for edit in ranked([], [], "", 1)]
+    assert {"silu", "muon", "swiglu", "no-logit-cap"} == set(order[:4])
+    source = SOURCES["classic"]
+    lost = [Candidate(BY_NAME[n](source), f"edit {n}: words") for n in ("silu", "gelu")]
+    history = [baseline(source), *(tried(n, c, source) for n, c in enumerate(lost, 1))]
+    later = [edit.name for edit in ranked(history, [], "", 1)]
+    assert "silu" not in later
+    assert later.index("swiglu") > later.index("no-logit-cap")
+    heard = [Clue("edit:smear", None, None, 0.1, 1.0)] * 4
+    assert [e.name for e in ranked([], heard, "", 1)].index("smear") < order.index("smear")
+
+
+def test_an_edit_rehearses_before_it_costs_a_trial(tmp_path: Path) -> None:
+    source, rehearsed, said = SOURCES["classic"], list[str](), list[str]()
+
+    def rehearse(script: str) -> str:
+        rehearsed.append(script)
+        return "" if script == source or "_orthogonal_step" in script else "it broke"
+
+    seen = context(tmp_path, source=source)
+    given = Context(source, seen.protocol, seen.history, "", 1, tmp_path, rehearse=rehearse)
+    candidate = Edits(1, said.append).propose(given)
+    assert candidate is not None
+    assert candidate.hypothesis.startswith("edit muon: ")
+    assert rehearsed[0] == source
+    assert any("silu fails its rehearsal: it broke" in line for line in said)
+
+
+def test_where_the_script_itself_cannot_rehearse_the_edit_is_tried(tmp_path: Path) -> None:
+    source = SOURCES["classic"]
+    seen = context(tmp_path, source=source)
+    given = Context(source, seen.protocol, seen.history, "", 1, tmp_path, rehearse=lambda _: "no module named x")
+    assert Edits(1).propose(given) is not None
+    assert Edits(1).propose(context(tmp_path, source="print('nothing')\n")) is None
