@@ -137,7 +137,7 @@ def _take(hunk: Hunk, line: str) -> None:
 
 def _trimmed(hunk: Hunk) -> Hunk:
     """Without empty context at the end, which is often the end of the message and not of the hunk."""
-    while hunk.old and hunk.new and not hunk.old[-1].strip() and not hunk.new[-1].strip():
+    while len(hunk.old) > 1 and hunk.new and not hunk.old[-1].strip() and hunk.old[-1] == hunk.new[-1]:
         hunk.old.pop()
         hunk.new.pop()
     return hunk

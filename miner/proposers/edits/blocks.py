@@ -35,7 +35,7 @@ _SQUARES = (
     "nn.relu2(_x)",
 )
 _PLAIN = ("nn.silu(_x)", "nn.gelu(_x)", "nn.relu(_x)")
-_EMBEDDING = re.compile(r"self\.(\w+)(?:: \S+)? = (?:nn\.Embedding|Table)\(")
+_EMBEDDING = re.compile(r"self\.(\w*(?:emb|wte|tok)\w*)(?:: \S+)? = (?:nn\.Embedding|Table|Matrix)\(")
 _LOOP = re.compile(r"^for .*\bself\.(blocks|layers|h)\b|^for \w+ in range\(self\.config\.n_layer\)")
 
 
@@ -44,6 +44,8 @@ def gated_mlp(tree: cst.Module) -> cst.Module:
     pairs = [(held["_a"], held["_b"]) for pattern in _LINEAR for held in find(tree, pattern)]
     texts = {(code(a), code(b)) for a, b in pairs}
     hidden = {b for a, b in texts if (b, a) in texts and a != b and len(b) > len(a)}
+    if not hidden:
+        return _gated_tables(tree)
     require(len(hidden) == 1, "no two Linear layers that widen and narrow again")
     wide = next(b for _, b in pairs if code(b) in hidden)
     half = f"(5 * ({code(wide)}) // 8)"
@@ -60,6 +62,25 @@ def gated_mlp(tree: cst.Module) -> cst.Module:
         return None
 
     tree = rewrite_by(tree, narrowed, "", "no Linear layers")
+    return rewrite(tree, [(pattern, _GATED) for pattern in (*_SQUARES, *_PLAIN)])
+
+
+def _gated_tables(tree: cst.Module) -> cst.Module:
+    """The same where both layers are made alike, the narrowing one used the other way round."""
+    made = re.compile(r"self\.(up|down) = (\w+)\((\w+), ([^,()\n]+)(, \w+=[^,()\n]+)?\)")
+    lines = {found[1]: found for found in made.finditer(text_of(tree))}
+    if len(lines) != 2 or len({found[2] + found[3] + found[4] for found in lines.values()}) != 1:
+        raise DoesNotFit("no two Linear layers that widen and narrow again")
+
+    def change(statement: Statement) -> list[Statement]:
+        found = made.match(code(statement).strip().split("\n")[-1])
+        require(found, "the layers are made with comments in between")
+        assert found is not None
+        width = f"5 * ({found[4]}) // 8"
+        width = f"2 * ({width})" if found[1] == "up" else width
+        return statements(f"self.{found[1]} = {found[2]}({found[3]}, {width}{found[5] or ''})\n")
+
+    tree = around(tree, lambda t: bool(made.match(t)), change)
     return rewrite(tree, [(pattern, _GATED) for pattern in (*_SQUARES, *_PLAIN)])
 
 
@@ -147,7 +168,11 @@ def smear(tree: cst.Module) -> cst.Module:
     """A fifth of the token before."""
     name = _embedding(tree)
     text = "x = mx.concatenate([x[:, :1], x[:, 1:] + 0.2 * x[:, :-1]], axis=1)\n"
-    return around(tree, lambda t: t.startswith("x = ") and f"self.{name}(" in t, lambda s: [s, *statements(text)])
+    return around(
+        tree,
+        lambda t: t.startswith("x = ") and re.search(rf"self\.{name}(\.rows)?\(", t) is not None,
+        lambda s: [s, *statements(text)],
+    )
 
 
 def values_everywhere(tree: cst.Module) -> cst.Module:
