@@ -4,7 +4,7 @@
 2. Screening: the first looks far away (`space.Dimension.far`, `space.together`), off, ten times, a tenth, in the order
    of what they are worth: an author's prior is most often wrong by much, and small steps cannot cross a plateau.
    Other people's evidence (`miner.proposers.clues`) moves a look up or down. A look that another loss on the same way
-   already answers is left out. The first twelve trials are looks, later every third while any is left.
+   already answers is left out. The first eight trials are looks, later every seventh while any is left.
 3. Else, at random: the best of the mean surface (`surface`), the few hyperparameters that promise most at once; or the
    best one to three of a surface drawn from what is known.
 
@@ -31,14 +31,14 @@ from trainer.project.hyperparameters import Value
 if TYPE_CHECKING:
     from miner.proposers.surface import GainSurface, Vector
 
-FIRST = 12  # trials that are looks far away
-LOOKS = 0.34  # share of looks after that
+FIRST = 8  # trials that are looks far away
+LOOKS = 0.15  # share of looks after that
 WORTH = 0.06  # below this a look waits until the surface has nothing left
 EARLY = 8  # results until joint draws begin
 MAIN = 3.0  # weight of what is turned before that: rates, batch, shape, warm-down
 REACH = 1.0  # the longest step along one dimension, in doublings
-ALL = 0.5  # share of the mean surface's best
-JOINT = 4  # hyperparameters at once on the mean surface
+ALL = 0.55  # share of the mean surface's best
+JOINT = 6  # hyperparameters at once on the mean surface
 _MOST = (1, 2, 3)  # on a drawn one
 _ATTEMPTS = 60  # drawn surfaces until nothing is taken to be left
 _ANSWERED = 1.5  # a loss this many doublings from a look answers it
