@@ -150,6 +150,9 @@ def raw_embedding(tree: cst.Module) -> cst.Module:
     name = _embedding(tree)
     if find(tree, f"norm(self.{name}(_t))"):
         return rewrite(tree, [(f"norm(self.{name}(_t))", f"self.{name}(_t)")])
+    summed = f"norm(self.{name}.rows(_t) + _n)"
+    if find(tree, summed):
+        return rewrite(tree, [(summed, f"self.{name}.rows(_t) + _n")])
     seen = False
 
     def first(text: str) -> bool:
@@ -354,6 +357,13 @@ def sharper(tree: cst.Module) -> cst.Module:
     return rewrite_by(tree, change, "", "no scaled_dot_product_attention")
 
 
+def shifted_keys(tree: cst.Module) -> cst.Module:
+    """Keys of a token and the one before it: a query finds what came after what it knows."""
+    before = "mx.concatenate([x[:, :1], x[:, 1:] + x[:, :-1]], axis=1)"
+    names = ("k", "c_k", "k_proj", "key", "wk", "to_k")
+    return rewrite(tree, [(f"self.{name}(x)", f"self.{name}({before})") for name in names], r"Attention\.__call__")
+
+
 def half_rope(tree: cst.Module) -> cst.Module:
     """Rotary positions in half of each head."""
 
@@ -383,10 +393,15 @@ def attention_gate(tree: cst.Module) -> cst.Module:
     if found is None:
         raise DoesNotFit("no attention class that ends in an output layer")
     layer = found[1]
-    made = re.search(rf"self\.{layer} = ((?:nn\.)?Linear)\(([^,\n]+), ([^,\n)]+)(, bias=False)?\)", text)
+    made = re.search(
+        rf"self\.{layer} = (?:((?:nn\.)?Linear)\(([^,\n]+), ([^,\n)]+)(, bias=False)?|Matrix\((\w+), deviation=0\.0)\)",
+        text,
+    )
     if made is None:
         raise DoesNotFit("the output layer is not made in a line of its own")
     gate = f"self.output_gate = {made[1]}({made[3]}, {made[2]}{made[4] or ''})\n"
+    if made[5]:
+        gate = f"self.output_gate = Matrix({made[5]}, deviation=0.0)\n"
     tree = around(
         tree,
         lambda t: t.startswith(f"self.{layer} = ") and made[0] in t and "4 *" not in t,

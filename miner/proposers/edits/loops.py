@@ -97,9 +97,44 @@ def decoupled_decay(tree: cst.Module) -> cst.Module:
 
 def cautious(tree: cst.Module) -> cst.Module:
     """Adam's step where it has the gradient's sign."""
-    require("grad_f32" in text_of(tree), "no hand-written Adam over grad_f32")
-    old = '_p - _s * (state["m"] / _d)'
-    return rewrite(tree, [(old, '_p - _s * (state["m"] * (state["m"] * grad_f32 > 0) / _d)')])
+    classic = ('_p - _s * (state["m"] / _d)', '_p - _s * (state["m"] * (state["m"] * grad_f32 > 0) / _d)')
+    named = ("_r * (mean / _c) / size", "_r * (mean / _c) * (mean * gradients[path] > 0) / size")
+    return rewrite(tree, [classic] if "grad_f32" in text_of(tree) else [named])
+
+
+def momentum_warm_up(tree: cst.Module) -> cst.Module:
+    """Muon's momentum rises to its value over the first 300 steps: early gradients are soon out of date."""
+    own = function(tree, r"^update$", "count")
+    require("MUON_MOMENTUM" in code(own) and "late_momentum" not in code(own), "no constant momentum of Muon there")
+    name = f"def {own.name.value}("
+    line = "late_momentum = MUON_MOMENTUM - 0.1 * mx.maximum(0.0, 1.0 - count / 300)\n"
+
+    class Renaming(cst.CSTTransformer):
+        def leave_Name(self, original_node: cst.Name, updated_node: cst.Name) -> cst.Name:
+            return cst.Name("late_momentum") if updated_node.value == "MUON_MOMENTUM" else updated_node
+
+    def change(statement: Statement) -> list[Statement]:
+        changed = statement.visit(Renaming())
+        assert isinstance(changed, cst.FunctionDef)
+        assert isinstance(changed.body, cst.IndentedBlock)
+        at = 1 if changed.get_docstring() else 0
+        body = [*changed.body.body[:at], *statements(line), *changed.body.body[at:]]
+        return [changed.with_changes(body=changed.body.with_changes(body=body))]
+
+    return around(tree, lambda t: t.startswith(name), change)
+
+
+def even_steps(tree: cst.Module) -> cst.Module:
+    """Every row of an orthogonal step gets the same length; the step as a whole keeps its own."""
+    require("def even(" not in text_of(tree), "the steps are even already")
+    own = function(tree, r"^orthogonali[sz]e$")
+    even = statements(
+        "def even(step):\n"
+        "    row = step.square().mean(axis=-1, keepdims=True)\n"
+        "    return step * mx.rsqrt(row + 1e-12) * mx.sqrt(row.mean(axis=-2, keepdims=True))\n\n\n"
+    )
+    tree = around(tree, lambda t: t.startswith(f"def {own.name.value}("), lambda s: [*even, s])
+    return rewrite(tree, [(f"{own.name.value}(_x)", f"even({own.name.value}(_x))")])
 
 
 def clipped(tree: cst.Module) -> cst.Module:

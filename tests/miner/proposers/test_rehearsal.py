@@ -10,7 +10,7 @@ import pytest
 
 from miner.proposers.edits import rehearsal
 from miner.proposers.edits.library import BY_NAME
-from tests.miner.proposers.test_edits import SOURCES
+from tests.miner.proposers.test_edits import SOURCES, TODAY
 from trainer.project import sites
 
 
@@ -27,10 +27,12 @@ def rehearse(folder: Path, source: str) -> str:
     [
         *(("classic", name) for name in ("", "swiglu", "muon", "peri-norm", "u-net-skips", "average-weights")),
         *(("decaying", name) for name in ("", "value-embeddings", "decoupled-decay")),
+        *(("today", name) for name in ("", "attention-gate", "even-steps", "momentum-warm-up")),
     ],
 )
 def test_it_runs(tmp_path: Path, script: str, edit: str) -> None:
-    assert rehearse(tmp_path, BY_NAME[edit](SOURCES[script]) if edit else SOURCES[script]) == ""
+    source = TODAY if script == "today" else SOURCES[script]
+    assert rehearse(tmp_path, BY_NAME[edit](source) if edit else source) == ""
 
 
 @pytest.mark.parametrize(
