@@ -16,6 +16,8 @@ from hypothesis import settings
 from tests.support import require
 
 if TYPE_CHECKING:
+    from chain.localnet.server import Server
+    from chain.network.embedded import EmbeddedNetwork
     from tests.attacks.tiny import TinyHome
 
 settings.register_profile("project", deadline=None, max_examples=40)  # a busy machine is no failure
@@ -102,3 +104,22 @@ def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyHome]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("AUTORESEARCH_CACHE", raising=False)  # the user's data is not the tiny project's
         yield tiny.publish(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedNetwork]:
+    """A new embedded chain."""
+    from chain.network.embedded import EmbeddedNetwork
+
+    network = EmbeddedNetwork(tmp_path_factory.mktemp("home"))
+    yield network
+    network.close()
+
+
+@pytest.fixture(scope="module")
+def node(network: EmbeddedNetwork) -> Iterator[Server]:
+    """That chain, served as a validator serves its own."""
+    from chain.localnet.server import serve
+
+    with serve(network, port=0).start() as node:
+        yield node

@@ -5,6 +5,7 @@ Whatever a node says of a proposal or a project is compared with another of its 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 from solders.pubkey import Pubkey
@@ -13,13 +14,14 @@ from solders.signature import Signature
 from chain.errors import ChainError, InvalidData
 from chain.money import submission
 from chain.money.client import Client
+from chain.network.base import TransactionReceipt
 from chain.program.accounts import Project, Proposal, ProposalStatus
 from chain.program.events import ReviewClaimed, parse_events
 
 PAGE, PAGES = 1000, 1000
 MAX_READ = 500
-"""Transactions of a proposal that are read for its reviews, the newest. Each costs a call of the node, and anybody may
-add some; a review costs three."""
+"""Transactions of a proposal that are read for its reviews, the newest, and for its submission, the oldest. Each
+costs a call of the node, and anybody may add some; a review costs three."""
 
 MAX_COPIES = 16
 """Earlier proposals with the same archive that are asked after: beyond, a look has next to no level left."""
@@ -28,12 +30,7 @@ MAX_COPIES = 16
 def submission_hash(client: Client, proposal: Proposal) -> bytes:
     """The hash of the block that the proposal was submitted in: fixed after its code was. InvalidData unless the
     submission there is the proposal as the node shows it."""
-    oldest = None
-    for oldest in _signatures(client, proposal):  # noqa: B007
-        pass
-    receipt = client.network.transaction(oldest) if oldest else None
-    if receipt is not None:
-        submission.prove(proposal, client.pdas.proposal(proposal.id), client.network.program_id, receipt)
+    receipt = _submission(client, proposal)
     found = client.network.block_hash(receipt.slot) if receipt else None
     if found is None:
         raise ChainError(
@@ -41,6 +38,20 @@ def submission_hash(client: Client, proposal: Proposal) -> bytes:
             "Use an RPC node that keeps the history.",
         )
     return bytes(found)
+
+
+def _submission(client: Client, proposal: Proposal) -> TransactionReceipt | None:
+    """The transaction that made the proposal, None where the node knows none of its first ones. Anybody may have named
+    the address in transactions before, so it need not be the very first."""
+    address, known = client.pdas.proposal(proposal.id), False
+    for signature in reversed(deque(_signatures(client, proposal), MAX_READ)):
+        receipt = client.network.transaction(signature)
+        known |= receipt is not None
+        if receipt and submission.prove(proposal, address, client.network.program_id, receipt):
+            return receipt
+    if known:
+        raise submission.missing(proposal)
+    return None
 
 
 def bests(client: Client, project: Project, besides: int | None = None) -> set[tuple[bytes, int]]:

@@ -23,40 +23,52 @@ from chain.program.instructions import INSTRUCTIONS, Submit
 _KIND = INSTRUCTIONS[Submit]
 
 
-def prove(proposal: Proposal, address: Pubkey, program_id: Pubkey, receipt: TransactionReceipt) -> None:
-    """InvalidData unless this transaction submitted `proposal`, at `address`, as the node shows it.
+def prove(proposal: Proposal, address: Pubkey, program_id: Pubkey, receipt: TransactionReceipt) -> bool:
+    """Whether this transaction submitted `proposal`, at `address`; InvalidData if it submitted another than is shown.
 
     A transaction in which another program passed the submission on does not show it under a signature; there the
-    program's own event must agree.
+    program's own event must agree. A failed transaction submitted nothing.
     """
-    found = list(_signed(receipt, address, program_id)) or [
-        event
-        for event in parse_events(receipt.logs, program_id)
-        if isinstance(event, ProposalSubmitted) and event.id == proposal.id
-    ]
-    if not found:
-        raise _lie(proposal, f"the transaction {receipt.signature}, its first, did not submit it")
-    for name in (field.name for field in fields(found[0])):  # type: ignore[arg-type]
-        if getattr(found[0], name) != getattr(proposal, name):
+    if receipt.error is not None:
+        return False
+    found = next(_signed(receipt, address, program_id), None) or next(_told(receipt, proposal.id, program_id), None)
+    for name, value in (found or {}).items():
+        if value != getattr(proposal, name):
             raise _lie(proposal, f"its {name} is not what the miner submitted")
+    return found is not None
 
 
-def _signed(receipt: TransactionReceipt, address: Pubkey, program_id: Pubkey) -> Iterator[object]:
-    """The submissions of this account that the transaction holds in its own signed bytes."""
+def missing(proposal: Proposal) -> InvalidData:
+    """What to raise where none of a proposal's transactions submitted it."""
+    return _lie(proposal, "none of its first transactions submitted it")
+
+
+def _signed(receipt: TransactionReceipt, address: Pubkey, program_id: Pubkey) -> Iterator[dict[str, object]]:
+    """The fields of this account's submission that the transaction holds in its own signed bytes."""
     try:
         transaction = VersionedTransaction.from_bytes(receipt.transaction)
     except ValueError:
         return
-    message = transaction.message
-    keys = message.account_keys
     if not all(transaction.verify_with_results()):
         return
-    for step in message.instructions:
-        named = [keys[index] if index < len(keys) else None for index in step.accounts]
-        if keys[step.program_id_index] != program_id or not bytes(step.data).startswith(_KIND.discriminator):
+    keys = dict(enumerate(transaction.message.account_keys))
+    for step in transaction.message.instructions:
+        named = dict(enumerate(map(keys.get, step.accounts)))
+        if keys.get(step.program_id_index) != program_id or not bytes(step.data).startswith(_KIND.discriminator):
             continue
-        if named[_KIND.index("proposal")] == address:
-            yield codec.decode(Submit, bytes(step.data), 8)[0]
+        if named.get(_KIND.index("proposal")) == address:
+            yield _fields(codec.decode(Submit, bytes(step.data), 8)[0]) | {"miner": named.get(_KIND.index("miner"))}
+
+
+def _told(receipt: TransactionReceipt, number: int, program_id: Pubkey) -> Iterator[dict[str, object]]:
+    """The fields of this submission that the program's own event names."""
+    for event in parse_events(receipt.logs, program_id):
+        if isinstance(event, ProposalSubmitted) and event.id == number:
+            yield _fields(event)
+
+
+def _fields(record: Submit | ProposalSubmitted) -> dict[str, object]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def _lie(proposal: Proposal, what: str) -> InvalidData:

@@ -22,13 +22,13 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 import chain.network.rpc
-from chain.errors import ChainError
 from chain.localnet.server import serve
 from chain.money.client import Client
 from chain.money.spending import SpendingBudget, SpendingTerms
 from chain.network.base import TransactionReceipt
 from chain.network.embedded import EmbeddedNetwork
 from chain.network.rpc import RpcNetwork
+from common.errors import Refused
 from tests.faults.lies import Lie, lies, shape
 from tests.faults.proxy import Proxy
 from tests.faults.world import Killed, number
@@ -38,7 +38,7 @@ PART, PARTS = map(int, os.environ.get("ARMLX_HOSTILE_PART", "1/1").split("/"))
 SEED = number("ARMLX_FAULT_SEED", 1)
 
 Answers = Mapping[str, Sequence[dict[str, Any]]]
-Play = Callable[["Lie | None", "int | None", int], "Sequence[ChainError]"]
+Play = Callable[["Lie | None", "int | None", int], "Sequence[Refused]"]
 """One life against a lie, told always (None) or in the nth answer it fits, killed after so many sends (-1: never), and
 then one against the truth; what it refused. AssertionError where the lie cost anything."""
 
@@ -128,6 +128,23 @@ def stage(home: Path) -> Iterator[Stage]:
         with serve(embedded, port=0).start() as server, Proxy(server.url, alter=told) as proxy:
             yield Stage(embedded, proxy, told)
     embedded.close()
+
+
+def until_done(attempt: Callable[[], Sequence[Refused]], tries: int) -> list[Refused]:
+    """A command, started again after a kill or a refusal until it refuses nothing, `tries` times at most; what it
+    refused."""
+    refusals: list[Refused] = []
+    for _ in range(tries):
+        try:
+            refused = list(attempt())
+        except Killed:
+            continue
+        except Refused as error:
+            refused = [error]
+        refusals += refused
+        if not refused:
+            break
+    return refusals
 
 
 def chosen(answers: Answers, rng: random.Random) -> Iterator[tuple[Lie, int | None]]:

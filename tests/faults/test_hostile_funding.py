@@ -8,7 +8,7 @@ lost at most. An upload that is reported as done is one that an honest gateway h
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from solders.pubkey import Pubkey
 
 import chain.irys.funding
 from chain.connection.opening import MAX_ARTIFACT
-from chain.errors import ChainError
 from chain.irys.accounts import Tariff
 from chain.irys.client import Irys
 from chain.irys.dataitem import DataItem
@@ -26,11 +25,11 @@ from chain.irys.funding import Funding, State
 from chain.irys.node import RunningNode
 from chain.irys.node import serve as serve_irys
 from chain.network.base import FEE_PER_SIGNATURE
+from common.errors import Refused
 from tests import local
-from tests.faults.hostile import Stage, Told, cost_nothing, stage
+from tests.faults.hostile import Stage, Told, cost_nothing, stage, until_done
 from tests.faults.lies import Lie
 from tests.faults.proxy import Proxy
-from tests.faults.world import Killed
 
 AMOUNT = 250_000  # lamports
 CAP = AMOUNT + 10 * FEE_PER_SIGNATURE
@@ -61,32 +60,28 @@ class Scene:
     folder: Path
     count: int = 0
 
-    def fund(self, key: Keypair, home: Path, irys: Irys, *, tries: int, sends: int = -1) -> list[ChainError]:
+    def fund(self, key: Keypair, home: Path, irys: Irys, *, tries: int, sends: int = -1) -> list[Refused]:
         """`chain irys fund`, then again to finish what is open; killed after `sends` transactions."""
         client = self.at.client(CAP, sends)
-        refusals: list[ChainError] = []
-        for _ in range(tries):
+
+        def fund() -> Sequence[Refused]:
             funding = Funding(client, irys, key, home, sleep=lambda _: None)
-            try:
-                # as a person does: "finish it" while something is on record that is not known to be dead
-                known = any(deposit.state is not State.DEAD for deposit in funding.deposits.all())
-                funding.fund(0 if known else AMOUNT, irys.deposit_address())
-            except Killed:
-                continue
-            except ChainError as error:
-                refusals.append(error)
-            else:
-                break
+            # as a person does: "finish it" while something is on record that is not known to be dead
+            known = any(deposit.state is not State.DEAD for deposit in funding.deposits.all())
+            funding.fund(0 if known else AMOUNT, irys.deposit_address())
+            return ()
+
+        refusals = until_done(fund, tries)
         client.network.close()
         return refusals
 
-    def play(self, lie: Lie | None, nth: int | None = None, sends: int = -1) -> list[ChainError]:
+    def play(self, lie: Lie | None, nth: int | None = None, sends: int = -1) -> list[Refused]:
         return self._play(self.at.told, lie, nth, sends)
 
-    def play_uploader(self, lie: Lie | None, nth: int | None = None, sends: int = -1) -> list[ChainError]:
+    def play_uploader(self, lie: Lie | None, nth: int | None = None, sends: int = -1) -> list[Refused]:
         return self._play(self.told, lie, nth, sends)
 
-    def _play(self, told: Told, lie: Lie | None, nth: int | None, sends: int) -> list[ChainError]:
+    def _play(self, told: Told, lie: Lie | None, nth: int | None, sends: int) -> list[Refused]:
         self.count += 1
         key, home = Keypair(), self.folder / str(self.count)
         self.at.embedded.airdrop(key.pubkey(), 10**9)
@@ -119,17 +114,18 @@ class Scene:
                 total += receipt.paid - receipt.fee
         return total
 
-    def upload(self, lie: Lie | None, nth: int | None = None, sends: int = -1) -> list[ChainError]:
+    def upload(self, lie: Lie | None, nth: int | None = None, sends: int = -1) -> list[Refused]:
         """An upload to an uploader that lies, and again to one that does not."""
         self.count += 1
         item = DataItem.sign(Keypair(), b"content %d" % self.count)
         self.told.tell(lie, nth)
-        refusals: list[ChainError] = []
-        try:
+
+        def upload() -> Sequence[Refused]:
             with Irys.at(self.proxy.url, sleep=lambda _: None, attempts=2) as irys:
                 irys.upload(item)
-        except ChainError as error:
-            refusals.append(error)
+            return ()
+
+        refusals = until_done(upload, 1)
         self.told.hush()
         with Irys.at(self.node.url) as irys:
             if not refusals:

@@ -7,7 +7,8 @@ project is touched, and against an honest node the next process finishes the wor
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,20 +18,19 @@ from solders.keypair import Keypair
 
 import chain.network.rpc
 from chain.connection.opening import AUTHORITY
-from chain.errors import ChainError
 from chain.irys.client import Role
 from chain.money.client import Client
 from chain.program.events import Bought, ProposalSubmitted, parse_events
 from chain.program.instructions import Buy
 from chain.wallet import wallet
+from common.errors import Refused
 from miner.journal.journal import Journal
 from miner.staking import submit
 from tests import local
 from tests.chain.svm import project_args
-from tests.faults.hostile import Answers, Stage, cost_nothing, stage
+from tests.faults.hostile import Answers, Stage, cost_nothing, stage, until_done
 from tests.faults.lies import Lie, lies
 from tests.faults.test_submissions import MACHINE
-from tests.faults.world import Killed
 
 STAKE, HELD, CAP = 3, 2, 25_000_000  # tokens to stake, tokens at hand of five times as many, lamports
 _NEVER_PAYS = {"requestAirdrop", "getSlot", "getSignaturesForAddress", "getBlocks", "getBlock"}
@@ -54,16 +54,15 @@ class Scene:
     folder: Path
     count: int = 0
 
-    def life(self, key: Keypair, path: Path, *, tries: int, sends: int = -1) -> tuple[Client, list[ChainError]]:
+    def life(self, key: Keypair, path: Path, *, tries: int, sends: int = -1) -> tuple[Client, list[Refused]]:
         """A process that reconciles and submits, as often as it is started again; killed after `sends`."""
         client = self.at.client(CAP, sends)
-        refusals: list[ChainError] = []
         offer = submit.Offer(
             1, b"code of %b" % bytes(key.pubkey()), b"---\nval_bpb: 2.4\n", 2_600_000, STAKE, key.pubkey()
         )
-        for _ in range(tries):
-            journal = Journal(path)
-            try:
+
+        def process() -> Sequence[Refused]:
+            with closing(Journal(path)) as journal:
                 if not path.read_bytes():
                     journal.append("session", seed=1, tag="t")
                 project = client.project(0)
@@ -80,14 +79,9 @@ class Scene:
                             data_snapshot=local.DATA_SNAPSHOT,
                             say=lambda _: None,
                         )
-            except Killed:
-                continue
-            except ChainError as error:
-                refusals.append(error)
-            else:
-                break
-            finally:
-                journal.close()
+            return ()
+
+        refusals = until_done(process, tries)
         client.network.close()
         return client, refusals
 
@@ -110,7 +104,7 @@ class Scene:
                 found += [e for e in events if isinstance(e, Bought | ProposalSubmitted)]
         return found
 
-    def play(self, lie: Lie | None, nth: int | None = None, sends: int = -1) -> list[ChainError]:
+    def play(self, lie: Lie | None, nth: int | None = None, sends: int = -1) -> list[Refused]:
         """One miner against one lie, and then against the truth."""
         self.count += 1
         key, path = self.miner(), self.folder / f"{self.count}.jsonl"
@@ -128,9 +122,8 @@ class Scene:
         self.check(key)
         staked = [e for e in self.events(key) if isinstance(e, ProposalSubmitted)]
         assert len(staked) == 1, f"not staked in the end: {later or refusals}"
-        journal = Journal(path)
-        assert [s.proposal for s in journal.session.submissions if s.proposal is not None] == [staked[0].id]
-        journal.close()
+        with closing(Journal(path)) as journal:
+            assert [s.proposal for s in journal.session.submissions if s.proposal is not None] == [staked[0].id]
         return refusals
 
     def check(self, key: Keypair) -> None:

@@ -10,7 +10,7 @@ next process finishes the work.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,19 @@ import pytest
 from solders.keypair import Keypair
 
 from chain.connection.opening import MINER, VERIFIER, Connection
-from chain.errors import ChainError
 from chain.irys.node import RunningNode
 from chain.irys.node import serve as serve_irys
 from chain.money.client import Client
 from chain.program.accounts import Proposal, ProposalStatus
 from chain.program.events import Event, ProposalApproved, ProposalRejected, ReviewClaimed, ReviewReleased, parse_events
 from chain.wallet import wallet
+from common.errors import Refused
 from common.terminal import View
 from tests import local
-from tests.faults.hostile import Answers, Stage, cost_nothing, stage
+from tests.faults.hostile import Answers, Stage, cost_nothing, stage, until_done
 from tests.faults.lies import Lie
-from tests.faults.world import Killed
 from tests.trainer.judging.cases import NOISE, runs
 from tests.verifier.cases import RULES
-from trainer.errors import TrainerError
 from trainer.judging import holdout
 from verifier import check, history, serve
 from verifier.audit import audit
@@ -67,48 +65,41 @@ class Scene:
     folder: Path
     count: int = 0
 
-    def life(self, home: Path, *, tries: int, sends: int = -1) -> tuple[Client, list[ChainError]]:
+    def life(self, home: Path, *, tries: int, sends: int = -1) -> tuple[Client, list[Refused]]:
         """`verifier run --once`, as often as it is started again; killed after `sends` transactions."""
         connection = local.connect(home, self.at.proxy.url, irys=self.node.url)
         connection.network.close()
         client = connection.client = self.at.client(CAP, sends)
         connection.network = client.network
         key = wallet.load(wallet.path_of(home, VERIFIER))
-        refusals: list[ChainError] = []
-        for _ in range(tries):
+
+        def process() -> Sequence[Refused]:
             now = [0.0]
 
-            def sleep(seconds: float, now: list[float] = now) -> None:
+            def sleep(seconds: float) -> None:
                 now[0] += seconds
 
-            try:
-                results = serve.serve(
-                    connection,
-                    0,
-                    key,
-                    RULES,
-                    View(quiet=True),
-                    once=True,
-                    every=1.0,
-                    retries=1,
-                    trust_harness=False,
-                    ready=lambda proposal: check.prepare(connection, proposal, RULES),
-                    sleep=sleep,
-                    now=lambda now=now: now[0],  # type: ignore[misc]
-                )
-            except Killed:
-                continue
-            except (ChainError, TrainerError) as error:
-                refusals.append(error)  # type: ignore[arg-type]
-                continue
-            failed = [r for r in results if r["status"] not in ("approved", "rejected")]
-            refusals += [ChainError(str(r["note"])) for r in failed]
-            if not failed:
-                break
+            results = serve.serve(
+                connection,
+                0,
+                key,
+                RULES,
+                View(quiet=True),
+                once=True,
+                every=1.0,
+                retries=1,
+                trust_harness=False,
+                ready=lambda proposal: check.prepare(connection, proposal, RULES),
+                sleep=sleep,
+                now=lambda: now[0],
+            )
+            return [Refused(str(r["note"])) for r in results if r["status"] not in ("approved", "rejected")]
+
+        refusals = until_done(process, tries)
         connection.close()
         return client, refusals
 
-    def play(self, lie: Lie | None, nth: int | None = None, sends: int = -1) -> list[ChainError]:
+    def play(self, lie: Lie | None, nth: int | None = None, sends: int = -1) -> list[Refused]:
         """One verifier against one lie, and then against the truth."""
         self.count += 1
         word = GOOD if self.count % 2 else BAD

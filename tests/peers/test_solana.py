@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from contextlib import closing
 
-import pytest
 from solders.keypair import Keypair
 
 from chain.indexer.watch import websocket_url
-from chain.localnet.server import Server, serve
-from chain.network.embedded import EmbeddedNetwork
+from chain.localnet.server import Server
+from chain.network.rpc import RpcNetwork
 from chain.program import PROGRAM_ID
 from chain.program.addresses import Pdas
 from chain.program.instructions import INSTRUCTIONS, AddVerifier, Initialize
 from tests.peers.node import ask
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedNetwork]:
-    network = EmbeddedNetwork(tmp_path_factory.mktemp("home"))
-    yield network
-    network.close()
-
-
-@pytest.fixture(scope="module")
-def node(network: EmbeddedNetwork) -> Iterator[Server]:
-    with serve(network, port=0).start() as node:
-        yield node
 
 
 def test_web3_confirms_listens_and_uses_lookup_tables_and_nonces(node: Server) -> None:
@@ -63,7 +49,7 @@ def test_spl_token_issues_moves_and_wraps(node: Server) -> None:
         }
 
 
-def test_anchor_calls_the_program(node: Server, network: EmbeddedNetwork) -> None:
+def test_anchor_calls_the_program(node: Server) -> None:
     verifier, pdas = Keypair().pubkey(), Pdas(PROGRAM_ID)
     named = {INSTRUCTIONS[kind].name: list(INSTRUCTIONS[kind].discriminator) for kind in (Initialize, AddVerifier)}
     out = ask(
@@ -77,7 +63,8 @@ def test_anchor_calls_the_program(node: Server, network: EmbeddedNetwork) -> Non
             "discriminators": named,
         },
     )
-    assert network.account(pdas.verifier_entry(verifier)) is not None
+    with closing(RpcNetwork(node.url, name="node")) as network:
+        assert network.account(pdas.verifier_entry(verifier)) is not None
     assert out["third"] == "SendTransactionError"
     assert out["simulated"] is True
 

@@ -10,8 +10,9 @@ from solders.keypair import Keypair
 from chain.connection.opening import AUTHORITY, Connection
 from chain.program.instructions import AddVerifier, ClaimReview, ReleaseReview
 from tests import local
+from tests.chain.networks import pay
 from verifier import history
-from verifier.history import copies, other_looks, other_reviewers
+from verifier.history import copies, other_looks, other_reviewers, submission_hash
 
 pytestmark = pytest.mark.slow
 
@@ -55,3 +56,17 @@ def test_other_verifiers_reviews_are_looks(tmp_path: Path, monkeypatch: pytest.M
         assert other_looks(client, again, us.pubkey()) == {first.id: 1, again.id: 0}
         monkeypatch.setattr(history, "MAX_READ", 3)
         assert others() == {str(two.pubkey())}  # only the newest are read
+
+
+def test_a_strangers_earlier_transaction_is_no_submission(tmp_path: Path) -> None:
+    """Anybody may name the next proposal's address before it is one: its first need not be the submission."""
+    home = local.home_with_project(tmp_path)
+    with local.connect(home) as connection:
+        client, stranger = connection.client, local.stranger(connection)
+        address = client.pdas.proposal(client.config().next_proposal_id)
+        client.network.send(pay(stranger, address, 1_000_000, client.network.latest_blockhash().hash))
+        proposal = local.propose(connection)
+        oldest = client.network.signatures(address)[-1]
+        receipts = [client.network.transaction(signature) for signature in client.network.signatures(address)]
+        submitted = next(r for r in receipts if r and r.signature != oldest)
+        assert submission_hash(client, proposal) == bytes(client.network.block_hash(submitted.slot) or b"")

@@ -28,19 +28,6 @@ CLOCK = "SysvarC1ock11111111111111111111111111111111"
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedNetwork]:
-    network = EmbeddedNetwork(tmp_path_factory.mktemp("home"))
-    yield network
-    network.close()
-
-
-@pytest.fixture(scope="module")
-def node(network: EmbeddedNetwork) -> Iterator[Server]:
-    with serve(network, port=0).start() as node:
-        yield node
-
-
-@pytest.fixture(scope="module")
 def alice(network: EmbeddedNetwork) -> Keypair:
     alice = Keypair()
     network.airdrop(alice.pubkey(), 100 * SOL)
