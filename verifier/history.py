@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 
 from solders.pubkey import Pubkey
-from solders.signature import Signature
 
 from chain.errors import ChainError, InvalidData
 from chain.money import submission
 from chain.money.client import Client
-from chain.network.base import TransactionReceipt
+from chain.network.base import HistoryEntry, TransactionReceipt
 from chain.program.accounts import Project, Proposal, ProposalStatus
 from chain.program.events import ReviewClaimed, parse_events
 
@@ -44,13 +44,15 @@ def _submission(client: Client, proposal: Proposal) -> TransactionReceipt | None
     """The transaction that made the proposal, None where the node knows none of its first ones. Anybody may have named
     the address in transactions before, so it need not be the very first."""
     address, known = client.pdas.proposal(proposal.id), False
-    for signature in reversed(deque(_signatures(client, proposal), MAX_READ)):
-        receipt = client.network.transaction(signature)
+    for entry in reversed(deque(_entries(client, proposal), MAX_READ)):
+        receipt = client.network.transaction(entry.signature)
         known |= receipt is not None
         if receipt and submission.prove(proposal, address, client.network.program_id, receipt):
+            if receipt.slot != entry.slot:
+                raise submission.lie(proposal, f"{entry.signature} landed in slot {receipt.slot}, and in {entry.slot}")
             return receipt
     if known:
-        raise submission.missing(proposal)
+        raise submission.lie(proposal, "none of its first transactions submitted it")
     return None
 
 
@@ -81,10 +83,8 @@ def other_reviewers(client: Client, proposal: Proposal, us: Pubkey) -> frozenset
     """
     found: set[Pubkey] = set()
     ours = False
-    for place, signature in enumerate(_signatures(client, proposal)):
-        if place == MAX_READ:
-            break
-        receipt = client.network.transaction(signature)
+    for entry in islice(_entries(client, proposal), MAX_READ):
+        receipt = None if entry.failed else client.network.transaction(entry.signature)
         if receipt is None or receipt.error is not None:
             continue
         for event in parse_events(receipt.logs, client.network.program_id):
@@ -111,12 +111,12 @@ def other_looks(client: Client, proposal: Proposal, us: Pubkey) -> dict[int, int
     return {one.id: len(other_reviewers(client, one, us)) for one in (*copies(client, proposal), proposal)}
 
 
-def _signatures(client: Client, proposal: Proposal) -> Iterator[Signature]:
+def _entries(client: Client, proposal: Proposal) -> Iterator[HistoryEntry]:
     """All of the proposal's transactions, the newest first; ends after a million."""
     address, before = client.pdas.proposal(proposal.id), None
     for _ in range(PAGES):
-        page = client.network.signatures(address, limit=PAGE, before=before)
+        page = client.network.entries(address, limit=PAGE, before=before)
         yield from page
         if len(page) < PAGE:
             return
-        before = page[-1]
+        before = page[-1].signature

@@ -2,7 +2,9 @@
 
 Rules:
 - State needs no history: one call gives everything at first; then a step reads the project, the proposals that
-  can still change, and the ids that were given out since. It is as new as the network's answer.
+  can still change, and the ids that were given out since. It is as new as the network's answer. What a node once told
+  wrongly of one of the newest proposals is not believed for ever: a follower's first step, and then one in AGAIN, reads
+  them again, settled or not, and those that were said to be another project's.
 - A step lists the history from its tip down to the last final transaction known, so that it finds both what was
   missed and what vanished, and reads a bounded number of the transactions that it found. The next step continues with
   what one leaves, in this process or another.
@@ -11,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -43,6 +46,8 @@ PAGE: Final = 1_000  # of a listing
 MAX_PAGES: Final = 200  # of one step's listing
 SYNC_TRANSACTIONS: Final = 200  # read in one step
 MAX_CHANGEABLE: Final = 500  # accounts read one by one; above that all are read in one call
+RECENT: Final = 100  # newest proposals that are read again; as many accounts as one call gives
+AGAIN: Final = 256
 RECHECK_SLOTS: Final = 150  # a confirmed slot is final well before that
 
 
@@ -80,6 +85,7 @@ class Follower(Closing):
         self._pdas = Pdas(network.program_id)
         self.index = Index(path, network.genesis_hash, network.program_id)
         self._told = self.index.last()
+        self._steps = itertools.count()
 
     def close(self) -> None:
         """Close the index; closing twice is harmless."""
@@ -130,17 +136,18 @@ class Follower(Closing):
         if next_id - first_new > MAX_CHANGEABLE:
             self._snapshot(final_slot, first=False)
             return
-        ids = dict.fromkeys([*range(first_new, next_id), *self.index.unknown(self.project_id, MAX_CHANGEABLE)])
+        recent = range(max(0, next_id - RECENT), next_id) if next(self._steps) % AGAIN == 0 else ()
+        ids = dict.fromkeys([*range(first_new, next_id), *self.index.unknown(self.project_id, MAX_CHANGEABLE), *recent])
         new = [self._pdas.proposal(number) for number in ids]
         made = self.network.accounts(new) if new else []
         # A node that lags may not have the newest yet; then its id is asked for again.
         lacking = [number for number, account in zip(ids, made, strict=True) if account is None and number >= first_new]
         rows, gone = [], []
         for address, account in zip([*changeable, *new], [*proposals, *made], strict=True):
-            if account is None or not self._ours(address, account):
-                gone.append(address)
-            else:
+            if account is not None and self._ours(address, account):
                 rows.append(ProposalRow(address, account.data, final_slot + RECHECK_SLOTS))
+            elif account is not None or address in changeable:
+                gone.append(address)
         with self.index.writing():
             self.index.store_project(self.project_id, self._project_data(project), min([*lacking, next_id]))
             self.index.forget_proposals(gone)

@@ -34,13 +34,8 @@ def prove(proposal: Proposal, address: Pubkey, program_id: Pubkey, receipt: Tran
     found = next(_signed(receipt, address, program_id), None) or next(_told(receipt, proposal.id, program_id), None)
     for name, value in (found or {}).items():
         if value != getattr(proposal, name):
-            raise _lie(proposal, f"its {name} is not what the miner submitted")
+            raise lie(proposal, f"its {name} is not what the miner submitted")
     return found is not None
-
-
-def missing(proposal: Proposal) -> InvalidData:
-    """What to raise where none of a proposal's transactions submitted it."""
-    return _lie(proposal, "none of its first transactions submitted it")
 
 
 def _signed(receipt: TransactionReceipt, address: Pubkey, program_id: Pubkey) -> Iterator[dict[str, object]]:
@@ -71,7 +66,8 @@ def _fields(record: Submit | ProposalSubmitted) -> dict[str, object]:
     return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
-def _lie(proposal: Proposal, what: str) -> InvalidData:
+def lie(proposal: Proposal, what: str) -> InvalidData:
+    """What to raise where a node contradicts itself about a proposal."""
     return InvalidData(
         f"The node shows proposal {proposal.id} otherwise than its history: {what}.",
         "Do not rely on this node: use another one with --rpc-url URL.",

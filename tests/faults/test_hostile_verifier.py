@@ -41,6 +41,7 @@ from verifier.replay import Replay
 
 CAP = 20_000_000  # lamports for a settlement: the accounts that one creates, and fees
 GOOD, BAD = b"GOOD", b"POOR"
+_DRAWS = {"getBlocks", "getBlock"}
 GAIN = 203_114  # what the made-up runs of a good one come to, as a score
 
 
@@ -116,16 +117,19 @@ class Scene:
         lost = held - self.at.embedded.balance(key)
         assert lost <= CAP, f"{lost} lamports left the wallet"
         assert lost <= client.budget.spent, f"{lost} lost, {client.budget.spent} counted"
-        self.check(proposal, word, before.current_best_aggregate_score)
+        believed = lie is not None and lie.method in _DRAWS
+        self.check(proposal, word, before.current_best_aggregate_score, believed=believed)
         self.at.embedded.warp(200)
         _, later = self.life(home, tries=3)
         now = self.direct.client.proposal(proposal.id)
         assert now.status in (ProposalStatus.APPROVED, ProposalStatus.REJECTED), f"not settled: {later or refusals}"
-        self.check(proposal, word, before.current_best_aggregate_score)
+        self.check(proposal, word, before.current_best_aggregate_score, believed=believed)
         return refusals
 
-    def check(self, proposal: Proposal, word: bytes, best: int) -> None:
-        """What became of it, as an honest node tells."""
+    def check(self, proposal: Proposal, word: bytes, best: int, *, believed: bool) -> None:
+        """What became of it, as an honest node tells. Where the node's word was `believed` on which block drew the
+        holdout text, the audit by another node says that it lied.
+        """
         events = [e for e in self.events(proposal) if getattr(e, "id", None) == proposal.id]
         kinds = [type(event) for event in events]
         settled = kinds.count(ProposalApproved) + kinds.count(ProposalRejected)
@@ -139,7 +143,10 @@ class Scene:
             assert now.verified_aggregate_score == best + GAIN, f"approved at {now.verified_aggregate_score}"
         sealed = self.direct.fetch(now.metrics_irys_id, now.metrics_hash, now.reviewer, "attestation")
         points, _ = audit(sealed, self.direct.client, {}, policy=RULES)
-        allowed = ("the network is the attested one",)
+        allowed = [
+            "the network is the attested one",
+            *(["the holdout text was drawn by the proposal's own block"] * believed),
+        ]
         wrong = [f"{p.question}: {p.detail}" for p in points if p.holds is False and p.question not in allowed]
         assert not wrong, "; ".join(wrong)
 

@@ -148,6 +148,9 @@ def test_downtime_leaves_no_gap_and_a_restart_asks_little(
         count.clear()
     with Follower(network, 0, path) as follower:
         assert follower.sync() == []
+        assert count == {"entries": 1, "accounts": 2}
+        count.clear()
+        assert follower.sync() == []
         assert count == {"entries": 1, "accounts": 1}
         assert [p.id for p in follower.proposals()] == made
 
@@ -421,6 +424,40 @@ def test_malformed_proposals_are_set_aside(connection: Connection, tmp_path: Pat
         follower.refresh()
         assert [p.id for p in follower.proposals()] == [0]
         assert follower.index.malformed(0) == [live.PDAS.proposal(1)]
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [{"project_id": 2**63 - 1}, {"status": ProposalStatus.APPROVED}, {"status": ProposalStatus.EXPIRED}, None],
+    ids=str,
+)
+def test_what_a_node_once_told_wrongly_is_not_believed_for_ever(
+    lie: dict[str, Any] | None, connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proposal that was said to be another project's, settled or unreadable was never looked at again."""
+    embedded, path = local.embedded_of(connection), tmp_path / "index.sqlite"
+    with Follower(embedded, 0, path) as follower:
+        follower.refresh()
+    proposal = local.propose(connection)
+    good = live.proposal_account(proposal)
+    data = good[1][:-9] if lie is None else encode_account(replace(proposal, **lie))
+    live.put(connection.home, (good[0], data, PROGRAM_ID))
+    with Follower(embedded, 0, path) as follower:
+        follower.refresh()
+        assert follower.proposals(ProposalStatus.PENDING) == []
+    embedded.warp(10 * rules.RECHECK_SLOTS)
+    live.put(connection.home, good)
+    monkeypatch.setattr(rules, "AGAIN", 2)
+    with Follower(embedded, 0, path) as follower:
+        follower.refresh()
+        assert follower.proposals(ProposalStatus.PENDING) == [proposal]
+        live.put(connection.home, (good[0], data, PROGRAM_ID))
+        follower.refresh()
+        follower.refresh()  # the lie, by a step that reads all anew
+        live.put(connection.home, good)
+        follower.refresh()
+        follower.refresh()
+        assert follower.proposals(ProposalStatus.PENDING) == [proposal]
 
 
 def test_many_open_proposals_are_read_in_one_call(
