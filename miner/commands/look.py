@@ -132,6 +132,7 @@ def report(
         "chain": {**asdict(gathered.chain), "bests": [asdict(best) for best in gathered.chain.bests]},
         "spent_lamports": gathered.session.spent,
         "staked": gathered.session.staked,
+        "asked": {name: {**asdict(used), "tokens": used.tokens} for name, used in gathered.asked.items()},
         "about": asdict(gathered.about),
     }
     answer(as_json, numbers, f"{output}" + (f"\n{png}" if png else ""))

@@ -23,6 +23,7 @@ from chain.commands.options import (
 )
 from miner.commands import look
 from miner.commands.executing import executing
+from miner.commands.imports import import_results
 from miner.commands.init import init
 from miner.commands.proposing import proposing
 from miner.executors.choice import Executing
@@ -45,6 +46,7 @@ def main() -> None:
 
 look.register(main)
 main.add_command(init)
+main.add_command(import_results)
 
 
 def _examine(home: Path, view: View) -> Iterator[Check]:

@@ -64,6 +64,14 @@ def proposing(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         grouped(
             PROPOSERS,
+            "--llm-price",
+            metavar="IN OUT",
+            type=(click.FloatRange(min=0), click.FloatRange(min=0)),
+            help="llm: dollars for a million tokens asked and answered, for `miner status` and the report; not needed "
+            "where the server states the cost.",
+        ),
+        grouped(
+            PROPOSERS,
             "--patches",
             metavar="DIR",
             type=click.Path(path_type=Path, exists=True, file_okay=False),

@@ -374,7 +374,8 @@ class Session:
         sources = read([trial.commit for trial in new]) if new else []
         known = self.sums.fingerprints
         for trial, source in zip(new, sources, strict=True):
-            base = known.get(trial.base) or hyperparameters.fingerprint(read([trial.base])[0])
+            parent = "" if trial.base in known else read([trial.base])[0]
+            base = known[trial.base] if trial.base in known else hyperparameters.fingerprint(parent)
             self._tried.append(
                 Tried(
                     trial.number,
@@ -387,6 +388,7 @@ class Session:
                     trial.last_failure if trial.decision == "crash" else "",
                     trial.proposer,
                     trial.facts(),
+                    parent,
                 )
             )
         return list(self._tried)

@@ -26,7 +26,7 @@ from pathlib import Path
 from common import git
 from common.files import write_atomic
 from common.text import printable
-from miner.proposers import prompt
+from miner.proposers import prompt, usage
 from miner.proposers.base import SCRIPT, Candidate, Context, ProposerFailed
 from trainer.errors import EnvironmentNotReady, InvalidBundle, TrainerError
 from trainer.project import bundle, hyperparameters
@@ -101,7 +101,16 @@ class Agent:
             readable=(),
             wall_seconds=limit,
         )
+        spent = usage.read(context.folder, self.name)
+        spent.calls += 1
+        usage.write(context.folder, self.name, spent)
         code, output = _follow(command, limit, context)
+        said = next(filter(None, map(usage.told, usage.stated(output.decode(errors="replace")))), None)
+        if said is not None:
+            spent.prompt_tokens += said.prompt_tokens
+            spent.completion_tokens += said.completion_tokens
+            spent.pays(said.dollars)
+            usage.write(context.folder, self.name, spent)
         write_atomic(folder / f"{context.number:04d}.log", output)
         shown = printable(experiment.tail(output, 1))
         if code is None and (context.stop() or (tree / SCRIPT).read_bytes() == context.source.encode()):
@@ -233,7 +242,10 @@ def _follow(command: LaunchCommand, limit: float, context: Context) -> tuple[int
 
 
 def _last_message(output: str) -> str:
-    """What the agent said last: the text after the last empty line that is followed by any."""
+    """What the agent said last: the `result` of its JSON where it prints that, else the text after the last empty line
+    that is followed by any."""
+    result = next((said["result"] for said in usage.stated(output) if isinstance(said.get("result"), str)), None)
+    output = output if result is None else result
     paragraphs = [part for part in output.replace("\r", "\n").split("\n\n") if part.strip()]
     return output if "HYPOTHESIS:" in output.upper() else (paragraphs[-1] if paragraphs else "")
 

@@ -72,11 +72,22 @@ class Clue:
 
 
 @dataclass(frozen=True, slots=True)
+class Approved:
+    """A change that verifiers confirmed on chain: the proposal, its `gain` in the metric, positive is better, and the
+    diff from the best before it."""
+
+    proposal: int
+    gain: float
+    diff: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tried:
     """One finished trial, as a proposer sees it.
 
     `delta` is in val_bpb, positive is better, None after a crash. `base` is the fingerprint of the incumbent's
-    source that it was measured against. `detail` is the last word of a crash, or "".
+    source that it was measured against, `parent` that source where it was no trial here: somebody else's code.
+    `detail` is the last word of a crash, or "".
     """
 
     number: int
@@ -89,6 +100,7 @@ class Tried:
     detail: str = ""
     proposer: str = ""
     facts: Facts = field(default_factory=lambda: Facts())
+    parent: str = ""
 
     @property
     def kind(self) -> str:
@@ -122,8 +134,9 @@ class Context:
     this session's folder for proposers' files. `seconds_left` of the session is None without a limit. `stop` says
     whether the session is to end, for work that takes long. `pending` are candidates without an outcome yet.
     `sigma` is the noise of a run in bpb, where it is known; `hardware` says what measures, `program` is the project's
-    program.md. `clues` are what others found. `rehearse` runs a script for two tiny steps where untrusted code may
-    run, and says what went wrong, or "". `crash` is the end of the log of the newest candidate that crashed.
+    program.md. `clues` are what others found, `approved` the steps between bests on chain, oldest first. `rehearse`
+    runs a script for two tiny steps where untrusted code may run, and says what went wrong, or "". `crash` is the end
+    of the log of the newest candidate that crashed.
     """
 
     source: str
@@ -139,6 +152,7 @@ class Context:
     hardware: str = ""
     program: str = ""
     clues: Sequence[Clue] = ()
+    approved: Sequence[Approved] = ()
     rehearse: Callable[[str], str] | None = None
     crash: str = ""
 
@@ -146,6 +160,12 @@ class Context:
         """The fingerprints of everything that was or is being tried, the incumbent's included."""
         known = {trial.fingerprint for trial in self.history} | {trial.fingerprint for trial in self.pending}
         return known | {hyperparameters.fingerprint(self.source)}
+
+
+def by_fingerprint(history: Sequence[Tried]) -> dict[str, str]:
+    """The sources of trials and of what they were measured against."""
+    foreign = {trial.base: trial.parent for trial in history if trial.parent}
+    return foreign | {trial.fingerprint: trial.source for trial in history}
 
 
 class Proposer(Protocol):

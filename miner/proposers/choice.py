@@ -25,6 +25,7 @@ class Proposing:
     llm_model: str | None = None
     llm_max_calls: int | None = None
     llm_max_tokens: int | None = None
+    llm_price: tuple[float, float] | None = None
     patches: Path | None = None
 
     def build(self, *, seed: int, files: Mapping[str, bytes], say: Callable[[str], None]) -> Mixture:
@@ -65,7 +66,7 @@ class Proposing:
         from miner.proposers.llm import Caps, Llm
 
         url, model = _needed(self.llm_url, "llm", "--llm-url"), _needed(self.llm_model, "llm", "--llm-model")
-        return Llm(url, model, Caps(self.llm_max_calls, self.llm_max_tokens), say)
+        return Llm(url, model, Caps(self.llm_max_calls, self.llm_max_tokens), say, price=self.llm_price)
 
     def _patches(self, say: Callable[[str], None]) -> Proposer:
         from miner.proposers.patches import Patches

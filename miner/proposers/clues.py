@@ -9,22 +9,16 @@ value that won elsewhere as a look of its own.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from miner.proposers.base import Clue, Tried
+from miner.proposers.base import Clue, Tried, by_fingerprint
 from miner.proposers.space import Dimension
 from trainer.errors import InvalidBundle
 from trainer.project import sites
 from trainer.project.hyperparameters import Value
 
-APPROVED, OWN, HEARD = 1.0, 0.7, 0.25  # how much a clue weighs, by who measured it
+APPROVED, OWN = 1.0, 0.7  # how much a clue weighs, by who measured it; others' tables: `tables.HEARD`
 MAX_CLUES = 2000
-_STEP = re.compile(
-    r"(?P<name>[A-Za-z][\w.\[\]*/#]{1,60})\s*[:=]?\s*(?:from\s+)?(?P<old>-?[\d.]+(?:e-?\d+)?|\w+)?\s*(?:->|→|to)\s*"
-    r"(?P<new>-?\d[\d.]*(?:e-?\d+)?)",
-    re.IGNORECASE,
-)
 
 
 def between(before: str, after: str, gain: float | None, weight: float) -> list[Clue]:
@@ -41,7 +35,7 @@ def between(before: str, after: str, gain: float | None, weight: float) -> list[
 
 def of_trials(history: Sequence[Tried]) -> list[Clue]:
     """The clues in a finished session's trials, and the edits by their kind."""
-    texts = {trial.fingerprint: trial.source for trial in history}
+    texts = by_fingerprint(history)
     found: list[Clue] = []
     for trial in history:
         before = texts.get(trial.base)
@@ -51,26 +45,6 @@ def of_trials(history: Sequence[Tried]) -> list[Clue]:
         if trial.kind:
             found.append(Clue(f"edit:{trial.kind}", None, None, trial.delta, OWN))
     return found[-MAX_CLUES:]
-
-
-def of_rows(rows: Iterable[tuple[str, str, float | None]], known: Iterable[str] = ()) -> list[Clue]:
-    """The clues in results.tsv's rows (description, status, val_bpb): weak, since nobody checked them.
-
-    A row's gain is against the best kept before it. Words tell the edit where they name one (`_WORDS`).
-    """
-    found: list[Clue] = []
-    best: float | None = None
-    for words, status, value in rows:
-        gain = None if value is None or best is None or value <= 0 else best - value
-        if value is not None and value > 0 and status == "keep":
-            best = value if best is None else min(best, value)
-        for match in _STEP.finditer(words[:400]):
-            name = re.sub(r"\W+", "_", match["name"]).upper()
-            found.append(Clue(name, _number(match["old"]), _number(match["new"]), gain, HEARD))
-        found += [
-            Clue(f"edit:{edit}", None, None, gain, HEARD) for edit in known if edit.replace("-", " ") in words.lower()
-        ]
-    return found[:MAX_CLUES]
 
 
 def factor(told: Sequence[Clue], changes: Mapping[str, Value], dims: Sequence[Dimension]) -> float:
@@ -111,13 +85,3 @@ def values(told: Sequence[Clue], dims: Sequence[Dimension]) -> list[tuple[str, V
             worth = clue.weight * min(3.0, 0.3 + 20 * (clue.gain or 0.0))
             found[clue.name, new] = max(found.get((clue.name, new), 0.0), worth)
     return [(name, value, worth) for (name, value), worth in found.items()]
-
-
-def _number(text: str | None) -> Value | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    if not math.isfinite(value):
-        return None
-    return int(value) if value.is_integer() and "." not in (text or "") and "e" not in (text or "").lower() else value

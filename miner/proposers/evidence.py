@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
-from miner.proposers.base import Tried
+from miner.proposers.base import Tried, by_fingerprint
 from miner.proposers.space import Dimension, point
 from trainer.errors import InvalidBundle
 from trainer.project import hyperparameters, sites
@@ -60,10 +60,11 @@ class SearchHistory:
 def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> SearchHistory:
     """The evidence in `history` on the dimensions of the incumbent `source`."""
     head = hyperparameters.fingerprint(source)
-    texts = {head: source} | {trial.fingerprint: trial.source for trial in history}
-    read = {head: _read(source, None)} | {t.fingerprint: _read(t.source, texts.get(t.base)) for t in history}
+    texts = by_fingerprint(history) | {head: source}
+    read = {mark: _read(text, None) for mark, text in texts.items()}  # what is no trial here has no base
+    read |= {t.fingerprint: _read(t.source, texts.get(t.base)) for t in history}
     scales = tuple((d.name, d.scale, d.choices) for d in dims)
-    moves, ran, crashed = [], [read[head].values], []
+    moves, ran, crashed = [], [_values(source)], []
     for trial in history:
         at, before = read[trial.fingerprint], read.get(trial.base)
         if trial.decision != "crash":

@@ -14,15 +14,14 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from common.files import write_atomic
 from common.text import multiline, printable
-from miner.proposers import diffs, prompt
+from miner.proposers import diffs, prompt, usage
 from miner.proposers.base import SCRIPT, Candidate, Context, ProposerFailed
+from miner.proposers.usage import Usage
 from trainer.errors import InvalidBundle, TrainerError
 from trainer.project import hyperparameters
 
@@ -54,25 +53,13 @@ class Caps:
     tokens: int | None = None
 
 
-@dataclass(slots=True)
-class LlmUsage:
-    """What was spent. A call counts once it is about to be sent, its tokens when they are known."""
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-    @property
-    def tokens(self) -> int:
-        return self.prompt_tokens + self.completion_tokens
-
-
 class _NoAnswer(ProposerFailed):
     """An endpoint that may answer when it is asked again."""
 
 
 class Llm:
-    """`url` is the API's base such as http://127.0.0.1:8080/v1; `pause` the first wait after a failure, seconds."""
+    """`url` is the API's base such as http://127.0.0.1:8080/v1, `price` in dollars for a million tokens of prompt and
+    of answer, where it is known; `pause` the first wait after a failure, seconds."""
 
     name = "llm"
 
@@ -84,10 +71,12 @@ class Llm:
         say: Callable[[str], None],
         *,
         environment: Mapping[str, str] | None = None,
+        price: tuple[float, float] | None = None,
         pause: float = 2.0,
         seconds: float = 600.0,
     ) -> None:
         self._url = _endpoint(url)
+        self._price = price
         self._model, self._caps, self._say, self._pause, self._seconds = model, caps, say, pause, seconds
         variables = os.environ if environment is None else environment
         self._key = next((key for name in KEYS if (key := variables.get(name, "").strip())), "")
@@ -100,17 +89,16 @@ class Llm:
 
     def propose(self, context: Context) -> Candidate | None:
         """A candidate from the model, or None once a cap is reached; ProposerFailed without a usable answer."""
-        usage_file = context.folder / "llm-usage.json"
-        usage = _read_usage(usage_file)
+        spent = usage.read(context.folder, self.name)
         messages = [{"role": "user", "content": prompt.build(context, _ANSWER, with_source=True)}]
         why = ""
         for _ in range(ANSWERS):
             if context.stop():
                 return None
-            room = self._room(usage, messages)
+            room = self._room(spent, messages)
             if room is None:
                 return None
-            text = self._ask(messages, room, usage, usage_file, context)
+            text = self._ask(messages, room, spent, context)
             try:
                 source = read_answer(text, context)
                 return Candidate(source, prompt.hypothesis(_without_blocks(text)))
@@ -124,30 +112,28 @@ class Llm:
             ]
         raise ProposerFailed(f"None of {ANSWERS} answers was usable; the last: {why}", "Try another --llm-model.")
 
-    def _room(self, usage: LlmUsage, messages: list[dict[str, str]]) -> int | None:
+    def _room(self, spent: Usage, messages: list[dict[str, str]]) -> int | None:
         """Tokens that the next answer may have, or None if a cap forbids the call."""
-        if self._caps.calls is not None and usage.calls >= self._caps.calls:
+        if self._caps.calls is not None and spent.calls >= self._caps.calls:
             self._say(f"  llm: reached --llm-max-calls {self._caps.calls}")
             return None
         if self._caps.tokens is None:
             return MAX_ANSWER_TOKENS
-        room = self._caps.tokens - usage.tokens - _estimate(messages)
+        room = self._caps.tokens - spent.tokens - _estimate(messages)
         if room < 256:
-            self._say(f"  llm: {usage.tokens} tokens used, too close to --llm-max-tokens {self._caps.tokens}")
+            self._say(f"  llm: {spent.tokens} tokens used, too close to --llm-max-tokens {self._caps.tokens}")
             return None
         return min(room, MAX_ANSWER_TOKENS)
 
-    def _ask(
-        self, messages: list[dict[str, str]], room: int, usage: LlmUsage, usage_file: Path, context: Context
-    ) -> str:
+    def _ask(self, messages: list[dict[str, str]], room: int, spent: Usage, context: Context) -> str:
         """One answer's text, retrying while the server is busy or failing; ProposerFailed if it stays so."""
         body = {"model": self._model, "messages": messages, "max_tokens": room, "stream": False}
         rng, why, wait = random.Random(), "", 0.0
         for attempt in range(TRIES):
-            if attempt and (self._caps.calls is not None and usage.calls >= self._caps.calls):
+            if attempt and (self._caps.calls is not None and spent.calls >= self._caps.calls):
                 break
-            usage.calls += 1
-            _write_usage(usage_file, usage)
+            spent.calls += 1
+            usage.write(context.folder, self.name, spent)
             wait = 0.0
             try:
                 reply = self._post(body, context)
@@ -155,14 +141,14 @@ class Llm:
                 why = error.problem
             else:
                 if reply.status == 200:
-                    return self._read(reply.body, usage, usage_file, messages)
+                    return self._read(reply.body, spent, context, messages)
                 why = f"{self._url} answered {reply.status}: {self._shown(reply.body)}."
                 if reply.status not in _AGAIN and reply.status < 500:
                     raise ProposerFailed(why, f"Check --llm-url, --llm-model and {' or '.join(KEYS)}.")
                 wait = reply.retry_after
                 if reply.status == _BUSY:  # it did no work, so it costs nothing of the cap
-                    usage.calls -= 1
-                    _write_usage(usage_file, usage)
+                    spent.calls -= 1
+                    usage.write(context.folder, self.name, spent)
                 if wait > _LONGEST_PAUSE:
                     break  # others go on meanwhile
             if attempt + 1 < TRIES:
@@ -182,7 +168,7 @@ class Llm:
         with HttpClient(unreachable=_NoAnswer, unusable=ProposerFailed, limit=seconds) as client:
             return client.call("POST", self._url, json.dumps(body).encode(), headers=headers, max_bytes=MAX_RESPONSE)
 
-    def _read(self, content: bytes, usage: LlmUsage, usage_file: Path, messages: list[dict[str, str]]) -> str:
+    def _read(self, content: bytes, spent: Usage, context: Context, messages: list[dict[str, str]]) -> str:
         """The answer's text; its tokens are counted, by estimate where the server does not say."""
         try:
             document = json.loads(content)
@@ -191,15 +177,23 @@ class Llm:
             if not isinstance(text, str):
                 raise TypeError("no text")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-            usage.prompt_tokens += _estimate(messages)
-            _write_usage(usage_file, usage)
+            spent.prompt_tokens += _estimate(messages)
+            usage.write(context.folder, self.name, spent)
             raise ProposerFailed(
                 f"{self._url} is not a chat endpoint: {self._shown(content)}.", "Check --llm-url."
             ) from None
         said = document.get("usage")
-        usage.prompt_tokens += _count(said, "prompt_tokens", _estimate(messages))
-        usage.completion_tokens += _count(said, "completion_tokens", _tokens(text))
-        _write_usage(usage_file, usage)
+        said = said if isinstance(said, dict) else {}
+        asked, answered = usage.count(said.get("prompt_tokens")), usage.count(said.get("completion_tokens"))
+        asked = _estimate(messages) if asked is None else asked
+        answered = _tokens(text) if answered is None else answered
+        spent.prompt_tokens += asked
+        spent.completion_tokens += answered
+        dollars = usage.cost(said.get("cost"))  # as OpenRouter states it
+        if dollars is None and self._price is not None:
+            dollars = (asked * self._price[0] + answered * self._price[1]) / 1e6
+        spent.pays(dollars)
+        usage.write(context.folder, self.name, spent)
         # A truncated block has no end, so it is refused as an answer without one; this says why.
         return text if reason != "length" else f"{text}\n[the answer was cut off here: it was too long]"
 
@@ -255,11 +249,6 @@ def _estimate(messages: list[dict[str, str]]) -> int:
     return sum(_tokens(message["content"]) + 8 for message in messages)
 
 
-def _count(said: object, name: str, otherwise: int) -> int:
-    value = said.get(name) if isinstance(said, dict) else None
-    return value if type(value) is int and 0 <= value <= 10**8 else otherwise
-
-
 def _sleep(seconds: float, stop: Callable[[], bool]) -> bool:
     """Sleep unless told to stop; whether it slept through."""
     end = time.monotonic() + seconds
@@ -268,21 +257,3 @@ def _sleep(seconds: float, stop: Callable[[], bool]) -> bool:
             return False
         time.sleep(min(0.2, left))
     return not stop()
-
-
-def _read_usage(path: Path) -> LlmUsage:
-    try:
-        found = json.loads(path.read_bytes())
-        usage = LlmUsage(**found)
-        if not all(type(value) is int and value >= 0 for value in asdict(usage).values()):
-            raise ValueError("not counts")
-    except FileNotFoundError:
-        return LlmUsage()
-    except (OSError, ValueError, TypeError) as error:
-        # Starting from nothing again would lift the caps.
-        raise ProposerFailed(f"Cannot read what was spent from {path}: {error}.", "Restore or delete it.") from None
-    return usage
-
-
-def _write_usage(path: Path, usage: LlmUsage) -> None:
-    write_atomic(path, json.dumps(asdict(usage), sort_keys=True).encode() + b"\n")

@@ -13,13 +13,15 @@ import secrets
 from collections.abc import Sequence
 
 from common.text import multiline, printable
-from miner.proposers.base import MAX_HYPOTHESIS, SCRIPT, Context, Tried
+from miner.proposers.base import MAX_HYPOTHESIS, SCRIPT, Context, Tried, by_fingerprint
+from trainer.project import hyperparameters
 
 MAX_LOG = 6_000  # characters, the last ones
 MAX_TRIALS = 60
 MAX_PROGRAM = 8_000
 MAX_DIFFS = 12_000  # characters of all diffs together, the newest kept and the nearest misses first
 MAX_DIFF = 2_500
+MAX_APPROVED = 8_000
 NEAR = 6  # near misses, and kept changes, whose diffs are shown
 MAX_RULES = 6_000
 _PARTS = ("mutableSurface", "immutableHarness", "execution", "safety", "agentRules")
@@ -38,6 +40,8 @@ def build(context: Context, answer: str, *, with_source: bool, wrong: str = "") 
         data.append((f"{SCRIPT}, the best so far", multiline(context.source)))
     data.append(("trials so far, newest last", _history(context.history)))
     data.append(("diffs of what was kept, of near misses and of crashes", _diffs(context)))
+    if context.approved:
+        data.append(("changes of others that verifiers confirmed on chain, newest last", _approved(context)))
     if context.clues:
         data.append(("what others found", _clues(context)))
     if context.crash:
@@ -101,7 +105,7 @@ def _history(history: Sequence[Tried]) -> str:
 
 def _diffs(context: Context) -> str:
     """What the trials changed: those kept, then near misses, then the last crashes; each against its base."""
-    sources = {trial.fingerprint: trial.source for trial in context.history}
+    sources = by_fingerprint(context.history) | {hyperparameters.fingerprint(context.source): context.source}
     done = [trial for trial in context.history if trial.number and trial.base in sources]
     kept = [trial for trial in reversed(done) if trial.kept][:NEAR]
     lost = sorted((t for t in done if t.decision == "discard" and t.delta is not None), key=lambda t: -(t.delta or 0.0))
@@ -115,6 +119,18 @@ def _diffs(context: Context) -> str:
         shown.append(text)
         room -= len(text)
     return "\n\n".join(shown)
+
+
+def _approved(context: Context) -> str:
+    """The newest approved changes, as diffs."""
+    shown, room = list[str](), MAX_APPROVED
+    for step in reversed(context.approved):
+        text = f"proposal {step.proposal} ({step.gain:+.6f} better):\n" + multiline(step.diff)[:MAX_DIFF]
+        if len(text) > room:
+            break
+        shown.append(text)
+        room -= len(text)
+    return "\n\n".join(reversed(shown))
 
 
 def _clues(context: Context) -> str:

@@ -31,8 +31,9 @@ from trainer.project.hyperparameters import Value
 if TYPE_CHECKING:
     from miner.proposers.surface import GainSurface, Vector
 
-FIRST = 8  # trials that are looks far away
-LOOKS = 0.15  # share of looks after that
+FIRST = 12  # trials of which a part are looks far away
+OFTEN = 0.4  # that part
+LOOKS = 0.1  # and after that
 WORTH = 0.06  # below this a look waits until the surface has nothing left
 EARLY = 8  # results until joint draws begin
 MAIN = 3.0  # weight of what is turned before that: rates, batch, shape, warm-down
@@ -88,7 +89,7 @@ class Tune:
             yield _values(dims, tuple(b + (b - a) for a, b in zip(last.start, last.end, strict=True)))
         lot = random.Random(f"{self._seed}/{context.number}/tune")
         looks = _looks(dims, found, context.clues, random.Random(f"{self._seed}/looks"))
-        if len(found.moves) < FIRST or lot.random() < LOOKS:
+        if lot.random() < (OFTEN if context.number <= FIRST else LOOKS):
             yield from (changes for changes, worth in looks if worth >= WORTH)
         fitted = surface.fit(dims, origin, found.moves)
         early = sum(move.gain is not None for move in found.moves) < EARLY

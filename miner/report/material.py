@@ -18,6 +18,8 @@ from miner.journal.about import About
 from miner.journal.journal import Session, TrialRecord, now
 from miner.journal.sessions import SessionFolder
 from miner.journal.worktree import Workspace
+from miner.proposers import usage
+from miner.proposers.usage import Usage
 from miner.report import summary
 from miner.report.chart import BestMark
 from miner.report.summary import Summary
@@ -64,6 +66,7 @@ class Material:
     running: bool = False
     made: str = ""
     exhibits: Mapping[int, Exhibit] = field(default_factory=dict)
+    asked: Mapping[str, Usage] = field(default_factory=dict)  # what models and agents have cost, by proposer
 
     @property
     def states(self) -> Mapping[int, str]:
@@ -88,6 +91,7 @@ def gather(found: SessionFolder, chain: OnChain | None) -> Material:
         running,
         now(),
         {t.number: _exhibit(found.folder, tree, t, diffs) for t in detailed.values()},
+        usage.spent(found.folder / "proposers"),
     )
 
 

@@ -101,6 +101,7 @@ def _header(material: Material) -> str:
         ("Packages", ", ".join(f"{name} {version}" for name, version in about.versions.items())),
         ("Runs", f"{found.runs}; {judged}"),
         ("Staked", f"{counted(session.staked, 'token')}, {counted(found.submitted, 'proposal')} submitted"),
+        *((f"Asked: {_say(name, 20)}", used.words()) for name, used in material.asked.items()),
     ]
     return (
         f"<section id='head'><header><h1>{_say(about.token_name or 'Mining session')}</h1>"

@@ -13,6 +13,8 @@ from miner.journal import about, journal
 from miner.journal.about import About
 from miner.journal.journal import Session, Submission, TrialRecord
 from miner.journal.sessions import SessionFolder
+from miner.proposers import usage
+from miner.proposers.usage import Usage
 from miner.report import summary
 from miner.report.summary import WORDS, Totals, counted, lasted, submission_state
 from trainer.errors import TrainerError
@@ -38,6 +40,7 @@ def describe(found: SessionFolder, fates: Mapping[int, str] = {}) -> tuple[dict[
     except TrainerError as error:
         return {**where, "problem": error.message}, f"{found.name}\n  {error.message}"
     facts, running = about.load(found.folder), journal.is_held(found.journal)
+    asked = usage.spent(found.folder / "proposers")
     known = summary.totals(session, budget=facts.budget, running=running)
 
     def state(entry: Submission) -> str:
@@ -57,10 +60,11 @@ def describe(found: SessionFolder, fates: Mapping[int, str] = {}) -> tuple[dict[
         "segments": [asdict(segment) for segment in session.segments],
         "frontiers": [asdict(frontier) for frontier in session.frontiers],
         "spent_lamports": session.spent,
+        "asked": {name: {**asdict(used), "tokens": used.tokens} for name, used in asked.items()},
         "staked": session.staked,
         "about": asdict(facts),
     }
-    return document, _text(found, session, facts, known, running, time.time(), state)
+    return document, _text(found, session, facts, known, running, time.time(), state, asked)
 
 
 def _text(
@@ -71,6 +75,7 @@ def _text(
     running: bool,
     now: float,
     state: Callable[[Submission], str],
+    asked: Mapping[str, Usage],
 ) -> str:
     lines = [f"{found.name}: {'mining now' if running else 'not mining'}"]
 
@@ -101,6 +106,8 @@ def _text(
     if foreign:
         row("frontier", printable(f"{foreign[-1].metric} by {foreign[-1].miner[:8]}…, seen {foreign[-1].at}"))
     row("spent", f"{session.spent / LAMPORTS_PER_SOL:.6f} SOL, {counted(session.staked, 'token')} staked")
+    for name, used in asked.items():
+        row("asked", printable(f"{name}: {used.words()}", 100))
     for segment in session.segments[-SEGMENTS:]:
         alive = running and segment is session.segments[-1]
         end = f"to {segment.end}: {segment.reason}" if segment.end else "until now" if alive else "until it was killed"

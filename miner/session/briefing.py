@@ -8,7 +8,7 @@ from pathlib import Path
 
 from miner.journal.journal import Session
 from miner.journal.worktree import Workspace
-from miner.proposers.base import SCRIPT, Clue, Context, Pending
+from miner.proposers.base import SCRIPT, Approved, Clue, Context, Pending
 from trainer.project.protocol import Protocol
 
 _LOG_BYTES = 16 * 1024  # the end of a log
@@ -23,6 +23,7 @@ class Surroundings:
     hardware: str = ""
     program: str = ""
     clues: Sequence[Clue] = ()
+    approved: Sequence[Approved] = ()
     rehearse: Callable[[str], str] | None = None
 
 
@@ -55,6 +56,7 @@ def gather(
         hardware=around.hardware,
         program=around.program,
         clues=around.clues,
+        approved=around.approved,
         rehearse=around.rehearse,
         crash=_crash(session, folder),
     )

@@ -9,7 +9,6 @@ the session looks at the chain.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from miner.context import goals
 from miner.context.context import SessionContext
 from miner.context.goals import Progress
 from miner.journal.journal import INTERRUPTED, TrialRecord, written
-from miner.proposers.base import SCRIPT, Clue, Proposer
+from miner.proposers.base import SCRIPT, Proposer
 from miner.proposers.edits import rehearsal
 from miner.session import briefing, others
 from miner.session.watch import ChainWatch
@@ -55,7 +54,7 @@ class Miner:
         self._begun = context.published[0].began if self._fresh and context.published else time.time()
         self._started = time.monotonic() - max(0.0, time.time() - self._begun)
         self._finished_before, self._submitted_before = context.session.sums.decisions.total(), len(self._proposals())
-        self._told: tuple[int, Sequence[Clue]] | None = None
+        self._told: tuple[int, others.Found] | None = None
         self.fleet: Fleet | None = None
         if cluster is not None:
             from miner.executors.fleet import Fleet
@@ -185,7 +184,8 @@ class Miner:
             sigma=context.bench.noise().sigma,
             hardware=context.bench.machine.hardware_class,
             program=context.task.files.get("program.md", b"").decode(errors="replace"),
-            clues=self._told[1],
+            clues=self._told[1].clues,
+            approved=self._told[1].approved,
             rehearse=self._rehearse,
         )
 

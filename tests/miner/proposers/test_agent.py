@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from miner.proposers import usage
 from miner.proposers.agent import Agent, inherited, rest, template, visible
 from miner.proposers.base import Context, ProposerFailed
 from tests.miner.proposers.support import FILES, PROTOCOL, SOURCE, context
@@ -34,6 +35,16 @@ def test_an_edit_is_taken(tmp_path: Path) -> None:
     assert candidate.hypothesis == "a higher rate"
     assert "HYPOTHESIS" in (tmp_path / "work" / "agent" / "0001.log").read_text()
     assert not (tmp_path / "work" / "agent" / "0001").exists()
+
+
+def test_what_an_agent_says_it_cost_is_written_down_and_its_words_are_read(tmp_path: Path) -> None:
+    """As `claude -p --output-format json` prints: one object with the last message, tokens and dollars."""
+    said = {"result": "Done.\nHYPOTHESIS: a higher rate", "total_cost_usd": 0.25, "usage": {"output_tokens": 70}}
+    made = agent(tmp_path, f"{EDIT}\nprint({json.dumps(said)!r})")
+    candidate = made.propose(context(tmp_path / "work"))
+    assert candidate is not None
+    assert candidate.hypothesis == "a higher rate"
+    assert usage.spent(tmp_path / "work") == {"agent": usage.Usage(1, 0, 70, 0.25)}
 
 
 @pytest.mark.parametrize("place", ["argument", "stdin"])

@@ -8,18 +8,9 @@ from pathlib import Path
 from miner.proposers import clues, space
 from miner.proposers.base import Candidate, Clue
 from miner.proposers.tune import Tune
-from miner.session.others import rows
 from tests.miner.proposers.support import baseline, context, tried
 
 SOURCE = "MATRIX_LR = 0.02\nWEIGHT_DECAY = 0.1\nDEPTH = 4\n"
-TABLE = (
-    "commit\tval_bpb\tmemory_gb\tstatus\tdescription\n"
-    "a1\t1.80\t4.0\tkeep\tbaseline\n"
-    "b2\t1.75\t4.0\tkeep\tWEIGHT_DECAY 0.2 -> 0.05\n"
-    "c3\t1.79\t4.0\tdiscard\tlower noise with MATRIX_LR from 0.04 to 0.08\n"
-    "d4\t0.00\t0.0\tcrash\tsilu activation\n"
-    "torn line\n"
-)
 
 
 def test_a_step_between_scripts() -> None:
@@ -35,18 +26,6 @@ def test_the_trials_of_a_session_and_their_edits() -> None:
         Clue("MATRIX_LR", 0.02, 0.04, -0.01, clues.OWN),
         Clue("edit:silu", None, None, -0.01, clues.OWN),
     ]
-
-
-def test_the_rows_of_somebodys_table_weigh_little() -> None:
-    found = clues.of_rows(rows(TABLE), ["silu", "gelu"])
-    assert [(c.name, c.old, c.new) for c in found] == [
-        ("WEIGHT_DECAY", 0.2, 0.05),
-        ("MATRIX_LR", 0.04, 0.08),
-        ("edit:silu", None, None),
-    ]
-    assert all(clue.weight == clues.HEARD for clue in found)
-    assert found[0].gain is not None
-    assert round(found[0].gain, 6) == 0.05
 
 
 def test_what_won_elsewhere_comes_earlier_and_what_lost_later() -> None:

@@ -220,6 +220,16 @@ def test_the_token_cap_counts_what_the_server_does_not_say(server: Server, tmp_p
     assert "--llm-max-tokens 9000" in said[-1]
 
 
+@pytest.mark.parametrize(("stated", "dollars"), [({}, 0.007), ({"cost": 0.5}, 0.5)])
+def test_what_a_call_costs_is_by_the_price_unless_the_server_states_it(
+    server: Server, tmp_path: Path, stated: dict[str, float], dollars: float
+) -> None:
+    server.says(fenced(NEW), usage={"prompt_tokens": 1000, "completion_tokens": 400, **stated})
+    priced = Llm(server.url, "made-up", Caps(), lambda _: None, environment={}, price=(3.0, 10.0))
+    assert priced.propose(context(tmp_path)) is not None
+    assert json.loads((tmp_path / "llm-usage.json").read_text())["dollars"] == pytest.approx(dollars)
+
+
 def test_damaged_accounts_do_not_lift_the_cap(server: Server, tmp_path: Path) -> None:
     (tmp_path / "llm-usage.json").write_text('{"calls": "none"}')
     with pytest.raises(ProposerFailed, match="what was spent"):

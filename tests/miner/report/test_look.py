@@ -23,6 +23,8 @@ from miner.journal import about, journal
 from miner.journal.about import About, locked_versions
 from miner.journal.journal import Journal, JournalDamaged
 from miner.journal.sessions import choose, find, folder_name
+from miner.proposers import usage
+from miner.proposers.usage import Usage
 from tests import local
 from tests.miner import sessions
 from trainer.errors import TrainerError
@@ -65,6 +67,18 @@ def test_status(night: Path) -> None:
     for words in ("not mining", "43 finished", "trial 44: ", "proposal 7", "until it was killed", "records"):
         assert words in text
     assert "\x1b" not in text
+
+
+def test_what_models_and_agents_cost_is_in_status_and_report(tmp_path: Path) -> None:
+    folder = sessions.make(tmp_path, trials=1)
+    assert ask(tmp_path, "status")[0]["asked"] == {}
+    usage.write(folder / "proposers", "llm", Usage(12, 45_000, 210, 0.3125))
+    spent = {"calls": 12, "prompt_tokens": 45_000, "completion_tokens": 210, "dollars": 0.3125, "tokens": 45_210}
+    assert ask(tmp_path, "status")[0]["asked"] == {"llm": spent}
+    assert "llm: 12 calls, 45,210 tokens, $0.31" in miner(tmp_path, "status").stdout
+    report = ask(tmp_path, "report", "--offline")
+    assert report["asked"] == {"llm": spent}
+    assert "12 calls, 45,210 tokens, $0.31" in Path(report["page"]).read_text()
 
 
 def test_status_beside_a_running_miner(tmp_path: Path) -> None:
