@@ -4,7 +4,8 @@
 2. Screening: the first looks far away (`space.Dimension.far`, `space.together`), off, ten times, a tenth, in the order
    of what they are worth: an author's prior is most often wrong by much, and small steps cannot cross a plateau.
    Other people's evidence (`miner.proposers.clues`) moves a look up or down. A look that another loss on the same way
-   already answers is left out. The first eight trials are looks, later every seventh while any is left.
+   already answers is left out. Those worth most come before all else; of the first twelve trials two in five are
+   looks, later one in ten while any is left: on a plain bowl a look is a trial lost.
 3. Else, at random: the best of the mean surface (`surface`), the few hyperparameters that promise most at once; or the
    best one to three of a surface drawn from what is known.
 
@@ -31,6 +32,7 @@ from trainer.project.hyperparameters import Value
 if TYPE_CHECKING:
     from miner.proposers.surface import GainSurface, Vector
 
+BOLD = 1.4  # a look worth this comes before all else
 FIRST = 12  # trials of which a part are looks far away
 OFTEN = 0.4  # that part
 LOOKS = 0.1  # and after that
@@ -89,6 +91,7 @@ class Tune:
             yield _values(dims, tuple(b + (b - a) for a, b in zip(last.start, last.end, strict=True)))
         lot = random.Random(f"{self._seed}/{context.number}/tune")
         looks = _looks(dims, found, context.clues, random.Random(f"{self._seed}/looks"))
+        yield from (changes for changes, worth in looks if worth >= BOLD)
         if lot.random() < (OFTEN if context.number <= FIRST else LOOKS):
             yield from (changes for changes, worth in looks if worth >= WORTH)
         fitted = surface.fit(dims, origin, found.moves)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from miner.proposers import space
 from miner.proposers.base import Candidate, Tried
-from miner.proposers.tune import FIRST, Tune
+from miner.proposers.tune import EARLY, Tune
 from tests.benchmarks import bench_proposers
 from tests.miner.proposers.support import SOURCE, baseline, context, tried
 from trainer.project import hyperparameters, sites
@@ -57,7 +57,7 @@ def test_a_long_session_on_the_smoke_project(tmp_path: Path) -> None:
         assert blanked(candidate.source) == blanked(SOURCE)
         assert candidate.hypothesis.count(" -> ") == len(moved)
         assert all(f"{name} " in candidate.hypothesis for name in moved)
-        if number < FIRST and len(moved) > 1:
+        if number < EARLY and len(moved) > 1:
             assert all("LR" in name for name in moved)  # a look at the rates together
     assert any(len(changes(SOURCE, candidate)) > 1 for candidate in found)
     rates = sum("LR" in candidate.hypothesis or "BATCH" in candidate.hypothesis for candidate in found[:6])
