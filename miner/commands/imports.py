@@ -9,19 +9,17 @@ import click
 from chain.commands.options import Command, answer, home_option, json_option
 
 
-@click.command(
-    "import", cls=Command, examples=("miner import results.tsv", "miner import ~/forks/*/results.tsv --json")
-)
+@click.command("import", cls=Command, examples=("miner import results.tsv", "miner import forks/*.tsv --json"))
 @click.argument(
-    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False)
+    "files", metavar="FILES", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False)
 )
 @home_option
 @json_option
 def import_results(files: tuple[Path, ...], home: Path, as_json: bool) -> None:
     """Take in other clients' results.tsv as hints.
 
-    Sessions that start from now on try earlier what won there, and later what lost. Nobody checked these numbers, so
-    they count a quarter of an approved change, and never replace a trial here. The copies are in the folder `imported`
+    Sessions that start from now on try earlier what won there, and later what lost. Nobody has checked these numbers:
+    they weigh a quarter of an approved change, and never replace a trial. The copies are in the folder `imported`
     of the home; delete one to forget it.
     """
     from miner.report.summary import counted

@@ -22,6 +22,7 @@ from chain.commands.options import (
     stoppable,
 )
 from miner.commands import look
+from miner.commands.compare import compare
 from miner.commands.executing import executing
 from miner.commands.imports import import_results
 from miner.commands.init import init
@@ -47,6 +48,7 @@ def main() -> None:
 look.register(main)
 main.add_command(init)
 main.add_command(import_results)
+main.add_command(compare)
 
 
 def _examine(home: Path, view: View) -> Iterator[Check]:

@@ -34,7 +34,7 @@ def build(material: Material) -> str:
     """The whole document."""
     style, script = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("style.css", "trials.js"))
     policy = (
-        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
+        f"default-src 'none'; style-src '{digest(style)}'; script-src '{digest(script)}'; img-src data:; "
         "connect-src 'none'; base-uri 'none'; form-action 'none'"
     )
     title = material.about.token_name or material.name
@@ -54,7 +54,8 @@ def build(material: Material) -> str:
     )
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """The hash by which a policy lets an inline style or script act."""
     return "sha256-" + base64.b64encode(sha256(text.encode()).digest()).decode()
 
 
@@ -164,7 +165,7 @@ def _record(material: Material) -> str:
         previous = best.metric
     if not chain.bests:
         rows.append(("best", _value(chain.best, 6), ""))
-    table = _table(("", "on chain", "better by"), [(_say(a), b, c) for a, b, c in rows], "lrr")
+    bests = table(("", "on chain", "better by"), [(_say(a), b, c) for a, b, c in rows], "lrr")
     gap = ""
     if chain.baseline is not None and chain.best is not None:
         share = 100 * (chain.baseline - chain.best) / abs(chain.baseline) if chain.baseline else 0.0
@@ -176,15 +177,15 @@ def _record(material: Material) -> str:
         f"<p class='note'>{gap}{_say(chain.note, 400)} On-chain values are anchored to the project's baseline and "
         "may differ from those of this machine.</p>"
     )
-    out += f"<div class='pair'>{drawn}<div>{table}</div></div>" if drawn else f"<div class='pair'>{table}</div>"
+    out += f"<div class='pair'>{drawn}<div>{bests}</div></div>" if drawn else f"<div class='pair'>{bests}</div>"
     if session.submissions:
         heads = ("trial", "proposal", "state", "code", "transaction")
         rows_ = [_submission(entry, material) for entry in session.submissions[-100:]]
-        out += f"<h2>Submissions</h2><div class='scroll' tabindex='0'>{_table(heads, rows_, 'lllll')}</div>"
+        out += f"<h2>Submissions</h2><div class='scroll' tabindex='0'>{table(heads, rows_, 'lllll')}</div>"
     if session.confirmations:
         names = ("trial", "outcome", "delta [interval]", "p", "runs", "")
         tests = [_confirmation(test) for test in session.confirmations[-100:]]
-        out += f"<h2>Confirming tests</h2><div class='scroll' tabindex='0'>{_table(names, tests, 'lllrrl')}</div>"
+        out += f"<h2>Confirming tests</h2><div class='scroll' tabindex='0'>{table(names, tests, 'lllrrl')}</div>"
     return out + "</section>"
 
 
@@ -321,7 +322,8 @@ def _list(kind: str, entries: Iterable[tuple[str, str]]) -> str:
     return f"<dl class='{kind}'>{rows}</dl>\n"
 
 
-def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]], sides: str) -> str:
+def table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]], sides: str) -> str:
+    """A table of safe cells; `sides` says for each column whether it stands left or right (l, r)."""
     kinds = ["" if side == "l" else " class='r'" for side in sides]
     head = "".join(f"<th{kind}>{name}</th>" for kind, name in zip(kinds, heads, strict=True))
     body = "".join(

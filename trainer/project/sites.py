@@ -10,9 +10,9 @@ place, such as `ADAM_BETAS[1]`, `GPTConfig.n_layer`, `Attention.RoPE.base` or `M
 - a number that scales something named, inside a class or a function about rates, initialisation or windows:
   `4 * width`, `rate * 0.01`, `window // 2`, `15 * tanh(x / 15)` (one site with two places), `full(shape, 0.1)`.
 
-Never lifted (`_NEVER`): axes, shapes, seeds, the clock, limits, what is printed or belongs to the evaluation, 0 and 1
-as factors, and everything in a function that counts, logs or makes masks. Places of one name and value within one
-scope turn together.
+Never lifted (`_NEVER`): multipliers of a hash, axes, shapes, seeds, the clock, limits, what is printed or belongs to
+the evaluation, 0 and 1 as factors, and everything in a function that counts, logs or makes masks. Places of one name
+and value within one scope turn together.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ _NEVER: Final = re.compile(
 _SKIPPED: Final = re.compile(r"flops|count|num_|memory|print|log|report|progress|mask|repr|load|save|sample|eval")
 _SCALING: Final = re.compile(r"lr|rate|schedule|momentum|decay|init|window|optim|norm", re.IGNORECASE)
 _SHARE: Final = re.compile(r"FRAC|RATIO|SHARE|DECAY|DROPOUT|(^|_)LR(_|$)")
+_HASH: Final = 1000  # a whole factor from here on is no size but a hash's
 _TINY: Final = 1e-3  # a float up to this, added below a root, is an epsilon
 
 
@@ -225,7 +226,7 @@ def _scale(node: ast.BinOp, scope: str, statement: ast.stmt) -> Iterator[tuple[s
             for part in ast.walk(other):
                 if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Div) and _is(part.right, value):
                     yield f"{scope}.tanh*", part.right
-        elif isinstance(node.op, ast.Mult) and value not in (0, 1, 2):
+        elif isinstance(node.op, ast.Mult) and value not in (0, 1, 2) and not (type(value) is int and value >= _HASH):
             name = _last(other) or (_target(statement) if isinstance(other, ast.Call) else "")
             if name and "qkv" not in _target(statement).lower():  # three is what it is split into
                 yield f"{scope}.{name}*", literal

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from common.resources import ROOT
 from miner.proposers import space
 from tests.miner.proposers.support import SOURCE
 
@@ -63,6 +64,15 @@ def test_kinds(text: str, scale: str, steps: list[object]) -> None:
 )
 def test_what_never_turns(name: str) -> None:
     assert space.dimensions(f"{name} = 4\n") == []
+
+
+def test_the_baseline_of_today_turns_in_steps_that_fit_each_number() -> None:
+    source = (ROOT / "trainer" / "train.py").read_text()
+    known = {d.name: d for d in space.dimensions(source)}
+    assert [value for value, _ in known["NGRAM_ROWS"].far()] == [131072, 262144, 32768]
+    assert [value for value, _ in known["LOCAL_LENGTH"].far()] == [256, 1024, 2048]
+    assert [value for value, _ in known["Attention.rope.scale"].far()] == [2.0, 0.5]
+    assert [value for value, _ in known["GATE_DIM"].far()] == [64, 16]
 
 
 def test_text_that_nothing_tells_the_choices_of_is_left_alone() -> None:

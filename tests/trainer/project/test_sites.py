@@ -115,3 +115,8 @@ def test_the_present_values_change_nothing_and_bad_ones_are_refused() -> None:
 def test_what_the_script_itself_rebinds_is_no_site() -> None:
     source = "A = 1\nA = A + 1\nB = 2\nB = int(os.environ.get('B', 3))\nC = os.environ['C']\n"
     assert sites.values(source) == {}
+
+
+def test_the_multipliers_of_a_hash_are_no_sites() -> None:
+    source = "class GPT:\n    def __call__(self, x, one):\n        return one * 36313 ^ x * 27191, 4 * x.width\n"
+    assert sites.values(source) == {"GPT.width*": 4}
