@@ -26,6 +26,7 @@ from miner.journal import about, sessions
 from miner.journal.journal import Journal, written
 from miner.proposers.choice import Proposing
 from miner.report.dashboard import Dashboard, Sample
+from miner.session import prospect
 from miner.session.loop import Miner
 from miner.session.publish import publish_bundled
 from trainer.measurement.bench import open_bench
@@ -50,6 +51,9 @@ def miner(
     context.goals, context.prune = replace(goals, max_spend=context.connection.settings["max_spend"]), prune
     say = context.dashboard.say
     proposer = proposing.build(seed=context.session.seed, files=context.task.files, say=say)
+    similar = list(prospect.similar(context.connection.home, about.load(context.folder)))
+    if expected := prospect.words(prospect.prospect(similar), goals.max_minutes):
+        say(expected)
     cluster = executing.cluster(context.task, context.bench, say, trust_harness=context.trust_harness)
     return Miner(context, proposer, cluster=cluster)
 
