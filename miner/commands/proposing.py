@@ -72,6 +72,14 @@ def proposing(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         grouped(
             PROPOSERS,
+            "--think-ahead/--no-think-ahead",
+            default=True,
+            show_default=True,
+            help="agent, llm: prepare the next candidate while a trial is measured. A model on this "
+            "machine never does.",
+        ),
+        grouped(
+            PROPOSERS,
             "--patches",
             metavar="DIR",
             type=click.Path(path_type=Path, exists=True, file_okay=False),

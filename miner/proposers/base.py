@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, cast, runtime_checkable
 
 from trainer.errors import TrainerError
 from trainer.project import hyperparameters, protocol
@@ -177,6 +177,14 @@ class Proposer(Protocol):
 
     def propose(self, context: Context) -> Candidate | None:
         """The next candidate, or None if nothing is left to try; ProposerFailed if this attempt failed."""
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """A proposer that has something to end with the session."""
+
+    def close(self) -> None:
+        """End it; a short wait at most."""
 
 
 def decision(word: str) -> Decision:

@@ -27,6 +27,7 @@ class Proposing:
     llm_max_tokens: int | None = None
     llm_price: tuple[float, float] | None = None
     patches: Path | None = None
+    think_ahead: bool = True
 
     def build(self, *, seed: int, files: Mapping[str, bytes], say: Callable[[str], None]) -> Mixture:
         """The proposers on a project's snapshot `files`; TrainerError if an option is missing or does not fit."""
@@ -60,13 +61,22 @@ class Proposing:
     def _agent(self, files: Mapping[str, bytes]) -> Proposer:
         from miner.proposers.agent import Agent
 
-        return Agent(_needed(self.agent_command, "agent", "--agent-command"), files, self.agent_minutes)
+        made = Agent(_needed(self.agent_command, "agent", "--agent-command"), files, self.agent_minutes)
+        return self._ahead(made) if self.think_ahead else made
 
     def _llm(self, say: Callable[[str], None]) -> Proposer:
-        from miner.proposers.llm import Caps, Llm
+        from miner.proposers.llm import Caps, Llm, is_local
 
         url, model = _needed(self.llm_url, "llm", "--llm-url"), _needed(self.llm_model, "llm", "--llm-model")
-        return Llm(url, model, Caps(self.llm_max_calls, self.llm_max_tokens), say, price=self.llm_price)
+        made = Llm(url, model, Caps(self.llm_max_calls, self.llm_max_tokens), say, price=self.llm_price)
+        # A model on this machine would take from a run what is being measured.
+        return self._ahead(made) if self.think_ahead and not is_local(url) else made
+
+    @staticmethod
+    def _ahead(proposer: Proposer) -> Proposer:
+        from miner.proposers.ahead import Ahead
+
+        return Ahead(proposer)
 
     def _patches(self, say: Callable[[str], None]) -> Proposer:
         from miner.proposers.patches import Patches

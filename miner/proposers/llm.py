@@ -80,8 +80,7 @@ class Llm:
         self._model, self._caps, self._say, self._pause, self._seconds = model, caps, say, pause, seconds
         variables = os.environ if environment is None else environment
         self._key = next((key for name in KEYS if (key := variables.get(name, "").strip())), "")
-        parts = urlsplit(self._url)
-        if self._key and parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+        if self._key and urlsplit(self._url).scheme != "https" and not is_local(self._url):
             raise TrainerError(
                 f"{printable(url)} would receive the key in {' or '.join(KEYS)} unencrypted.",
                 "Use https, or unset the key.",
@@ -200,6 +199,11 @@ class Llm:
     def _shown(self, content: bytes) -> str:
         text = content[:2000].decode(errors="replace")
         return printable(text.replace(self._key, "***") if self._key else text)
+
+
+def is_local(url: str) -> bool:
+    """Whether the endpoint is on this machine."""
+    return urlsplit(url).hostname in _LOOPBACK
 
 
 def read_answer(text: str, context: Context) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.text import printable
-from miner.proposers.base import Candidate, Context, Proposer, ProposerFailed, Tried
+from miner.proposers.base import Candidate, Closing, Context, Proposer, ProposerFailed, Tried
 from trainer.errors import InvalidBundle, TrainerError
 from trainer.project import hyperparameters
 
@@ -91,6 +91,12 @@ class Mixture:
             if part in waiting:
                 waiting.remove(part)
         return None
+
+    def close(self) -> None:
+        """End what the parts have under way."""
+        for part in self._parts:
+            if isinstance(part.proposer, Closing):
+                part.proposer.close()
 
     def _cool(self, part: _Part, failure: ProposerFailed) -> None:
         """Let a part rest, longer each time."""

@@ -17,7 +17,7 @@ from miner.context import goals
 from miner.context.context import SessionContext
 from miner.context.goals import Progress
 from miner.journal.journal import INTERRUPTED, TrialRecord, written
-from miner.proposers.base import SCRIPT, Proposer
+from miner.proposers.base import SCRIPT, Closing, Proposer
 from miner.proposers.edits import rehearsal
 from miner.session import briefing, others
 from miner.session.watch import ChainWatch
@@ -72,6 +72,8 @@ class Miner:
             reason = error.problem
             raise
         finally:
+            if isinstance(self.proposer, Closing):
+                self.proposer.close()
             if self.fleet is not None:
                 self.fleet.cluster.close()
             context.journal.append("end", reason=reason, seconds=round(time.monotonic() - self._started, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -10,6 +11,8 @@ from click.testing import CliRunner
 from miner.commands.main import main
 from miner.journal.journal import Journal
 from miner.journal.worktree import Workspace
+from miner.proposers.ahead import Ahead
+from miner.proposers.choice import Proposing
 from miner.session.briefing import gather
 from tests.miner.proposers.support import FILES, PROTOCOL, SOURCE
 from trainer.project import hyperparameters
@@ -33,6 +36,24 @@ def test_what_does_not_fit_is_refused_before_any_work(tmp_path: Path, arguments:
     assert result.exit_code in (1, 2)
     assert words in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ahead"),
+    [
+        ({"proposer": "llm", "llm_url": "https://models.example/v1", "llm_model": "x"}, True),
+        ({"proposer": "llm", "llm_url": "http://127.0.0.1:8080/v1", "llm_model": "x"}, False),
+        ({"proposer": "llm", "llm_url": "https://models.example/v1", "llm_model": "x", "think_ahead": False}, False),
+        ({"proposer": "agent", "agent_command": "true {prompt}"}, True),
+        ({"proposer": "tune"}, False),
+    ],
+)
+def test_who_thinks_ahead(chosen: dict[str, Any], ahead: bool) -> None:
+    mixture = Proposing(**chosen).build(seed=0, files={}, say=lambda _: None)
+    (part,) = mixture._parts
+    assert isinstance(part.proposer, Ahead) is ahead
+    assert part.proposer.name == chosen["proposer"]
+    mixture.close()
 
 
 def test_help_teaches_the_proposers() -> None:

@@ -230,3 +230,11 @@ def test_what_became_of_a_proposal_is_on_record_once(status: ProposalStatus, rej
     assert fake.events().count("status") == 1
     assert fake.context.rejections == rejections
     assert fake.context.session.submissions == [Submission(0, "aa", "bb", proposal=3, status=status.name.lower())]
+
+
+def test_the_end_of_a_session_closes_its_proposer(tmp_path: Path) -> None:
+    fake, proposer, _ = session(tmp_path, WORSE)
+    closed: list[bool] = []
+    proposer.close = lambda: closed.append(True)  # type: ignore[attr-defined]
+    Miner(fake.context, proposer).run()
+    assert closed == [True]

@@ -39,8 +39,8 @@ def totals(finished: int, kept: int, seconds: float, confirming: float = 0.0) ->
         (
             [totals(10, 0, 400.0)],
             None,
-            "a trial takes about 40 s (1 session here, 10 trials, 0 kept); none was kept so far, so there is no rate to "
-            "expect one at",
+            "a trial takes about 40 s (1 session here, 10 trials, 0 kept); none was kept so far, so there is no rate "
+            "to expect one at",
         ),
         (
             [totals(10, 5, 400.0)],
