@@ -109,7 +109,7 @@ def test_whole_files_and_diffs(server: Server, tmp_path: Path, answer: str) -> N
     assert server.headers[0]["authorization"] == f"Bearer {KEY}"
     assert KEY not in json.dumps(asked)
     spent = json.loads((tmp_path / "llm-usage.json").read_text())
-    assert spent == {"calls": 1, "prompt_tokens": 1000, "completion_tokens": 50}
+    assert spent == {"calls": 1, "prompt_tokens": 1000, "completion_tokens": 50, "dollars": None}
 
 
 @pytest.mark.parametrize(
