@@ -19,6 +19,9 @@ from trainer.project.hyperparameters import Value
 
 APPROVED, OWN = 1.0, 0.7  # how much a clue weighs, by who measured it; others' tables: `tables.HEARD`
 MAX_CLUES = 2000
+REACH = 4.0  # steps: a value further away is hardly of the same unit
+_SYNONYMS = {"EMBEDDING": "EMBED", "UNEMBEDDING": "HEAD", "SOFTCAP": "CAP", "MUON": "MATRIX"}
+_SYNONYMS |= dict.fromkeys(("RATIO", "FRAC", "FRACTION", "SIZE", "TOTAL", "LOGIT"), "")
 
 
 def between(before: str, after: str, gain: float | None, weight: float) -> list[Clue]:
@@ -47,14 +50,33 @@ def of_trials(history: Sequence[Tried]) -> list[Clue]:
     return found[-MAX_CLUES:]
 
 
+def _meant(told: Sequence[Clue], dims: Sequence[Dimension]) -> dict[str, Dimension]:
+    """The dimension that each clue's name means: of that name, else the only one of a name that means the same."""
+    exact, plain = {d.name: d for d in dims}, dict[str, list[Dimension]]()
+    for dimension in dims:
+        plain.setdefault(_plain(dimension.name), []).append(dimension)
+    found: dict[str, Dimension] = {}
+    for name in {clue.name for clue in told}:
+        alike = [exact[name]] if name in exact else plain.get(_plain(name), [])
+        if len(alike) == 1:
+            found[name] = alike[0]
+    return found
+
+
+def _plain(name: str) -> str:
+    """A name without the words in which scripts of one family differ."""
+    words = [_SYNONYMS.get(word, word) for word in name.upper().split("_")]
+    return "_".join(word for word in words if word) or name
+
+
 def factor(told: Sequence[Clue], changes: Mapping[str, Value], dims: Sequence[Dimension]) -> float:
     """By how much the clues move a look: up to fourfold for the same way elsewhere won, down to a quarter for lost."""
-    by_name = {d.name: d for d in dims}
+    meant = _meant(told, dims)
     score = 0.0
     for name, value in changes.items():
-        dimension = by_name.get(name)
         for clue in told:
-            if dimension is None or clue.name != name or clue.old is None or clue.new is None:
+            dimension = meant.get(clue.name)
+            if dimension is None or dimension.name != name or clue.old is None or clue.new is None:
                 continue
             start, end = dimension.coordinate(clue.old), dimension.coordinate(clue.new)
             here, there = dimension.coordinate(dimension.value), dimension.coordinate(value)
@@ -68,10 +90,10 @@ def factor(told: Sequence[Clue], changes: Mapping[str, Value], dims: Sequence[Di
 
 def values(told: Sequence[Clue], dims: Sequence[Dimension]) -> list[tuple[str, Value, float]]:
     """The values that won elsewhere, where they lie elsewhere than here, with their worth (`space.Role.far`)."""
-    by_name = {d.name: d for d in dims}
+    meant = _meant(told, dims)
     found: dict[tuple[str, Value], float] = {}
     for clue in told:
-        dimension = by_name.get(clue.name)
+        dimension = meant.get(clue.name)
         if dimension is None or clue.new is None or (clue.gain or 0.0) <= 0:
             continue
         new = float(clue.new) if isinstance(dimension.value, float) and isinstance(clue.new, int) else clue.new
@@ -81,7 +103,8 @@ def values(told: Sequence[Clue], dims: Sequence[Dimension]) -> list[tuple[str, V
             and here is not None
             and there is not None
             and dimension.apart(here, there) >= 1
+            and (abs(there - here) <= REACH or dimension.scale == "choice")
         ):
-            worth = clue.weight * min(3.0, 0.3 + 20 * (clue.gain or 0.0))
-            found[clue.name, new] = max(found.get((clue.name, new), 0.0), worth)
+            worth, key = clue.weight * min(3.0, 0.3 + 20 * (clue.gain or 0.0)), (dimension.name, new)
+            found[key] = max(found.get(key, 0.0), worth)
     return [(name, value, worth) for (name, value), worth in found.items()]

@@ -27,7 +27,7 @@ def imported(package: str, *arguments: str) -> set[str]:
 
 @pytest.mark.parametrize("package", ["chain.commands.main", "miner.commands.main", "verifier.cli"])
 def test_help_imports_no_heavy_library(package: str) -> None:
-    heavy = {"solders", "httpx", "httpx2", "solana", "rich", "cryptography", "numpy", "mlx", "pyarrow"}
+    heavy = {"solders", "httpx", "httpx2", "solana", "rich", "cryptography", "numpy", "mlx", "pyarrow", "libcst"}
     assert not heavy & imported(package, "--help")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("httpx", "rich", "numpy", "cryptography", "asyncio", "ssl", "http.server", "chain.irys.node")
+HEAVY = ("httpx", "rich", "numpy", "cryptography", "asyncio", "ssl", "http.server", "chain.irys.node", "libcst")
 PROBE = """
 import sys
 from {module} import main

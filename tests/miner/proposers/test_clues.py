@@ -45,3 +45,23 @@ def test_a_value_that_was_approved_elsewhere_is_looked_at_first(tmp_path: Path) 
     found = Tune(1).propose(seen)
     assert found is not None
     assert found.hypothesis == "DEPTH 4 -> 7"
+
+
+def test_names_of_other_scripts_for_the_same_thing_count() -> None:
+    dims = space.dimensions("EMBED_LR = 0.3\nWARMDOWN_FRACTION = 0.5\nBATCH_SIZE = 16\nLOGIT_CAP = 15.0\n")
+    for name, old, new, here in (
+        ("EMBEDDING_LR", 0.1, 0.4, {"EMBED_LR": 0.6}),
+        ("WARMDOWN_RATIO", 0.3, 0.5, {"WARMDOWN_FRACTION": 0.8}),
+        ("TOTAL_BATCH_SIZE", 2**18, 2**16, {"BATCH_SIZE": 8}),
+        ("SOFTCAP", 30, 15, {"LOGIT_CAP": 7.5}),
+    ):
+        assert clues.factor([Clue(name, old, new, 0.01, 1.0)], here, dims) > 1.5
+    # tokens are no rows: what is too far away to be the same unit is no value to look at
+    assert clues.values([Clue("TOTAL_BATCH_SIZE", 2**18, 2**16, 0.3, 1.0)], dims) == []
+    assert clues.values([Clue("SOFTCAP", 15, 30, 0.3, 0.25)], dims) == [("LOGIT_CAP", 30.0, 0.75)]
+
+
+def test_a_name_that_may_be_two_things_counts_for_neither() -> None:
+    dims = space.dimensions("BATCH_SIZE = 16\nTOTAL_BATCH_SIZE = 65536\n")
+    assert clues.factor([Clue("BATCH", 16, 8, 0.01, 1.0)], {"BATCH_SIZE": 8}, dims) == 1
+    assert clues.factor([Clue("BATCH_SIZE", 16, 8, 0.01, 1.0)], {"BATCH_SIZE": 8}, dims) > 1.5
