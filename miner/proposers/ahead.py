@@ -38,7 +38,7 @@ class Ahead:
         """What is ready if it still fits, else what the proposer says now; then it thinks of the next one."""
         ready = self._ready(context)
         candidate = self._proposer.propose(context) if ready is None else ready
-        if candidate is not None and not context.stop():
+        if candidate is not None and not context.last and not context.stop():
             self._think(_after(context, candidate))
         return candidate
 

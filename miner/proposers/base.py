@@ -136,7 +136,7 @@ class Context:
     `sigma` is the noise of a run in bpb, where it is known; `hardware` says what measures, `program` is the project's
     program.md. `clues` are what others found, `approved` the steps between bests on chain, oldest first. `rehearse`
     runs a script for two tiny steps where untrusted code may run, and says what went wrong, or "". `crash` is the end
-    of the log of the newest candidate that crashed.
+    of the log of the newest candidate that crashed. `last` says that no trial is to follow this one.
     """
 
     source: str
@@ -155,6 +155,7 @@ class Context:
     approved: Sequence[Approved] = ()
     rehearse: Callable[[str], str] | None = None
     crash: str = ""
+    last: bool = False
 
     def known(self) -> set[str]:
         """The fingerprints of everything that was or is being tried, the incumbent's included."""

@@ -4,8 +4,8 @@
 2. Screening: the first looks far away (`space.Dimension.far`, `space.together`), off, ten times, a tenth, in the order
    of what they are worth: an author's prior is most often wrong by much, and small steps cannot cross a plateau.
    Other people's evidence (`miner.proposers.clues`) moves a look up or down. A look that another loss on the same way
-   already answers is left out. Those worth most come before all else; of the first twelve trials two in five are
-   looks, later one in ten while any is left: on a plain bowl a look is a trial lost.
+   already answers is left out. Those worth most come before all else; of the first sixteen trials one in four is a
+   look, later one in twenty while any is left: on a plain bowl a look is a trial lost.
 3. Else, at random: the best of the mean surface (`surface`), the few hyperparameters that promise most at once; or the
    best one to three of a surface drawn from what is known.
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from miner.proposers.surface import GainSurface, Vector
 
 BOLD = 1.4  # a look worth this comes before all else
-FIRST = 12  # trials of which a part are looks far away
-OFTEN = 0.4  # that part
-LOOKS = 0.1  # and after that
+FIRST = 16  # trials of which a part are looks far away
+OFTEN = 0.25  # that part
+LOOKS = 0.05  # and after that
 WORTH = 0.06  # below this a look waits until the surface has nothing left
 EARLY = 8  # results until joint draws begin
 MAIN = 3.0  # weight of what is turned before that: rates, batch, shape, warm-down

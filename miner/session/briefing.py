@@ -37,6 +37,7 @@ def gather(
     folder: Path,
     *,
     seconds_left: float | None,
+    last: bool = False,
     stop: Callable[[], bool] = lambda: False,
     around: Surroundings = _NONE,
 ) -> Context:
@@ -59,6 +60,7 @@ def gather(
         approved=around.approved,
         rehearse=around.rehearse,
         crash=_crash(session, folder),
+        last=last,
     )
 
 

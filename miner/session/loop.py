@@ -153,10 +153,13 @@ class Miner:
 
     def _begin_another(self) -> bool:
         """Begin a trial beside those in flight, unless these reach the goals."""
-        flying, done = self.fleet.flying if self.fleet else 0, self._progress()
-        planned = replace(done, trials=done.trials + flying, all_trials=done.all_trials + flying)
-        loop = self.context.bench.protocol.mining_loop
-        return not goals.reached(self.context.goals, loop, planned) and self._begin_trial()
+        return not self._ends_after(self.fleet.flying if self.fleet else 0) and self._begin_trial()
+
+    def _ends_after(self, more: int) -> bool:
+        """Whether the goals are reached once so many more trials are finished."""
+        done, loop = self._progress(), self.context.bench.protocol.mining_loop
+        planned = replace(done, trials=done.trials + more, all_trials=done.all_trials + more)
+        return bool(goals.reached(self.context.goals, loop, planned))
 
     def _begin_trial(self) -> bool:
         """Put a candidate on record as an open trial; False if the proposer has none."""
@@ -167,8 +170,15 @@ class Miner:
             return True
         protocol = context.bench.protocol
         left = goals.seconds_left(context.goals, protocol.mining_loop, self._progress())
+        last = self._ends_after(1 + (self.fleet.flying if self.fleet else 0))
         seen = briefing.gather(
-            session, context.workspace, protocol, context.folder, seconds_left=left, around=self._surroundings()
+            session,
+            context.workspace,
+            protocol,
+            context.folder,
+            seconds_left=left,
+            last=last,
+            around=self._surroundings(),
         )
         candidate = self.proposer.propose(seen)
         if candidate is None:

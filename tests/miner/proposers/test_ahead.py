@@ -103,6 +103,13 @@ def test_a_kill_loses_nothing_that_was_paid_for(tmp_path: Path, slow: Slow) -> N
     assert after.hypothesis == "idea 2"
 
 
+def test_nothing_is_thought_of_after_the_last_trial(tmp_path: Path, slow: Slow) -> None:
+    ahead = Ahead(slow)
+    assert ahead.propose(replace(at(tmp_path, 1), last=True)) is not None
+    assert ahead._thread is None
+    assert slow.asked == 1
+
+
 def test_a_damaged_file_is_nothing(tmp_path: Path, slow: Slow) -> None:
     (tmp_path / "llm-ready.json").write_text('{"base": 1, "source": [], "hypothesis": "x"}')
     found = Ahead(slow).propose(at(tmp_path, 1))

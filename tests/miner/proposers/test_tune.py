@@ -200,6 +200,12 @@ def test_it_finds_half_of_the_gain_where_a_search_by_small_steps_does_not(kind: 
     assert statistics.fmean(c.shares[-1] for c in tune) > 0.5 > statistics.fmean(c.shares[-1] for c in turn)
 
 
+@pytest.mark.parametrize("kind", ["smooth", "steep"])
+def test_looks_far_away_do_not_lose_a_plain_bowl(kind: str) -> None:
+    tune, turn = bench_proposers.compare(3, 40, 100, kind)
+    assert statistics.fmean(c.shares[-1] for c in tune) > 0.7 > statistics.fmean(c.shares[-1] for c in turn)
+
+
 def test_numpy_is_not_loaded_before_it_is_needed() -> None:
     import subprocess
 

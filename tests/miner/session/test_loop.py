@@ -238,3 +238,9 @@ def test_the_end_of_a_session_closes_its_proposer(tmp_path: Path) -> None:
     proposer.close = lambda: closed.append(True)  # type: ignore[attr-defined]
     Miner(fake.context, proposer).run()
     assert closed == [True]
+
+
+def test_a_proposer_is_told_which_trial_is_the_last(tmp_path: Path) -> None:
+    fake, proposer, _ = session(tmp_path, WORSE, BROKEN, THEIRS, goals=Goals(max_trials=2))
+    Miner(fake.context, proposer).run()
+    assert [seen.last for seen in proposer.seen] == [False, True]
