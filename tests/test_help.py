@@ -8,13 +8,14 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import click
 import pytest
 
 from chain.commands import options
 from chain.commands.main import main as chain
-from chain.commands.options import Commands
+from chain.commands.options import Commands, Number, Whole
 from miner.commands.main import main as miner
 from verifier.cli import main as verifier
 
@@ -98,6 +99,33 @@ def test_one_way_to_name_a_project_a_key_and_an_irys_node(context: click.Context
     if SENDS in shown:
         assert "--network" in shown
         assert "--passphrase-file" in shown
+
+
+@pytest.mark.parametrize("context", LEAVES, ids=_path)
+def test_numbers_are_of_our_own_kinds(context: click.Context) -> None:
+    """click's own kinds say "is not a valid integer range"."""
+    kinds = {type(parameter.type) for parameter in context.command.params}
+    assert not kinds & {click.IntRange, click.FloatRange}
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "said"),
+    [
+        (Whole(min=1), "x", "give a whole number of at least 1, not 'x'."),
+        (Whole(min=1), "0", "give a whole number of at least 1, not '0'."),
+        (Whole(0, 65533), "1.5", "give a whole number of at least 0 and at most 65,533, not '1.5'."),
+        (Number(min=0, min_open=True), "0", "give a number above 0, not '0'."),
+        (Number(min=0, min_open=True, max=1440), "1441", "give a number above 0 and at most 1,440, not '1441'."),
+        (Number(1), "nan", "give a number of at least 1, not 'nan'."),
+        (Number(1), "1\x1b[2J", "give a number of at least 1, not '1[2J'."),
+        (Number(max=3), "inf", "give a number of at most 3, not 'inf'."),
+        (Whole(), "", "give a whole number, not ''."),
+    ],
+)
+def test_a_number_out_of_bounds_is_told_with_them(kind: click.ParamType[Any], given: str, said: str) -> None:
+    with pytest.raises(click.BadParameter) as refusal:
+        kind.convert(given, None, None)
+    assert refusal.value.message == said
 
 
 def test_commands_that_send_nothing_offer_no_fee() -> None:

@@ -11,7 +11,7 @@ import click
 
 from chain.commands import irys_option, keypair_option, project_option
 from chain.commands.doctor import doctor
-from chain.commands.options import agrees, answer, common, open_connection, program, reading, stoppable
+from chain.commands.options import Number, Whole, agrees, answer, common, open_connection, program, reading, stoppable
 
 if TYPE_CHECKING:
     from chain.connection.opening import Connection
@@ -69,7 +69,7 @@ def _how(command: Callable[..., Any]) -> Callable[..., Any]:
     )
 )
 @_how
-@click.argument("proposal", type=click.IntRange(min=0), required=False)
+@click.argument("proposal", type=Whole(min=0), required=False)
 @click.option("--settle", is_flag=True, help="Claim the review, then approve, reject or release on chain.")
 @click.option("--yes", is_flag=True, help="Settle without asking.")
 @click.option(
@@ -176,15 +176,13 @@ def _finish(checked: CheckResult, settlement: dict[str, Any] | None, as_json: bo
 @_how
 @project_option(what="Project to verify.")
 @click.option("--once", is_flag=True, help="Exit when nothing is pending.")
-@click.option(
-    "--every", metavar="SECONDS", default=30.0, show_default=True, type=click.FloatRange(1), help="Time between polls."
-)
+@click.option("--every", metavar="SECONDS", default=30.0, show_default=True, type=Number(1), help="Time between polls.")
 @click.option(
     "--retries",
     metavar="N",
     default=3,
     show_default=True,
-    type=click.IntRange(1),
+    type=Whole(1),
     help="Attempts per proposal with --once.",
 )
 @click.option("--yes", is_flag=True, help="Allow settling with your key without asking.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands.options import NETWORK, WALLET, Function, grouped, open_connection
+from chain.commands.options import NETWORK, WALLET, Function, Whole, grouped, open_connection
 
 if TYPE_CHECKING:
     from solders.pubkey import Pubkey
@@ -39,7 +39,7 @@ def keypair_option(role: str) -> Callable[[Any], Any]:
 def project_option(*names: str, what: str = "Project ID.", **attributes: Any) -> Callable[[Any], Any]:
     """--project ID; the first project of the network unless `attributes` say otherwise."""
     settings = {"default": 0, "show_default": True} | attributes
-    return click.option("--project", *names, metavar="ID", type=click.IntRange(0), help=what, **settings)
+    return click.option("--project", *names, metavar="ID", type=Whole(0), help=what, **settings)
 
 
 class Sol(click.ParamType[int]):
@@ -69,7 +69,7 @@ def amount(command: Function) -> Function:
         return command(lamports=sol if lamports is None else lamports, **values)
 
     exact = click.option(
-        "--lamports", metavar="LAMPORTS", type=click.IntRange(1), help="Exact amount in lamports, instead of SOL."
+        "--lamports", metavar="LAMPORTS", type=Whole(1), help="Exact amount in lamports, instead of SOL."
     )
     return click.argument("sol", type=Sol(), required=False)(exact(run))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from chain.commands import amount, connected, irys_option, keypair_option
-from chain.commands.options import Commands, answer, common, home_option, json_option, reading, signing
+from chain.commands.options import Commands, Whole, answer, common, home_option, json_option, reading, signing
 
 if TYPE_CHECKING:
     from chain.irys.funding import Deposit
@@ -37,7 +37,7 @@ def irys() -> None:
 @irys.command(examples=("chain irys price 1048576", "chain irys price 1048576 --network mainnet"))
 @reading
 @irys_option
-@click.argument("size", metavar="BYTES", type=click.IntRange(0, 10**15))
+@click.argument("size", metavar="BYTES", type=Whole(0, 10**15))
 def price(home: Path, network: str, as_json: bool, irys: str | None, size: int) -> None:
     """Show what an upload of BYTES costs.
 
@@ -200,9 +200,7 @@ def upload(
 @click.option("--sha256", metavar="HEX", help="Required SHA-256, as recorded on chain.")
 @click.option("--owner", metavar="ADDRESS", help="Address that must have signed it.")
 @click.option("--gateway", "gateways", multiple=True, metavar="URL", help="Ask this gateway first. Repeatable.")
-@click.option(
-    "--max-bytes", default=64 << 20, show_default=True, metavar="BYTES", type=click.IntRange(1), help="Size limit."
-)
+@click.option("--max-bytes", default=64 << 20, show_default=True, metavar="BYTES", type=Whole(1), help="Size limit.")
 @click.option(
     "-o",
     "--output",
@@ -280,7 +278,7 @@ def _digest(text: str | None) -> bytes | None:
 @home_option
 @json_option
 @click.option("--verify", is_flag=True, help="Check every file and remove damaged ones.")
-@click.option("--prune", metavar="BYTES", type=click.IntRange(0), help="Remove the least recently used beyond BYTES.")
+@click.option("--prune", metavar="BYTES", type=Whole(0), help="Remove the least recently used beyond BYTES.")
 def cache(home: Path, as_json: bool, verify: bool, prune: int | None) -> None:
     """Show, verify or prune the cache of content.
 
@@ -312,16 +310,14 @@ def cache(home: Path, as_json: bool, verify: bool, prune: int | None) -> None:
 
 @irys.command(examples=("chain irys node", "chain irys node --price 10 --free 0"))
 @home_option
-@click.option("--port", default=8909, show_default=True, type=click.IntRange(0, 65535), help="Port to listen on.")
-@click.option(
-    "--price", metavar="LAMPORTS", default=0, show_default=True, type=click.IntRange(0), help="Price of a byte."
-)
+@click.option("--port", default=8909, show_default=True, type=Whole(0, 65535), help="Port to listen on.")
+@click.option("--price", metavar="LAMPORTS", default=0, show_default=True, type=Whole(0), help="Price of a byte.")
 @click.option(
     "--free",
     metavar="BYTES",
     default=100 << 10,
     show_default=True,
-    type=click.IntRange(0),
+    type=Whole(0),
     help="Size up to which an item is free.",
 )
 def node(home: Path, port: int, price: int, free: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands.options import Command, answer, home_option, json_option
+from chain.commands.options import Command, Number, Whole, answer, home_option, json_option
 
 if TYPE_CHECKING:
     from chain.localnet.validator import Kind
@@ -26,8 +26,8 @@ _REMIND_SECONDS = 15.0
 )
 @home_option
 @json_option
-@click.option("--port", default=8899, show_default=True, type=click.IntRange(0, 65533), help="JSON-RPC port.")
-@click.option("--irys-port", default=8908, show_default=True, type=click.IntRange(0, 65535), help="Irys port.")
+@click.option("--port", default=8899, show_default=True, type=Whole(0, 65533), help="JSON-RPC port.")
+@click.option("--irys-port", default=8908, show_default=True, type=Whole(0, 65535), help="Irys port.")
 @click.option("--validator", is_flag=True, help="Run solana-test-validator (on PATH, or $SOLANA_TEST_VALIDATOR).")
 @click.option("--surfpool", is_flag=True, help="Run Surfpool (on PATH, or $SURFPOOL).")
 @click.option(
@@ -39,7 +39,7 @@ _REMIND_SECONDS = 15.0
 @click.option(
     "--wait",
     metavar="SECONDS",
-    type=click.FloatRange(1, 3600),
+    type=Number(1, 3600),
     default=120.0,
     show_default=True,
     help="Time that a validator may take to start.",

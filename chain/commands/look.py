@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.commands import connected, irys_option, project_option
-from chain.commands.options import Command, answer, reading
+from chain.commands.options import Command, Whole, answer, reading
 
 if TYPE_CHECKING:
     from chain.pages.overview import Meaning
@@ -43,7 +43,7 @@ def project_list(home: Path, network: str, as_json: bool) -> None:
     help="Also write the page as one self-contained HTML file.",
     metavar="FILE",
 )
-@click.argument("project_id", metavar="ID", type=click.IntRange(0))
+@click.argument("project_id", metavar="ID", type=Whole(0))
 def project_show(
     home: Path, network: str, as_json: bool, irys: str | None, html_file: Path | None, project_id: int
 ) -> None:
@@ -94,7 +94,7 @@ def proposal_list(home: Path, network: str, as_json: bool, project_id: int) -> N
 @click.command("show", cls=Command, examples=("chain proposal show 0", "chain proposal show 0 --json"))
 @reading
 @irys_option
-@click.argument("proposal_id", metavar="ID", type=click.IntRange(0))
+@click.argument("proposal_id", metavar="ID", type=Whole(0))
 def proposal_show(home: Path, network: str, as_json: bool, irys: str | None, proposal_id: int) -> None:
     """Show a proposal as recorded on chain.
 

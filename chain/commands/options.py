@@ -11,6 +11,7 @@ import errno
 import functools
 import importlib
 import json
+import math
 import os
 import re
 import signal
@@ -50,6 +51,38 @@ _CURES: Mapping[int, str] = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _FULL),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _DENIED),
 }
+
+
+def _bounds(kind: click.IntRange | click.FloatRange) -> str:
+    low, high = kind.min, kind.max
+    least = "" if low is None else f" above {low:,}" if kind.min_open else f" of at least {low:,}"
+    most = "" if high is None else f" and at most {high:,}" if least else f" of at most {high:,}"
+    return least + most
+
+
+class Whole(click.IntRange):
+    """A whole number within bounds; a refusal says which, and what was given."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        with contextlib.suppress(click.BadParameter):
+            return super().convert(value, param, ctx)
+        what = f"give a whole number{_bounds(self)}, not {printable(str(value), 80)!r}."
+        raise click.BadParameter(what, ctx, param)
+
+
+class Number(click.FloatRange):
+    """A number within bounds; a refusal says which, and what was given."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        with contextlib.suppress(click.BadParameter):
+            found: float = super().convert(value, param, ctx)
+            if math.isfinite(found):
+                return found
+        raise click.BadParameter(f"give a number{_bounds(self)}, not {printable(str(value), 80)!r}.", ctx, param)
 
 
 class GroupedOption(click.Option):

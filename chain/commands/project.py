@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.commands import connected, irys_option, keypair_option, look
-from chain.commands.options import Commands, agrees, answer, common
+from chain.commands.options import Commands, Whole, agrees, answer, common
 from chain.errors import ChainError
 from common.text import printable
 
@@ -62,7 +62,7 @@ def _file(name: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., 
     metavar="LAMPORTS",
     default=100_000,
     show_default=True,
-    type=click.IntRange(0),
+    type=Whole(0),
     help="Price of the first token.",
 )
 @click.option(
@@ -70,7 +70,7 @@ def _file(name: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., 
     metavar="LAMPORTS",
     default=1_000,
     show_default=True,
-    type=click.IntRange(0),
+    type=Whole(0),
     help="Price increase per existing token.",
 )
 @click.option(
@@ -78,7 +78,7 @@ def _file(name: str, text: str) -> Callable[[Callable[..., Any]], Callable[..., 
     metavar="TOKENS",
     default=21_000_000,
     show_default=True,
-    type=click.IntRange(0),
+    type=Whole(0),
     help="Most tokens to mint as rewards.",
 )
 @keypair_option("authority")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.commands import connected, irys_option, keypair_option, project_option
-from chain.commands.options import Command, answer, common
+from chain.commands.options import Command, Whole, answer, common
 
 if TYPE_CHECKING:
     from solders.keypair import Keypair
@@ -34,9 +34,7 @@ _metrics_option = click.option(
 
 
 def _review(command: Callable[..., Any]) -> Callable[..., Any]:
-    return common(
-        keypair_option("verifier")(click.argument("proposal_id", metavar="ID", type=click.IntRange(0))(command))
-    )
+    return common(keypair_option("verifier")(click.argument("proposal_id", metavar="ID", type=Whole(0))(command)))
 
 
 @click.command(cls=Command, examples=("chain proposal claim 7",))
@@ -166,9 +164,9 @@ def reject(
 @click.option("--all-due", is_flag=True, help="Expire every proposal that is due; a failure does not stop the rest.")
 @project_option("project_id", what="With --all-due: only this project.", default=None)
 @click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="With --all-due: at most this many."
+    "--limit", type=Whole(1, 10_000), default=100, show_default=True, help="With --all-due: at most this many."
 )
-@click.argument("proposal_id", metavar="[ID]", type=click.IntRange(0), required=False)
+@click.argument("proposal_id", metavar="[ID]", type=Whole(0), required=False)
 def expire(
     home: Path,
     network: str,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.commands import Sol, amount, connected, keypair_option, project_option
-from chain.commands.options import Commands, answer, common, signing
+from chain.commands.options import Commands, Whole, answer, common, signing
 
 if TYPE_CHECKING:
     from chain.money.trade import Trade
@@ -66,7 +66,7 @@ def _trade(command: Callable[..., Any]) -> Callable[..., Any]:
     ),
 )
 @_trade
-@click.option("--min-tokens", metavar="TOKENS", type=click.IntRange(1), help="Refuse to receive fewer tokens.")
+@click.option("--min-tokens", metavar="TOKENS", type=Whole(1), help="Refuse to receive fewer tokens.")
 @click.option("--max-price", callback=_price, metavar="SOL", help="Refuse a higher average price per token.")
 @click.option("--slippage", callback=_number, metavar="PERCENT", help=_SLIPPAGE)
 @amount
@@ -100,7 +100,7 @@ def token_buy(
 @_trade
 @click.option("--min-sol", type=Sol(), help="Refuse to receive less for all of them.")
 @click.option("--slippage", callback=_number, metavar="PERCENT", help=_SLIPPAGE)
-@click.argument("amount", type=click.IntRange(1))
+@click.argument("amount", type=Whole(1))
 def token_sell(
     home: Path,
     network: str,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from chain.commands import project_option
-from chain.commands.options import Command, open_connection, reading
+from chain.commands.options import Command, Number, open_connection, reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ def _when(_: click.Context, __: click.Parameter, value: str | None) -> int | Non
     default=5.0,
     show_default=True,
     metavar="SECONDS",
-    type=click.FloatRange(0.1, 3600),
+    type=Number(0.1, 3600),
     help="Time between polls.",
 )
 @click.option("--websocket", metavar="URL", help="Subscribe at this address. [default: the RPC node's own]")

@@ -10,8 +10,8 @@ import click
 
 from chain.commands import irys_option, project_option
 from chain.commands.options import Command as HelpfulCommand
+from chain.commands.options import Number, answer, open_connection, reading
 from chain.commands.options import agrees as agrees_to
-from chain.commands.options import answer, open_connection, reading
 from common.resources import shown
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--setup-minutes",
     metavar="MINUTES",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=60.0,
     show_default=True,
     help="Time limit of one setup command.",

@@ -63,7 +63,7 @@ def status(
         every = sessions.find(home, network=network, project=project)
         found = [entry for entry in every if not entry.until]
     shown = [describe(entry, {} if offline else _fates(entry, home, network)) for entry in found]
-    text = "\n\n".join(text for _, text in shown) or f"No sessions in {home / 'work'}. Start one with `miner run`."
+    text = "\n\n".join(text for _, text in shown) or sessions.none(home, network, project).message
     answer(as_json, [document for document, _ in shown], text)
 
 

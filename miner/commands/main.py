@@ -13,6 +13,8 @@ from chain.commands.doctor import doctor
 from chain.commands.options import (
     STOPPING,
     WALLET,
+    Number,
+    Whole,
     agrees,
     answer,
     common,
@@ -77,7 +79,7 @@ def _who(command: Callable[..., Any]) -> Callable[..., Any]:
             WALLET,
             "--stake",
             metavar="TOKENS",
-            type=click.IntRange(min=1),
+            type=Whole(min=1),
             default=1,
             show_default=True,
             help="Tokens to stake on a proposal.",
@@ -109,7 +111,7 @@ def _confidence(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--min-confidence",
         metavar="P",
-        type=click.FloatRange(0.5, 0.999999),
+        type=Number(0.5, 0.999999),
         default=0.99,
         show_default=True,
         help="Stake only if the confirming test is this sure of the gain. Verifiers require 0.99.",
@@ -119,28 +121,26 @@ def _confidence(command: Callable[..., Any]) -> Callable[..., Any]:
 def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options for when a session ends and what it may risk."""
     options = [
-        grouped(
-            STOPPING, "--max-trials", metavar="N", type=click.IntRange(min=1), help="Stop after this many candidates."
-        ),
+        grouped(STOPPING, "--max-trials", metavar="N", type=Whole(min=1), help="Stop after this many candidates."),
         grouped(
             STOPPING,
             "--max-minutes",
             metavar="MINUTES",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(min=0, min_open=True),
             help="Start no new trial after this time.",
         ),
         grouped(
             STOPPING,
             "--stagnation",
             metavar="N",
-            type=click.IntRange(min=1),
+            type=Whole(min=1),
             help="Stop after this many trials in a row without a gain.",
         ),
         grouped(
             STOPPING,
             "--submissions",
             metavar="N",
-            type=click.IntRange(min=0),
+            type=Whole(min=0),
             default=1,
             show_default=True,
             help="Stop after this many proposals; 0 for no limit.",
@@ -149,7 +149,7 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
             STOPPING,
             "--max-stake",
             metavar="TOKENS",
-            type=click.IntRange(min=1),
+            type=Whole(min=1),
             help="Stake at most this many tokens in this session.",
         ),
         grouped(

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from chain.commands.options import PROPOSERS, grouped
+from chain.commands.options import PROPOSERS, Number, Whole, grouped
 from miner.proposers.choice import Proposing
 
 
@@ -43,7 +43,7 @@ def proposing(command: Callable[..., Any]) -> Callable[..., Any]:
             PROPOSERS,
             "--agent-minutes",
             metavar="MINUTES",
-            type=click.FloatRange(min=0, min_open=True, max=24 * 60),
+            type=Number(min=0, min_open=True, max=24 * 60),
             default=20.0,
             show_default=True,
             help="agent: time limit of one edit.",
@@ -56,12 +56,8 @@ def proposing(command: Callable[..., Any]) -> Callable[..., Any]:
             "ARMLX_LLM_KEY or OPENAI_API_KEY.",
         ),
         grouped(PROPOSERS, "--llm-model", metavar="NAME", help="llm: model to use."),
-        grouped(
-            PROPOSERS, "--llm-max-calls", metavar="N", type=click.IntRange(min=1), help="llm: requests per session."
-        ),
-        grouped(
-            PROPOSERS, "--llm-max-tokens", metavar="N", type=click.IntRange(min=1), help="llm: tokens per session."
-        ),
+        grouped(PROPOSERS, "--llm-max-calls", metavar="N", type=Whole(min=1), help="llm: requests per session."),
+        grouped(PROPOSERS, "--llm-max-tokens", metavar="N", type=Whole(min=1), help="llm: tokens per session."),
         grouped(
             PROPOSERS,
             "--llm-price",

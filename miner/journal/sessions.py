@@ -67,11 +67,21 @@ def choose(
             return named[0]
         raise NoSession(f"There is no session {session!r}{_listed(found)}.", "Choose one with --session.")
     if not found:
-        raise NoSession(f"There is no session in {home / 'work'}.", "Start one with `miner run`, or check --home.")
+        raise none(home, network, project)
     current = [entry for entry in found if not entry.until] or found
     if len(current) > 1:
         raise NoSession(f"There are {len(current)} sessions{_listed(current)}.", "Choose one with --session.")
     return current[0]
+
+
+def none(home: Path, network: str | None, project: int | None) -> NoSession:
+    """Why there is no session to choose from, and which others there are."""
+    others, of = find(home), "" if project is None else f" of project {project}"
+    on = "" if network is None else f" on the network {network}"
+    return NoSession(
+        f"There is no session{of}{on} in {home / 'work'}{_listed(others)}.",
+        "Choose one with --session." if others else "Start one with `miner run`, or check --home.",
+    )
 
 
 def _listed(found: list[SessionFolder]) -> str:
