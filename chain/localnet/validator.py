@@ -28,12 +28,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from solders.pubkey import Pubkey
 
 from chain.errors import ChainError, InvalidData, NetworkUnreachable, NotFound
+from common.closing import Closing
 from common.files import lock, write_atomic
 from common.text import printable
 
@@ -166,12 +166,16 @@ def _taken(port: int) -> int | None:
     return None
 
 
-class Validator:
-    """A started validator; a context manager that stops it. `seconds` from its start to `wait`'s end."""
+class Validator(Closing):
+    """A started validator; a context manager that stops it. `seconds` from its start to `wait`'s end.
+
+    One that goes on with a ledger may hang before its first block where it was stopped at a bad moment; it is started
+    once more then. The ledger is not touched.
+    """
 
     def __init__(self, executable: Path, plan: Plan, *, reset: bool = False, patience: float = PATIENCE) -> None:
         """Start it and return at once. `reset` begins a new ledger. ChainError if that cannot be."""
-        self.plan, self._patience = plan, patience
+        self.plan, self._executable, self._patience = plan, executable, patience
         plan.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(plan.folder)
         try:
@@ -181,20 +185,10 @@ class Validator:
                     "Stop the program that uses it, or choose another port with --port.",
                 )
             _begin(plan, reset)
+            self._resumed = plan.kind is Kind.VALIDATOR and plan.ledger.exists()
             self._started = time.monotonic()
             self.seconds: float | None = None
-            with plan.log.open("wb") as log:
-                self.process = subprocess.Popen(
-                    [str(executable), *arguments(plan)],
-                    cwd=plan.folder,
-                    env=variables(os.environ, plan.folder),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    pass_fds=(self._lock,),
-                )
-            write_atomic(_lock_file(plan.folder).with_suffix(".pid"), str(self.process.pid).encode())
+            self._start()
         except BaseException as error:
             if hasattr(self, "process"):
                 self.stop()
@@ -203,11 +197,29 @@ class Validator:
                 raise ChainError(f"Cannot start {executable}: {error.strerror}.", "Check that file.") from None
             raise
 
+    def _start(self) -> None:
+        with self.plan.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [str(self._executable), *arguments(self.plan)],
+                cwd=self.plan.folder,
+                env=variables(os.environ, self.plan.folder),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(self._lock,),
+            )
+        write_atomic(_lock_file(self.plan.folder).with_suffix(".pid"), str(self.process.pid).encode())
+
     def wait(self, seconds: float, say: Say = lambda _: None) -> None:
-        """Return once it answers and makes blocks. NetworkUnreachable if it ends or that takes too long."""
+        """Return once it answers and makes blocks, within so many seconds, a second start included.
+
+        NetworkUnreachable if it ends or that takes too long.
+        """
         from common.http import HttpClient
 
         deadline = self._started + seconds
+        again = self._started + seconds / 2 if self._resumed else deadline
         with HttpClient(unreachable=NetworkUnreachable, unusable=InvalidData, limit=_REPLY_SECONDS) as client:
             while True:
                 self.check()
@@ -218,8 +230,14 @@ class Validator:
                 if time.monotonic() > deadline:
                     raise NetworkUnreachable(
                         f"{self.plan.kind.program} was not ready after {seconds:.0f} s: {word}.",
-                        f"Its words are in {self.plan.log}; give it longer with --wait.",
+                        f"Its words are in {self.plan.log}; give it longer with --wait"
+                        f"{', or begin a new ledger with --reset' if self._resumed else ''}.",
                     )
+                if time.monotonic() > again:
+                    again = deadline
+                    say(f"{self.plan.kind.program} made no block on its old ledger ({word}); starting it once more")
+                    self._end()
+                    self._start()
                 say(f"waiting for {self.plan.kind.program}, {waited:.0f} of at most {seconds:.0f} s: {word}")
                 time.sleep(_LOOK_SECONDS)
             if self.plan.kind is Kind.SURFPOOL and not self.plan.clone_from:
@@ -237,6 +255,14 @@ class Validator:
 
     def stop(self) -> bool:
         """Stop it with all it started; whether it went when asked. Stopping twice is harmless."""
+        asked = self._end()
+        self._unlock()
+        return asked
+
+    def close(self) -> None:
+        self.stop()
+
+    def _end(self) -> bool:
         asked = self.process.poll() is not None
         if not asked:
             _signal(self.process.pid, signal.SIGTERM)
@@ -246,21 +272,12 @@ class Validator:
                 asked = True
         _signal(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        self._unlock()
         return asked
 
     def _unlock(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def _begin(plan: Plan, reset: bool) -> None:

@@ -59,6 +59,10 @@ class Behind(BaseHTTPRequestHandler):
     def log_message(self, *_): pass
 HTTPServer(("127.0.0.1", int(given["--rpc-port"])), Behind).serve_forever()
 """
+HANGS_ONCE = """
+if Path(given["--ledger"]).exists() and not Path("hung").exists():  # on an old ledger, as Agave's did
+    Path("hung").touch(); time.sleep(600)
+"""
 STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 LATER_DIES = """
 import threading

@@ -169,6 +169,30 @@ def test_one_that_does_not_become_ready(
     assert not standin.is_alive(running.process.pid)
 
 
+def test_one_that_hangs_on_its_old_ledger_is_started_once_more(tmp_path: Path, beside: Plan) -> None:
+    program, said = standin.make(tmp_path / "program", standin.HANGS_ONCE), list[str]()
+    with Validator(program, beside) as running:
+        running.wait(30)
+    with Validator(program, beside) as running:
+        first = running.process.pid
+        running.wait(12, said.append)
+        assert running.process.pid != first
+        assert not standin.is_alive(first)
+    assert sum("starting it once more" in line for line in said) == 1
+
+
+def test_one_that_hangs_on_its_old_ledger_for_good_is_given_up(tmp_path: Path, beside: Plan) -> None:
+    with Validator(standin.make(tmp_path / "program"), beside) as running:
+        running.wait(30)
+    with (
+        Validator(standin.make(tmp_path / "silent", standin.SILENT), beside) as running,
+        pytest.raises(NetworkUnreachable, match="was not ready after 1 s") as refusal,
+    ):
+        running.wait(1)
+    assert "--reset" in refusal.value.cure
+    assert not standin.is_alive(running.process.pid)
+
+
 def test_one_that_does_not_stop_when_asked_is_killed(tmp_path: Path, beside: Plan) -> None:
     with Validator(standin.make(tmp_path / "program", standin.STUBBORN), beside, patience=0.3) as running:
         running.wait(30)
