@@ -5,7 +5,7 @@ Nothing is run for it: all numbers are those of journals. Values are val_bpb, lo
 - A change that both sessions tried, each against its own incumbent, is a pair: the same library edit, the same
   constants to the same values, or the same lines.
 - The weight of a constant is its part of the sum of squared gains and losses; a trial that changed several counts for
-  each in equal parts. It says what moved the number, up or down.
+  each in equal parts, and one that went wild as a large one only. It says what moved the number, up or down.
 - Two scripts are compared where a session measured both: by the trial of one against the other if there was one, else
   by the means of their runs there.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from trainer.project.hyperparameters import Value
 
 MOST = 40  # rows of a table, the weightiest
 OTHER = "other code"
+CLIP = 6.0  # a gain or loss counts as at most so many usual ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +189,13 @@ def _values(name: str, source: str) -> dict[str, Value]:
 def weights(history: Sequence[Tried]) -> tuple[Weight, ...]:
     """What moved the number, the weightiest first."""
     moved: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for names, trial in _changed(history):
-        if trial.delta is not None and math.isfinite(trial.delta):
+    told = [(names, t) for names, t in _changed(history) if t.delta is not None and math.isfinite(t.delta)]
+    most = CLIP * statistics.median([abs(trial.delta or 0.0) for _, trial in told]) if told else 0.0
+    for names, trial in told:
+        if trial.delta is not None:
             plain = [name.partition(" ")[0] if not name.startswith("edit ") else name for name in names] or [OTHER]
             for name in plain:
-                moved[name].append((trial.delta**2 / len(plain), trial.delta))
+                moved[name].append((min(abs(trial.delta), most) ** 2 / len(plain), trial.delta))
     total = math.fsum(square for entries in moved.values() for square, _ in entries)
     found = [
         Weight(name, math.fsum(square for square, _ in entries) / total if total else 0.0, len(entries), best)

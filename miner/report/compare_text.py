@@ -10,7 +10,7 @@ from miner.report.compare import Find, Outcome, Scripts, Sessions, Side, Weight
 from miner.report.summary import lasted
 from trainer.project.hyperparameters import Value
 
-NOTHING = "–"
+NOTHING, KEPT = "–", " kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,8 @@ def _numbers(one: Side) -> list[tuple[str, str]]:
 
 
 def _find(find: Find) -> tuple[str, ...]:
-    return str(find.outcome.trial), printable(find.hypothesis, 80), _gain(find.outcome), find.state
+    gain = _gain(find.outcome).removesuffix(KEPT)
+    return str(find.outcome.trial), printable(find.hypothesis, 80), gain, find.state
 
 
 def _weights(title: str, weights: Sequence[Weight]) -> Sheet:
@@ -104,7 +105,7 @@ def _weights(title: str, weights: Sequence[Weight]) -> Sheet:
 def _gain(outcome: Outcome) -> str:
     if outcome.delta is None:
         return "crashed"
-    return f"{_span(outcome.delta, outcome.low, outcome.high)}{' kept' if outcome.decision == 'keep' else ''}"
+    return f"{_span(outcome.delta, outcome.low, outcome.high)}{KEPT if outcome.decision == 'keep' else ''}"
 
 
 def _span(delta: float, low: float | None, high: float | None) -> str:

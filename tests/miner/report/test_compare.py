@@ -21,6 +21,7 @@ from miner.report import compare, compare_text
 from miner.report.compare import Outcome, Pair
 from tests.miner import sessions
 from tests.miner.proposers.support import baseline, tried
+from tests.miner.report.test_report import browse
 from trainer.project import hyperparameters
 
 SOURCE = "LR = 0.1\nDEPTH = 2\n"
@@ -47,6 +48,13 @@ def test_the_weight_of_what_moved_the_number() -> None:
     assert [w.share for w in found] == [pytest.approx(part / 0.15) for part in (0.11, 0.03, 0.01)]
     assert sum(w.share for w in found) == pytest.approx(1.0)
     assert compare.weights([]) == ()
+
+
+def test_one_run_that_went_wild_does_not_hide_the_rest() -> None:
+    told = history((FAST, "", 0.03), (FAST.replace("0.2", "0.3"), "", 0.02), (DEEP, "", -50.0))
+    found = {weight.name: weight for weight in compare.weights(told)}
+    assert 0.02 < found["LR"].share < 0.2
+    assert found["DEPTH"].best == -50.0
 
 
 def side(name: str, told: list[Tried], **about: object) -> compare.Side:
@@ -123,6 +131,13 @@ def test_two_sessions(pair: Path, tmp_path: Path) -> None:
     page = (tmp_path / "page.html").read_text()
     assert "Found by embedded-0-Another1" in page
     assert "<script" not in page
+
+
+def test_a_browser_opens_the_page_without_a_complaint(pair: Path, tmp_path: Path) -> None:
+    ask(pair, sessions.NAME, "embedded-0-Another1", "--output", tmp_path / "page.html")
+    dom, console = browse(tmp_path / "page.html", tmp_path / "profile", "--window-size=390,800")
+    assert console == []
+    assert "Tried by both</h2>" in dom
 
 
 def test_two_files_that_a_session_measured(pair: Path, tmp_path: Path) -> None:
