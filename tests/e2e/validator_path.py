@@ -16,14 +16,27 @@ import pytest
 
 from chain.localnet.validator import Kind
 from tests.attacks import tiny
+from tests.e2e.test_official import walk
 from tests.e2e.test_path import answer, localnet, script
 from tests.support import optional, require
 
 
-def test_published_mined_settled_and_audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _require() -> None:
     named = os.environ.get(Kind.VALIDATOR.variable, Kind.VALIDATOR.program)
     optional(shutil.which(named) is not None, f"{Kind.VALIDATOR.program}, on PATH or as {Kind.VALIDATOR.variable}")
     require(sys.platform != "linux" or shutil.which("bwrap") is not None, "bubblewrap (apt-get install bubblewrap)")
+
+
+def test_a_project_of_the_official_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _require()
+    home = tmp_path / "home"
+    made = tiny.publish(home)  # the tiny project's data; on the embedded network, which is not asked again
+    with localnet(home, "--validator") as net:
+        walk(made, home, net, monkeypatch)
+
+
+def test_published_mined_settled_and_audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _require()
     monkeypatch.delenv("AUTORESEARCH_CACHE", raising=False)
     home = tmp_path / "home"
     with localnet(home, "--validator") as net:
