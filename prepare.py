@@ -782,8 +782,8 @@ def discard(part: Path, add: Callable[[int], None]) -> None:
         part.unlink()
 
 
-def check_parquet(path: Path, origin: str) -> None:
-    """Raises HarnessError, and removes the file, unless it is Parquet with a `text` column of strings."""
+def check_parquet(path: Path, origin: str, *, whole: bool = False) -> None:
+    """Raises HarnessError, and removes the file, unless it is Parquet with strings in `text`; `whole` reads all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -791,6 +791,8 @@ def check_parquet(path: Path, origin: str) -> None:
         with pq.ParquetFile(path) as file:
             kind = file.schema_arrow.field("text").type
             good = file.metadata.num_rows > 0 and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+            for index in range(file.num_row_groups if good and whole else 0):
+                file.read_row_group(index, columns=["text"])
     except (pa.ArrowException, KeyError, OSError):
         good = False
     if not good:
@@ -927,6 +929,17 @@ def _remove_damaged() -> None:
             os.unlink(os.path.join(CACHE_DIR, name))
 
 
+def _remove_unreadable(names: Sequence[str]) -> None:
+    """Before the minutes that the tokenizer takes: shards that are no use, of a killed copy or another harness."""
+    for name in names:
+        path = Path(DATA_DIR, f"{name}.parquet")
+        if path.exists():
+            try:
+                check_parquet(path, str(path), whole=path.name == VAL_FILENAME)
+            except HarnessError:
+                note(f"{path} is damaged, or has no `text` column of strings; it is made again")
+
+
 def _claim_source(source: dict[str, object]) -> None:
     """Refuse to mix two sources in one cache; shards without a record are taken to be the dataset's."""
     path = Path(DATA_DIR, "source.json")
@@ -947,6 +960,7 @@ def _prepare_download(num_shards: int, workers: int) -> tuple[list[str], dict[st
     source: dict[str, object] = {"dataset": DATASET}
     _claim_source(source)
     train = [f"shard_{index:05d}" for index in range(MAX_SHARD if num_shards == -1 else num_shards)]
+    _remove_unreadable([*train, Path(VAL_FILENAME).stem])
     download([*train, Path(VAL_FILENAME).stem], workers)
     return train, source
 
@@ -961,6 +975,7 @@ def _prepare_text(where: str, max_bytes: int) -> tuple[list[str], dict[str, obje
         "shard_chars": TEXT_SHARD_CHARS,
     }
     _claim_source(source)
+    _remove_unreadable(list(shards))
     for name, texts in shards.items():
         if not Path(DATA_DIR, f"{name}.parquet").exists():
             write_parquet(Path(DATA_DIR, f"{name}.parquet"), texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import re
 import signal
 import threading
@@ -14,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.harness.support import TEXT, TINY, Copy, protocol, refused
@@ -165,6 +168,42 @@ def test_prepare_from_the_dataset(hub: Hub, copy: Copy, shards: dict[str, bytes]
     assert copy.run("--num-shards", "2").stdout == fewer
     assert len(hub.requests) == 6
     refused(copy.run(*TEXT), "another source")
+
+
+def numbers(_: bytes) -> bytes:
+    """A shard whose text is none."""
+    out = io.BytesIO()
+    pq.write_table(pa.table({"text": pa.array([1, 2, 3])}), out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: b"<!doctype html><title>Sign in</title>",
+        numbers,
+        lambda data: data[:20] + bytes(len(data) // 2) + data[20 + len(data) // 2 :],  # its middle
+    ],
+    ids=["cut", "empty", "HTML", "no strings", "damaged inside"],
+)
+def test_a_useless_validation_shard_is_found_before_the_tokenizer_is_trained(
+    hub: Hub, copy: Copy, shards: dict[str, bytes], spoiled: Callable[[bytes], bytes]
+) -> None:
+    """One that was there already; today's hub lacks it, and another day's has it."""
+    place = copy.cache / "data" / "shard_06542.parquet"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(spoiled(shards["shard_06542"]))
+    del hub.files["shard_06542"]
+    failed = copy.run("--num-shards", "1")
+    assert failed.returncode == 1
+    assert f"{place} is damaged" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not (copy.cache / "tokenizer" / "tokenizer.json").exists()
+    hub.files["shard_06542"] = shards["shard_06542"]
+    assert copy.run("--num-shards", "1").returncode == 0
+    assert place.read_bytes() == shards["shard_06542"]
 
 
 def test_shards_are_fetched_at_the_same_time(hub: Hub, harness: Any, shards: dict[str, bytes]) -> None:

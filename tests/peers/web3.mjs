@@ -66,6 +66,9 @@ const fill = web3.AddressLookupTableProgram.extendLookupTable({
 await send([make, fill]);
 const { value: found } = await connection.getAddressLookupTable(table);
 out.table = found.state.addresses.map(String);
+for (let n = 0; n < 100 && (await connection.getSlot()) <= found.state.lastExtendedSlot; n++) {
+  await new Promise((resolve) => setTimeout(resolve, 200)); // a table's new addresses are of use from the next slot on
+}
 const looked = await versioned([pay(2)], [found]);
 const { signature } = { signature: await connection.sendTransaction(looked) };
 out.looked = (await connection.confirmTransaction({ signature, ...latest })).value.err;
