@@ -57,7 +57,7 @@ def test_a_gain_is_confirmed_and_what_will_last_of_it_claimed(tmp_path: Path) ->
 def test_what_is_not_confirmed_is_not_tried_again(tmp_path: Path) -> None:
     fake, staking = session(tmp_path, 0.0)
     attempt(fake, staking)
-    assert "No improvement" in held(fake)
+    assert held(fake).startswith(("No improvement", "Inconclusive"))  # the order of runs is drawn: either is right
     assert staking.candidate() is None
 
 
