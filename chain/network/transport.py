@@ -45,8 +45,9 @@ T = TypeVar("T", bound=responses.RPCResult)
 
 @cache
 def _provider() -> AsyncHTTPProvider:
-    """What each transport copies: a new one reads all certificates, for a session that is replaced."""
-    return AsyncHTTPProvider(max_transport_retries=0)
+    """What each transport copies: a new one reads all certificates, for a session that is replaced. It never connects;
+    with a proxy named it does not look for the environment's, which may be of no use."""
+    return AsyncHTTPProvider(max_transport_retries=0, proxy="http://127.0.0.1:9")
 
 
 class RpcError(ChainError):
@@ -89,16 +90,22 @@ class Transport:
         self._call_seconds, self._sleep = call_seconds, sleep
         self._guard = threading.Lock()
         self._runner = asyncio.Runner()
-        self._provider = copy.copy(_provider())
-        self._provider.endpoint_uri = URI(url)
-        self._provider.session = httpx2.AsyncClient(
-            timeout=call_seconds,
-            headers={"Accept-Encoding": "identity"},  # a compressed answer's size is not known before
-            event_hooks={"response": [_bound]},
-            trust_env=not self.here,
-            # Without TLS no certificates are needed, and none are believed: no redirect is followed.
-            verify=tls(not self.here) if parts.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-        )
+        try:
+            self._provider = copy.copy(_provider())
+            self._provider.endpoint_uri = URI(url)
+            self._provider.session = httpx2.AsyncClient(
+                timeout=call_seconds,
+                headers={"Accept-Encoding": "identity"},  # a compressed answer's size is not known before
+                event_hooks={"response": [_bound]},
+                trust_env=not self.here,
+                # Without TLS no certificates are needed, and none are believed: no redirect is followed.
+                verify=tls(not self.here) if parts.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            )
+        except (ValueError, OSError, ImportError, httpx2.InvalidURL) as error:
+            raise NetworkUnreachable(
+                f"The environment's settings for proxies or certificates cannot be used: {printable(str(error), 200)}.",
+                "Correct ALL_PROXY, HTTP_PROXY, HTTPS_PROXY, NO_PROXY or SSL_CERT_FILE, or unset it.",
+            ) from None
 
     def close(self) -> None:
         """Close the connection; closing twice is harmless."""

@@ -41,6 +41,10 @@ MARKER: Final = "complete.json"
 MINUTES: Final = 30
 _PYTHONS: Final = ("3.12.99", "3.13.99", "3.11.99", "3.14.99", "3.10.99")
 _CURE: Final = "Check the network connection and the bundle's uv.lock, then run the command again."
+_FOREIGN: Final = (
+    *("VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH"),
+    *("UV_PROJECT", "UV_FROZEN", "UV_LOCKED", "UV_WORKING_DIR"),
+)
 INSTALL_UV: Final = "Install it with `curl -LsSf https://astral.sh/uv/install.sh | sh`."
 
 Progress = Callable[[str], None]
@@ -210,22 +214,13 @@ def _build(folder: Path, files: Mapping[str, bytes], extra: str | None, progress
     write_atomic(folder / MARKER, json.dumps(_marker(digest)).encode())
     ready = find(folder)
     if ready is None:
-        raise EnvironmentNotReady(f"uv left no usable interpreter in {folder}.", _CURE)
+        raise EnvironmentNotReady(f"uv left no usable interpreter in {folder}.", _cure())
     return ready
 
 
 def _run(command: Sequence[str], folder: Path, progress: Progress) -> None:
     """uv with its own settings from the environment, but no other project's; its words go to `progress`."""
-    foreign = (
-        "VIRTUAL_ENV",
-        "PYTHONHOME",
-        "PYTHONPATH",
-        "UV_PROJECT",
-        "UV_FROZEN",
-        "UV_LOCKED",
-        "UV_WORKING_DIR",
-    )
-    environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    environment = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     environment["UV_PROJECT_ENVIRONMENT"] = str(folder / "venv")
     said: deque[str] = deque(maxlen=6)
     process = subprocess.Popen(
@@ -260,7 +255,17 @@ def _run(command: Sequence[str], folder: Path, progress: Progress) -> None:
             process.wait()
     if code:
         why = " / ".join(said) or "no output"
-        raise EnvironmentNotReady(f"uv could not install the bundle's packages (status {code}): {why}.", _CURE)
+        raise EnvironmentNotReady(f"uv could not install the bundle's packages (status {code}): {why}.", _cure())
+
+
+def _cure() -> str:
+    """What to do where uv failed: its settings in the environment come first, for what they forbid no network helps."""
+    ours = {"UV_PROJECT_ENVIRONMENT", "UV_RUN_RECURSION_DEPTH"}  # of this run, and of a `uv run` that we stand in
+    names = sorted(name for name in os.environ if name.startswith("UV_") and name not in {*_FOREIGN, *ours})
+    if not names:
+        return _CURE
+    those = "that setting" if len(names) == 1 else "what is wrong among these settings"
+    return f"uv goes by {', '.join(names)} of your environment: correct or unset {those}. {_CURE}"
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +15,12 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from solders.keypair import Keypair
+from solders.pubkey import Pubkey
 
 from chain.commands.main import main
+from chain.errors import NetworkUnreachable
 from chain.localnet.server import serve
-from chain.network import rpc
+from chain.network import rpc, transport
 from chain.network.embedded import EmbeddedNetwork
 from chain.program.accounts import ProposalStatus
 from chain.program.instructions import ClaimReview
@@ -344,3 +348,41 @@ def test_an_amount_is_in_sol_or_exact(home: Path) -> None:
     refused(chain(home, "token", "buy"), "Give an amount in SOL", code=2)
     for text in ("0", "-1", "nan", "0.0000000001", "1e400", "lots"):
         refused(chain(home, "token", "buy", "--", text), "is not an amount in SOL (for example 0.05)", code=2)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"ALL_PROXY": "socks5://127.0.0.1:9"},
+        {"ALL_PROXY": "socks://127.0.0.1:9"},
+        {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "localhost,[::1]"},
+        {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "fd00:1:2::/64"},
+        {"SSL_CERT_FILE": "/nonexistent.pem"},
+    ],
+    ids=str,
+)
+def test_settings_of_the_network_are_nothing_to_the_embedded_one(
+    setting: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each ended in a traceback; elsewhere each is one line with a cure."""
+    for name in ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    home = local.home_with_project(tmp_path / "home")
+    ours = {**os.environ, **setting, "HOME": str(tmp_path)}
+
+    command = [str(Path(sys.executable).parent / "chain"), "project", "show", "0", "--network", "embedded"]
+    shown = subprocess.run(
+        [*command, "--home", str(home)], env=ours, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "TST" in shown.stdout
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    transport._provider.cache_clear()
+    if "SSL_CERT_FILE" not in setting:  # solana-py reads the certificates whatever the node is
+        rpc.RpcNetwork("http://127.0.0.1:8899", name="here").close()
+    with pytest.raises(NetworkUnreachable) as refusal:
+        rpc.RpcNetwork("https://solana.invalid", name="far", call_seconds=0.5).balance(Pubkey.default())
+    assert refusal.value.cure
+    assert "\n" not in refusal.value.message

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from common import git as common_git
+from common.errors import Refused
 from miner.journal.worktree import Workspace
 from tests.support import require
 from trainer.errors import EnvironmentNotReady
@@ -215,3 +217,12 @@ def test_many_are_read_at_once(tmp_path: Path) -> None:
     assert workspace.read_many([], "train.py") == []
     with pytest.raises(EnvironmentNotReady, match="has no " + "0" * 40 + ":train.py"):
         workspace.read_many([commits[0], "0" * 40], "train.py")
+
+
+def test_a_session_of_another_user_is_named_as_such(tree: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `sudo`, or in a mounted folder: git's own advice, a setting, has no effect here."""
+    isolated = common_git.isolated
+    monkeypatch.setattr(common_git, "isolated", lambda home: isolated(home) | {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"})
+    with pytest.raises(Refused, match="git does not work in another user's folder") as refusal:
+        Workspace.open(tree.path, "20260101-000000", SNAPSHOT).head()
+    assert f"chown -R $USER {tree.path}" in refusal.value.cure

@@ -131,6 +131,21 @@ def test_what_uv_refuses_is_said(files: dict[str, bytes], tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize(
+    ("name", "value"), [("UV_PYTHON", "3.5"), ("UV_CACHE_DIR", "/dev/null/cache"), ("UV_CONFIG_FILE", "/none/uv.toml")]
+)
+def test_a_setting_of_uv_that_forbids_it_is_named(
+    files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """It said "check the network connection" of what no network cures."""
+    for other in [other for other in os.environ if other.startswith("UV_")]:
+        monkeypatch.delenv(other)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(EnvironmentNotReady, match="uv could not install") as refusal:
+        environment.prepare(files, tmp_path)
+    assert refusal.value.cure.startswith(f"uv goes by {name} of your environment: correct or unset that setting.")
+
+
+@pytest.mark.parametrize(
     ("pyproject", "cuda", "extra"),
     [
         (PYPROJECT, None, None),
