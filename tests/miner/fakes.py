@@ -131,10 +131,12 @@ class Wallet:
 
 
 class Unreadable(dict[Pubkey, Any]):
-    """No account: an attribute of the client, a method of the follower, and `Chain` is both."""
+    """Accounts that cannot be read: an attribute of the client, a method of the follower, and `Chain` is both."""
+
+    followed: Sequence[Pubkey] = ()
 
     def __call__(self) -> list[Pubkey]:
-        return []
+        return list(self.followed)
 
 
 class Chain:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from solders.pubkey import Pubkey
 
 from chain.errors import ChainError
 from chain.program.accounts import ProposalStatus
@@ -244,3 +245,19 @@ def test_a_proposer_is_told_which_trial_is_the_last(tmp_path: Path) -> None:
     fake, proposer, _ = session(tmp_path, WORSE, BROKEN, THEIRS, goals=Goals(max_trials=2))
     Miner(fake.context, proposer).run()
     assert [seen.last for seen in proposer.seen] == [False, True]
+
+
+def test_an_account_that_cannot_be_read_is_told_once_and_mining_goes_on(tmp_path: Path) -> None:
+    """Found by the client's lists or by the follower; one more later is told then."""
+    fake, _, _ = session(tmp_path)
+    fake.trial(SOURCE, decision="keep", delta=0.0)
+    fake.frontier()
+    one, two = Pubkey(bytes([1] * 32)), Pubkey(bytes([2] * 32))
+    fake.chain.unreadable[one] = None
+    watch = ChainWatch(fake.context)
+    watch.look()
+    watch.look()
+    fake.chain.unreadable.followed = [one, two]
+    watch.look()
+    told = [f"cannot read the account {key} of the program; going on without it" for key in (one, two)]
+    assert [line for line in fake.said if "cannot read" in line] == told
