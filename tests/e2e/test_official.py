@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from tests import local, official
 from tests.e2e import test_path
-from tests.e2e.test_path import REJECTED, answer, environment, localnet, script
+from tests.e2e.test_path import SECONDS, answer, environment, localnet, script, start
 from trainer.project import bundle
 
 if TYPE_CHECKING:
@@ -54,8 +55,10 @@ def walk(tiny: TinyHome, home: Path, net: list[str], monkeypatch: pytest.MonkeyP
     with local.connect(home, net[1], net[3]) as connection:
         files = {**tiny.files, "train.py": tiny.baseline.encode() + b"# by another client\n"}
         theirs = official.propose(connection, project, files, Decimal(tiny.claim))
-    found = answer(home, "verifier", "check", theirs, *net, code=REJECTED)  # measured, though no machine is stated
-    assert (found["verdict"], found["reason"]) == ("reject", "no_improvement")
+    process = start(home, "verifier", "check", theirs, *net, "--json")
+    found = json.loads(process.communicate(timeout=SECONDS)[0])
+    # Measured, though no machine is stated. Beside a validator runs scatter, and then less is said of it.
+    assert (found["verdict"], found["reason"]) in (("reject", "no_improvement"), ("release", "too_noisy"))
 
 
 def test_an_official_project_is_mined_settled_and_read(
