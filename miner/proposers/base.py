@@ -181,7 +181,7 @@ class Proposer(Protocol):
 
 
 @runtime_checkable
-class Closing(Protocol):
+class ClosingProposer(Protocol):
     """A proposer that has something to end with the session."""
 
     def close(self) -> None:

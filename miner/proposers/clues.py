@@ -89,7 +89,7 @@ def factor(told: Sequence[Clue], changes: Mapping[str, Value], dims: Sequence[Di
 
 
 def values(told: Sequence[Clue], dims: Sequence[Dimension]) -> list[tuple[str, Value, float]]:
-    """The values that won elsewhere, where they lie elsewhere than here, with their worth (`space.Role.far`)."""
+    """The values that won elsewhere, where they lie elsewhere than here, with their worth (as `DimensionRole.far`)."""
     meant = _meant(told, dims)
     found: dict[tuple[str, Value], float] = {}
     for clue in told:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.text import printable
-from miner.proposers.base import Candidate, Closing, Context, Proposer, ProposerFailed, Tried
+from miner.proposers.base import Candidate, ClosingProposer, Context, Proposer, ProposerFailed, Tried
 from trainer.errors import InvalidBundle, TrainerError
 from trainer.project import hyperparameters
 
@@ -95,7 +95,7 @@ class Mixture:
     def close(self) -> None:
         """End what the parts have under way."""
         for part in self._parts:
-            if isinstance(part.proposer, Closing):
+            if isinstance(part.proposer, ClosingProposer):
                 part.proposer.close()
 
     def _cool(self, part: _Part, failure: ProposerFailed) -> None:

@@ -41,7 +41,7 @@ _SMALL = 16  # below this an integer moves in ones, unless its role is a size
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class DimensionRole:
     """What a word in a name tells.
 
     `weight` orders what moves first, `scale` is None where the value tells, `unit` is that of a share, `stride` the
@@ -58,38 +58,38 @@ class Role:
 
 
 # Where a whole batch has its own name, its part in one pass changes speed and memory alone.
-_PART = Role(("DEVICE_BATCH", "MICRO_BATCH"), 1.0, "power", (("*2", 0.2), ("/2", 0.1)))
+_PART = DimensionRole(("DEVICE_BATCH", "MICRO_BATCH"), 1.0, "power", (("*2", 0.2), ("/2", 0.1)))
 # The worth of a first look: how often such a change was kept in 159 kept changes of public sessions, times its median
 # gain there; where those sessions did not look (zero decay, rates far away), what was measured on our own scripts.
-ROLES: tuple[Role, ...] = (
-    Role(("WARMUP", "DROPOUT", "SMOOTH"), 1.0, "share", (("=0.05", 0.15), ("off", 0.15))),
-    Role(("FINAL",), 1.0, "share", (("=0.1", 0.4), ("off", 0.4))),
-    Role(("WARMDOWN", "COOLDOWN"), 3.0, "share", (("=0.8", 0.7), ("/2", 0.7), ("off", 0.1))),
-    Role(("DECAY",), 2.0, "share", (("off", 2.0), ("*10", 0.6), ("/10", 0.6)), unit=0.001),
-    Role(("MOMENTUM",), 1.0, "complement", (("*4", 0.45), ("/4", 0.35))),
-    Role(("BETA",), 0.8, "complement", (("*4", 0.3), ("/4", 0.3))),
-    Role(("EPS",), 0.2, "log", (("*1000", 0.08), ("/1000", 0.02)), stride=6.0),
-    Role(("X0_LAMBDA", "RESID_LAMBDA"), 0.8, "signed", (("*4", 0.2), ("off", 0.2), ("-", 0.02)), unit=0.02),
-    Role(("CAP", "TANH"), 1.0, "log", (("*10", 0.8), ("*2", 0.3), ("/2", 0.1))),
-    Role(("ROPE.SCALE",), 0.3, "log", (("*2", 0.08), ("/2", 0.08))),
-    Role(("ROPE", "BASE", "THETA"), 0.5, "log", (("*20", 0.25), ("/10", 0.2)), stride=2.0),
-    Role(("ACCUM",), 1.5, None, (("/2", 0.8), ("/4", 0.6), ("*2", 0.3))),
-    Role(("HEAD_DIM",), 1.0, "power", (("/2", 0.4), ("*2", 0.4))),
-    Role(("ASPECT",), 3.0, None, (("*0.75", 0.9), ("*1.5", 0.7), ("/2", 0.4))),
-    Role(("N_EMBD*", "MLP", "EXPANSION"), 1.0, None, (("/2", 0.4), ("*2", 0.4))),
-    Role(("CHANNELS", "GATE_DIM"), 0.2, "power", (("*2", 0.03), ("/2", 0.03))),
-    Role(("ROWS", "TABLE"), 0.8, "power", (("*2", 0.3), ("*4", 0.2), ("/2", 0.1))),
-    Role(("LOCAL", "WINDOW_LEN", "WINDOW_SIZE"), 0.8, "power", (("/2", 0.2), ("*2", 0.2), ("*4", 0.1))),
-    Role(("DIM", "WIDTH", "EMBD"), 3.0, None, (("*0.75", 0.9), ("*1.5", 0.7), ("/2", 0.4))),
-    Role(("DEPTH", "LAYER"), 3.0, None, (("/2", 0.9), ("*1.5", 0.5), ("*2", 0.3))),
-    Role(("MATRIX_LR", "MUON_LR"), 8.0, "log", (("/10", 0.9), ("*10", 0.8))),
-    Role(("LR*", "LR_SCALE"), 0.5, "log", (("*10", 0.2), ("/10", 0.1))),
-    Role(("LR", "LEARNING", "RATE"), 8.0, "log", (("*10", 0.8), ("/10", 0.5))),
+ROLES: tuple[DimensionRole, ...] = (
+    DimensionRole(("WARMUP", "DROPOUT", "SMOOTH"), 1.0, "share", (("=0.05", 0.15), ("off", 0.15))),
+    DimensionRole(("FINAL",), 1.0, "share", (("=0.1", 0.4), ("off", 0.4))),
+    DimensionRole(("WARMDOWN", "COOLDOWN"), 3.0, "share", (("=0.8", 0.7), ("/2", 0.7), ("off", 0.1))),
+    DimensionRole(("DECAY",), 2.0, "share", (("off", 2.0), ("*10", 0.6), ("/10", 0.6)), unit=0.001),
+    DimensionRole(("MOMENTUM",), 1.0, "complement", (("*4", 0.45), ("/4", 0.35))),
+    DimensionRole(("BETA",), 0.8, "complement", (("*4", 0.3), ("/4", 0.3))),
+    DimensionRole(("EPS",), 0.2, "log", (("*1000", 0.08), ("/1000", 0.02)), stride=6.0),
+    DimensionRole(("X0_LAMBDA", "RESID_LAMBDA"), 0.8, "signed", (("*4", 0.2), ("off", 0.2), ("-", 0.02)), unit=0.02),
+    DimensionRole(("CAP", "TANH"), 1.0, "log", (("*10", 0.8), ("*2", 0.3), ("/2", 0.1))),
+    DimensionRole(("ROPE.SCALE",), 0.3, "log", (("*2", 0.08), ("/2", 0.08))),
+    DimensionRole(("ROPE", "BASE", "THETA"), 0.5, "log", (("*20", 0.25), ("/10", 0.2)), stride=2.0),
+    DimensionRole(("ACCUM",), 1.5, None, (("/2", 0.8), ("/4", 0.6), ("*2", 0.3))),
+    DimensionRole(("HEAD_DIM",), 1.0, "power", (("/2", 0.4), ("*2", 0.4))),
+    DimensionRole(("ASPECT",), 3.0, None, (("*0.75", 0.9), ("*1.5", 0.7), ("/2", 0.4))),
+    DimensionRole(("N_EMBD*", "MLP", "EXPANSION"), 1.0, None, (("/2", 0.4), ("*2", 0.4))),
+    DimensionRole(("CHANNELS", "GATE_DIM"), 0.2, "power", (("*2", 0.03), ("/2", 0.03))),
+    DimensionRole(("ROWS", "TABLE"), 0.8, "power", (("*2", 0.3), ("*4", 0.2), ("/2", 0.1))),
+    DimensionRole(("LOCAL", "WINDOW_LEN", "WINDOW_SIZE"), 0.8, "power", (("/2", 0.2), ("*2", 0.2), ("*4", 0.1))),
+    DimensionRole(("DIM", "WIDTH", "EMBD"), 3.0, None, (("*0.75", 0.9), ("*1.5", 0.7), ("/2", 0.4))),
+    DimensionRole(("DEPTH", "LAYER"), 3.0, None, (("/2", 0.9), ("*1.5", 0.5), ("*2", 0.3))),
+    DimensionRole(("MATRIX_LR", "MUON_LR"), 8.0, "log", (("/10", 0.9), ("*10", 0.8))),
+    DimensionRole(("LR*", "LR_SCALE"), 0.5, "log", (("*10", 0.2), ("/10", 0.1))),
+    DimensionRole(("LR", "LEARNING", "RATE"), 8.0, "log", (("*10", 0.8), ("/10", 0.5))),
     _PART,
-    Role(("BATCH",), 6.0, "power", (("/2", 2.5), ("/4", 1.5), ("*2", 0.5))),
-    Role(("WINDOW", "PATTERN"), 1.5, None, (("=L", 0.5), ("=SSSL", 0.2), ("*2", 0.1), ("*4", 0.1))),
+    DimensionRole(("BATCH",), 6.0, "power", (("/2", 2.5), ("/4", 1.5), ("*2", 0.5))),
+    DimensionRole(("WINDOW", "PATTERN"), 1.5, None, (("=L", 0.5), ("=SSSL", 0.2), ("*2", 0.1), ("*4", 0.1))),
 )
-_OTHER = Role((), 0.5, None, (("*10", 0.1), ("/10", 0.1), ("off", 0.08)))
+_OTHER = DimensionRole((), 0.5, None, (("*10", 0.1), ("/10", 0.1), ("off", 0.08)))
 _RATE = re.compile(r"(^|_|\.)LR$|LEARNING_RATE$")
 
 
@@ -104,7 +104,7 @@ class Dimension:
     unit: float = 1.0
     most: float = math.inf
     choices: tuple[Value, ...] = ()
-    role: Role = _OTHER
+    role: DimensionRole = _OTHER
 
     def coordinate(self, value: Value) -> float | None:
         """Where `value` lies on the scale, or None if it is not on it; a choice's is its index."""
@@ -237,13 +237,13 @@ def together(dims: Sequence[Dimension]) -> list[tuple[dict[str, Value], float]]:
     return [(moved, worth) for moved, worth in found if moved]
 
 
-def role_of(name: str) -> Role:
+def role_of(name: str) -> DimensionRole:
     """What a site's name tells of it."""
     upper = name.upper()
     return next((role for role in ROLES if any(word in upper for word in role.words)), _OTHER)
 
 
-def _roles(found: Sequence[Site]) -> dict[str, Role]:
+def _roles(found: Sequence[Site]) -> dict[str, DimensionRole]:
     """The sites' roles; a part of a batch has the whole's where no whole has a name."""
     roles = {site.name: role_of(site.name) for site in found}
     if not any("TOTAL" in name and "BATCH" in name for name in roles):
@@ -251,7 +251,7 @@ def _roles(found: Sequence[Site]) -> dict[str, Role]:
     return roles
 
 
-def _dimension(site: Site, role: Role, source: str, words: Mapping[str, tuple[str, ...]]) -> Dimension | None:
+def _dimension(site: Site, role: DimensionRole, source: str, words: Mapping[str, tuple[str, ...]]) -> Dimension | None:
     name, value = site.name, site.value
     weight, scale = role.weight, role.scale
     if isinstance(value, bool):
@@ -277,7 +277,7 @@ def _dimension(site: Site, role: Role, source: str, words: Mapping[str, tuple[st
     return Dimension(name, value, weight, "log", most=0.95 if fraction else math.inf, role=role)
 
 
-def _whole(name: str, value: int, role: Role, text: str) -> Dimension | None:
+def _whole(name: str, value: int, role: DimensionRole, text: str) -> Dimension | None:
     weight = role.weight
     if value == 0:
         return Dimension(name, value, weight, "choice", choices=(0, 1), role=role)

@@ -100,7 +100,7 @@ class Sessions:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class MeasuredPair:
     """Where a session measured both scripts: how much better the second is, with its interval, and how it is known."""
 
     session: str
@@ -122,7 +122,7 @@ class Scripts:
     constants: tuple[tuple[str, Value | None, Value | None], ...]
     removed: int
     added: int
-    measured: tuple[Measurement, ...]
+    measured: tuple[MeasuredPair, ...]
     weights: tuple[Weight, ...]
 
 
@@ -232,7 +232,7 @@ def _lines(trial: Tried, history: Sequence[Tried]) -> str:
     return "; ".join(line[:2] + line[2:].strip() for line in lines if line[:2] in ("+ ", "- "))
 
 
-def _both(name: str, session: Session, a: str, b: str) -> Measurement | None:
+def _both(name: str, session: Session, a: str, b: str) -> MeasuredPair | None:
     """How much better `b` is than `a` in a session that measured both; fingerprints."""
     commits = {print_: commit for commit, print_ in session.sums.fingerprints.items()}
     if a == b or a not in commits or b not in commits:
@@ -243,7 +243,7 @@ def _both(name: str, session: Session, a: str, b: str) -> Measurement | None:
                 ends = [None if end is None else sign * end for end in (trial.low, trial.high)]
                 low, high = ends if sign > 0 else ends[::-1]
                 how = f"trial {trial.number}, {summary.counted(len(trial.runs), 'run')} in turn"
-                return Measurement(name, sign * trial.delta, low, high, how)
+                return MeasuredPair(name, sign * trial.delta, low, high, how)
     levels = [session.sums.levels.get(commits[print_]) for print_ in (a, b)]
     if levels[0] is None or levels[1] is None:
         return None
@@ -251,7 +251,7 @@ def _both(name: str, session: Session, a: str, b: str) -> Measurement | None:
     sigma, _ = summary.noise(session)
     error = None if sigma is None else 2 * sigma * math.sqrt(1 / runs[0] + 1 / runs[1])
     low, high = (None, None) if error is None else (delta - error, delta + error)
-    return Measurement(name, delta, low, high, f"means of {runs[0]} and {summary.counted(runs[1], 'run')}")
+    return MeasuredPair(name, delta, low, high, f"means of {runs[0]} and {summary.counted(runs[1], 'run')}")
 
 
 def _outcome(trial: Tried) -> Outcome:

@@ -17,7 +17,7 @@ from miner.context import goals
 from miner.context.context import SessionContext
 from miner.context.goals import Progress
 from miner.journal.journal import INTERRUPTED, TrialRecord, written
-from miner.proposers.base import SCRIPT, Closing, Proposer
+from miner.proposers.base import SCRIPT, ClosingProposer, Proposer
 from miner.proposers.edits import rehearsal
 from miner.session import briefing, others
 from miner.session.watch import ChainWatch
@@ -72,7 +72,7 @@ class Miner:
             reason = error.problem
             raise
         finally:
-            if isinstance(self.proposer, Closing):
+            if isinstance(self.proposer, ClosingProposer):
                 self.proposer.close()
             if self.fleet is not None:
                 self.fleet.cluster.close()

@@ -318,12 +318,12 @@ def _in_call(tree: cst.Module, wanted: object, change: object) -> cst.Module:
     """`around` within the model's own `__call__`, the last of that name that loops over its blocks."""
     found: list[cst.FunctionDef] = []
 
-    class Finding(cst.CSTVisitor):
+    class _Finding(cst.CSTVisitor):
         def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
             if node.name.value == "__call__" and re.search(r"\n\s+for ", code(node)):
                 found.append(node)
 
-    tree.visit(Finding())
+    tree.visit(_Finding())
     require(found, "no __call__ with a loop over the blocks")
     own = cst.Module([found[-1]])
     changed = around(own, wanted, change)  # type: ignore[arg-type]

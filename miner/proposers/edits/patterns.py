@@ -205,7 +205,7 @@ def find(tree: cst.CSTNode, pattern: str) -> list[dict[str, cst.BaseExpression]]
     if isinstance(tree, cst.Module) and not _possible(pattern, text_of(tree)):
         return found
 
-    class Finding(cst.CSTVisitor):
+    class _Finding(cst.CSTVisitor):
         def on_visit(self, node: cst.CSTNode) -> bool:
             if isinstance(node, _BLANK):
                 return False
@@ -214,7 +214,7 @@ def find(tree: cst.CSTNode, pattern: str) -> list[dict[str, cst.BaseExpression]]
                 found.append(held)
             return True
 
-    tree.visit(Finding())
+    tree.visit(_Finding())
     return found
 
 
@@ -263,13 +263,13 @@ def function(tree: cst.Module, name: str, argument: str = "") -> cst.FunctionDef
     """The first function whose name a pattern finds, with an argument of that name if one is given."""
     found: list[cst.FunctionDef] = []
 
-    class Finding(cst.CSTVisitor):
+    class _Finding(cst.CSTVisitor):
         def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
             named = {param.name.value for param in node.params.params}
             if re.search(name, node.name.value) and (not argument or argument in named):
                 found.append(node)
 
-    tree.visit(Finding())
+    tree.visit(_Finding())
     if not found:
         raise DoesNotFit(f"no function named like {name}" + (f" of {argument}" if argument else ""))
     return found[0]
