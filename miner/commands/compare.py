@@ -106,15 +106,11 @@ def _side(home: Path, name: str) -> Any:
 
 def _read(entry: SessionFolder) -> tuple[Session, list[Tried]] | None:
     """A session with its trials and their code; None if it is damaged or its work tree is gone."""
-    from miner.journal import journal
-    from miner.journal.worktree import Workspace
-    from miner.proposers.base import SCRIPT
+    from miner.journal import trials
     from trainer.errors import TrainerError
 
     try:
-        session = journal.read(entry.journal)
-        tree = Workspace(entry.folder / "tree", session.tag)
-        return session, session.history(lambda commits: tree.read_many(commits, SCRIPT))
+        return trials.read(entry)
     except TrainerError:
         return None
 

@@ -103,6 +103,7 @@ def report(
     from common import extras
     from common.terminal import View
     from miner.journal import sessions
+    from miner.proposers import usage
     from miner.report import material, page
     from miner.report.png import draw
 
@@ -132,7 +133,7 @@ def report(
         "chain": {**asdict(gathered.chain), "bests": [asdict(best) for best in gathered.chain.bests]},
         "spent_lamports": gathered.session.spent,
         "staked": gathered.session.staked,
-        "asked": {name: {**asdict(used), "tokens": used.tokens} for name, used in gathered.asked.items()},
+        "asked": usage.as_json(gathered.asked),
         "about": asdict(gathered.about),
     }
     answer(as_json, numbers, f"{output}" + (f"\n{png}" if png else ""))

@@ -81,7 +81,12 @@ class TrialRecord:
     @property
     def last_failure(self) -> str:
         """The last words of its last run that failed, or ""."""
-        return next((run.detail for run in reversed(self.runs) if run.failure), "")
+        return self.last_failed.detail if self.last_failed else ""
+
+    @property
+    def last_failed(self) -> RunRecord | None:
+        """Its last run that failed."""
+        return next((run for run in reversed(self.runs) if run.failure), None)
 
     def facts(self) -> Facts:
         """What its own runs measured beside the delta."""

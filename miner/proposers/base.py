@@ -126,8 +126,20 @@ def _never() -> bool:
     return False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a proposer is told beside the trials; see `Context` for each."""
+
+    sigma: float | None = None
+    hardware: str = ""
+    program: str = ""
+    clues: Sequence[Clue] = ()
+    approved: Sequence[Approved] = ()
+    rehearse: Callable[[str], str] | None = None
+
+
 @dataclass(frozen=True, slots=True)
-class Context:
+class Context(Surroundings):
     """What a proposer may use.
 
     `source` is the incumbent's train.py, `log` the tail of its last log, `number` that of the next trial, `folder`
@@ -148,12 +160,6 @@ class Context:
     seconds_left: float | None = None
     stop: Callable[[], bool] = _never
     pending: Sequence[Pending] = ()
-    sigma: float | None = None
-    hardware: str = ""
-    program: str = ""
-    clues: Sequence[Clue] = ()
-    approved: Sequence[Approved] = ()
-    rehearse: Callable[[str], str] | None = None
     crash: str = ""
     last: bool = False
 

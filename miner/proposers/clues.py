@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from miner.proposers.base import Clue, Tried, by_fingerprint
 from miner.proposers.space import Dimension
@@ -27,13 +28,12 @@ _SYNONYMS |= dict.fromkeys(("RATIO", "FRAC", "FRACTION", "SIZE", "TOTAL", "LOGIT
 def between(before: str, after: str, gain: float | None, weight: float) -> list[Clue]:
     """What the step from one script to the next says; `gain` in bpb, positive is better, None after a crash."""
     try:
-        old, new = sites.values(before), sites.values(after)
+        changed = sites.changed(before, after)
     except InvalidBundle:
         return []
-    changed = [name for name in old if name in new and old[name] != new[name]]
     # Who changed many things at once says little of each.
     share = weight / max(1, len(changed))
-    return [Clue(name, old[name], new[name], gain, share) for name in changed[:32]]
+    return [Clue(name, old, new, gain, share) for name, (old, new) in islice(changed.items(), 32)]
 
 
 def of_trials(history: Sequence[Tried]) -> list[Clue]:
@@ -84,7 +84,20 @@ def factor(told: Sequence[Clue], changes: Mapping[str, Value], dims: Sequence[Di
                 continue
             alike = (end - start) * (there - here) > 0  # type: ignore[operator]
             if alike:
-                score += clue.weight * (1.0 if (clue.gain or -1.0) > 0 else -0.5)
+                score += _vote(clue)
+    return _bent(score)
+
+
+def of_edit(told: Sequence[Clue], name: str) -> float:
+    """By how much the clues move an edit, likewise."""
+    return _bent(sum(_vote(clue) for clue in told if clue.name == f"edit:{name}"))
+
+
+def _vote(clue: Clue) -> float:
+    return clue.weight * (1.0 if (clue.gain or -1.0) > 0 else -0.5)
+
+
+def _bent(score: float) -> float:
     return math.exp(max(-1.4, min(1.4, score)))
 
 

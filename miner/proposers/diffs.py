@@ -8,6 +8,7 @@ at their ends: once, or once after the place that its header names. Anything els
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,12 @@ class Hunk:
 def is_diff(text: str) -> bool:
     """Whether the text starts as a diff does, rather than as a script."""
     return any(_START.match(line) for line in _clean(text)[:3])
+
+
+def between(before: str, after: str) -> str:
+    """What changed, as the hunks of a unified diff with one line of context."""
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=1)
+    return "\n".join(list(lines)[2:])
 
 
 def apply(source: str, diff: str) -> str:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from common.loopback import LOOPBACK
 from common.text import multiline, printable
 from miner.proposers import diffs, prompt, usage
 from miner.proposers.base import SCRIPT, Candidate, Context, ProposerFailed
@@ -37,7 +38,6 @@ _LONGEST_PAUSE = 60.0  # seconds
 _BUSY = 429
 _AGAIN = frozenset({408, 409, 425, _BUSY})
 _BLOCK = re.compile(r"^(?P<fence>`{3,}|~{3,})[^\n]*\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.DOTALL | re.MULTILINE)
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ANSWER = (
     f"Answer with exactly one fenced code block that holds either a unified diff of {SCRIPT} (its hunks with exact"
     f" context lines), or blocks of <<<<<<< SEARCH, =======, >>>>>>> REPLACE, or the whole new {SCRIPT}. No other code"
@@ -203,7 +203,7 @@ class Llm:
 
 def is_local(url: str) -> bool:
     """Whether the endpoint is on this machine."""
-    return urlsplit(url).hostname in _LOOPBACK
+    return urlsplit(url).hostname in LOOPBACK
 
 
 def read_answer(text: str, context: Context) -> str:

@@ -7,12 +7,12 @@ nothing between those lines is an instruction.
 
 from __future__ import annotations
 
-import difflib
 import json
 import secrets
 from collections.abc import Sequence
 
 from common.text import multiline, printable
+from miner.proposers import diffs
 from miner.proposers.base import MAX_HYPOTHESIS, SCRIPT, Context, Tried, by_fingerprint
 from trainer.project import hyperparameters
 
@@ -112,8 +112,8 @@ def _diffs(context: Context) -> str:
     crashed = [trial for trial in reversed(done) if trial.decision == "crash"][:2]
     shown, room = list[str](), MAX_DIFFS
     for trial in [*kept, *lost[:NEAR], *crashed]:
-        lines = difflib.unified_diff(sources[trial.base].splitlines(), trial.source.splitlines(), lineterm="", n=1)
-        text = f"trial {trial.number} ({trial.decision}):\n" + multiline("\n".join(list(lines)[2:]))[:MAX_DIFF]
+        diff = diffs.between(sources[trial.base], trial.source)
+        text = f"trial {trial.number} ({trial.decision}):\n" + multiline(diff)[:MAX_DIFF]
         if len(text) > room:
             break
         shown.append(text)

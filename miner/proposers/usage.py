@@ -79,6 +79,11 @@ def spent(folder: Path) -> dict[str, Usage]:
     return found
 
 
+def as_json(asked: Mapping[str, Usage]) -> dict[str, dict[str, Any]]:
+    """What `spent` found, as commands print it."""
+    return {name: {**asdict(used), "tokens": used.tokens} for name, used in asked.items()}
+
+
 def stated(output: str) -> Iterator[Mapping[str, Any]]:
     """The JSON objects among the last lines of an agent's output, newest first: what it says of itself."""
     for line in reversed(output[-200_000:].splitlines()[-400:]):

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from miner.journal.about import About
 from miner.journal.journal import Session
-from miner.proposers.base import Tried, by_fingerprint
+from miner.proposers.base import EDIT, Tried, by_fingerprint
 from miner.report import summary
 from miner.report.summary import Totals
 from trainer.errors import InvalidBundle
@@ -135,8 +135,8 @@ def side(name: str, about: About, session: Session, history: Sequence[Tried]) ->
         if number and trial.kept
     ]
     changes: dict[str, Outcome] = {}
-    for names, trial in _changed(history):
-        changes.setdefault(" and ".join(names) if names else _lines(trial, history), _outcome(trial))
+    for names, before, trial in _changed(history):
+        changes.setdefault(" and ".join(names) if names else _lines(before, trial.source), _outcome(trial))
     totals = summary.totals(session, budget=about.budget)
     return Side(name, about, totals, tuple(finds), weights(history), changes)
 
@@ -189,46 +189,48 @@ def _values(name: str, source: str) -> dict[str, Value]:
 def weights(history: Sequence[Tried]) -> tuple[Weight, ...]:
     """What moved the number, the weightiest first."""
     moved: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    told = [(names, t) for names, t in _changed(history) if t.delta is not None and math.isfinite(t.delta)]
-    most = CLIP * statistics.median([abs(trial.delta or 0.0) for _, trial in told]) if told else 0.0
-    for names, trial in told:
-        if trial.delta is not None:
-            plain = [name.partition(" ")[0] if not name.startswith("edit ") else name for name in names] or [OTHER]
-            for name in plain:
-                moved[name].append((min(abs(trial.delta), most) ** 2 / len(plain), trial.delta))
+    told = [(names, t.delta) for names, _, t in _changed(history) if t.delta is not None and math.isfinite(t.delta)]
+    most = CLIP * statistics.median([abs(delta) for _, delta in told]) if told else 0.0
+    for names, delta in told:
+        plain = [name.partition(" ")[0] if not name.startswith(EDIT) else name for name in names] or [OTHER]
+        for name in plain:
+            moved[name].append((min(abs(delta), most) ** 2 / len(plain), delta))
     total = math.fsum(square for entries in moved.values() for square, _ in entries)
     found = [
-        Weight(name, math.fsum(square for square, _ in entries) / total if total else 0.0, len(entries), best)
+        Weight(
+            name,
+            math.fsum(square for square, _ in entries) / total if total else 0.0,
+            len(entries),
+            max(delta for _, delta in entries),
+        )
         for name, entries in moved.items()
-        if (best := max(delta for _, delta in entries)) is not None
     ]
     return tuple(sorted(found, key=lambda weight: (-weight.share, weight.name))[:MOST])
 
 
-def _changed(history: Sequence[Tried]) -> Iterator[tuple[list[str], Tried]]:
-    """Each trial with what it changed: `edit NAME`, or `CONSTANT -> value` for each; nothing for other code."""
+def _changed(history: Sequence[Tried]) -> Iterator[tuple[list[str], str, Tried]]:
+    """What each trial changed (`edit NAME`, or `CONSTANT -> value` for each; nothing for other code), the source before
+    it, and the trial."""
     texts = by_fingerprint(history)
     for trial in history:
         before = texts.get(trial.base)
         if not trial.number or before is None:
             continue
         if trial.kind:
-            yield [f"edit {trial.kind}"], trial
+            yield [f"{EDIT}{trial.kind}"], before, trial
             continue
         try:
-            old, new = sites.values(before), sites.values(trial.source)
-            changed = {name: new[name] for name in old if name in new and old[name] != new[name]}
+            changed = {name: new for name, (_, new) in sites.changed(before, trial.source).items()}
             turned = sites.replace(before, changed)
             only = hyperparameters.fingerprint(turned) == hyperparameters.fingerprint(trial.source)
         except InvalidBundle:
             continue
-        yield [f"{name} -> {_shown(value)}" for name, value in changed.items()] if only else [], trial
+        yield [f"{name} -> {_shown(value)}" for name, value in changed.items()] if only else [], before, trial
 
 
-def _lines(trial: Tried, history: Sequence[Tried]) -> str:
+def _lines(before: str, after: str) -> str:
     """A change of code as the lines that it changed."""
-    before = by_fingerprint(history).get(trial.base, "")
-    lines = difflib.ndiff(before.splitlines(), trial.source.splitlines())
+    lines = difflib.ndiff(before.splitlines(), after.splitlines())
     return "; ".join(line[:2] + line[2:].strip() for line in lines if line[:2] in ("+ ", "- "))
 
 

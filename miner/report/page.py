@@ -32,29 +32,39 @@ UNKNOWN = '<span class="unknown">unknown</span>'
 
 def build(material: Material) -> str:
     """The whole document."""
-    style, script = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("style.css", "trials.js"))
-    policy = (
-        f"default-src 'none'; style-src '{digest(style)}'; script-src '{digest(script)}'; img-src data:; "
-        "connect-src 'none'; base-uri 'none'; form-action 'none'"
-    )
+    script = Path(__file__).with_name("trials.js").read_text(encoding="utf-8")
     title = material.about.token_name or material.name
     parts = [_header(material), _progress(material), _record(material), _time(material), _trials(material)]
+    footer = (
+        f"Session {_say(material.name)}, journal of {len(material.session.trials)} trials, "
+        f"page created {_say(material.made)}. Deltas are incumbent − candidate: positive is better."
+    )
+    data = f'<script type="application/json" id="data">{details.packed(material, MAX_DATA)}</script>\n'
     body = "\n".join(part for part in parts if part)
+    return document(f"{_say(title)}: mining report", body, footer, data=data, script=script)
+
+
+def document(title: str, body: str, footer: str, *, data: str = "", script: str = "") -> str:
+    """A page in the report's style, of safe HTML: it loads nothing, and runs `script` alone, after `data`."""
+    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    acting = f"script-src '{_digest(script)}'; " if script else ""
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; {acting}img-src data:; "
+        "connect-src 'none'; base-uri 'none'; form-action 'none'"
+    )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="referrer" content="no-referrer">\n<link rel="icon" href="data:,">\n'
-        f"<title>{_say(title)}: mining report</title>\n<style>{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}\n</main>\n"
-        f"<footer>Session {_say(material.name)}, journal of {len(material.session.trials)} trials, "
-        f"page created {_say(material.made)}. Deltas are incumbent − candidate: positive is better.</footer>\n"
-        f'<script type="application/json" id="data">{details.packed(material, MAX_DATA)}</script>\n'
-        f"<script>{script}</script>\n</body>\n</html>\n"
+        '<meta name="referrer" content="no-referrer">\n<link rel="icon" href="data:,">\n'
+        f"<title>{title}</title>\n<style>{style}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}\n</main>\n<footer>{footer}</footer>\n{data}"
+        + (f"<script>{script}</script>\n" if script else "")
+        + "</body>\n</html>\n"
     )
 
 
-def digest(text: str) -> str:
+def _digest(text: str) -> str:
     """The hash by which a policy lets an inline style or script act."""
     return "sha256-" + base64.b64encode(sha256(text.encode()).digest()).decode()
 

@@ -60,7 +60,7 @@ def describe(found: SessionFolder, fates: Mapping[int, str] = {}) -> tuple[dict[
         "segments": [asdict(segment) for segment in session.segments],
         "frontiers": [asdict(frontier) for frontier in session.frontiers],
         "spent_lamports": session.spent,
-        "asked": {name: {**asdict(used), "tokens": used.tokens} for name, used in asked.items()},
+        "asked": usage.as_json(asked),
         "staked": session.staked,
         "about": asdict(facts),
     }

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 from miner.journal.journal import Session
 from miner.journal.worktree import Workspace
-from miner.proposers.base import SCRIPT, Approved, Clue, Context, Pending
+from miner.proposers.base import SCRIPT, Context, Pending, Surroundings
 from trainer.project.protocol import Protocol
 
 _LOG_BYTES = 16 * 1024  # the end of a log
 _TRACE_BYTES = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a proposer is told beside the trials; see `Context` for each."""
-
-    sigma: float | None = None
-    hardware: str = ""
-    program: str = ""
-    clues: Sequence[Clue] = ()
-    approved: Sequence[Approved] = ()
-    rehearse: Callable[[str], str] | None = None
 
 
 _NONE = Surroundings()
@@ -53,12 +41,7 @@ def gather(
         seconds_left=seconds_left,
         stop=stop,
         pending=[Pending(trial.number, trial.fingerprint, trial.hypothesis) for trial in session.unfinished],
-        sigma=around.sigma,
-        hardware=around.hardware,
-        program=around.program,
-        clues=around.clues,
-        approved=around.approved,
-        rehearse=around.rehearse,
+        **{field.name: getattr(around, field.name) for field in fields(Surroundings)},
         crash=_crash(session, folder),
         last=last,
     )
@@ -67,7 +50,7 @@ def gather(
 def _crash(session: Session, folder: Path) -> str:
     """The last lines of the newest candidate that crashed, or ""."""
     trial = next((t for t in reversed(session.sums.decided) if t.decision == "crash"), None)
-    run = next((run for run in reversed(trial.runs) if run.failure), None) if trial is not None else None
+    run = None if trial is None else trial.last_failed
     try:
         return "" if run is None else (folder / run.log).read_bytes()[-_TRACE_BYTES:].decode(errors="replace")
     except OSError:

@@ -17,7 +17,7 @@ from miner.context import goals
 from miner.context.context import SessionContext
 from miner.context.goals import Progress
 from miner.journal.journal import INTERRUPTED, TrialRecord, written
-from miner.proposers.base import SCRIPT, ClosingProposer, Proposer
+from miner.proposers.base import SCRIPT, ClosingProposer, Proposer, Surroundings
 from miner.proposers.edits import rehearsal
 from miner.session import briefing, others
 from miner.session.watch import ChainWatch
@@ -153,11 +153,12 @@ class Miner:
 
     def _begin_another(self) -> bool:
         """Begin a trial beside those in flight, unless these reach the goals."""
-        return not self._ends_after(self.fleet.flying if self.fleet else 0) and self._begin_trial()
+        return not self._ends_after(0) and self._begin_trial()
 
     def _ends_after(self, more: int) -> bool:
-        """Whether the goals are reached once so many more trials are finished."""
+        """Whether the goals are reached once those in flight and so many more trials are finished."""
         done, loop = self._progress(), self.context.bench.protocol.mining_loop
+        more += self.fleet.flying if self.fleet else 0
         planned = replace(done, trials=done.trials + more, all_trials=done.all_trials + more)
         return bool(goals.reached(self.context.goals, loop, planned))
 
@@ -170,7 +171,7 @@ class Miner:
             return True
         protocol = context.bench.protocol
         left = goals.seconds_left(context.goals, protocol.mining_loop, self._progress())
-        last = self._ends_after(1 + (self.fleet.flying if self.fleet else 0))
+        last = self._ends_after(1)
         seen = briefing.gather(
             session,
             context.workspace,
@@ -187,12 +188,12 @@ class Miner:
         trial.begin(context, number, candidate.hypothesis, commit, proposer=candidate.proposer)
         return True
 
-    def _surroundings(self) -> briefing.Surroundings:
+    def _surroundings(self) -> Surroundings:
         """What a proposer is told beside the trials; what others found is gathered anew when the chain's best moves."""
         context, seen = self.context, len(self.context.session.frontiers)
         if self._told is None or self._told[0] != seen:
             self._told = (seen, others.gather(context))
-        return briefing.Surroundings(
+        return Surroundings(
             sigma=context.bench.noise().sigma,
             hardware=context.bench.machine.hardware_class,
             program=context.task.files.get("program.md", b"").decode(errors="replace"),

@@ -9,11 +9,9 @@ All of it is a hint (`miner.proposers.clues`): what cannot be read is passed ove
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +20,10 @@ from chain.errors import ChainError
 from chain.program.accounts import Proposal, ProposalStatus
 from common.files import write_atomic
 from miner.context.context import SessionContext
-from miner.journal import about, journal, sessions
-from miner.journal.worktree import Workspace
-from miner.proposers import clues, tables
+from miner.journal import about, sessions, trials
+from miner.proposers import clues, diffs, tables
 from miner.proposers.base import SCRIPT, Approved, Clue
-from miner.proposers.edits.library import BY_NAME
+from miner.proposers.edits.catalogue import BY_NAME
 from trainer.errors import TrainerError
 from trainer.project import bundle
 
@@ -49,7 +46,8 @@ def gather(context: SessionContext) -> Found:
     """All that there is now."""
     approved = list(_approved(context))
     hints = [clue for _, own in approved for clue in own]
-    hints += [*_earlier(context), *_imported(context.folder.parent.parent / IMPORTED)]
+    home = context.folder.parent.parent
+    hints += [*_earlier(context, home), *_imported(home / IMPORTED)]
     return Found(tuple(hints[: clues.MAX_CLUES]), tuple(step for step, _ in approved))
 
 
@@ -68,8 +66,7 @@ def _approved(context: SessionContext) -> Iterator[tuple[Approved, list[Clue]]]:
         source = _source(context, proposal)
         if source is not None and before is not None:
             gain = sign * float(to_metric(score) - to_metric(proposal.verified_aggregate_score))
-            lines = difflib.unified_diff(before.splitlines(), source.splitlines(), lineterm="", n=1)
-            step = Approved(proposal.id, gain, "\n".join(list(lines)[2:]))
+            step = Approved(proposal.id, gain, diffs.between(before, source))
             yield step, clues.between(before, source, gain, clues.APPROVED)
         before, score = source, proposal.verified_aggregate_score
 
@@ -85,26 +82,25 @@ def _source(context: SessionContext, proposal: Proposal) -> str | None:
         return None
 
 
-def _earlier(context: SessionContext) -> Iterator[Clue]:
+def _earlier(context: SessionContext, home: Path) -> Iterator[Clue]:
     """The trials of other sessions of this home on this class of machine, the newest sessions first."""
-    here, home = context.bench.machine.hardware_class, context.folder.parent.parent
+    here = context.bench.machine.hardware_class
     folders = [entry for entry in sessions.find(home) if entry.folder != context.folder]
-    for entry in sorted(folders, key=_age)[:MAX_SESSIONS]:
+    for entry in sorted(folders, key=_written, reverse=True)[:MAX_SESSIONS]:
         if about.load(entry.folder).hardware_class != here:
             continue
         try:
-            session = journal.read(entry.journal)
-            workspace = Workspace(entry.folder / "tree", session.tag)
-            yield from clues.of_trials(session.history(lambda commits, w=workspace: w.read_many(commits, SCRIPT)))  # type: ignore[misc]
+            _, history = trials.read(entry)
         except (TrainerError, OSError):
             continue
+        yield from clues.of_trials(history)
 
 
-def _age(entry: sessions.SessionFolder) -> float:
+def _written(entry: sessions.SessionFolder) -> float:
     try:
-        return time.time() - entry.journal.stat().st_mtime
+        return entry.journal.stat().st_mtime
     except OSError:
-        return math.inf
+        return -math.inf
 
 
 def _imported(folder: Path) -> Iterator[Clue]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common.resources import ROOT
 from miner.proposers.edits import rehearsal
-from miner.proposers.edits.library import LIBRARY
+from miner.proposers.edits.catalogue import CATALOGUE
 from miner.proposers.edits.patterns import DoesNotFit
 
 SHAPES = ROOT / "tests" / "miner" / "proposers" / "scripts"
@@ -46,7 +46,7 @@ def main() -> None:
     failed = 0
     for path in parser.parse_args().scripts:
         source, fit, ran = path.read_text(), 0, 0
-        for edit in LIBRARY:
+        for edit in CATALOGUE:
             try:
                 changed = edit(source)
             except DoesNotFit as why:
@@ -55,7 +55,7 @@ def main() -> None:
             wrong = rehearse(changed)
             print(f"  {edit.name:22} {'runs' if not wrong else f'FAILS: {wrong}'}", flush=True)
             fit, ran = fit + 1, ran + (not wrong)
-        print(f"{path}: {fit} of {len(LIBRARY)} edits fit, {ran} of those run")
+        print(f"{path}: {fit} of {len(CATALOGUE)} edits fit, {ran} of those run")
         failed += fit - ran
     sys.exit(1 if failed else 0)
 

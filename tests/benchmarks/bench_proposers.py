@@ -28,7 +28,7 @@ from pathlib import Path
 
 from miner.proposers.base import Candidate, Context, Proposer, Tried
 from miner.proposers.choice import Proposing
-from miner.proposers.edits.library import LIBRARY
+from miner.proposers.edits.catalogue import CATALOGUE
 from miner.proposers.tune import Tune
 from trainer.project import hyperparameters, protocol, recipe
 from trainer.project.hyperparameters import Value
@@ -274,7 +274,7 @@ def structural(proposer: Proposer, source: str, trials: int, seed: int) -> float
     a distribution as wide as the constants' median there.
     """
     rng = random.Random(f"structure/{seed}")
-    worth = {e.name: e.gain * (1.0 if rng.random() < 0.5 else -1.0) for e in LIBRARY}
+    worth = {e.name: e.gain * (1.0 if rng.random() < 0.5 else -1.0) for e in CATALOGUE}
     mark = hyperparameters.fingerprint(source)
     history, gained = [Tried(0, mark, "baseline", "keep", 0.0, source, mark)], 0.0
     described = protocol.parse(recipe.load("smoke").files["protocol.json"])

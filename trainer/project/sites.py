@@ -99,6 +99,12 @@ def values(source: str) -> dict[str, Value]:
     return {site.name: site.value for site in find(source)}
 
 
+def changed(before: str, after: str) -> dict[str, tuple[Value, Value]]:
+    """The sites of both scripts whose values differ: the one before and the one after, by name."""
+    old, new = values(before), values(after)
+    return {name: (old[name], new[name]) for name in old if name in new and old[name] != new[name]}
+
+
 def replace(source: str, changes: Mapping[str, Value]) -> str:
     """`source` with the named sites set, all of their places; TrainerError as `hyperparameters.replace` raises it."""
     known = {site.name: site for site in find(source)}

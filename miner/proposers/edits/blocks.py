@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 
 import libcst as cst
 
@@ -25,7 +26,7 @@ from miner.proposers.edits.patterns import (
 
 _LINEAR = ("nn.Linear(_a, _b, bias=False)", "nn.Linear(_a, _b)", "Linear(_a, _b)")
 _GATED = "(lambda gate, value: nn.silu(gate) * value)(*mx.split(_x, 2, axis=-1))"
-_SQUARES = (
+SQUARE = (
     "mx.maximum(_x, 0) ** 2",
     "mx.maximum(_x, 0.0) ** 2",
     "nn.relu(_x) ** 2",
@@ -34,7 +35,7 @@ _SQUARES = (
     "mx.square(mx.maximum(_x, 0))",
     "nn.relu2(_x)",
 )
-_PLAIN = ("nn.silu(_x)", "nn.gelu(_x)", "nn.relu(_x)")
+PLAIN = ("nn.silu(_x)", "nn.gelu(_x)", "nn.relu(_x)")
 _EMBEDDING = re.compile(r"self\.(\w*(?:emb|wte|tok)\w*)(?:: \S+)? = (?:nn\.Embedding|Table|Matrix)\(")
 _LOOP = re.compile(r"^for .*\bself\.(blocks|layers|h)\b|^for \w+ in range\(self\.config\.n_layer\)")
 
@@ -62,7 +63,7 @@ def gated_mlp(tree: cst.Module) -> cst.Module:
         return None
 
     tree = rewrite_by(tree, narrowed, "", "no Linear layers")
-    return rewrite(tree, [(pattern, _GATED) for pattern in (*_SQUARES, *_PLAIN)])
+    return rewrite(tree, [(pattern, _GATED) for pattern in (*SQUARE, *PLAIN)])
 
 
 def _gated_tables(tree: cst.Module) -> cst.Module:
@@ -81,7 +82,7 @@ def _gated_tables(tree: cst.Module) -> cst.Module:
         return statements(f"self.{found[1]} = {found[2]}({found[3]}, {width}{found[5] or ''})\n")
 
     tree = around(tree, lambda t: bool(made.match(t)), change)
-    return rewrite(tree, [(pattern, _GATED) for pattern in (*_SQUARES, *_PLAIN)])
+    return rewrite(tree, [(pattern, _GATED) for pattern in (*SQUARE, *PLAIN)])
 
 
 def _arguments(call: cst.Call, *texts: str) -> cst.Call:
@@ -92,8 +93,8 @@ def _arguments(call: cst.Call, *texts: str) -> cst.Call:
 
 def squared_relu(tree: cst.Module) -> cst.Module:
     """Squared ReLU in place of an activation without a square."""
-    require(not any(find(tree, pattern) for pattern in _SQUARES), "squared ReLU already")
-    return rewrite(tree, [(pattern, "nn.relu(_x) ** 2") for pattern in _PLAIN])
+    require(not any(find(tree, pattern) for pattern in SQUARE), "squared ReLU already")
+    return rewrite(tree, [(pattern, "nn.relu(_x) ** 2") for pattern in PLAIN])
 
 
 def _no_written_gradient(tree: cst.Module) -> None:
@@ -208,13 +209,13 @@ def value_embeddings(tree: cst.Module) -> cst.Module:
     return _with_argument(tree, "values", lambda body: "values" in body and "value_embeds" not in body)
 
 
-def _with_argument(tree: cst.Module, name: str, wanted: object) -> cst.Module:
+def _with_argument(tree: cst.Module, name: str, wanted: Callable[[str], bool]) -> cst.Module:
     """Every `__call__(self, x)` whose body uses the name gets it as an argument."""
 
     class Adding(cst.CSTTransformer):
         def leave_FunctionDef(self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef) -> cst.FunctionDef:
             body = code(updated_node.body)
-            if updated_node.name.value != "__call__" or not callable(wanted) or not wanted(body):
+            if updated_node.name.value != "__call__" or not wanted(body):
                 return updated_node
             params = [*updated_node.params.params, cst.Param(cst.Name(name))]
             return updated_node.with_changes(params=updated_node.params.with_changes(params=params))
@@ -314,7 +315,9 @@ def unet(tree: cst.Module) -> cst.Module:
     return _in_call(tree, wanted, change)
 
 
-def _in_call(tree: cst.Module, wanted: object, change: object) -> cst.Module:
+def _in_call(
+    tree: cst.Module, wanted: Callable[[str], bool], change: Callable[[Statement], Sequence[Statement]]
+) -> cst.Module:
     """`around` within the model's own `__call__`, the last of that name that loops over its blocks."""
     found: list[cst.FunctionDef] = []
 
@@ -326,7 +329,7 @@ def _in_call(tree: cst.Module, wanted: object, change: object) -> cst.Module:
     tree.visit(_Finding())
     require(found, "no __call__ with a loop over the blocks")
     own = cst.Module([found[-1]])
-    changed = around(own, wanted, change)  # type: ignore[arg-type]
+    changed = around(own, wanted, change)
     return swap(tree, found[-1], changed.body[0])
 
 

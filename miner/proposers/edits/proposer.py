@@ -1,6 +1,6 @@
 """`edits`: structural changes from the library, offline.
 
-Which comes first: what such a change was worth elsewhere (`library`), on this class of machine; what others found
+Which comes first: what such a change was worth elsewhere (`catalogue`), on this class of machine; what others found
 (`miner.proposers.clues`); and how the edits of its kind did here, a bandit: each kept one of a kind makes the rest
 likelier, each lost one less so. An edit is proposed once. One that does not fit the script is passed over; one whose
 rehearsal fails where the script's own succeeds is passed over with a word.
@@ -12,8 +12,9 @@ import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 
+from miner.proposers import clues
 from miner.proposers.base import EDIT, MAX_HYPOTHESIS, Candidate, Clue, Context, Tried
-from miner.proposers.edits.library import BY_NAME, LIBRARY, Edit
+from miner.proposers.edits.catalogue import BY_NAME, CATALOGUE, Edit
 from miner.proposers.edits.patterns import DoesNotFit
 from trainer.errors import InvalidBundle
 from trainer.project import hyperparameters
@@ -63,16 +64,16 @@ class Edits:
         return context.rehearse(source) if self._sound[incumbent] else ""
 
 
-def ranked(history: Sequence[Tried], clues: Sequence[Clue], hardware: str, seed: int) -> list[Edit]:
+def ranked(history: Sequence[Tried], told: Sequence[Clue], hardware: str, seed: int) -> list[Edit]:
     """The edits that were not tried, the one worth most first; those worth about the same in an order of the seed."""
     tried = {trial.kind: trial for trial in history if trial.kind}
     lot = random.Random(f"{seed}/edits")
     gpu = any(word in hardware.lower() for word in _ACCELERATORS)
     scored = []
-    for edit in LIBRARY:
+    for edit in CATALOGUE:
         worth = edit.worth * (edit.gpu if gpu else 1.0) * math.exp(lot.gauss(0.0, 0.15))
         if edit.name not in tried:
-            scored.append((worth * _of_kind(edit, tried.values()) * _heard(edit, clues), edit))
+            scored.append((worth * _of_kind(edit, tried.values()) * clues.of_edit(told, edit.name), edit))
     return [edit for _, edit in sorted(scored, key=lambda pair: -pair[0])]
 
 
@@ -81,8 +82,3 @@ def _of_kind(edit: Edit, tried: Iterable[Tried]) -> float:
     alike = [t for t in tried if t.kind in BY_NAME and BY_NAME[t.kind].kind == edit.kind]
     kept = sum(trial.kept for trial in alike)
     return (1.0 + kept) / (1.0 + 0.5 * (len(alike) - kept))
-
-
-def _heard(edit: Edit, clues: Sequence[Clue]) -> float:
-    score = sum(c.weight * (1.0 if (c.gain or -1.0) > 0 else -0.5) for c in clues if c.name == f"edit:{edit.name}")
-    return math.exp(max(-1.4, min(1.4, score)))

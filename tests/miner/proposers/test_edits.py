@@ -11,7 +11,7 @@ import pytest
 from common.resources import ROOT
 from miner.proposers.base import Candidate, Clue, Context
 from miner.proposers.edits import patterns
-from miner.proposers.edits.library import BY_NAME, LIBRARY
+from miner.proposers.edits.catalogue import BY_NAME, CATALOGUE
 from miner.proposers.edits.patterns import DoesNotFit
 from miner.proposers.edits.proposer import Edits, ranked
 from tests.miner.proposers.support import baseline, context, tried
@@ -46,8 +46,8 @@ def test_what_a_pattern_does_not_find_is_refused(old: str, text: str) -> None:
 
 
 def test_every_edit_has_its_own_name_and_says_what_it_does() -> None:
-    assert len(BY_NAME) == len(LIBRARY) >= 40
-    for edit in LIBRARY:
+    assert len(BY_NAME) == len(CATALOGUE) >= 40
+    for edit in CATALOGUE:
         assert edit.words
         assert edit.looks_for
         assert edit.worth > 0
@@ -71,7 +71,7 @@ NOT = {
 @pytest.mark.parametrize("name", SOURCES)
 def test_what_fits_which_shape(name: str) -> None:
     source, refused = SOURCES[name], set[str]()
-    for edit in LIBRARY:
+    for edit in CATALOGUE:
         try:
             changed = edit(source)
         except DoesNotFit:
@@ -84,7 +84,7 @@ def test_what_fits_which_shape(name: str) -> None:
 
 def test_the_baseline_of_today_takes_many() -> None:
     fits = set[str]()
-    for edit in LIBRARY:
+    for edit in CATALOGUE:
         try:
             ast.parse(edit(TODAY))
             fits.add(edit.name)

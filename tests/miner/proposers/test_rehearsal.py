@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from miner.proposers.edits import rehearsal
-from miner.proposers.edits.library import BY_NAME
+from miner.proposers.edits.catalogue import BY_NAME
 from tests.miner.proposers.test_edits import SOURCES, TODAY
 from trainer.project import sites
 

@@ -15,7 +15,7 @@ from chain.money.score import Convention
 from miner.commands.main import main
 from miner.context.context import SessionContext
 from miner.proposers import clues, prompt, tables
-from miner.proposers.base import Approved, Clue
+from miner.proposers.base import Approved, Clue, Surroundings
 from miner.session import briefing, others
 from tests.miner import sessions
 from tests.miner.proposers.test_tables import FIVE, SEVEN
@@ -131,7 +131,7 @@ def test_the_prompt_of_a_real_journal_and_git_tree_tells_all_that_was_measured(n
 
     folder = night / "work" / sessions.NAME
     session = journal.read(folder / "session.jsonl")
-    around = briefing.Surroundings(
+    around = Surroundings(
         sigma=0.0061,
         hardware="made-up-machine-16c",
         program="Be bold.",

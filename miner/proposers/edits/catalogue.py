@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from miner.proposers.edits import blocks, loops, patterns
+from miner.proposers.edits.blocks import PLAIN, SQUARE
 from miner.proposers.edits.patterns import DoesNotFit
 from trainer.errors import InvalidBundle
 
@@ -54,17 +55,7 @@ def _rules(*rules: tuple[str, str], scope: str = "") -> Apply:
     return lambda tree: patterns.rewrite(tree, rules, scope)
 
 
-_RELU2 = (
-    "mx.maximum(_x, 0) ** 2",
-    "mx.maximum(_x, 0.0) ** 2",
-    "nn.relu(_x) ** 2",
-    "nn.relu(_x).square()",
-    "mx.square(nn.relu(_x))",
-    "mx.square(mx.maximum(_x, 0))",
-    "nn.relu2(_x)",
-)
-_PLAIN = ("nn.silu(_x)", "nn.gelu(_x)", "nn.relu(_x)")
-_ACTIVATIONS = (*_RELU2, *_PLAIN)
+_ACTIVATIONS = (*SQUARE, *PLAIN)
 
 
 def _activation(new: str, *old: str) -> Apply:
@@ -74,12 +65,12 @@ def _activation(new: str, *old: str) -> Apply:
 _SQUARED = "squared ReLU, however it is spelt"
 _ANY = "one activation: squared ReLU, ReLU, SiLU or GELU"
 
-LIBRARY: tuple[Edit, ...] = (
+CATALOGUE: tuple[Edit, ...] = (
     # --- activation
     Edit(
-        "silu", "activation", "SiLU in place of squared ReLU", _SQUARED, _activation("nn.silu(_x)", *_RELU2), 5, 0.079
+        "silu", "activation", "SiLU in place of squared ReLU", _SQUARED, _activation("nn.silu(_x)", *SQUARE), 5, 0.079
     ),
-    Edit("gelu", "activation", "GELU in place of squared ReLU", _SQUARED, _activation("nn.gelu(_x)", *_RELU2), 1, 0.03),
+    Edit("gelu", "activation", "GELU in place of squared ReLU", _SQUARED, _activation("nn.gelu(_x)", *SQUARE), 1, 0.03),
     Edit(
         "swiglu",
         "activation",
@@ -94,12 +85,18 @@ LIBRARY: tuple[Edit, ...] = (
         "activation",
         "squared leaky ReLU: a small gradient everywhere",
         _SQUARED,
-        _activation("nn.leaky_relu(_x, 0.3) * mx.abs(_x)", *_RELU2),
+        _activation("nn.leaky_relu(_x, 0.3) * mx.abs(_x)", *SQUARE),
         0.5,
         0.01,
     ),
     Edit(
-        "plain-relu", "activation", "ReLU without the square", _SQUARED, _activation("nn.relu(_x)", *_RELU2), 0.5, 0.005
+        "plain-relu",
+        "activation",
+        "ReLU without the square",
+        _SQUARED,
+        _activation("nn.relu(_x)", *SQUARE),
+        0.5,
+        0.005,
     ),
     Edit(
         "squared-relu",
@@ -491,4 +488,4 @@ LIBRARY: tuple[Edit, ...] = (
         0.01,
     ),
 )
-BY_NAME = {edit.name: edit for edit in LIBRARY}
+BY_NAME = {edit.name: edit for edit in CATALOGUE}
