@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+
+_ADDRESS = re.compile(r"""([a-z][a-z0-9+.-]*://)(?:[^\s/?#"'<>]*@)?([a-z0-9.:_\[\]-]*)([^\s"'<>]*)""", re.IGNORECASE)
 
 
 def printable(text: str, limit: int = 200, *, spaces: bool = False) -> str:
@@ -26,3 +29,8 @@ def multiline(text: str, limit: int | None = None) -> str:
     cut = cut.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
     kept = "".join(c for c in cut if c in "\n\t" or unicodedata.category(c)[0] != "C")
     return kept if limit is None or len(text) <= limit else kept[: limit - 1] + "…"
+
+
+def hosts_only(text: str) -> str:
+    """Text in which each URL is its scheme and host: the rest (user, path, query) may be the key of a paid service."""
+    return _ADDRESS.sub(lambda found: found[1] + found[2] + ("/..." if (found[3] or "/") != "/" else ""), text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import click
 from chain.commands import irys_option, keypair_option, project_option
 from chain.commands.doctor import doctor
 from chain.commands.options import Number, Whole, agrees, answer, common, open_connection, program, reading, stoppable
+from common.errors import Refused
 
 if TYPE_CHECKING:
     from chain.connection.opening import Connection
@@ -218,7 +220,7 @@ def run(
     view = View(quiet=as_json)
     with open_connection(network, home, irys) as connection:
         key = connection.wallet(keypair, VERIFIER)
-        try:
+        with _notifying(connection, project, view) as tell:
             results = serve(
                 connection,
                 project,
@@ -229,14 +231,40 @@ def run(
                 every=every,
                 retries=retries,
                 trust_harness=trust_harness,
+                tell=tell,
             )
-        except KeyboardInterrupt:
-            raise SystemExit(130) from None
         answer(
             as_json,
             results,
             "\n".join(f"proposal {r['proposal']}: {r['note']}" for r in results) or "No proposal is pending.",
         )
+
+
+@contextmanager
+def _notifying(connection: Connection, project: int, view: View) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """What tells the owner's channels, and at the end why it ended; Ctrl-C is exit status 130."""
+    from common.notify import Notifier, channels
+    from verifier.serve import words
+
+    settings, where = connection.settings, {"project": project, "network": connection.network.name}
+    found = channels(settings["notify_command"], settings["notify_webhook"], desktop=settings["notify_desktop"])
+    with Notifier(found, lambda text: view.say(text, style="yellow")) as notifier:
+
+        def tell(event: Mapping[str, Any]) -> None:
+            notifier.tell(words(event), {**event, **where})
+
+        reason = "it failed"
+        try:
+            yield tell
+            reason = "nothing is pending"
+        except KeyboardInterrupt:
+            reason = "interrupted"
+            raise SystemExit(130) from None
+        except Refused as error:
+            reason = error.problem
+            raise
+        finally:
+            tell({"event": "stop", "reason": reason})
 
 
 @main.command(

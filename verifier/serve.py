@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,13 +71,15 @@ def serve(
     retries: int,
     trust_harness: bool,
     ready: settle.Ready | None = None,
+    tell: Callable[[dict[str, Any]], None] = lambda _: None,
     sleep: Callable[[float], None] = time.sleep,
     now: Callable[[], float] = time.monotonic,
 ) -> list[dict[str, Any]]:
     """Settle what is pending or held by us, oldest first; with `once` the outcome of each proposal, in order.
 
     With `once` what raises gets `retries` tries in all, and then it ends. `ready` is that of `settle`, by default
-    `check.prepare`. Raises ChainError, with `once`, where the network does not say what is pending.
+    `check.prepare`; `tell` hears of each settlement and release, as `outcome` says them. Raises ChainError, with
+    `once`, where the network does not say what is pending.
     """
     if ready is None:
         check.ready()
@@ -123,6 +125,8 @@ def serve(
                     turn.under = _best(done.checked.project) if done.checked and _stays(done.checked.verdict) else None
                     status, note = done.status.name.lower(), done.note
                     view.say(f"  {done.note}")
+                    if event := outcome(number, done):
+                        tell(event)
                 if once:
                     results.append({"proposal": number, "status": status, "note": note})
             waiting = [turns[number].due for number in open_ if not turns[number].over]
@@ -130,6 +134,25 @@ def serve(
                 return results
             next_look = now() + every
             sleep(max(0.0, (min(waiting) if once else next_look) - now()))
+
+
+def outcome(number: int, done: settle.Settled) -> dict[str, Any] | None:
+    """What we did about a proposal, for notifications: `settlement` or `release`; None where others ended it. Pure."""
+    if done.checked is None and not done.signature:
+        return None
+    ended = done.status in (ProposalStatus.APPROVED, ProposalStatus.REJECTED)
+    kind = "settlement" if ended else "release"
+    return {"event": kind, "proposal": number, "status": done.status.name.lower(), "note": done.note}
+
+
+def words(event: Mapping[str, Any]) -> str:
+    """One of those, or `stop` with its `reason`, as a sentence. Pure."""
+    match event["event"]:
+        case "settlement":
+            return f"Settled: proposal {event['proposal']} is {event['status']}"
+        case "release":
+            return f"Proposal {event['proposal']}: {event['note']}"
+    return f"Verifying stopped: {event['reason']}"
 
 
 def _stays(verdict: Verdict) -> bool:

@@ -82,6 +82,10 @@ def _flag(value: object) -> bool:
     return value
 
 
+def _switch(value: object) -> bool:
+    return value in ("1", "true") if value in ("0", "1", "false", "true") else _flag(value)
+
+
 def _commitment(value: object) -> str:
     if value not in COMMITMENTS:
         raise ValueError(f"expected one of {', '.join(COMMITMENTS)}")
@@ -122,6 +126,7 @@ class _Setting(NamedTuple):
     default: Any = None
     for_one: bool = True  # allowed in [networks.NAME]
     for_all: bool = False  # allowed at the top of a file
+    own: bool = False  # only in the user file: a folder that somebody else made must not run a program or call out
 
 
 _SETTINGS: Mapping[str, _Setting] = {
@@ -137,6 +142,11 @@ _SETTINGS: Mapping[str, _Setting] = {
     "commitment": _Setting(_commitment, "--commitment", "ARMLX_COMMITMENT", "confirmed", for_all=True),
     "priority_fee": _Setting(_priority_fee, "--priority-fee", "ARMLX_PRIORITY_FEE", 0, for_all=True),
     "max_spend": _Setting(_lamports, "--max-spend", "ARMLX_MAX_SPEND", None, for_all=True),
+    "notify_command": _Setting(_text, env="ARMLX_NOTIFY_COMMAND", for_one=False, for_all=True, own=True),
+    "notify_webhook": _Setting(_url, env="ARMLX_NOTIFY_WEBHOOK", for_one=False, for_all=True, own=True),
+    "notify_desktop": _Setting(
+        _switch, env="ARMLX_NOTIFY_DESKTOP", default=False, for_one=False, for_all=True, own=True
+    ),
     "is_local": _Setting(_flag, default=None, for_one=False),
     "real_money": _Setting(_flag, default=False, for_one=False),
 }
@@ -185,6 +195,10 @@ def shown(name: str, value: Any) -> Any:
     """A value for people and scripts: SOL as a decimal text, and of a URL what is no key to a paid service."""
     if name == "max_spend" and value is not None:
         return str(Decimal(value) / LAMPORTS)
+    if name == "notify_webhook" and value:  # whoever knows the whole of it may post there
+        return f"{urlsplit(value).scheme}://{urlsplit(value).hostname}/..."
+    if name == "notify_command" and value:
+        return f"{value.split()[0]} ..." if " " in value else value
     if isinstance(value, tuple):
         return [shown(name, entry) for entry in value]
     if name in ("rpc_url", "network", "irys", "irys_uploader", "irys_gateways") and "://" in str(value):
@@ -284,14 +298,19 @@ def _parsed(name: str, value: object, origin: str) -> Any:
     try:
         return _SETTINGS[name].parse(value)
     except ValueError as error:
-        raise Misconfigured(
-            f"{origin}: {name} = {str(value)[:60]!r} is invalid: {error}.", f"Correct {origin}."
-        ) from None
+        given = "" if _SETTINGS[name].own else f" = {str(value)[:60]!r}"  # it may be a secret
+        raise Misconfigured(f"{origin}: {name}{given} is invalid: {error}.", f"Correct {origin}.") from None
 
 
-def parse_file(data: bytes, origin: str) -> Layer:
-    """A project or user file. Raises Misconfigured."""
+def parse_file(data: bytes, origin: str, *, own: bool = True) -> Layer:
+    """A user file, or a project file, which is not the user's `own`. Raises Misconfigured."""
     document = _toml(data, origin)
+    for name in document:
+        if not own and name in _SETTINGS and _SETTINGS[name].own:
+            raise Misconfigured(
+                f"{origin}: {name} is not taken from a folder's file, which anybody may have written.",
+                f"Set it in {user_file()}, or as {_SETTINGS[name].env}.",
+            )
     networks = document.pop("networks", {})
     if not isinstance(networks, dict) or not all(isinstance(table, dict) for table in networks.values()):
         raise Misconfigured(f"{origin}: networks must be tables, for example [networks.devnet].", f"Correct {origin}.")
@@ -309,7 +328,13 @@ def parse_network(data: bytes, origin: str) -> tuple[str, dict[str, Any]]:
     name = document.pop("name", None)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise Misconfigured(f"{origin} does not name its network.", "Restore it from the repository.")
-    return name, _values(document, origin, _SETTINGS.keys() - {"network", "home", "irys", "keypair"})
+    return name, _values(
+        document,
+        origin,
+        _SETTINGS.keys()
+        - {"network", "home", "irys", "keypair"}
+        - {name for name, setting in _SETTINGS.items() if setting.own},
+    )
 
 
 def _toml(data: bytes, origin: str) -> dict[str, Any]:
@@ -379,8 +404,8 @@ def default_home() -> Path:
 
 def files() -> tuple[Layer, ...]:
     """The project file and the user file, where they exist."""
-    found = [(Path(PROJECT_FILE).absolute(), PROJECT_FILE), (user_file(), str(user_file()))]
-    return tuple(parse_file(data, origin) for path, origin in found if (data := _read(path)) is not None)
+    found = [(Path(PROJECT_FILE).absolute(), PROJECT_FILE, False), (user_file(), str(user_file()), True)]
+    return tuple(parse_file(data, origin, own=own) for path, origin, own in found if (data := _read(path)) is not None)
 
 
 def user_file() -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,9 +210,11 @@ def run(
     Each candidate is measured against the incumbent in repeated, interleaved runs, and kept only if a sequential test
     finds it better. Before anything is staked, it is measured again against the on-chain best, by the verifier's own
     rules. Press Ctrl-C to stop; run the same command to resume.
+
+    With --json, each event is one line: start, run, decision, keep, confirmation, submission, settlement, stop.
     """
     from miner.context.goals import Goals
-    from miner.session import start
+    from miner.session import ending, feed, start
 
     stoppable()
     proposing.check()
@@ -230,8 +232,11 @@ def run(
     )
     connection = open_connection(network, home, irys)
     with connection, start.started(connection, project, quiet=as_json, agrees=agrees, **who) as session:
-        with session.dashboard:
+        with feed.told(session, _line if as_json else None), session.dashboard:
             end = start.miner(session, goals, proposing, prune=prune, executing=executing).run()
+        if as_json:  # its last line, `stop`, said it
+            return
+        ending.show_finds(session)
         text = [f"{end.reason}: {end.trials} trials, {end.kept} kept"]
         text += [f"records: {session.folder}"]
         if end.proposals:
@@ -240,17 +245,14 @@ def run(
                 "next, as a verifier:",
                 f"  {_command('verifier check', end.proposals[-1], home, network, irys)}",
             ]
-        document = {
-            "project": session.project.id,
-            "network": session.connection.network.name,
-            "reason": end.reason,
-            "trials": end.trials,
-            "kept": end.kept,
-            "best_delta": end.best_delta,
-            "proposals": list(end.proposals),
-            "folder": str(session.folder),
-        }
-        answer(as_json, document, "\n".join(text))
+        answer(False, {}, "\n".join(text))
+
+
+def _line(event: Mapping[str, Any]) -> None:
+    """One event on stdout, as a line of JSON."""
+    import json
+
+    click.echo(json.dumps(event))
 
 
 @main.command(examples=("miner submit train.py", "miner submit train.py --claim 2.5281 --network devnet --project 0"))
@@ -279,12 +281,13 @@ def submit(
     It is measured against the on-chain best first, by the verifier's own rules, unless --claim is given. Even then it
     must be Python, within the source caps, and the claim must beat the on-chain best.
     """
-    from miner.session import start
+    from miner.session import feed, start
     from miner.session.own_file import submit_file
 
     connection = open_connection(network, home, irys)
     with connection, start.started(connection, project, quiet=as_json, agrees=agrees, **who) as session:
-        proposal, claimed = submit_file(session, file, claim, min_confidence, force=force)
+        with feed.told(session):
+            proposal, claimed = submit_file(session, file, claim, min_confidence, force=force)
         command = _command("verifier check", proposal, home, network, irys)
         text = f"proposal {proposal} claims {claimed:.6f}\n\nnext, as a verifier:\n  {command}"
         answer(as_json, {"proposal": proposal, "claimed": str(claimed)}, text)

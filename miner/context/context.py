@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -10,10 +11,12 @@ from pathlib import Path
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
+from chain.connection.config import default_home
 from chain.connection.opening import Connection
 from chain.indexer.rules import Follower
 from chain.money import score
 from chain.program.accounts import Project
+from common.resources import shown
 from miner.context import foreign
 from miner.context.goals import Goals
 from miner.journal.journal import Journal, Session
@@ -82,6 +85,13 @@ class SessionContext:
         if self._records is None:
             self._records = Records(self.folder, self.bench.protocol)
         self._records.update(self.session.sums.decided)
+
+    @property
+    def report_command(self) -> str:
+        """The command that shows this session as a page."""
+        home = self.folder.parent.parent
+        where = "" if home == default_home() else f" --home {shlex.quote(str(home))}"
+        return shown(f"miner report --session {self.folder.name}{where} --open")
 
     @property
     def budget_seconds(self) -> float:

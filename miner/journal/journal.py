@@ -404,7 +404,8 @@ class SessionBusy(TrainerError):
 
 
 class Journal:
-    """The file, held by one process at a time. `append` returns once the event is on disk and in `session`.
+    """The file, held by one process at a time. `append` returns once the event is on disk and in `session`, and then
+    `listeners` have heard of it.
 
     Raises SessionBusy if another process has it open, JournalDamaged if it does not parse.
     """
@@ -412,6 +413,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.session = Session()
+        self.listeners: list[Callable[[Event, Session], None]] = []
         self._lines = Jsonl(path, JournalDamaged, _CURE)
         try:
             self._hold()
@@ -432,6 +434,8 @@ class Journal:
         event = {"event": kind, "at": now(), **fields}
         self._lines.append(event)
         self.session.apply(event)
+        for hear in self.listeners:
+            hear(event, self.session)
 
     def close(self) -> None:
         """Close the file; every event is on disk already."""

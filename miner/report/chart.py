@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from itertools import zip_longest
 
+from common.text import printable
 from miner.report.summary import Summary, Time, TrialPoint
 from miner.report.svg import Frame, decimals, element, line, svg, text, ticks
 
 HANDFUL = 5  # trials
 MANY = 400  # trials beyond which they are not marked one by one, but for the last kept ones
 MAX_MARKS = 60
+SLANT = 28  # degrees by which a name rises from its mark
+MAX_NAME = 30  # characters
+ROOM = 0.16  # of the chart's width and height, for names of the last and the highest
 WIDE, NARROW = (1080, 400), (400, 320)
 
 
@@ -68,7 +72,10 @@ def progress(summary: Summary, *, narrow: bool = False) -> str:
     """val_bpb over trials: the incumbent as a step line, kept trials with intervals, single runs as faint dots."""
     width, height = NARROW if narrow else WIDE
     last = max((point.number for point in summary.points), default=0)
-    frame = Frame(width, height, 52 if narrow else 62, 14, 18, 52, (-0.7, last + 0.7), value_range(summary))
+    across, up = (-0.7, last + 0.7), value_range(summary)
+    if not narrow and any(_nameable(point) for point in summary.points):
+        across, up = (-0.7, last + 0.7 + ROOM * (last + 1.4)), (up[0], up[1] + ROOM * (up[1] - up[0]))
+    frame = Frame(width, height, 52 if narrow else 62, 14, 18, 52, across, up)
     levels = ticks(*frame.y_range, 4 if narrow else 6)
     numbers = [tick for tick in ticks(0, max(last, 1), 5 if narrow else 12) if tick == int(tick)]
     places = max(2, decimals(levels))
@@ -80,7 +87,8 @@ def progress(summary: Summary, *, narrow: bool = False) -> str:
     parts += _incumbent(frame, summary, last)
     shown = summary.points if few else [p for p in summary.points if p.decision == "keep"][-MAX_MARKS:]
     ordered = sorted(shown, key=lambda point: point.decision == "keep")
-    parts += [_mark(frame, point, radius=3.2 if narrow else 4.2) for point in ordered]
+    names = {} if narrow else named(summary.points, frame.x, frame.y)
+    parts += [_mark(frame, point, 3.2 if narrow else 4.2, names.get(point.number, "")) for point in ordered]
     return svg(width, height, "val_bpb of every trial", *parts, class_="narrow" if narrow else "wide")
 
 
@@ -123,7 +131,31 @@ def _incumbent(frame: Frame, summary: Summary, last: int) -> list[str]:
     return parts
 
 
-def _mark(frame: Frame, point: TrialPoint, radius: float) -> str:
+def named(
+    points: Sequence[TrialPoint], x: Callable[[float], float], y: Callable[[float], float], apart: float = 13.0
+) -> dict[int, str]:
+    """The kept steps that are named by their change, at most MAX_NAME characters of it: the latest, and of the earlier
+    ones those whose line of text is `apart` or more from that of every later one. `x` and `y` place a trial's number
+    and value in the units of `apart`, downwards."""
+    found: dict[int, str] = {}
+    lines: list[float] = []
+    slope = math.radians(SLANT)
+    for point in reversed(points):
+        if _nameable(point) and point.value is not None:
+            top = max(point.value, point.high if point.high is not None else point.value)
+            line = x(point.number) * math.sin(slope) + y(top) * math.cos(slope)
+            if all(abs(line - other) >= apart for other in lines):
+                found[point.number] = printable(point.change, MAX_NAME)
+                lines.append(line)
+    return found
+
+
+def _nameable(point: TrialPoint) -> bool:
+    return point.decision == "keep" and bool(point.number) and bool(point.change)
+
+
+def _mark(frame: Frame, point: TrialPoint, radius: float, name: str) -> str:
+    """A trial; `name` is written above a kept one, rising to the right, where the incumbents to come are not."""
     x = frame.x(point.number)
     if point.value is None:
         if not point.decision:
@@ -147,6 +179,9 @@ def _mark(frame: Frame, point: TrialPoint, radius: float) -> str:
             below = frame.y(min(point.low if point.low is not None else point.value, point.value))
             at = min(below + 14, frame.floor - 2)
             shape += text(x, at, str(point.number), class_="number", text_anchor="middle")
+            above = frame.y(max(point.high if point.high is not None else point.value, point.value)) - 5
+            turn = f"rotate({-SLANT} {x:.1f} {above:.1f})"
+            shape += text(x + 3, above, name, class_="name", transform=turn) if name else ""
     words = _words(point)
     group = element("g", element("title", escape(words)), shape, class_=f"trial-mark {point.decision or 'open'}")
     return element("a", group, href=f"#t{point.number}")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
 
-from miner.report.chart import HANDFUL, value_range
+from miner.report.chart import HANDFUL, ROOM, SLANT, named, value_range
 from miner.report.summary import Summary
+
+if TYPE_CHECKING:
+    from matplotlib.lines import Line2D
 
 _KEEP, _MARK, _RUN, _CRASH, _THEIRS, _OPEN = "#0a7560", "#9a9ca3", "#c3c4c9", "#b23a2e", "#a1620a", "#3d5a98"
 
@@ -25,6 +29,13 @@ def draw(summary: Summary, title: str) -> bytes:
     low, high = value_range(summary)
     last = max((point.number for point in summary.points), default=0)
     beside = axes.transData + ScaledTranslation(-6 / 72, 0, picture.dpi_scale_trans)
+    top, right = high + 2 * ROOM * (high - low), last + 0.7 + ROOM * (last + 1.4)  # for the names and the legend
+    names = named(
+        summary.points,
+        lambda number: 1460 * number / (right + 0.7),
+        lambda value: 640 * (top - value) / (top - low),
+        apart=20.0,
+    )
     dot = 3 if last > 3 * HANDFUL else 4.5
     for point in summary.points:
         kept = point.decision == "keep"
@@ -53,7 +64,21 @@ def draw(summary: Summary, title: str) -> bytes:
         if step.why:
             axes.axvline(step.since, color=_THEIRS, linewidth=0.9, linestyle="--", zorder=1)
             axes.text(step.since + 0.15, high, step.why, color=_THEIRS, fontsize=8, va="top")
-    axes.set(xlim=(-0.7, last + 0.7), ylim=(low, high), xlabel="trial", ylabel="val_bpb (lower is better)")
+    for point in summary.points:
+        if point.number in names and point.value is not None and low <= point.value <= high:
+            axes.annotate(
+                _plain(names[point.number]),
+                (point.number, min(high, max(point.value, point.high or point.value))),
+                xytext=(3, 5),
+                textcoords="offset points",
+                rotation=SLANT,
+                rotation_mode="anchor",
+                fontsize=7.5,
+                color="#5d6067",
+                clip_on=True,
+            )
+    axes.legend(handles=_legend(summary), loc="upper right", fontsize=8, frameon=False, ncols=3)
+    axes.set(xlim=(-0.7, right), ylim=(low, top), xlabel="trial", ylabel="val_bpb (lower is better)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.set_title(_plain(title), loc="left", fontsize=11)
@@ -65,6 +90,32 @@ def draw(summary: Summary, title: str) -> bytes:
     with numpy.errstate(invalid="ignore"):  # now and then its ticker warns of values that are all finite
         picture.savefig(out, format="png")
     return out.getvalue()
+
+
+def _legend(summary: Summary) -> list[Line2D]:
+    """What the marks that are drawn mean."""
+    from matplotlib.lines import Line2D
+
+    drawn = {point.decision for point in summary.points if point.number and (point.value is not None)}
+    wide: dict[str, Any] = {"markersize": 5, "linestyle": "none"}
+    entries = [
+        (
+            "keep" in drawn,
+            Line2D([], [], color=_KEEP, marker="o", label="kept, with the interval of its delta", **wide),
+        ),
+        (
+            "discard" in drawn,
+            Line2D([], [], color=_MARK, marker="o", markerfacecolor="white", label="discarded", **wide),
+        ),
+        ("" in drawn, Line2D([], [], color=_OPEN, marker="o", markerfacecolor="white", label="still open", **wide)),
+        (bool(drawn), Line2D([], [], color=_RUN, marker=".", label="one run", linestyle="none")),
+        (bool(summary.steps), Line2D([], [], color=_KEEP, label="the incumbent")),
+        (
+            any(point.decision == "crash" for point in summary.points),
+            Line2D([], [], color=_CRASH, marker="x", label="crashed", **wide),
+        ),
+    ]
+    return [line for shown, line in entries if shown]
 
 
 def _plain(text: str) -> str:

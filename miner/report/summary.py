@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
+from common.text import printable
 from miner.journal.journal import INTERRUPTED, Segment, Session, Submission, TrialRecord
 from miner.journal.run import LossCurve
 from trainer.errors import STOPPED, UNFIT
@@ -27,7 +28,7 @@ WORDS = {"keep": "kept", "discard": "discarded", "crash": "crashed", "": "open"}
 
 @dataclass(frozen=True, slots=True)
 class TrialPoint:
-    """One trial: its mean value, its interval where it has one, and each of its own runs."""
+    """One trial: its mean value, its interval where it has one, each of its own runs, and in short what it changed."""
 
     number: int
     decision: str
@@ -35,6 +36,7 @@ class TrialPoint:
     low: float | None
     high: float | None
     runs: tuple[float, ...]
+    change: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ def point(trial: TrialRecord) -> TrialPoint:
     if mean is not None and trial.number and len(ends) == 3:
         delta, least, most = ends
         low, high = mean - (most - delta), mean + (delta - least)
-    return TrialPoint(trial.number, trial.decision, mean, low, high, values)
+    return TrialPoint(trial.number, trial.decision, mean, low, high, values, change(trial.hypothesis))
 
 
 def noise(session: Session) -> tuple[float | None, int]:
@@ -215,14 +217,25 @@ def time_split(session: Session, budget: float | None = None) -> Time:
     )
 
 
+def change(hypothesis: str, limit: int = 60) -> str:
+    """What a trial changed, in short: its hypothesis up to the explanation, with real arrows."""
+    short = printable(hypothesis, 400).partition(": ")[0].replace("->", "→")
+    return printable(short, limit)
+
+
 def counted(number: int, word: str) -> str:
     """A number of things: 1 run, 2 runs."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def lasted(seconds: float) -> str:
-    """Seconds as hours, or minutes where these say more."""
-    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
+    """A duration as people say it: 40 s, 13 min, 6 h, 2.5 h, 3 days."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h".replace(".0 h", " h") if hours < 48 else f"{hours / 24:.0f} days"
 
 
 def states(session: Session, on_chain: Mapping[int, str] = MappingProxyType({})) -> dict[int, str]:

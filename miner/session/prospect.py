@@ -13,7 +13,7 @@ from pathlib import Path
 from miner.journal import about, journal, sessions
 from miner.journal.about import About
 from miner.report import summary
-from miner.report.summary import Totals, counted
+from miner.report.summary import Totals, counted, lasted
 from trainer.errors import TrainerError
 
 FEWEST = 3  # finished trials, below which nothing is said
@@ -45,10 +45,10 @@ def words(found: Prospect | None, minutes: float | None = None) -> str:
     if found is None:
         return ""
     basis = f"{counted(found.sessions, 'session')} here, {found.trials} trials, {found.kept} kept"
-    said = f"a trial takes about {_lasting(found.seconds)} ({basis})"
+    said = f"a trial takes about {lasted(found.seconds)} ({basis})"
     if found.kept:
         each = found.seconds * found.trials / found.kept
-        said += f"; at that rate, expect 1 keep in {_lasting(each)}"
+        said += f"; at that rate, expect 1 keep in {lasted(each)}"
     else:
         said += "; none was kept so far, so there is no rate to expect one at"
     if minutes is not None:
@@ -73,15 +73,3 @@ def similar(home: Path, here: About) -> Iterator[Totals]:
 def _alike(one: About, other: About) -> bool:
     facts = [(about.bundle_id, about.budget, about.hardware_class) for about in (one, other)]
     return facts[0] == facts[1] and bool(one.hardware_class)
-
-
-def _lasting(seconds: float) -> str:
-    """A duration as people say it: 40 s, 13 min, 6 h, 2.5 h, 3 days."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    hours = seconds / 3600
-    if hours < 48:
-        return f"{hours:.1f} h".replace(".0 h", " h")
-    return f"{hours / 24:.0f} days"

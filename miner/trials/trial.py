@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from contextlib import suppress
 
 from common.files import write_atomic
 from miner.context.context import SessionContext
 from miner.journal.journal import TrialRecord, now
 from miner.journal.run import RunRecord
 from miner.proposers.base import SCRIPT
+from miner.report import find
 from miner.report.summary import counted
 from miner.trials import history
 from miner.trials.decision import decided
 from miner.trials.measuring import Rig
-from trainer.errors import UNFIT, EnvironmentNotReady
+from trainer.errors import UNFIT, EnvironmentNotReady, TrainerError
 from trainer.judging.trial import MAX_FAILURES, Trial, compare
 from trainer.measurement.run import Run
 from trainer.project import hyperparameters
@@ -164,7 +166,18 @@ def conclude(context: SessionContext, current: TrialRecord, outcome: Trial) -> N
             f"{counted(evidence.candidate_runs, 'run')} against {evidence.incumbent_runs}{again}",
             style="green" if current.kept else "",
         )
+    if current.kept and current.number:
+        _show(context, current)
     context.write_records()
+
+
+def _show(context: SessionContext, kept: TrialRecord) -> None:
+    """The find on one screen: what it changed, by how much, and where to see more."""
+    context.dashboard.say(f"  found: {find.headline(kept)}", "bold green")
+    with suppress(TrainerError):  # without its diff, it is a find all the same
+        for text, style in find.diff_lines(context.workspace.diff(kept.base, kept.commit)):
+            context.dashboard.say(text, style)
+    context.dashboard.say(f"  see it all: {context.report_command}")
 
 
 def _spread(values: Sequence[float]) -> str:

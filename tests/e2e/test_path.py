@@ -72,8 +72,9 @@ def run(home: Path, *arguments: object, code: int = OK) -> str:
 
 
 def answer(home: Path, *arguments: object, code: int = OK) -> Any:
-    """The JSON document of a command; standard output holds nothing else."""
-    return json.loads(run(home, *arguments, "--json", code=code))
+    """The JSON document of a command, of `miner run` its last event; standard output holds nothing else."""
+    out = run(home, *arguments, "--json", code=code)
+    return [json.loads(line) for line in out.splitlines()][-1] if arguments[:2] == ("miner", "run") else json.loads(out)
 
 
 def script(home: Path, name: str, source: str) -> Path:

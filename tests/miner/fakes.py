@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -68,6 +69,10 @@ class Tree:
     def adopt(self, source: str, message: str) -> str:
         return self._put(source, message)
 
+    def diff(self, base: str, commit: str) -> str:
+        old, new = self.sources[base].splitlines(), self.sources[commit].splitlines()
+        return "\n".join(difflib.unified_diff(old, new, lineterm=""))
+
     def keep(self, commit: str) -> None:
         self._head = commit
 
@@ -118,6 +123,7 @@ class Wallet:
 
     rent: int = 0
     is_local: bool = False
+    name: str = "fake"
 
     def latest_blockhash(self) -> Blockhash:
         return Blockhash(Hash.default(), 1)
@@ -242,7 +248,7 @@ class Fake:
         connection = SimpleNamespace(
             client=self.chain,
             network=self.chain.network,
-            settings={"max_spend": None},
+            settings={"max_spend": None, "notify_command": None, "notify_webhook": None, "notify_desktop": False},
             publish=lambda *_: (bytes(32), bytes(32)),
         )
         self.context = SessionContext(

@@ -634,6 +634,7 @@ def served(
     how: Answer,
     retries: int = 3,
     ready: settle.Ready | None = ready,
+    told: list[dict[str, Any]] | None = None,
 ) -> list[dict[str, Any]]:
     def check(connection: Connection, proposal: Proposal, *_: Any, **__: Any) -> CheckResult:
         return how(connection, proposal)
@@ -650,6 +651,7 @@ def served(
         retries=retries,
         trust_harness=False,
         ready=ready,
+        tell=(told if told is not None else []).append,
         sleep=lambda _: None,
         now=iter(range(0, 10**9, 1000)).__next__,
     )
@@ -670,8 +672,12 @@ def test_the_loop_settles_all_and_one_bad_one_stops_no_other(
             return releasing(connection, proposal)
         return checked(connection, proposal, runs(0.2 if proposal.id == 0 else -0.05))
 
-    results = served(connection, monkeypatch, how)
+    told: list[dict[str, Any]] = []
+    results = served(connection, monkeypatch, how, told=told)
     assert tries == {0: 1, 1: 3, 2: 1, 3: 1}
+    assert [(event["event"], event["proposal"]) for event in told] == [
+        *(("settlement", 0), ("release", 2), ("settlement", 3))
+    ]
     statuses = [proposal.status for proposal in connection.client.proposals(0)]
     assert (statuses[0], statuses[3]) == (ProposalStatus.APPROVED, ProposalStatus.REJECTED)
     said = [(result["proposal"], result["status"]) for result in results]

@@ -134,8 +134,9 @@ def judge(state: MachineState, *, own_load: float = 0.0, before: MachineState | 
     if state.load is not None:
         others = max(0.0, state.load - own_load)
         # A desktop at rest is below this; a quarter of our own load is the estimate's error.
-        if others > max(0.75, state.cores / 4, own_load / 4):
-            reasons.append(f"machine overloaded: load {others:.1f} on {state.cores} cores")
+        most = max(0.75, state.cores / 4, own_load / 4)
+        if others > most:
+            reasons.append(f"machine overloaded: other programs' load is {others:.2f}, at most {most:.2f} is fine")
     if state.memory_short:
         reasons.append("low on memory")
     return tuple(reasons)

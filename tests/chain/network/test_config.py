@@ -284,3 +284,28 @@ def test_the_solana_keypair_is_the_last_resort(tmp_path: Path, monkeypatch: pyte
     with local.connect(home, "devnet") as connection:
         assert connection.wallet(None, "miner") == theirs
         assert connection.wallet("miner", "miner") == ours
+
+
+@pytest.mark.parametrize("name", ["notify_command", "notify_webhook", "notify_desktop"])
+def test_a_folders_file_runs_no_program_and_calls_nobody(name: str) -> None:
+    line = f'{name} = "https://hooks.example/x"\n'.encode() if name != "notify_desktop" else b"notify_desktop = true\n"
+    assert config.parse_file(line, "config.toml").top[name]
+    with pytest.raises(config.Misconfigured, match=f"ARMLX_{name.upper()}"):
+        config.parse_file(line, config.PROJECT_FILE, own=False)
+
+
+def test_notifications_are_off_and_their_addresses_are_not_shown() -> None:
+    off = settings()
+    assert [off[f"notify_{name}"] for name in ("command", "webhook", "desktop")] == [None, None, False]
+    secret = {
+        "ARMLX_NOTIFY_WEBHOOK": "https://hooks.slack.example/services/s3cr3t",
+        "ARMLX_NOTIFY_COMMAND": "tell --token s3cr3t",
+        "ARMLX_NOTIFY_DESKTOP": "1",
+    }
+    found = settings({}, secret)
+    assert found["notify_desktop"] is True
+    assert "hooks.slack.example" in found.text()
+    assert "s3cr3t" not in found.text() + json.dumps(found.as_json())
+    with pytest.raises(config.Misconfigured) as refused:
+        settings({}, {"ARMLX_NOTIFY_WEBHOOK": "hooks.example/s3cr3t"})
+    assert "s3cr3t" not in str(refused.value)

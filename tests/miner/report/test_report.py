@@ -265,6 +265,26 @@ def test_a_page_of_few_trials() -> None:
     assert 'class="off"' not in document
 
 
+def kept(number: int, value: float, change: str = "DEPTH 1 → 2") -> TrialPoint:
+    return TrialPoint(number, "keep", value, value - 0.001, value + 0.001, (value,), change)
+
+
+@pytest.mark.parametrize(
+    ("points", "named"),
+    [
+        ([kept(1, 2.0), kept(20, 1.5)], [1, 20]),
+        ([kept(1, 2.0), kept(2, 1.999)], [2]),  # the later one, where two would lie on each other
+        ([kept(1, 2.0), kept(2, 1.5)], [1, 2]),  # the lower stands apart
+        ([kept(0, 2.0), kept(5, 1.5, change="")], []),
+        ([kept(number, 2.0 - number / 100) for number in range(1, 41)], list(range(40, 0, -2))),
+    ],
+)
+def test_names_do_not_lie_on_each_other(points: list[TrialPoint], named: list[int]) -> None:
+    found = chart.named(points, lambda number: 10 * number, lambda value: 300 * (2.0 - value))
+    assert sorted(found) == sorted(named)
+    assert all(len(name) <= chart.MAX_NAME for name in found.values())
+
+
 @pytest.mark.parametrize(
     ("low", "high", "about", "expected"),
     [

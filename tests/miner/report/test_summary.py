@@ -199,7 +199,8 @@ def test_a_time_that_is_none(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0, "0 min"), (59, "1 min"), (3599, "60 min"), (3600, "1.0 h"), (36_500, "10.1 h")]
+    ("seconds", "words"),
+    [(0, "0 s"), (59, "59 s"), (3599, "60 min"), (7200, "2 h"), (36_500, "10.1 h"), (3 * 86400, "3 days")],
 )
 def test_words_for_lengths_and_counts(seconds: float, words: str) -> None:
     assert summary.lasted(seconds) == words

@@ -180,12 +180,12 @@ def test_no_text_breaks_a_parser(text: str) -> None:
         (MachineState(throttle_events=1), 0, MachineState(throttle_events=3), []),  # started again in between
         (MachineState(memory_short=True), 0, None, ["memory"]),
         (MachineState(load=0.7, cores=2), 0, None, []),
-        (MachineState(load=2.0, cores=2), 0, None, ["load 2.0 on 2 cores"]),
+        (MachineState(load=2.0, cores=2), 0, None, ["load is 2.00, at most 0.75 is fine"]),
         (MachineState(load=2.0, cores=2), 1.6, None, []),
-        (MachineState(load=4.0, cores=2), 1.6, None, ["load 2.4 on 2 cores"]),
+        (MachineState(load=4.0, cores=2), 1.6, None, ["load is 2.40, at most 0.75"]),
         (MachineState(load=1.0, cores=2), 5.0, None, []),
         (MachineState(load=3.0, cores=16), 0, None, []),
-        (MachineState(on_battery=True, load=9, cores=4), 0, None, ["battery", "load 9.0 on 4"]),
+        (MachineState(on_battery=True, load=9, cores=4), 0, None, ["battery", "load is 9.00, at most 1.00"]),
     ],
 )
 def test_judge(state: MachineState, own: float, before: MachineState | None, words: list[str]) -> None:
