@@ -11,12 +11,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.commands import irys_option, project_option
-from chain.commands.options import NETWORK, Command, answer, grouped, home_option, json_option, open_connection
+from chain.commands.options import (
+    NETWORK,
+    Command,
+    Whole,
+    answer,
+    grouped,
+    home_option,
+    json_option,
+    open_connection,
+    stoppable,
+)
 
 if TYPE_CHECKING:
     from chain.connection.opening import Connection
     from miner.journal.sessions import SessionFolder
     from miner.report.material import OnChain
+
+PORT = 8910  # of `miner report --serve`
+ASK_SECONDS = 60.0  # between two looks of a served page at the chain
 
 
 def _which(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,7 +80,10 @@ def status(
     answer(as_json, [document for document, _ in shown], text)
 
 
-@click.command(cls=Command, examples=("miner report --open", "miner report --output report.html --png report.png"))
+@click.command(
+    cls=Command,
+    examples=("miner report --open", "miner report --serve --open", "miner report --output page.html --png page.png"),
+)
 @_which
 @_offline_option
 @irys_option
@@ -81,6 +97,8 @@ def status(
     "--png", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Also write the main chart as PNG."
 )
 @click.option("--open", "show", is_flag=True, help="Open the page in a browser.")
+@click.option("--serve", is_flag=True, help="Serve the page to this machine until Ctrl-C; it refreshes itself.")
+@click.option("--port", metavar="N", type=Whole(0, 65535), help="Port for --serve; 0 for any. [default: 8910]")
 def report(
     home: Path,
     network: str | None,
@@ -92,8 +110,10 @@ def report(
     output: Path | None,
     png: Path | None,
     show: bool,
+    serve: bool,
+    port: int | None,
 ) -> None:
-    """Write an HTML report of a session.
+    """Write an HTML report of a session, or serve it.
 
     It shows val_bpb over trials, improvements, time, and every trial with its diff and log. The page loads
     nothing; its one script sorts and pages the table. --json also prints its numbers.
@@ -107,11 +127,24 @@ def report(
     from miner.report import material, page
     from miner.report.png import draw
 
+    if serve and (output or png):
+        raise click.UsageError("--serve writes no file: leave out --output and --png.")
+    if port is not None and not serve:
+        raise click.UsageError("--port belongs to --serve.")
     if png is not None:
         extras.need("matplotlib", "png", "--png")
 
     view = View(quiet=as_json)
     found = sessions.choose(home, network=network, project=project, session=session)
+    if serve:
+        _serve(
+            found,
+            as_json,
+            PORT if port is None else port,
+            show,
+            lambda say: None if offline else _on_chain(found, home, network, irys, say),
+        )
+        return
     chain = None if offline else _on_chain(found, home, network, irys, view.say)
     with view.step("reading journal, commits and logs"):
         gathered = material.gather(found, chain)
@@ -137,6 +170,54 @@ def report(
         "about": asdict(gathered.about),
     }
     answer(as_json, numbers, f"{output}" + (f"\n{png}" if png else ""))
+
+
+def _serve(
+    found: SessionFolder, as_json: bool, port: int, show: bool, ask: Callable[[Callable[[str], None]], OnChain | None]
+) -> None:
+    """Serve the report until Ctrl-C. The session is read again where its journal changed, the chain once a minute."""
+    import threading
+    import time
+    import webbrowser
+
+    from common.terminal import View
+    from miner.journal import journal
+    from miner.report import live, material, page
+
+    stoppable()
+    view, said = View(quiet=as_json), set[str]()
+    known: list[tuple[int, OnChain | None]] = []
+
+    def once(text: str) -> None:
+        if text not in said:
+            view.say(text, style="yellow")
+        said.add(text)
+
+    def stamp() -> tuple[object, ...]:
+        with contextlib.suppress(OSError):
+            state = found.journal.stat()
+            return (
+                state.st_mtime_ns,
+                state.st_size,
+                journal.is_held(found.journal),
+                int(time.monotonic() // ASK_SECONDS),
+            )
+        return ()
+
+    def build() -> str:
+        minute = int(time.monotonic() // ASK_SECONDS)
+        if not known or known[0][0] != minute:
+            known[:] = [(minute, ask(once))]
+        return page.build(material.gather(found, known[0][1]), live=True)
+
+    served = live.Page(build, stamp)
+    served.current()  # what cannot be read is said now
+    with live.serving(served, port) as url:
+        answer(as_json, {"session": found.name, "url": url}, f"{url}\nCtrl-C stops it.")
+        if show and not webbrowser.open(url):
+            view.say(f"Cannot open a browser here. The page is {url}.", style="yellow")
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 @click.command(cls=Command, examples=("miner export results", "miner export results --offline"))

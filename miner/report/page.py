@@ -30,9 +30,11 @@ MAX_DATA = 300_000  # bytes of all trials and their details, packed
 UNKNOWN = '<span class="unknown">unknown</span>'
 
 
-def build(material: Material) -> str:
-    """The whole document."""
-    script = Path(__file__).with_name("trials.js").read_text(encoding="utf-8")
+def build(material: Material, *, live: bool = False) -> str:
+    """The whole document; `live` for one that is served, which asks its server for a newer one."""
+    script = "".join(
+        Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("trials.js", "live.js")[: 1 + live]
+    )
     title = material.about.token_name or material.name
     parts = [_header(material), _progress(material), _record(material), _time(material), _trials(material)]
     footer = (
@@ -41,16 +43,17 @@ def build(material: Material) -> str:
     )
     data = f'<script type="application/json" id="data">{details.packed(material, MAX_DATA)}</script>\n'
     body = "\n".join(part for part in parts if part)
-    return document(f"{_say(title)}: mining report", body, footer, data=data, script=script)
+    return document(f"{_say(title)}: mining report", body, footer, data=data, script=script, live=live)
 
 
-def document(title: str, body: str, footer: str, *, data: str = "", script: str = "") -> str:
-    """A page in the report's style, of safe HTML: it loads nothing, and runs `script` alone, after `data`."""
+def document(title: str, body: str, footer: str, *, data: str = "", script: str = "", live: bool = False) -> str:
+    """A page in the report's style, of safe HTML: it runs `script` alone, after `data`, and loads nothing; a `live` one
+    may ask its own server."""
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     acting = f"script-src '{_digest(script)}'; " if script else ""
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; {acting}img-src data:; "
-        "connect-src 'none'; base-uri 'none'; form-action 'none'"
+        f"connect-src '{'self' if live else 'none'}'; base-uri 'none'; form-action 'none'"
     )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -276,7 +279,7 @@ def _trials(material: Material) -> str:
     return (
         "<section id='trials'><h2>Trials</h2>"
         f"<p class='note' id='trials-note'>Newest first.{shown}</p>"
-        f"<div class='controls' hidden><fieldset class='filters'><legend>Show</legend>{filters}</fieldset>"
+        f"<div class='controls' hidden><fieldset class='filters' id='filters'><legend>Show</legend>{filters}</fieldset>"
         "<label class='find'>Find <input type='search' id='find' autocomplete='off'></label></div>"
         f"<table class='trials' id='trial-table'><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
         "<nav class='pages' id='pages' aria-label='Pages of trials' hidden></nav></section>"

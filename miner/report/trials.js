@@ -43,9 +43,9 @@ function draw() {
   if (!table) return;
   const found = chosen(), pages = Math.max(1, Math.ceil(found.length / SIZE));
   state.page = Math.min(Math.max(0, state.page), pages - 1);
-  const body = make("tbody");
+  const body = make("tbody"), waits = [];
   for (const row of found.slice(state.page * SIZE, (state.page + 1) * SIZE)) {
-    const open = state.open.has(row.n), detail = make("tr", { class: "inside" }, make("td", { colspan: "6" }));
+    const open = state.open.has(row.n), detail = make("tr", { class: "inside", id: "d" + row.n }, make("td", { colspan: "6" }));
     const button = make("button", { type: "button", "aria-expanded": open }, row.idea);
     const delta = make("td", { class: "delta" }, row.delta === null ? "" : signed(row.delta));
     if (row.low !== null && row.high !== null && row.delta !== null)
@@ -59,7 +59,7 @@ function draw() {
       state.open.has(row.n) ? state.open.delete(row.n) : state.open.add(row.n);
       draw();
     });
-    if (open) { body.append(detail); fill(detail.firstChild, row.n); }
+    if (open) { body.append(detail); waits.push(fill(detail.firstChild, row.n)); }
   }
   table.tBodies[0].replaceWith(body);
   for (const head of table.tHead.rows[0].cells) {
@@ -85,6 +85,7 @@ function draw() {
   nav.replaceChildren(turn("Previous", state.page - 1),
     make("span", { "aria-live": "polite" }, ` page ${state.page + 1} of ${pages}, ${found.length} trials `), turn("Next", state.page + 1));
   document.getElementById("trials-note").textContent = "Click a heading to sort, a hypothesis for its runs, change and log.";
+  return Promise.all(waits);
 }
 
 async function fill(cell, number) {
@@ -154,11 +155,11 @@ function follow() {
 function listen() {
   for (const box of document.querySelectorAll("input[name=show]")) {
     box.checked = box.value === state.show;
-    box.addEventListener("change", () => { [state.show, state.page] = [box.value, 0]; draw(); });
+    box.onchange = () => { [state.show, state.page] = [box.value, 0]; draw(); };
   }
   const find = document.getElementById("find");
   find.value = state.find;
-  find.addEventListener("input", () => { [state.find, state.page] = [find.value, 0]; draw(); });
+  find.oninput = () => { [state.find, state.page] = [find.value, 0]; draw(); };
   document.querySelector(".controls").hidden = false;
 }
 
