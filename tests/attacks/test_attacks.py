@@ -2,6 +2,10 @@
 
 Proposals are submitted as a miner does and checked by the command itself, two at a time. No attack may be approved,
 an honest improvement must be, before and after all of them, and the verifier's home must be as it was.
+
+A verdict needs five runs or more. Each kind of answer is tried as a whole verdict (`WHOLE`); of the other scripts only
+the run that decides is made, by the same measurement, and its outcome has to be the one that the verdict names.
+ATTACKS=whole in the environment checks every script by the command.
 """
 
 from __future__ import annotations
@@ -38,7 +42,10 @@ from tests.attacks import cases
 from tests.attacks.cases import NO_GAIN, Attack, rejected
 from tests.attacks.tiny import TinyHome
 from trainer.judging.verdict import Reason, VerdictKind
+from trainer.measurement.salts import salt_of
+from trainer.measurement.values import Reference
 from trainer.project import bundle
+from trainer.statistics.comparison import Arm
 from verifier.cli import main as verifier
 
 pytestmark = pytest.mark.timeout(600)
@@ -136,6 +143,7 @@ class Court:
     proposals: Mapping[str, int] = field(default_factory=dict)
     before: Mapping[str, str] = field(default_factory=dict)
     checks: dict[str, Future[dict[str, Any]]] = field(default_factory=dict)
+    incumbent: Reference | None = None
 
     def accuse(self, name: str) -> Future[dict[str, Any]]:
         """The check of the proposal of that name, begun now if it was not."""
@@ -177,10 +185,24 @@ class Court:
         assert done.stdout, done.output
         return {**json.loads(done.stdout), "exit": done.exit_code}
 
+    def written(self, source: str) -> str:
+        """The script with this machine's paths in it."""
+        return source.replace("@HOME@", str(self.home.path)).replace("@USER@", str(Path.home()))
+
+    def outcome(self, source: str) -> tuple[str, float | None, str]:
+        """Of one run of the script, as a check makes it and held to the incumbent's: failure or "", val_bpb, detail."""
+        bench, tree = self.session.bench, {**self.home.files, "train.py": self.written(source).encode()}
+        if self.incumbent is None:
+            measured = bench.measure(Arm.INCUMBENT, self.home.files, salt=salt_of(0, 0)).measurement
+            assert measured is not None
+            self.incumbent = measured.reference
+        run = bench.measure(Arm.CANDIDATE, tree, reference=self.incumbent, salt=salt_of(0, 0))
+        return run.failure, run.val_bpb, run.detail
+
     def propose_script(self, source: str) -> int:
         """What `miner submit FILE --claim --force` does."""
         file = self.session.folder / "candidate.py"
-        file.write_text(source.replace("@HOME@", str(self.home.path)).replace("@USER@", str(Path.home())))
+        file.write_text(self.written(source))
         return submit_file(self.session, file, self.home.claim, force=True)[0]
 
     def propose_archive(self, code: bytes) -> int:
@@ -315,6 +337,27 @@ TRICKS: dict[str, Trick] = {
 AFTERWARDS = "honest_afterwards"
 TRICKS[AFTERWARDS] = Trick(lambda court: court.propose_script(court.home.better), APPROVED)
 
+SCRIPTS = {attack.name: attack for attack in (*cases.KNOWN, *cases.OWN)}
+# One of each kind of answer, and what only a whole verdict shows: several runs, or the verifier's own process.
+WHOLE = {
+    "01_fake_first_line",
+    "03_carriage_return",
+    "11_peek_future_input",
+    "13_overlong_training",
+    "14_startup_exclude",
+    "17_checkpoint_reuse",
+    "25_dos_stdout",
+    "31_nan_where_it_hurts",
+    "31_wrong_shape",
+    "absurd_loss",
+    "crash_sometimes",
+    "late_swap",
+    "read_the_host",
+    "symlink_artifact",
+    "tell_one_verdict_from_another",
+}
+MEASURED = () if os.environ.get("ATTACKS") == "whole" else tuple(name for name in SCRIPTS if name not in WHOLE)
+
 
 def own(court: Court) -> dict[str, str]:
     """What no check may change: each file of the home by mode, size, time and content (sizes will do for packages),
@@ -354,8 +397,8 @@ def court(
     ):
         court = Court(tiny_home, session, policy, pool)
         called = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
-        names = [*(call.params["name"] for call in called if call), AFTERWARDS]
-        court.proposals = {name: TRICKS[name].propose(court) for name in names}
+        names = [call.params["name"] for call in called if call and "name" in call.params]
+        court.proposals = {name: TRICKS[name].propose(court) for name in (*names, AFTERWARDS)}
         court.before = own(court)
         try:
             if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -367,7 +410,20 @@ def court(
             pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("name", [name for name in TRICKS if name != AFTERWARDS])
+@pytest.mark.parametrize("script", MEASURED)
+def test_the_run_that_decides_is_right(court: Court, script: str) -> None:
+    attack = SCRIPTS[script]
+    failure, val_bpb, detail = court.outcome(attack.source)
+    if attack.expected == NO_GAIN:
+        assert not failure, detail
+        assert val_bpb is not None
+        assert val_bpb > 4  # the honest number of a model that knows hardly anything
+        return
+    assert failure in {reason.value for _, reason in attack.expected}, detail
+    assert attack.says in detail
+
+
+@pytest.mark.parametrize("name", [name for name in TRICKS if name not in {AFTERWARDS, *MEASURED}])
 def test_the_verdict_is_right(court: Court, name: str) -> None:
     found = court.verdict(name) if TRICKS[name].runs else court.check_here(name)
     verdict = _verdict(found)
