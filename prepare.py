@@ -643,11 +643,17 @@ def download(names: Sequence[str], workers: int = 8) -> None:
         )
     stop = threading.Event()
     sizes: dict[str, int] = {}
-    client = httpx.Client(
-        follow_redirects=True,
-        timeout=httpx.Timeout(30, connect=15, pool=None),
-        headers={"Accept-Encoding": "identity", "User-Agent": "autoresearch-prepare"},
-    )
+    try:
+        client = httpx.Client(
+            follow_redirects=True,
+            timeout=httpx.Timeout(30, connect=15, pool=None),
+            headers={"Accept-Encoding": "identity", "User-Agent": "autoresearch-prepare"},
+        )
+    except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:  # SOCKS needs a package that is not pinned
+        raise HarnessError(
+            f"The environment's proxies or certificates cannot be used: {error}. Correct or unset "
+            "ALL_PROXY, HTTP_PROXY, HTTPS_PROXY and SSL_CERT_FILE; the proxy must be an http:// one."
+        ) from error
     pool = ThreadPoolExecutor(max(1, min(workers, len(missing))))
     with Progress(f"Downloading {len(missing)} shards", 0, "B") as progress:
 

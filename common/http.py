@@ -47,6 +47,7 @@ _PIECE = 1 << 16
 _CONNECT_SECONDS = 15.0  # at most; a host that is not there should not take as long as an answer may
 _SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 _LONGEST_PAUSE = 10.0  # seconds; 30 where the server asks for it
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _HOPELESS = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, UnicodeError)
 
 
@@ -255,11 +256,20 @@ class HttpClient(Closing):
                     follow_redirects=False,
                 )
             except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
-                raise self._unreachable(
-                    f"The environment's settings for proxies or certificates cannot be used: {_reason(error)}.",
-                    "Correct ALL_PROXY, HTTP_PROXY, HTTPS_PROXY, NO_PROXY or SSL_CERT_FILE, or unset it.",
-                ) from error
+                raise self._unreachable(*unusable_settings(error)) from error
         return self._clients[proxies]
+
+
+def unusable_settings(error: Exception) -> tuple[str, str]:
+    """Problem and cure where no client can be made with the proxies or certificates that the environment names."""
+    if isinstance(error, OSError):
+        named = next((f"{name}={os.environ[name]}" for name in _CERTIFICATES if os.environ.get(name)), "the system's")
+        why = error.strerror or _reason(error)
+        return f"The certificates ({printable(named, 200)}) cannot be read: {why}.", "Correct that path, or unset it."
+    return (
+        f"The proxies in the environment cannot be used: {printable(str(error), 200)}.",
+        "In ALL_PROXY, HTTP_PROXY and HTTPS_PROXY use http://HOST:PORT or socks5://HOST:PORT, or unset them.",
+    )
 
 
 def tls(trust_env: bool) -> ssl.SSLContext:
@@ -267,12 +277,11 @@ def tls(trust_env: bool) -> ssl.SSLContext:
 
     With `trust_env` they are those that the environment names. OSError if they cannot be read.
     """
-    named = [os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")] if trust_env else ["", ""]
-    return _tls(trust_env, *named)
+    return _tls(trust_env, *(os.environ.get(name) for name in _CERTIFICATES if trust_env))
 
 
 @cache
-def _tls(trust_env: bool, file: str, folder: str) -> ssl.SSLContext:
+def _tls(trust_env: bool, *named: str | None) -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=trust_env)
 
 

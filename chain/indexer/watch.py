@@ -18,11 +18,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
 
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 from websockets.exceptions import InvalidURI, WebSocketException
+from websockets.proxy import get_proxy
 from websockets.sync.client import ClientConnection, connect
+from websockets.uri import parse_uri
 
 from chain.errors import ChainError, NetworkUnreachable
 from chain.indexer.rules import Follower
@@ -30,6 +33,7 @@ from chain.indexer.store import IndexedEvent
 from chain.network.base import Network
 from chain.network.transport import RpcError
 from common.closing import Closing
+from common.http import on_this_machine
 
 OPEN_SECONDS: Final = 10.0
 MAX_MESSAGE: Final = 4 << 20  # bytes
@@ -75,7 +79,6 @@ class Subscription(Closing):
     """The logs of transactions that name a program, from the moment it is made. Raises Dropped."""
 
     def __init__(self, url: str, program: Pubkey, *, open_seconds: float = OPEN_SECONDS) -> None:
-        local = urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
         try:
             self._socket: ClientConnection = connect(
                 url,
@@ -83,7 +86,7 @@ class Subscription(Closing):
                 close_timeout=1,
                 max_size=MAX_MESSAGE,
                 compression=None,
-                proxy=None if local else True,
+                proxy=_proxy(url),
                 legacy=True,  # a connection rather than a context manager
             )
         except (OSError, WebSocketException, InvalidURI, ValueError) as error:
@@ -244,6 +247,14 @@ def _json(raw: str | bytes) -> Any:
         return json.loads(raw)
     except (ValueError, RecursionError):
         raise Dropped("the node's message is not JSON") from None
+
+
+def _proxy(url: str) -> str | None:
+    """The environment's proxy for a websocket, ALL_PROXY included, which the library overlooks."""
+    host = urlsplit(url).hostname
+    if on_this_machine(host) or proxy_bypass(host or ""):
+        return None
+    return get_proxy(parse_uri(url)) or getproxies().get("all")
 
 
 def _words(error: Exception) -> str:

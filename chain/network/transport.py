@@ -9,7 +9,6 @@ environment names.
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
 import random
 import re
@@ -17,7 +16,6 @@ import ssl
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from functools import cache
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -30,7 +28,7 @@ from solders.rpc import requests, responses
 
 from chain.errors import ChainError, NetworkUnreachable
 from chain.network.base import without_key
-from common.http import tls
+from common.http import on_this_machine, tls, unusable_settings
 from common.text import printable
 
 CALL_SECONDS = 30.0
@@ -43,11 +41,15 @@ _BUSY_CODES = frozenset({429, -32005, -32004, -32014, -32016})  # rate limit; no
 T = TypeVar("T", bound=responses.RPCResult)
 
 
-@cache
-def _provider() -> AsyncHTTPProvider:
-    """What each transport copies: a new one reads all certificates, for a session that is replaced. It never connects;
-    with a proxy named it does not look for the environment's, which may be of no use."""
-    return AsyncHTTPProvider(max_transport_retries=0, proxy="http://127.0.0.1:9")
+class _Provider(AsyncHTTPProvider):
+    """solana-py's transport over a session of ours: its own would read the environment's proxies and certificates,
+    which a local node does not need and which may be of no use.
+    """
+
+    def __init__(self, url: str, session: httpx2.AsyncClient) -> None:
+        self.endpoint_uri, self.session = URI(url), session
+        self.timeout = self.extra_headers = self._limiter = None
+        self._max_transport_retries = 0
 
 
 class RpcError(ChainError):
@@ -86,14 +88,12 @@ class Transport:
         if not usable:
             raise NetworkUnreachable(f"{url} is not a usable URL.", "Use, for example, http://127.0.0.1:8899.")
         self.shown = without_key(url)
-        self.here = parts.hostname in ("127.0.0.1", "::1", "localhost")
+        self.here = on_this_machine(parts.hostname)
         self._call_seconds, self._sleep = call_seconds, sleep
         self._guard = threading.Lock()
         self._runner = asyncio.Runner()
         try:
-            self._provider = copy.copy(_provider())
-            self._provider.endpoint_uri = URI(url)
-            self._provider.session = httpx2.AsyncClient(
+            session = httpx2.AsyncClient(
                 timeout=call_seconds,
                 headers={"Accept-Encoding": "identity"},  # a compressed answer's size is not known before
                 event_hooks={"response": [_bound]},
@@ -102,10 +102,8 @@ class Transport:
                 verify=tls(not self.here) if parts.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             )
         except (ValueError, OSError, ImportError, httpx2.InvalidURL) as error:
-            raise NetworkUnreachable(
-                f"The environment's settings for proxies or certificates cannot be used: {printable(str(error), 200)}.",
-                "Correct ALL_PROXY, HTTP_PROXY, HTTPS_PROXY, NO_PROXY or SSL_CERT_FILE, or unset it.",
-            ) from None
+            raise NetworkUnreachable(*unusable_settings(error)) from None
+        self._provider = _Provider(url, session)
 
     def close(self) -> None:
         """Close the connection; closing twice is harmless."""

@@ -15,6 +15,7 @@ import pytest
 
 from common.errors import Refused
 from common.http import ANY_HOST, HttpClient, on_this_machine
+from tests.common.socks import socks
 
 
 class Unreachable(Refused):
@@ -42,7 +43,8 @@ class Server:
         self.asked: list[bytes] = []
         self.over = threading.Event()
         self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.port = int(self._socket.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
@@ -225,8 +227,18 @@ def test_settings_of_the_environment_that_are_of_no_use(
     with client() as http, pytest.raises(Unreachable) as refusal:
         http.call("GET", "https://far.invalid/")
     assert "\n" not in refusal.value.message
+    if "PROXY" not in name:  # an https:// server that is far needs them; the message says which cannot be read
+        assert f"({name}={value}) cannot be read: No such file or directory" in refusal.value.message
     server.answers = [says(200, b"fine")]
     assert get(server) == b"fine"
+
+
+def test_a_socks_proxy_looks_up_the_host(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.answers = [says(200, b"fine")]
+    with socks(server.port) as proxy, client() as http:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{proxy.port}")
+        assert http.call("GET", "http://far.example/x").body == b"fine"
+    assert proxy.asked == ["far.example"]
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.9.1", "::1"])

@@ -7,6 +7,7 @@ import hashlib
 import io
 import re
 import signal
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -339,6 +340,23 @@ def test_a_page_instead_of_parquet(hub: Hub, copy: Copy) -> None:
 @pytest.mark.parametrize("endpoint", ["ftp://example.org", "huggingface.co", "http://[::1"])
 def test_an_endpoint_that_is_no_address(tmp_path: Path, endpoint: str) -> None:
     refused(Copy.make(tmp_path / "code", tmp_path / "cache", endpoint=endpoint).run("--num-shards", "1"), "HF_ENDPOINT")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:9", "socksio"),
+        ("ALL_PROXY", "socks://127.0.0.1:9", "scheme"),
+        ("SSL_CERT_FILE", "/nonexistent.pem", "No such file"),
+    ],
+)
+def test_settings_that_no_client_can_be_made_with(
+    harness: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)  # a project's environment has none
+    monkeypatch.setenv(name, value)
+    with pytest.raises(harness.HarnessError, match=rf"proxies or certificates .*{words}.* unset .*{name}"):
+        harness.download(["shard_00000"])
 
 
 def test_nobody_listens(harness: Any) -> None:

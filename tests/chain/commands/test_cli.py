@@ -20,7 +20,7 @@ from solders.pubkey import Pubkey
 from chain.commands.main import main
 from chain.errors import NetworkUnreachable
 from chain.localnet.server import serve
-from chain.network import rpc, transport
+from chain.network import rpc
 from chain.network.embedded import EmbeddedNetwork
 from chain.program.accounts import ProposalStatus
 from chain.program.instructions import ClaimReview
@@ -379,9 +379,7 @@ def test_settings_of_the_network_are_nothing_to_the_embedded_one(
     assert "TST" in shown.stdout
     for name, value in setting.items():
         monkeypatch.setenv(name, value)
-    transport._provider.cache_clear()
-    if "SSL_CERT_FILE" not in setting:  # solana-py reads the certificates whatever the node is
-        rpc.RpcNetwork("http://127.0.0.1:8899", name="here").close()
+    rpc.RpcNetwork("http://127.0.0.1:8899", name="here").close()
     with pytest.raises(NetworkUnreachable) as refusal:
         rpc.RpcNetwork("https://solana.invalid", name="far", call_seconds=0.5).balance(Pubkey.default())
     assert refusal.value.cure

@@ -39,6 +39,7 @@ from chain.network.embedded import EmbeddedNetwork
 from chain.network.rpc import RpcNetwork
 from chain.program import PROGRAM_ID
 from tests import local
+from tests.common.socks import socks
 
 SECONDS = 30.0  # for what takes milliseconds on an idle machine
 
@@ -337,6 +338,22 @@ def test_a_dropped_socket_loses_nothing(
         until(lambda: len(watching.events) == 8)
         until(lambda: watching.said("polling every"))
     flaky.close()
+
+
+def test_it_subscribes_through_a_socks_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def handle(client: ServerConnection) -> None:
+        assert json.loads(client.recv())["method"] == "logsSubscribe"
+        client.send('{"jsonrpc": "2.0", "id": 1, "result": 7}')
+
+    server = serve_socket(handle, "127.0.0.1", 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with socks(server.socket.getsockname()[1]) as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"socks5h://127.0.0.1:{proxy.port}")
+        Subscription("ws://far.example", PROGRAM_ID).close()
+        assert proxy.asked == ["far.example"]
+    server.shutdown()
+    with pytest.raises(Dropped, match="accepts no subscription: "):  # the proxy is gone
+        Subscription("ws://far.example", PROGRAM_ID)
 
 
 @pytest.mark.parametrize("answer", ["{}", "nonsense", '{"id": 1, "error": {"code": 1, "message": "no"}}', None])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -24,6 +25,7 @@ from chain.network.embedded import EmbeddedNetwork
 from chain.network.rpc import RpcNetwork
 from chain.network.transport import RpcError
 from tests.chain.networks import SOL, memo_image, pay
+from tests.common.socks import socks
 
 KEY = Pubkey.from_bytes(bytes(range(32)))
 Reply = tuple[int, dict[str, str], bytes] | None  # None: hang up without an answer
@@ -435,6 +437,15 @@ def test_a_proxy_of_the_environment_does_not_see_a_local_node(
     rpc = RpcNetwork(chain[1])
     assert rpc.clock().slot >= 0
     rpc.close()
+
+
+def test_a_node_is_asked_through_a_socks_proxy(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socks(urlsplit(node.url).port or 0) as proxy:
+        monkeypatch.setenv("ALL_PROXY", f"socks5://127.0.0.1:{proxy.port}")
+        rpc = RpcNetwork("http://far.example")
+        assert rpc.balance(KEY) == 7
+        rpc.close()
+    assert proxy.asked == ["far.example"]
 
 
 @pytest.mark.parametrize(
