@@ -30,7 +30,7 @@ SENDS = "--max-spend"  # and --priority-fee: only commands that send transaction
 READ_ONLY = {
     "chain project list", "chain project show", "chain proposal list", "chain proposal show", "chain wallet show",
     "chain wallet airdrop", "chain token balance", "chain irys price", "chain irys balance", "chain irys upload",
-    "chain irys get", "chain watch", "miner init", "verifier audit",
+    "chain irys get", "chain watch", "miner init", "verifier audit", "verifier report",
 }  # fmt: skip
 
 

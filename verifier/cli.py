@@ -335,6 +335,50 @@ def audit(
     raise SystemExit(1 if not passed(points) else 0 if complete(points) else UNASKED)
 
 
+@main.command(examples=("verifier report", "verifier report --project 0 --html page.html", "verifier report --json"))
+@reading
+@project_option(what="Only this project. [default: all]", default=None, show_default=False)
+@click.option("--offline", is_flag=True, help="Do not query the chain.")
+@click.option(
+    "--html",
+    "html_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the report as one self-contained HTML file.",
+)
+def report(home: Path, network: str, as_json: bool, project: int | None, offline: bool, html_file: Path | None) -> None:
+    """Show what this verifier has judged, and what waits.
+
+    Verdicts, their reasons and days, machine time and fees, what an interruption left over, and the queue on chain.
+    Nothing is locked or changed.
+    """
+    from dataclasses import replace
+
+    from chain.errors import ChainError
+    from chain.network.base import without_key
+    from common.files import write_atomic
+    from verifier import report as reports
+    from verifier import report_page
+
+    found = reports.gather(home, without_key(network), project)
+    if not offline:
+        try:
+            with open_connection(network, home, None) as connection:
+                client = connection.client
+                which = [project] if project is not None else sorted({entry.project for entry in found.checks})
+                queue = [entry for number in which for entry in reports.waiting(client.proposals(number))]
+                found = replace(found, queue=queue, fees=reports.fees(client, found.signatures))
+        except ChainError as error:
+            found = replace(found, note=f"The chain cannot be read: {error.problem}")
+    if html_file:
+        try:
+            write_atomic(html_file, report_page.page(found))
+        except OSError as error:
+            raise click.ClickException(f"Cannot write {html_file}: {error.strerror}. Choose another file.") from None
+        click.echo(f"page  {html_file}", err=True)
+    answer(as_json, reports.as_json(found), reports.text(found))
+
+
 def _code(connection: Connection, proposal: Proposal) -> bytes:
     return connection.fetch(proposal.code_irys_id, proposal.code_hash, proposal.miner, "code archive")
 

@@ -82,6 +82,12 @@ def _flag(value: object) -> bool:
     return value
 
 
+def _explorer(value: object) -> str:
+    if _text(value).count("{address}") != 1 or not str(value).startswith("https://"):
+        raise ValueError("expected a URL with {address} in it, such as https://explorer.solana.com/address/{address}")
+    return str(value)
+
+
 def _switch(value: object) -> bool:
     return value in ("1", "true") if value in ("0", "1", "false", "true") else _flag(value)
 
@@ -142,6 +148,7 @@ _SETTINGS: Mapping[str, _Setting] = {
     "commitment": _Setting(_commitment, "--commitment", "ARMLX_COMMITMENT", "confirmed", for_all=True),
     "priority_fee": _Setting(_priority_fee, "--priority-fee", "ARMLX_PRIORITY_FEE", 0, for_all=True),
     "max_spend": _Setting(_lamports, "--max-spend", "ARMLX_MAX_SPEND", None, for_all=True),
+    "explorer": _Setting(_explorer, default=""),
     "notify_command": _Setting(_text, env="ARMLX_NOTIFY_COMMAND", for_one=False, for_all=True, own=True),
     "notify_webhook": _Setting(_url, env="ARMLX_NOTIFY_WEBHOOK", for_one=False, for_all=True, own=True),
     "notify_desktop": _Setting(

@@ -16,7 +16,7 @@ from chain.network.base import LAMPORTS_PER_SOL
 from chain.pages import show
 from chain.pages.document import Row, Section, sections
 from chain.pages.overview import Day, Overview
-from chain.pages.text import RECENT, gain_text
+from chain.pages.text import LEADERS, RECENT, gain_text
 from chain.program.accounts import ProposalStatus
 from common.text import multiline, printable
 
@@ -69,6 +69,7 @@ p { margin: 8px 0 0; max-width: 72ch; } .soft { color: var(--soft); }
 .pending { fill: var(--pending); background: var(--pending); }
 .rejected { fill: var(--rejected); background: var(--rejected); }
 .expired { fill: var(--expired); background: var(--expired); }
+.card + .card { margin-top: 12px; } .protocol .card + .card { margin-top: 0; }
 .scroll { overflow-x: auto; padding: 4px 18px; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
 th { text-align: left; font-weight: 400; color: var(--soft); font-size: 12.5px; }
@@ -76,6 +77,7 @@ th, td { padding: 8px 0 8px 20px; border-bottom: 1px solid var(--line); white-sp
 th:first-child, td:first-child { padding-left: 0; } tr:last-child td { border-bottom: 0; }
 .n { text-align: right; }
 code, pre { font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
+a { color: inherit; text-decoration-color: var(--soft); text-underline-offset: 3px; }
 code { overflow-wrap: anywhere; } td code { overflow-wrap: normal; }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 .protocol { display: grid; gap: 12px; }
@@ -103,18 +105,24 @@ def page(found: Overview) -> bytes:
         _unknown(found),
         _figures(found),
         _record(found),
+        _leaders(found),
         _days(found),
         _proposals(found),
         _protocol(found),
         _addresses(found),
     ]
+    return frame(name, body)
+
+
+def frame(title: str, parts: Iterable[str]) -> bytes:
+    """A page in this style, of safe HTML."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         '<meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">'
-        f"<title>{name}</title><style>{_STYLE}</style></head>\n<body><main>\n"
-        + "\n".join(part for part in body if part)
+        f"<title>{title}</title><style>{_STYLE}</style></head>\n<body><main>\n"
+        + "\n".join(part for part in parts if part)
         + "\n</main></body></html>\n"
     ).encode()
 
@@ -173,14 +181,55 @@ def _record(found: Overview) -> str:
         rows.append(
             f'<tr><td class="n">{entry.id}</td><td class="n">{meaning.text(entry.verified_aggregate_score)}</td>'
             f'<td class="n">{gain_text(meaning, step.gain)}</td><td class="n">{share}</td>'
-            f"<td>{show.when(entry.submitted_at)}</td><td><code>{entry.miner}</code></td></tr>"
+            f"<td>{show.when(entry.submitted_at)}</td><td>{_address(found, entry.miner)}</td></tr>"
         )
     head = (
         f'<tr><th class="n">proposal</th><th class="n">{_text(meaning.metric, 32)}</th><th class="n">gain</th>'
         '<th class="n">over baseline</th><th>submitted</th><th>miner</th></tr>'
     )
-    table = f'<div class="card scroll" style="margin-top:12px"><table>{head}{"".join(rows)}</table></div>'
-    return title + _progress(found) + table
+    return title + _progress(found) + _table(head, rows)
+
+
+def _leaders(found: Overview) -> str:
+    """Two tables: miners by what they have won, verifiers by what they have settled."""
+    miners = [
+        f'<tr><td class="n">{rank.approved:,}</td><td class="n">{rank.proposals:,}</td>'
+        f'<td class="n">{gain_text(found.meaning, rank.gain)}</td><td class="n">{rank.lost:,}</td>'
+        f"<td>{show.when(rank.last)}</td><td>{_address(found, rank.miner)}</td></tr>"
+        for rank in found.miners[:LEADERS]
+    ]
+    verifiers = [
+        f'<tr><td class="n">{rank.approved:,}</td><td class="n">{rank.rejected:,}</td>'
+        f'<td class="n">{rank.reviewing:,}</td><td>{_address(found, rank.verifier)}</td></tr>'
+        for rank in found.verifiers[:LEADERS]
+    ]
+    out = ""
+    if miners:
+        head = (
+            '<tr><th class="n">approved</th><th class="n">proposals</th><th class="n">gain</th>'
+            '<th class="n">stake lost</th><th>last</th><th>miner</th></tr>'
+        )
+        out += f"<h2>Miners<small>{len(found.miners)}</small></h2>{_table(head, miners)}"
+    if verifiers:
+        head = (
+            '<tr><th class="n">approved</th><th class="n">rejected</th><th class="n">in review</th>'
+            "<th>verifier</th></tr>"
+        )
+        out += f"<h2>Verifiers<small>{len(found.verifiers)}</small></h2>{_table(head, verifiers)}"
+    return out
+
+
+def _table(head: str, rows: Iterable[str]) -> str:
+    return f'<div class="card scroll" tabindex="0"><table>{head}{"".join(rows)}</table></div>'
+
+
+def _address(found: Overview, key: object) -> str:
+    """An account's address, a link to the network's explorer where it has one."""
+    shown = f"<code>{key}</code>"
+    if not found.explorer:
+        return shown
+    target = html.escape(found.explorer.replace("{address}", str(key)))
+    return f'<a href="{target}" rel="noopener noreferrer">{shown}</a>'
 
 
 def _progress(found: Overview) -> str:
@@ -268,7 +317,7 @@ def _proposals(found: Overview) -> str:
             f"{show.status_words(entry.status)}</td>"
             f'<td class="n">{meaning.text(entry.claimed_aggregate_score)}</td><td class="n">{verified}</td>'
             f'<td class="n">{entry.stake:,}</td><td>{show.when(entry.submitted_at)}</td>'
-            f"<td><code>{entry.miner}</code></td></tr>"
+            f"<td>{_address(found, entry.miner)}</td></tr>"
         )
     wrong = "".join(f'<p class="note">{_text(show.malformed_line(entry).strip(" ?"))}</p>' for entry in found.malformed)
     if not rows:
@@ -277,7 +326,7 @@ def _proposals(found: Overview) -> str:
         '<tr><th class="n">id</th><th>status</th><th class="n">claimed</th><th class="n">verified</th>'
         '<th class="n">stake</th><th>submitted</th><th>miner</th></tr>'
     )
-    return f'{title}<div class="card scroll"><table>{head}{"".join(rows)}</table></div>{wrong}'
+    return f"{title}{_table(head, rows)}{wrong}"
 
 
 def _protocol(found: Overview) -> str:
@@ -318,10 +367,10 @@ def _addresses(found: Overview) -> str:
             ("best code", project.current_best_code_irys_id, project.current_best_code_hash),
             ("best metrics", project.current_best_metrics_irys_id, project.current_best_metrics_hash),
         ]
-    keys = [("mint", str(project.mint)), ("creator", str(project.creator)), ("created", show.when(project.created_at))]
+    rows = [("mint", _address(found, project.mint)), ("creator", _address(found, project.creator))]
+    rows.append(("created", f"<code>{show.when(project.created_at)}</code>"))
     if found.improved:
-        keys.append(("best miner", str(project.current_best_miner)))
-    rows = [(name, f"<code>{value}</code>") for name, value in keys]
+        rows.append(("best miner", _address(found, project.current_best_miner)))
     rows += [
         (name, f'<code>{ItemId(item)}</code><br><code class="soft">SHA-256 {digest.hex()}</code>')
         for name, item, digest in artifacts

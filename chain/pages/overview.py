@@ -21,7 +21,8 @@ from chain.connection.opening import Connection
 from chain.errors import ChainError, InvalidData
 from chain.money import score
 from chain.network.reading import Malformed
-from chain.pages import show
+from chain.pages import leaders, show
+from chain.pages.leaders import MinerRank, VerifierRank
 from chain.program.accounts import Project, Proposal, ProposalStatus
 from chain.projects import artifacts, listing, packing
 from common import baseline
@@ -92,7 +93,8 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """A project with everything its page shows; `now` is the chain's time in seconds since 1970."""
+    """A project with everything its page shows; `now` is the chain's time in seconds since 1970, `explorer` the address
+    of a page about an account, with {address} in it, or ""."""
 
     project: Project
     meaning: Meaning
@@ -100,6 +102,7 @@ class Overview:
     proposals: tuple[Proposal, ...]
     malformed: tuple[Malformed, ...]
     now: int
+    explorer: str = ""
 
     @property
     def best(self) -> int:
@@ -121,6 +124,16 @@ class Overview:
     def record(self) -> list[Step]:
         """The track record, oldest approval first."""
         return track_record(self.proposals, self.project.baseline_aggregate_score)
+
+    @property
+    def miners(self) -> list[MinerRank]:
+        """Who proposed, the most gain first."""
+        return leaders.miners(self.proposals, [(step.proposal.id, step.gain) for step in self.record])
+
+    @property
+    def verifiers(self) -> list[VerifierRank]:
+        """Who settled, the most first."""
+        return leaders.verifiers(self.proposals)
 
     @property
     def days(self) -> list[Day]:
@@ -155,6 +168,8 @@ class Overview:
                 }
                 for step in self.record
             ],
+            "miners": [show.as_json(rank) for rank in self.miners],
+            "verifiers": [show.as_json(rank) for rank in self.verifiers],
             "days": [
                 {"day": day.day.isoformat(), **{status.name.lower(): day.counts[status] for status in ProposalStatus}}
                 for day in self.days
@@ -177,6 +192,7 @@ def overview(connection: Connection, project_id: int) -> Overview:
         tuple(proposal for _, proposal in found.accounts),
         found.malformed,
         connection.network.clock().unix_timestamp,
+        connection.settings["explorer"],
     )
 
 

@@ -21,6 +21,7 @@ GLYPHS = {
     ProposalStatus.EXPIRED: "·",
 }
 RECENT = 30  # proposals listed
+LEADERS = 20  # miners, and verifiers
 SCORES = {"negated": "−{}", "reflected": "2 × baseline − {}", "plain": "{}"}  # of each convention, per 10⁻⁶
 _HEIGHT = 6  # rows of the bar chart
 _NAME = 32  # columns of a field's name
@@ -33,6 +34,8 @@ def text(found: Overview, width: int = 100) -> str:
             *_figures(found),
             "",
             *_record(found),
+            "",
+            *_leaders(found),
             "",
             *_days(found.days),
             "",
@@ -86,6 +89,24 @@ def _record(found: Overview) -> list[str]:
             f"  {entry.id:>8}  {meaning.text(entry.verified_aggregate_score):>14} {gain_text(meaning, step.gain):>12} "
             f"{total:>10}  {show.when(entry.submitted_at):<16}  {entry.miner}"
         )
+    return lines
+
+
+def _leaders(found: Overview) -> list[str]:
+    lines = [f"miners ({len(found.miners)})"]
+    if found.miners:
+        lines.append(f"  {'approved':>8} {'of':>5} {'gain':>12} {'stake lost':>10}  miner")
+    for rank in found.miners[:LEADERS]:
+        gain = gain_text(found.meaning, rank.gain)
+        lines.append(f"  {rank.approved:>8,} {rank.proposals:>5,} {gain:>12} {rank.lost:>10,}  {rank.miner}")
+    if found.verifiers:
+        lines += [
+            "",
+            f"verifiers ({len(found.verifiers)})",
+            f"  {'approved':>8} {'rejected':>8} {'in review':>9}  verifier",
+        ]
+    for entry in found.verifiers[:LEADERS]:
+        lines.append(f"  {entry.approved:>8,} {entry.rejected:>8,} {entry.reviewing:>9,}  {entry.verifier}")
     return lines
 
 
