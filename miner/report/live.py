@@ -61,7 +61,7 @@ def serving(page: Page, port: int) -> Iterator[str]:
 
 
 def _handler(page: Page) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+    class PageHandler(BaseHTTPRequestHandler):
         timeout = SECONDS
         server_version, sys_version = "report", ""
 
@@ -96,4 +96,4 @@ def _handler(page: Page) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *_: object) -> None:
             pass
 
-    return Handler
+    return PageHandler
