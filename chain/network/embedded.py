@@ -220,16 +220,16 @@ class EmbeddedNetwork:
         message = _known(tx)
         with self.reading():
             try:
-                keys = keys_of(message, self._state)
+                keys = keys_of(message, self._state, self._newest().slot)
             except TransactionRejected as rejected:
                 return SimulationOutcome(rejected.error)
             before = {key: self._state(key) for key in keys.all}
             pre = lamports_of(before, keys.all)
             never_ran = replace(SimulationOutcome(None, keys=keys), pre=pre, post=pre)
-            if fresh and self._ledger.slot_of(tx.signatures[0]) is not None:
-                return replace(never_ran, error="AlreadyProcessed")
             if fresh and not self._is_fresh(message):
                 return replace(never_ran, error="BlockhashNotFound")
+            if fresh and self._ledger.slot_of(tx.signatures[0]) is not None:
+                return replace(never_ran, error="AlreadyProcessed")
             self._set_sysvars(self._newest(), self._next())
             self._svm.with_sigverify(signatures)
             try:
@@ -440,17 +440,17 @@ class EmbeddedNetwork:
                 "Split it into several.",
             )
         signature = tx.signatures[0]
-        if self._ledger.slot_of(signature) is not None:
-            raise TransactionRejected("AlreadyProcessed")
         nonce = None
         if not self.blockhash_valid(message.recent_blockhash):
             nonce = nonce_of(message, self._state)
             if nonce is None:
                 raise TransactionRejected("BlockhashNotFound")
-        keys = keys_of(message, self._state)
+        if self._ledger.slot_of(signature) is not None:  # asked second, as Agave does: a spent nonce has moved on
+            raise TransactionRejected("AlreadyProcessed")
+        newest, block = self._newest(), self._next()
+        keys = keys_of(message, self._state, (newest if preflight else block).slot)
         before = {key: self._state(key) for key in keys.all}
         journal.update({key: before[key] for key in keys.writable})
-        newest, block = self._newest(), self._next()
         self._set_sysvars(newest, block)
         outcome = outcome_of(self._svm.send_transaction(tx))
         after = before | {key: self._state(key) for key in keys.writable}

@@ -1,6 +1,7 @@
 """What a transaction names before it runs, and what its record says of it afterwards. Pure functions.
 
-Facts, from Agave: the accounts that lookup tables add come after the message's own, the writable ones first. A
+Facts, from Agave: the accounts that lookup tables add come after the message's own, the writable ones first; what a
+table got in a slot is of use from the next one on, and preflight looks at the newest block's. A
 transaction may carry the value of a nonce account in place of a blockhash if its first instruction advances that
 account with its authority's signature; a failed one advances it as well. Cost units: 720 a signature, 300 a
 writable account, a quarter a byte of instruction data, the compute units, and 8 for each 32 KiB of accounts.
@@ -59,8 +60,11 @@ class TokenBalance(NamedTuple):
     after: int | None
 
 
-def keys_of(message: Message | MessageV0, state: State) -> Keys:
-    """A message's accounts. Raises TransactionRejected where a lookup table is none or is too short."""
+def keys_of(message: Message | MessageV0, state: State, slot: int) -> Keys:
+    """A message's accounts as of a bank at `slot`: what a lookup table got in that slot is of use after it.
+
+    Raises TransactionRejected where a lookup table is none or is too short.
+    """
     own, header = message.account_keys, message.header
     signers = header.num_required_signatures
     writable = [
@@ -70,7 +74,7 @@ def keys_of(message: Message | MessageV0, state: State) -> Keys:
     more: list[Pubkey] = []
     fixed: list[Pubkey] = []
     for lookup in message.address_table_lookups if isinstance(message, MessageV0) else ():
-        listed = _table(state(lookup.account_key))
+        listed = _table(state(lookup.account_key), slot)
         if max(bytes(lookup.writable_indexes) + bytes(lookup.readonly_indexes), default=0) >= len(listed):
             raise TransactionRejected("InvalidAddressLookupTableIndex")
         more += [listed[index] for index in bytes(lookup.writable_indexes)]
@@ -78,15 +82,17 @@ def keys_of(message: Message | MessageV0, state: State) -> Keys:
     return Keys((*own, *more, *fixed), (*writable, *more), tuple(more), tuple(fixed))
 
 
-def _table(account: Account | None) -> list[Pubkey]:
+def _table(account: Account | None, slot: int) -> list[Pubkey]:
     if account is None:
         raise TransactionRejected("AddressLookupTableNotFound")
     if account.owner != LOOKUP_TABLES:
         raise TransactionRejected("InvalidAddressLookupTableOwner")
     try:
-        return list(AddressLookupTable.deserialize(account.data).addresses)
+        table = AddressLookupTable.deserialize(account.data)
     except ValueError:
         raise TransactionRejected("InvalidAddressLookupTableData") from None
+    extended = table.meta.last_extended_slot >= slot
+    return list(table.addresses)[: table.meta.last_extended_slot_start_index if extended else None]
 
 
 def nonce_of(message: Message | MessageV0, state: State) -> Pubkey | None:
