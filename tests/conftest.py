@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import sys
@@ -96,14 +97,26 @@ def _no_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyHome]:
     """A home with the tiny project published in it (`tests.attacks.tiny`), made once per session in about 15 s.
 
-    Tests share its ledger: use new proposals, and `shutil.copytree` it where a test settles or changes the best.
+    Tests share its ledger: use new proposals, and `copy` it where a test settles or changes the best. Each worker of
+    pytest-xdist has its own copy of the one home that the first of them made.
     """
+    from common.files import locked
     from tests.attacks import tiny
 
     require(sys.platform != "linux" or shutil.which("bwrap") is not None, "bubblewrap (apt-get install bubblewrap)")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("AUTORESEARCH_CACHE", raising=False)  # the user's data is not the tiny project's
-        yield tiny.publish(tmp_path_factory.mktemp("tiny"))
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            yield tiny.publish(tmp_path_factory.mktemp("tiny"))
+            return
+        shared = tmp_path_factory.getbasetemp().parent  # of all workers
+        made = shared / "tiny.pickle"
+        with locked(shared / "tiny.lock", wait=300):
+            if not made.exists():
+                (shared / "tiny").mkdir()
+                made.write_bytes(pickle.dumps(tiny.publish(shared / "tiny")))
+            home: TinyHome = pickle.loads(made.read_bytes())
+        yield home.copy(tmp_path_factory.mktemp("tiny") / "home")
 
 
 @pytest.fixture(scope="module")

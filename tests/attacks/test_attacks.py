@@ -15,7 +15,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -384,9 +383,7 @@ def court(
 ) -> Iterator[Court]:
     """The selected proposals submitted, and checks of all of them queued, two at a time; under xdist when asked for."""
     # Proposals and noise of hostile scripts stay in a copy: other tests use the same home.
-    copy = tmp_path_factory.mktemp("court") / "home"
-    shutil.copytree(tiny_home.path, copy, symlinks=True)
-    tiny_home = replace(tiny_home, path=copy)
+    tiny_home = tiny_home.copy(tmp_path_factory.mktemp("court") / "home")
     policy = tmp_path_factory.mktemp("policy") / "policy.toml"
     policy.write_text(POLICY)
     who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True}

@@ -34,13 +34,6 @@ if TYPE_CHECKING:
 TRIALS = 4
 
 
-def home(tiny_home: TinyHome, path: Path) -> Path:
-    """A copy of the tiny project's home; the environment, which nothing changes, by hard links."""
-    shutil.copytree(tiny_home.path, path, symlinks=True, ignore=shutil.ignore_patterns("envs"))
-    shutil.copytree(tiny_home.path / "envs", path / "envs", symlinks=True, copy_function=os.link)
-    return path
-
-
 def other_data(tiny_home: TinyHome, path: Path) -> str:
     """Prepare other data than the project's in a home; its snapshot id."""
     from tests.attacks import tiny
@@ -143,7 +136,7 @@ def workers(home: Path) -> list[int]:
 def test_a_night_on_a_rack(tiny_home: TinyHome, tmp_path: Path, outer: None) -> None:
     optional(importlib.util.find_spec("ray") is not None, "ray (uv sync --extra ray)")
     optional(sys.platform == "linux", "Linux, to find a worker's process")
-    own, first, second, third = (home(tiny_home, tmp_path / name) for name in ("own", "1", "2", "3"))
+    own, first, second, third = (tiny_home.copy(tmp_path / name).path for name in ("own", "1", "2", "3"))
     foreign, patches = other_data(tiny_home, third), candidates(tiny_home, tmp_path / "patches")
     with rack([first, second, third]) as address:
         with mining(own, address, patches) as process:

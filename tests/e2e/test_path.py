@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -33,10 +32,7 @@ OK, REJECTED, INTERRUPTED = 0, 3, 130
 
 @pytest.fixture
 def home(tiny_home: TinyHome, tmp_path: Path) -> Path:
-    """A copy of the tiny project's home; the environment, which nothing changes, by hard links."""
-    shutil.copytree(tiny_home.path, tmp_path / "home", symlinks=True, ignore=shutil.ignore_patterns("envs"))
-    shutil.copytree(tiny_home.path / "envs", tmp_path / "home" / "envs", symlinks=True, copy_function=os.link)
-    return tmp_path / "home"
+    return tiny_home.copy(tmp_path / "home").path
 
 
 def environment() -> dict[str, str]:

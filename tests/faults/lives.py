@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tests.e2e.test_path import SECONDS, environment
 
 if TYPE_CHECKING:
-    from tests.attacks.tiny import TinyHome
+    pass
 
 LIFE = 7.0  # seconds that a life lasts at most, about two of them its start
 
@@ -37,13 +36,6 @@ class Kill:
                 return len(new) >= count or seconds >= LIFE
             case kind:
                 return any(event["event"] == kind for event in new)
-
-
-def copied(tiny_home: TinyHome, home: Path) -> Path:
-    """A copy of the tiny project's home; the environment, which nothing changes, by hard links."""
-    shutil.copytree(tiny_home.path, home, symlinks=True, ignore=shutil.ignore_patterns("envs"))
-    shutil.copytree(tiny_home.path / "envs", home / "envs", symlinks=True, copy_function=os.link)
-    return home
 
 
 def live(command: Sequence[object], said: Path, kill: Kill | None, seen: Callable[[], list[dict[str, Any]]]) -> bool:

@@ -24,7 +24,7 @@ import pytest
 from miner.journal.journal import Journal, read
 from tests import local
 from tests.e2e.test_path import BIN, events
-from tests.faults.lives import LIFE, Kill, copied, left_over, live
+from tests.faults.lives import LIFE, Kill, left_over, live
 from tests.faults.world import number
 from trainer.project import hyperparameters
 
@@ -51,7 +51,7 @@ class Session:
     """One home's mining session, in as many processes as it takes; `words` is what they said."""
 
     def __init__(self, tiny_home: TinyHome, folder: Path, patches: Path) -> None:
-        self.home = copied(tiny_home, folder / "home")
+        self.home = tiny_home.copy(folder / "home").path
         self.command = [BIN / "miner", "run", "--proposer", "patches", "--patches", patches, "--home", self.home]
         self.command += ["--submissions", "0", "--no-prune"]
         self.said = folder / "said.txt"

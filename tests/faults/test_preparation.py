@@ -11,7 +11,6 @@ from subprocess import DEVNULL, PIPE
 from typing import TYPE_CHECKING
 
 from tests.e2e.test_path import BIN, environment
-from tests.faults.lives import copied
 from trainer.running.dataset import MANIFEST
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def test_an_interrupted_preparation_goes_on(tiny_home: TinyHome, tmp_path: Path) -> None:
-    home = copied(tiny_home, tmp_path / "home")
+    home = tiny_home.copy(tmp_path / "home").path
     shutil.rmtree(home / "data")
     command = [str(BIN / "miner"), "run", "--home", str(home), "--max-trials", "1", "--dry-run"]
     with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, stdin=DEVNULL, text=True, env=environment()) as process:

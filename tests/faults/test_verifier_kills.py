@@ -23,7 +23,7 @@ from chain.wallet.wallet import load, path_of
 from miner.staking import submit
 from tests import local
 from tests.e2e.test_path import BIN
-from tests.faults.lives import Kill, copied, left_over, live
+from tests.faults.lives import Kill, left_over, live
 from tests.faults.world import number, tokens_of
 from trainer.machine.hardware import fingerprint
 from trainer.project import bundle, hyperparameters, task
@@ -92,7 +92,7 @@ def kills(count: int, rng: random.Random) -> list[Kill]:
 
 
 def test_killed_at_any_moment_each_is_settled_once(tiny_home: TinyHome, tmp_path: Path) -> None:
-    home, said, cut = copied(tiny_home, tmp_path / "home"), tmp_path / "said.txt", Counter[bool]()
+    home, said, cut = tiny_home.copy(tmp_path / "home").path, tmp_path / "said.txt", Counter[bool]()
     meant = sources(tiny_home)
     propose(home, tiny_home, [source for source, _ in meant])
     command = [BIN / "verifier", "run", "--once", "--yes", "--home", home]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import pickle
-import shutil
 import socket
 import sys
 from dataclasses import replace
@@ -259,9 +257,7 @@ def test_an_address_without_a_cluster_is_refused_at_once() -> None:
 
 @pytest.fixture
 def home(tiny_home: TinyHome, tmp_path: Path) -> Path:
-    shutil.copytree(tiny_home.path, tmp_path / "home", symlinks=True, ignore=shutil.ignore_patterns("envs"))
-    shutil.copytree(tiny_home.path / "envs", tmp_path / "home" / "envs", symlinks=True, copy_function=os.link)
-    return tmp_path / "home"
+    return tiny_home.copy(tmp_path / "home").path
 
 
 def setup_of(tiny_home: TinyHome, home: Path) -> Setup:
