@@ -22,7 +22,8 @@ class RunRecord:
 
     `val_bpb` is None without a value; then `failure` is one word ("stopped" by its loss curve, "unfit" for the
     machine's state, else what went wrong) and `detail` a sentence. `log` is its file in the session's folder, `at`
-    when it ended, `conditions` are words on the machine's state, `machine` is "" for the session's own.
+    when it ended, `conditions` are words on the machine's state, `machine` is "" for the session's own, `joules` its
+    energy where the machine tells it.
     """
 
     arm: Arm
@@ -37,6 +38,7 @@ class RunRecord:
     curve: LossCurve = ()
     conditions: tuple[str, ...] = ()
     machine: str = ""
+    joules: float | None = None
 
     @classmethod
     def of(cls, run: Run, conditions: Sequence[str], *, budget_seconds: float, machine: str = "") -> RunRecord:
@@ -53,6 +55,7 @@ class RunRecord:
             curve=tuple((round(p.progress * budget_seconds, 2), round(p.loss, 5)) for p in seen.points),
             conditions=tuple(conditions),
             machine=machine,
+            joules=None if run.joules is None else round(run.joules, 1),
         )
 
     @classmethod
@@ -72,6 +75,7 @@ class RunRecord:
             tuple((float(seconds), float(loss)) for seconds, loss in event.get("curve", ())),
             tuple(str(word) for word in event.get("conditions", ())),
             str(event.get("machine", "")),
+            _number(event.get("joules")),
         )
 
     def encode(self) -> dict[str, Any]:

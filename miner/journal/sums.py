@@ -41,6 +41,8 @@ class Sums:
     """
 
     runs: int = 0
+    joules: float = 0.0  # of the runs whose energy was measured
+    metered: int = 0
     unfit: int = 0
     last_run: RunRecord | None = None
     by_number: dict[int, TrialRecord] = field(default_factory=dict)
@@ -89,6 +91,8 @@ class Sums:
     def ran(self, trial: TrialRecord, run: RunRecord) -> None:
         """A run of a trial ended."""
         self.runs += 1
+        if run.joules is not None:
+            self.joules, self.metered = self.joules + run.joules, self.metered + 1
         self.last_run = run
         if not run.failure:
             insort(self.usual, run.seconds)

@@ -5,7 +5,8 @@ stable: others may be added, none is renamed or taken away. Every event has `eve
 `network`; values are of the project's metric, deltas are incumbent − candidate, what is not known is null.
 
     start         resumed (whether the session had begun before), folder
-    run           trial, arm (candidate, incumbent), value, failure ("" where there is a value), seconds, machine
+    run           trial, arm (candidate, incumbent), value, failure ("" where there is a value), seconds, machine,
+                  joules (null where the machine does not tell)
     decision      trial, hypothesis, decision (keep, discard, crash), delta, low, high, p, reason
     keep          trial, hypothesis, value, delta, low, high, gain (of all that stands)
     confirmation  trial, confirmed, delta, low, high, p, reason
@@ -22,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from miner.journal.journal import Session
-from miner.report import find, summary
+from miner.report import summary
 
 ENDED: Final = ("approved", "rejected", "expired")
 NOTIFIED: Final = ("keep", "confirmation", "submission", "settlement", "stop")
@@ -76,7 +77,7 @@ def ended(session: Session) -> dict[str, Any]:
 
 def words(event: Mapping[str, Any]) -> str:
     """One of `NOTIFIED` as a sentence. Pure."""
-    delta = "" if event.get("delta") is None else f" ({find.signed(-event['delta'])})"
+    delta = "" if event.get("delta") is None else f" ({summary.signed(-event['delta'])})"
     match event["event"]:
         case "keep":
             return f"Found: {summary.change(event['hypothesis'])}{delta}, trial {event['trial']}"
@@ -106,6 +107,7 @@ def _run(event: Mapping[str, Any]) -> dict[str, Any]:
         "failure": event["failure"],
         "seconds": event["seconds"],
         "machine": event.get("machine", ""),
+        "joules": event.get("joules"),
     }
 
 

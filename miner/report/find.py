@@ -22,11 +22,11 @@ def gain(trial: TrialRecord) -> str:
         return ""
     point = summary.point(trial)
     before = None if point.value is None else point.value + trial.delta
-    share = f"{signed(-100 * trial.delta / before, 1)} % " if before else ""
+    share = f"{summary.signed(-100 * trial.delta / before, 1)} % " if before else ""
     about = ""
     if trial.low is not None and trial.high is not None:
         about = f" ± {max(trial.high - trial.delta, trial.delta - trial.low):.2g}"
-    return f"{share}({signed(-trial.delta)}{about})"
+    return f"{share}({summary.signed(-trial.delta)}{about})"
 
 
 def headline(trial: TrialRecord, state: str = "", fate: str = "") -> str:
@@ -73,8 +73,3 @@ def _fates(session: Session, fates: Mapping[int, str]) -> dict[int, str]:
     """The chain's words by trial."""
     sent = [entry for entry in session.submissions if entry.proposal is not None]
     return {entry.trial: fates.get(entry.proposal or 0, "") for entry in sent}
-
-
-def signed(value: float, places: int = 4) -> str:
-    """A number with its sign, a real minus."""
-    return f"{value:+.{places}f}".replace("-", "−")

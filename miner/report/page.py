@@ -114,6 +114,7 @@ def _header(material: Material) -> str:
         ("Noise", noise),
         ("Packages", ", ".join(f"{name} {version}" for name, version in about.versions.items())),
         ("Runs", f"{found.runs}; {judged}"),
+        *([("Energy", found.energy())] if found.metered else []),
         ("Staked", f"{counted(session.staked, 'token')}, {counted(found.submitted, 'proposal')} submitted"),
         *((f"Asked: {_say(name, 20)}", used.words()) for name, used in material.asked.items()),
     ]

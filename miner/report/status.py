@@ -99,6 +99,8 @@ def _text(
         row("last run", _last_run(last, now))
     hourly = "" if known.per_hour is None else f", {known.per_hour:+.4f} an hour"
     row("machine", f"{lasted(known.time.running)} in {counted(known.runs, 'run')}{hourly}")
+    if known.metered:
+        row("energy", known.energy())
     for entry in session.submissions[-5:]:
         number = "" if entry.proposal is None else f"proposal {entry.proposal}, "
         row("submission", f"{number}trial {entry.trial}: {state(entry)}")

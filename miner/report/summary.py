@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -87,7 +87,8 @@ class Totals:
     """A session in numbers.
 
     `baseline` and `best` are levels; `gain` is what was found and `confirmed` what confirming tests found of it;
-    `freedom` is that of the noise, in degrees; `killed` counts segments that did not end themselves.
+    `freedom` is that of the noise, in degrees; `killed` counts segments that did not end themselves;
+    `joules` is the energy of the `metered` runs, those that the machine told of.
     """
 
     finished: int
@@ -104,15 +105,36 @@ class Totals:
     freedom: int
     killed: int
     time: Time
+    joules: float = field(default=0.0, kw_only=True)
+    metered: int = field(default=0, kw_only=True)
 
     @property
     def per_hour(self) -> float | None:
         """Gain per machine-hour; None before a quarter of a minute was run."""
         return self.gain / (self.time.running / 3600) if self.time.running >= 15 else None
 
+    @property
+    def per_kwh(self) -> float | None:
+        """Gain per kilowatt-hour; None unless every run was metered."""
+        return self.gain / (self.joules / 3.6e6) if self.joules > 0 and self.metered == self.runs else None
+
+    def energy(self) -> str:
+        """The energy in words, "" where none was measured."""
+        if not self.metered:
+            return ""
+        hours = self.joules / 3600
+        said = f"{hours / 1000:.2f} kWh" if hours >= 1000 else f"{hours:.1f} Wh"
+        said += (
+            f", {hours / self.metered:.1f} Wh a run"
+            if self.metered == self.runs
+            else f" in {self.metered} of {self.runs} runs"
+        )
+        return said + ("" if self.per_kwh is None else f", {signed(self.per_kwh)} gained per kWh")
+
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {**asdict(self), "machine_seconds": self.time.running, "gain_per_machine_hour": self.per_hour}
+        rates = {"gain_per_machine_hour": self.per_hour, "gain_per_kwh": self.per_kwh}
+        return {**asdict(self), "machine_seconds": self.time.running, **rates}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +169,8 @@ def totals(session: Session, *, budget: float | None = None, running: bool = Fal
         freedom=freedom,
         killed=open_segments - (running and open_segments > 0),
         time=time_split(session, budget),
+        joules=sums.joules,
+        metered=sums.metered,
     )
 
 
@@ -226,6 +250,11 @@ def change(hypothesis: str, limit: int = 60) -> str:
 def counted(number: int, word: str) -> str:
     """A number of things: 1 run, 2 runs."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def signed(value: float, places: int = 4) -> str:
+    """A number with its sign, a real minus."""
+    return f"{value:+.{places}f}".replace("-", "−")
 
 
 def lasted(seconds: float) -> str:

@@ -5,11 +5,11 @@ slowed. What is recorded of a run is up to the caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from miner.trials.listener import Pruner
 from trainer.errors import UNFIT
-from trainer.machine import fitness
+from trainer.machine import energy, fitness
 from trainer.machine.watch import Watch
 from trainer.measurement.bench import Bench, left_out
 from trainer.measurement.run import Run
@@ -28,6 +28,7 @@ class Rig:
     bench: Bench
     say: Say
     _watch: Watch = field(init=False)
+    _meter: energy.Meter | None = field(init=False, default_factory=energy.find)
 
     def __post_init__(self) -> None:
         self._watch = Watch(self.bench.protocol.execution.training_seconds, self.say)
@@ -52,7 +53,9 @@ class Rig:
         more than their noise has no value and is UNFIT. With a `band` it may be stopped, by `rules`.
         """
         budget = self.bench.protocol.execution.training_seconds
-        run = self.bench.measure(arm, files, Pruner(show, budget, band, rules), salt=fresh_salt())
+        with energy.metered(self._meter) as used:
+            run = self.bench.measure(arm, files, Pruner(show, budget, band, rules), salt=fresh_salt())
+        run = replace(run, joules=used.joules)
         conditions = self._watch.after(run.seconds)
         rate = curve.of_log(run.log).tokens_per_second
         unfit = fitness.fit(rate, rates) if run.val_bpb is not None and rate is not None else ""

@@ -14,7 +14,8 @@ class Run:
 
     `val_bpb` is None if `failure` names why (one word) and `detail` says it in a sentence of ours; `said` is what the
     script wrote last, its own word, which is never published. `seconds` is wall time, `memory_mb` the script's own peak
-    figure where it prints one. `measurement` is there where the run was measured in the trusted way in this process.
+    figure where it prints one, `joules` what this machine's meter counted, if it has one. `measurement` is
+    there where the run was measured in the trusted way in this process.
     """
 
     arm: Arm
@@ -26,6 +27,7 @@ class Run:
     log: bytes
     measurement: Measurement | None = None
     said: str = ""
+    joules: float | None = None
 
     @property
     def told(self) -> str:

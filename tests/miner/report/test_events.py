@@ -24,7 +24,7 @@ TRUE = {SOURCE: 2.5, BETTER: 2.3, WORSE: 2.7, BROKEN: None}
 COMMON = {"event", "at", "project", "network"}
 KEYS = {
     "start": {"resumed", "folder"},
-    "run": {"trial", "arm", "value", "failure", "seconds", "machine"},
+    "run": {"trial", "arm", "value", "failure", "seconds", "machine", "joules"},
     "decision": {"trial", "hypothesis", "decision", "delta", "low", "high", "p", "reason"},
     "keep": {"trial", "hypothesis", "value", "delta", "low", "high", "gain"},
     "confirmation": {"trial", "confirmed", "delta", "low", "high", "p", "reason"},

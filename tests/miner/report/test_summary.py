@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -205,3 +206,17 @@ def test_a_time_that_is_none(text: str) -> None:
 def test_words_for_lengths_and_counts(seconds: float, words: str) -> None:
     assert summary.lasted(seconds) == words
     assert [summary.counted(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+
+
+@pytest.mark.parametrize(
+    ("joules", "metered", "gain", "words"),
+    [
+        (0.0, 0, 0.2, ""),
+        (3_600_000.0, 4, 0.2, "1.00 kWh, 250.0 Wh a run, +0.2000 gained per kWh"),
+        (36_000.0, 3, 0.2, "10.0 Wh in 3 of 4 runs"),  # what was gained by the others is not theirs
+    ],
+)
+def test_energy_is_told_where_it_was_measured(joules: float, metered: int, gain: float, words: str) -> None:
+    found = replace(summary.totals(Session()), runs=4, joules=joules, metered=metered, gain=gain)
+    assert found.energy() == words
+    assert found.as_json()["gain_per_kwh"] == (0.2 if metered == 4 else None)
