@@ -81,12 +81,11 @@ def _embedded(home: Path, as_json: bool, port: int, irys_port: int) -> None:
     from chain.connection.opening import bootstrap
     from chain.irys.node import serve as serve_irys
     from chain.localnet.server import serve
-    from chain.money.client import Client
     from chain.network.embedded import EmbeddedNetwork
 
     network = EmbeddedNetwork(home)
     try:
-        bootstrap(Client(network), home)
+        bootstrap(network, home)
         with serve_irys(home / "irys", port=irys_port, network=network) as irys, serve(network, port=port) as server:
             _say_where(as_json, str(network.program_id), server.url, irys.url, str(home / "ledger.sqlite"), {})
             try:
@@ -113,7 +112,6 @@ def _beside(
     from chain.errors import NetworkUnreachable
     from chain.irys.node import serve as serve_irys
     from chain.localnet.validator import Kind, Plan, Validator, find, free_port
-    from chain.money.client import Client
     from chain.network.rpc import RpcNetwork
     from chain.program import PROGRAM_ID, image
 
@@ -130,7 +128,7 @@ def _beside(
             progress.clear()
             network = RpcNetwork(plan.url, name="localnet", is_local=True)
             try:
-                bootstrap(Client(network), home)
+                bootstrap(network, home)
                 with serve_irys(plan.folder / "irys", port=irys_port, network=network) as irys:
                     ledger = "in memory" if kind is Kind.SURFPOOL else str(plan.ledger)
                     extra = {"log": str(plan.log), "process": running.process.pid}

@@ -20,11 +20,11 @@ from solders.pubkey import Pubkey
 from chain.connection import config
 from chain.connection.config import Settings
 from chain.errors import ChainError, InsufficientFunds, NotFound
-from chain.money.client import Client
-from chain.money.spending import SpendingBudget, SpendingTerms
 from chain.network.base import LAMPORTS_PER_SOL, Network
 from chain.network.opening import connect
-from chain.program.instructions import AddVerifier, Initialize
+from chain.network.reading import read
+from chain.program.accounts import GlobalConfig, VerifierEntry
+from chain.program.addresses import Pdas
 from chain.wallet import wallet
 from chain.wallet.passphrase import Source
 from common.closing import Closing
@@ -32,6 +32,7 @@ from common.closing import Closing
 if TYPE_CHECKING:
     from chain.irys.client import Artifact, Endpoints, Irys, Role
     from chain.irys.node import RunningNode
+    from chain.money.client import Client
 
 LOCAL_IRYS_PORT = 8908
 AUTHORITY, MINER, VERIFIER = "authority", "miner", "verifier"
@@ -68,18 +69,25 @@ class Connection(Closing):
             commitment=self.settings["commitment"],
             is_local=self.settings["is_local"],
         )
-        terms = SpendingTerms(
-            self.settings.typed, self.settings["real_money"], self.settings["max_spend"], self.settings["genesis"]
-        )
-        self.client = Client(self.network, budget=SpendingBudget(terms), priority_fee=self.settings["priority_fee"])
         self._node: RunningNode | None = None
         try:
             self._irys_url = irys or self.settings["irys"]
             if self.settings.network == "embedded":
-                bootstrap(Client(self.network), home, passphrases)
+                bootstrap(self.network, home, passphrases)
         except BaseException:
             self.close()
             raise
+
+    @cached_property
+    def client(self) -> Client:
+        """The client of the program, made when something first asks for it: what only lists accounts never does."""
+        from chain.money.client import Client
+        from chain.money.spending import SpendingBudget, SpendingTerms
+
+        terms = SpendingTerms(
+            self.settings.typed, self.settings["real_money"], self.settings["max_spend"], self.settings["genesis"]
+        )
+        return Client(self.network, budget=SpendingBudget(terms), priority_fee=self.settings["priority_fee"])
 
     @cached_property
     def irys(self) -> Irys:
@@ -175,21 +183,32 @@ def _endpoints(network: Network, settings: Settings) -> Endpoints:
     return Endpoints(settings["irys_uploader"] or other.uploader, settings["irys_gateways"] or other.gateways)
 
 
-def bootstrap(client: Client, home: Path, passphrases: Source = wallet.KEYCHAIN) -> None:
+def bootstrap(network: Network, home: Path, passphrases: Source = wallet.KEYCHAIN) -> None:
     """Make a new local network usable: funded wallets, the program initialized, a registered verifier."""
     # By address: an encrypted wallet is opened only to sign.
     authority, verifier, miner = (
         wallet.look(wallet.ensure_file(home, role)).address for role in (AUTHORITY, VERIFIER, MINER)
     )
     for key in (authority, verifier, miner):
-        _top_up(client.network, key)
-    try:
-        config = client.config()
-    except NotFound:
-        client.call(Initialize(), wallet.ensure(home, AUTHORITY, passphrases))
-        config = client.config()
-    if config.authority == authority and not client.is_verifier(verifier):
-        client.call(AddVerifier(verifier), wallet.ensure(home, AUTHORITY, passphrases))
+        _top_up(network, key)
+    pdas = Pdas(network.program_id)
+
+    def call(args: object) -> None:
+        from chain.money.client import Client
+
+        Client(network).call(args, wallet.ensure(home, AUTHORITY, passphrases))
+
+    config = read(network, GlobalConfig, pdas.config())
+    if config is None:
+        from chain.program.instructions import Initialize
+
+        call(Initialize())
+        config = read(network, GlobalConfig, pdas.config())
+    is_ours = config is not None and config.authority == authority
+    if is_ours and read(network, VerifierEntry, pdas.verifier_entry(verifier)) is None:
+        from chain.program.instructions import AddVerifier
+
+        call(AddVerifier(verifier))
 
 
 def fund(network: Network, key: Keypair) -> Keypair:

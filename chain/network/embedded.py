@@ -1,8 +1,10 @@
 """The embedded network: a Solana VM in this process, and its ledger on disk (`chain.network.ledger`).
 
 Rules:
-- What is on the ledger is the chain. The VM in memory (LiteSVM) is a copy of its accounts that is brought up to date,
-  account by account, whenever the ledger's revision is ahead. Whatever stops a write leaves both as they were.
+- What is on the ledger is the chain, and accounts are read there. The VM in memory (LiteSVM) is a copy of them that is
+  brought up to date, account by account, whenever the ledger's revision is ahead. It starts with the first transaction
+  or the first look at what only it has (sysvars, the programs every cluster has): many commands need neither. Whatever
+  stops a write leaves both as they were.
 - Block height counts time only, hence a blockhash lives for 150 x 400 ms whatever the load.
 - Time is the wall clock plus the seconds ever warped; it never goes back.
 - A nonce account's value follows from the newest block's hash, since the VM's own hashes repeat.
@@ -21,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from solders.hash import Hash
+from solders.litesvm import LiteSVM
 from solders.message import Message, MessageV0
 from solders.pubkey import Pubkey
 from solders.signature import Signature
@@ -91,12 +94,9 @@ class EmbeddedNetwork:
         image: bytes | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        if image is None:
-            from chain.program import image as packaged
-
-            image = packaged()
         self.home = home
         self.program_id = program_id
+        self._image = image
         self._now = now
         self._guard = threading.RLock()  # LiteSVM and the connection serve one thread at a time
         self._revision = 0
@@ -104,11 +104,9 @@ class EmbeddedNetwork:
         self.path = self._ledger.path
         self.genesis_hash = Hash.from_bytes(self._ledger.genesis.hash)
         self._tip, self._warped_ms, self._floor_ms = self._ledger.genesis, 0, 0
-        self._svm = virtual_machine()
-        self._set_sysvars(self._tip, LedgerBlock(1, b"", self._tip.ms))
-        self._svm.add_program(program_id, image)
+        self._started: LiteSVM | None = None
         with self.reading():
-            pass  # loads every account
+            pass  # the tip
 
     # What the network protocol asks for.
 
@@ -118,11 +116,12 @@ class EmbeddedNetwork:
             if key in MOVING_SYSVARS:
                 newest = self._newest()
                 self._set_sysvars(newest, newest)
-            return account_in(self._svm.get_account(key))
+                return self._state(key)
+            return self._account(key)
 
     def accounts(self, keys: Sequence[Pubkey]) -> list[Account | None]:
         """One entry per key, in order, of one moment."""
-        with self.reading():
+        with self.reading(), self._ledger.snapshot():
             return [self.account(key) for key in keys]
 
     def program_accounts(
@@ -130,18 +129,22 @@ class EmbeddedNetwork:
     ) -> list[tuple[Pubkey, Account]]:
         """Accounts owned by `program` with exactly `size` data bytes that hold each (offset, bytes)."""
         with self.reading():
-            found = self._svm.get_program_accounts(program)
-        kept = [(key, account_of(state)) for key, state in found if matches(state.data, size, memcmp)]
-        return sorted(kept, key=lambda pair: bytes(pair[0]))
+            found = dict(self._ledger.accounts_of(program, size, memcmp))
+            if program != self.program_id:  # of others the VM may have some that no transaction ever wrote
+                for key, state in self._svm.get_program_accounts(program):
+                    if matches(state.data, size, memcmp):
+                        found.setdefault(key, account_of(state))
+        return sorted(found.items(), key=lambda pair: bytes(pair[0]))
 
     def balance(self, key: Pubkey) -> int:
         """Lamports; 0 where there is no account."""
         with self.reading():
-            return self._svm.get_balance(key) or 0
+            account = self._account(key)
+            return account.lamports if account else 0
 
     def rent(self, size: int) -> int:
         """Lamports that exempt an account of `size` data bytes from rent."""
-        with self._guard:
+        with self.reading():
             return self._svm.minimum_balance_for_rent_exemption(size)
 
     def clock(self) -> Clock:
@@ -376,8 +379,31 @@ class EmbeddedNetwork:
         """What programs see in `block`, below which `newest` is the last one."""
         set_sysvars(self._svm, block, self._ledger.newest_blocks(newest, SLOT_HASHES_KEPT))
 
+    @property
+    def _svm(self) -> LiteSVM:
+        """The VM, with every account as of the ledger's revision; within `reading` or a write."""
+        if self._started is None:
+            if self._image is None:
+                from chain.program import image
+
+                self._image = image()
+            vm, genesis = virtual_machine(), self._ledger.genesis
+            set_sysvars(vm, LedgerBlock(1, b"", genesis.ms), [genesis])
+            vm.add_program(self.program_id, self._image)
+            self._started, self._revision = vm, 0
+            self._refresh()
+        return self._started
+
     def _state(self, key: Pubkey) -> Account | None:
+        """An account as the VM has it: before a transaction the ledger's, after it what is to be written."""
         return account_in(self._svm.get_account(key))
+
+    def _account(self, key: Pubkey) -> Account | None:
+        """An account that no block changes by itself: the ledger's, or one that only the VM has."""
+        found = self._ledger.account(key)
+        if found is None:
+            return self._state(key)
+        return found if found.lamports else None
 
     def _is_fresh(self, message: Message | MessageV0) -> bool:
         return self.blockhash_valid(message.recent_blockhash) or nonce_of(message, self._state) is not None
@@ -404,7 +430,7 @@ class EmbeddedNetwork:
                     yield before
             except BaseException:
                 for key, account in before.items():
-                    if account_in(self._svm.get_account(key)) != account:
+                    if self._state(key) != account:
                         self._svm.set_account(key, vm_account(account))
                 raise
             self._revision += 1  # the VM has what was written
@@ -413,7 +439,7 @@ class EmbeddedNetwork:
     def _refresh(self) -> None:
         """Bring tip, warp and VM up to the ledger's revision."""
         state = self._ledger.state()
-        if state.revision != self._revision:
+        if self._started is not None and state.revision != self._revision:
             with self._ledger.snapshot():
                 state = self._ledger.state()
                 self._load()

@@ -26,7 +26,7 @@ from solders.signature import Signature
 from solders.system_program import ID as SYSTEM_PROGRAM
 
 from chain.errors import ChainError, InvalidData
-from chain.network.base import LAMPORTS_PER_SOL, Account, TransactionReceipt, error_text, program_error_of
+from chain.network.base import LAMPORTS_PER_SOL, Account, TransactionReceipt, error_text, matches, program_error_of
 from chain.network.execution import TokenBalance
 from common.files import lock, unlock
 
@@ -56,6 +56,9 @@ class LedgerBlock(NamedTuple):
     slot: int
     hash: bytes
     ms: int
+
+
+_ACCOUNTS = "SELECT address, lamports, owner, executable, rent_epoch, data FROM accounts"
 
 
 def make_hash(slot: int, *seed: bytes) -> bytes:
@@ -199,9 +202,21 @@ class Ledger:
 
     def accounts_after(self, revision: int, *, executable: bool) -> Iterator[tuple[Pubkey, Account]]:
         """Accounts written after a revision, closed ones as empty accounts: the programs among them, or the others."""
-        columns = "SELECT address, lamports, owner, executable, rent_epoch, data FROM accounts"
-        for row in self._db.execute(f"{columns} WHERE revision > ? AND executable = ?", (revision, executable)):
+        for row in self._db.execute(f"{_ACCOUNTS} WHERE revision > ? AND executable = ?", (revision, executable)):
             yield _from_row(row)
+
+    def account(self, key: Pubkey) -> Account | None:
+        """An account as last written, of zero lamports where it was closed; None if none ever was."""
+        row = self._db.execute(f"{_ACCOUNTS} WHERE address = ?", (bytes(key),)).fetchone()
+        return _from_row(row)[1] if row else None
+
+    def accounts_of(
+        self, owner: Pubkey, size: int | None, memcmp: Sequence[tuple[int, bytes]]
+    ) -> Iterator[tuple[Pubkey, Account]]:
+        """An owner's accounts of exactly `size` data bytes (None: any) that hold each (offset, bytes)."""
+        for row in self._db.execute(f"{_ACCOUNTS} WHERE owner = ? AND lamports != 0", (bytes(owner),)):
+            if matches(row[5], size, memcmp):
+                yield _from_row(row)
 
     def block_under(self, slot: int) -> LedgerBlock:
         """The last stored block at or under `slot`."""

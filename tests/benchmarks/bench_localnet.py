@@ -54,7 +54,7 @@ class Row:
 def embedded(home: Path) -> Iterator[Network]:
     embedded = EmbeddedNetwork(home)
     try:
-        bootstrap(Client(embedded), home)
+        bootstrap(embedded, home)
         yield embedded
     finally:
         embedded.close()
@@ -88,7 +88,7 @@ def beside(kind: Kind, home: Path) -> Iterator[Network]:
         running.wait(SECONDS)
         network = RpcNetwork(plan.url, is_local=True)
         try:
-            bootstrap(Client(network), home)
+            bootstrap(network, home)
             yield network
         finally:
             network.close()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -550,3 +551,22 @@ def test_connect_refuses_what_is_no_network(tmp_path: Path) -> None:
 def test_the_lock_and_ledger_stay_under_home(embedded: EmbeddedNetwork, tmp_path: Path) -> None:
     assert {path.name.split("-")[0] for path in tmp_path.iterdir()} == {"ledger.sqlite", "ledger.lock"}
     assert stat.S_ISREG(embedded.path.stat().st_mode)
+
+
+def test_what_is_on_the_ledger_is_read_without_a_vm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, closed = Keypair(), Keypair()
+    with closing(EmbeddedNetwork(tmp_path)) as first:
+        first.airdrop(key.pubkey(), SOL)
+        first.airdrop(closed.pubkey(), SOL)
+        everything = SOL - FEE_PER_SIGNATURE
+        first.send(pay(closed, key.pubkey(), everything, first.latest_blockhash().hash))
+        held = first.account(key.pubkey())
+        in_vm = first._state(key.pubkey())
+    assert held == in_vm
+    monkeypatch.setattr("chain.network.embedded.virtual_machine", lambda: pytest.fail("a VM was started"))
+    with closing(EmbeddedNetwork(tmp_path)) as second:
+        assert second.accounts([key.pubkey(), closed.pubkey()]) == [held, None]
+        assert second.balance(key.pubkey()) == SOL + everything and second.balance(closed.pubkey()) == 0
+        assert second.program_accounts(PROGRAM_ID) == []
+        assert second.blockhash_valid(second.latest_blockhash().hash)
+        assert second.warp(60).slot > second.transaction_count() == 3
