@@ -88,7 +88,7 @@ def watch(
     with open_connection(network, home) as connection:
         opened = connection.network
         try:
-            with Follower(opened, project_id, index_path(home, opened)) as follower:
+            with Follower(opened, project_id, index_path(home, opened), _words) as follower:
                 follower.refresh()  # refuses an unknown project before any waiting
                 meant = None if as_json else meaning(connection, follower.project)
 

@@ -1,8 +1,11 @@
 """Following a project: its state and the program's events, kept in an index and brought up to date in small steps.
 
 Rules:
-- State needs no history: one call gives everything at first; then a step reads the project, the proposals that
-  can still change, and the ids that were given out since. It is as new as the network's answer. What a node once told
+- State needs no history: one call gives everything at first, or page after page by id where there are more than MANY
+  proposals or the node does not list accounts; each page is kept, and the next step goes on where one was stopped.
+  Then a step reads the project, the proposals that can still change, and the ids that were given out since; of over
+  MAX_CHANGEABLE open ones those that the node lists as open, and one by one what it does not. It is as new as the
+  network's answer. What a node once told
   wrongly of one of the newest proposals is not believed for ever: a follower's first step, and then one in AGAIN, reads
   them again, settled or not, and those that were said to be another project's.
 - A step lists the history from its tip down to the last final transaction known, so that it finds both what was
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -25,10 +28,10 @@ from typing import Final
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
-from chain.errors import InvalidData, NotFound
+from chain.errors import InvalidData, NetworkUnreachable, NotFound
 from chain.indexer.store import Gap, Index, IndexedEvent, ProposalRow
-from chain.network.base import Account, HistoryEntry, Network
-from chain.network.reading import prove
+from chain.network.base import Account, HistoryEntry, Network, RpcError
+from chain.network.reading import MANY, by_id, prove
 from chain.program.accounts import (
     GlobalConfig,
     Project,
@@ -45,7 +48,7 @@ from common.closing import Closing
 PAGE: Final = 1_000  # of a listing
 MAX_PAGES: Final = 200  # of one step's listing
 SYNC_TRANSACTIONS: Final = 200  # read in one step
-MAX_CHANGEABLE: Final = 500  # accounts read one by one; above that all are read in one call
+MAX_CHANGEABLE: Final = 500  # accounts read one by one; above that the open ones are listed
 RECENT: Final = 100  # newest proposals that are read again; as many accounts as one call gives
 AGAIN: Final = 256
 RECHECK_SLOTS: Final = 150  # a confirmed slot is final well before that
@@ -74,13 +77,17 @@ def index_path(home: Path, network: Network) -> Path:
 class Follower(Closing):
     """One project on one network, indexed in the file `path`; a context manager that closes it.
 
-    For one thread at a time; other processes may have their own on the same file.
+    For one thread at a time; other processes may have their own on the same file. `progress` is told how far a long
+    reading is.
 
     Every method may raise NetworkUnreachable, and loses nothing then; NotFound if there is no such project.
     """
 
-    def __init__(self, network: Network, project_id: int, path: Path) -> None:
+    def __init__(
+        self, network: Network, project_id: int, path: Path, progress: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.network = network
+        self._progress = progress
         self.project_id = project_id
         self._pdas = Pdas(network.program_id)
         self.index = Index(path, network.genesis_hash, network.program_id)
@@ -127,15 +134,17 @@ class Follower(Closing):
         final_slot = self.network.final_slot()
         known = self.index.project(self.project_id)
         changeable = self.index.changeable(self.project_id, final_slot)
-        if known is None or len(changeable) > MAX_CHANGEABLE:
-            self._snapshot(final_slot, first=known is None)
-            return
-        keys = [self._pdas.config(), self._pdas.project(self.project_id), *changeable]
+        listed = len(changeable) > MAX_CHANGEABLE
+        keys = [self._pdas.config(), self._pdas.project(self.project_id), *([] if listed else changeable)]
         config, project, *proposals = self.network.accounts(keys)
-        next_id, first_new = self._next_id(config), known[1]
-        if next_id - first_new > MAX_CHANGEABLE:
-            self._snapshot(final_slot, first=False)
-            return
+        next_id, first_new = self._next_id(config), known[1] if known else 0
+        if known is None or next_id - first_new > MAX_CHANGEABLE:
+            recheck = 0 if known is None else final_slot + RECHECK_SLOTS
+            first_new = self._read_new(self._project_data(project), range(first_new, next_id), recheck)
+            if known is None or first_new < next_id:
+                return
+        if listed:
+            proposals = self._changeable(tuple(changeable))
         recent = range(max(0, next_id - RECENT), next_id) if next(self._steps) % AGAIN == 0 else ()
         ids = dict.fromkeys([*range(first_new, next_id), *self.index.unknown(self.project_id, MAX_CHANGEABLE), *recent])
         new = [self._pdas.proposal(number) for number in ids]
@@ -144,6 +153,8 @@ class Follower(Closing):
         lacking = [number for number, account in zip(ids, made, strict=True) if account is None and number >= first_new]
         rows, gone = [], []
         for address, account in zip([*changeable, *new], [*proposals, *made], strict=True):
+            if account is not None and changeable.get(address) == account.data:
+                continue
             if account is not None and self._ours(address, account):
                 rows.append(ProposalRow(address, account.data, final_slot + RECHECK_SLOTS))
             elif account is not None or address in changeable:
@@ -232,24 +243,48 @@ class Follower(Closing):
         self._told = last
         return told + news
 
-    def _snapshot(self, final_slot: int, *, first: bool) -> None:
-        """Read all proposals in one call."""
-        config, project = self.network.accounts([self._pdas.config(), self._pdas.project(self.project_id)])
-        next_id, data = self._next_id(config), self._project_data(project)
-        found = self.network.program_accounts(
-            self.network.program_id, memcmp=[(0, discriminator_of(Proposal)), self._filter()]
-        )
-        recheck = 0 if first else final_slot + RECHECK_SLOTS
+    def _read_new(self, project: bytes, ids: range, recheck: int) -> int:
+        """Read the proposals of these ids; gives the first one that is still to be read, their end if none is."""
+        if ids.stop <= MANY:
+            try:
+                found = self._listed()
+            except (RpcError, NetworkUnreachable):
+                pass  # a provider may not offer this call, which is dear for it
+            else:
+                self._store(project, ids.stop, found, recheck)
+                return ids.stop
+        for page in by_id(self.network, ids):
+            there = [(address, account) for _, address, account in page if account is not None]
+            lacking = [number for number, _, account in page if account is None]
+            reached = page[-1][0] + 1
+            self._store(project, min([*lacking, reached]), there, recheck)
+            if lacking:  # a node that lags: the next step asks again
+                return lacking[0]
+            if reached < ids.stop:
+                self._progress(f"{reached:,} of {ids.stop:,} proposals read")
+        return ids.stop
+
+    def _changeable(self, addresses: Sequence[Pubkey]) -> list[Account | None]:
+        """These accounts, of which most are open: listed by status where the node does that, else one by one."""
+        found: dict[Pubkey, Account] = {}
+        with suppress(RpcError, NetworkUnreachable):
+            for status in (ProposalStatus.PENDING, ProposalStatus.IN_REVIEW):
+                found |= dict(self._listed((offset_of(Proposal, "status"), bytes([status]))))
+        others = [address for address in addresses if address not in found]
+        one_by_one = dict(zip(others, self.network.accounts(others), strict=True)) if others else {}
+        return [found.get(address) or one_by_one.get(address) for address in addresses]
+
+    def _listed(self, *memcmp: tuple[int, bytes]) -> list[tuple[Pubkey, Account]]:
+        wanted = [(0, discriminator_of(Proposal)), self._filter(), *memcmp]
+        return self.network.program_accounts(self.network.program_id, memcmp=wanted)
+
+    def _store(self, project: bytes, next_id: int, found: Sequence[tuple[Pubkey, Account]], recheck: int) -> None:
+        rows = [
+            ProposalRow(address, account.data, recheck) for address, account in found if self._ours(address, account)
+        ]
         with self.index.writing():
-            self.index.store_project(self.project_id, data, next_id)
-            self.index.store_proposals(
-                self.project_id,
-                [
-                    ProposalRow(address, account.data, recheck)
-                    for address, account in found
-                    if self._ours(address, account)
-                ],
-            )
+            self.index.store_project(self.project_id, project, next_id)
+            self.index.store_proposals(self.project_id, rows)
 
     def _filter(self) -> tuple[int, bytes]:
         return offset_of(Proposal, "project_id"), self.project_id.to_bytes(8, "little")

@@ -341,13 +341,13 @@ class Index:
         rows = self._all("SELECT address FROM proposals WHERE project = ? AND status IS NULL", (_key(project_id),))
         return [Pubkey.from_bytes(row[0]) for row in rows]
 
-    def changeable(self, project_id: int, final_slot: int) -> list[Pubkey]:
-        """Addresses of proposals that may still change: open ones, and those whose settlement is not final."""
+    def changeable(self, project_id: int, final_slot: int) -> dict[Pubkey, bytes]:
+        """Proposals that may still change, as known: open ones, and those whose settlement is not final."""
         rows = self._all(
-            "SELECT address FROM proposals WHERE project = ? AND (status IN (0, 1) OR recheck > ?)",
+            "SELECT address, data FROM proposals WHERE project = ? AND (status IN (0, 1) OR recheck > ?)",
             (_key(project_id), final_slot),
         )
-        return [Pubkey.from_bytes(row[0]) for row in rows]
+        return {Pubkey.from_bytes(address): data for address, data in rows}
 
     def unknown(self, project_id: int, limit: int) -> list[int]:
         """Ids of proposals whose submission was seen, and their account not."""

@@ -30,8 +30,7 @@ from websockets.uri import parse_uri
 from chain.errors import ChainError, NetworkUnreachable
 from chain.indexer.rules import Follower
 from chain.indexer.store import IndexedEvent
-from chain.network.base import Network
-from chain.network.transport import RpcError
+from chain.network.base import Network, RpcError
 from common.closing import Closing
 from common.http import on_this_machine
 

@@ -123,13 +123,14 @@ class HistoryMethods:
         last = min(tip if is_open else params.number(1), tip)
         if last - first > _MAX_BLOCKS:
             raise Refusal(INVALID_PARAMS, f"Slot range too large; max {_MAX_BLOCKS}")
-        return list(range(first, last + 1))
+        return list(range(max(first, self._network.first_slot()), last + 1))
 
     def _blocks_with_limit(self, params: Params) -> object:
         first, limit = params.number(0), params.number(1)
         commitment(params.config(2), confirmed=True)
         if limit > _MAX_BLOCKS:
             raise Refusal(INVALID_PARAMS, f"Limit too large; max {_MAX_BLOCKS}")
+        first = max(first, self._network.first_slot())
         return list(range(first, min(first + limit, self._network.clock().slot + 1)))
 
     def _block_time(self, params: Params) -> object:

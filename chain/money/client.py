@@ -40,7 +40,7 @@ from chain.network.base import (
     TransactionReceipt,
     matches,
 )
-from chain.network.reading import Malformed, prove, read, read_all, read_mint, read_tokens
+from chain.network.reading import Listing, Malformed, prove, read, read_all, read_mint, read_proposals, read_tokens
 from chain.program.accounts import Claimable, GlobalConfig, Project, Proposal, VerifierEntry, offset_of
 from chain.program.addresses import Pdas
 from chain.program.codec import pack_u64
@@ -123,16 +123,15 @@ class Client:
 
     def projects(self) -> list[Project]:
         """All projects that can be read, by id."""
-        return sorted(self._all(Project), key=lambda project: project.id)
+        return sorted(self._readable(read_all(self.network, Project)), key=lambda project: project.id)
 
     def proposals(self, project_id: int) -> list[Proposal]:
         """All proposals of a project that can be read, by id."""
-        found = self._all(Proposal, (offset_of(Proposal, "project_id"), pack_u64(project_id)))
-        return sorted(found, key=lambda proposal: proposal.id)
+        return self._proposals((offset_of(Proposal, "project_id"), pack_u64(project_id)))
 
     def all_proposals(self) -> list[Proposal]:
         """The proposals of all projects that can be read, by id."""
-        return sorted(self._all(Proposal), key=lambda proposal: proposal.id)
+        return self._proposals()
 
     def proposals_of(self, miner: Pubkey, project_id: int, code_hash: bytes) -> list[Proposal]:
         """A miner's proposals of this code, by id; InvalidData if the node gives one that cannot be read.
@@ -191,8 +190,10 @@ class Client:
             raise NotFound(missing, f"Check the ID and --network ({self.network.name}).")
         return record
 
-    def _all(self, kind: type[_Account], *memcmp: tuple[int, bytes]) -> list[_Account]:
-        found = read_all(self.network, kind, *memcmp)
+    def _proposals(self, *memcmp: tuple[int, bytes]) -> list[Proposal]:
+        return sorted(self._readable(read_proposals(self.network, *memcmp)), key=lambda proposal: proposal.id)
+
+    def _readable(self, found: Listing[_Account]) -> list[_Account]:
         self.unreadable |= {entry.address: entry for entry in found.malformed}
         return [record for _, record in found.accounts]
 

@@ -23,7 +23,7 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 from solders.transaction_status import TransactionErrorType, TransactionStatus
 
-from chain.errors import TransactionFailed
+from chain.errors import ChainError, TransactionFailed
 
 CLOCK_SYSVAR = Pubkey.from_string("SysvarC1ock11111111111111111111111111111111")
 LAMPORTS_PER_SOL = 1_000_000_000
@@ -103,6 +103,19 @@ class HistoryEntry:
     block_time: int | None
     failed: bool
     final: bool
+
+
+class RpcError(ChainError):
+    """A node's refusal: its JSON-RPC `code`, and `data` as JSON."""
+
+    def __init__(self, url: str, code: int, message: str, data: object) -> None:
+        super().__init__(
+            f"The RPC node {url} refused: {message[:300].rstrip('.')} (code {code}).",
+            "Correct the request, or use another node with --rpc-url URL.",
+        )
+        self.code = code
+        self.data = data
+        self.doubted = False  # whether an earlier try of the same request may have reached the node
 
 
 class TransactionRejected(TransactionFailed):

@@ -162,6 +162,11 @@ class EmbeddedNetwork:
         """The block height when `block` came."""
         return self._height(block.ms)
 
+    def first_slot(self) -> int:
+        """The first slot whose block is kept."""
+        with self.reading():
+            return self._ledger.first_slot()
+
     def transaction_count(self) -> int:
         """Transactions that landed."""
         with self.reading():
@@ -179,9 +184,9 @@ class EmbeddedNetwork:
         return None if block is None else Hash.from_bytes(block.hash)
 
     def block(self, slot: int) -> LedgerBlock | None:
-        """The block at `slot`, or None if it is still to come."""
+        """The block at `slot`, or None if it is still to come or is no longer kept."""
         with self.reading():
-            if not 0 <= slot <= self._newest().slot:
+            if not self._ledger.first_slot() <= slot <= self._newest().slot:
                 return None
             return block_after(self._ledger.block_under(slot), slot)
 

@@ -6,6 +6,8 @@ Rules:
 - Every transaction that pays a fee makes one block, one slot after the last; between them an empty block
   passes every 400 ms. Empty blocks are not stored: their hashes follow from the block below. A hash ends
   with its slot, so its age is found without a list of hashes.
+- Accounts stay; of transactions and their blocks the newest KEPT stay, as on a cluster's node, and the space of older
+  ones is used again: the file does not grow without bound.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from common.files import lock, unlock
 SLOT_MS = 400
 FAUCET_LAMPORTS = 500_000_000 * LAMPORTS_PER_SOL
 LOCK_SECONDS = 30.0  # a write takes milliseconds; longer means that its holder is stopped
+KEPT = 100_000  # transactions, at about 1 kB each
+_PRUNED = 1_000  # at a time
 _FORMAT = 1  # PRAGMA user_version of the file
 _SCHEMA = """
 CREATE TABLE state (
@@ -144,6 +148,7 @@ class Ledger:
                 self._open(now_ms)
             row = self._db.execute("SELECT genesis_hash, genesis_ms, faucet FROM state").fetchone()
             undo.pop_all()
+        self._appended = 0
         self.genesis = LedgerBlock(0, bytes(row[0]), int(row[1]))
         self.faucet = Keypair.from_seed(bytes(row[2]))
 
@@ -151,7 +156,9 @@ class Ledger:
         """Make the tables where there are none."""
         self._db.execute("PRAGMA journal_mode = WAL")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'state'").fetchone()
+        # How many transactions were pruned. Ledgers of earlier versions have no such table.
+        self._db.execute("CREATE TABLE IF NOT EXISTS pruned (transactions INTEGER NOT NULL)")
         if tables and version != _FORMAT:
             raise InvalidData(
                 f"{self.path} has ledger format {version}; this version reads format {_FORMAT}.",
@@ -241,8 +248,15 @@ class Ledger:
 
     def transaction_count(self) -> int:
         """Transactions that landed."""
-        (count,) = self._db.execute("SELECT count(*) FROM transactions").fetchone()
-        return int(count)
+        kept, pruned = self._db.execute(
+            "SELECT (SELECT count(*) FROM transactions), (SELECT coalesce(sum(transactions), 0) FROM pruned)"
+        ).fetchone()
+        return int(kept) + int(pruned)
+
+    def first_slot(self) -> int:
+        """The first slot whose block is known: 0 until older ones were pruned, then the oldest transaction's."""
+        (slot,) = self._db.execute("SELECT min(slot) FROM transactions WHERE EXISTS (SELECT 1 FROM pruned)").fetchone()
+        return int(slot or 0)
 
     def transactions_between(self, first: int, last: int) -> int:
         """Transactions that landed in the slots from `first` to `last`."""
@@ -357,6 +371,19 @@ class Ledger:
             [_to_row(key, revision, account) for key, account in changed],
         )
         self._db.execute("UPDATE state SET slot = ?, hash = ?, ms = ?", block)
+        if self._appended % _PRUNED == 0:
+            self._prune()
+        self._appended += 1
+
+    def _prune(self) -> None:
+        """Forget all transactions but the newest KEPT, where there are enough of them to be worth it."""
+        newest = "SELECT slot FROM transactions ORDER BY slot DESC LIMIT 1 OFFSET ?"
+        if self._db.execute(newest, (KEPT + _PRUNED,)).fetchone() is None:
+            return
+        last = self._db.execute(newest, (KEPT,)).fetchone()
+        gone = self._db.execute("DELETE FROM transactions WHERE slot <= ?", last).rowcount
+        self._db.execute("DELETE FROM touched WHERE slot <= ?", last)
+        self._db.execute("INSERT INTO pruned VALUES (?)", (gone,))
 
     def warp(self, ms: int) -> None:
         """Put the time that passes here that much further ahead of the wall clock."""

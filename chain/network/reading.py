@@ -7,7 +7,7 @@ mint and a token account must belong to the token program and name the authority
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -15,7 +15,7 @@ from solders.pubkey import Pubkey
 from solders.token.state import Mint, TokenAccount
 
 from chain.errors import InvalidData
-from chain.network.base import Account, Network
+from chain.network.base import Account, Network, matches
 from chain.program.accounts import (
     Claimable,
     GlobalConfig,
@@ -30,6 +30,8 @@ from chain.program.addresses import SYSTEM_PROGRAM, TOKEN_PROGRAM, Pdas, associa
 from chain.program.tokens import decode_mint, decode_token_account
 
 _Kind = TypeVar("_Kind")
+MANY = 20_000  # proposals that are asked for in one call: an answer of 15 MB
+PAGE = 1_000  # proposals between two pieces of a longer reading
 _DISTRUST = "Do not rely on this node: use another one with --rpc-url URL."
 _ADDRESSES: Mapping[type, Callable[[Pdas, Any], Pubkey]] = {
     GlobalConfig: lambda pdas, record: pdas.config(),
@@ -87,14 +89,44 @@ def read(network: Network, kind: type[_Kind], address: Pubkey) -> _Kind | None:
 
 def read_all(network: Network, kind: type[_Kind], *memcmp: tuple[int, bytes]) -> Listing[_Kind]:
     """All accounts of a kind that hold each (offset, bytes), in one call."""
-    pdas, discriminator = Pdas(network.program_id), (0, discriminator_of(kind))
+    wanted = [(0, discriminator_of(kind)), *memcmp]
+    return _proved(network, kind, network.program_accounts(network.program_id, memcmp=wanted))
+
+
+def _proved(network: Network, kind: type[_Kind], found: Sequence[tuple[Pubkey, Account]]) -> Listing[_Kind]:
+    pdas = Pdas(network.program_id)
     accounts, malformed = [], []
-    for address, account in network.program_accounts(network.program_id, memcmp=[discriminator, *memcmp]):
+    for address, account in found:
         try:
             accounts.append((address, prove(pdas, kind, address, account)))
         except InvalidData as error:
             malformed.append(Malformed(address, len(account.data), error.problem))
     return Listing(tuple(accounts), tuple(malformed))
+
+
+def by_id(network: Network, ids: range) -> Iterator[list[tuple[int, Pubkey, Account | None]]]:
+    """The accounts at the addresses of these proposals, in pages of at most PAGE, each (id, address, account)."""
+    pdas = Pdas(network.program_id)
+    for start in range(ids.start, ids.stop, PAGE):
+        page = range(start, min(start + PAGE, ids.stop))
+        addresses = [pdas.proposal(number) for number in page]
+        yield list(zip(page, addresses, network.accounts(addresses), strict=True))
+
+
+def read_proposals(network: Network, *memcmp: tuple[int, bytes]) -> Listing[Proposal]:
+    """All proposals that hold each (offset, bytes): in one call, or by their ids where the program has over MANY."""
+    config = read(network, GlobalConfig, Pdas(network.program_id).config())
+    count = config.next_proposal_id if config else 0
+    if count <= MANY:
+        return read_all(network, Proposal, *memcmp)
+    wanted = [(0, discriminator_of(Proposal)), *memcmp]
+    found = [
+        (address, account)
+        for page in by_id(network, range(count))
+        for _, address, account in page
+        if account is not None and matches(account.data, None, wanted)
+    ]
+    return _proved(network, Proposal, found)
 
 
 def read_mint(network: Network, project_id: int) -> Mint | None:

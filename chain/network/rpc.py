@@ -49,6 +49,7 @@ from chain.network.base import (
     Blockhash,
     Clock,
     HistoryEntry,
+    RpcError,
     Simulation,
     TransactionReceipt,
     TransactionRejected,
@@ -59,7 +60,7 @@ from chain.network.base import (
     program_error_of,
     without_key,
 )
-from chain.network.transport import CALL_SECONDS, NoAnswer, RpcError, Transport
+from chain.network.transport import CALL_SECONDS, NoAnswer, Transport
 from chain.program import PROGRAM_ID
 
 _POLL_SECONDS, _REBROADCAST_SECONDS = 0.4, 2.0

@@ -26,8 +26,8 @@ from solana.rpc.types import URI
 from solders.errors import SerdeJSONError
 from solders.rpc import requests, responses
 
-from chain.errors import ChainError, NetworkUnreachable
-from chain.network.base import without_key
+from chain.errors import NetworkUnreachable
+from chain.network.base import RpcError, without_key
 from common.http import on_this_machine, tls, unusable_settings
 from common.text import printable
 
@@ -50,19 +50,6 @@ class _Provider(AsyncHTTPProvider):
         self.endpoint_uri, self.session = URI(url), session
         self.timeout = self.extra_headers = self._limiter = None
         self._max_transport_retries = 0
-
-
-class RpcError(ChainError):
-    """A node's refusal: its JSON-RPC `code`, and `data` as JSON."""
-
-    def __init__(self, url: str, code: int, message: str, data: object) -> None:
-        super().__init__(
-            f"The RPC node {url} refused: {message[:300].rstrip('.')} (code {code}).",
-            "Correct the request, or use another node with --rpc-url URL.",
-        )
-        self.code = code
-        self.data = data
-        self.doubted = False  # whether an earlier try of the same request may have reached the node
 
 
 class NoAnswer(NetworkUnreachable):

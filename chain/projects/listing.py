@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chain.network.base import Network
-from chain.network.reading import Listing, read_all
+from chain.network.reading import Listing, read_all, read_proposals
 from chain.program.accounts import Project, Proposal, offset_of
 
 
@@ -15,5 +15,5 @@ def projects(network: Network) -> Listing[Project]:
 
 def proposals(network: Network, project_id: int) -> Listing[Proposal]:
     """All proposals of a project, by id."""
-    found = read_all(network, Proposal, (offset_of(Proposal, "project_id"), project_id.to_bytes(8, "little")))
+    found = read_proposals(network, (offset_of(Proposal, "project_id"), project_id.to_bytes(8, "little")))
     return Listing(tuple(sorted(found.accounts, key=lambda pair: pair[1].id)), found.malformed)

@@ -1,19 +1,22 @@
 """The work tree: a git repository of the project's snapshot where every experiment is a commit.
 
 The branch `autoresearch/<tag>` moves only to what was kept. A discarded experiment's commit stays
-reachable under `refs/experiments/`, so that nothing that was tried is lost.
+reachable under `refs/experiments/`, so that nothing that was tried is lost. `pack` puts loose objects and refs
+together once there are many.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from common import git
 from trainer.errors import EnvironmentNotReady
 from trainer.project import bundle
 
+LOOSE = 2_000  # objects, about 650 trials or 10 MB
 _AT_ONCE = 500  # files that one git process gives
 
 
@@ -106,6 +109,16 @@ class Workspace:
     def keep(self, commit: str) -> None:
         """Make a candidate the incumbent: the branch and the files move to it."""
         self._git("reset", "--hard", "--quiet", commit)
+
+    def pack(self) -> None:
+        """Put loose objects and refs into packs if there are over LOOSE; for when no trial runs. Nothing is lost, and
+        that it does not work is no reason to stop: the next call tries again.
+        """
+        settings = {"gc.auto": str(LOOSE), "gc.autoDetach": "false", "gc.packRefs": "true"}
+        with suppress(EnvironmentNotReady):
+            self._git(
+                *(part for pair in settings.items() for part in ("-c", "=".join(pair))), "gc", "--auto", "--quiet"
+            )
 
     def tree(self, commit: str) -> str:
         """The hash of a commit's tree."""

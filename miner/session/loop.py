@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from miner.executors.fleet import Fleet
 
 
+PACK_EVERY = 500  # trials of one session's life; its beginning and end pack as well
+
+
 @dataclass(frozen=True, slots=True)
 class SessionEnd:
     """How a session ended."""
@@ -78,6 +81,7 @@ class Miner:
                 self.fleet.cluster.close()
             context.journal.append("end", reason=reason, seconds=round(time.monotonic() - self._started, 3))
         context.write_records()
+        context.workspace.pack()
         finished = self._finished()
         kept = [t for t in finished if t.kept]
         best = max((t.delta for t in kept if t.delta is not None), default=None)
@@ -107,6 +111,7 @@ class Miner:
     def _resume(self) -> None:
         """Bring journal, branch and chain together, and begin the baseline of a new session."""
         context, session = self.context, self.context.session
+        context.workspace.pack()
         if self._fresh and context.published:
             trial.begin(context, 0, "baseline", context.workspace.head(), at=written(self._begun))
             for earlier in context.published:
@@ -185,6 +190,8 @@ class Miner:
         if candidate is None:
             return False
         commit = context.workspace.commit(number, candidate.source, candidate.hypothesis, name=SCRIPT)
+        if number % PACK_EVERY == 0 and self.fleet is None:  # nothing is measured here now
+            context.workspace.pack()
         trial.begin(context, number, candidate.hypothesis, commit, proposer=candidate.proposer)
         return True
 

@@ -132,7 +132,7 @@ def started(
     dashboard.reader = lambda line: _sample(line, budget)
     with (
         closing(journal),
-        Follower(connection.network, project.id, index_path(home, connection.network)) as follower,
+        Follower(connection.network, project.id, index_path(home, connection.network), dashboard.say) as follower,
     ):
         context = SessionContext(
             connection,

@@ -24,7 +24,8 @@ from chain.indexer.rules import Follower, index_path
 from chain.indexer.store import Index, IndexedEvent
 from chain.indexer.watch import catch_up
 from chain.localnet.server import serve
-from chain.network.base import HistoryEntry, Network, TransactionReceipt
+from chain.network import reading
+from chain.network.base import HistoryEntry, Network, RpcError, TransactionReceipt
 from chain.network.embedded import EmbeddedNetwork
 from chain.network.rpc import RpcNetwork
 from chain.program import PROGRAM_ID
@@ -42,6 +43,7 @@ from chain.program.events import (
     scan_events,
 )
 from chain.program.instructions import ClaimReview, Reject
+from chain.projects.listing import proposals as listing_of
 from tests import local
 from tests.chain import live
 from tests.chain.layout import encode_account
@@ -460,21 +462,102 @@ def test_what_a_node_once_told_wrongly_is_not_believed_for_ever(
         assert follower.proposals(ProposalStatus.PENDING) == [proposal]
 
 
-def test_many_open_proposals_are_read_in_one_call(
+def put_proposals(connection: Connection, count: int, *, given: int | None = None) -> None:
+    """Proposals 0 to `count` of project 0, open, as if the program had given out `given` ids."""
+    config = replace(connection.client.config(), next_proposal_id=count if given is None else given)
+    accounts = [live.proposal_account(live.proposal(number)) for number in range(count)]
+    live.put(connection.home, (live.PDAS.config(), encode_account(config), PROGRAM_ID), *accounts)
+
+
+def test_of_many_open_proposals_only_those_that_settled_are_read_one_by_one(
     connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedded = local.embedded_of(connection)
     monkeypatch.setattr(rules, "MAX_CHANGEABLE", 3)
-    live.put(connection.home, *(live.proposal_account(live.proposal(n)) for n in range(8)))
+    put_proposals(connection, 8)
     count: dict[str, int] = {}
+    asked: list[Pubkey] = []
+    accounts = embedded.accounts
     monkeypatch.setattr(embedded, "program_accounts", ask(embedded, "program_accounts", count))
+    monkeypatch.setattr(embedded, "accounts", lambda keys: asked.extend(keys) or accounts(keys))
+    monkeypatch.setattr(rules, "RECENT", 0)
     with Follower(embedded, 0, tmp_path / "index.sqlite") as follower:
         follower.refresh()
+        assert count == {"program_accounts": 1}
         live.put(connection.home, live.proposal_account(live.proposal(2, ProposalStatus.EXPIRED)))
+        live.put(connection.home, live.proposal_account(live.proposal(3, ProposalStatus.IN_REVIEW)))
+        asked.clear()
         follower.refresh()
-        assert count == {"program_accounts": 2}
+        assert count == {"program_accounts": 3}  # pending, in review
+        assert asked == [live.PDAS.config(), live.PDAS.project(0), live.PDAS.proposal(2)]
         assert [p.id for p in follower.proposals(ProposalStatus.EXPIRED)] == [2]
+        assert [p.id for p in follower.proposals(ProposalStatus.IN_REVIEW)] == [3]
         assert len(follower.proposals()) == 8
+        put_proposals(connection, 9)
+        follower.refresh()
+        assert [p.id for p in follower.proposals()] == list(range(9))
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_many_proposals_are_read_in_pages_and_go_on_where_they_stopped(
+    refused: bool, connection: Connection, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than one answer holds, or a provider that does not offer the call."""
+    monkeypatch.setattr(reading, "PAGE", 2)
+    said: list[str] = []
+    real: Any = network.program_accounts
+
+    def listing(*args: Any, **kwargs: Any) -> Any:
+        raise RpcError("http://node", -32010, "getProgramAccounts is not offered", None)
+
+    def by_status(program: Pubkey, *, memcmp: Sequence[tuple[int, bytes]]) -> Any:
+        assert len(memcmp) == 3, "one call for all"
+        return real(program, memcmp=memcmp)
+
+    if refused:
+        monkeypatch.setattr(network, "program_accounts", listing)
+    else:
+        monkeypatch.setattr(rules, "MANY", 3)
+        monkeypatch.setattr(reading, "MANY", 3)
+        monkeypatch.setattr(network, "program_accounts", by_status)
+    put_proposals(connection, 7)
+    accounts, calls = network.accounts, 0
+
+    def breaks(keys: Sequence[Pubkey]) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise NetworkUnreachable("The node fell silent.", "Retry.")
+        return accounts(keys)
+
+    monkeypatch.setattr(network, "accounts", breaks)
+    monkeypatch.setattr(rules, "RECENT", 0)
+    with Follower(network, 0, tmp_path / "index.sqlite", said.append) as follower:
+        with pytest.raises(NetworkUnreachable):
+            follower.refresh()
+        assert [p.id for p in follower.proposals()] == [0, 1, 2, 3]
+        monkeypatch.setattr(rules, "MAX_CHANGEABLE", 1)
+        follower.refresh()
+        assert said == ["2 of 7 proposals read", "4 of 7 proposals read", "6 of 7 proposals read"]
+        known = follower.proposals()
+    assert [p.id for p in known] == list(range(7))
+    monkeypatch.setattr(network, "program_accounts", listing if not refused else real)
+    assert [proposal for _, proposal in listing_of(network, 0).accounts] == known
+
+
+def test_a_page_that_a_lagging_node_lacks_is_asked_for_again(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "MANY", 3)
+    monkeypatch.setattr(reading, "PAGE", 2)
+    put_proposals(connection, 5, given=8)
+    with Follower(local.embedded_of(connection), 0, tmp_path / "index.sqlite") as follower:
+        follower.refresh()
+        assert follower.index.project(0) is not None
+        assert [p.id for p in follower.proposals()] == [0, 1, 2, 3, 4]
+        put_proposals(connection, 8)
+        follower.refresh()
+        assert [p.id for p in follower.proposals()] == list(range(8))
 
 
 # --- the file ---

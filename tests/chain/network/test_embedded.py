@@ -30,6 +30,7 @@ from solders.transaction_status import (
 )
 
 from chain.errors import ChainError, InvalidData, TransactionFailed
+from chain.network import ledger
 from chain.network.base import (
     CLOCK_SYSVAR,
     FEE_PER_SIGNATURE,
@@ -566,7 +567,41 @@ def test_what_is_on_the_ledger_is_read_without_a_vm(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("chain.network.embedded.virtual_machine", lambda: pytest.fail("a VM was started"))
     with closing(EmbeddedNetwork(tmp_path)) as second:
         assert second.accounts([key.pubkey(), closed.pubkey()]) == [held, None]
-        assert second.balance(key.pubkey()) == SOL + everything and second.balance(closed.pubkey()) == 0
+        assert second.balance(key.pubkey()) == SOL + everything
+        assert second.balance(closed.pubkey()) == 0
         assert second.program_accounts(PROGRAM_ID) == []
         assert second.blockhash_valid(second.latest_blockhash().hash)
         assert second.warp(60).slot > second.transaction_count() == 3
+
+
+def test_old_transactions_are_pruned_and_their_space_is_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "KEPT", 10)
+    monkeypatch.setattr(ledger, "_PRUNED", 5)
+    key = Keypair().pubkey()
+    with closing(EmbeddedNetwork(tmp_path)) as embedded:
+        sent = []
+        for number in range(60):
+            sent.append(embedded.airdrop(key, SOL + number))
+            if number == 3:
+                early = embedded.clock().slot
+                assert embedded.block_hash(early) is not None
+        known = embedded.signatures(key)
+        assert known == sent[::-1][: len(known)]
+        assert 10 <= len(known) <= 20
+        assert embedded.transaction(sent[0]) is None
+        assert embedded.transaction_count() == 60
+        assert embedded.balance(key) == sum(SOL + number for number in range(60))
+        first = embedded.first_slot()
+        assert first == embedded.history(key)[-1].slot > early
+        assert embedded.block_hash(early) is embedded.block_hash(first - 1) is None
+        hashes = [embedded.block_hash(slot) for slot in range(first, embedded.clock().slot)]
+        assert None not in hashes
+    with closing(EmbeddedNetwork(tmp_path)) as again:
+        assert [again.block_hash(slot) for slot in range(first, first + len(hashes))] == hashes
+        assert again.transaction_count() == 60
+        with sqlite3.connect(again.path) as db:
+            (rows,) = db.execute("SELECT count(DISTINCT slot) FROM touched").fetchone()
+        db.close()
+        assert rows == len(known)

@@ -21,9 +21,9 @@ from solders.signature import Signature
 
 from chain.errors import ChainError, NetworkUnreachable, TransactionFailed
 from chain.localnet.server import serve
+from chain.network.base import RpcError
 from chain.network.embedded import EmbeddedNetwork
 from chain.network.rpc import RpcNetwork
-from chain.network.transport import RpcError
 from tests.chain.networks import SOL, memo_image, pay
 from tests.common.socks import socks
 

@@ -12,6 +12,7 @@ import pytest
 
 from common import git as common_git
 from common.errors import Refused
+from miner.journal import worktree
 from miner.journal.worktree import Workspace
 from tests.support import require
 from trainer.errors import EnvironmentNotReady
@@ -226,3 +227,33 @@ def test_a_session_of_another_user_is_named_as_such(tree: Workspace, monkeypatch
     with pytest.raises(Refused, match="git does not work in another user's folder") as refusal:
         Workspace.open(tree.path, "20260101-000000", SNAPSHOT).head()
     assert f"chown -R $USER {tree.path}" in refusal.value.cure
+
+
+def test_loose_objects_are_packed_once_there_are_many(
+    tree: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counted() -> dict[str, int]:
+        text = common_git.run(tree.path, "count-objects", "-v", environment=common_git.isolated(tree.path))
+        return {name: int(value) for name, value in (line.split(": ") for line in text.decode().splitlines())}
+
+    tried = tree.commit(1, "LR = 0.2\n", "twice as fast")
+    tree.pack()
+    assert counted()["packs"] == 0
+    monkeypatch.setattr(worktree, "LOOSE", 256)
+    fillers = []
+    for number in range(700):  # git estimates by one of 256 folders
+        fillers.append(tmp_path / f"{number}")
+        fillers[-1].write_text(f"{number}")
+    given = "".join(f"{path}\n" for path in fillers).encode()
+    common_git.run(tree.path, "hash-object", "-w", "--stdin-paths", environment=os.environ, given=given)
+    tree.pack()
+    assert counted()["packs"] == 1
+    assert tree.read(tried, "train.py") == "LR = 0.2\n"
+    assert tree.read(tree.head(), "train.py") == SNAPSHOT["train.py"].decode()
+    assert tree.commit(2, "LR = 0.3\n", "faster still") != tried
+    (tree.path / ".git" / "gc.pid").write_text("1 elsewhere")
+    tree.pack()  # whatever git says of it
+
+
+def test_a_pack_that_fails_stops_nothing(tmp_path: Path) -> None:
+    Workspace(tmp_path / "missing", "tag").pack()
