@@ -479,7 +479,12 @@ def test_of_many_open_proposals_only_those_that_settled_are_read_one_by_one(
     asked: list[Pubkey] = []
     accounts = embedded.accounts
     monkeypatch.setattr(embedded, "program_accounts", ask(embedded, "program_accounts", count))
-    monkeypatch.setattr(embedded, "accounts", lambda keys: asked.extend(keys) or accounts(keys))
+
+    def noted(keys: Sequence[Pubkey]) -> Any:
+        asked.extend(keys)
+        return accounts(keys)
+
+    monkeypatch.setattr(embedded, "accounts", noted)
     monkeypatch.setattr(rules, "RECENT", 0)
     with Follower(embedded, 0, tmp_path / "index.sqlite") as follower:
         follower.refresh()
