@@ -80,13 +80,16 @@ class TinyHome:
         return replace(self, path=path)
 
 
-def snapshot() -> dict[str, bytes]:
-    """The project's files: the smoke recipe's, smaller, with learning rates that leave much to find."""
+def snapshot(patience: int = 1) -> dict[str, bytes]:
+    """The project's files: the smoke recipe's, smaller, with learning rates that leave much to find.
+
+    `patience` times as long a run may take, on a machine that has much else to do; the steps stay few.
+    """
     files = dict(recipe.load(SMOKE).files)
     protocol = json.loads(files["protocol.json"])
     protocol["meta"]["protocolBundleId"] = "armlx-tiny-1"
-    protocol["execution"]["stopCondition"]["trainingSecondsBudget"] = BUDGET
-    protocol["execution"]["hardTimeoutSeconds"] = HARD_TIMEOUT
+    protocol["execution"]["stopCondition"]["trainingSecondsBudget"] = patience * BUDGET
+    protocol["execution"]["hardTimeoutSeconds"] = patience * HARD_TIMEOUT
     protocol["archetypeExtensions"]["ml_train"] |= {
         "evalTokens": EVAL_TOKENS,
         "sequenceLength": LENGTH,
@@ -101,9 +104,11 @@ def snapshot() -> dict[str, bytes]:
     return files
 
 
-def publish(home: Path, *, baseline_runs: int = 5, network: str = "embedded", irys: str | None = None) -> TinyHome:
+def publish(
+    home: Path, *, baseline_runs: int = 5, network: str = "embedded", irys: str | None = None, patience: int = 1
+) -> TinyHome:
     """Prepare, measure and publish the tiny project in `home`, as `miner run` does with the smoke project."""
-    files, terms = snapshot(), recipe.load(SMOKE).terms
+    files, terms = snapshot(patience), recipe.load(SMOKE).terms
     bench = open_bench(
         files["protocol.json"], files, home=home, say=lambda _: None, data_arguments=DATA, require_sandbox=True
     )

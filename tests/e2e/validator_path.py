@@ -1,8 +1,7 @@
 """The whole path on Agave's validator: published, mined, submitted, checked, settled, audited.
 
-The validator alone keeps a core busy, and the trials' time limits hold beside it, so it wants a quiet machine and is
-not collected with the others: with `solana-test-validator` on PATH or as SOLANA_TEST_VALIDATOR,
-`uv run pytest tests/e2e/validator_path.py`.
+The validator alone keeps a core busy, so it wants a quiet machine and is not collected with the others: with
+`solana-test-validator` on PATH or as SOLANA_TEST_VALIDATOR, `uv run pytest tests/e2e/validator_path.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +19,8 @@ from tests.e2e.test_official import walk
 from tests.e2e.test_path import answer, localnet, script
 from tests.support import optional, require
 
+PATIENCE = 5  # beside the validator a run that its seconds end would end after fewer steps than another
+
 
 def _require() -> None:
     named = os.environ.get(Kind.VALIDATOR.variable, Kind.VALIDATOR.program)
@@ -30,7 +31,9 @@ def _require() -> None:
 def test_a_project_of_the_official_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _require()
     home = tmp_path / "home"
-    made = tiny.publish(home)  # the tiny project's data; on the embedded network, which is not asked again
+    made = tiny.publish(
+        home, patience=PATIENCE
+    )  # the tiny project's data; on the embedded network, which is not asked again
     with localnet(home, "--validator") as net:
         walk(made, home, net, monkeypatch)
 
@@ -40,7 +43,7 @@ def test_published_mined_settled_and_audited(tmp_path: Path, monkeypatch: pytest
     monkeypatch.delenv("AUTORESEARCH_CACHE", raising=False)
     home = tmp_path / "home"
     with localnet(home, "--validator") as net:
-        project = tiny.publish(home, network=net[1], irys=net[3])
+        project = tiny.publish(home, network=net[1], irys=net[3], patience=PATIENCE)
         mined = answer(home, "miner", "run", "--max-trials", 1, "--dry-run", *net)
         assert (mined["trials"], mined["proposals"]) == (1, [])
 
