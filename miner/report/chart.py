@@ -89,7 +89,8 @@ def progress(summary: Summary, *, narrow: bool = False) -> str:
     ordered = sorted(shown, key=lambda point: point.decision == "keep")
     names = {} if narrow else named(summary.points, frame.x, frame.y)
     parts += [_mark(frame, point, 3.2 if narrow else 4.2, names.get(point.number, "")) for point in ordered]
-    return svg(width, height, "val_bpb of every trial", *parts, class_="narrow" if narrow else "wide")
+    kind = "narrow" if narrow else "wide"
+    return svg(width, height, "val_bpb of every trial", *parts, class_=kind, role="group")
 
 
 def _crowd(frame: Frame, summary: Summary) -> list[str]:

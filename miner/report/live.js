@@ -26,6 +26,7 @@ async function take(fresh) {
 async function renew() {
   try {
     const answer = await fetch("/", { cache: "no-store", headers: tag ? { "If-None-Match": tag } : {} });
+    if (answer.status !== 200 && answer.status !== 304) throw new Error(answer.statusText);
     if (answer.status === 200) {
       tag = answer.headers.get("ETag");
       await take(new DOMParser().parseFromString(await answer.text(), "text/html"));

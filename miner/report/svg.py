@@ -23,8 +23,9 @@ def text(x: float, y: float, words: str, **attributes: object) -> str:
     return element("text", escape(words), x=x, y=y, **attributes)
 
 
-def svg(width: int, height: int, label: str, *inside: str, class_: str = "") -> str:
-    """A picture as wide as its place, at most `width` CSS pixels; `label` says in words what it shows."""
+def svg(width: int, height: int, label: str, *inside: str, class_: str = "", role: str = "img") -> str:
+    """A picture as wide as its place, at most `width` CSS pixels; `label` says in words what it shows, "" for one that
+    its neighbour says. One that holds links is no `img` but a `group`."""
     return element(
         "svg",
         *inside,
@@ -32,8 +33,9 @@ def svg(width: int, height: int, label: str, *inside: str, class_: str = "") -> 
         viewBox=f"0 0 {width} {height}",
         width=width,
         height=height,
-        role="img",
-        aria_label=label,
+        role=role if label else None,
+        aria_label=label or None,
+        aria_hidden=None if label else "true",
         class_=class_ or None,
     )
 

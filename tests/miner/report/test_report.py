@@ -364,38 +364,6 @@ def test_a_browser_opens_it_without_a_complaint(html: str, tmp_path: Path) -> No
     assert 'aria-sort="descending"' in dom
 
 
-OUTER = """<!DOCTYPE html><title>outer</title><body><script>
-async function look(frame) {
-  while (!frame.contentDocument.body.hasAttribute("data-ready")) await new Promise(done => setTimeout(done, 20));
-  const page = frame.contentDocument, root = page.documentElement;
-  page.querySelectorAll(".trials td button").forEach((part, i) => i < 5 && part.click());
-  const inside = box => box.closest("pre, .scroll") !== null;
-  const over = [...page.querySelectorAll("body *")].filter(
-    box => !inside(box) && box.getBoundingClientRect().right > root.clientWidth + 0.5 && box.getClientRects().length);
-  const style = page.defaultView.getComputedStyle(page.querySelector(".headline"));
-  frame.replaceWith(`[${frame.width}: ${root.scrollWidth} of ${root.clientWidth}, ` +
-    `over ${over.map(box => box.tagName + "." + box.getAttribute("class")).join(" ")}; ` +
-    `${page.title}; ${style.display}; ${page.scripts.length} scripts]`);
-}
-</script>
-<iframe width="390" height="800" src="report.html" onload="look(this)"></iframe>
-<iframe width="768" height="800" src="report.html" onload="look(this)"></iframe>
-<iframe width="1280" height="800" src="report.html" onload="look(this)"></iframe></body>
-"""
-
-
-def test_nothing_overflows_at_any_width(html: str, tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text(html, encoding="utf-8")
-    (tmp_path / "outer.html").write_text(OUTER)
-    dom, console = browse(tmp_path / "outer.html", tmp_path / "profile", "--allow-file-access-from-files")
-    assert console == []
-    found = re.findall(r"\[(\d+): (\d+) of (\d+), over (.*?); (.*?); (.*?); (\d+) scripts\]", dom.split("</script>")[1])
-    assert [int(width) for width, *_ in found] == [390, 768, 1280]
-    for _, scroll, client, over, title, display, scripts in found:
-        assert (scroll, over) == (client, "")
-        assert (title, display, scripts) == ("Made-up project of the tests: mining report", "grid", "2")
-
-
 def test_two_thousand_trials_make_a_page_that_can_be_sent(tmp_path: Path) -> None:
     """Under 500 kB, each trial a row; the details of as many as fit."""
     growth.make(tmp_path, 2_000)
