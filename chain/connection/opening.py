@@ -20,7 +20,7 @@ from solders.pubkey import Pubkey
 from chain.connection import config
 from chain.connection.config import Settings
 from chain.errors import ChainError, InsufficientFunds, NotFound
-from chain.network.base import LAMPORTS_PER_SOL, Network
+from chain.network.base import LAMPORTS_PER_SOL, Network, sol
 from chain.network.opening import connect
 from chain.network.reading import read
 from chain.program.accounts import GlobalConfig, VerifierEntry
@@ -237,7 +237,6 @@ def ensure_funds(network: Network, key: Pubkey, lamports: int) -> None:
     held = network.balance(key)
     if held < lamports:
         raise InsufficientFunds(
-            f"The wallet {key} holds {held / LAMPORTS_PER_SOL:.9f} SOL on {network.name}; "
-            f"this needs {lamports / LAMPORTS_PER_SOL:.9f} SOL.",
-            f"Send it at least {(lamports - held) / LAMPORTS_PER_SOL:.9f} SOL.",
+            f"The wallet {key} holds {sol(held)} on {network.name}; this needs {sol(lamports)}.",
+            f"Send it at least {sol(lamports - held)}.",
         )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from solders.pubkey import Pubkey
 
 from chain.errors import ChainError, InsufficientFunds, TransactionFailed
-from chain.network.base import LAMPORTS_PER_SOL, Simulation
+from chain.network.base import Simulation, sol
 from chain.program.accounts import Proposal, ProposalStatus
 from chain.program.errors import (
     FRAMEWORK,
@@ -33,8 +33,7 @@ def refusal_of(simulation: Simulation, payer: Pubkey, balance: Callable[[Pubkey]
         return error_for(code, logs)
     if needed := next((match[1] for line in logs if (match := _NEED.search(line))), ""):
         return InsufficientFunds(
-            f"The wallet {payer} holds {balance(payer) / LAMPORTS_PER_SOL:.9f} SOL; a transfer in this needs "
-            f"{int(needed) / LAMPORTS_PER_SOL:.9f} SOL.",
+            f"The wallet {payer} holds {sol(balance(payer))}; this needs at least {sol(int(needed))}.",
             "Fund it (`chain wallet airdrop` on a local network), or spend less.",
         )
     if any("Error: insufficient funds" in line for line in logs):  # the token program's words
@@ -46,7 +45,7 @@ def refusal_of(simulation: Simulation, payer: Pubkey, balance: Callable[[Pubkey]
     lacking = code == 1 or any("insufficient" in line.lower() for line in logs)
     if lacking or "AccountNotFound" in error or "account not found" in error:
         return InsufficientFunds(
-            f"The wallet {payer} cannot pay for this: it holds {balance(payer) / LAMPORTS_PER_SOL:.9f} SOL.",
+            f"The wallet {payer} cannot pay for this: it holds {sol(balance(payer))}.",
             "Fund it (`chain wallet airdrop` on a local network) or buy tokens (`chain token buy`).",
         )
     return TransactionFailed(f"The transaction would fail: {error}.", "Nothing was sent.", logs)

@@ -258,6 +258,12 @@ def program_error_of(error: object) -> int | None:
     return None
 
 
+def sol(lamports: int) -> str:
+    """An amount as a sentence says it: "99,999.5 SOL"."""
+    whole, rest = divmod(lamports, LAMPORTS_PER_SOL)
+    return f"{whole:,}.{rest:09d}".rstrip("0").rstrip(".") + " SOL"
+
+
 def error_text(error: object) -> str:
     """A node's JSON error in words, without a full stop."""
     match error:

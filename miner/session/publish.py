@@ -49,7 +49,7 @@ def publish_bundled(
         if run.val_bpb is None:
             raise TrainerError(
                 f"The {name} project does not run on this machine: {run.told}",
-                "Check the requirements in the README.",
+                "Run `miner doctor` to see what this machine lacks.",
             )
         view.say(f"  {run.val_bpb:.6f} val_bpb in {run.seconds:.1f} s")
         runs.append(Earlier(run, began, time.time()))

@@ -12,7 +12,7 @@ from solders.pubkey import Pubkey
 from solders.token.state import Mint, TokenAccount, TokenAccountState
 
 from chain.errors import InvalidData
-from chain.network.base import Account, matches
+from chain.network.base import Account, matches, sol
 from chain.network.reading import prove, read, read_all, read_mint, read_tokens
 from chain.program import PROGRAM_ID
 from chain.program.accounts import ACCOUNTS, Claimable, GlobalConfig, Project, Proposal, SolVault, VerifierEntry
@@ -156,3 +156,11 @@ def test_everything_that_the_program_wrote_proves_itself(tmp_path: Path) -> None
         found = [len(read_all(network, kind).accounts) for kind in ACCOUNTS]
         assert not any(read_all(network, kind).malformed for kind in ACCOUNTS)
     assert found == [1, 1, 1, 1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("lamports", "text"),
+    [(0, "0 SOL"), (1, "0.000000001 SOL"), (10**9, "1 SOL"), (10**14 - 5 * 10**8, "99,999.5 SOL"), (10**11, "100 SOL")],
+)
+def test_an_amount_in_a_sentence(lamports: int, text: str) -> None:
+    assert sol(lamports) == text
