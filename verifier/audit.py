@@ -107,6 +107,7 @@ def rederive(predicate: Mapping[str, Any]) -> tuple[Judged, Verdict]:
             policy=rules,
             reference=ground.reference.arm if ground else INCUMBENT,
             reference_score=ground.reference.score if ground else None,
+            over=ground.over_snapshot(runs) if ground else None,
         )
     return judged, decide(judged.evidence, rules.verdict)
 

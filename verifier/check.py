@@ -28,6 +28,7 @@ from common.terminal import View
 from trainer import sandbox
 from trainer.errors import TrainerError
 from trainer.judging import holdout
+from trainer.judging.judge import unfit_before
 from trainer.judging.ladder import INCUMBENT
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, Reason, Verdict, decide
@@ -175,7 +176,8 @@ def _check(
     found = _conclude(connection, case.project, case.proposal, case, measured, key, policy, folder, how, look)
     if seen is not None and (measured.runs or case.findings):
         own = looks.own_behaviour(found.judged, found.verdict, measured.runs)
-        looks.add(_book(connection), replace(seen, own=own))
+        begun = f"{seen.against} unfit" if unfit_before(measured.runs) else seen.against  # the next check begins anew
+        looks.add(_book(connection), replace(seen, own=own, against=begun))
     return found
 
 
@@ -242,6 +244,7 @@ def _conclude(
             policy=policy,
             reference=ground.reference.arm if ground else INCUMBENT,
             reference_score=ground.reference.score if ground else None,
+            over=ground.over_snapshot(measured.runs) if ground else None,
         )
     claim = None
     if case is not None and proposal is not None:

@@ -2,7 +2,8 @@
 
 A proposal that was released gets no new draw here: the same seed, noise record and runs enter the same test. Only what
 was not the candidate's is left out (a fault of this host, a failing incumbent), and another question begins anew: other
-code on either side, other data or packages, another machine.
+code on either side, other data or packages, another machine. So does a test that a machine began which called itself
+unfit, since it can reject nobody; `verifier.looks` counts it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from common.files import write_atomic
 from trainer.errors import TrainerError
+from trainer.judging.judge import unfit_before
 from trainer.judging.runs import ReplayRun
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
@@ -57,6 +59,8 @@ class ReplayRecord:
         if document["about"] != dict(about):
             raise ValueError("another question")
         runs = [ReplayRun.from_json(json.loads(line)) for line in lines]
+        if unfit_before(runs):
+            raise ValueError("begun on a machine that was not fit")
         self.seed, self.noise = int(document["seed"]), NoiseRecord.from_json(document["noise"])
         self.runs = [run for run in runs if _stands(run)]
         if len(content) > content.rfind(b"\n") + 1:  # half a line, of a kill

@@ -20,7 +20,7 @@ from common.terminal import View
 from trainer.errors import TrainerError
 from trainer.judging import judge as judging
 from trainer.judging.judge import Judgement
-from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Known, Rung, footing, lead
+from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Known, Rung, anchored, footing, lead, over_snapshot
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.replay import HoldoutRows, draw_holdout, one_run
 from trainer.judging.replay import replay as run_both
@@ -69,6 +69,11 @@ class Ground:
     known: Known
     notes: tuple[str, ...]
     after: int
+
+    def over_snapshot(self, runs: Sequence[ReplayRun]) -> tuple[int, float] | None:
+        """The snapshot's score, and the candidate's gain over it measured here (bpb); None where it was not."""
+        shown = over_snapshot(runs, self.known)
+        return None if shown is None else (self.steps[-1].score, shown)
 
     @property
     def rungs(self) -> list[Rung]:
@@ -339,11 +344,13 @@ def judge(
     policy: JudgePolicy,
     reference: str = INCUMBENT,
     reference_score: int | None = None,
+    over: tuple[int, float] | None = None,
 ) -> Judged:
     """From findings and samples to evidence; pure, so that an auditor gets the same from an attestation.
 
     The score is anchored: that of the reference on chain, which is the best unless `reference_score` says otherwise,
-    moved by the gain measured here.
+    moved by the gain measured here. `over`, where there is a ladder, has the snapshot's score and the candidate's gain
+    over it (`Ground.over_snapshot`), which the score follows in part; what beats the best stays above it.
     """
     found = judging.judge(
         findings,
@@ -357,13 +364,22 @@ def judge(
     )
     if found.comparison is None:
         return Judged(found.evidence, undeserved=found.undeserved)
-    gain = Decimal(repr(round(found.comparison.delta, 6)))
-    metric = convention.to_metric(best_score if reference_score is None else reference_score) + (
-        -gain if convention.minimize else gain
-    )
-    anchored = convention.to_score(metric)
-    evidence = replace(found.evidence, improves_chain=anchored > best_score)
-    return Judged(evidence, found.comparison, found.holdout, found.undeserved, anchored, metric)
+    sign = -1 if convention.minimize else 1
+
+    def moved(score_there: int, gain: float) -> Decimal:
+        return convention.to_metric(score_there) + sign * Decimal(repr(round(gain, 6)))
+
+    summed = moved(best_score if reference_score is None else reference_score, found.comparison.delta)
+    improves = convention.to_score(summed) > best_score
+    metric = summed
+    if over is not None:
+        base, shown = over
+        before = float(sign * (summed - convention.to_metric(base)))
+        metric = moved(base, anchored(before, shown, policy.ladder))
+        if improves and convention.to_score(metric) <= best_score:
+            metric = convention.to_metric(best_score + 1)
+    evidence = replace(found.evidence, improves_chain=improves)
+    return Judged(evidence, found.comparison, found.holdout, found.undeserved, convention.to_score(metric), metric)
 
 
 @dataclass(frozen=True, slots=True)

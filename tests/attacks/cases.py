@@ -475,3 +475,24 @@ def embedded(where: str) -> Attack:
 
 
 EMBEDDED = [embedded(where) for where in ("one_literal", "many_literals", "container", "comment", "docstring")]
+
+OWN.append(
+    Attack(
+        # All of the grace is training time; what that would be worth is charged, and nothing is learned here anyway.
+        "into_the_grace",
+        MODEL + "train(model, loader, TIME_BUDGET + 0.8, rate=1e-6)\n" + EVALUATE,
+        NO_GAIN | rejected(Reason.OVER_BUDGET),
+    )
+)
+
+LONG = [
+    Attack(
+        # A forward pass of minutes, on a verifier's time; it is cut off at a multiple of the incumbent's own.
+        "slow_evaluation",
+        WEAK + "class Slow(LM):\n    def logits(self, x):\n        a = mx.ones((2048, 2048)) * (1 + x[0, 0] * 1e-9)\n"
+        "        for _ in range(200):\n            a = mx.tanh(a @ a)\n"
+        "        return LM.logits(self, x) + 0.0 * a[0, 0]\nmodel.__class__ = Slow\n" + EVALUATE,
+        rejected(Reason.OVER_RESOURCES, Reason.OVER_BUDGET, Reason.BAD_OUTPUT, Reason.NO_EVALUATION),
+    ),
+]
+"""What takes a minute and more; run by name (`tests.attacks.run`, or ATTACKS=whole)."""

@@ -57,6 +57,8 @@ BUSY = {Reason.TOO_NOISY, Reason.INCUMBENT_FAILS}  # of a machine that has other
 POLICY = """\
 [comparison]
 first_rejection = 1
+[verdict]
+calm = false
 [budget]
 grace_seconds = 1.5
 [holdout]
@@ -312,12 +314,13 @@ def remember_validation(court: Court) -> int:
     return court.propose_script(cases.memorised(measurer.facts.rows[:32]).source)
 
 
+LONG = cases.LONG if os.environ.get("ATTACKS") == "whole" else ()
 TRICKS: dict[str, Trick] = {
     "00_honest": script(Attack("", cases.MODEL + "train(model, loader, TIME_BUDGET)\n" + cases.EVALUATE, APPROVED)),
     **{f"archive_{name}": archive(*made) for name, made in ARCHIVES.items()},
     **{name: Trick(*forged, runs=False) for name, forged in FORGED.items()},
     **{attack.name: replace(script(attack), runs=False) for attack in cases.EMBEDDED},
-    **{attack.name: script(attack) for attack in (*cases.KNOWN, *cases.OWN)},
+    **{attack.name: script(attack) for attack in (*cases.KNOWN, *cases.OWN, *LONG)},
     "unknown_machine": Trick(unknown_machine, APPROVED),  # what is not stated does not differ: it is measured
     "memorised_validation": Trick(remember_validation, rejected(Reason.NOT_ON_HOLDOUT)),
     # Every other run is wild and none is better: a record of noise that learned from them would hide others' gains.

@@ -18,10 +18,11 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from trainer.statistics.comparison import OUTLIER, PAIRS_SHARE, Answer
+from trainer.statistics.comparison import PAIRS_SHARE, WELCH_SHARE, Answer, look
 from trainer.statistics.distributions import approval_point, rejection_point, suspicion_ratio
 from trainer.statistics.error_rates import ComparisonPolicy, incumbent_lead
 from trainer.statistics.mining import MiningPolicy
+from trainer.statistics.noise import NoiseRecord
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -96,30 +97,30 @@ def play(
                 approve &= ~counts | (t / s - at.beyond / scale >= approval_point(freedom, at.alpha))
             if at.beta:
                 reject &= ~counts | (t / s <= rejection_point(freedom, policy.effect / scale, at.beta))
-        if policy.paired and at.beta and n > 1:
-            reject &= _without_worst(x[:, m - n :] - y, bounds[0][0], bounds[0][1], at.beta, policy)
         if policy.paired and at.alpha:
             approve &= _scatter(x, y, t, theirs, record_squares, record_df, noisier, at.alpha, policy)
+        if policy.paired:
+            for k in np.flatnonzero(live & _odd(x, y, record_squares, record_df)):
+                said, _ = look(x[k].tolist(), y[k].tolist(), NoiseRecord(record_squares[k], record_df), policy, at)
+                approve[k], reject[k] = said is Answer.APPROVE, said is Answer.REJECT
         for crossed, kind in ((approve & live, Answer.APPROVE), (reject & live & ~approve, Answer.REJECT)):
             answer[crossed], used[crossed], used_incumbent[crossed] = KINDS.index(kind), n, m
             live &= ~crossed
     return answer, used, used_incumbent
 
 
-def _without_worst(
-    pairs: Floats, squares: Floats, freedom: float, beta: float, policy: ComparisonPolicy
-) -> npt.NDArray[np.bool_]:
-    """Where the pairs reject without the worst of them too, or where that one does not stand apart."""
-    n = pairs.shape[1]
-    s, scale, worst = (
-        np.maximum(np.sqrt(squares / freedom), policy.resolution),
-        policy.scale(n - 1, n - 1),
-        pairs.min(axis=1),
-    )
-    others = (pairs.sum(axis=1) - worst) / (n - 1)
-    apart = others - worst > OUTLIER * np.sqrt(2) * s
-    rejects = (others - policy.margin) / (s * scale) <= rejection_point(freedom, policy.effect / scale, beta)
-    found: npt.NDArray[np.bool_] = ~apart | rejects
+def _odd(x: Floats, y: Floats, record_squares: Floats, record_df: float) -> npt.NDArray[np.bool_]:
+    """Where a run or a pair may stand apart, and where nothing is known of the noise: these ask `look` itself."""
+    m, n = x.shape[1], y.shape[1]
+    pairs = x[:, m - n :] - y
+
+    def far(values: Floats) -> Floats:
+        distance: Floats = np.abs(values - np.median(values, axis=1, keepdims=True)).max(axis=1)
+        return distance
+
+    df = m - 1 + record_df
+    sigma = np.sqrt((x.var(axis=1) * m + record_squares) / df)
+    found: npt.NDArray[np.bool_] = (far(x) > 2 * sigma) | (far(pairs) > 2 * sigma)
     return found
 
 
@@ -145,7 +146,7 @@ def _scatter(
     v = deviation(y.var(axis=1) * n, n - 1) ** 2
     w = deviation(np.where(noisier, theirs, theirs + record_squares), df) ** 2
     freedom = np.floor((v + w) ** 2 / (v**2 / (n - 1) + w**2 / df))
-    points = {one: approval_point(float(one), alpha * (1 - PAIRS_SHARE)) for one in np.unique(freedom)}
+    points = {one: approval_point(float(one), alpha * WELCH_SHARE) for one in np.unique(freedom)}
     welch = t / np.sqrt((v + w) / 2) >= np.array([points[one] for one in freedom])
     return (t / pairs >= approval_point(n - 1.0, alpha * PAIRS_SHARE)) | welch
 

@@ -64,7 +64,9 @@ def bad_runs(rng: Rng) -> float:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a run's noise is made of; see ROWS for the words. `luck` is a candidate's own, which no salt reaches."""
+    """What a run's noise is made of; see ROWS for the words. `luck` is a candidate's own, which no salt reaches;
+    `pace_left` the share of the pace noise that is left where something tells the rest; a candidate `hides` a run
+    whose noise is worse than that: it makes it 30 sigma bad."""
 
     draw: Draw = normal
     drift: float = 0.0
@@ -75,6 +77,8 @@ class World:
     rounding: float = 0.0
     luck: int = 0
     record_df: int = RECORD_DF
+    pace_left: float = 1.0
+    hides: float = math.inf
 
 
 @dataclass(slots=True)
@@ -101,7 +105,7 @@ class Machine:
             number += incumbent_lead(world.record_df)  # its pair's
         while len(self.shared) <= number:
             self.shared.append(normal(self.rng))
-        pace = world.draw(self.rng)
+        pace = world.pace_left * world.draw(self.rng)
         if world.correlation:
             pace = world.correlation * self.last + math.sqrt(1 - world.correlation**2) * pace
             self.last = pace
@@ -112,6 +116,8 @@ class Machine:
             noise += math.sqrt(world.scatter**2 - 1) * normal(self.rng)
         elif mine:
             noise *= world.scatter
+        if mine and noise > world.hides:
+            noise = 30.0
         trend = world.drift * self.time + world.step * (self.time >= self.breaks_at)
         self.time += 1
         value = LEVEL + SIGMA * (noise + trend - (self.gain if mine else 0.0))
@@ -120,7 +126,8 @@ class Machine:
 
 def trial(world: World, rng: Rng, gain: float, policy: ComparisonPolicy) -> tuple[Answer, int, int]:
     """One trial's answer, candidate runs and incumbent runs."""
-    squares = (world.record * SIGMA) ** 2 * float(rng.chisquare(world.record_df)) if world.record_df else 0.0
+    usual = math.hypot(SEED_SHARE, PACE_SHARE * world.pace_left)
+    squares = (world.record * usual * SIGMA) ** 2 * float(rng.chisquare(world.record_df)) if world.record_df else 0.0
     noise, machine, seed = (
         NoiseRecord(squares, float(world.record_df)),
         Machine(world, rng, gain),
@@ -160,6 +167,9 @@ ROWS: dict[str, World] = {
     "candidate scatters 2x": World(scatter=2.0),
     "candidate scatters 4x": World(scatter=4.0),
     "candidate scatters 10x": World(scatter=10.0),
+    "hides runs over 0.5 sigma": World(hides=0.5),
+    "hides runs over 1 sigma": World(hides=1.0),
+    "hides runs over 1.5 sigma": World(hides=1.5),
     "record says half": World(record=0.5),
     "ties, 1 sigma apart": World(rounding=1.0),
     "own random numbers": World(luck=1),
@@ -205,13 +215,14 @@ def _mean(rows: list[LevelRow]) -> LevelRow:
     return LevelRow(*(sum(getattr(row, name) for row in rows) / len(rows) for name in LevelRow.__slots__))
 
 
-def table(trials: int, processes: int, policy: ComparisonPolicy) -> Iterator[tuple[str, LevelRow]]:
+def table(trials: int, processes: int, policy: ComparisonPolicy, only: str = "") -> Iterator[tuple[str, LevelRow]]:
     """Every row of ROWS, its trials spread over `processes`."""
     part = max(1, trials // processes)
     with ProcessPoolExecutor(processes) as pool:
         pending = {
             name: [pool.submit(measure, world, part, 1000 * index + k, policy) for k in range(processes)]
             for index, (name, world) in enumerate(ROWS.items())
+            if only in name
         }
         for name, parts in pending.items():
             yield name, _mean([one.result() for one in parts])
@@ -220,6 +231,7 @@ def table(trials: int, processes: int, policy: ComparisonPolicy) -> Iterator[tup
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trials", type=int, default=20_000, help="of each kind in a row")
+    parser.add_argument("--only", default="", help="rows whose name holds this")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     for name in ("alpha", "beta", "spending"):
         parser.add_argument(f"--{name}", type=float, help="another value than the policy's")
@@ -227,7 +239,7 @@ def main() -> None:
     changed = {name: getattr(given, name) for name in ("alpha", "beta", "spending") if getattr(given, name)}
     policy = replace(JUDGE.at_look(1).comparison, **changed)
     print(f"{'noise':<26} no-ops approved   3 sigma approved  rejected   runs            break-even")
-    for name, row in table(given.trials, given.processes, policy):
+    for name, row in table(given.trials, given.processes, policy, given.only):
         print(
             f"{name:<26} {row.approved:15.2%} {row.power:18.1%} {row.gains_rejected:9.1%}"
             f"   {row.candidate_runs:.2f} + {row.incumbent_runs:.2f}   {row.break_even:12.0f}",

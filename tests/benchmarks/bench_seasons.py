@@ -37,7 +37,7 @@ from miner.staking.outlook import Market, outlook
 from tests.benchmarks.bench_levels import PACE_SHARE, SEED_SHARE
 from tests.trainer.judging.cases import failing, replay_run
 from trainer.judging import trial
-from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Known, Rung, footing, lead
+from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Known, Rung, footing, lead, over_snapshot
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.runs import ReplayRun, against, values
 from trainer.judging.verdict import Verdict, VerdictKind, decide
@@ -253,7 +253,7 @@ class Season:
         """What `verifier.replay` does, with these runs."""
         machine = replace(self.verifier, noise=kept.noise)
         machine.compare(self.best, kept.code, policy, kept.seed, kept.runs, INCUMBENT)
-        reference, score_there = INCUMBENT, None
+        reference, score_there, over = INCUMBENT, None, None
         if len(self.ladder) > 1 and asked(kept.runs, kept.noise, policy):
             steps = {INCUMBENT: self.ladder[-1]}
             steps |= {f"proposal {step[2]}": step for step in self.ladder[-2:0:-1][: policy.ladder.rungs]}
@@ -265,7 +265,9 @@ class Season:
                 reference = found.reference.arm
                 score_there, policy = steps[reference][1], policy.beyond(lead(rungs, found.reference))
                 machine.compare(steps[reference][0], kept.code, policy, kept.seed, kept.runs, reference)
-        answer = self.judged(kept.runs, kept.noise, kept.seed, policy, reference, score_there)
+            shown = over_snapshot(kept.runs, Known())
+            over = None if shown is None else (self.ladder[0][1], shown)
+        answer = self.judged(kept.runs, kept.noise, kept.seed, policy, reference, score_there, over)
         groups = [[run.val_bpb for run in kept.runs if run.arm == arm and run.val_bpb] for arm in (INCUMBENT, SNAPSHOT)]
         self.verifier.noise = self.verifier.noise.update(groups)
         return answer
@@ -278,6 +280,7 @@ class Season:
         policy: JudgePolicy,
         reference: str,
         reference_score: int | None,
+        over: tuple[int, float] | None = None,
     ) -> tuple[Judged, Verdict]:
         found = judge(
             (),
@@ -291,6 +294,7 @@ class Season:
             policy=policy,
             reference=reference,
             reference_score=reference_score,
+            over=over,
         )
         return found, decide(found.evidence, policy.verdict)
 

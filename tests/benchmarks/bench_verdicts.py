@@ -1,12 +1,13 @@
 """How often a verifier is right about honest proposals: no-ops and real improvements through the whole path.
 
-    python -m tests.benchmarks.bench_verdicts --home DIR [--each 20] [--workers 1] [--here]
+    python -m tests.benchmarks.bench_verdicts --home DIR [--each 20] [--workers 1] [--here] [--seeds]
 
 Publishes the smoke project on the embedded network under DIR if there is none, submits `--each` no-ops (only the
 seed differs) and `--each` real improvements (one better learning rate), checks every proposal without settling, and
 prints the verdicts of both kinds with the mean number of runs. Nothing is approved on chain, so all meet the same
 incumbent. `--workers` checks at once, which makes the machine louder; `--here` measures with this interpreter's own
-packages where uv cannot build the bundle's environment.
+packages where uv cannot build the bundle's environment;
+`--seeds` submits the no-ops only: nobody may buy an approval with a seed.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def use_this_environment() -> None:
     environment.prepare = lambda *_, **__: environment.Environment.running()
 
 
-def submit_all(home: Path, each: int) -> dict[int, str]:
+def submit_all(home: Path, each: int, wanted: tuple[str, ...] = ("no-op", "improvement")) -> dict[int, str]:
     """The proposals, by id: what kind each is."""
     from miner.session import start
     from miner.session.own_file import submit_file
@@ -64,7 +65,7 @@ def submit_all(home: Path, each: int) -> dict[int, str]:
         source = session.task.incumbent["train.py"].decode()
         claim = str(session.task.baseline - Decimal("0.05"))
         for number in range(each):
-            for kind in ("no-op", "improvement"):
+            for kind in wanted:
                 changes = {NO_OP: 1000 + number} | (IMPROVEMENT if kind == "improvement" else {})
                 file = home / "candidate.py"
                 file.write_text(hyperparameters.replace(source, changes))
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=20)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--here", action="store_true")
+    parser.add_argument("--seeds", action="store_true", help="only changes of the seed")
     parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     global HERE
@@ -95,7 +97,7 @@ def main() -> None:
         except SystemExit as left:
             sys.exit(0 if left.code in (0, 3, 4) else 1)
     started = time.monotonic()
-    kinds = submit_all(home, options.each)
+    kinds = submit_all(home, options.each, ("no-op",) if options.seeds else ("no-op", "improvement"))
     found: dict[int, dict[str, Any]] = {}
     with ThreadPoolExecutor(options.workers) as pool:
         waiting = {pool.submit(one, home, proposal): proposal for proposal in kinds}
@@ -108,7 +110,7 @@ def main() -> None:
                 + (f"  delta {delta:+.4f}, {len(result['runs'])} runs" if delta is not None else ""),
                 flush=True,
             )
-    for kind in ("no-op", "improvement"):
+    for kind in dict.fromkeys(kinds.values()):
         mine = [found[proposal] for proposal in kinds if kinds[proposal] == kind]
         verdicts = collections.Counter(f"{result['verdict']} ({result['reason']})" for result in mine)
         arms = [[run["arm"] for run in result["runs"]] for result in mine if result["runs"]]

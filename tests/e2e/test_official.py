@@ -58,7 +58,11 @@ def walk(tiny: TinyHome, home: Path, net: list[str], monkeypatch: pytest.MonkeyP
     process = start(home, "verifier", "check", theirs, *net, "--json")
     found = json.loads(process.communicate(timeout=SECONDS)[0])
     # Measured, though no machine is stated. Beside a validator runs scatter, and then less is said of it.
-    assert (found["verdict"], found["reason"]) in (("reject", "no_improvement"), ("release", "too_noisy"))
+    assert (found["verdict"], found["reason"]) in (
+        ("reject", "no_improvement"),
+        ("release", "too_noisy"),
+        ("release", "not_ready"),  # this machine has other work
+    )
 
 
 def test_an_official_project_is_mined_settled_and_read(

@@ -31,9 +31,10 @@ def test_mined_approved_and_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyP
     found = answer(home, "verifier", "check", 0, "--settle", "--yes")
     assert (found["verdict"], found["settlement"]["status"]) == ("approve", "approved"), found["reason"]
 
+    policy = script(home, "policy.toml", "[verdict]\ncalm = false\n")  # other tests may load this machine
     no_op = script(home, "no_op.py", project.better + "\n# nothing new\n")
     assert answer(home, "miner", "submit", no_op, "--claim", f"{0.5 * project.baseline:.6f}")["proposal"] == 1
-    found = answer(home, "verifier", "check", 1, "--settle", "--yes", code=REJECTED)
+    found = answer(home, "verifier", "check", 1, "--settle", "--yes", "--policy", policy, code=REJECTED)
     assert (found["verdict"], found["settlement"]["status"]) == ("reject", "rejected")
     assert abs(found["delta"]) < 0.05
 

@@ -165,3 +165,21 @@ def test_nobody_is_judged_on_battery(
             "running on battery",
             "low power mode is on",
         }
+
+
+def test_an_overloaded_machine_slashes_nobody(checked: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It said so beside each run, and rejected all the same. What it says after a candidate's run may be that one's."""
+    loads = [9.1] * 4
+    monkeypatch.setattr(fitness, "read", lambda: MachineState(load=loads.pop() if loads else 0.1, cores=2))
+    found = checked(gains(-0.1))
+    assert (found.verdict.kind, found.verdict.reason) == (VerdictKind.RELEASE, Reason.NOT_READY)
+    assert "machine overloaded: " in found.verdict.explanation
+    assert audit.passed(audit.audit(found.attestation, None, {})[0])
+    assert checked(gains(-0.1)).verdict.kind is VerdictKind.REJECT
+    calls = [0.1] * 12  # before and after each of the leading runs and of the first pair
+
+    def later() -> MachineState:
+        return MachineState(load=calls.pop() if calls else 9.1, cores=2)
+
+    monkeypatch.setattr(fitness, "read", later)
+    assert checked(gains(-0.1)).verdict.kind is VerdictKind.REJECT

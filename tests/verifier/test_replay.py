@@ -184,6 +184,26 @@ def test_the_score_is_the_chains_best_moved_by_the_gain(convention: Convention, 
     assert found.metric == convention.to_metric(found.score)
 
 
+@pytest.mark.parametrize(
+    ("shown", "more"),
+    [
+        (0.5, 0),  # as the sum of gains says, 0.3 before and 0.2 now
+        (0.4, -50_000),  # the chain is ahead of what its code shows: half of that goes
+        (0.7, 100_000),
+        (-0.5, None),  # still above the best, by the last decimal
+    ],
+)
+def test_the_score_follows_what_is_shown_over_the_snapshot(shown: float, more: int | None) -> None:
+    for convention, base in ((REFLECTED, 2_200_000), (Convention("plain", 2_200_000), 2_200_000)):
+        found = judged(runs(0.2), convention=convention, best_score=2_500_000, over=(base, shown))
+        assert found.comparison is not None
+        summed = 2_500_000 + found.comparison.delta * 1e6
+        off = (found.comparison.delta - 0.2) * 0.5e6
+        expected = 2_500_001 if more is None else summed + more - off
+        assert found.score == pytest.approx(expected, abs=2)
+        assert verdict(found)[0] is VerdictKind.APPROVE
+
+
 def test_a_gain_that_rounds_to_nothing_is_none() -> None:
     """The best on chain cannot be beaten by less than its last decimal."""
     tiny = [

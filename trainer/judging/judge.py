@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -89,6 +90,7 @@ def judge(
 
     `reference` names the runs that stand as the incumbent's.
     """
+    unfit = unfit_before(runs)
     runs, stepped = against(runs, reference), reference != Arm.INCUMBENT.value
     found = [*findings, *run_findings(runs, budget_seconds, policy.budget)]
     outcome, seen = compared(runs, noise, policy, seed)
@@ -97,8 +99,14 @@ def judge(
         found.append(CaseFinding(Reason.SELF_REPORTED, Fault.HOST, "The value is self-reported: nothing proves it."))
     answer, bound = second.outcome if second else GainOutcome.MISSING, undeserved(runs)
     proven = seen is None or bound is None or bound <= seen.delta - policy.comparison.margin
-    evidence = CaseEvidence(tuple(found), outcome, answer, stepped=stepped, proven=proven)
+    evidence = CaseEvidence(tuple(found), outcome, answer, stepped=stepped, proven=proven, unfit=unfit)
     return Judgement(evidence, seen, second, bound)
+
+
+def unfit_before(runs: Sequence[ReplayRun]) -> str:
+    """What this machine first said against itself before the candidate ran, which no candidate can bring about."""
+    before = itertools.takewhile(lambda run: run.arm != Arm.CANDIDATE.value, runs)
+    return next((words for run in before for words in run.conditions), "")
 
 
 def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: TimeBudget) -> list[CaseFinding]:

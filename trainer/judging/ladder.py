@@ -10,6 +10,9 @@ reference only as long as it holds what was attested for it.
   the noise of both means explains (one-sided t test at `level`), or it fails twice while the snapshot runs.
 - The reference is the highest rung that holds. A candidate is judged against it, and must gain what the best on chain
   is above that rung as well (`lead`): so the score on chain never leaves what a run of its code shows here.
+- A score on chain is a sum of gains, and each was approved for looking good: their errors add up. So an approved score
+  goes half the way (`LadderPolicy.anchor`) to what the candidate shows over the snapshot here and now (`anchored`),
+  where the snapshot's runs are known: an error then halves with every approval, whichever way it points.
 - The snapshot's runs are few. They are asked for only where a gain is to be approved or the incumbent fails, and then
   only where its runs here leave what the snapshot's latest known ones predict; those of the last hour count as new.
 """
@@ -24,6 +27,7 @@ from dataclasses import dataclass
 from trainer.judging.policy import LadderPolicy
 from trainer.judging.runs import ReplayRun
 from trainer.judging.trial import MAX_FAILURES
+from trainer.statistics.comparison import Arm
 from trainer.statistics.distributions import approval_point
 from trainer.statistics.noise import NoiseRecord, sum_squares
 
@@ -99,6 +103,21 @@ def falls_short(
 def lead(rungs: Sequence[Rung], reference: Rung) -> float:
     """What the best on chain is ahead of the reference, in bpb."""
     return max(0.0, rungs[0].gain - reference.gain)
+
+
+def over_snapshot(runs: Sequence[ReplayRun], known: Known) -> float | None:
+    """The candidate's gain over the snapshot (bpb), as measured on this machine; None where either was not."""
+    base = _values(runs, SNAPSHOT) or known.values
+    own = [value for run in runs if run.arm == Arm.CANDIDATE.value and (value := run.charged()) is not None]
+    return statistics.fmean(base) - statistics.fmean(own) if base and own else None
+
+
+def anchored(summed: float, shown: float | None, policy: LadderPolicy) -> float:
+    """The gain over the snapshot (bpb) that an approval puts on chain.
+
+    `summed` is that of the reference on chain with the candidate's gain over it, `shown` what `over_snapshot` says.
+    """
+    return summed if shown is None else summed + policy.anchor * (shown - summed)
 
 
 def _note(rung: Rung, own: Sequence[float], base: Sequence[float]) -> str:

@@ -42,12 +42,14 @@ class HoldoutPolicy:
 @dataclass(frozen=True, slots=True)
 class VerdictPolicy:
     """repeats: how often a fault of a run must be seen. require_holdout: the gain must hold on holdout text.
-    require_trusted: a value that is the candidate's own word approves nothing.
+    require_trusted: a value that is the candidate's own word approves nothing. calm: a machine that called itself
+    unfit before the candidate's first run rejects nobody for want of a gain or of time.
     """
 
     repeats: int = 2
     require_holdout: bool = True
     require_trusted: bool = True
+    calm: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,15 @@ class LadderPolicy:
 
     level: of the test that it falls short of what was attested. runs: of the snapshot, and of each earlier best that
     is asked. rungs: most earlier bests that are asked. hours: age up to which the snapshot's runs count as new.
+    anchor: the share by which an approved score follows the candidate's own gain over the snapshot
+    (`trainer.judging.ladder.anchored`) rather than the sum of all gains before.
     """
 
     level: float = 0.01
     runs: int = 3
     rungs: int = 2
     hours: float = 1.0
+    anchor: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,10 @@ Pure: no file, clock, process or socket. The rules, in the order in which they a
 5.  The gain must hold on holdout text: not measured there is a **release**; undecided there, or shown but
     much smaller, is a **release**; shown to be much smaller and not shown to be there at all is a **reject**.
     A gain that could be undeserved as a whole, as far as the probes bound that, is a **release**.
-6.  What is left is an **approve**, provided that the anchored score is above the best on chain after
+6.  A machine that called itself overloaded, hot or short of memory before the candidate's first run rejects nobody for
+    want of a gain or of time: that is a **release**, and the next check begins anew. Later words on it do not count,
+    since a candidate could bring them about.
+7.  What is left is an **approve**, provided that the anchored score is above the best on chain after
     rounding to the chain's six decimals; else it is a **reject** for no improvement.
 
 Release is the answer in doubt. It slashes nothing by itself, and it gives nothing back: the stake stays in escrow until
@@ -109,7 +112,7 @@ class CaseFinding:
 class CaseEvidence:
     """All that the verdict rests on. `improves_chain` says whether the anchored score beats the best on chain,
     `stepped` that the incumbent was stepped over (`trainer.judging.ladder`), `proven` that the probes leave no room for
-    the whole gain to be undeserved."""
+    the whole gain to be undeserved. `unfit` says in words why this machine was not fit to measure; "" if it was."""
 
     findings: Sequence[CaseFinding] = ()
     comparison: GainOutcome = GainOutcome.MISSING
@@ -117,6 +120,7 @@ class CaseEvidence:
     improves_chain: bool = True
     stepped: bool = False
     proven: bool = True
+    unfit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,17 +163,20 @@ def decide(evidence: CaseEvidence, policy: VerdictPolicy) -> Verdict:
         return _from(VerdictKind.REJECT, by_fault[Fault.BYTES][0])
     if doubt := (*by_fault[Fault.FORM], *by_fault[Fault.HOST]):
         return _from(VerdictKind.RELEASE, doubt[0])
-    runs = by_fault[Fault.RUN]
-    if len(runs) >= policy.repeats:
-        return _from(VerdictKind.REJECT, runs[0])
+    runs, unfit = by_fault[Fault.RUN], evidence.unfit if policy.calm else ""
+    late = [run for run in runs if run.reason is Reason.OVER_BUDGET]
+    if len(runs) - (len(late) if unfit else 0) >= policy.repeats:
+        return _from(VerdictKind.REJECT, next(run for run in runs if not unfit or run not in late))
     said = _of_numbers(evidence, policy)
+    if unfit and (said.kind is VerdictKind.REJECT or len(runs) >= policy.repeats):
+        return Verdict(VerdictKind.RELEASE, Reason.NOT_READY, f"This machine was not fit to reject anyone: {unfit}.")
     if runs and said.kind is not VerdictKind.REJECT:
         return Verdict(VerdictKind.RELEASE, Reason.UNCONFIRMED, f"Seen in only one run: {runs[0].detail}")
     return said
 
 
 def _of_numbers(evidence: CaseEvidence, policy: VerdictPolicy) -> Verdict:
-    """Rules 4 to 6."""
+    """Rules 4, 5 and 7."""
     if evidence.stepped and evidence.comparison is GainOutcome.NOT_BETTER:
         return Verdict(
             VerdictKind.RELEASE,

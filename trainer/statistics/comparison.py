@@ -13,7 +13,7 @@ luck a salt brings, is in both and cancels. delta is the mean difference of the 
 - that of this trial's scatter, without which a loud candidate would be approved for its noise: of the pairs'
   differences, or by Welch's test of the candidate's runs beside the incumbent's. The first is sharp where salts do to
   both codes the same, the second where the codes differ in shape. Each may use its share of the look's error
-  (`PAIRS_SHARE`). Two pairs cannot show scatter, so nothing is approved before the third.
+  (`PAIRS_SHARE`, `WELCH_SHARE`). Two pairs cannot show scatter, so nothing is approved before the third.
 
 **The miner's test** has a history of incumbent runs under salts of their own instead of pairs: T = (delta - margin) /
 (s·√(1/m + 1/n)), with s² pooled from both arms and the record, runs of both arms interleaved in random order.
@@ -60,10 +60,13 @@ only when it is crossed with the trial's own variance as well, and Welch's test 
 `LookEvidence.noisier` tells, and a REJECT with it may be this host's fault. The candidate's runs have no say in this: a
 script that sees that it is unlucky could turn a rejection into a release by printing garbage.
 
-**Outliers** (a run hit by machine load) are never dropped: every run counts. A slow outlier in the candidate
-hides a gain; one in the incumbent raises delta and the scatter together, which keeps T small. But nobody's stake is
-slashed for a single one: where the judge's worst pair stands `OUTLIER` deviations apart, the others must reject too. A
-script that makes one run bad thereby only has one run less to be judged by.
+**Outliers** (a run hit by machine load). Where one pair of the judge's test stands `OUTLIER` deviations apart from the
+others, either way, nobody is rejected but by all pairs and by the others too, and the others may approve, at their own
+level: it is divided by the number of pairs, any of which might have been the one, so that it holds whatever the
+candidate's scatter. Of the incumbent's runs, which no candidate can touch, those that stand apart do not count as its
+noise. A script that makes its unlucky runs bad gains nothing: it may do so once, and a run less judges it. The miner's
+test leaves out nothing: a slow outlier in the candidate hides a gain; one in the incumbent raises delta and the scatter
+together.
 
 **Operating characteristics** of the judge's test are a table in docs/measurements.md. What no salt reaches stays: a
 script that brings its own random numbers keeps the luck of its own seed.
@@ -73,6 +76,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -81,11 +85,12 @@ from trainer.statistics.distributions import approval_point, rejection_point, su
 from trainer.statistics.error_rates import ComparisonPolicy, Look, LookEvidence
 from trainer.statistics.noise import InvalidComparison, NoiseRecord, checked, sum_squares
 
-PAIRS_SHARE = 0.6
-"""Of a look's level, what an approval by the scatter of the pairs may use; Welch's test has the rest."""
+PAIRS_SHARE, WELCH_SHARE, OTHERS_SHARE = 0.4, 0.2, 0.4
+"""Of a look's level, what an approval may use by the scatter of the pairs, by Welch's test, and by the pairs without
+the one that stands apart."""
 
 OUTLIER = 4.0
-"""By how many standard deviations of a pair the worst stands apart from the others when it does not reject alone."""
+"""By how many standard deviations a pair, or a run of the incumbent, stands apart from the others."""
 
 
 class Arm(Enum):
@@ -175,18 +180,55 @@ def look(
     m, n = len(incumbent), len(candidate)
     if m + (0 if policy.paired else n - 1) - 1 + noise.df <= 0:
         raise ValueError("two runs and no noise record say nothing about the noise")
-    if policy.paired:
-        delta = math.fsum(i - c for i, c in zip(incumbent[m - n :], candidate, strict=True)) / n
-    else:
-        delta = math.fsum(incumbent) / m - math.fsum(candidate) / n
+    if not policy.paired:
+        delta, noisier = math.fsum(incumbent) / m - math.fsum(candidate) / n, _noisier(incumbent, noise, policy)
+        return _answer(delta, (m, n), _pooled(incumbent, candidate, noise, policy, noisier), noisier, policy, at)
+    pairs = [i - c for i, c in zip(incumbent[m - n :], candidate, strict=True)]
     noisier = _noisier(incumbent, noise, policy)
-    estimates = (_paired if policy.paired else _pooled)(incumbent, candidate, noise, policy, noisier)
+    estimates = _paired(incumbent, candidate, noise, policy, noisier)
+    kind, evidence = _answer(math.fsum(pairs) / n, (m, n), estimates, noisier, policy, at)
+    if n < 2 or kind is Answer.APPROVE:
+        return kind, evidence
+    calm = _without_apart(incumbent, noise, policy)
+    record = _estimate(sum_squares(calm) + noise.sum_squares, len(calm) - 1 + noise.df, policy)
 
+    def without(place: int) -> tuple[list[float], bool]:
+        """The other pairs, and whether this one stands apart from them."""
+        others = [*pairs[:place], *pairs[place + 1 :]]
+        return others, abs(pairs[place] - statistics.median(others)) > OUTLIER * math.sqrt(2) * record.sigma
+
+    others, apart = without(pairs.index(min(pairs)))
+    if kind is Answer.REJECT and apart:
+        alone = _answer(math.fsum(others) / (n - 1), (m, n), [[record]], noisier, policy, at, left=n - 1)[0]
+        kind = kind if alone is kind else Answer.CONTINUE
+    others, apart = without(_furthest(pairs))
+    if n > 2 and (apart or len(calm) < m):
+        others = others if apart else pairs
+        bounds = [[record], [_of_pairs(others, policy, OTHERS_SHARE / n)]]
+        delta, noisier = math.fsum(others) / len(others), _noisier(calm, noise, policy)
+        said, steady = _answer(delta, (m, n), bounds, noisier, policy, at, left=len(others))
+        if said is Answer.APPROVE:
+            return said, steady
+    return kind, evidence
+
+
+def _answer(
+    delta: float,
+    runs: tuple[int, int],
+    estimates: Sequence[Sequence[_Estimate]],
+    noisier: bool,
+    policy: ComparisonPolicy,
+    at: Look,
+    *,
+    left: int | None = None,
+) -> tuple[Answer, LookEvidence]:
+    """What a gain of `delta` (bpb) in so many `runs` of each arm, or in the pairs that are `left`, says by all the
+    estimates of its noise."""
     # Where nothing can be approved, interval and p are drawn at the strictest level; they decide nothing.
     level = at.alpha or min(
         policy.approval_level(k) for k in range(policy.first_approval, policy.max_candidate_runs + 1)
     )
-    scale, gain = policy.scale(m, n), delta - policy.margin
+    scale, gain = policy.scale(runs[0], left or runs[1]), delta - policy.margin
     reach, p, sigma, df, reject, louder = 0.0, 0.0, 0.0, 0.0, at.beta > 0, False
     for bound in estimates:  # all must be crossed, each by whichever of its alternatives is crossed first
         nearest = min(
@@ -198,26 +240,30 @@ def look(
     for one in [one for bound in estimates for one in bound if one.rejects]:
         t = gain / (one.sigma * scale)
         reject = reject and t <= rejection_point(one.df, policy.effect / scale, at.beta)
-        reject = reject and _without_worst(incumbent, candidate, one, policy, at.beta)
     approve = at.alpha > 0 and gain >= reach + at.beyond * sigma
     p = min(1.0, p * policy.alpha / level)
-    evidence = LookEvidence(delta, delta - reach, delta + reach, p, sigma, df, m, n, noisier, scale, louder)
+    evidence = LookEvidence(delta, delta - reach, delta + reach, p, sigma, df, *runs, noisier, scale, louder)
     return (Answer.APPROVE if approve else Answer.REJECT if reject else Answer.CONTINUE), evidence
 
 
-def _without_worst(
-    incumbent: Sequence[float], candidate: Sequence[float], noise: _Estimate, policy: ComparisonPolicy, beta: float
-) -> bool:
-    """Whether the pairs reject without the worst of them too, where that one stands apart from the others."""
-    n = len(candidate)
-    if not policy.paired or n < 2:
-        return True
-    pairs = sorted(i - c for i, c in zip(incumbent[len(incumbent) - n :], candidate, strict=True))
-    mean, scale = math.fsum(pairs[1:]) / (n - 1), policy.scale(n - 1, n - 1)
-    if mean - pairs[0] <= OUTLIER * math.sqrt(2) * noise.sigma:
-        return True
-    t = (mean - policy.margin) / (noise.sigma * scale)
-    return t <= rejection_point(noise.df, policy.effect / scale, beta)
+def _furthest(values: Sequence[float]) -> int:
+    """The place of the value that stands furthest from the middle of all."""
+    middle = statistics.median(values)
+    return max(range(len(values)), key=lambda k: abs(values[k] - middle))
+
+
+def _without_apart(incumbent: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy) -> Sequence[float]:
+    """The incumbent's runs but those that stand apart from the others, at most a third: their scatter is its noise."""
+    calm = list(incumbent)
+    while len(calm) > 2 and len(incumbent) - len(calm) < len(incumbent) // 3:
+        worst = _furthest(calm)
+        others = [*calm[:worst], *calm[worst + 1 :]]
+        estimate = _estimate(sum_squares(others) + noise.sum_squares, len(others) - 1 + noise.df, policy)
+        distance = abs(calm[worst] - statistics.median(others))
+        if estimate.df <= 3 or distance <= OUTLIER * estimate.sigma:
+            break
+        calm = others
+    return calm
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,14 +306,18 @@ def _paired(
     record = _estimate(squares + noise.sum_squares, df + noise.df, policy)
     if n < 2:
         return [[record]]
-    pairs = sum_squares([i - c for i, c in zip(incumbent[m - n :], candidate, strict=True)])
-    own = _estimate(pairs / 2, n - 1.0, policy)
+    own = _of_pairs([i - c for i, c in zip(incumbent[m - n :], candidate, strict=True)], policy, PAIRS_SHARE)
     theirs = _estimate(sum_squares(candidate), n - 1.0, policy)
     ours = _estimate(squares, df, policy) if noisier else record
     v, w = theirs.sigma**2, ours.sigma**2
     freedom = (v + w) ** 2 / (v**2 / theirs.df + w**2 / ours.df)
-    welch = _Estimate(math.sqrt((v + w) / 2), float(math.floor(freedom)), 1 - PAIRS_SHARE, rejects=False)
-    return [[record], [_Estimate(own.sigma, own.df, PAIRS_SHARE, rejects=False), welch]]
+    welch = _Estimate(math.sqrt((v + w) / 2), float(math.floor(freedom)), WELCH_SHARE, rejects=False)
+    return [[record], [own, welch]]
+
+
+def _of_pairs(pairs: Sequence[float], policy: ComparisonPolicy, share: float) -> _Estimate:
+    one = _estimate(sum_squares(pairs) / 2, len(pairs) - 1.0, policy)
+    return _Estimate(one.sigma, one.df, share, rejects=False)
 
 
 def _estimate(squares: float, df: float, policy: ComparisonPolicy) -> _Estimate:

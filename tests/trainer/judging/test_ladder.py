@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.judging.cases import NOISE, failing, replay_run
-from trainer.judging.ladder import Footing, Known, Rung, falls_short, footing, lead
+from trainer.judging.ladder import Footing, Known, Rung, anchored, falls_short, footing, lead, over_snapshot
 from trainer.judging.policy import LadderPolicy
 from trainer.judging.runs import ReplayRun
 from trainer.statistics.noise import NoiseRecord
@@ -102,3 +103,26 @@ def test_lead_is_what_the_chain_is_ahead() -> None:
     assert lead(RUNGS, TOP) == 0.0
     assert lead(RUNGS, MIDDLE) == pytest.approx(0.1)
     assert lead(RUNGS, BOTTOM) == pytest.approx(0.3)
+
+
+def test_an_approved_score_follows_what_is_shown_over_the_snapshot() -> None:
+    runs = [replay_run("snapshot", 2.5), replay_run("snapshot", 2.52), replay_run("candidate", 2.3)]
+    runs.append(replay_run("candidate", 2.3, overtime={"seconds": 1.0, "slope": 0.3, "error": 0.0, "bpb": 0.02}))
+    assert over_snapshot(runs, NONE) == pytest.approx(0.2)
+    assert over_snapshot(runs[2:], Known((2.6,))) == pytest.approx(0.29)
+    assert over_snapshot(runs[:2], NONE) is None
+    assert over_snapshot(runs[2:], NONE) is None
+    assert anchored(0.3, None, POLICY) == 0.3
+    assert anchored(0.3, 0.2, POLICY) == pytest.approx(0.25)
+
+
+def test_errors_of_many_approvals_do_not_add_up() -> None:
+    """Each gain is chosen for looking good, by 0.1 sigma; summed up, 80 of them were off by 8 and more."""
+    rng, gain, summed, score = random.Random(1), 0.0, 0.0, 0.0
+    worst = 0.0
+    for _ in range(80):
+        gain += 3.0
+        delta, shown = 3.0 + rng.gauss(0.1, 0.4), gain + rng.gauss(0, 0.6)
+        summed, score = summed + delta, anchored(score + delta, shown, POLICY)
+        worst = max(worst, abs(score - gain))
+    assert worst < 2.0 < summed - gain

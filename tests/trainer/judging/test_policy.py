@@ -37,7 +37,7 @@ def test_every_number_is_recorded() -> None:
     assert set(recorded) == {field.name for field in dataclasses.fields(JudgePolicy)}
     assert recorded["comparison"]["alpha"] == 0.01
     assert recorded["source"]["raw"] == 131_072
-    assert recorded["verdict"] == {"repeats": 2, "require_holdout": True, "require_trusted": True}
+    assert recorded["verdict"] == {"repeats": 2, "require_holdout": True, "require_trusted": True, "calm": True}
 
 
 def write(folder: Path, text: str) -> Path:

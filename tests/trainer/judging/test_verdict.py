@@ -54,6 +54,32 @@ def test_rules(
     assert verdict.explanation.endswith(".") or findings
 
 
+LATE = CaseFinding(Reason.OVER_BUDGET, Fault.RUN, "It trained for 400 s.")
+
+
+@pytest.mark.parametrize(
+    ("findings", "comparison", "holdout", "kind"),
+    [
+        ([], BETTER, BETTER, VerdictKind.APPROVE),
+        ([], WORSE, NONE, VerdictKind.RELEASE),
+        ([], BETTER, WORSE, VerdictKind.RELEASE),
+        ([LATE, LATE], NONE, NONE, VerdictKind.RELEASE),
+        ([LATE, CRASH], NONE, NONE, VerdictKind.RELEASE),
+        ([CRASH, CRASH], NONE, NONE, VerdictKind.REJECT),  # load makes nobody crash, peek or break a rule
+        ([LATE, CAUSAL, CAUSAL], NONE, NONE, VerdictKind.REJECT),
+        ([BYTES], NONE, NONE, VerdictKind.REJECT),
+    ],
+)
+def test_an_unfit_machine_rejects_nobody_for_want_of_gain_or_time(
+    findings: list[CaseFinding], comparison: GainOutcome, holdout: GainOutcome, kind: VerdictKind
+) -> None:
+    seen = CaseEvidence(findings, comparison, holdout, unfit="machine overloaded: load 9.1 on 2 cores")
+    assert decide(seen, VerdictPolicy()).kind is kind
+    if kind is VerdictKind.RELEASE:
+        assert "load 9.1 on 2 cores" in decide(seen, VerdictPolicy()).explanation
+        assert decide(seen, VerdictPolicy(calm=False)).kind is VerdictKind.REJECT or findings == [LATE, CRASH]
+
+
 def test_an_improvement_that_rounding_hides_is_none() -> None:
     verdict = decide(CaseEvidence((), BETTER, BETTER, improves_chain=False), VerdictPolicy())
     assert (verdict.kind, verdict.reason) == (VerdictKind.REJECT, Reason.NO_IMPROVEMENT)

@@ -425,7 +425,8 @@ def test_a_record_that_is_too_quiet_or_outliers_do_not_open_the_gate() -> None:
     open_gate = replace(POLICY, suspicion=1e-6)
     without = simulate(rng, gain=0, sigma=0.01, policy=open_gate, record_df=20, record_ratio=0.25, trials=4_000)
     load = simulate(rng, gain=0, sigma=0.01, policy=POLICY, record_df=20, outliers=0.1, trials=4_000)
-    assert quiet.approve < 0.01 < without.approve
+    assert quiet.approve < 0.5 * without.approve
+    assert quiet.approve < 0.01
     assert load.approve < 0.01
 
 
