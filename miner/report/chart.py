@@ -73,7 +73,7 @@ def progress(summary: Summary, *, narrow: bool = False) -> str:
     width, height = NARROW if narrow else WIDE
     last = max((point.number for point in summary.points), default=0)
     across, up = (-0.7, last + 0.7), value_range(summary)
-    if not narrow and any(_nameable(point) for point in summary.points):
+    if not narrow and any(nameable(point) for point in summary.points):
         across, up = (-0.7, last + 0.7 + ROOM * (last + 1.4)), (up[0], up[1] + ROOM * (up[1] - up[0]))
     frame = Frame(width, height, 52 if narrow else 62, 14, 18, 52, across, up)
     levels = ticks(*frame.y_range, 4 if narrow else 6)
@@ -142,7 +142,7 @@ def named(
     lines: list[float] = []
     slope = math.radians(SLANT)
     for point in reversed(points):
-        if _nameable(point) and point.value is not None:
+        if nameable(point) and point.value is not None:
             top = max(point.value, point.high if point.high is not None else point.value)
             line = x(point.number) * math.sin(slope) + y(top) * math.cos(slope)
             if all(abs(line - other) >= apart for other in lines):
@@ -151,7 +151,8 @@ def named(
     return found
 
 
-def _nameable(point: TrialPoint) -> bool:
+def nameable(point: TrialPoint) -> bool:
+    """Whether a chart may name a trial: a kept one whose change is known."""
     return point.decision == "keep" and bool(point.number) and bool(point.change)
 
 

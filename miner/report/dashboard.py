@@ -31,6 +31,7 @@ from miner.journal.journal import Session, TrialRecord
 from miner.report import summary
 
 BLOCKS = "▁▂▃▄▅▆▇█"
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 ROWS = 8  # trials at 80 x 24
 _STYLES = {"keep": "green", "discard": "dim", "crash": "red", "": "cyan"}
 _WIDE = 72  # columns from which intervals are shown
@@ -175,7 +176,8 @@ def _run(state: DashboardState, width: int) -> list[Text]:
     """Five lines, whether something runs or not."""
     run = state.running
     if run is None:
-        return [Text("between runs", style="dim"), *[Text("")] * 4]
+        turn = SPINNER[int(4 * state.now) % len(SPINNER)]  # the clock above may show minutes only
+        return [Text(f"{turn} between runs", style="dim"), *[Text("")] * 4]
     elapsed = state.now - run.begun
     rate = "" if run.rate is None else f"  {_short(run.rate)} tok/s"
     if run.rate is not None and run.usual_rate:

@@ -6,7 +6,7 @@ import io
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from miner.report.chart import HANDFUL, ROOM, SLANT, named, value_range
+from miner.report.chart import HANDFUL, ROOM, SLANT, nameable, named, value_range
 from miner.report.summary import Summary
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def draw(summary: Summary, title: str) -> bytes:
     low, high = value_range(summary)
     last = max((point.number for point in summary.points), default=0)
     beside = axes.transData + ScaledTranslation(-6 / 72, 0, picture.dpi_scale_trans)
-    top, right = high + 2 * ROOM * (high - low), last + 0.7 + ROOM * (last + 1.4)  # for the names and the legend
+    room = ROOM if any(map(nameable, summary.points)) else 0.0
+    top, right = high + (0.1 + room) * (high - low), last + 0.7 + room * (last + 1.4)  # for the legend and the names
     names = named(
         summary.points,
         lambda number: 1460 * number / (right + 0.7),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import itertools
 import os
 import pty
 import re
@@ -79,6 +80,27 @@ def test_with_nothing_to_show() -> None:
     state = DashboardState()
     state.observe(Session())
     assert "no value yet" in "\n".join(shown(state, 80, 24))
+
+
+@pytest.mark.parametrize(
+    "running",
+    [
+        None,
+        Running("preparing the data", 4990.0),
+        Running("trial 1, run 1", 4990.0, 200.0),
+        Running("trial 1, run 1", 4990.0, 20_000.0, INCUMBENT, 1000.0),
+        Running("a run that takes longer than expected", 0.0, 200.0, INCUMBENT),
+    ],
+    ids=["between runs", "a step", "a run", "a long run", "overdue"],
+)
+def test_something_moves_every_two_seconds(running: Running | None) -> None:
+    state = busy()  # a session of more than an hour, whose clock shows minutes
+    state.running = running
+    seen = []
+    for moment in range(5000, 5060, 2):
+        state.now = float(moment)
+        seen.append("\n".join(shown(state, 80, 24)))
+    assert all(one != other for one, other in itertools.pairwise(seen))
 
 
 texts = st.text(st.characters(), max_size=60) | st.just(sessions.HOSTILE) | st.just("寬" * 70)
