@@ -33,6 +33,7 @@ import math
 import os
 import queue
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -1021,13 +1022,25 @@ def _prepare_tokenizer(train: Sequence[str], hashes: Mapping[str, str]) -> Token
     file = Path(TOKENIZER_DIR, "tokenizer.json")
     if not (file.exists() and table.exists() and read_record(record) == inputs):
         record.unlink(missing_ok=True)
-        trained = train_tokenizer(train)
-        with atomic(file) as out:
-            out.write(trained.to_str().encode())
+        _train_apart(train)
         with atomic(table) as out:
-            np.save(out, count_token_bytes(trained), allow_pickle=False)
+            np.save(out, count_token_bytes(Tokenizer.from_directory(TOKENIZER_DIR).enc), allow_pickle=False)
         write_json(record, inputs)
     return Tokenizer.from_directory(TOKENIZER_DIR)
+
+
+def _train_apart(train: Sequence[str]) -> None:
+    """Write tokenizer.json by a process of its own: the memory that training takes goes back with it."""
+    command = [sys.executable, os.path.abspath(__file__), "--train-tokenizer", *train]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, env={**os.environ, "AUTORESEARCH_CACHE": CACHE_DIR}, check=False
+    )
+    if done.returncode:
+        said = done.stdout.decode(errors="replace").strip()
+        raise HarnessError(
+            said
+            or f"Training the tokenizer ended with status {done.returncode}. If memory ran out, free some; run again."
+        )
 
 
 def train_tokenizer(train: Sequence[str]) -> tokenizers.Tokenizer:
@@ -1154,7 +1167,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--verify", action="store_true", help="check the prepared files against the manifest")
     action.add_argument("--snapshot-id", action="store_true", help="print the data snapshot id")
+    action.add_argument("--train-tokenizer", metavar="SHARD", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.train_tokenizer:
+        try:
+            trained = train_tokenizer(args.train_tokenizer).to_str().encode()
+            with atomic(Path(TOKENIZER_DIR, "tokenizer.json")) as out:
+                out.write(trained)
+        except (HarnessError, OSError) as error:
+            print(error)  # for the process that asked for it
+            return 1
+        return 0
     try:
         if args.snapshot_id:
             print(read_manifest().snapshot_id)
