@@ -19,7 +19,6 @@ from tests import local
 from tests.attacks.test_attacks import POLICY
 from tests.attacks.tiny import TinyHome
 from trainer.measurement.salts import salt_of
-from trainer.project import hyperparameters
 from trainer.statistics.comparison import Arm
 from verifier import attestation
 from verifier.cli import main as verifier
@@ -60,20 +59,15 @@ def propose(session: Any, home: TinyHome, source: str) -> int:
 
 
 def test_what_a_sleeper_lost_is_nobodys_gain(asleep: tuple[TinyHome, Any], tmp_path: Path) -> None:
-    """The same model with a later date "gained" the loss and was approved, again and again. A true gain still is."""
+    """The same model with a later date "gained" the loss and was approved, again and again."""
     home, session = asleep
     policy = tmp_path / "policy.toml"
     policy.write_text(POLICY)
-    further = hyperparameters.replace(home.better, {"STEPS": 60})
-    kinds = {}
-    for name, source in (("again", home.better + "\n# a later date\n"), ("further", further)):
-        number = propose(session, home, source)
-        where = ["check", str(number), "--json", "--home", str(home.path), "--policy", str(policy)]
-        done = CliRunner().invoke(verifier, where)
-        found = json.loads(done.stdout)
-        kinds[name] = found["verdict"]
-        _, body = attestation.open_envelope(Path(found["attestation"]).read_bytes())
-        ladder = body["predicate"]["ladder"]
-        assert ladder["reference"] == "snapshot", (name, found["explanation"], ladder)
-        assert "The incumbent was stepped over" in ladder["notes"][0]
-    assert kinds == {"again": "release", "further": "approve"}
+    number = propose(session, home, home.better + "\n# a later date\n")
+    where = ["check", str(number), "--json", "--home", str(home.path), "--policy", str(policy)]
+    found = json.loads(CliRunner().invoke(verifier, where).stdout)
+    _, body = attestation.open_envelope(Path(found["attestation"]).read_bytes())
+    ladder = body["predicate"]["ladder"]
+    assert ladder["reference"] == "snapshot", (found["explanation"], ladder)
+    assert "The incumbent was stepped over" in ladder["notes"][0]
+    assert found["verdict"] == "release", found["explanation"]
