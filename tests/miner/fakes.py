@@ -73,6 +73,9 @@ class Tree:
         old, new = self.sources[base].splitlines(), self.sources[commit].splitlines()
         return "\n".join(difflib.unified_diff(old, new, lineterm=""))
 
+    def pack(self) -> None:
+        pass
+
     def keep(self, commit: str) -> None:
         self._head = commit
 
