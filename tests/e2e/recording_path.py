@@ -21,13 +21,13 @@ from termios import TIOCSWINSZ
 MOST = 2.0  # seconds without a change on the screen
 COLUMNS, LINES = 100, 32
 LIMIT = 1800.0  # seconds
+HOME, TRIALS = os.environ.get("ARMLX_RECORDING_HOME"), os.environ.get("ARMLX_RECORDING_TRIALS", "1")  # before conftest
 
 
 def test_something_moves_at_least_every_two_seconds(tmp_path: Path) -> None:
-    home = Path(os.environ.get("ARMLX_RECORDING_HOME", tmp_path / "home"))
-    trials = os.environ.get("ARMLX_RECORDING_TRIALS", "1")
+    home = Path(HOME or tmp_path / "home")
     command = [sys.executable, "-m", "miner.commands.main", "run", "--home", str(home)]
-    command += ["--max-trials", trials, "--submissions", "0"]
+    command += ["--max-trials", TRIALS, "--submissions", "0"]
     begun = time.monotonic()
     pid, terminal = pty.fork()
     if pid == 0:
