@@ -164,9 +164,9 @@ def decide(evidence: CaseEvidence, policy: VerdictPolicy) -> Verdict:
     if doubt := (*by_fault[Fault.FORM], *by_fault[Fault.HOST]):
         return _from(VerdictKind.RELEASE, doubt[0])
     runs, unfit = by_fault[Fault.RUN], evidence.unfit if policy.calm else ""
-    late = [run for run in runs if run.reason is Reason.OVER_BUDGET]
-    if len(runs) - (len(late) if unfit else 0) >= policy.repeats:
-        return _from(VerdictKind.REJECT, next(run for run in runs if not unfit or run not in late))
+    own = [run for run in runs if not unfit or run.reason is not Reason.OVER_BUDGET]
+    if len(own) >= policy.repeats:
+        return _from(VerdictKind.REJECT, own[0])
     said = _of_numbers(evidence, policy)
     if unfit and (said.kind is VerdictKind.REJECT or len(runs) >= policy.repeats):
         return Verdict(VerdictKind.RELEASE, Reason.NOT_READY, f"This machine was not fit to reject anyone: {unfit}.")
