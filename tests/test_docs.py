@@ -76,6 +76,8 @@ def test_options_are_the_options_there_are(name: str) -> None:
 
     known = set().union(*map(options, COMMANDS.values())) | {"--help"}
     foreign = {"--extra", "--url", "--check", "--size"}  # uv's, Solana's, our scripts'
+    for script in (ROOT / "tests" / "attacks" / "run.py", *(ROOT / "tests" / "benchmarks").glob("bench_*.py")):
+        foreign |= set(re.findall(r'"(--[a-z-]+)"', script.read_text()))
     named = set(re.findall(r"`(--[a-z][a-z-]*)", (ROOT / name).read_text()))
     assert named <= known | foreign
 

@@ -37,3 +37,10 @@ def test_an_interrupted_preparation_goes_on(tiny_home: TinyHome, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert "1 trials" in done.stdout
     assert len(list(home.glob(f"data/*/{MANIFEST}"))) == 1
+
+
+def test_what_a_run_imports_is_compiled_once(tiny_home: TinyHome) -> None:
+    """Nothing can be kept in a sandbox: modules that were not compiled there would be by each process of each run."""
+    (packages,) = tiny_home.path.glob("envs/*/venv/lib/python*/site-packages")
+    assert list(packages.glob("numpy/__pycache__/*.pyc"))
+    assert list(packages.glob("mlx/nn/__pycache__/*.pyc"))

@@ -158,7 +158,7 @@ def find(folder: Path) -> Environment | None:
 
 def _marker(digest: str) -> dict[str, str]:
     """What a complete environment says of itself: one whose files lie elsewhere says otherwise, and is built again."""
-    return {"packages": digest, "link_mode": _link_mode()}
+    return {"packages": digest, "link_mode": _link_mode(), "bytecode": "compiled"}
 
 
 def _link_mode() -> str:
@@ -201,6 +201,7 @@ def _build(folder: Path, files: Mapping[str, bytes], extra: str | None, progress
         "--no-dev",
         "--no-build",
         "--no-install-project",
+        "--compile-bytecode",  # once, here: in a sandbox nothing can be kept, and each process would compile again
         "--color=never",
         f"--link-mode={_link_mode()}",
     ]
