@@ -156,7 +156,7 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
             STOPPING,
             "--accept-loss",
             is_flag=True,
-            help="Submit even if the expected value is negative: a proposal's rent is never returned.",
+            help="Submit even if the expected value is negative (rent is never returned) or a rejection likely.",
         ),
         grouped(STOPPING, "--dry-run", is_flag=True, help="Stop at the first confirmed improvement; do not submit it."),
         click.option(

@@ -18,7 +18,7 @@ class Goals:
 
     stagnation: trials in a row without a kept one. max_spend in lamports, stake and max_stake in tokens.
     min_confidence: how sure the confirming test must be that the code beats the chain's best before it is staked on.
-    accept_loss: stake also where the expected value is negative.
+    accept_loss: stake also where the expected value is negative or the risk of a rejection large.
     """
 
     max_trials: int | None = None

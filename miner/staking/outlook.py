@@ -40,6 +40,11 @@ LEAST_HISTORY = 2  # incumbent runs that a trial is measured against, beyond as 
 REJECTED_AFTER = 3  # pairs of runs after which a verifier usually rejects what it does reject
 
 
+MOST_RISK = 0.1
+"""The foretold chance that a verifier that runs the code rejects it, over which nothing is staked unless the owner
+says so. Of all that passes, far fewer are rejected (docs/measurements.md, "A project over time")."""
+
+
 @dataclass(frozen=True, slots=True)
 class Market:
     """A project's economy now: `price` (lamports) of its newest token; its proposals that were approved, rejected and
@@ -88,6 +93,11 @@ class Outlook:
     rent: int
     fees: int
     unrun: float = 0.0
+
+    @property
+    def risk(self) -> float:
+        """The chance that a verifier that runs the code rejects it."""
+        return (self.rejected - self.unrun) / (1 - self.unrun) if self.unrun < 1 else 0.0
 
     @property
     def released(self) -> float:
@@ -179,6 +189,9 @@ def verdict(seen: LookEvidence, found: Outlook, *, min_confidence: float, accept
         return f"confidence {seen.confidence:.4f} is below --min-confidence {min_confidence:g}"
     if not accept_loss and found.value is not None and found.value <= 0:
         return f"it does not pay: expected value {found.value:+,.0f} lamports (--accept-loss submits it all the same)"
+    if not accept_loss and found.risk > MOST_RISK:
+        often = f"a verifier that runs it would reject it with {found.risk:.0%}, which is over {MOST_RISK:.0%}"
+        return f"{often} (--accept-loss submits it all the same)"
     return ""
 
 

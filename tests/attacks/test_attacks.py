@@ -343,9 +343,7 @@ SCRIPTS = {attack.name: attack for attack in (*cases.KNOWN, *cases.OWN)}
 # One of each kind of answer, and what only a whole verdict shows: several runs, or the verifier's own process.
 WHOLE = {
     "01_fake_first_line",
-    "03_carriage_return",
     "11_peek_future_input",
-    "13_overlong_training",
     "14_startup_exclude",
     "17_checkpoint_reuse",
     "25_dos_stdout",
@@ -353,6 +351,7 @@ WHOLE = {
     "31_wrong_shape",
     "absurd_loss",
     "crash_sometimes",
+    "into_the_grace",
     "late_swap",
     "read_the_host",
     "symlink_artifact",

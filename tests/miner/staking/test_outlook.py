@@ -132,6 +132,22 @@ def test_an_unknown_reward_is_no_reason_but_low_confidence_is() -> None:
     assert "--min-confidence" in verdict(SEEN, found, min_confidence=0.9999)
 
 
+@pytest.mark.parametrize(("gain", "held"), [(3.0, False), (2.2, True), (1.5, True)])
+def test_what_may_well_be_rejected_is_held(gain: float, held: bool) -> None:
+    """However well it pays in the mean."""
+    found = outlook(SEEN, replace(PLAIN, mean=gain * SIGMA), JudgePolicy(), MARKET, stake=1)
+    assert found.value is not None
+    assert found.value > 0
+    assert ("reject" in verdict(SEEN, found, min_confidence=0.99)) is held
+    assert verdict(SEEN, found, min_confidence=0.99, accept_loss=True) == ""
+
+
+def test_one_that_rejects_unrun_is_a_matter_of_price() -> None:
+    found = outlook(SEEN, PLAIN, JudgePolicy(), MARKET, stake=1, refused=True)
+    assert found.rejected > 0.8
+    assert found.risk == pytest.approx(outlook(SEEN, PLAIN, JudgePolicy(), MARKET, stake=1).rejected)
+
+
 def test_the_three_ends_add_up() -> None:
     for gain in (-0.1, 0.0, 0.01, 0.05, 0.3):
         found = outlook(SEEN, replace(PLAIN, mean=gain), JudgePolicy(), MARKET, stake=1, fees=0)
