@@ -83,12 +83,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Half as many again as there are cores: much of this suite waits, for a clock, a node or a killed process."""
-    cores = os.cpu_count() or 1
-    return cores + (cores + 1) // 2
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _no_configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The user's own configuration is not the tests'."""
