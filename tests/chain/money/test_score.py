@@ -44,6 +44,7 @@ def test_inference(score: int, metric: str, minimize: bool, kind: ConventionKind
         (-2_667_000, "2.667", True, -9_000_000, True),  # worse, but meant
         (-2_667_000, "2.667", True, 2_000_000, False),  # as the official client's miners claim
         (2_667_000, "2.667", True, 3_342_544, True),
+        (2_667_000, "2.667", True, 5_334_000, True),  # a metric of zero
         (2_667_000, "2.667", True, 5_334_001, False),
         (2_667_000, "2.667", False, -1, True),
     ],

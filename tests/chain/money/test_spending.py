@@ -12,7 +12,7 @@ from click.testing import Result
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.signature import Signature
-from solders.system_program import TransferParams, transfer
+from solders.system_program import AllocateParams, TransferParams, allocate, transfer
 from solders.transaction import VersionedTransaction
 
 from chain.connection.opening import Connection
@@ -373,6 +373,21 @@ def test_what_other_instructions_permit() -> None:
     account = create_associated_token_account(KEY, STEP, mint)
     found = permitted([away, home, account], KEY, PROGRAM_ID)
     assert found == Permitted(9, {associated_token_account(STEP, mint): 165})
+
+
+def test_only_a_transfer_of_the_system_program_moves_lamports() -> None:
+    """Allocating is as long as a transfer, and is not read as one."""
+    space = allocate(AllocateParams(pubkey=KEY, space=9))
+    assert len(bytes(space.data)) == len(
+        bytes(transfer(TransferParams(from_pubkey=KEY, to_pubkey=STEP, lamports=9)).data)
+    )
+    assert permitted([space], KEY, PROGRAM_ID) == Permitted(0, {})
+
+
+def test_a_guard_keeps_what_there_is_to_keep() -> None:
+    assert spending.guard(KEY, 0) == []
+    (kept,) = spending.guard(KEY, 1)
+    assert kept == transfer(TransferParams(from_pubkey=KEY, to_pubkey=KEY, lamports=1))
 
 
 def test_every_account_that_is_made_has_its_size() -> None:
