@@ -39,6 +39,7 @@ from verifier import attestation, ladder, looks
 from verifier.history import other_looks, submission_hash
 from verifier.intake import Case, local_case, open_case
 from verifier.looks import Inspection
+from verifier.record import RUNS
 from verifier.replay import Claim, Judged, Replay, judge, replay
 
 
@@ -167,7 +168,7 @@ def _check(
             policy,
             home=connection.home,
             holdout_seed=seed,
-            record=folder / "runs.jsonl" if case.proposal is not None else None,
+            record=folder / RUNS if case.proposal is not None else None,
             view=view,
             isolated=isolated,
             trust_harness=trust_harness,

@@ -22,6 +22,7 @@ from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
 
 MAX_BYTES = 1 << 22
+RUNS = "runs.jsonl"  # the file's name in a check's folder
 
 
 class ReplayRecord:

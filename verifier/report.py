@@ -25,6 +25,7 @@ from common.files import read_regular
 from common.jsonl import entries
 from common.text import printable
 from verifier import attestation
+from verifier.record import RUNS
 
 KINDS = ("approve", "reject", "release")
 MAX_FOLDERS = 5_000
@@ -205,9 +206,6 @@ def _left(folder: Path, record: Sequence[Mapping[str, Any]], attested: bool) -> 
         yield f"not released: its lock lapses at {show.when(lapse)} UTC"
     if not attested and (folder / RUNS).exists():
         yield f"a check was interrupted; {resume}"
-
-
-RUNS = "runs.jsonl"
 
 
 def waiting(proposals: Sequence[Proposal]) -> list[Waiting]:

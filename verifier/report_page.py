@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 from html import escape
 
 from chain.pages import show
-from chain.pages.html import frame
+from chain.pages.html import frame, stacked, table
 from common.text import printable
 from verifier.report import KINDS, Checked, Report, figures
 
 SHOWN = 200  # checks
 _COLOURS = {"approve": "approved", "reject": "rejected", "release": "pending"}  # the style's classes
-_HEIGHT, _STEP, _BAR = 100, 10, 7
 
 
 def page(found: Report) -> bytes:
@@ -46,30 +45,9 @@ def _queue(found: Report) -> str:
 
 
 def _days(days: list[tuple[date, Counter[str]]]) -> str:
-    most = max(counts.total() for _, counts in days)
-    title = f"<h2>Verdicts of the last {len(days)} days<small>{sum(n.total() for _, n in days)}</small></h2>"
-    if not most:
-        return f'{title}<p class="soft">None.</p>'
-    bars = "".join(_bar(number, day, counts, most) for number, (day, counts) in enumerate(days))
-    legend = "".join(f'<li><span class="key {_COLOURS[kind]}"></span>{kind}</li>' for kind in KINDS)
-    return (
-        f'{title}<div class="card"><div class="edge"><span>{most}</span></div><div class="chart">'
-        f'<svg viewBox="0 0 {_STEP * len(days)} {_HEIGHT}" preserveAspectRatio="none" role="img" '
-        f'aria-label="verdicts by day">{bars}</svg></div><div class="edge"><span>{days[0][0]}</span>'
-        f'<span>{days[-1][0]}</span></div><ul class="legend">{legend}</ul></div>'
-    )
-
-
-def _bar(number: int, day: date, counts: Counter[str], most: int) -> str:
-    parts, y = [], float(_HEIGHT)
-    for kind in KINDS:
-        height = _HEIGHT * counts[kind] / most
-        y -= height
-        if height:
-            place = f'x="{number * _STEP}" y="{y:.2f}" width="{_BAR}" height="{height:.2f}"'
-            parts.append(f'<rect class="{_COLOURS[kind]}" {place}/>')
-    words = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
-    return f"<g><title>{day}: {words}</title>{''.join(parts)}</g>" if parts else ""
+    title = f"Verdicts of the last {len(days)} days<small>{sum(counts.total() for _, counts in days)}</small>"
+    columns = [(day, [counts[kind] for kind in KINDS]) for day, counts in days]
+    return stacked(title, "verdicts by day", [(_COLOURS[kind], kind) for kind in KINDS], columns)
 
 
 def _checks(checks: Iterable[Checked]) -> str:
@@ -101,16 +79,13 @@ def _leftovers(leftovers: Iterable[str]) -> str:
     return "<h2>Left over</h2>" + (items or '<p class="soft">Nothing.</p>')
 
 
-def _table(heads: Iterable[tuple[str, str]], rows: Iterable[tuple[str, ...]], none: str) -> str:
-    sides = [(name, f' class="{side}"' if side else "") for name, side in heads]
-    body = "".join(
-        "<tr>" + "".join(f"<td{side}>{cell}</td>" for (_, side), cell in zip(sides, row, strict=True)) + "</tr>"
-        for row in rows
-    )
-    head = "".join(f'<th scope="col"{side}>{name}</th>' for name, side in sides)
-    if not body:
+def _table(heads: Iterable[tuple[str, str]], rows: Sequence[tuple[str, ...]], none: str) -> str:
+    if not rows:
         return f'<p class="soft">{none}</p>'
-    return f'<div class="card scroll" tabindex="0"><table><tr>{head}</tr>{body}</table></div>'
+    sides = [(name, f' class="{side}"' if side else "") for name, side in heads]
+    head = "".join(f'<th scope="col"{side}>{name}</th>' for name, side in sides)
+    cells = ("".join(f"<td{side}>{cell}</td>" for (_, side), cell in zip(sides, row, strict=True)) for row in rows)
+    return table(f"<tr>{head}</tr>", (f"<tr>{row}</tr>" for row in cells))
 
 
 def _text(words: str) -> str:

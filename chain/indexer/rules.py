@@ -5,9 +5,8 @@ Rules:
   proposals or the node does not list accounts; each page is kept, and the next step goes on where one was stopped.
   Then a step reads the project, the proposals that can still change, and the ids that were given out since; of over
   MAX_CHANGEABLE open ones those that the node lists as open, and one by one what it does not. It is as new as the
-  network's answer. What a node once told
-  wrongly of one of the newest proposals is not believed for ever: a follower's first step, and then one in AGAIN, reads
-  them again, settled or not, and those that were said to be another project's.
+  network's answer. What a node once told wrongly of one of the newest proposals is not believed for ever: a follower's
+  first step, and then one in AGAIN, reads them again, settled or not, and those that were said to be another project's.
 - A step lists the history from its tip down to the last final transaction known, so that it finds both what was
   missed and what vanished, and reads a bounded number of the transactions that it found. The next step continues with
   what one leaves, in this process or another.

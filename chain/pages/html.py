@@ -8,14 +8,15 @@ their words are HTML beside them, so that they stay readable at any width.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import date
 from itertools import pairwise
 
 from chain.irys.dataitem import ItemId
 from chain.network.base import LAMPORTS_PER_SOL
 from chain.pages import show
 from chain.pages.document import Row, Section, sections
-from chain.pages.overview import Day, Overview
+from chain.pages.overview import Overview
 from chain.pages.text import LEADERS, RECENT, gain_text
 from chain.program.accounts import ProposalStatus
 from common.text import multiline, printable
@@ -187,7 +188,7 @@ def _record(found: Overview) -> str:
         f'<tr><th class="n">proposal</th><th class="n">{_text(meaning.metric, 32)}</th><th class="n">gain</th>'
         '<th class="n">over baseline</th><th>submitted</th><th>miner</th></tr>'
     )
-    return title + _progress(found) + _table(head, rows)
+    return title + _progress(found) + table(head, rows)
 
 
 def _leaders(found: Overview) -> str:
@@ -209,17 +210,18 @@ def _leaders(found: Overview) -> str:
             '<tr><th class="n">approved</th><th class="n">proposals</th><th class="n">gain</th>'
             '<th class="n">stake lost</th><th>last</th><th>miner</th></tr>'
         )
-        out += f"<h2>Miners<small>{len(found.miners)}</small></h2>{_table(head, miners)}"
+        out += f"<h2>Miners<small>{len(found.miners)}</small></h2>{table(head, miners)}"
     if verifiers:
         head = (
             '<tr><th class="n">approved</th><th class="n">rejected</th><th class="n">in review</th>'
             "<th>verifier</th></tr>"
         )
-        out += f"<h2>Verifiers<small>{len(found.verifiers)}</small></h2>{_table(head, verifiers)}"
+        out += f"<h2>Verifiers<small>{len(found.verifiers)}</small></h2>{table(head, verifiers)}"
     return out
 
 
-def _table(head: str, rows: Iterable[str]) -> str:
+def table(head: str, rows: Iterable[str]) -> str:
+    """A table that scrolls sideways where it must, of rows of safe HTML."""
     return f'<div class="card scroll" tabindex="0"><table>{head}{"".join(rows)}</table></div>'
 
 
@@ -267,41 +269,51 @@ def _progress(found: Overview) -> str:
 
 
 def _days(found: Overview) -> str:
-    days = found.days
-    total = sum(day.total for day in days)
-    title = f"<h2>Proposals of the last {len(days)} days<small>{total} submitted</small></h2>"
-    if not total:
-        return f'{title}<p class="soft">None.</p>'
-    top = max(day.total for day in days)
-    columns = "".join(_column(day, number, top) for number, day in enumerate(days))
-    counts = [(status, sum(day.counts[status] for day in days)) for status in _STACK]
+    days, bands = found.days, [(status.name.lower(), show.status_words(status)) for status in _STACK]
+    title = f"Proposals of the last {len(days)} days<small>{sum(day.total for day in days)} submitted</small>"
+    columns = [(day.day, [day.counts[status] for status in _STACK]) for day in days]
+    return stacked(title, "proposals by day and status", bands, columns)
+
+
+def stacked(
+    title: str, label: str, bands: Sequence[tuple[str, str]], days: Sequence[tuple[date, Sequence[int]]]
+) -> str:
+    """A heading, and a column for each day, stacked from the bottom of a count for each of `bands` (class, words).
+
+    `title` is safe HTML, `label` says what is counted to who cannot see it.
+    """
+    top = max(sum(counts) for _, counts in days)
+    if not top:
+        return f'<h2>{title}</h2><p class="soft">None.</p>'
+    columns = "".join(_column(day, counts, bands, number, top) for number, (day, counts) in enumerate(days))
+    totals = [sum(counts[band] for _, counts in days) for band in range(len(bands))]
     legend = "".join(
-        f'<li><span class="key {status.name.lower()}"></span>{show.status_words(status)} <b>{count}</b></li>'
-        for status, count in counts
-        if count
+        f'<li><span class="key {kind}"></span>{words} <b>{total}</b></li>'
+        for (kind, words), total in zip(bands, totals, strict=True)
+        if total
     )
     grid = "".join(f'<path class="grid" d="M0 {y}H{_STEP * len(days)}"/>' for y in (0, _CHART // 2, _CHART))
     return (
-        f'{title}<div class="card"><div class="edge"><span>{top}</span></div><div class="chart">'
+        f'<h2>{title}</h2><div class="card"><div class="edge"><span>{top}</span></div><div class="chart">'
         f'<svg viewBox="0 0 {_STEP * len(days)} {_CHART}" preserveAspectRatio="none" role="img" '
-        f'aria-label="proposals by day and status">{grid}{columns}</svg></div><div class="edge" style="margin-top:4px">'
-        f"<span>{days[0].day}</span><span>{days[-1].day}</span></div>"
+        f'aria-label="{label}">{grid}{columns}</svg></div><div class="edge" style="margin-top:4px">'
+        f"<span>{days[0][0]}</span><span>{days[-1][0]}</span></div>"
         f'<ul class="legend">{legend}</ul></div>'
     )
 
 
-def _column(day: Day, number: int, top: int) -> str:
-    parts, y = [], float(_CHART)
-    words = ", ".join(f"{day.counts[s]} {show.status_words(s)}" for s in _STACK if day.counts[s])
-    for status in _STACK:
-        if day.counts[status]:
-            height = _CHART * day.counts[status] / top
+def _column(day: date, counts: Sequence[int], bands: Sequence[tuple[str, str]], number: int, top: int) -> str:
+    parts, y, said = [], float(_CHART), []
+    for (kind, words), count in zip(bands, counts, strict=True):
+        if count:
+            height = _CHART * count / top
             y -= height
+            said.append(f"{count} {words}")
             parts.append(
-                f'<rect class="{status.name.lower()}" x="{number * _STEP + (_STEP - _BAR) / 2}" y="{y:.2f}" '
+                f'<rect class="{kind}" x="{number * _STEP + (_STEP - _BAR) / 2}" y="{y:.2f}" '
                 f'width="{_BAR}" height="{height:.2f}"/>'
             )
-    return f"<g><title>{day.day}: {words}</title>{''.join(parts)}</g>" if parts else ""
+    return f"<g><title>{day}: {', '.join(said)}</title>{''.join(parts)}</g>" if parts else ""
 
 
 def _proposals(found: Overview) -> str:
@@ -326,7 +338,7 @@ def _proposals(found: Overview) -> str:
         '<tr><th class="n">id</th><th>status</th><th class="n">claimed</th><th class="n">verified</th>'
         '<th class="n">stake</th><th>submitted</th><th>miner</th></tr>'
     )
-    return f"{title}{_table(head, rows)}{wrong}"
+    return f"{title}{table(head, rows)}{wrong}"
 
 
 def _protocol(found: Overview) -> str:

@@ -179,6 +179,7 @@ def _serve(
     import threading
     import time
     import webbrowser
+    from functools import lru_cache
 
     from common.terminal import View
     from miner.journal import journal
@@ -186,7 +187,13 @@ def _serve(
 
     stoppable()
     view, said = View(quiet=as_json), set[str]()
-    known: list[tuple[int, OnChain | None]] = []
+
+    def minute() -> int:
+        return int(time.monotonic() // ASK_SECONDS)
+
+    @lru_cache(maxsize=1)
+    def chain(_: int) -> OnChain | None:
+        return ask(once)
 
     def once(text: str) -> None:
         if text not in said:
@@ -196,19 +203,11 @@ def _serve(
     def stamp() -> tuple[object, ...]:
         with contextlib.suppress(OSError):
             state = found.journal.stat()
-            return (
-                state.st_mtime_ns,
-                state.st_size,
-                journal.is_held(found.journal),
-                int(time.monotonic() // ASK_SECONDS),
-            )
+            return state.st_mtime_ns, state.st_size, journal.is_held(found.journal), minute()
         return ()
 
     def build() -> str:
-        minute = int(time.monotonic() // ASK_SECONDS)
-        if not known or known[0][0] != minute:
-            known[:] = [(minute, ask(once))]
-        return page.build(material.gather(found, known[0][1]), live=True)
+        return page.build(material.gather(found, chain(minute())), live=True)
 
     served = live.Page(build, stamp)
     served.current()  # what cannot be read is said now

@@ -245,7 +245,7 @@ def run(
                 "next, as a verifier:",
                 f"  {_command('verifier check', end.proposals[-1], home, network, irys)}",
             ]
-        answer(False, {}, "\n".join(text))
+        click.echo("\n".join(text))
 
 
 def _line(event: Mapping[str, Any]) -> None:
