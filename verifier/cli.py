@@ -14,6 +14,7 @@ from chain.commands import irys_option, keypair_option, project_option
 from chain.commands.doctor import doctor
 from chain.commands.options import Number, Whole, agrees, answer, common, open_connection, program, reading, stoppable
 from common.errors import Refused
+from common.waking import waking
 
 if TYPE_CHECKING:
     from chain.connection.opening import Connection
@@ -112,11 +113,12 @@ def check(
         raise click.UsageError("Give a proposal ID, or a train.py with --candidate.")
     if settle and (unconfined or candidate):
         raise click.UsageError("--settle needs a proposal that runs in the sandbox.")
-    from chain.connection.opening import VERIFIER
-    from common.terminal import View
-    from verifier import check as checks
-    from verifier import policy, show
-    from verifier import settle as settling
+    with waking(quiet=as_json):
+        from chain.connection.opening import VERIFIER
+        from common.terminal import View
+        from verifier import check as checks
+        from verifier import policy, show
+        from verifier import settle as settling
 
     rules = policy.load(policy_file)
     view = View(quiet=as_json)
@@ -207,14 +209,14 @@ def run(
     Proposals are taken oldest first, each as `verifier check --settle` does it. You are asked once whether settlements
     may be signed with your key; without a terminal, add --yes.
     """
-    from chain.connection.opening import VERIFIER
-    from common.terminal import View
-
     if not yes and not agrees("Sign settlements with your key, without asking again?"):
         raise click.UsageError("This command signs settlements without asking. Add --yes to allow that.")
     stoppable()
-    from verifier import policy
-    from verifier.serve import serve
+    with waking(quiet=as_json):
+        from chain.connection.opening import VERIFIER
+        from common.terminal import View
+        from verifier import policy
+        from verifier.serve import serve
 
     rules = policy.load(policy_file)
     view = View(quiet=as_json)

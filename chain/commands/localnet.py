@@ -8,14 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from chain.commands.options import Command, Number, Whole, answer, home_option, json_option
-
-if TYPE_CHECKING:
-    from chain.localnet.validator import Kind
+from common.waking import waking
 
 _REMIND_SECONDS = 15.0
 
@@ -64,8 +62,6 @@ def localnet(
     deployed and initialized, and the home's wallets funded. The validator stops with this command and keeps its ledger
     for the next start (Surfpool keeps it in memory only).
     """
-    from chain.localnet.validator import Kind
-
     if validator and surfpool:
         raise click.UsageError("--validator and --surfpool exclude each other.")
     if not (validator or surfpool):
@@ -73,19 +69,20 @@ def localnet(
             raise click.UsageError("--clone-from and --reset need --validator or --surfpool.")
         _embedded(home, as_json, port, irys_port)
         return
-    kind = Kind.VALIDATOR if validator else Kind.SURFPOOL
-    _beside(home, as_json, port, irys_port, kind, clone_from, reset, wait)
+    _beside(home, as_json, port, irys_port, validator, clone_from, reset, wait)
 
 
 def _embedded(home: Path, as_json: bool, port: int, irys_port: int) -> None:
-    from chain.connection.opening import bootstrap
-    from chain.irys.node import serve as serve_irys
-    from chain.localnet.server import serve
-    from chain.network.embedded import EmbeddedNetwork
+    with waking(quiet=as_json):
+        from chain.connection.opening import bootstrap
+        from chain.irys.node import serve as serve_irys
+        from chain.localnet.server import serve
+        from chain.network.embedded import EmbeddedNetwork
 
-    network = EmbeddedNetwork(home)
+        network = EmbeddedNetwork(home)
     try:
-        bootstrap(network, home)
+        with waking(quiet=as_json):
+            bootstrap(network, home)
         with serve_irys(home / "irys", port=irys_port, network=network) as irys, serve(network, port=port) as server:
             _say_where(as_json, str(network.program_id), server.url, irys.url, str(home / "ledger.sqlite"), {})
             try:
@@ -101,20 +98,22 @@ def _beside(
     as_json: bool,
     port: int,
     irys_port: int,
-    kind: Kind,
+    test_validator: bool,
     clone_from: str | None,
     reset: bool,
     wait: float,
 ) -> None:
     """Run a validator as a child process until Ctrl-C or SIGTERM; that it exits by itself is an error."""
-    from chain.connection import config
-    from chain.connection.opening import bootstrap
-    from chain.errors import NetworkUnreachable
-    from chain.irys.node import serve as serve_irys
-    from chain.localnet.validator import Kind, Plan, Validator, find, free_port
-    from chain.network.rpc import RpcNetwork
-    from chain.program import PROGRAM_ID, image
+    with waking(quiet=as_json):
+        from chain.connection import config
+        from chain.connection.opening import bootstrap
+        from chain.errors import NetworkUnreachable
+        from chain.irys.node import serve as serve_irys
+        from chain.localnet.validator import Kind, Plan, Validator, find, free_port
+        from chain.network.rpc import RpcNetwork
+        from chain.program import PROGRAM_ID, image
 
+    kind = Kind.VALIDATOR if test_validator else Kind.SURFPOOL
     executable = find(kind)
     source = config.load({}, asked=clone_from)["rpc_url"] if clone_from else ""
     if clone_from and not source:

@@ -13,6 +13,7 @@ from chain.commands.options import Command as HelpfulCommand
 from chain.commands.options import Number, answer, open_connection, reading
 from chain.commands.options import agrees as agrees_to
 from common.resources import shown
+from common.waking import waking
 
 if TYPE_CHECKING:
     from chain.projects.artifacts import CheckedArtifact
@@ -59,11 +60,12 @@ def init(
     The project's setup commands are its author's code. They run with your user's rights and without your environment
     variables. Each is shown first and runs only if you agree; nothing else of the project runs.
     """
-    from chain.projects.artifacts import fetch_project
-    from common.terminal import View
-    from miner.setup import readiness
-    from miner.setup.init import folder_name, lay_out, require_empty
-    from trainer.project import task
+    with waking(quiet=as_json):
+        from chain.projects.artifacts import fetch_project
+        from common.terminal import View
+        from miner.setup import readiness
+        from miner.setup.init import folder_name, lay_out, require_empty
+        from trainer.project import task
 
     view = View(quiet=as_json)
     with open_connection(network, home, irys) as connection:

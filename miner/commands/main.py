@@ -23,6 +23,7 @@ from chain.commands.options import (
     program,
     stoppable,
 )
+from common.waking import waking
 from miner.commands import look
 from miner.commands.compare import compare
 from miner.commands.executing import executing
@@ -213,12 +214,13 @@ def run(
 
     With --json, each event is one line: start, run, decision, keep, confirmation, submission, settlement, stop.
     """
-    from miner.context.goals import Goals
-    from miner.session import ending, feed, start
-
     stoppable()
-    proposing.check()
-    executing.check()
+    with waking(quiet=as_json):
+        from miner.context.goals import Goals
+        from miner.session import ending, feed, start
+
+        proposing.check()
+        executing.check()
     goals = Goals(
         max_trials=max_trials,
         max_minutes=max_minutes,
@@ -281,8 +283,9 @@ def submit(
     It is measured against the on-chain best first, by the verifier's own rules, unless --claim is given. Even then it
     must be Python, within the source caps, and the claim must beat the on-chain best.
     """
-    from miner.session import feed, start
-    from miner.session.own_file import submit_file
+    with waking(quiet=as_json):
+        from miner.session import feed, start
+        from miner.session.own_file import submit_file
 
     connection = open_connection(network, home, irys)
     with connection, start.started(connection, project, quiet=as_json, agrees=agrees, **who) as session:
