@@ -20,6 +20,14 @@ from rich.text import Text
 Say = Callable[[str], None]
 
 
+def clock(elapsed: float, expected: float | None) -> str:
+    """How long it has taken and will take, both in seconds, in words."""
+    if not expected:
+        return f"{elapsed:.0f} s"
+    left = expected - elapsed
+    return f"{elapsed:.0f} s, " + (f"about {left:.0f} s left" if left >= 0.5 else f"usually {expected:.0f} s")
+
+
 class View:
     """`say` prints a line that stays; `step` shows one piece of work while it lasts."""
 
@@ -29,7 +37,7 @@ class View:
         self.status = ""  # shown at the end of every live line, for example the best value so far
 
     def say(self, text: str, style: str = "") -> None:
-        """A line that stays. Where it cannot be written the work goes on all the same."""
+        """A line that stays. Where it cannot be written, the work goes on."""
         with suppress(OSError):
             self._console.print(text, style=style, markup=False, soft_wrap=True)
 
@@ -69,9 +77,7 @@ class View:
 
         def remind() -> None:
             while not done.wait(15):
-                seconds = time.monotonic() - started
-                left = f", about {max(0.0, expected - seconds):.0f} s left" if expected else ""
-                self.say(f"  {seconds:.0f} s{left}  {latest[0]}  {self.status}".rstrip())
+                self.say(f"  {clock(time.monotonic() - started, expected)}  {latest[0]}  {self.status}".rstrip())
 
         def hear(word: str) -> None:
             latest[0] = " ".join(word.split())
@@ -95,8 +101,8 @@ class _Bar(ProgressColumn):
     def render(self, task: Task) -> Text:
         elapsed = task.elapsed or 0.0
         if not self._expected:
-            return Text(f"{elapsed:.0f} s")
+            return Text(clock(elapsed, None))
         share = min(1.0, elapsed / self._expected)
         filled = round(20 * share)
         bar = Text("━" * filled, style="cyan").append("━" * (20 - filled), style="dim")
-        return bar.append(f" {elapsed:.0f} s, {max(0.0, self._expected - elapsed):.0f} s left", style="default")
+        return bar.append(f" {clock(elapsed, self._expected)}", style="default")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,10 +22,14 @@ from miner.commands.main import main as miner
 from verifier.cli import main as verifier
 
 PROGRAMS = {"chain": chain, "miner": miner, "verifier": verifier}
-STILTED = re.compile(
+_EVERYWHERE = (
     r"not to be had|could not be had|cannot stand there|came to no end|comes to no end|is told of|are told of"
-    r"|goes on from|all the same|by lot\b|is no (?:time|number|file|address)|proves nothing|, else "
-    r"|\bwere expected|\bfor instance\b|\bin force here\b|\bconstants\b|\bracing\b|\bfresh text\b",
+    r"|goes on from|by lot\b|\bfor instance\b|(?<!there )is no (?:time|number|file|folder|address|text|Python|JSON)\b"
+    r"|(?<!means the )(?<!are )\ball the same\b"
+)
+TRANSLATED = re.compile(_EVERYWHERE, re.IGNORECASE)  # in no message and no docstring
+STILTED = re.compile(  # nor these on a help page
+    _EVERYWHERE + r"|proves nothing|, else |\bwere expected|\bin force here\b|\bconstants\b|\bracing\b|\bfresh text\b",
     re.IGNORECASE,
 )
 SENDS = "--max-spend"  # and --priority-fee: only commands that send transactions have them
@@ -56,6 +62,16 @@ def test_a_page_fits_and_reads_well(context: click.Context) -> None:
     assert [line for line in page.splitlines() if len(line) > 80] == []
     assert "..." not in page.replace("[ARGS]...", "")  # no first line is cut in a list of commands
     assert STILTED.findall(page) == []
+
+
+@pytest.mark.parametrize("room", ["chain", "common", "miner", "trainer", "verifier", "prepare.py"])
+def test_no_message_reads_as_if_translated(room: str) -> None:
+    root = Path(__file__).parents[1] / room
+    for path in sorted(root.rglob("*.py")) if root.is_dir() else [root]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found = TRANSLATED.search(" ".join(node.value.split()))
+                assert found is None, f"{path}:{node.lineno}: {found and found[0]}"
 
 
 @pytest.mark.parametrize("context", PAGES, ids=_path)

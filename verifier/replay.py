@@ -268,7 +268,7 @@ def asked(runs: Sequence[ReplayRun], noise: NoiseRecord, policy: JudgePolicy) ->
 
 # --- judging ---
 
-_ALL_THE_SAME = "To judge it all the same, set `same_hardware = false` in a file and give it as --policy FILE."
+_ANYWAY = "To judge it anyway, set `same_hardware = false` in a file and give it as --policy FILE."
 
 
 def machine_findings(case: Case, machine: Fingerprint, data_snapshot: str, policy: JudgePolicy) -> list[CaseFinding]:
@@ -288,10 +288,10 @@ def machine_findings(case: Case, machine: Fingerprint, data_snapshot: str, polic
     elif case.miner_platform and case.miner_platform != machine.platform:
         words = f"The miner measured on {case.miner_platform[:64]!r}; this machine has {machine.platform!r}."
     if words:
-        found.append(CaseFinding(Reason.HARDWARE_DIFFERS, Fault.HOST, f"{words} {_ALL_THE_SAME}"))
+        found.append(CaseFinding(Reason.HARDWARE_DIFFERS, Fault.HOST, f"{words} {_ANYWAY}"))
     if wanted and case.miner_data and case.miner_data != data_snapshot:
         words = f"The miner measured on data {case.miner_data[:16]!r}; this machine has {data_snapshot[:16]!r}."
-        found.append(CaseFinding(Reason.DATA_DIFFERS, Fault.HOST, f"{words} {_ALL_THE_SAME}"))
+        found.append(CaseFinding(Reason.DATA_DIFFERS, Fault.HOST, f"{words} {_ANYWAY}"))
     return found
 
 

@@ -31,6 +31,7 @@ from chain.connection.opening import Connection
 from chain.errors import ChainError, InvalidData
 from chain.irys.client import Role
 from chain.money.client import Client, Landed
+from chain.pages.show import when
 from chain.program.accounts import Project, Proposal, ProposalStatus
 from chain.program.errors import LockActive, NotVerifier, WrongStatus, error_for
 from chain.program.instructions import ClaimReview, Reject, ReleaseReview
@@ -180,7 +181,8 @@ def _settle(
             return Settled(None, proposal.status, "", f"proposal {proposal_id} is {proposal.status.name.lower()}")
         if step is SettlementStep.WAIT:
             raise NotOurs(
-                f"Proposal {proposal_id} is in review by {proposal.reviewer} until {proposal.review_lock_until}.",
+                f"Proposal {proposal_id} is in review by {proposal.reviewer} until "
+                f"{when(proposal.review_lock_until)} UTC.",
                 "Try again after that.",
             )
         if step is SettlementStep.CLAIM:

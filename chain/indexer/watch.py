@@ -236,7 +236,7 @@ def catch_up(follower: Follower, say: Say, *, since: int | None = None) -> list[
         say(f"{done:,} transactions read, {left.transactions:,}{' or more' if left.unlisted else ''} left")
         if left == before:
             raise ChainError(
-                f"{follower.network.name} lists {left.transactions:,} transactions that it does not give.",
+                f"{follower.network.name} lists {left.transactions:,} transactions that it does not return.",
                 "Run the same command later, or ask another node; what was read is kept.",
             )
 

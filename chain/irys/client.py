@@ -345,7 +345,7 @@ class Irys(Closing):
     def _fetch(self, gateway: str, path: str, max_bytes: int) -> bytes:
         reply = self._http.call("GET", gateway + path, max_bytes=max_bytes)
         if reply.status in (404, 410):
-            raise NotFound(f"The gateway {gateway} has no {path}.", "Check the id, or try again in a minute.")
+            raise NotFound(f"The gateway {gateway} has no {path}.", "Check the ID, or try again in a minute.")
         if reply.status != 200:
             raise NetworkUnreachable(
                 f"The gateway {gateway} answered {reply.status} to {path} ({reply.text!r}).",

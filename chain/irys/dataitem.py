@@ -43,7 +43,7 @@ class ItemId(bytes):
 
     def __new__(cls, raw: bytes) -> ItemId:
         if len(raw) != 32:
-            raise InvalidData(f"An item ID has 32 bytes, this one {len(raw)}.", "Check the id.")
+            raise InvalidData(f"An item ID has 32 bytes, this one {len(raw)}.", "Check the ID.")
         return super().__new__(cls, raw)
 
     @classmethod

@@ -17,7 +17,7 @@ _KINDS = ("irys/paths", "arweave/paths")
 def resolve(item: DataItem, path: str) -> str | None:
     """The id, as it is written, of the file at `path` in the folder `item`; "" is its index.
 
-    None where the item is no folder or has no such file.
+    None where the item is not a folder or has no such file.
     """
     if item.tag("Content-Type") not in TYPES:
         return None

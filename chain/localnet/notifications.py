@@ -221,7 +221,7 @@ def _signature(context: NodeContext, params: Params) -> Feed:
         signature = signature_of(text)
     except Refusal:
         raise Refusal(INVALID_PARAMS, "Invalid Request: Invalid signature provided") from None
-    flag(config, "enableReceivedNotification")  # Agave 4.1.2 takes it, and notifies once all the same
+    flag(config, "enableReceivedNotification")  # Agave 4.1.2 takes it, and still notifies once
     return SignatureNews(context, signature)
 
 

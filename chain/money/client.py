@@ -282,8 +282,8 @@ class Client:
         found = self.network.latest_blockhash()
         if not height <= found.last_valid_block_height <= height + _MAX_LIFE:
             raise InvalidData(
-                f"The node gives a blockhash that is valid up to block height {found.last_valid_block_height}, at "
-                f"a height of {height}: one of the two is false.",
+                f"The node's blockhash is valid up to block height {found.last_valid_block_height}, and its own height "
+                f"is {height}: one of the two is wrong.",
                 "Use another node with --rpc-url URL.",
             )
         return replace(found, last_valid_block_height=max(found.last_valid_block_height, height + BLOCKHASH_AGE))

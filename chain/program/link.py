@@ -116,7 +116,7 @@ def _read(blob: bytes) -> _Object:
         raise LinkError("this is not a 64-bit little-endian ELF file")
     kind, machine = struct.unpack_from("<HH", blob, 16)
     if (kind, machine) != (_ET_REL, _EM_BPF):
-        raise LinkError(f"needed is a relocatable BPF object, this is ELF type {kind} for machine {machine}")
+        raise LinkError(f"expected a relocatable BPF object, found ELF type {kind} for machine {machine}")
     (table,) = struct.unpack_from("<Q", blob, 40)
     count, names = struct.unpack_from("<HH", blob, 60)
     if table + _SHDR * count > len(blob):

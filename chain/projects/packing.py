@@ -134,7 +134,7 @@ def measured(protocol: bytes) -> Measured:
         primary, bundle_id = document["measurement"]["primaryMetric"], document["meta"].get("protocolBundleId", "")
         name, direction = primary["name"], primary["direction"]
         if not isinstance(bundle_id, str) or not isinstance(name, str) or not name:
-            raise ValueError("a name is no text")
+            raise ValueError("a name is not text")
         if direction not in ("minimize", "maximize"):
             raise ValueError(f"the direction is {direction!r}")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

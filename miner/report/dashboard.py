@@ -25,7 +25,7 @@ from rich.live import Live as Screen
 from rich.text import Text
 
 from chain.network.base import LAMPORTS_PER_SOL
-from common.terminal import Say, View
+from common.terminal import Say, View, clock
 from common.text import printable
 from miner.journal.journal import Session, TrialRecord
 from miner.report import summary
@@ -183,7 +183,7 @@ def _run(state: DashboardState, width: int) -> list[Text]:
     if run.rate is not None and run.usual_rate:
         rate += f" ({100 * (run.rate / run.usual_rate - 1):+.1f} %)"
     if run.expected:
-        left = f" {elapsed:.0f} s, about {max(0.0, run.expected - elapsed):.0f} s left{rate}"
+        left = f" {clock(elapsed, run.expected)}{rate}"
         bar = max(10, min(60, width - len(left)))
         filled = round(bar * min(1.0, elapsed / run.expected))
         progress = (

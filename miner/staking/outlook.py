@@ -188,10 +188,10 @@ def verdict(seen: LookEvidence, found: Outlook, *, min_confidence: float, accept
     if seen.confidence < min_confidence:
         return f"confidence {seen.confidence:.4f} is below --min-confidence {min_confidence:g}"
     if not accept_loss and found.value is not None and found.value <= 0:
-        return f"it does not pay: expected value {found.value:+,.0f} lamports (--accept-loss submits it all the same)"
+        return f"it does not pay: expected value {found.value:+,.0f} lamports (--accept-loss submits it anyway)"
     if not accept_loss and found.risk > MOST_RISK:
         often = f"a verifier that runs it would reject it with {found.risk:.0%}, which is over {MOST_RISK:.0%}"
-        return f"{often} (--accept-loss submits it all the same)"
+        return f"{often} (--accept-loss submits it anyway)"
     return ""
 
 

@@ -137,8 +137,8 @@ def quote(client: Client, buyer: Pubkey, project: Project, tokens: int) -> int:
         if [event.tokens_out for event in events if isinstance(event, Bought)] == [tokens]:
             return cost
     raise PriceMoved(
-        f"{cost:,} lamports should buy {tokens:,} {project.token_symbol} by the curve, and do not in simulation.",
-        "Nothing was sent. Try again; where it stays so, use another node with --rpc-url URL.",
+        f"{cost:,} lamports should buy {tokens:,} {project.token_symbol} by the curve; in simulation they do not.",
+        "Nothing was sent. Try again; if it stays so, use another node with --rpc-url URL.",
     )
 
 

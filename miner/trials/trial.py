@@ -159,8 +159,9 @@ def conclude(context: SessionContext, current: TrialRecord, outcome: Trial) -> N
         context.dashboard.say(f"  {said}{current.decision}: {current.reason}", style)
     else:
         again = ", will be measured against the new incumbent" if current.carry else ""
+        why = "" if current.kept else f" ({current.reason})"
         context.dashboard.say(
-            f"  {said}{current.decision}: "
+            f"  {said}{current.decision}{why}: "
             f"{statistics.fmean(outcome.values(Arm.CANDIDATE)):.6f} val_bpb, "
             f"delta {evidence.delta:+.6f} [{evidence.low:+.6f}, {evidence.high:+.6f}], "
             f"{counted(evidence.candidate_runs, 'run')} against {evidence.incumbent_runs}{again}",
@@ -174,7 +175,7 @@ def conclude(context: SessionContext, current: TrialRecord, outcome: Trial) -> N
 def _show(context: SessionContext, kept: TrialRecord) -> None:
     """The find on one screen: what it changed, by how much, and where to see more."""
     context.dashboard.say(f"  found: {find.headline(kept)}", "bold green")
-    with suppress(TrainerError):  # without its diff, it is a find all the same
+    with suppress(TrainerError):  # without its diff, it is still a find
         for text, style in find.diff_lines(context.workspace.diff(kept.base, kept.commit)):
             context.dashboard.say(text, style)
     context.dashboard.say(f"  see it all: {context.report_command}")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from common.terminal import clock
+
 STEP = "from common.terminal import View\nwith View().step('measuring', 3) as say:\n    say('loss 3.1')\n"
 
 
@@ -56,6 +58,20 @@ def test_a_dumb_terminal_gets_plain_lines(term: str, plain: bool) -> None:
     said = terminal_says(STEP, term)
     assert (said == b"measuring (about 3 s) ...\r\n") == plain
     assert (b"\x1b[" in said) != plain
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "expected", "words"),
+    [
+        (7.4, None, "7 s"),
+        (0.0, 20.0, "0 s, about 20 s left"),
+        (19.4, 20.0, "19 s, about 1 s left"),
+        (19.6, 20.0, "20 s, usually 20 s"),
+        (61.0, 20.0, "61 s, usually 20 s"),
+    ],
+)
+def test_what_takes_longer_than_usual_promises_no_end(elapsed: float, expected: float | None, words: str) -> None:
+    assert clock(elapsed, expected) == words
 
 
 def test_a_wheel_turns_at_once_and_leaves_no_trace() -> None:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from chain.pages import html
+from miner.commands.main import main
 from miner.journal.journal import Session
 from miner.journal.sessions import choose
 from miner.report import material, page, summary
@@ -27,15 +29,19 @@ from tests.support import require
 from verifier import report, report_page
 
 AXE = Path(__file__).parents[1] / "peers" / "node_modules" / "axe-core" / "axe.min.js"
+OTHER = "embedded-0-Another1"
 WIDTHS = (390, 768, 1280)
 MOST = 500_000  # bytes of a page
 NAMES = ("empty", "1", "40", "1000", "all failed", "verifier", "verifier, empty", "project", "project, empty")
+NAMES += ("compared", "compared, files")
 
 # What sticks out to the right, but for what scrolls within itself.
 OVER = """(() => { const root = document.documentElement, inside = (box) => box.closest("pre, .scroll, svg") !== null;
   const over = [...document.body.querySelectorAll("*")].filter((box) => !inside(box) && box.getClientRects().length
     && box.getBoundingClientRect().right > root.clientWidth + 0.5).map((box) => box.tagName + "." + box.className);
   return [root.scrollWidth - root.clientWidth, over]; })()"""
+# The ground that the whole page stands on.
+DARK = "Math.max(...getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3)) < 80"
 GRAVE = """axe.run(document, {resultTypes: ["violations"]}).then((found) => found.violations
   .filter((one) => one.impact === "serious" || one.impact === "critical")
   .map((one) => [one.id, one.nodes.slice(0, 3).map((node) => node.html.slice(0, 160))]))"""
@@ -67,6 +73,16 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+def compared(folder: Path, *names: str) -> bytes:
+    """The page of `miner compare` of two sessions of `folder`/two, or of two files of `folder`."""
+    given = [str(folder / name) if name.endswith(".py") else name for name in names]
+    done = CliRunner().invoke(
+        main, ["compare", *given, "--home", str(folder / "two"), "--output", str(folder / "compared.html")]
+    )
+    assert done.exit_code == 0, done.output
+    return (folder / "compared.html").read_bytes()
+
+
 @pytest.fixture(scope="module")
 def pages(night: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The pages by name, as files."""
@@ -74,6 +90,10 @@ def pages(night: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     gathered = material.gather(choose(night), None)
     sessions.make(folder / "one", trials=1)
     growth.make(folder / "many", 1_000)
+    for name, trials in ((sessions.NAME, 12), (OTHER, 9)):
+        sessions.make(folder / "two", trials=trials, seed=trials, name=name)
+    for name, rate in (("a.py", 0.1), ("b.py", 0.2)):
+        (folder / name).write_text(f"LR = {rate}\nDEPTH = 2\n")
     nothing = replace(gathered, session=Session(), summary=summary.summarize(Session()), exhibits={})
     judged = [
         report.Checked(
@@ -95,6 +115,8 @@ def pages(night: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
         "verifier, empty": report_page.page(report.gather(folder, "embedded", None)),
         "project": html.page(overview(PROPOSALS, explorer)),
         "project, empty": html.page(overview([], "")),
+        "compared": compared(folder, sessions.NAME, OTHER),
+        "compared, files": compared(folder, "a.py", "b.py"),
     }
     for name, document in made.items():
         (folder / f"{name}.html").write_bytes(document if isinstance(document, bytes) else document.encode())
@@ -116,6 +138,7 @@ def test_a_page_fits_and_complains_of_nothing(tab: Tab, pages: dict[str, Path], 
         for width in WIDTHS:
             tab.look(width, scheme)
             assert tab.run(OVER) == [0, []], (scheme, width)
+        assert tab.run(DARK) == (scheme == "dark")
     tab.look(794, media="print")  # A4 at 96 dpi
     assert tab.run(OVER) == [0, []]
     assert tab.complaints == []

@@ -217,7 +217,7 @@ def test_somebody_elses_claim_is_left_alone(connection: Connection) -> None:
     connection.client.call(AddVerifier(other.pubkey()), connection.wallet(None, AUTHORITY))
     connection.client.call(ClaimReview(proposal.id), other)
     _, network = local.watched(connection)
-    with pytest.raises(NotOurs, match=str(other.pubkey())) as refusal:
+    with pytest.raises(NotOurs, match=rf"{other.pubkey()} until \d{{4}}-\d\d-\d\d \d\d:\d\d UTC") as refusal:
         settled(connection, 0, never)
     assert refusal.value.cure
     assert "send" not in network.calls

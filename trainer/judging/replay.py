@@ -134,7 +134,8 @@ def replay(
             shown += f", {entry.holdout_bpb:.6f} on holdout text"
         if charge is not None:
             shown += f", {charge['bpb']:+.6f} for {charge['seconds']:.1f} s more of training than the incumbent"
-        shown += "".join(f" [{words}]" for words in entry.conditions)
+        kinds = {words.partition(":")[0]: words for words in entry.conditions}  # the same before and after is said once
+        shown += "".join(f" [{words}]" for words in kinds.values())
         view.say(f"  run {len(made)}  {named.arm:<9}  {shown}  ({entry.seconds:.1f} s)")
         if on_run:
             on_run(named, run)

@@ -46,7 +46,7 @@ HOLDOUT = "holdout"  # folder of a home in which holdout text is, while somebody
 
 
 def _awake(make: Callable[_P, Run]) -> Callable[_P, Run]:
-    """The same run on a machine that is kept from sleeping; left out if it slept all the same."""
+    """The same run on a machine that is kept from sleeping; left out if it slept anyway."""
 
     @wraps(make)
     def made(*args: _P.args, **more: _P.kwargs) -> Run:
@@ -124,7 +124,7 @@ class Bench:
         salt: str = "",
     ) -> Run:
         """Run a tree once. A failing script is a value; TrainerError is for this machine's own faults. The machine is
-        kept from sleeping; a run that it slept through all the same, or whose clock was set, has no value and is UNFIT.
+        kept from sleeping; a run that it slept through anyway, or whose clock was set, has no value and is UNFIT.
 
         `on_line` may raise StopRun to end the run while it trains, which then has the failure STOPPED.
         `reference` is the incumbent's, which a candidate is held to; a trusted run is scored on `holdout` text too. It

@@ -35,7 +35,7 @@ def load(path: str) -> ModuleType:
     sys.path.insert(0, os.path.dirname(path))
     spec = importlib.util.spec_from_file_location("prepare", path)
     if spec is None or spec.loader is None:
-        raise Unsupported(f"{os.path.basename(path)} is no Python file")
+        raise Unsupported(f"{os.path.basename(path)} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules["prepare"] = module
     spec.loader.exec_module(module)

@@ -38,7 +38,7 @@ _DETAIL_CHARACTERS = 500
 def _load(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location("pinned_prepare", path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules["pinned_prepare"] = module
     spec.loader.exec_module(module)

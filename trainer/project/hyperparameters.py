@@ -129,7 +129,7 @@ def changes_seeds_only(old: str, new: str) -> bool:
     """Whether two scripts differ, and only in what seeds their random numbers: a lottery ticket, no idea.
 
     A seed is a literal that is bound to a name with SEED in it or given to a call whose name has seed, key, Random,
-    default_rng or RandomState in it. InvalidBundle if either is no Python.
+    default_rng or RandomState in it. InvalidBundle if either is not valid Python.
     """
     (before, bare), (after, other) = (_without_seeds(parse(source)) for source in (old, new))
     return before != after and bare == other

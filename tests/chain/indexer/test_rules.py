@@ -349,7 +349,7 @@ def test_a_transaction_that_a_lagging_node_lists_and_does_not_give(cluster: Clus
     cluster.land(3, 21, Bought(0, KEY, 1, 3))
     cluster.withheld = {late}
     assert buys(follower.sync()) == [(3, False)]
-    with pytest.raises(ChainError, match="does not give"):
+    with pytest.raises(ChainError, match="does not return"):
         catch_up(follower, lambda words: None)
     cluster.withheld = set()
     assert buys(follower.sync()) == [(2, False)]

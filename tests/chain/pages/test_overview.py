@@ -1,14 +1,10 @@
-"""The project page: the live project's figures from real accounts, through the command, in terminal and browser."""
+"""The project page: the live project's figures from real accounts, through the command, as text and page."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,6 @@ from solders.keypair import Keypair
 
 from chain.commands.main import main
 from chain.errors import InvalidData
-from chain.network.embedded import EmbeddedNetwork
 from chain.pages.overview import by_day, infer, track_record
 from chain.pages.text import bars
 from chain.program import PROGRAM_ID
@@ -28,7 +23,6 @@ from common.baseline import InvalidBaseline
 from tests import official
 from tests.chain import live
 from tests.chain.layout import encode_account
-from tests.support import require
 
 NOW = 1_795_600_000
 KEY = Keypair.from_seed(bytes(32)).pubkey()
@@ -251,49 +245,3 @@ def test_a_page_that_cannot_be_written(home: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1
     assert "Cannot write" in result.stderr
-
-
-@pytest.fixture(scope="module")
-def browser(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
-    """Headless Chromium on a page of this project with proposals of today; gives what it prints."""
-    require(shutil.which("chromium") is not None, "chromium (apt-get install chromium)")
-    folder = tmp_path_factory.mktemp("browser")
-    busy = folder / "home"
-    shutil.copytree(home, busy)
-    embedded = EmbeddedNetwork(busy)
-    now = embedded.clock().unix_timestamp
-    embedded.close()
-    made = [live.proposal(n + 10, ProposalStatus(n % 5), submitted_at=now - n * 40_000) for n in range(40)]
-    live.put(busy, *map(live.proposal_account, [replace(p, verified_aggregate_score=2_700_000 + p.id) for p in made]))
-    chain("project", "show", 0, "--home", busy, "--html", folder / "page.html")
-    runs = iter(range(100))
-
-    def run(*flags: str) -> bytes:
-        quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-        command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", *quiet]
-        command += [f"--user-data-dir={folder / str(next(runs))}", *flags, f"file://{folder / 'page.html'}"]
-        return subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
-
-    return run
-
-
-def test_the_browser_renders_it(browser: Callable[..., bytes]) -> None:
-    text = browser("--dump-dom").decode()
-    assert text.count("<section") >= 10
-    assert text.count("<rect") >= 20
-    assert "<script" not in text
-    for words in ("1.991456", "+25.33 %", "0.000224 SOL"):
-        assert words in text
-
-
-@pytest.mark.parametrize(("scheme", "width", "dark"), [("1", 1200, False), ("0", 400, True)])
-def test_light_and_dark(browser: Callable[..., bytes], tmp_path: Path, scheme: str, width: int, dark: bool) -> None:
-    from matplotlib.image import imread
-
-    shot = tmp_path / "shot.png"
-    browser(f"--blink-settings=preferredColorScheme={scheme}", f"--window-size={width},900", f"--screenshot={shot}")
-    pixels = imread(shot)
-    assert pixels.shape[1] == width
-    assert (float(pixels[2, 2, :3].mean()) < 0.3) == dark
-    assert (pixels[:, -3:, :3] == pixels[2, 2, :3]).all()  # nothing runs over the right edge
-    assert Decimal(float(pixels[..., :3].std())) > Decimal("0.02")

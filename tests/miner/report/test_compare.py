@@ -17,11 +17,10 @@ from miner.journal.about import About
 from miner.journal.journal import Session
 from miner.journal.worktree import Workspace
 from miner.proposers.base import Candidate, Tried
-from miner.report import compare, compare_text
+from miner.report import compare, compare_text, sheets
 from miner.report.compare import Outcome, Pair
 from tests.miner import sessions
 from tests.miner.proposers.support import baseline, tried
-from tests.miner.report.test_report import browse
 from trainer.project import hyperparameters
 
 SOURCE = "LR = 0.1\nDEPTH = 2\n"
@@ -94,8 +93,6 @@ def test_text_from_elsewhere_stays_words() -> None:
     hostile = "<script>alert(1)</script>\x1b[31m"
     a = side(hostile, history((FAST, hostile, 0.3)))
     shown = compare_text.of_sessions(compare.sessions(a, a))
-    from miner.report import sheets
-
     page = sheets.page(hostile, shown, [hostile])
     assert "<script" not in page
     assert "\x1b" not in page
@@ -131,13 +128,6 @@ def test_two_sessions(pair: Path, tmp_path: Path) -> None:
     page = (tmp_path / "page.html").read_text()
     assert "Found by embedded-0-Another1" in page
     assert "<script" not in page
-
-
-def test_a_browser_opens_the_page_without_a_complaint(pair: Path, tmp_path: Path) -> None:
-    ask(pair, sessions.NAME, "embedded-0-Another1", "--output", tmp_path / "page.html")
-    dom, console = browse(tmp_path / "page.html", tmp_path / "profile", "--window-size=390,800")
-    assert console == []
-    assert "Tried by both</h2>" in dom
 
 
 def test_two_files_that_a_session_measured(pair: Path, tmp_path: Path) -> None:

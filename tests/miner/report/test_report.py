@@ -1,4 +1,4 @@
-"""The report: numbers and words on the page, hostile text, old journals, and the page in a real browser."""
+"""The report: numbers and words on the page, hostile text and old journals."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import base64
 import json
 import math
 import re
-import shutil
 import struct
-import subprocess
 import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -27,9 +25,7 @@ from miner.report.material import Exhibit, Material, OnChain
 from miner.report.summary import IncumbentStep, Summary, TrialPoint
 from miner.report.svg import decimals, ticks
 from tests.miner import growth, sessions
-from tests.support import require
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 VOID = {"meta", "link", "input", "br", "line", "circle", "path", "rect"}
 
 
@@ -320,48 +316,6 @@ def test_the_chart_as_png(gathered: Material) -> None:
     drawn = png.draw(gathered.summary, "costs $5 and $\\frac{1}{$")
     assert drawn.startswith(b"\x89PNG\r\n\x1a\n")
     assert struct.unpack(">II", drawn[16:24]) == (1600, 800)
-
-
-# --- in a real browser ---
-
-
-def browse(target: Path, profile: Path, *options: str) -> tuple[str, list[str]]:
-    """The page's DOM once loaded, and the console's lines."""
-    require(CHROMIUM is not None, "chromium (apt-get install chromium)")
-    assert CHROMIUM is not None
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--enable-logging=stderr",
-            f"--user-data-dir={profile}",
-            "--virtual-time-budget=5000",
-            *options,
-            "--dump-dom",
-            target.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
-def test_a_browser_opens_it_without_a_complaint(html: str, tmp_path: Path) -> None:
-    (tmp_path / "report.html").write_text(html, encoding="utf-8")
-    dom, console = browse(tmp_path / "report.html", tmp_path / "profile")
-    assert console == []
-    assert "Made-up project of the tests: mining report</title>" in dom
-    assert "data-ready" in dom
-    assert dom.count('aria-expanded="false"') == 45  # the script drew the table
-    assert 'aria-sort="descending"' in dom
 
 
 def test_two_thousand_trials_make_a_page_that_can_be_sent(tmp_path: Path) -> None:
