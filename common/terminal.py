@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
@@ -18,6 +18,18 @@ from rich.table import Column
 from rich.text import Text
 
 Say = Callable[[str], None]
+Step = Callable[[str], AbstractContextManager[object]]  # shows what is done until the block ends
+
+
+def plainly(say: Say) -> Step:
+    """Steps that are said when they begin, and show nothing while they last."""
+
+    @contextmanager
+    def step(what: str) -> Iterator[None]:
+        say(what)
+        yield
+
+    return step
 
 
 def clock(elapsed: float, expected: float | None) -> str:

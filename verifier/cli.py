@@ -153,6 +153,7 @@ def check(
                 ),
                 view.say,
                 wait=_PATIENCE,
+                step=view.step,
             )
         except KeyboardInterrupt:
             view.say("\nStopped. Run the same command to resume.")

@@ -109,7 +109,7 @@ def serve(
                 folder = check.folder_of(connection.home, connection.network.name, str(number))
                 turn.tries += 1
                 try:
-                    done = settle.settle(connection, number, key, folder, prepare, judge, view.say)
+                    done = settle.settle(connection, number, key, folder, prepare, judge, view.say, step=view.step)
                 except settle.NotOurs as others:
                     turn.tries, turn.waits = turn.tries - 1, turn.waits + 1
                     turn.over, turn.due = once, now() + pause(turn.waits, every)

@@ -37,6 +37,7 @@ from chain.program.errors import LockActive, NotVerifier, WrongStatus, error_for
 from chain.program.instructions import ClaimReview, Reject, ReleaseReview
 from common.files import lock, write_atomic
 from common.jsonl import Jsonl
+from common.terminal import Say, Step, plainly
 from trainer.judging.verdict import VerdictKind
 from verifier.check import CheckResult
 
@@ -48,7 +49,6 @@ LOCK_MARGIN = 120  # seconds of the review lock within which nothing new is begu
 
 Ready = Callable[[Proposal], object]
 Check = Callable[[Proposal], CheckResult]
-Say = Callable[[str], None]
 
 
 class SettlementStep(StrEnum):
@@ -154,24 +154,32 @@ def settle(
     say: Say,
     *,
     wait: float = 0.0,
+    step: Step | None = None,
 ) -> Settled:
     """Bring one proposal to an end, or as far as it goes now. NotOurs where it is not for us, or another process on
     this machine has kept it for `wait` seconds.
 
     `ready` reads and checks everything that needs no review, and raises if this machine could not judge the
-    proposal: before a claim, which would block other verifiers.
+    proposal: before a claim, which would block other verifiers. `step` shows what waits for the chain or for Irys.
     """
     with alone(folder, say, wait):
-        return _settle(connection, proposal_id, key, folder, ready, check, say)
+        return _settle(connection, proposal_id, key, folder, ready, check, say, step or plainly(say))
 
 
 def _settle(
-    connection: Connection, proposal_id: int, key: Keypair, folder: Path, ready: Ready, check: Check, say: Say
+    connection: Connection,
+    proposal_id: int,
+    key: Keypair,
+    folder: Path,
+    ready: Ready,
+    check: Check,
+    say: Say,
+    showing: Step,
 ) -> Settled:
     client, record = connection.client, SettlementRecord(folder / "settlement.jsonl")
     if not client.is_verifier(key.pubkey()):
         raise error_for(NotVerifier.code)
-    released = _resume(client, record, say)
+    released = _resume(client, record, showing)
     if released:
         return Settled(None, ProposalStatus.PENDING, released, "released before the interruption")
     for _ in range(MAX_CHECKS):
@@ -187,11 +195,11 @@ def _settle(
             )
         if step is SettlementStep.CLAIM:
             ready(proposal)
-            say("claiming the review")
             try:
-                done = client.call(ClaimReview(proposal.id), key, before_send=record.sending("claim"))
+                with showing("claiming the review"):
+                    done = client.call(ClaimReview(proposal.id), key, before_send=record.sending("claim"))
             except (LockActive, WrongStatus):  # somebody else was faster: look again whose it is
-                _resume(client, record, say)
+                _resume(client, record, showing)
                 continue
             _landed(record, done)
             proposal = client.proposal(proposal_id)
@@ -205,15 +213,17 @@ def _settle(
         if (now.status, now.reviewer) != (ProposalStatus.IN_REVIEW, key.pubkey()):
             say("the review is no longer ours: the claim was dropped with a fork, or its lock has lapsed")
             continue
-        return _conclude(connection, proposal, key, checked, record, say)
+        with showing(f"settling: {checked.verdict.kind.value}"):
+            return _conclude(connection, proposal, key, checked, record)
     proposal = client.proposal(proposal_id)
     if (proposal.status, proposal.reviewer) != (ProposalStatus.IN_REVIEW, key.pubkey()):
         raise NotOurs(f"Other verifiers keep taking the review of proposal {proposal_id}.", "Try again later.")
-    return _release(connection, proposal, key, None, record, "the on-chain best kept changing")
+    with showing(f"settling: {VerdictKind.RELEASE.value}"):
+        return _release(connection, proposal, key, None, record, "the on-chain best kept changing")
 
 
 def _conclude(
-    connection: Connection, proposal: Proposal, key: Keypair, checked: CheckResult, record: SettlementRecord, say: Say
+    connection: Connection, proposal: Proposal, key: Keypair, checked: CheckResult, record: SettlementRecord
 ) -> Settled:
     client, kind = connection.client, checked.verdict.kind
     if kind is VerdictKind.RELEASE:
@@ -221,9 +231,7 @@ def _conclude(
     role = Role.VERIFIER_METRICS if kind is VerdictKind.APPROVE else Role.VERIFIER_REJECT_EVIDENCE
     record.append("verdict", kind=kind.value, attestation=checked.digest.hex())
     write_atomic(record.folder / SETTLING, checked.attestation)
-    say("uploading the attestation")
     metrics = connection.publish(key, role, checked.attestation, "application/json")
-    say(f"settling: {kind.value}")
     before = record.sending(kind.value)
     if kind is VerdictKind.APPROVE:
         assert checked.judged.score is not None
@@ -265,7 +273,7 @@ def _release(
     return Settled(checked, ProposalStatus.PENDING, str(done.receipt.signature), f"released: {why}")
 
 
-def _resume(client: Client, record: SettlementRecord, say: Say) -> str:
+def _resume(client: Client, record: SettlementRecord, showing: Step) -> str:
     """Find out the outcome of a transaction sent by an interrupted settlement.
 
     The signature of a release that landed, else "": that settlement is at its end, though the proposal is free again.
@@ -273,8 +281,8 @@ def _resume(client: Client, record: SettlementRecord, say: Say) -> str:
     sent = record.open
     if sent is None:
         return ""
-    say(f"looking up the {sent['action']} sent before the interruption")
-    done = client.outcome(Signature.from_string(sent["signature"]), sent["last_valid"])
+    with showing(f"looking up the {sent['action']} sent before the interruption"):
+        done = client.outcome(Signature.from_string(sent["signature"]), sent["last_valid"])
     record.append("landed" if done else "dead", signature=sent["signature"])
     return str(sent["signature"]) if done and sent["action"] == "release" else ""
 

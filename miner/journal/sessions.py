@@ -65,12 +65,12 @@ def choose(
         named = [entry for entry in found if entry.name == session]
         if named:
             return named[0]
-        raise NoSession(f"There is no session {session!r}{_listed(found)}.", "Choose one with --session.")
+        raise NoSession(f"There is no session {session!r}{_instead(found)}.", "`miner status` shows those there are.")
     if not found:
         raise none(home, network, project)
     current = [entry for entry in found if not entry.until] or found
     if len(current) > 1:
-        raise NoSession(f"There are {len(current)} sessions{_listed(current)}.", "Choose one with --session.")
+        raise NoSession(f"There are {len(current)} sessions: {_listed(current)}.", "Choose one with --session.")
     return current[0]
 
 
@@ -79,10 +79,14 @@ def none(home: Path, network: str | None, project: int | None) -> NoSession:
     others, of = find(home), "" if project is None else f" of project {project}"
     on = "" if network is None else f" on the network {network}"
     return NoSession(
-        f"There is no session{of}{on} in {home / 'work'}{_listed(others)}.",
+        f"There is no session{of}{on} in {home / 'work'}{_instead(others)}.",
         "Choose one with --session." if others else "Start one with `miner run`, or check --home.",
     )
 
 
 def _listed(found: list[SessionFolder]) -> str:
-    return ": " + ", ".join(entry.name for entry in found[:20]) if found else ""
+    return ", ".join(entry.name for entry in found[:20])
+
+
+def _instead(found: list[SessionFolder]) -> str:
+    return f"; there {'is' if len(found) == 1 else 'are'} {_listed(found)}" if found else ""

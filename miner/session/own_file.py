@@ -27,19 +27,23 @@ def submit_file(
 ) -> tuple[int, Decimal]:
     """Submit a train.py of the user's; the proposal's id and the claimed metric.
 
-    Without a claim it goes through the confirming test against the best on chain, is refused where it does not
-    pass, and the claim is what of the measured gain is expected to last. With a claim it is the user's own stake and
-    word, but for what no verifier could approve (`faults`), which is refused unless `force`.
+    What no verifier could approve (`faults`) is refused. Without a claim the rest goes through the confirming test
+    against the best on chain, and the claim is what of the measured gain is expected to last. With a claim it is the
+    user's own stake and word, whatever it is if they `force` it.
     """
-    try:
-        script = file.read_bytes()
-        script.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainerError(f"{file} is not a readable UTF-8 text file: {error}.", "Choose a train.py.") from error
+    script, metric = text(file), None if claim is None else _claimed(claim)
     files = bundle.overlay(context.task.files, {SCRIPT: script}, context.task.protocol.surface)
     code = gates.pack(files, context.task.protocol, context.task.protocol_bytes)
     bench, project, convention = context.bench, context.project, context.convention
-    if claim is None:
+    wrong = faults(context.task, files, metric, context.best_metric)
+    if wrong and metric is None:
+        raise TrainerError(f"{file} cannot be approved: {'; '.join(wrong)}.", "Nothing was submitted. Correct it.")
+    if wrong and not force:
+        raise TrainerError(
+            f"{file} with a claim of {metric} cannot be approved: {'; '.join(wrong)}.",
+            "Nothing was submitted. Correct it; to submit anyway, and lose the stake, add --force.",
+        )
+    if metric is None:
         policy = confirm.policy_at(min_confidence, bench.protocol.margin(float(context.best_metric)))
         done = confirm.confirm(
             bench,
@@ -62,13 +66,6 @@ def submit_file(
         found = forecast(context, done, policy, code)
         metric, claimed = submit.anchored_score(project, convention, found.claim)
     else:
-        metric = _claimed(claim)
-        wrong = faults(context.task, files, metric, context.best_metric)
-        if wrong and not force:
-            raise TrainerError(
-                f"{file} with a claim of {metric} cannot be approved: {'; '.join(wrong)}.",
-                "Nothing was submitted. Correct it; to submit anyway, and lose the stake, add --force.",
-            )
         claimed = convention.to_score(metric)
         context.dashboard.say(
             f"The claim of {metric} is not measured here. A verifier attests what it measures, and whether the claim "
@@ -88,21 +85,43 @@ def submit_file(
         machine=bench.machine,
         data_snapshot=bench.data_snapshot,
         say=context.dashboard.say,
+        step=context.dashboard.step,
     )
     return proposal, metric
 
 
-def faults(task: Task, files: Mapping[str, bytes], metric: Decimal, best: Decimal) -> list[str]:
-    """Why no verifier could approve these files with this claim, as far as that can be told without a run; pure."""
-    found = []
+def text(file: Path) -> bytes:
+    """A file's text; TrainerError if it is none that can be read."""
     try:
-        ast.parse(files[SCRIPT])
+        script = file.read_bytes()
+        script.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainerError(f"{file} is not a readable UTF-8 text file: {error}.", "Choose a train.py.") from error
+    return script
+
+
+def require_python(file: Path) -> None:
+    """TrainerError if it is not Python: said before a project is opened, which takes minutes the first time."""
+    if wrong := _not_python(text(file)):
+        raise TrainerError(f"{file} cannot be approved: {wrong}.", "Choose a train.py.")
+
+
+def _not_python(script: bytes) -> str:
+    try:
+        ast.parse(script)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        found.append(f"it is not Python ({error})")
+        return f"it is not Python ({error})"
+    return ""
+
+
+def faults(task: Task, files: Mapping[str, bytes], metric: Decimal | None, best: Decimal) -> list[str]:
+    """Why no verifier could approve these files with this claim, if there is one, as far as that can be told without
+    a run; pure."""
+    found = [wrong] if (wrong := _not_python(files[SCRIPT])) else []
     if files == task.incumbent:
         found.append("it is the on-chain best itself")
     found += [f"{text[:1].lower()}{text[1:].rstrip('.')}" for text in source.problems(task.files, files, _CAPS)]
-    if metric >= best if task.minimize else metric <= best:
+    if metric is not None and (metric >= best if task.minimize else metric <= best):
         found.append(f"the claim does not beat the on-chain best, {best}")
     return found
 

@@ -62,26 +62,28 @@ def publish_bundled(
     )
     benchmark = Benchmark(bench.protocol.bundle_id, data_arguments, bench.data_snapshot)
     terms = chosen.terms
-    done = publish_project(
-        connection,
-        connection.wallet(None, AUTHORITY),
-        ProjectArtifacts(
-            chosen.files["protocol.json"],
-            bundle.pack(chosen.files),
-            benchmark.dump(),
-            metrics,
-            None,
-            # The live project's convention: a positive baseline, scores reflected about it.
-            score.scale(baseline.read(metrics, bench.protocol.primary.name).metric),
-        ),
-        ProjectTerms(
-            terms.token_name,
-            terms.token_symbol,
-            terms.base_price,
-            terms.slope,
-            terms.miner_pool_cap,
-        ),
-    )
-    project = connection.client.project(done.event(ProjectCreated).project_id)
+    creator = connection.wallet(None, AUTHORITY)
+    with view.step("uploading the artifacts and creating the project"):
+        done = publish_project(
+            connection,
+            creator,
+            ProjectArtifacts(
+                chosen.files["protocol.json"],
+                bundle.pack(chosen.files),
+                benchmark.dump(),
+                metrics,
+                None,
+                # The live project's convention: a positive baseline, scores reflected about it.
+                score.scale(baseline.read(metrics, bench.protocol.primary.name).metric),
+            ),
+            ProjectTerms(
+                terms.token_name,
+                terms.token_symbol,
+                terms.base_price,
+                terms.slope,
+                terms.miner_pool_cap,
+            ),
+        )
+        project = connection.client.project(done.event(ProjectCreated).project_id)
     view.say(f"published project {project.id}, mint {project.mint}")
     return project, runs

@@ -90,7 +90,8 @@ def started(
         )
     wallet = connection.wallet(keypair, MINER)
     project, published = _open_project(connection, project_id, dashboard, publish, text)
-    artifacts = fetch_project(connection, project)
+    with dashboard.step("fetching and verifying artifacts"):
+        artifacts = fetch_project(connection, project)
     parsed = task.read(artifacts)
     for note in parsed.notes:
         dashboard.say(note)
@@ -172,7 +173,8 @@ def _open_project(
     connection: Connection, project_id: int | None, view: View, publish: str, text: str | None
 ) -> tuple[Project, list[Earlier]]:
     """The project to mine, and its baseline runs where it was published here just now; one process publishes."""
-    project = _choose(connection, project_id)
+    with view.step("looking up the project"):
+        project = _choose(connection, project_id)
     if project is not None:
         return project, []
     with locked(connection.home / "publish.lock", _PUBLISHING, busy=lambda: view.say(_WAITING)):

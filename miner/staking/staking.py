@@ -134,6 +134,7 @@ class Staking:
             machine=context.bench.machine,
             data_snapshot=context.bench.data_snapshot,
             say=context.dashboard.say,
+            step=context.dashboard.step,
         )
         context.dashboard.say(f"proposal {proposal} is on chain", style="green")
 

@@ -8,7 +8,6 @@ what is known never to have landed may be made again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
@@ -26,10 +25,9 @@ from chain.money.trade import PriceMoved
 from chain.program.accounts import Project, Proposal
 from chain.program.events import Bought, ProposalSubmitted
 from chain.program.instructions import Buy
+from common.terminal import Say, Step, plainly
 from miner.journal.journal import Journal
 from trainer.machine.hardware import Fingerprint
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +71,17 @@ def submit(
     machine: Fingerprint,
     data_snapshot: str,
     say: Say,
+    step: Step | None = None,
 ) -> int:
-    """Upload, buy the stake where it lacks, stake and confirm; the proposal's id."""
-    client = connection.client
+    """Upload, buy the stake where it lacks, stake and confirm; the proposal's id. `step` shows what takes long."""
+    client, showing = connection.client, step or plainly(say)
     journal.append("intent", number=offer.trial, code_hash=offer.code_hash.hex(), log_hash=offer.log_hash.hex())
     tags = [*machine.tags, ("Data-Snapshot", data_snapshot)]
-    say("uploading the code archive and the run log")
-    code = connection.publish(miner, Role.PROPOSAL_CODE, offer.code, "application/x-tar", tags)
-    log = connection.publish(miner, Role.BENCHMARK_LOG, offer.log, "text/plain", tags)
-    ensure_stake(client, miner, project, offer.stake, journal, say)
-    say(f"submitting the proposal with a stake of {offer.stake}")
+    with showing("uploading the code archive and the run log"):
+        code = connection.publish(miner, Role.PROPOSAL_CODE, offer.code, "application/x-tar", tags)
+        log = connection.publish(miner, Role.BENCHMARK_LOG, offer.log, "text/plain", tags)
+    with showing("checking the stake"):
+        ensure_stake(client, miner, project, offer.stake, journal, say)
 
     def before_send(signature: Signature, last_valid: int) -> None:
         earlier = journal.session.pending
@@ -93,17 +92,18 @@ def submit(
         journal.append("sent", signature=str(signature), last_valid=last_valid)
 
     try:
-        done = client.submit(
-            miner,
-            project,
-            code=code,
-            log=log,
-            claimed_score=offer.claimed_score,
-            stake=offer.stake,
-            reward_recipient=offer.reward_recipient,
-            before_send=before_send,
-            final=True,
-        )
+        with showing(f"submitting the proposal with a stake of {offer.stake}"):
+            done = client.submit(
+                miner,
+                project,
+                code=code,
+                log=log,
+                claimed_score=offer.claimed_score,
+                stake=offer.stake,
+                reward_recipient=offer.reward_recipient,
+                before_send=before_send,
+                final=True,
+            )
     except AlreadyDone as earlier:
         number = earlier.number
     else:

@@ -32,8 +32,10 @@ AXE = Path(__file__).parents[1] / "peers" / "node_modules" / "axe-core" / "axe.m
 OTHER = "embedded-0-Another1"
 WIDTHS = (390, 768, 1280)
 MOST = 500_000  # bytes of a page
-NAMES = ("empty", "1", "40", "1000", "all failed", "verifier", "verifier, empty", "project", "project, empty")
-NAMES += ("compared", "compared, files")
+NAMES = (
+    *("empty", "1", "40", "1000", "all failed", "compared", "compared, files"),
+    *("verifier", "verifier, empty", "project", "project, empty"),
+)
 
 # What sticks out to the right, but for what scrolls within itself.
 OVER = """(() => { const root = document.documentElement, inside = (box) => box.closest("pre, .scroll, svg") !== null;

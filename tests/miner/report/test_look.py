@@ -221,7 +221,9 @@ def test_which_session(tmp_path: Path) -> None:
         choose(tmp_path)
     with pytest.raises(TrainerError, match="There is no session 'other'"):
         choose(tmp_path, session="other")
-    with pytest.raises(TrainerError, match=r"There is no session of project 99 in .*: devnet-0-.*\. Choose one"):
+    with pytest.raises(
+        TrainerError, match=r"There is no session of project 99 in .*; there are devnet-0-.*\. Choose one"
+    ):
         choose(tmp_path, project=99)
     with pytest.raises(TrainerError, match=r"There is no session of project 0 on the network mainnet in"):
         choose(tmp_path, project=0, network="mainnet")

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from miner.commands.main import main
 from miner.session.own_file import faults, submit_file
 from miner.staking import submit
 from tests import local
@@ -44,6 +46,15 @@ def test_what_no_verifier_could_approve(parsed: Task, script: bytes, claim: str,
     assert all(word in text for word, text in zip(words, found, strict=True))
 
 
+def test_what_is_not_python_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# Read me\n\nThis is how it works.\n")
+    home = tmp_path / "home"
+    done = CliRunner().invoke(main, ["submit", str(tmp_path / "README.md"), "--home", str(home)])
+    assert done.exit_code == 1
+    assert "README.md cannot be approved: it is not Python" in done.output
+    assert list(home.iterdir()) == []
+
+
 def test_where_more_is_better_less_is_none() -> None:
     upward: Any = SimpleNamespace(minimize=False, files={}, incumbent={})
     assert [len(faults(upward, {"train.py": SCRIPT}, Decimal(claim), BEST)) for claim in ("2.4", "2.6")] == [1, 0]
@@ -71,13 +82,15 @@ def test_it_is_refused_unless_forced(parsed: Task, tmp_path: Path, monkeypatch: 
         journal=None,
         goals=SimpleNamespace(stake=1),
         reward_recipient=None,
-        dashboard=SimpleNamespace(say=lambda *_, **__: None),
+        dashboard=SimpleNamespace(say=lambda *_, **__: None, step=None),
     )
     with pytest.raises(
         TrainerError, match=r"README\.md with a claim of 2\.0 cannot be approved: it is not Python"
     ) as no:
         submit_file(anything, file, "2.0")
     assert "--force" in no.value.cure
+    with pytest.raises(TrainerError, match=r"README\.md cannot be approved: it is not Python"):
+        submit_file(anything, file, None, force=True)  # without a claim it would be measured first
     assert submitted == []
     assert submit_file(anything, file, "2.0", force=True) == (7, Decimal("2.0"))
     assert len(submitted) == 1
