@@ -137,7 +137,7 @@ def check(
             if not settle:
                 if told := show.already(found_proposal):
                     view.say(told, style="yellow")
-                with settling.alone(folder, view.say, _PATIENCE):
+                with settling.alone(folder, view.step, _PATIENCE):
                     checked = checks.check_proposal(connection, found_proposal, key, rules, view, **how)
                 _finish(checked, None, as_json, home, connection.network.name)
             if not yes and not agrees(f"Settle proposal {proposal} on {network} with {key.pubkey()}?"):

@@ -128,15 +128,17 @@ class SettlementRecord:
 
 
 @contextlib.contextmanager
-def alone(folder: Path, say: Say, wait: float = 0.0) -> Iterator[None]:
+def alone(folder: Path, showing: Step, wait: float = 0.0) -> Iterator[None]:
     """Be the only process that is at work on the proposal whose record is in `folder`.
 
-    Another one is waited for, which is said; NotOurs where it has not finished after `wait` seconds.
+    Another one is waited for, which is shown; NotOurs where it has not finished after `wait` seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     waiting = f"waiting for another verifier that is at work on this proposal ({folder})"
     with (folder / "lock").open("ab") as file:
-        if not lock(file, wait=wait, every=0.5, busy=lambda: say(waiting)):
+        with contextlib.ExitStack() as shown:
+            free = lock(file, wait=wait, every=0.5, busy=lambda: shown.enter_context(showing(waiting)))
+        if not free:
             raise NotOurs(
                 f"Another verifier on this machine is at work on this proposal ({folder}).",
                 "Let it finish, or stop it.",
@@ -162,8 +164,9 @@ def settle(
     `ready` reads and checks everything that needs no review, and raises if this machine could not judge the
     proposal: before a claim, which would block other verifiers. `step` shows what waits for the chain or for Irys.
     """
-    with alone(folder, say, wait):
-        return _settle(connection, proposal_id, key, folder, ready, check, say, step or plainly(say))
+    showing = step or plainly(say)
+    with alone(folder, showing, wait):
+        return _settle(connection, proposal_id, key, folder, ready, check, say, showing)
 
 
 def _settle(

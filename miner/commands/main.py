@@ -285,10 +285,9 @@ def submit(
     """
     with waking(quiet=as_json):
         from miner.session import feed, start
-        from miner.session.own_file import require_python, submit_file
+        from miner.session.own_file import require, submit_file
 
-    if not force:
-        require_python(file)
+    require(file, claim, force=force)
     connection = open_connection(network, home, irys)
     with connection, start.started(connection, project, quiet=as_json, agrees=agrees, **who) as session:
         with feed.told(session):

@@ -11,6 +11,8 @@ from trainer.errors import TrainerError
 JOURNAL = "session.jsonl"
 _NAME = re.compile(r"(?P<network>.+)-(?P<project>\d{1,20})-(?P<wallet>[1-9A-HJ-NP-Za-km-z]{8})(?:-until-(?P<tag>.+))?")
 
+_CHOOSE, _START = "Choose one of these.", "Start one with `miner run`, or check --home."
+
 
 @dataclass(frozen=True, slots=True)
 class SessionFolder:
@@ -65,7 +67,7 @@ def choose(
         named = [entry for entry in found if entry.name == session]
         if named:
             return named[0]
-        raise NoSession(f"There is no session {session!r}{_instead(found)}.", "`miner status` shows those there are.")
+        raise NoSession(f"There is no session {session!r}{_instead(found)}.", _CHOOSE if found else _START)
     if not found:
         raise none(home, network, project)
     current = [entry for entry in found if not entry.until] or found
@@ -80,7 +82,7 @@ def none(home: Path, network: str | None, project: int | None) -> NoSession:
     on = "" if network is None else f" on the network {network}"
     return NoSession(
         f"There is no session{of}{on} in {home / 'work'}{_instead(others)}.",
-        "Choose one with --session." if others else "Start one with `miner run`, or check --home.",
+        "Choose one with --session." if others else _START,
     )
 
 

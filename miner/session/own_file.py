@@ -95,21 +95,28 @@ def text(file: Path) -> bytes:
     try:
         script = file.read_bytes()
         script.decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TrainerError(f"{file} is not a readable UTF-8 text file: {error}.", "Choose a train.py.") from error
+    except UnicodeDecodeError as error:
+        raise TrainerError(f"{file} is not UTF-8 text.", "Choose a train.py.") from error
+    except OSError as error:
+        raise TrainerError(f"Cannot read {file}: {error.strerror}.", "Choose a train.py.") from error
     return script
 
 
-def require_python(file: Path) -> None:
-    """TrainerError if it is not Python: said before a project is opened, which takes minutes the first time."""
-    if wrong := _not_python(text(file)):
+def require(file: Path, claim: str | None, *, force: bool) -> None:
+    """TrainerError for what no project would take: said before one is opened, which takes minutes the first time."""
+    if claim is not None:
+        _claimed(claim)
+    wrong = _not_python(text(file))
+    if wrong and (claim is None or not force):
         raise TrainerError(f"{file} cannot be approved: {wrong}.", "Choose a train.py.")
 
 
 def _not_python(script: bytes) -> str:
     try:
         ast.parse(script)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except SyntaxError as error:
+        return f"it is not Python (line {error.lineno}: {error.msg})"
+    except (ValueError, RecursionError, MemoryError) as error:
         return f"it is not Python ({error})"
     return ""
 

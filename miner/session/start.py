@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -177,7 +177,13 @@ def _open_project(
         project = _choose(connection, project_id)
     if project is not None:
         return project, []
-    with locked(connection.home / "publish.lock", _PUBLISHING, busy=lambda: view.say(_WAITING)):
+    waiting = ExitStack()
+
+    def busy() -> None:
+        waiting.enter_context(view.step(_WAITING))
+
+    with waiting, locked(connection.home / "publish.lock", _PUBLISHING, busy=busy):
+        waiting.close()
         project = _choose(connection, project_id)  # somebody else may have published it meanwhile
         return (project, []) if project else publish_bundled(connection, connection.home, view, publish, text)
 

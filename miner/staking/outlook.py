@@ -108,17 +108,18 @@ class Outlook:
         """Expected lamports; None while the reward is unknown."""
         return None if self.reward is None else self.reward - self.slashed - self.rent - self.fees
 
-    def text(self) -> str:
-        """The chances and the terms of the value, in one line for people."""
+    def lines(self) -> list[str]:
+        """The chances and the terms of the value, for people."""
         unrun = f" ({self.unrun:.0%} without running it)" if self.unrun else ""
+        later = f" (then {self.again:.0%} are reviewed again; the others expire, which slashes the stake)"
         reward = "reward unknown" if self.reward is None else f"reward {self.reward:,.0f}"
         worth = "unknown" if self.value is None else f"{self.value:+,.0f} lamports"
-        return (
-            f"a verifier would approve with {self.approved:.0%}, reject with {self.rejected:.1%}{unrun}, release with "
-            f"{self.released:.0%} (then {self.again:.0%} are reviewed again; the others expire and are slashed); "
+        return [
+            f"chances with a verifier: approve {self.approved:.0%}, reject {self.rejected:.1%}{unrun}, "
+            f"release {self.released:.0%}{later if round(self.released, 2) else ''}",
             f"expected value {worth}: {reward} − slashed stake {self.slashed:,.0f} − rent {self.rent:,} − "
-            f"fees {self.fees:,}"
-        )
+            f"fees {self.fees:,}",
+        ]
 
 
 def worth(session: Session, done: Confirmation, seen: LookEvidence) -> Posterior:

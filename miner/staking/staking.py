@@ -196,7 +196,8 @@ def forecast(context: SessionContext, done: Confirmation, policy: JudgePolicy, c
     cost = submission_cost(client, context.wallet.pubkey(), project, stake=stake, recipient=context.reward_recipient)
     found = outlook.outlook(seen, gained, policy, market, stake=stake, rent=cost.rent, fees=cost.fees, refused=refused)
     context.dashboard.say(
-        f"  confirmed: {done.delta:+.6f} [{done.low:+.6f}, {done.high:+.6f}], of which {gained.mean:+.6f} are expected "
-        f"to last; {found.text()}"
+        f"  confirmed: {done.delta:+.6f} [{done.low:+.6f}, {done.high:+.6f}], of which {gained.mean:+.6f} should last"
     )
+    for line in found.lines():
+        context.dashboard.say(f"  {line}")
     return Forecast(seen, gained, found, cost)

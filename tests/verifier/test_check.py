@@ -469,7 +469,7 @@ def served(
     tried: list[int] = []
     left = {number: list(found) for number, found in outcomes.items()}
 
-    def settled(_: Any, number: int, *__: Any) -> Settled:
+    def settled(_: Any, number: int, *__: Any, **___: Any) -> Settled:
         tried.append(number)
         found = left[number].pop(0)
         if isinstance(found, Exception):
@@ -533,7 +533,7 @@ def test_the_loop_never_gives_a_proposal_up_and_its_pause_grows(
         if at[0] > 20_000:
             raise _Enough
 
-    def settled(_: Any, number: int, *__: Any) -> Settled:
+    def settled(_: Any, number: int, *__: Any, **___: Any) -> Settled:
         tried.append((number, at[0]))
         if number == 2:
             raise settle.NotOurs("Another verifier reviews it.", "Wait.")

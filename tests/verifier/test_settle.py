@@ -26,7 +26,7 @@ from chain.program import PROGRAM_ID
 from chain.program.accounts import Proposal, ProposalStatus
 from chain.program.errors import NotVerifier
 from chain.program.instructions import AddVerifier, ClaimReview, Reject
-from common.terminal import View
+from common.terminal import View, plainly
 from tests import local
 from tests.chain import live
 from tests.chain.layout import encode_account
@@ -496,8 +496,9 @@ def test_any_other_bytes_are_refused_or_a_record(tmp_path_factory: pytest.TempPa
 HOLDER = """
 import sys
 from pathlib import Path
+from common.terminal import plainly
 from verifier.settle import alone
-with alone(Path(sys.argv[1]), print):
+with alone(Path(sys.argv[1]), plainly(print)):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -537,10 +538,13 @@ def test_another_process_at_work_is_waited_for_and_named(tmp_path: Path) -> None
         process.kill()
 
     with process:
-        with pytest.raises(NotOurs, match="Another verifier on this machine"), settle.alone(tmp_path, said.append):
+        with (
+            pytest.raises(NotOurs, match="Another verifier on this machine"),
+            settle.alone(tmp_path, plainly(said.append)),
+        ):
             raise AssertionError("two are at work")
         assert said == []
-        with settle.alone(tmp_path, say, 60):
+        with settle.alone(tmp_path, plainly(say), 60):
             assert len(said) == 1
             assert str(tmp_path) in said[0]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -109,7 +111,14 @@ def test_a_second_session_in_a_fresh_home_waits_for_the_first_to_publish(
         raise AssertionError("it is there already")
 
     monkeypatch.setattr(start, "publish_bundled", publish)
-    view: Any = SimpleNamespace(say=published)
+
+    @contextmanager
+    def step(text: str) -> Iterator[None]:
+        if "waiting" in text:
+            published(text)
+        yield
+
+    view: Any = SimpleNamespace(say=said.append, step=step)
     assert start._open_project(connection, None, view, "smoke", None) == (theirs, [])
     assert said == ["waiting for another process that publishes the bundled project here"]
     monkeypatch.setattr(start, "publish_bundled", lambda *_: (ours, []))

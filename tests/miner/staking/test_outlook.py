@@ -65,8 +65,8 @@ def test_a_validator_that_rejects_unrun_is_priced(market: Market, official: floa
     assert found.rejected == pytest.approx(official + (1 - official) * usual.rejected)
     assert found.released == pytest.approx((1 - official) * usual.released)
     assert found.slashed > usual.slashed
-    assert f"({official:.0%} without running it)" in found.text()
-    assert "without running" not in usual.text()
+    assert f"({official:.0%} without running it)" in "\n".join(found.lines())
+    assert "without running" not in "\n".join(usual.lines())
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,8 @@ def test_the_value_weighs_reward_slash_and_fees(
 def test_what_a_submission_costs_is_in_its_value(delta: float, market: Market, value: int) -> None:
     found = outlook(SEEN, replace(PLAIN, mean=delta), JudgePolicy(), market, stake=1, rent=5_400_960, fees=5_000)
     assert found.value == pytest.approx(value, abs=1)
-    assert f"expected value {value:+,.0f} lamports" in found.text()
-    assert "rent 5,400,960" in found.text()
+    assert f"expected value {value:+,.0f} lamports" in "\n".join(found.lines())
+    assert "rent 5,400,960" in "\n".join(found.lines())
     assert "does not pay" in verdict(SEEN, found, min_confidence=0.9)
     assert verdict(SEEN, found, min_confidence=0.9, accept_loss=True) == ""
 
