@@ -53,7 +53,7 @@ Reader = Callable[[str], Sample | None]
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
-    """A trial as the table shows it."""
+    """A trial as the table shows it; `state` is what became of one that was kept."""
 
     number: int
     hypothesis: str
@@ -62,6 +62,7 @@ class TrialRow:
     low: float | None
     high: float | None
     decision: str
+    state: str = ""
 
 
 @dataclass(slots=True)
@@ -96,8 +97,9 @@ class DashboardState:
     def observe(self, session: Session) -> None:
         """Take over what the journal says."""
         found = summary.totals(session, running=True)
-        trials = session.trials[-200:]
-        self.rows = [_row(trial) for trial in trials if trial.number] or [_row(trial) for trial in trials]
+        trials, states = session.trials[-200:], summary.states(session)
+        rows = [_row(trial, states.get(trial.number, "")) for trial in trials]
+        self.rows = [row for row in rows if row.number] or rows
         best = "no value yet" if found.best is None else f"{found.best:.6f} val_bpb"
         since = "" if found.baseline is None else f" from {found.baseline:.6f}"
         self.best = f"{best}{since}, gain {found.gain:+.4f} ({found.confirmed:+.4f} confirmed), "
@@ -158,11 +160,10 @@ def at(curve: Curve, seconds: float) -> float | None:
     return next((loss for moment, loss in reversed(curve) if moment <= seconds), None)
 
 
-def _row(trial: TrialRecord) -> TrialRow:
+def _row(trial: TrialRecord, state: str) -> TrialRow:
     delta = trial.delta if trial.number else None
-    return TrialRow(
-        trial.number, printable(trial.hypothesis), len(trial.runs), delta, trial.low, trial.high, trial.decision
-    )
+    shown = printable(trial.hypothesis)
+    return TrialRow(trial.number, shown, len(trial.runs), delta, trial.low, trial.high, trial.decision, state)
 
 
 def _title(state: DashboardState, width: int) -> Text:
@@ -228,7 +229,7 @@ def _heads(width: int) -> Text:
 
 def _room(width: int) -> int:
     """Columns for a hypothesis."""
-    return max(4, width - 4 - 1 - 1 - 4 - 1 - (27 if width >= _WIDE else 8) - 1 - 9)
+    return max(4, width - 4 - 1 - 1 - 4 - 1 - (27 if width >= _WIDE else 8) - 1 - (13 if width >= _WIDE else 9))
 
 
 def _rows(state: DashboardState, width: int, count: int) -> list[Text]:
@@ -240,7 +241,9 @@ def _rows(state: DashboardState, width: int, count: int) -> list[Text]:
         cells = 27 if width >= _WIDE else 8
         text = Text(f"{row.number:>4} {_fit(row.hypothesis, _room(width))} {row.runs:>4} ")
         text.append(f"{_fit(delta, cells)} ")
-        text.append(summary.WORDS.get(row.decision, ""), style=_STYLES.get(row.decision, ""))
+        bad = row.state in ("not confirmed", "rejected", "expired")
+        style = "yellow" if bad else _STYLES.get(row.decision, "")
+        text.append(row.state or summary.WORDS.get(row.decision, ""), style=style)
         if row.decision == "discard":
             text.stylize("dim")
         lines.append(_cut(text, width))

@@ -68,6 +68,27 @@ def test_at_80_by_24_everything_is_there() -> None:
         assert words in text
 
 
+@pytest.mark.parametrize("state", ["kept", "not confirmed", "submitted", "rejected"])
+def test_what_became_of_a_kept_trial_is_in_the_table(state: str) -> None:
+    made = Session()
+    about = {"hypothesis": "DEPTH 2 -> 3", "fingerprint": "f", "base": "b", "at": ""}
+    made.apply({"event": "trial", **about, "number": 1, "commit": "1"})
+    made.apply({"event": "decision", "number": 1, "decision": "keep", "delta": 0.2, "at": ""})
+    if state != "kept":
+        test = {"at": "", "seed": 1, "holdout_seed": "", "noise": {}, "against": "b"}
+        numbers = {"reason": "", "delta": 0.2, "low": None, "high": None, "p": None, "holdout_delta": None, "at": ""}
+        made.apply({"event": "confirming", **test, "trial": 1, "commit": "1"})
+        made.apply({"event": "confirmed", **numbers, "passed": state != "not confirmed"})
+    if state in ("submitted", "rejected"):
+        made.apply({"event": "intent", "number": 1, "code_hash": "c", "log_hash": "l", "at": ""})
+        made.apply({"event": "submitted", "proposal": 0, "at": ""})
+    if state == "rejected":
+        made.apply({"event": "status", "proposal": 0, "status": state, "at": ""})
+    view = DashboardState()
+    view.observe(made)
+    assert any(line.endswith(f" {state}") for line in shown(view, 80, 24))
+
+
 def test_it_grows_with_the_terminal() -> None:
     lines = shown(busy(40), 140, 50)
     assert sum("LR" in line for line in lines) > 15
@@ -179,6 +200,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from miner.journal import journal
+from miner.journal.journal import Session
 from miner.report import dashboard
 session = journal.read(Path(sys.argv[1]))
 read = lambda line: dashboard.Sample(float(line.split()[0]), 3.0) if line[0].isdigit() else None
