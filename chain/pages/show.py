@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -45,16 +45,28 @@ def projects(found: Sequence[Project], malformed: Sequence[Malformed] = ()) -> s
     return "\n".join([head, *rows, *map(malformed_line, malformed)])
 
 
-def proposals(found: Sequence[Proposal], malformed: Sequence[Malformed] = ()) -> str:
-    """A line per proposal, and one per account that should be a proposal but cannot be decoded."""
+def grouped(score: int) -> str:
+    """A score as it is recorded."""
+    return f"{score:,}"
+
+
+def proposals(
+    found: Sequence[Proposal], malformed: Sequence[Malformed] = (), *, value: Callable[[int], str] = grouped
+) -> str:
+    """A line per proposal, and one per account that should be a proposal but cannot be decoded.
+
+    `value` shows a score; only an approved proposal has a verified one.
+    """
     if not found and not malformed:
         return "no proposals"
     head = f"{'id':>4}  {'status':<10} {'claimed':>14} {'verified':>14} {'stake':>6}  {'submitted':<16}  miner"
-    rows = [
-        f"{p.id:>4}  {status_words(p.status):<10} {p.claimed_aggregate_score:>14,} {p.verified_aggregate_score:>14,} "
-        f"{p.stake:>6,}  {when(p.submitted_at):<16}  {p.miner}"
-        for p in found
-    ]
+    rows = []
+    for entry in found:
+        verified = value(entry.verified_aggregate_score) if entry.status is ProposalStatus.APPROVED else ""
+        rows.append(
+            f"{entry.id:>4}  {status_words(entry.status):<10} {value(entry.claimed_aggregate_score):>14} "
+            f"{verified:>14} {entry.stake:>6,}  {when(entry.submitted_at):<16}  {entry.miner}"
+        )
     return "\n".join([head, *rows, *map(malformed_line, malformed)])
 
 

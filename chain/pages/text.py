@@ -154,7 +154,7 @@ def _proposals(found: Overview) -> list[str]:
     lines = [f"proposals ({len(found.proposals)})"]
     if len(found.proposals) > RECENT:
         lines[0] += f", the last {RECENT}; all: chain proposal list --project {found.project.id}"
-    recent = show.proposals(found.proposals[-RECENT:], found.malformed)
+    recent = show.proposals(found.proposals[-RECENT:], found.malformed, value=found.meaning.text)
     return lines + ["  " + line for line in recent.splitlines()]
 
 

@@ -14,6 +14,7 @@ from solders.keypair import Keypair
 
 from chain.commands.main import main
 from chain.errors import InvalidData
+from chain.pages import show
 from chain.pages.overview import by_day, infer, track_record
 from chain.pages.text import bars
 from chain.program import PROGRAM_ID
@@ -237,6 +238,17 @@ def test_the_page_is_self_contained_and_escaped(home: Path, tmp_path: Path) -> N
     for words in ("1.991456", "+25.33 %", "0.675544", "0.000224 SOL", "21,000,000", "spice", "malformed account"):
         assert words in text
     assert [path.name for path in page.parent.iterdir()] == ["page.html"]  # nothing half written beside it
+
+
+@pytest.mark.parametrize("status", list(ProposalStatus))
+def test_only_an_approved_proposal_has_a_verified_value(status: ProposalStatus) -> None:
+    entry = replace(live.proposal(7, status), claimed_aggregate_score=2_700_000, verified_aggregate_score=2_600_000)
+    raw = show.proposals([entry]).splitlines()[1].split()
+    assert "2,700,000" in raw
+    assert ("2,600,000" in raw) == (status is ProposalStatus.APPROVED)
+    meant = show.proposals([entry], value=lambda score: f"{score / 10**6:.6f}").splitlines()[1].split()
+    assert "2.700000" in meant
+    assert ("2.600000" in meant) == (status is ProposalStatus.APPROVED)
 
 
 def test_a_page_that_cannot_be_written(home: Path, tmp_path: Path) -> None:
