@@ -34,3 +34,13 @@ def multiline(text: str, limit: int | None = None) -> str:
 def hosts_only(text: str) -> str:
     """Text in which each URL is its scheme and host: the rest (user, path, query) may be the key of a paid service."""
     return _ADDRESS.sub(lambda found: found[1] + found[2] + ("/..." if (found[3] or "/") != "/" else ""), text)
+
+
+def lasted(seconds: float) -> str:
+    """A duration as people say it: 40 s, 13 min, 6 h, 2.5 h, 3 days."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{hours:.1f} h".replace(".0 h", " h") if hours < 48 else f"{hours / 24:.0f} days"

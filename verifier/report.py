@@ -23,7 +23,7 @@ from chain.pages import show
 from chain.program.accounts import Proposal, ProposalStatus
 from common.files import read_regular
 from common.jsonl import entries
-from common.text import printable
+from common.text import lasted, printable
 from verifier import attestation
 from verifier.record import RUNS
 
@@ -277,7 +277,7 @@ def text(found: Report) -> str:
 def figures(found: Report) -> list[tuple[str, str]]:
     """The totals, as names and words."""
     totals, settled = found.totals, sum(entry.settled for entry in found.checks)
-    cost = f"{found.hours:.1f} machine hours, {len(found.signatures)} transactions"
+    cost = f"{lasted(3600 * found.hours)} of machine time, {len(found.signatures)} transactions"
     if found.fees is not None:
         cost += f", {found.fees / LAMPORTS_PER_SOL:.6f} SOL in fees"
     return [

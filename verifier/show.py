@@ -91,7 +91,7 @@ def text(checked: CheckResult, path: Path, settlement: dict[str, Any] | None) ->
         lines += ["", "comparison (positive is better)"]
         lines.append(
             f"  delta        {compared.delta:+.6f} bpb, interval [{compared.low:+.6f}, {compared.high:+.6f}], "
-            f"confidence {100 * compared.confidence:.2f} %"
+            f"confidence {_sure(compared.confidence)}"
         )
         lines.append(f"  noise        sigma {compared.sigma:.6f} bpb, {compared.df:.0f} degrees of freedom")
         if second:
@@ -112,6 +112,11 @@ def text(checked: CheckResult, path: Path, settlement: dict[str, Any] | None) ->
 
 def _check(what: str, good: bool) -> str:
     return f"  {'ok' if good else 'NO'} {what}"
+
+
+def _sure(confidence: float) -> str:
+    """A confidence in percent, which no number of runs makes 100."""
+    return "over 99.99 %" if confidence > 0.9999 else f"{100 * confidence:.2f} %"
 
 
 def _number(value: float | None) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.text import printable
+from common.text import lasted, printable
 from miner.report.compare import Find, Outcome, Scripts, Sessions, Side, Weight
-from miner.report.summary import lasted
 from trainer.project.hyperparameters import Value
 
 NOTHING, KEPT = "–", " kept"

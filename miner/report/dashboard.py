@@ -26,7 +26,7 @@ from rich.text import Text
 
 from chain.network.base import LAMPORTS_PER_SOL
 from common.terminal import Say, View, clock
-from common.text import printable
+from common.text import lasted, printable
 from miner.journal.journal import Session, TrialRecord
 from miner.report import summary
 
@@ -111,7 +111,7 @@ class DashboardState:
         )
         last, unfit = session.sums.last_run, session.sums.unfit
         conditions = ", ".join(last.conditions) if last else ""
-        hours = f"{summary.lasted(found.time.running)} in {summary.counted(found.runs, 'run')}"
+        hours = f"{lasted(found.time.running)} in {summary.counted(found.runs, 'run')}"
         self.machine = ", ".join(part for part in (hours, f"{unfit} unfit" if unfit else "", conditions) if part)
 
 

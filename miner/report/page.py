@@ -18,11 +18,11 @@ from html import escape
 from pathlib import Path
 
 from chain.network.base import LAMPORTS_PER_SOL
-from common.text import printable
+from common.text import lasted, printable
 from miner.journal.journal import Confirmation, Submission, TrialRecord
 from miner.report import chart, details, summary
 from miner.report.material import Material
-from miner.report.summary import WORDS, counted, lasted, submission_state
+from miner.report.summary import WORDS, counted, submission_state
 from miner.report.svg import element, svg
 
 FIRST = 50  # trials that are listed without scripts
@@ -240,9 +240,11 @@ def _time(material: Material) -> str:
         notes.append(f"{starts}{cut if found.killed else ''}.")
     if found.time.unsplit:
         notes.append("Some runs left neither a loss curve nor a known budget: their training time is unknown.")
-    conditions = Counter(str(word) for t in material.session.trials for r in t.runs for word in r.conditions)
-    if conditions:
-        told = ", ".join(f"{_say(word, 60)} ({count})" for word, count in conditions.most_common(8))
+    kinds: Counter[str] = Counter()
+    for run in (run for trial in material.session.trials for run in trial.runs):
+        kinds.update({str(words).partition(":")[0] for words in run.conditions})  # its numbers differ from run to run
+    if kinds:
+        told = ", ".join(f"{_say(kind, 60)} ({counted(count, 'run')})" for kind, count in kinds.most_common(8))
         notes.append(f"Conditions noted during runs: {told}.")
     return (
         f"<section id='time'><h2>Time</h2>{chart.time_bar(found.time)}<ul class='legend'>{entries}</ul>"

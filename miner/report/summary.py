@@ -257,16 +257,6 @@ def signed(value: float, places: int = 4) -> str:
     return f"{value:+.{places}f}".replace("-", "−")
 
 
-def lasted(seconds: float) -> str:
-    """A duration as people say it: 40 s, 13 min, 6 h, 2.5 h, 3 days."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    hours = seconds / 3600
-    return f"{hours:.1f} h".replace(".0 h", " h") if hours < 48 else f"{hours / 24:.0f} days"
-
-
 def states(session: Session, on_chain: Mapping[int, str] = MappingProxyType({})) -> dict[int, str]:
     """What became of each kept trial, by its number: kept, confirmed, not confirmed, and from its submission on what
     the chain says (`on_chain` by proposal, else the journal's last): pending, approved, rejected, released, expired."""

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.text import lasted
 from miner.journal import about, journal, sessions
 from miner.journal.about import About
 from miner.report import summary
-from miner.report.summary import Totals, counted, lasted
+from miner.report.summary import Totals, counted
 from trainer.errors import TrainerError
 
 FEWEST = 3  # finished trials, below which nothing is said

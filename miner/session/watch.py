@@ -71,5 +71,7 @@ class ChainWatch:
             word = status.name.lower() if status is not None else ""
             if status is not None and word != sent.status:
                 context.journal.append("status", proposal=sent.proposal, status=word)
-                context.dashboard.say(f"proposal {sent.proposal} is {word.replace('_', ' ')}", _STYLES.get(status, ""))
+                if sent.status or status is not ProposalStatus.PENDING:  # pending follows from its submission
+                    words = f"proposal {sent.proposal} is {word.replace('_', ' ')}"
+                    context.dashboard.say(words, _STYLES.get(status, ""))
                 context.rejections += status is ProposalStatus.REJECTED

@@ -431,6 +431,13 @@ def test_a_claim_beside_nothing_measured_is_shown_as_such(
     assert "nothing was measured" in show.text(found, Path("a"), None)
 
 
+@pytest.mark.parametrize(
+    ("confidence", "words"), [(0.99, "99.00 %"), (0.99985, "99.98 %"), (0.99991, "over 99.99 %"), (1.0, "over 99.99 %")]
+)
+def test_nothing_is_certain(confidence: float, words: str) -> None:
+    assert show._sure(confidence) == words
+
+
 # --- the loop ---
 
 

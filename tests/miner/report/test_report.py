@@ -154,6 +154,20 @@ def test_an_old_journal_has_unknowns(night: Path) -> None:
     assert "idle time is unknown" in read.text
 
 
+def test_conditions_that_differ_in_numbers_are_counted_as_one(night: Path) -> None:
+    session = journal.read(night / "work" / sessions.NAME / "session.jsonl")
+    for trial in session.trials:
+        trial.runs = [replace(run, conditions=()) for run in trial.runs]
+    for trial, words in zip(
+        session.trials, ("machine overloaded: load 16.2", "machine overloaded: load 3", "hot"), strict=False
+    ):
+        trial.runs = [replace(trial.runs[0], conditions=(words,)), *trial.runs[1:]]
+    document = page.build(
+        Material("x", session, About(), summary.summarize(session), material.recorded(session, About()))
+    )
+    assert "Conditions noted during runs: machine overloaded (2 runs), hot (1 run)." in document
+
+
 @pytest.mark.parametrize("trials", [0, 1])
 def test_a_session_that_just_began(trials: int) -> None:
     session = Session(tag="t")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from common.text import lasted
 from miner.journal.journal import Session
 from miner.report import summary
 from trainer.judging.runs import ReplayRun
@@ -204,7 +205,7 @@ def test_a_time_that_is_none(text: str) -> None:
     [(0, "0 s"), (59, "59 s"), (3599, "60 min"), (7200, "2 h"), (36_500, "10.1 h"), (3 * 86400, "3 days")],
 )
 def test_words_for_lengths_and_counts(seconds: float, words: str) -> None:
-    assert summary.lasted(seconds) == words
+    assert lasted(seconds) == words
     assert [summary.counted(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
 
 

@@ -230,6 +230,8 @@ def test_what_became_of_a_proposal_is_on_record_once(status: ProposalStatus, rej
     watch.look()
     assert fake.events().count("status") == 1
     assert fake.context.rejections == rejections
+    told = [] if status is ProposalStatus.PENDING else [f"proposal 3 is {status.name.lower()}"]  # pending is no news
+    assert [words for words in fake.said if words.startswith("proposal 3 is")] == told
     assert fake.context.session.submissions == [Submission(0, "aa", "bb", proposal=3, status=status.name.lower())]
 
 
