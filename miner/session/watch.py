@@ -70,8 +70,8 @@ class ChainWatch:
             status = statuses.get(sent.proposal) if sent.proposal is not None else None
             word = status.name.lower() if status is not None else ""
             if status is not None and word != sent.status:
-                context.journal.append("status", proposal=sent.proposal, status=word)
                 if sent.status or status is not ProposalStatus.PENDING:  # pending follows from its submission
                     words = f"proposal {sent.proposal} is {word.replace('_', ' ')}"
                     context.dashboard.say(words, _STYLES.get(status, ""))
+                context.journal.append("status", proposal=sent.proposal, status=word)
                 context.rejections += status is ProposalStatus.REJECTED
