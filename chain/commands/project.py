@@ -110,6 +110,7 @@ def project_create(
     from chain.program.events import ProjectCreated
     from chain.projects import packing
     from chain.projects.artifacts import ProjectTerms, publish_project
+    from common.terminal import View
 
     artifacts = _artifacts(baseline, **sources)
     for note in packing.check(artifacts):
@@ -122,8 +123,9 @@ def project_create(
             click.echo(f"  {size:>12,}  {printable(path)}", err=True)
         if not (connection.network.is_local or yes or agrees("Upload them?")):
             raise ChainError("Cancelled. Nothing was uploaded.", "Agree when asked, or add --yes.")
-        click.echo("uploading 4 artifacts", err=True)
-        done = publish_project(connection, connection.wallet(keypair, AUTHORITY), artifacts, terms)
+        creator = connection.wallet(keypair, AUTHORITY)
+        with View(quiet=as_json).step("uploading 4 artifacts and creating the project"):
+            done = publish_project(connection, creator, artifacts, terms)
         event = done.event(ProjectCreated)
         hashes = {
             part: sha256(getattr(artifacts, part)).hexdigest()

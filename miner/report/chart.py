@@ -15,14 +15,14 @@ from html import escape
 from itertools import zip_longest
 
 from common.text import printable
-from miner.report.summary import Summary, Time, TrialPoint
+from miner.report.summary import CHANGE, Summary, Time, TrialPoint
 from miner.report.svg import Frame, decimals, element, line, svg, text, ticks
 
 HANDFUL = 5  # trials
 MANY = 400  # trials beyond which they are not marked one by one, but for the last kept ones
 MAX_MARKS = 60
 SLANT = 28  # degrees by which a name rises from its mark
-MAX_NAME = 30  # characters
+MAX_NAME = CHANGE
 ROOM = 0.16  # of the chart's width and height, for names of the last and the highest
 WIDE, NARROW = (1080, 400), (400, 320)
 

@@ -15,7 +15,7 @@ from miner.journal.journal import Session, Submission, TrialRecord
 from miner.journal.sessions import SessionFolder
 from miner.proposers import usage
 from miner.proposers.usage import Usage
-from miner.report import summary
+from miner.report import find, summary
 from miner.report.summary import WORDS, Totals, counted, submission_state
 from trainer.errors import TrainerError
 
@@ -93,11 +93,11 @@ def _text(
         gained = f"gain confirmed {known.confirmed:+.6f}, found {known.gain:+.6f}"
         row("best", f"{known.best:.6f} {facts.metric}{baseline}, {gained}")
     for kept, became in list(summary.states(session).items())[-SEGMENTS:]:
-        row("kept", printable(f"trial {kept}, {became}: {session.sums.by_number[kept].hypothesis}", 130))
+        row("kept", f"trial {kept}, {find.headline(session.sums.by_number[kept], became)}")
     last = next((trial for trial in reversed(session.trials) if trial.runs), None)
     if last is not None:
         row("last run", _last_run(last, now))
-    hourly = "" if known.per_hour is None else f", {known.per_hour:+.4f} an hour"
+    hourly = "" if known.per_hour is None else f", gained {known.per_hour:+.4f} an hour"
     row("machine", f"{lasted(known.time.running)} in {counted(known.runs, 'run')}{hourly}")
     if known.metered:
         row("energy", known.energy())
@@ -128,7 +128,7 @@ def _last_run(trial: TrialRecord, now: float) -> str:
     run = trial.runs[-1]
     value = "no value" if run.val_bpb is None else f"{run.val_bpb:.6f}"
     at = summary.seconds_of(run.at)
-    ago = "" if at is None else f", {max(0.0, now - at) / 60:.0f} min ago"
+    ago = "" if at is None else f", {lasted(max(0.0, now - at))} ago"
     decision = WORDS.get(trial.decision, "")
     where = f" on {run.machine}" if run.machine else ""
     return printable(f"trial {trial.number} ({decision or 'open'}){where}, {run.arm.value}: {value}{ago}")

@@ -39,6 +39,9 @@ class TrialPoint:
     change: str = ""
 
 
+CHANGE = 30  # characters that a chart has for one
+
+
 @dataclass(frozen=True, slots=True)
 class IncumbentStep:
     """The incumbent from trial `since` on (a half where it came between two trials), at its level.
@@ -190,7 +193,7 @@ def point(trial: TrialRecord) -> TrialPoint:
     if mean is not None and trial.number and len(ends) == 3:
         delta, least, most = ends
         low, high = mean - (most - delta), mean + (delta - least)
-    return TrialPoint(trial.number, trial.decision, mean, low, high, values, change(trial.hypothesis))
+    return TrialPoint(trial.number, trial.decision, mean, low, high, values, change(trial.hypothesis, CHANGE))
 
 
 def noise(session: Session) -> tuple[float | None, int]:
@@ -242,8 +245,13 @@ def time_split(session: Session, budget: float | None = None) -> Time:
 
 
 def change(hypothesis: str, limit: int = 60) -> str:
-    """What a trial changed, in short: its hypothesis up to the explanation, with real arrows."""
+    """What a trial changed, in short: its hypothesis up to the explanation, with real arrows. Of a list that is longer
+    than `limit`, its first changes that fit and the number of the others."""
     short = printable(hypothesis, 400).partition(": ")[0].replace("->", "→")
+    parts = short.split(", ")
+    for shown in range(len(parts) - 1, 0, -1):
+        if len(short) > limit:
+            short = f"{', '.join(parts[:shown])}, +{len(parts) - shown} more"
     return printable(short, limit)
 
 

@@ -92,3 +92,8 @@ def test_what_was_disproved_is_no_find(tmp_path: Path) -> None:
 def test_a_change_is_named_in_short() -> None:
     assert summary.change("DEPTH 1 -> 2: more layers") == "DEPTH 1 → 2"
     assert len(summary.change("x" * 500)) == 60
+    many = "MATRIX_LR 0.01 -> 0.04, EMBED_LR 0.01 -> 0.04, HEAD_LR 0.001 -> 0.004"
+    assert summary.change(many, 70) == many.replace("->", "→")
+    assert summary.change(many) == "MATRIX_LR 0.01 → 0.04, EMBED_LR 0.01 → 0.04, +1 more"
+    assert summary.change(many, 30) == "MATRIX_LR 0.01 → 0.04, +2 more"
+    assert summary.change(many, 20) == "MATRIX_LR 0.01 → 0.…"
