@@ -19,20 +19,18 @@ from chain.money import score
 from common.terminal import View
 from trainer.errors import TrainerError
 from trainer.judging import judge as judging
+from trainer.judging.climb import Climb, Step, asked, climb
 from trainer.judging.judge import Judgement
 from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Known, Rung, anchored, footing, lead, over_snapshot
 from trainer.judging.policy import JudgePolicy
-from trainer.judging.replay import HoldoutRows, draw_holdout, one_run
-from trainer.judging.replay import replay as run_both
-from trainer.judging.runs import ReplayRun, against
-from trainer.judging.trial import MAX_FAILURES
-from trainer.judging.verdict import CaseFinding, Fault, GainOutcome, Reason
+from trainer.judging.replay import draw_holdout
+from trainer.judging.runs import ReplayRun, values
+from trainer.judging.verdict import CaseFinding, Fault, Reason
 from trainer.machine import awake, hardware
 from trainer.machine.hardware import Fingerprint
 from trainer.machine.watch import Watch
 from trainer.measurement.bench import Bench, open_bench
 from trainer.project import bundle
-from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
 from verifier import ladder
 from verifier.intake import Case, not_ready
@@ -91,6 +89,12 @@ class Ground:
             return (self.reference.arm, self.notes) == (INCUMBENT, ())
         found = footing(self.rungs, runs, self.known, noise, policy.ladder)
         return found.reference is not None and (found.reference.arm, found.notes) == (self.reference.arm, self.notes)
+
+    @classmethod
+    def of(cls, found: Climb, steps: Sequence[EarlierBest]) -> Ground:
+        """What a climb of the ladder `steps` came to."""
+        (reference,) = (step for step in steps if step.arm == found.reference)
+        return cls(tuple(steps), reference, found.known, found.notes, found.after)
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Ground:
@@ -156,7 +160,7 @@ def replay(
         view.say(f"{len(kept.runs)} runs of an earlier check of this proposal enter the same test")
     try:
         with awake.kept():
-            return _measure(case, bench, policy, home, holdout_seed, view, kept)
+            return _measure(case, bench, policy, holdout_seed, view, kept)
     except (TrainerError, ChainError, OSError) as error:  # what was measured before stands
         return replace(
             empty,
@@ -185,7 +189,6 @@ def _measure(
     case: Case,
     bench: Bench,
     policy: JudgePolicy,
-    home: Path,
     holdout_seed: bytes,
     view: View,
     kept: ReplayRecord,
@@ -200,70 +203,25 @@ def _measure(
         if rows is not None:
             view.say(f"holdout text: {rows.source}")
 
-        def compare(reference: str, incumbent: Mapping[str, bytes], rules: JudgePolicy) -> None:
-            run_both(
-                bench,
-                {Arm.INCUMBENT: incumbent, Arm.CANDIDATE: case.candidate},
-                rows,
-                policy=rules,
-                noise=noise,
-                seed=seed,
-                view=view,
-                done=tuple(kept.runs),
-                on_run=lambda entry, _: kept.add(entry),
-                reference=reference,
-                smaller=smaller(case, bench.machine),
-            )
-
-        compare(INCUMBENT, case.task.incumbent, policy)
-        ground = _climb(case, bench, policy, home, rows, view, kept) if case.below else None
-        if ground is not None and ground.reference.arm != INCUMBENT:
-            for note in ground.notes:
-                view.say(note, style="yellow")
-            compare(ground.reference.arm, ground.reference.tree, policy.beyond(ground.lead))
+        steps = ladder.above(case.project, case.task, case.below)
+        found = climb(
+            bench,
+            [Step(step.rung(steps[-1].score), step.tree) for step in steps],
+            case.candidate,
+            rows,
+            policy=policy,
+            noise=noise,
+            seed=seed,
+            view=view,
+            done=tuple(kept.runs),
+            on_run=kept.add,
+            smaller=smaller(case, bench.machine),
+        )
     # never from a candidate, whose author could make it say anything
-    bench.learn_noise([_values(kept.runs[before:], arm) for arm in (INCUMBENT, SNAPSHOT)])
+    bench.learn_noise([values(kept.runs[before:], arm) for arm in (INCUMBENT, SNAPSHOT)])
     source, digest = (rows.source, rows.sha256) if rows else ("", "")
+    ground = Ground.of(found, steps) if case.below else None
     return Replay(bench, tuple(kept.runs), noise, seed, source, digest, (), ground)
-
-
-def _climb(
-    case: Case,
-    bench: Bench,
-    policy: JudgePolicy,
-    home: Path,
-    rows: HoldoutRows | None,
-    view: View,
-    kept: ReplayRecord,
-) -> Ground:
-    """The reference by the ladder's rules, with the runs that they ask for; the incumbent where nothing is at stake."""
-    noise, runs, before = kept.noise, kept.runs, len(kept.runs)
-    steps = ladder.above(case.project, case.task, case.below)
-    rungs = [step.rung(steps[-1].score) for step in steps]
-    path, key = home / "ladder.json", f"{bench.noise_key}/{bench.data_snapshot}/{bench.environment.packages_digest}"
-    known = ladder.known(path, key, policy.ladder.hours)
-    trees = {step.arm: step for step in steps}
-    if not asked(runs, noise, policy):
-        return Ground(steps, steps[0], known, (), len(runs))
-    while (found := footing(rungs, runs, known, noise, policy.ladder)).reference is None:
-        arm, number = found.ask, len(_values(runs, found.ask))
-        tree = trees[arm].tree
-        kept.add(one_run(bench, arm, tree, rows, policy=policy, view=view, seed=kept.seed, number=number))
-    fresh = _values(runs[before:], SNAPSHOT)
-    if fresh:
-        ladder.remember(path, key, fresh)
-    return Ground(steps, trees[found.reference.arm], known, found.notes, len(runs))
-
-
-def _values(runs: Sequence[ReplayRun], arm: str) -> list[float]:
-    return [run.val_bpb for run in runs if run.arm == arm and run.val_bpb is not None]
-
-
-def asked(runs: Sequence[ReplayRun], noise: NoiseRecord, policy: JudgePolicy) -> bool:
-    """Whether the ladder has a say: a gain over the incumbent is to be approved, or the incumbent fails."""
-    mine = against(runs, INCUMBENT)
-    failing = sum(run.failed for run in mine if run.arm == INCUMBENT) >= MAX_FAILURES
-    return failing or judging.compared(mine, noise, policy, 0)[0] is GainOutcome.BETTER
 
 
 # --- judging ---

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from chain.connection.opening import Connection
+from chain.errors import ChainError
 from chain.irys.client import Role
 from chain.irys.dataitem import ItemId
 from chain.money.client import Landed
-from chain.program.accounts import Project
+from chain.program.accounts import Project, Proposal, ProposalStatus
 from chain.program.instructions import CreateProject
 
 
@@ -90,6 +92,26 @@ def fetch_best_code(connection: Connection, project: Project, say: Say = lambda 
         return None
     ids = project.current_best_code_irys_id, project.current_best_code_hash
     return _fetch(connection, "best code", *ids, project.current_best_miner, say)
+
+
+def fetch_earlier(
+    connection: Connection, project: Project, proposals: Sequence[Proposal], most: int
+) -> list[tuple[Proposal, bytes]]:
+    """Of a project's `proposals`, the approved ones below the best, at most `most`, the highest score first, each with
+    its archive. One whose archive cannot be had is left out.
+    """
+    approved = [
+        proposal
+        for proposal in proposals
+        if proposal.status is ProposalStatus.APPROVED and proposal.code_hash != project.current_best_code_hash
+    ]
+    approved.sort(key=lambda proposal: (proposal.verified_aggregate_score, proposal.id), reverse=True)
+    found = []
+    for proposal in approved[:most]:
+        with suppress(ChainError):
+            ids = proposal.code_irys_id, proposal.code_hash
+            found.append((proposal, connection.fetch(*ids, proposal.miner, f"code of proposal {proposal.id}")))
+    return found
 
 
 def fetch_baseline_metrics(connection: Connection, project: Project) -> bytes:

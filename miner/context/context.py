@@ -117,7 +117,7 @@ class SessionContext:
             practice=self.connection.network.name == "embedded",
             wallet=str(self.wallet.pubkey()),
             best_miner=str(self.project.current_best_miner) if any(self.project.current_best_code_hash) else None,
-            adopted=[f.miner for f in self.session.frontiers if f.foreign],
+            adopted=[f.miner for f in self.session.frontiers if f.foreign or (f.lead and f.miner)],
         )
         foreign.require_confined(others, self.bench.why_not)
 

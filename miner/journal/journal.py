@@ -131,7 +131,8 @@ class Frontier:
     """The chain's best when the session looked: `commit` is its code here, `metric` the value on chain.
 
     `own`: our approved proposal. `carry`: the commit that was the head and had not been submitted when somebody
-    else's code became the head, or "".
+    else's code became the head, or "". `lead`: where the chain's best did not hold here, `commit` is an earlier one, by
+    `miner`, which that is so much ahead of (bpb, as attested).
     """
 
     at: str
@@ -142,11 +143,12 @@ class Frontier:
     miner: str
     own: bool
     carry: str = ""
+    lead: float = 0.0
 
     @property
     def foreign(self) -> bool:
         """Whether it is somebody else's approved code: neither our own nor the project's baseline."""
-        return not self.own and self.code_hash.strip("0") != ""
+        return not self.own and self.code_hash.strip("0") != "" and not self.lead
 
 
 @dataclass(slots=True)
@@ -155,7 +157,8 @@ class Confirmation:
 
     `seed` draws the order, `holdout_seed` (hex) the holdout text; `noise` is the machine's record when it began.
     `passed` is None while it is open; then `reason` says what decided, and the numbers are those of the comparison's
-    last look in bpb. `confirmed` stays true where what passed is not staked on for another reason.
+    last look in bpb. `confirmed` stays true where what passed is not staked on for another reason. `reference` names
+    the rung that was judged against where the chain's best did not hold, `lead` what that is ahead of it, in bpb.
     """
 
     trial: int
@@ -174,6 +177,8 @@ class Confirmation:
     high: float | None = None
     p: float | None = None
     holdout_delta: float | None = None
+    reference: str = ""
+    lead: float = 0.0
 
     @property
     def disproved(self) -> bool:
@@ -280,6 +285,7 @@ class Session:
                     last.passed, last.reason = event["passed"], event["reason"]
                     last.delta, last.low, last.high = event["delta"], event["low"], event["high"]
                     last.p, last.holdout_delta = event["p"], event["holdout_delta"]
+                    last.reference, last.lead = event.get("reference", ""), event.get("lead", 0.0)
                     last.confirmed = last.passed
                     self.sums.confirmed(last)
                     if last.disproved and self.head == last.commit:
@@ -311,7 +317,7 @@ class Session:
                 case "frontier":
                     names = ("at", "trial", "commit", "code_hash", "metric", "miner", "own")
                     found = {name: event[name] for name in names}
-                    self.frontiers.append(Frontier(**found, carry=event.get("carry", "")))
+                    self.frontiers.append(Frontier(**found, carry=event.get("carry", ""), lead=event.get("lead", 0.0)))
                     self.sums.looked(self.frontiers[-1])
                     if event.get("adopted"):
                         self.head = event["commit"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from miner.journal.journal import Confirmation, Frontier, TrialRecord
     from miner.journal.run import RunRecord
 
-THEIRS, DISPROVED = "another miner’s", "disproved"
+THEIRS, DISPROVED, EARLIER = "another miner’s", "disproved", "an earlier best"
 
 
 @dataclass(slots=True)
@@ -144,5 +144,5 @@ class Sums:
 
     def looked(self, frontier: Frontier) -> None:
         """The chain has a best that the session had not seen."""
-        if frontier.foreign:
-            insort(self.changes, (frontier.trial + 0.5, frontier.commit, THEIRS))
+        if frontier.foreign or frontier.lead:
+            insort(self.changes, (frontier.trial + 0.5, frontier.commit, EARLIER if frontier.lead else THEIRS))

@@ -18,7 +18,7 @@ from miner.journal.journal import Journal, Session
 from miner.journal.worktree import Workspace
 from miner.proposers.base import SCRIPT
 from trainer.errors import InvalidBundle
-from trainer.project import bundle, hyperparameters
+from trainer.project import hyperparameters
 from trainer.project.task import Task
 
 
@@ -55,8 +55,7 @@ def moved(session: Session, code_hash: str) -> Moved:
 def fetch(connection: Connection, project: Project, task: Task, convention: score.Convention) -> FetchedBest:
     """The best code on chain, verified. ChainError or TrainerError if it cannot be fetched or read."""
     archive = fetch_best_code(connection, project)
-    files = task.files if archive is None else bundle.unprefixed(bundle.read_archive(archive).files, task.files)
-    tree = bundle.overlay(task.files, files, task.protocol.surface)
+    tree = task.files if archive is None else task.tree(archive)
     try:
         script = tree[SCRIPT].decode()
         hyperparameters.fingerprint(script)

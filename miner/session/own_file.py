@@ -10,14 +10,13 @@ from pathlib import Path
 
 from miner.context.context import SessionContext
 from miner.proposers.base import SCRIPT
-from miner.staking import confirm, gates, submit
+from miner.staking import confirm, gates, stepping, submit
 from miner.staking.benchmark import benchmark_log
 from miner.staking.staking import forecast
 from trainer.errors import TrainerError
 from trainer.judging.policy import JudgePolicy
 from trainer.project import bundle, source
 from trainer.project.task import Task
-from trainer.statistics.comparison import Arm
 
 _CAPS = JudgePolicy().source  # a verifier's
 
@@ -48,7 +47,8 @@ def submit_file(
         done = confirm.confirm(
             bench,
             context.task,
-            {Arm.INCUMBENT: context.task.incumbent, Arm.CANDIDATE: files},
+            stepping.steps(context, context.task.incumbent),
+            files,
             context.journal,
             number=-1,
             commit=sha256(script).hexdigest(),

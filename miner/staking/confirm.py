@@ -16,12 +16,13 @@ from dataclasses import replace
 from common.terminal import View
 from miner.journal.journal import Confirmation, Journal
 from trainer.judging import replay
+from trainer.judging.climb import Climb, Step, climb
 from trainer.judging.judge import Judgement, compared, judge
+from trainer.judging.ladder import INCUMBENT
 from trainer.judging.policy import JudgePolicy
-from trainer.judging.runs import ReplayRun, values
+from trainer.judging.runs import ReplayRun, against, values
 from trainer.judging.verdict import CaseFinding, Fault, Reason, Verdict, VerdictKind, decide
 from trainer.measurement.bench import TRUSTED, Bench
-from trainer.measurement.run import Run
 from trainer.project import source
 from trainer.project.task import Task
 from trainer.statistics.comparison import Arm
@@ -45,20 +46,31 @@ def answer(
     seed: int,
     budget_seconds: float,
     method: str,
+    reference: str = INCUMBENT,
 ) -> tuple[Judgement, Verdict]:
     """What a verifier would say of these runs; pure. Without a sandbox the values are self-reported, on
     validation alone.
     """
     if method != TRUSTED:
         policy = replace(policy, verdict=replace(policy.verdict, require_trusted=False, require_holdout=False))
-    found = judge(findings, runs, noise=noise, seed=seed, budget_seconds=budget_seconds, method=method, policy=policy)
+    found = judge(
+        findings,
+        runs,
+        noise=noise,
+        seed=seed,
+        budget_seconds=budget_seconds,
+        method=method,
+        policy=policy,
+        reference=reference,
+    )
     return found, decide(found.evidence, policy.verdict)
 
 
 def confirm(
     bench: Bench,
     task: Task,
-    trees: Mapping[Arm, Mapping[str, bytes]],
+    steps: Sequence[Step],
+    candidate: Mapping[str, bytes],
     journal: Journal,
     *,
     number: int,
@@ -67,16 +79,16 @@ def confirm(
     policy: JudgePolicy,
     view: View,
 ) -> Confirmation:
-    """Run or continue the test of `commit` against `against`; the finished confirmation.
+    """Run or continue the test of `commit` against `against`, or the rung of the ladder `steps` below it that holds.
 
-    TrainerError if this machine cannot run it; nothing is decided then.
+    The finished confirmation. TrainerError if this machine cannot run it; nothing is decided then.
     """
-    over = source.problems(task.files, trees[Arm.CANDIDATE], policy.source)
+    over = source.problems(task.files, candidate, policy.source)
     current = _begin(journal, bench, number, commit, against)
-    noise, runs = NoiseRecord.from_json(current.noise), list[ReplayRun]()
+    noise, climbed = NoiseRecord.from_json(current.noise), Climb()
     if not over:
 
-        def record(entry: ReplayRun, _: Run) -> None:
+        def record(entry: ReplayRun) -> None:
             journal.append("confirming_run", run=entry.as_json())
 
         with ExitStack() as stack:
@@ -84,9 +96,10 @@ def confirm(
                 public, seed = not task.benchmark.data_arguments, bytes.fromhex(current.holdout_seed)
                 drawn = replay.draw_holdout(bench, policy.holdout, seed, public=public, say=word)
                 rows, on = stack.enter_context(drawn)
-            runs = replay.replay(
+            climbed = climb(
                 on,
-                trees,
+                steps,
+                candidate,
                 rows,
                 policy=policy,
                 noise=noise,
@@ -95,23 +108,25 @@ def confirm(
                 done=[entry.run for entry in current.runs],
                 on_run=record,
             )
-        bench.learn_noise([values(runs, Arm.INCUMBENT)])
+        bench.learn_noise([values(climbed.runs, Arm.INCUMBENT)])
     found, verdict = answer(
         [CaseFinding(Reason.SOURCE_TOO_LARGE, Fault.BYTES, text) for text in over],
-        runs,
+        climbed.runs,
         noise,
-        policy,
+        policy.beyond(climbed.lead),
         seed=current.seed,
         budget_seconds=task.protocol.execution.training_seconds,
         method=bench.method,
+        reference=climbed.reference,
     )
-    return _end(journal, found, verdict)
+    return _end(journal, found, verdict, climbed)
 
 
 def evidence_of(done: Confirmation, policy: JudgePolicy) -> LookEvidence:
     """The comparison's last look of a confirmation that passed, from its record."""
     runs = [entry.run for entry in done.runs]
-    _, evidence = compared(runs, NoiseRecord.from_json(done.noise), policy, done.seed)
+    mine = against(runs, done.reference or INCUMBENT)
+    _, evidence = compared(mine, NoiseRecord.from_json(done.noise), policy.beyond(done.lead), done.seed)
     assert evidence is not None
     return evidence
 
@@ -132,17 +147,19 @@ def _begin(journal: Journal, bench: Bench, number: int, commit: str, against: st
     return journal.session.confirmations[-1]
 
 
-def _end(journal: Journal, found: Judgement, verdict: Verdict) -> Confirmation:
+def _end(journal: Journal, found: Judgement, verdict: Verdict, climbed: Climb) -> Confirmation:
     faults = {Reason.UNCONFIRMED, *(finding.reason for finding in found.evidence.findings)}
     seen = None if verdict.reason in faults else found.comparison  # what failed says nothing of the gain
     journal.append(
         "confirmed",
         passed=verdict.kind is VerdictKind.APPROVE,
-        reason=verdict.explanation.rstrip("."),
+        reason=" ".join([*climbed.notes, verdict.explanation]).rstrip("."),
         delta=seen.delta if seen else None,
         low=seen.low if seen else None,
         high=seen.high if seen else None,
         p=seen.p if seen else None,
         holdout_delta=found.holdout.delta if found.holdout else None,
+        reference=climbed.reference if climbed.reference != INCUMBENT else "",
+        lead=climbed.lead,
     )
     return journal.session.confirmations[-1]

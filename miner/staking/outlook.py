@@ -125,7 +125,8 @@ class Outlook:
 def worth(session: Session, done: Confirmation, seen: LookEvidence) -> Posterior:
     """The true gain of what `done` confirmed, whose last look was `seen`, after this session's own trials (bpb).
 
-    The steps that led to it were kept on top of each other since the chain's best; a file of the user's own has none.
+    The steps that led to it were kept on top of each other since the chain's best; a file of the user's own has none,
+    nor has what was judged against an earlier best.
     """
 
     def pair(trial: TrialRecord) -> tuple[float, float]:
@@ -135,7 +136,7 @@ def worth(session: Session, done: Confirmation, seen: LookEvidence) -> Posterior
 
     measured = [trial for trial in session.trials if trial.number and trial.delta is not None and trial.own_values]
     since = session.frontiers[-1].trial if session.frontiers else 0
-    steps = [pair(trial) for trial in measured if trial.kept and since < trial.number <= done.trial]
+    steps = [pair(trial) for trial in measured if trial.kept and since < trial.number <= done.trial and not done.lead]
     prior = fitted([pair(trial) for trial in measured], seen.sigma)
     return together(prior, steps, (seen.delta, seen.sigma * seen.scale))
 

@@ -15,11 +15,12 @@ from common.files import write_atomic
 from miner.context import goals
 from miner.context.context import SessionContext
 from miner.journal.journal import Confirmation, TrialRecord
-from miner.staking import confirm, gates, outlook, submit
+from miner.staking import confirm, gates, outlook, stepping, submit
 from miner.staking.benchmark import benchmark_log
 from miner.staking.cost import SubmissionCost, submission_cost
+from trainer.judging.climb import Step
+from trainer.judging.ladder import INCUMBENT, Rung
 from trainer.judging.policy import JudgePolicy
-from trainer.statistics.comparison import Arm
 from trainer.statistics.error_rates import LookEvidence
 from trainer.statistics.shrinkage import Posterior
 
@@ -41,14 +42,17 @@ class Staking:
         if any(s.trial == won.number and s.proposal is not None for s in session.submissions):
             return None
         failed = [c for c in session.confirmations if (c.commit, c.against) == (won.commit, best)]
-        return None if any(c.passed is False for c in failed) else won
+        if any(c.passed is False for c in failed):
+            return None
+        lead = session.frontiers[-1].lead
+        return won if not lead or stepping.gained(self._context, won) > lead else None
 
     def attempt(self, won: TrialRecord) -> None:
         """Confirm, look at what it is worth, and stake. What is not submitted is recorded, and not tried again."""
         context, session = self._context, self._context.session
-        best = session.frontiers[-1].commit
+        best, lead = session.frontiers[-1].commit, session.frontiers[-1].lead
         margin = context.bench.protocol.margin(float(context.best_metric))
-        policy = confirm.policy_at(context.goals.min_confidence, margin)
+        policy = confirm.policy_at(context.goals.min_confidence, margin + lead)
         done = next(
             (c for c in session.confirmations if (c.commit, c.against, c.passed) == (won.commit, best, True)), None
         )
@@ -56,10 +60,13 @@ class Staking:
             context.dashboard.say(
                 f"confirming trial {won.number} against the on-chain best, by the verifier's rules", "bold"
             )
+            tree = context.tree(best)
+            steps = [Step(Rung(INCUMBENT, 0.0), tree)] if lead else stepping.steps(context, tree)
             done = confirm.confirm(
                 context.bench,
                 context.task,
-                {Arm.INCUMBENT: context.tree(best), Arm.CANDIDATE: context.tree(won.commit)},
+                steps,
+                context.tree(won.commit),
                 context.journal,
                 number=won.number,
                 commit=won.commit,
@@ -67,13 +74,16 @@ class Staking:
                 policy=policy,
                 view=context.dashboard,
             )
-        if not done.passed:
-            self._not_confirmed(done, best)
-            return
+            if not done.passed:
+                self._not_confirmed(done, best)
+                for step in steps:
+                    if step.rung.arm == done.reference:
+                        stepping.step_down(context, step, done.lead)
+                return
         if reason := self._barred():
             self._hold(won, best, reason)
             return
-        found = forecast(context, done, policy, self._archive(won))
+        found = forecast(context, done, policy, self._archive(won), lead)
         if reason := self._why_not(found):
             self._hold(won, best, reason)
             return
@@ -161,23 +171,28 @@ class Staking:
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """What a confirmed gain rests on (`seen`), what of it is expected to last (`gained`), and what a stake on it
-    promises and costs."""
+    promises and costs. `lead`: what the chain's best is ahead of the code that the gain is over, in bpb."""
 
     seen: LookEvidence
     gained: Posterior
     outlook: outlook.Outlook
     cost: SubmissionCost
+    lead: float = 0.0
 
     @property
     def claim(self) -> float:
-        """The gain to claim, in bpb: what is expected to last, at least the chain's last digit."""
-        return max(1e-6, round(self.gained.mean, 6))
+        """The gain to claim, in bpb: what is expected to last beyond the chain's best, at least its last digit."""
+        return max(1e-6, round(self.gained.mean - self.lead, 6))
 
 
-def forecast(context: SessionContext, done: Confirmation, policy: JudgePolicy, code: bytes) -> Forecast:
-    """What staking the archive `code` on a confirmed gain promises, which is shown."""
+def forecast(
+    context: SessionContext, done: Confirmation, policy: JudgePolicy, code: bytes, lead: float = 0.0
+) -> Forecast:
+    """What staking the archive `code` on a confirmed gain promises, which is shown. `lead` is what the chain's best is
+    ahead (bpb) of the code that it was confirmed against.
+    """
     client, project, stake = context.connection.client, context.project, context.goals.stake
-    seen = confirm.evidence_of(done, policy)
+    seen, policy = confirm.evidence_of(done, policy), policy.beyond(done.lead)
     gained = outlook.worth(context.session, done, seen)
     proposals = context.follower.proposals()
     ended = Counter(proposal.status for proposal in proposals)
@@ -200,4 +215,4 @@ def forecast(context: SessionContext, done: Confirmation, policy: JudgePolicy, c
     )
     for line in found.lines():
         context.dashboard.say(f"  {line}")
-    return Forecast(seen, gained, found, cost)
+    return Forecast(seen, gained, found, cost, lead + done.lead)

@@ -7,7 +7,8 @@ machine's pace as measured on the smoke project (`bench_levels`). Which look it 
 the ladder, verdict and score are the verifier's own functions. Who proposes:
 
 - honest miners: of their candidates a fifth are better, by 2 sigma in the mean, and they submit what passes the same
-  test on their own machine and is rejected with a chance of at most `risk` by the miner's own outlook;
+  test on their own machine, ladder and all, and is rejected with a chance of at most `risk` by the miner's own outlook.
+  Where the best is stepped over, they go on from the rung that holds, and what gains there adds up;
 - resubmitters of the best code in another dress, three authors by turns;
 - sleepers: a code with a true gain of 6 sigma that, once it is the best, trains like the snapshot or crashes, and then
   the same model with a later date, again and again;
@@ -37,17 +38,18 @@ from miner.staking.outlook import MOST_RISK, Market, outlook
 from tests.benchmarks.bench_levels import PACE_SHARE, SEED_SHARE
 from tests.trainer.judging.cases import failing, replay_run
 from trainer.judging import trial
+from trainer.judging.climb import asked
 from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Known, Rung, footing, lead, over_snapshot
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.runs import ReplayRun, against, values
 from trainer.judging.verdict import Verdict, VerdictKind, decide
 from trainer.measurement.run import Run
 from trainer.statistics.comparison import Arm
-from trainer.statistics.error_rates import incumbent_lead
+from trainer.statistics.error_rates import LookEvidence, incumbent_lead
 from trainer.statistics.noise import NoiseRecord
 from trainer.statistics.shrinkage import posterior, usual
 from verifier.looks import Inspection, number, own_behaviour
-from verifier.replay import Judged, asked, judge
+from verifier.replay import Judged, judge
 
 SIGMA, START, GAIN = 0.01, 50.0, 2.0
 PRICE, RENT, FEES = 224_000, 5_400_960, 5_000  # lamports, at the live project in November 2026
@@ -114,6 +116,18 @@ class Machine:
             seed=seed,
             done=[run.as_run() for run in against(runs, reference)],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """What a candidate is judged against: the arm's code, the policy, what the chain's best is ahead (bpb), and the
+    code's score on chain where that is not the best's."""
+
+    arm: str
+    code: Code
+    policy: JudgePolicy
+    lead: float = 0.0
+    score: int | None = None
 
 
 @dataclass(slots=True)
@@ -190,24 +204,40 @@ class Season:
 
     def honest(self, name: str) -> Code | None:
         """What passes its author's own confirming test, of 40 candidates; None if none does."""
-        base = self.best
-        if base.now is None:
+        if self.best.now is None:
             return None  # where the best on chain does not run, a miner says so and ends
+        base = Stand(INCUMBENT, self.best, POLICY.at_look(1))
+        head, gained = replace(self.best, worth=self.best.now, asleep=False), 0.0
         for _ in range(40):
             gain = self.rng.expovariate(1 / GAIN) * SIGMA if self.rng.random() < 0.2 else 0.0
-            code = Code(name, "honest", name, base.now - gain, source=name)
-            runs: list[ReplayRun] = []
-            seed = self.rng.getrandbits(32)
-            policy = POLICY.at_look(1)
-            self.miner.compare(base, code, policy, seed, runs, INCUMBENT)
-            found, verdict = self.judged(runs, self.miner.noise, seed, policy, INCUMBENT, None)
-            self.miner.noise = self.miner.noise.update([values(runs, Arm.INCUMBENT)])
-            if verdict.kind is VerdictKind.APPROVE and found.comparison is not None:
-                seen = found.comparison
-                gained = posterior(usual(seen.sigma), seen.delta, seen.sigma * seen.scale)
-                if outlook(seen, gained, policy, Market(PRICE), stake=1).risk <= self.risk:
+            code = Code(name, "honest", name, head.worth - gain, source=name)
+            if base.lead:  # beside an earlier best, what is better adds up, and is confirmed once it exceeds the lead
+                seen, verdict, _ = self.confirm(code, Stand(INCUMBENT, head, POLICY.at_look(1)))
+                if verdict.kind is not VerdictKind.APPROVE or seen is None:
+                    continue
+                head, gained = code, gained + seen.delta
+                if gained <= base.lead:
+                    continue
+            seen, verdict, stand = self.confirm(code, base)
+            if verdict.kind is VerdictKind.APPROVE and seen is not None:
+                expected = posterior(usual(seen.sigma), seen.delta, seen.sigma * seen.scale)
+                if outlook(seen, expected, stand.policy, Market(PRICE), stake=1).risk <= self.risk:
                     return code
+            elif stand.lead and not base.lead:
+                base, head = stand, stand.code
         return None
+
+    def confirm(self, code: Code, base: Stand) -> tuple[LookEvidence | None, Verdict, Stand]:
+        """An honest miner's confirming test, against the best on chain with the ladder, or against another code."""
+        runs: list[ReplayRun] = []
+        seed, noise = self.rng.getrandbits(32), self.miner.noise
+        if base.code is self.best:
+            base = self.climb(self.miner, code, base.policy, seed, runs)
+        else:
+            self.miner.compare(base.code, code, base.policy, seed, runs, base.arm)
+        found, verdict = self.judged(runs, noise, seed, base)
+        self.miner.noise = noise.update([values(runs, INCUMBENT)])
+        return found.comparison, verdict, base
 
     def sleep(self, name: str) -> Code:
         """The next of the sleeper's codes, all worth the same; the last falls asleep once it is the best."""
@@ -253,35 +283,33 @@ class Season:
     def check(self, kept: Kept, policy: JudgePolicy) -> tuple[Judged, Verdict]:
         """What `verifier.replay` does, with these runs."""
         machine = replace(self.verifier, noise=kept.noise)
-        machine.compare(self.best, kept.code, policy, kept.seed, kept.runs, INCUMBENT)
-        reference, score_there, over = INCUMBENT, None, None
-        if len(self.ladder) > 1 and asked(kept.runs, kept.noise, policy):
-            steps = {INCUMBENT: self.ladder[-1]}
-            steps |= {f"proposal {step[2]}": step for step in self.ladder[-2:0:-1][: policy.ladder.rungs]}
-            steps[SNAPSHOT] = self.ladder[0]
-            rungs = [Rung(arm, (step[1] - self.ladder[0][1]) / 1e6) for arm, step in steps.items()]
-            while (found := footing(rungs, kept.runs, Known(), kept.noise, policy.ladder)).reference is None:
-                kept.runs.append(machine.run(steps[found.ask][0], found.ask, self.rng.gauss(0, 1)))
-            if found.reference.arm != INCUMBENT:
-                reference = found.reference.arm
-                score_there, policy = steps[reference][1], policy.beyond(lead(rungs, found.reference))
-                machine.compare(steps[reference][0], kept.code, policy, kept.seed, kept.runs, reference)
-            shown = over_snapshot(kept.runs, Known())
-            over = None if shown is None else (self.ladder[0][1], shown)
-        answer = self.judged(kept.runs, kept.noise, kept.seed, policy, reference, score_there, over)
-        groups = [[run.val_bpb for run in kept.runs if run.arm == arm and run.val_bpb] for arm in (INCUMBENT, SNAPSHOT)]
-        self.verifier.noise = self.verifier.noise.update(groups)
+        stand = self.climb(machine, kept.code, policy, kept.seed, kept.runs)
+        shown = over_snapshot(kept.runs, Known()) if len(self.ladder) > 1 else None
+        answer = self.judged(
+            kept.runs, kept.noise, kept.seed, stand, None if shown is None else (self.ladder[0][1], shown)
+        )
+        self.verifier.noise = self.verifier.noise.update([values(kept.runs, arm) for arm in (INCUMBENT, SNAPSHOT)])
         return answer
 
+    def climb(self, machine: Machine, code: Code, policy: JudgePolicy, seed: int, runs: list[ReplayRun]) -> Stand:
+        """What `trainer.judging.climb` does, with these runs."""
+        machine.compare(self.best, code, policy, seed, runs, INCUMBENT)
+        if len(self.ladder) == 1 or not asked(runs, machine.noise, policy):
+            return Stand(INCUMBENT, self.best, policy)
+        steps = {INCUMBENT: self.ladder[-1]}
+        steps |= {f"proposal {step[2]}": step for step in self.ladder[-2:0:-1][: policy.ladder.rungs]}
+        steps[SNAPSHOT] = self.ladder[0]
+        rungs = [Rung(arm, (step[1] - self.ladder[0][1]) / 1e6) for arm, step in steps.items()]
+        while (found := footing(rungs, runs, Known(), machine.noise, policy.ladder)).reference is None:
+            runs.append(machine.run(steps[found.ask][0], found.ask, self.rng.gauss(0, 1)))
+        arm, ahead = found.reference.arm, lead(rungs, found.reference)
+        stand = Stand(arm, steps[arm][0], policy.beyond(ahead), ahead, steps[arm][1])
+        if arm != INCUMBENT:
+            machine.compare(stand.code, code, stand.policy, seed, runs, arm)
+        return stand
+
     def judged(
-        self,
-        runs: list[ReplayRun],
-        noise: NoiseRecord,
-        seed: int,
-        policy: JudgePolicy,
-        reference: str,
-        reference_score: int | None,
-        over: tuple[int, float] | None = None,
+        self, runs: list[ReplayRun], noise: NoiseRecord, seed: int, stand: Stand, over: tuple[int, float] | None = None
     ) -> tuple[Judged, Verdict]:
         found = judge(
             (),
@@ -292,12 +320,12 @@ class Season:
             method="trusted",
             best_score=self.ladder[-1][1],
             convention=CONVENTION,
-            policy=policy,
-            reference=reference,
-            reference_score=reference_score,
+            policy=stand.policy,
+            reference=stand.arm,
+            reference_score=stand.score,
             over=over,
         )
-        return found, decide(found.evidence, policy.verdict)
+        return found, decide(found.evidence, stand.policy.verdict)
 
     def true_best(self) -> float:
         """What the best of the approved codes is worth, awake."""

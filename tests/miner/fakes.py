@@ -97,6 +97,9 @@ class Machine:
     isolation: str = "none"
     data_snapshot: str = "5a" * 32
     machine: Fingerprint = MACHINE
+    home: Path = Path("nowhere")
+    noise_key: str = "made up"
+    environment: Any = field(default_factory=lambda: SimpleNamespace(packages_digest="dd" * 32))
 
     def noise(self) -> NoiseRecord:
         return self.record
@@ -236,7 +239,7 @@ class Fake:
         self, folder: Path, values: Mapping[str, float | None], *, goals: Goals | None = None, bips: int = 0
     ) -> None:
         self.values, self._calls = values, 0
-        self.machine = Machine(self.next, replace(protocol.parse(PROTOCOL), min_improvement_bips=bips))
+        self.machine = Machine(self.next, replace(protocol.parse(PROTOCOL), min_improvement_bips=bips), home=folder)
         self.chain, self.tree, self.journal = Chain(), Tree(), Journal(folder / "session.jsonl")
         self.said: list[str] = []
         if not self.journal.session.tag:
@@ -247,6 +250,7 @@ class Fake:
             protocol=self.machine.protocol,
             protocol_bytes=PROTOCOL,
             benchmark=SimpleNamespace(data_arguments=("--text", "x")),
+            tree=lambda archive: {**FILES, SCRIPT: archive},
         )
         connection = SimpleNamespace(
             client=self.chain,

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainer.judging.policy import LadderPolicy
-from trainer.judging.runs import ReplayRun
+from trainer.judging.runs import ReplayRun, values
 from trainer.judging.trial import MAX_FAILURES
 from trainer.statistics.comparison import Arm
 from trainer.statistics.distributions import approval_point
@@ -64,11 +64,11 @@ def footing(
 ) -> Footing:
     """The highest rung that holds, by the runs so far; `rungs` from the incumbent down to the snapshot."""
     notes: list[str] = []
-    base = _values(runs, SNAPSHOT)
+    base = values(runs, SNAPSHOT)
     if len(base) < policy.runs and _failures(runs, SNAPSHOT) < MAX_FAILURES:
         base = list(known.values) if known.fresh else []
     for rung in rungs[:-1]:
-        own, failed = _values(runs, rung.arm), _failures(runs, rung.arm) >= MAX_FAILURES
+        own, failed = values(runs, rung.arm), _failures(runs, rung.arm) >= MAX_FAILURES
         if not failed and len(own) < (1 if rung.arm == INCUMBENT else policy.runs):
             return Footing(None, rung.arm, tuple(notes))
         predicted = base or known.values
@@ -107,8 +107,8 @@ def lead(rungs: Sequence[Rung], reference: Rung) -> float:
 
 def over_snapshot(runs: Sequence[ReplayRun], known: Known) -> float | None:
     """The candidate's gain over the snapshot (bpb), as measured on this machine; None where either was not."""
-    base = _values(runs, SNAPSHOT) or known.values
-    own = [value for run in runs if run.arm == Arm.CANDIDATE.value and (value := run.charged()) is not None]
+    base = values(runs, SNAPSHOT) or known.values
+    own = values(runs, Arm.CANDIDATE)
     return statistics.fmean(base) - statistics.fmean(own) if base and own else None
 
 
@@ -128,10 +128,6 @@ def _note(rung: Rung, own: Sequence[float], base: Sequence[float]) -> str:
         f"The {rung.arm} was stepped over: {rung.gain:+.6f} bpb over the snapshot were attested for it, "
         f"{shown:+.6f} are left."
     )
-
-
-def _values(runs: Sequence[ReplayRun], arm: str) -> list[float]:
-    return [run.val_bpb for run in runs if run.arm == arm and run.val_bpb is not None]
 
 
 def _failures(runs: Sequence[ReplayRun], arm: str) -> int:

@@ -92,7 +92,7 @@ def replay(
     seed: int,
     view: View,
     done: Sequence[ReplayRun] = (),
-    on_run: Callable[[ReplayRun, Run], None] | None = None,
+    on_run: Callable[[ReplayRun], None] | None = None,
     reference: str = Arm.INCUMBENT.value,
     smaller: str = "",
 ) -> list[ReplayRun]:
@@ -138,7 +138,7 @@ def replay(
         shown += "".join(f" [{words}]" for words in kinds.values())
         view.say(f"  run {len(made)}  {named.arm:<9}  {shown}  ({entry.seconds:.1f} s)")
         if on_run:
-            on_run(named, run)
+            on_run(named)
         return entry.as_run()
 
     trial.compare(

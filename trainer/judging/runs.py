@@ -89,7 +89,8 @@ def against(runs: Sequence[ReplayRun], reference: str) -> list[ReplayRun]:
     ]
 
 
-def values(runs: Sequence[ReplayRun], arm: Arm, *, on_holdout: bool = False) -> list[float]:
-    """The values of an arm that count, in the order they were measured."""
-    found = [run.charged(on_holdout=on_holdout) for run in runs if run.arm == arm.value]
+def values(runs: Sequence[ReplayRun], arm: Arm | str, *, on_holdout: bool = False) -> list[float]:
+    """The values of an arm or a rung that count, in the order they were measured."""
+    name = arm.value if isinstance(arm, Arm) else arm
+    found = [run.charged(on_holdout=on_holdout) for run in runs if run.arm == name]
     return [value for value in found if value is not None]

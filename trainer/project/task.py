@@ -87,6 +87,10 @@ class Task:
     baseline_class: str = ""
     notes: tuple[str, ...] = ()
 
+    def tree(self, archive: bytes) -> dict[str, bytes]:
+        """The snapshot with what a proposal's archive may change in it; InvalidBundle if it cannot be read."""
+        return overlaid(self.files, archive, self.protocol)
+
     @property
     def minimize(self) -> bool:
         """Whether lower is better."""
@@ -122,10 +126,7 @@ def read(artifacts: Artifacts) -> Task:
     """The task that a project's artifacts describe; InvalidProtocol or InvalidBundle if one does not fit."""
     spec = protocol.parse(artifacts.protocol)
     files = bundle.read_archive(artifacts.snapshot).files
-    incumbent = files
-    if artifacts.best_code is not None:
-        best = bundle.unprefixed(bundle.read_archive(artifacts.best_code).files, files)
-        incumbent = bundle.overlay(files, best, spec.surface)
+    incumbent = files if artifacts.best_code is None else overlaid(files, artifacts.best_code, spec)
     primary = spec.primary
     try:
         measured = baseline.of_project(
@@ -151,6 +152,11 @@ def read(artifacts: Artifacts) -> Task:
         printable(measured.hardware_class, 64),
         tuple(notes),
     )
+
+
+def overlaid(files: Mapping[str, bytes], archive: bytes, spec: Protocol) -> dict[str, bytes]:
+    """See `Task.tree`."""
+    return bundle.overlay(files, bundle.unprefixed(bundle.read_archive(archive).files, files), spec.surface)
 
 
 def publishable(artifacts: Artifacts) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 _NODES = 160
+_ROOT2 = math.sqrt(2)
 
 
 @lru_cache(maxsize=1024)
@@ -31,7 +32,8 @@ def _chi(df: float) -> tuple[tuple[float, float], ...]:
 
 def upper_tail(t: float, df: float, noncentrality: float = 0.0) -> float:
     """P(T > t) for (noncentral) Student's t: Z + noncentrality > t·U."""
-    return 0.5 * math.fsum(w * math.erfc((t * u - noncentrality) / math.sqrt(2)) for u, w in _chi(df))
+    erfc, t, shift = math.erfc, t / _ROOT2, noncentrality / _ROOT2
+    return 0.5 * math.fsum([w * erfc(t * u - shift) for u, w in _chi(df)])
 
 
 def _chi2_upper_tail(x: float, df: int) -> float:
@@ -49,33 +51,46 @@ def _chi2_upper_tail(x: float, df: int) -> float:
 @lru_cache(maxsize=65536)
 def approval_point(df: float, level: float) -> float:
     """The t that Student's t with `df` exceeds with probability `level`."""
-    return _falling_root(lambda t: upper_tail(t, df) - level, 0.0, 4.0)
+    return _crossing(lambda t: upper_tail(t, df), level, 0.0, 4.0)
 
 
 @lru_cache(maxsize=65536)
 def rejection_point(df: float, noncentrality: float, level: float) -> float:
     """The t below which the noncentral t falls with probability `level`."""
-    return -_falling_root(lambda t: upper_tail(t, df, -noncentrality) - level, -noncentrality, 4.0)
+    return -_crossing(lambda t: upper_tail(t, df, -noncentrality), level, -noncentrality, 4.0)
 
 
 @lru_cache(maxsize=4096)
 def suspicion_ratio(own_df: int, record_df: float, level: float) -> float:
     """The ratio of trial to record variance that F(own_df, record_df) exceeds with probability `level`."""
-    return _falling_root(
-        lambda f: math.fsum(w * _chi2_upper_tail(own_df * f * u * u, own_df) for u, w in _chi(record_df)) - level,
+    return _crossing(
+        lambda f: math.fsum(w * _chi2_upper_tail(own_df * f * u * u, own_df) for u, w in _chi(record_df)),
+        level,
         0.0,
         4.0,
     )
 
 
-def _falling_root(f: Callable[[float], float], low: float, width: float) -> float:
-    """The zero of a falling function that is positive at `low`, by doubling and bisection."""
-    while f(low + width) > 0 and width < 1e12:
-        width *= 2
-    high = low + width
+def _crossing(tail: Callable[[float], float], level: float, low: float, width: float) -> float:
+    """Where a falling `tail`, above `level` at `low`, crosses it: by doubling, then by the Illinois rule on the tail's
+    logarithm, which is nearly straight, so that a few steps do."""
+
+    def above(x: float) -> float:
+        return math.log(max(tail(x), 1e-300) / level)
+
+    left = above(low)
+    while (right := above(low + width)) > 0 and width < 1e12:
+        low, left, width = low + width, right, 2 * width
+    high, side = low + width, 0
     for _ in range(100):
-        middle = (low + high) / 2
-        if middle in (low, high) or high - low < 1e-11 * max(1.0, abs(middle)):
+        if high - low < 1e-11 * max(1.0, abs(high)) or left == right:
             break
-        low, high = (middle, high) if f(middle) > 0 else (low, middle)
+        middle = (low * right - high * left) / (right - left)
+        value = above(middle)
+        if value == 0 or middle in (low, high):
+            return middle
+        if value > 0:
+            low, left, right, side = middle, value, right / 2 if side > 0 else right, 1
+        else:
+            high, right, left, side = middle, value, left / 2 if side < 0 else left, -1
     return (low + high) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from miner.staking.confirm import policy_at
 from tests import local
 from tests.trainer.judging.cases import NOISE, failing, runs
 from tests.trainer.judging.fakes import CRASH, FakeMeasurer, Script, bench_of
+from trainer.judging.climb import Step
+from trainer.judging.ladder import Rung
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.runs import ReplayRun
 from trainer.judging.verdict import VerdictKind, decide
 from trainer.machine.noise_file import load_noise
 from trainer.measurement.values import RunFinding
 from trainer.project import task
-from trainer.statistics.comparison import Arm
 from verifier import replay as verifying
 
 BUDGET = 6.0
@@ -122,18 +124,24 @@ BETTER = local.TRAIN + b"# better\n"
 
 
 def confirmed(
-    home: Path, script: Script, monkeypatch: pytest.MonkeyPatch, *, candidate: bytes = BETTER
+    home: Path,
+    script: Script,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    candidate: bytes = BETTER,
+    steps: Sequence[Step] = (),
 ) -> tuple[Confirmation, FakeMeasurer]:
     """The confirmation of BETTER in the journal under `home`, begun or continued."""
     measurer = FakeMeasurer(script)
     journal = Journal(home / "journal.jsonl")
     try:
-        trees = {Arm.INCUMBENT: TASK.files, Arm.CANDIDATE: {**TASK.files, "train.py": candidate}}
+        ladder = steps or [Step(Rung("incumbent", 0.0), TASK.files)]
         bench = bench_of(TASK, home, measurer, monkeypatch)
         found = confirm.confirm(
             bench,
             TASK,
-            trees,
+            ladder,
+            {**TASK.files, "train.py": candidate},
             journal,
             number=3,
             commit="cc" * 20,
@@ -214,3 +222,73 @@ def test_what_is_no_better_is_disproved(tmp_path: Path, monkeypatch: pytest.Monk
     found, _ = confirmed(tmp_path, worth(-0.1), monkeypatch)
     assert found.passed is False
     assert found.disproved
+
+
+# --- the ladder ---
+
+ASLEEP, EARLIER = (local.TRAIN + b"# %s\n" % word for word in (b"sleeps", b"an earlier best"))
+LADDER = [
+    Step(Rung(arm, gain), {**TASK.files, "train.py": source})
+    for arm, gain, source in (("incumbent", 0.2, ASLEEP), ("proposal 3", 0.1, EARLIER), ("snapshot", 0.0, local.TRAIN))
+]
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("incumbent", "better", "earlier", "reference", "words"),
+    [
+        (2.3, 2.2, 2.4, "", ""),
+        (2.3, 2.4, 2.4, "", "No improvement over the incumbent"),
+        # better than the best as it trains today, not than what was approved: a verifier would release it
+        (2.5, 2.35, 2.4, "proposal 3", "The incumbent was stepped over: +0.200000 bpb over the snapshot"),
+        (2.5, 2.35, 2.5, "snapshot", "The proposal 3 was stepped over"),
+        (NAN, 2.35, 2.4, "proposal 3", "The incumbent fails here and was stepped over"),
+        # better than what was approved as well
+        (2.5, 2.2, 2.4, "proposal 3", ""),
+        (NAN, 2.2, 2.4, "proposal 3", ""),
+    ],
+)
+def test_it_is_judged_against_the_rung_that_a_verifier_would_take(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    incumbent: float,
+    better: float,
+    earlier: float,
+    reference: str,
+    words: str,
+) -> None:
+    """Of those in the middle, which passed before, every one expired."""
+    values = {local.TRAIN: 2.5, ASLEEP: incumbent, EARLIER: earlier, BETTER: better}
+
+    def script(source: bytes, _: int) -> float | RunFinding:
+        return CRASH if values[source] != values[source] else values[source]
+
+    found, _ = confirmed(tmp_path, script, monkeypatch, steps=LADDER)
+    assert found.passed is (words == "")
+    assert words in found.reason
+    assert found.reference == reference
+    lead = {"": 0.0, "proposal 3": 0.1, "snapshot": 0.2}[reference]
+    assert found.lead == pytest.approx(lead)
+    if found.passed and reference:
+        seen = confirm.evidence_of(found, POLICY)
+        assert seen.delta == found.delta == pytest.approx(earlier - better, abs=0.01)
+        assert seen.low > lead
+
+
+def test_a_test_that_was_cut_off_on_the_ladder_goes_on_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {local.TRAIN: 2.5, ASLEEP: 2.5, EARLIER: 2.4, BETTER: 2.2}
+    made: list[bytes] = []
+
+    def script(source: bytes, _: int) -> float:
+        if source == EARLIER and EARLIER in made:
+            raise KeyboardInterrupt
+        made.append(source)
+        return values[source]
+
+    with pytest.raises(KeyboardInterrupt):
+        confirmed(tmp_path, script, monkeypatch, steps=LADDER)
+    found, measurer = confirmed(tmp_path, lambda source, _: values[source], monkeypatch, steps=LADDER)
+    assert found.passed
+    assert found.reference == "proposal 3"
+    assert set(measurer.runs) <= {EARLIER, BETTER}  # what was measured before the cut counts
+    assert len(found.runs) == len(made) + len(measurer.runs)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from solders.pubkey import Pubkey
 
 from chain.program.accounts import ProposalStatus
 from miner.context.goals import Goals
+from miner.proposers.base import SCRIPT
+from miner.session.own_file import submit_file
+from miner.staking import stepping
 from miner.staking.staking import Staking
-from tests.miner.fakes import SIGMA, SOURCE, Fake
+from tests.miner.fakes import FILES, SIGMA, SOURCE, Fake
+from trainer.errors import TrainerError
 from trainer.statistics.comparison import Arm
 
 BETTER, OTHER, THEIRS = (SOURCE.replace("0.1", rate) for rate in ("0.2", "0.3", "0.4"))
@@ -189,3 +196,102 @@ def test_the_margin_is_of_the_best_that_is_on_chain_now(tmp_path: Path) -> None:
     other.chain.project.current_best_aggregate_score = 10_000_000
     attempt(other, staking)
     assert other.chain.sent == []
+
+
+# --- a best on chain that is not what was approved any more ---
+
+
+def sleeping(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, gain: float, *, best: float | None = 2.5
+) -> tuple[Fake, Staking]:
+    """A session that kept BETTER, by `gain` over the baseline, against THEIRS, the best on chain.
+
+    That was approved at 0.2 better than the baseline, and now trains to `best`. Proposal 4 (OTHER), before it, was
+    approved at 0.1 better, and is.
+    """
+    fake = Fake(folder, {SOURCE: 2.5, THEIRS: best, OTHER: 2.4, BETTER: 2.5 - gain})
+    fake.trial(SOURCE, decision="keep", delta=0.0)
+    fake.chain.project.current_best_code_hash = bytes([7]) * 32
+    fake.chain.project.current_best_aggregate_score = 2_700_000
+    fake.frontier(fake.tree.commit(0, THEIRS, "theirs"), "07" * 32)
+    fake.tree.keep(fake.context.session.frontiers[-1].commit)
+    fake.trial(BETTER, decision="keep", delta=gain)
+    earlier = SimpleNamespace(id=4, verified_aggregate_score=2_600_000, miner=Pubkey.default())
+    monkeypatch.setattr(stepping, "fetch_earlier", lambda *_: [(earlier, OTHER.encode())])
+    return fake, Staking(fake.context, lambda: None)
+
+
+@pytest.mark.parametrize("best", [2.5, None])
+def test_what_beats_only_a_sleeping_best_is_not_staked_and_the_session_steps_down(
+    best: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No verifier approves it: each of these stakes was lost to expiry before."""
+    fake, staking = sleeping(tmp_path, monkeypatch, 0.15, best=best)
+    won = fake.context.session.head
+    attempt(fake, staking)
+    assert fake.chain.sent == []
+    assert "was stepped over" in held(fake)
+    session = fake.context.session
+    assert session.frontiers[-1].lead == pytest.approx(0.1)
+    assert session.head == fake.tree.head() == session.frontiers[-1].commit
+    assert fake.tree.sources[session.head] == OTHER
+    assert session.carried == won  # what was kept is measured against it first
+    assert staking.candidate() is None
+
+
+def test_gains_over_an_earlier_best_are_staked_once_they_exceed_the_lead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, staking = sleeping(tmp_path, monkeypatch, 0.15)
+    attempt(fake, staking)
+    fake.trial(BETTER, decision="keep", delta=0.05)
+    assert staking.candidate() is None  # 0.05 of the 0.1 that the chain is ahead
+    further = SOURCE.replace("0.1", "0.5")
+    fake.values = {**fake.values, further: 2.2}
+    fake.trial(further, decision="keep", delta=0.15)
+    attempt(fake, staking)
+    (sent,) = fake.chain.sent
+    test = fake.context.session.confirmations[-1]
+    assert test.reference == ""
+    assert test.delta == pytest.approx(0.2, abs=0.01)
+    assert 0.05e6 < sent["claimed_score"] - 2_700_000 < 0.11e6  # beyond the chain's best, not beyond the earlier one
+    assert {source for source, _ in fake.machine.ran[-4:]} <= {OTHER, further}
+
+
+def test_what_beats_the_best_as_it_was_approved_is_staked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, staking = sleeping(tmp_path, monkeypatch, 0.3)
+    attempt(fake, staking)
+    (sent,) = fake.chain.sent
+    assert 0.05e6 < sent["claimed_score"] - 2_700_000 < 0.11e6
+    assert fake.context.session.confirmations[-1].reference == "proposal 4"
+
+
+def test_without_a_sandbox_nobody_elses_earlier_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, staking = sleeping(tmp_path, monkeypatch, 0.15)
+    asked: list[int] = []
+
+    def nothing(*given: Any) -> list[Any]:
+        asked.append(given[-1])
+        return []
+
+    monkeypatch.setattr(stepping, "fetch_earlier", nothing)
+    fake.context.unconfined = False
+    attempt(fake, staking)
+    assert asked == [0]
+    assert fake.context.session.frontiers[-1].lead == pytest.approx(0.2)  # down to the snapshot
+
+
+def test_a_file_of_the_users_own_is_held_to_the_same_ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, _ = sleeping(tmp_path, monkeypatch, 0.15)
+    fake.context.task = replace_incumbent(fake, THEIRS)
+    file = tmp_path / "mine.py"
+    file.write_text(BETTER)
+    with pytest.raises(TrainerError, match=r"stepped over.*Nothing was submitted"):
+        submit_file(fake.context, file, None)
+    assert fake.chain.sent == []
+
+
+def replace_incumbent(fake: Fake, source: str) -> Any:
+    return SimpleNamespace(**{**vars(fake.context.task), "incumbent": {**FILES, SCRIPT: source.encode()}})

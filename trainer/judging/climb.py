@@ -1,0 +1,151 @@
+"""A candidate measured against the right rung of the ladder (`trainer.judging.ladder`): runs and what is remembered.
+
+A verifier measures a proposal so, and a miner what it is about to stake on, so that both judge against the same code.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.files import write_atomic
+from common.terminal import View
+from trainer.judging.judge import compared
+from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Known, Rung, footing, lead
+from trainer.judging.policy import JudgePolicy
+from trainer.judging.replay import HoldoutRows, one_run, replay
+from trainer.judging.runs import ReplayRun, against, values
+from trainer.judging.trial import MAX_FAILURES
+from trainer.judging.verdict import GainOutcome
+from trainer.measurement.bench import Bench
+from trainer.statistics.comparison import Arm
+from trainer.statistics.noise import NoiseRecord
+
+MAX_BYTES = 1 << 18
+MAX_VALUES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A rung with its code, and whose it is where that is on chain."""
+
+    rung: Rung
+    tree: Mapping[str, bytes]
+    author: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Climb:
+    """All runs in order, and which rung is the `reference` that the candidate was judged against.
+
+    The first `after` runs decided that, with what was `known` of the snapshot; `notes` say what was stepped over.
+    `lead` (bpb) is what the chain's best is ahead of the reference.
+    """
+
+    runs: tuple[ReplayRun, ...] = ()
+    reference: str = INCUMBENT
+    notes: tuple[str, ...] = ()
+    known: Known = field(default_factory=Known)
+    after: int = 0
+    lead: float = 0.0
+
+
+def climb(
+    bench: Bench,
+    steps: Sequence[Step],
+    candidate: Mapping[str, bytes],
+    rows: HoldoutRows | None,
+    *,
+    policy: JudgePolicy,
+    noise: NoiseRecord,
+    seed: int,
+    view: View,
+    done: Sequence[ReplayRun] = (),
+    on_run: Callable[[ReplayRun], None] = lambda _: None,
+    smaller: str = "",
+) -> Climb:
+    """Measure a candidate against the incumbent, or where that is not what was approved any more, the rung that is.
+
+    `steps` is the ladder from the incumbent down; where the incumbent is the snapshot itself, it is alone. The other
+    arguments are those of `replay`.
+    """
+    runs, rungs = list(done), [step.rung for step in steps]
+    trees = {step.rung.arm: step.tree for step in steps}
+
+    def compare(reference: str, rules: JudgePolicy) -> None:
+        runs[:] = replay(
+            bench,
+            {Arm.INCUMBENT: trees[reference], Arm.CANDIDATE: candidate},
+            rows,
+            policy=rules,
+            noise=noise,
+            seed=seed,
+            view=view,
+            done=tuple(runs),
+            on_run=on_run,
+            reference=reference,
+            smaller=smaller,
+        )
+
+    compare(INCUMBENT, policy)
+    if len(steps) == 1 or not asked(runs, noise, policy):
+        return Climb(tuple(runs), after=len(runs))
+    known, before = _known(bench, policy.ladder.hours), len(runs)
+    while (found := footing(rungs, runs, known, noise, policy.ladder)).reference is None:
+        arm, number = found.ask, len(values(runs, found.ask))
+        runs.append(one_run(bench, arm, trees[arm], rows, policy=policy, view=view, seed=seed, number=number))
+        on_run(runs[-1])
+    if fresh := values(runs[before:], SNAPSHOT):
+        _remember(bench, fresh)
+    after, ahead = len(runs), lead(rungs, found.reference)
+    if found.reference.arm != INCUMBENT:
+        for note in found.notes:
+            view.say(note, style="yellow")
+        compare(found.reference.arm, policy.beyond(ahead))
+    return Climb(tuple(runs), found.reference.arm, found.notes, known, after, ahead)
+
+
+def asked(runs: Sequence[ReplayRun], noise: NoiseRecord, policy: JudgePolicy) -> bool:
+    """Whether the ladder has a say: a gain over the incumbent is to be approved, or the incumbent fails. Pure."""
+    mine = against(runs, INCUMBENT)
+    failing = sum(run.failed for run in mine if run.arm == INCUMBENT) >= MAX_FAILURES
+    return failing or compared(mine, noise, policy, 0)[0] is GainOutcome.BETTER
+
+
+# --- what this machine remembers of the snapshot ---
+
+
+def _known(bench: Bench, hours: float) -> Known:
+    """What is remembered of the snapshot's runs; nothing where the file is not there or not ours."""
+    values, at = _read(_path(bench)).get(_key(bench), ((), 0.0))
+    return Known(values, fresh=bool(values) and 0 <= time.time() - at < hours * 3600)
+
+
+def _remember(bench: Bench, values: Sequence[float]) -> None:
+    """Keep the snapshot's values of this check in the place of older ones."""
+    entries = {name: {"values": list(old), "at": at} for name, (old, at) in _read(_path(bench)).items()}
+    entries[_key(bench)] = {"values": list(values)[-MAX_VALUES:], "at": time.time()}
+    write_atomic(_path(bench), json.dumps(entries, indent=1, sort_keys=True).encode())
+
+
+def _path(bench: Bench) -> Path:
+    return bench.home / "ladder.json"
+
+
+def _key(bench: Bench) -> str:
+    return f"{bench.noise_key}/{bench.data_snapshot}/{bench.environment.packages_digest}"
+
+
+def _read(path: Path) -> dict[str, tuple[tuple[float, ...], float]]:
+    try:
+        with path.open("rb") as file:
+            document = json.loads(file.read(MAX_BYTES))
+        return {
+            str(key): (tuple(float(value) for value in entry["values"]), float(entry["at"]))
+            for key, entry in document.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}  # it is measured anew
