@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -29,9 +30,13 @@ def initialize(home: Path, network: str, as_json: bool, keypair: str | None) -> 
     The signer becomes the program's authority.
     """
     from chain.connection.opening import AUTHORITY
+    from chain.errors import ChainError, NotFound
     from chain.program.instructions import Initialize
 
     with connected(network, home) as connection:
+        with contextlib.suppress(NotFound):
+            authority = connection.client.config().authority
+            raise ChainError(f"The program is initialized already; its authority is {authority}.", "Nothing was sent.")
         key = connection.wallet(keypair, AUTHORITY)
         done = connection.client.call(Initialize(), key)
         answer(

@@ -62,6 +62,7 @@ def balance(
     from solders.pubkey import Pubkey
 
     from chain.connection.opening import MINER
+    from chain.network.base import sol
 
     with connected(network, home, irys) as connection:
         try:
@@ -71,7 +72,7 @@ def balance(
         lamports = connection.irys.balance(key)
         uploader = connection.irys.endpoints.uploader
         document = {"address": str(key), "lamports": lamports, "uploader": uploader}
-        answer(as_json, document, f"{key} has {lamports} lamports with {uploader}")
+        answer(as_json, document, f"{key} has {sol(lamports)} with {uploader}")
 
 
 @irys.command(
@@ -99,7 +100,7 @@ def fund(
     """
     from chain.connection.opening import MINER, ensure_funds
     from chain.irys.funding import Funding, needed
-    from chain.network.base import LAMPORTS_PER_SOL
+    from chain.network.base import LAMPORTS_PER_SOL, sol
 
     with connected(network, home, irys) as connection:
         key, uploader = connection.wallet(keypair, MINER), connection.irys.endpoints.uploader
@@ -115,14 +116,14 @@ def fund(
                 click.confirm(question, abort=True, err=True)
         done = funding.fund(lamports or 0, address)
         held = connection.irys.balance(key.pubkey())
-        lines = [f"{deposit.state}  {deposit.lamports} lamports  {deposit.signature}" for deposit in done.resumed]
+        lines = [f"{deposit.state}  {sol(deposit.lamports)}  {deposit.signature}" for deposit in done.resumed]
         if done.paid:
-            lines.append(f"{done.paid.state}  {done.paid.lamports} lamports  {done.paid.signature}")
+            lines.append(f"{done.paid.state}  {sol(done.paid.lamports)}  {done.paid.signature}")
         elif lamports:
             lines.append("Finished an earlier deposit; nothing new was paid. Run the command again to deposit more.")
         elif not done.resumed:
             lines.append("No deposit is open.")
-        lines.append(f"balance {held} lamports with {uploader}")
+        lines.append(f"balance {sol(held)} with {uploader}")
         document = {
             "resumed": [_deposit(deposit) for deposit in done.resumed],
             "paid": _deposit(done.paid) if done.paid else None,

@@ -22,6 +22,7 @@ from chain.program.errors import (
     error_for,
 )
 
+_TAKEN = re.compile(r"account Address \{ address: (\w{32,44}), base: \w+ \} already in use")
 _NEED = re.compile(r"insufficient lamports \d+, need (\d{1,20})$")
 EXPIRY = 7 * 24 * 3600  # seconds after its submission
 
@@ -41,6 +42,8 @@ def refusal_of(simulation: Simulation, payer: Pubkey, balance: Callable[[Pubkey]
             f"The wallet {payer} holds fewer of the project's tokens than this needs.",
             "Buy some with `chain token buy`, or name a smaller amount.",
         )
+    if taken := next((match[1] for line in logs if (match := _TAKEN.search(line))), ""):
+        return TransactionFailed(f"The account {taken} exists already.", "Nothing was sent.", logs)
     # Codes 0 and 1 are the token program's "not enough rent" and "insufficient funds".
     lacking = code == 1 or any("insufficient" in line.lower() for line in logs)
     if lacking or "AccountNotFound" in error or "account not found" in error:

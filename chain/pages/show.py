@@ -36,7 +36,7 @@ def projects(found: Sequence[Project], malformed: Sequence[Malformed] = ()) -> s
     """A line per project, and one per account that should be a project but cannot be decoded."""
     if not found and not malformed:
         return "no projects"
-    head = f"{'id':>4}  {'symbol':<10} {'baseline':>14} {'best':>14} {'rewards':>8}  name"
+    head = f"{'id':>4}  {'symbol':<10} {'baseline score':>14} {'best score':>14} {'rewards':>8}  name"
     rows = [
         f"{p.id:>4}  {printable(p.token_symbol, 10):<10} {p.baseline_aggregate_score:>14,} "
         f"{p.current_best_aggregate_score:>14,} {p.miner_pool_minted:>8,}  {printable(p.token_name, 40)}"

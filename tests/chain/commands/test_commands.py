@@ -20,13 +20,14 @@ from solders.keypair import Keypair
 
 from chain.commands.main import main
 from chain.commands.review import due
-from chain.connection.opening import AUTHORITY
-from chain.errors import ChainError, InvalidData
+from chain.connection import config
+from chain.connection.opening import AUTHORITY, Connection
+from chain.errors import ChainError, InvalidData, TransactionFailed
 from chain.localnet.server import Server, serve
 from chain.network.embedded import EmbeddedNetwork
 from chain.program.accounts import EXPIRY_WINDOW_SECONDS, Proposal, ProposalStatus
 from chain.program.addresses import ZERO_KEY
-from chain.program.instructions import Expire
+from chain.program.instructions import Expire, Initialize
 from chain.projects import packing
 from chain.projects.artifacts import fetch_project
 from chain.wallet import wallet
@@ -74,7 +75,13 @@ def test_a_program_is_initialized_once(tmp_path: Path) -> None:
         over = ["--network", server.url]
         done = ask(tmp_path / "home", "admin", "initialize", *over)
         assert done["authority"] == key_of(tmp_path / "home", AUTHORITY)
-        refused(chain(tmp_path / "home", "admin", "initialize", *over))
+        again = chain(tmp_path / "home", "admin", "initialize", *over)
+        refused(again)
+        assert f"initialized already; its authority is {done['authority']}" in again.stderr
+        with Connection(config.load({}, asked=server.url), tmp_path / "home") as connection:
+            authority = connection.wallet(None, AUTHORITY)
+            with pytest.raises(TransactionFailed, match=r"The account \w+ exists already\."):
+                connection.client.call(Initialize(), authority)
     embedded.close()
 
 
