@@ -358,8 +358,7 @@ class Client:
             told = cause(refusal, self.proposal(proposal_id))
         except ChainError:
             return refusal
-        message = f"{refusal.text.rstrip('.')}: {told}" if told else refusal.text
-        return type(refusal)(refusal.code, message, refusal.cure, refusal.logs)
+        return type(refusal)(refusal.code, told or refusal.text, refusal.cure, refusal.logs)
 
     def instruction(self, args: object, signer: Pubkey, **more: Any) -> Instruction:
         """What `call` sends."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.text import lasted, printable
+from miner.report import summary
 from miner.report.compare import Find, Outcome, Scripts, Sessions, Side, Weight
 from trainer.project.hyperparameters import Value
 
@@ -27,7 +28,7 @@ def of_sessions(found: Sessions) -> list[Sheet]:
     a, b = found.a, found.b
     numbers = tuple((name, first, second) for (name, first), (_, second) in zip(_numbers(a), _numbers(b), strict=True))
     sheets = [Sheet("In numbers", ("", a.name, b.name), numbers)]
-    pairs = tuple((printable(pair.change, 90), _gain(pair.a), _gain(pair.b)) for pair in found.pairs)
+    pairs = tuple((_change(pair.change.replace(" and ", ", ")), _gain(pair.a), _gain(pair.b)) for pair in found.pairs)
     nothing = "No change was tried by both."
     sheets.append(Sheet("Tried by both", ("change", a.name, b.name), pairs, nothing))
     for one in (a, b):
@@ -91,24 +92,30 @@ def _numbers(one: Side) -> list[tuple[str, str]]:
 
 def _find(find: Find) -> tuple[str, ...]:
     gain = _gain(find.outcome).removesuffix(KEPT)
-    return str(find.outcome.trial), printable(find.hypothesis, 80), gain, find.state
+    return str(find.outcome.trial), _change(find.hypothesis), gain, find.state
+
+
+def _change(words: str) -> str:
+    """So short that two gains fit beside it."""
+    return summary.change(words, 44)
 
 
 def _weights(title: str, weights: Sequence[Weight]) -> Sheet:
     rows = tuple(
         (printable(w.name, 60), f"{100 * w.share:.0f} %", str(w.trials), f"{w.best:+.6f}") for w in weights[:12]
     )
-    return Sheet(title, ("", "of all moves", "trials", "best gain"), rows, "No trial changed one.")
+    return Sheet(title, ("", "share", "trials", "best gain"), rows, "No trial changed one.")
 
 
 def _gain(outcome: Outcome) -> str:
     if outcome.delta is None:
         return "crashed"
-    return f"{_span(outcome.delta, outcome.low, outcome.high)}{KEPT if outcome.decision == 'keep' else ''}"
+    return f"{_span(outcome.delta, outcome.low, outcome.high, 4)}{KEPT if outcome.decision == 'keep' else ''}"
 
 
-def _span(delta: float, low: float | None, high: float | None) -> str:
-    return f"{delta:+.6f}" + ("" if low is None or high is None else f" [{low:+.6f}, {high:+.6f}]")
+def _span(delta: float, low: float | None, high: float | None, places: int = 6) -> str:
+    inside = "" if low is None or high is None else f" [{low:+.{places}f}, {high:+.{places}f}]"
+    return f"{delta:+.{places}f}{inside}"
 
 
 def _value(value: float | None) -> str:
