@@ -55,7 +55,7 @@ def test_a_gain_is_confirmed_and_what_will_last_of_it_claimed(tmp_path: Path) ->
     (sent,) = fake.chain.sent
     claimed = sent["claimed_score"] - 2_500_000  # the best on chain, moved by the gain
     assert 0.15e6 < claimed < 1e6 * (test.delta or 0)  # that one was chosen, if not from many
-    assert any("expected to last" in line for line in fake.said)
+    assert any("should last" in line for line in fake.said)
     assert fake.events()[-2:] == ["intent", "submitted"]
     assert staking.candidate() is None  # it is on chain: once is enough
     assert fake.machine.learnt == [[[entry.run.val_bpb for entry in test.runs if entry.run.arm == "incumbent"]]]
