@@ -60,7 +60,7 @@ def screen(session: Session, diff: str, command: str, *, fates: Mapping[int, str
     shown = list(session.sums.standing.values())[-FINDS:]
     if not shown:
         return
-    states, by_trial = summary.states(session, _NONE), _fates(session, fates)
+    states, by_trial = summary.states(session, summary.statuses(fates)), _fates(session, fates)
     for trial in shown:
         state = states.get(trial.number, "kept")
         good = state not in ("not confirmed", "rejected", "expired")

@@ -43,6 +43,8 @@ def describe(found: SessionFolder, fates: Mapping[int, str] = {}) -> tuple[dict[
     asked = usage.spent(found.folder / "proposers")
     known = summary.totals(session, budget=facts.budget, running=running)
 
+    states = summary.states(session, summary.statuses(fates))
+
     def state(entry: Submission) -> str:
         return submission_state(entry, "" if entry.proposal is None else fates.get(entry.proposal, ""))
 
@@ -64,7 +66,7 @@ def describe(found: SessionFolder, fates: Mapping[int, str] = {}) -> tuple[dict[
         "staked": session.staked,
         "about": asdict(facts),
     }
-    return document, _text(found, session, facts, known, running, time.time(), state, asked)
+    return document, _text(found, session, facts, known, running, time.time(), state, states, asked)
 
 
 def _text(
@@ -75,6 +77,7 @@ def _text(
     running: bool,
     now: float,
     state: Callable[[Submission], str],
+    states: Mapping[int, str],
     asked: Mapping[str, Usage],
 ) -> str:
     lines = [f"{found.name}: {'mining now' if running else 'not mining'}"]
@@ -92,7 +95,7 @@ def _text(
         baseline = "" if known.baseline is None else f", baseline {known.baseline:.6f}"
         gained = f"gain confirmed {known.confirmed:+.6f}, found {known.gain:+.6f}"
         row("best", f"{known.best:.6f} {facts.metric}{baseline}, {gained}")
-    for kept, became in list(summary.states(session).items())[-SEGMENTS:]:
+    for kept, became in list(states.items())[-SEGMENTS:]:
         row("kept", f"trial {kept}, {find.headline(session.sums.by_number[kept], became)}")
     last = next((trial for trial in reversed(session.trials) if trial.runs), None)
     if last is not None:

@@ -278,6 +278,11 @@ def states(session: Session, on_chain: Mapping[int, str] = MappingProxyType({}))
     return found
 
 
+def statuses(fates: Mapping[int, str]) -> dict[int, str]:
+    """Only the status of what the chain says of each proposal, as `states` takes it."""
+    return {proposal: words.partition(":")[0] for proposal, words in fates.items()}
+
+
 def confirmed_gain(session: Session) -> float:
     """The gain that confirming tests found, in bpb: the last of those that passed against each on-chain best."""
     last = {test.against: test.delta for test in session.confirmations if test.confirmed and test.delta is not None}

@@ -60,8 +60,10 @@ def test_status_and_report_ask_the_chain_also_for_proposal_0(tmp_path: Path) -> 
     folder = home / "work" / sessions.folder_name("embedded", 0, str(miner))
     journal = Journal(folder / "session.jsonl")
     journal.append("session", seed=1, tag="t")
-    for proposal in made:
-        journal.append("intent", number=-1, code_hash=proposal.code_hash.hex(), log_hash="")
+    journal.append("trial", number=7, hypothesis="LR -> 0", fingerprint="", commit="c", base="b", at="")
+    journal.append("decision", number=7, decision="keep", delta=0.2)
+    for number, proposal in zip((7, -1, -1), made, strict=True):
+        journal.append("intent", number=number, code_hash=proposal.code_hash.hex(), log_hash="")
         journal.append("submitted", proposal=proposal.id, stake=4, lamports=1)
     journal.close()
 
@@ -71,8 +73,12 @@ def test_status_and_report_ask_the_chain_also_for_proposal_0(tmp_path: Path) -> 
         return done.stdout
 
     shown: Any = run("status")
-    assert all(f"proposal {number}, trial -1: {words}" in shown for number, words in enumerate(expected))
-    assert "approved" not in run("status", "--offline")
+    trials = ("proposal 0, trial 7", "proposal 1, trial -1", "proposal 2, trial -1")
+    assert all(f"{trial}: {words}" in shown for trial, words in zip(trials, expected, strict=True))
+    assert "trial 7, LR → 0: (−0.2000), approved" in shown
+    offline = run("status", "--offline")
+    assert "approved" not in offline
+    assert "trial 7, LR → 0: (−0.2000), submitted" in offline
     found = sessions.choose(home)
     with local.connect(home) as connection:
         written = page.build(gather(found, onchain.read(connection, 0, str(miner)[:8])))
