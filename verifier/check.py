@@ -28,7 +28,7 @@ from common.terminal import View
 from trainer import sandbox
 from trainer.errors import TrainerError
 from trainer.judging import holdout
-from trainer.judging.judge import unfit_before
+from trainer.judging.judge import said_unfit
 from trainer.judging.ladder import INCUMBENT
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, Reason, Verdict, decide
@@ -177,7 +177,8 @@ def _check(
     found = _conclude(connection, case.project, case.proposal, case, measured, key, policy, folder, how, look)
     if seen is not None and (measured.runs or case.findings):
         own = looks.own_behaviour(found.judged, found.verdict, measured.runs)
-        begun = f"{seen.against} unfit" if unfit_before(measured.runs) else seen.against  # the next check begins anew
+        # The next check begins anew after this, as one more look.
+        begun = f"{seen.against} unfit {look}" if said_unfit(measured.runs) else seen.against
         looks.add(_book(connection), replace(seen, own=own, against=begun))
     return found
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common.files import write_atomic
 from trainer.errors import TrainerError
-from trainer.judging.judge import unfit_before
+from trainer.judging.judge import said_unfit
 from trainer.judging.runs import ReplayRun
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
@@ -60,8 +60,8 @@ class ReplayRecord:
         if document["about"] != dict(about):
             raise ValueError("another question")
         runs = [ReplayRun.from_json(json.loads(line)) for line in lines]
-        if unfit_before(runs):
-            raise ValueError("begun on a machine that was not fit")
+        if said_unfit(runs):
+            raise ValueError("made on a machine that was not fit")
         self.seed, self.noise = int(document["seed"]), NoiseRecord.from_json(document["noise"])
         self.runs = [run for run in runs if _stands(run)]
         if len(content) > content.rfind(b"\n") + 1:  # half a line, of a kill

@@ -23,6 +23,8 @@ from tests.trainer.judging.fakes import CRASH, FakeMeasurer, Script, bench_of
 from trainer.errors import EnvironmentNotReady, TrainerError
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.verdict import CaseFinding, Fault, GainOutcome, Reason, VerdictKind
+from trainer.machine import fitness
+from trainer.machine.fitness import MachineState
 from trainer.machine.noise_file import load_noise
 from trainer.measurement.values import Failure, Phase, RunFinding
 from trainer.project import task
@@ -389,6 +391,18 @@ def test_looks_at_the_same_share_one_budget(
     assert attestation.open_envelope(found.attestation)[1]["predicate"]["look"] == look
     assert found.verdict.kind is VerdictKind.APPROVE  # what is clear stays clear
     assert audit.passed(audit.audit(found.attestation, None, {})[0])
+
+
+def test_each_check_on_an_unfit_machine_is_one_more_look(
+    proposed: Callable[..., tuple[CheckResult, FakeMeasurer]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each begins anew, with a new draw: they were once counted as one, however many they were."""
+    monkeypatch.setattr(fitness, "read", lambda: MachineState(load=9.1, cores=2))
+    for look in (1, 2, 3):
+        found, measurer = proposed(gains(-0.1), seed=look)
+        assert found.verdict.reason is Reason.NOT_READY
+        assert measurer.runs
+        assert level_of(found) == pytest.approx(POLICY.at_look(look).comparison.alpha)
 
 
 @pytest.mark.slow

@@ -73,13 +73,14 @@ def test_a_local_check_keeps_nothing() -> None:
 
 
 def test_a_test_begun_on_an_unfit_machine_begins_anew(tmp_path: Path) -> None:
-    """It could reject nobody. What the machine says once the candidate has run may be that one's doing."""
+    """It could reject nobody. What the machine says beside the candidate's own runs may be that one's doing."""
     busy, path = ("machine overloaded: load 9.1 on 2 cores",), tmp_path / "runs.jsonl"
     record = ReplayRecord(path, ABOUT, NOISE)
     record.add(replay_run("incumbent", 2.5))
     record.add(replay_run("candidate", 2.4, conditions=busy))
-    record.add(replay_run("incumbent", 2.5, conditions=busy))
     assert ReplayRecord(path, ABOUT, NOISE).seed == record.seed
+    record.add(replay_run("incumbent", 2.5, conditions=busy))
+    assert ReplayRecord(path, ABOUT, NOISE).seed != record.seed
     other = tmp_path / "other.jsonl"
     first = ReplayRecord(other, ABOUT, NOISE)
     first.add(replay_run("incumbent", 2.5, conditions=busy))

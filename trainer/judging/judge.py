@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -90,7 +89,7 @@ def judge(
 
     `reference` names the runs that stand as the incumbent's.
     """
-    unfit = unfit_before(runs)
+    unfit = said_unfit(runs)
     runs, stepped = against(runs, reference), reference != Arm.INCUMBENT.value
     found = [*findings, *run_findings(runs, budget_seconds, policy.budget)]
     outcome, seen = compared(runs, noise, policy, seed)
@@ -103,10 +102,13 @@ def judge(
     return Judgement(evidence, seen, second, bound)
 
 
-def unfit_before(runs: Sequence[ReplayRun]) -> str:
-    """What this machine first said against itself before the candidate ran, which no candidate can bring about."""
-    before = itertools.takewhile(lambda run: run.arm != Arm.CANDIDATE.value, runs)
-    return next((words for run in before for words in run.conditions), "")
+def said_unfit(runs: Sequence[ReplayRun]) -> str:
+    """What this machine first said against itself beside a run that was not the candidate's; "" for nothing.
+
+    A candidate that leaves heat or load behind may bring that about for the runs after its own. All it gets is a
+    release: its stake stays where it is, and the next check is one more look.
+    """
+    return next((words for run in runs if run.arm != Arm.CANDIDATE.value for words in run.conditions), "")
 
 
 def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: TimeBudget) -> list[CaseFinding]:

@@ -43,7 +43,7 @@ class HoldoutPolicy:
 class VerdictPolicy:
     """repeats: how often a fault of a run must be seen. require_holdout: the gain must hold on holdout text.
     require_trusted: a value that is the candidate's own word approves nothing. calm: a machine that called itself
-    unfit before the candidate's first run rejects nobody for want of a gain or of time.
+    unfit beside a run that was not the candidate's rejects nobody for want of a gain or of time.
     """
 
     repeats: int = 2

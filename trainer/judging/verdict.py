@@ -22,9 +22,8 @@ Pure: no file, clock, process or socket. The rules, in the order in which they a
 5.  The gain must hold on holdout text: not measured there is a **release**; undecided there, or shown but
     much smaller, is a **release**; shown to be much smaller and not shown to be there at all is a **reject**.
     A gain that could be undeserved as a whole, as far as the probes bound that, is a **release**.
-6.  A machine that called itself overloaded, hot or short of memory before the candidate's first run rejects nobody for
-    want of a gain or of time: that is a **release**, and the next check begins anew. Later words on it do not count,
-    since a candidate could bring them about.
+6.  A machine that called itself overloaded, hot or short of memory beside any run but the candidate's rejects nobody
+    for want of a gain or of time: that is a **release**, and the next check begins anew, as one more look.
 7.  What is left is an **approve**, provided that the anchored score is above the best on chain after
     rounding to the chain's six decimals; else it is a **reject** for no improvement.
 
