@@ -96,7 +96,8 @@ def serve(
     turns: dict[int, Turn] = {}
     results: list[dict[str, Any]] = []
     unreadable: set[Pubkey] = set()
-    with Follower(connection.network, project_id, index_path(connection.home, connection.network)) as follower:
+    path = index_path(connection.home, connection.network)
+    with Follower(connection.network, project_id, path, view.say) as follower:
         follower.refresh()
         while True:
             open_ = _candidates(follower, view, unreadable, strict=once)

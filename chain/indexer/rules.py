@@ -16,7 +16,9 @@ Rules:
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -28,7 +30,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 
 from chain.errors import InvalidData, NetworkUnreachable, NotFound
-from chain.indexer.store import Gap, Index, IndexedEvent, ProposalRow
+from chain.indexer.store import Gap, Index, IndexedEvent, ProposalRow, drop_unused
 from chain.network.base import Account, HistoryEntry, Network, RpcError
 from chain.network.reading import MANY, by_id, prove
 from chain.program.accounts import (
@@ -90,8 +92,11 @@ class Follower(Closing):
         self.project_id = project_id
         self._pdas = Pdas(network.program_id)
         self.index = Index(path, network.genesis_hash, network.program_id)
+        os.utime(path)  # in use, even if nothing is written
+        drop_unused(path.parent, time.time())
         self._told = self.index.last()
         self._steps = itertools.count()
+        self._matched = 0  # of all events stored up to this one, the proposals' accounts were seen
 
     def close(self) -> None:
         """Close the index; closing twice is harmless."""
@@ -144,8 +149,13 @@ class Follower(Closing):
                 return
         if listed:
             proposals = self._changeable(tuple(changeable))
-        recent = range(max(0, next_id - RECENT), next_id) if next(self._steps) % AGAIN == 0 else ()
-        ids = dict.fromkeys([*range(first_new, next_id), *self.index.unknown(self.project_id, MAX_CHANGEABLE), *recent])
+        again = next(self._steps) % AGAIN == 0
+        recent = range(max(0, next_id - RECENT), next_id) if again else ()
+        last, after = self.index.last(), 0 if again else self._matched
+        unknown = self.index.unknown(self.project_id, MAX_CHANGEABLE, after=after)
+        if not unknown:
+            self._matched = last
+        ids = dict.fromkeys([*range(first_new, next_id), *unknown, *recent])
         new = [self._pdas.proposal(number) for number in ids]
         made = self.network.accounts(new) if new else []
         # A node that lags may not have the newest yet; then its id is asked for again.
@@ -154,8 +164,9 @@ class Follower(Closing):
         for address, account in zip([*changeable, *new], [*proposals, *made], strict=True):
             if account is not None and changeable.get(address) == account.data:
                 continue
-            if account is not None and self._ours(address, account):
-                rows.append(ProposalRow(address, account.data, final_slot + RECHECK_SLOTS))
+            row = account and self._row(address, account, final_slot + RECHECK_SLOTS)
+            if row is not None:
+                rows.append(row)
             elif account is not None or address in changeable:
                 gone.append(address)
         with self.index.writing():
@@ -278,9 +289,7 @@ class Follower(Closing):
         return self.network.program_accounts(self.network.program_id, memcmp=wanted)
 
     def _store(self, project: bytes, next_id: int, found: Sequence[tuple[Pubkey, Account]], recheck: int) -> None:
-        rows = [
-            ProposalRow(address, account.data, recheck) for address, account in found if self._ours(address, account)
-        ]
+        rows = [row for address, account in found if (row := self._row(address, account, recheck))]
         with self.index.writing():
             self.index.store_project(self.project_id, project, next_id)
             self.index.store_proposals(self.project_id, rows)
@@ -288,15 +297,19 @@ class Follower(Closing):
     def _filter(self) -> tuple[int, bytes]:
         return offset_of(Proposal, "project_id"), self.project_id.to_bytes(8, "little")
 
-    def _ours(self, address: Pubkey, account: Account) -> bool:
-        """Whether it is a proposal of this project and not another account's; it may be one that cannot be read."""
+    def _row(self, address: Pubkey, account: Account, recheck: int) -> ProposalRow | None:
+        """A proposal of this project, which may be one that cannot be read; None where it is another account."""
         offset, number = self._filter()
         if account.owner != self.network.program_id or not account.data.startswith(discriminator_of(Proposal)):
-            return False
+            return None
+        if account.data[offset : offset + 8] != number:
+            return None
+        proposal = None
         with suppress(InvalidData):
-            if self._pdas.proposal(decode_account(Proposal, account.data).id) != address:
-                return False
-        return account.data[offset : offset + 8] == number
+            proposal = decode_account(Proposal, account.data)
+        if proposal is not None and self._pdas.proposal(proposal.id) != address:
+            return None
+        return ProposalRow(address, account.data, proposal, recheck)
 
     def _next_id(self, account: Account | None) -> int:
         if account is None:

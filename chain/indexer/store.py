@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from chain.network.base import HistoryEntry
 from chain.program.accounts import Project, Proposal, ProposalStatus, decode_account
 from chain.program.events import Event, decode_event, encode_event
 
+UNUSED_DAYS = 90
 _FORMAT = 1  # PRAGMA user_version
 _SCHEMA = """
 CREATE TABLE chain (id INTEGER PRIMARY KEY CHECK (id = 0), genesis BLOB NOT NULL, program BLOB NOT NULL);
@@ -49,6 +50,11 @@ CREATE TABLE proposals (
     address BLOB PRIMARY KEY, id BLOB, project BLOB NOT NULL, status INTEGER, recheck INTEGER NOT NULL,
     data BLOB NOT NULL) WITHOUT ROWID;
 CREATE INDEX proposals_of ON proposals (project, status, id);
+"""
+# Made where a file lacks them: files of this format were written before there were any.
+_LATER = """
+CREATE INDEX IF NOT EXISTS proposals_unsettled ON proposals (project, recheck);
+CREATE INDEX IF NOT EXISTS proposals_by_id ON proposals (project, id)
 """
 _HEARD = 1 << 30  # the ordinal of a transaction that was heard of and not listed yet: last in its slot
 _COLUMNS = (
@@ -96,11 +102,29 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class ProposalRow:
-    """A proposal's account as read; `recheck`: its settlement may vanish until this slot is final."""
+    """A proposal's account as read, `proposal` None where it cannot be; `recheck`: its settlement may vanish until
+    this slot is final.
+    """
 
     address: Pubkey
     data: bytes
+    proposal: Proposal | None
     recheck: int
+
+
+def drop_unused(folder: Path, now: float) -> list[Path]:
+    """Delete the indexes in `folder` that nobody wrote in the UNUSED_DAYS before `now` (seconds since 1970), such as
+    those of a practice network that began anew; gives their paths. What cannot be deleted stays.
+    """
+    gone = []
+    for path in folder.glob("*.sqlite"):
+        parts = [path.with_name(path.name + end) for end in ("-wal", "-shm", "")]
+        with suppress(OSError):
+            if max(part.stat().st_mtime for part in parts if part.exists()) < now - UNUSED_DAYS * 86_400:
+                for part in parts:
+                    part.unlink(missing_ok=True)
+                gone.append(path)
+    return gone
 
 
 class Index:
@@ -135,6 +159,8 @@ class Index:
                 raise self._wrong(f"has index format {version}; this version reads format {_FORMAT}")
             if self._db.execute("SELECT genesis, program FROM chain").fetchone() != (genesis, program):
                 raise self._wrong("is the index of another chain or program")
+            for statement in _LATER.split(";"):
+                self._db.execute(statement)
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
@@ -343,18 +369,19 @@ class Index:
 
     def changeable(self, project_id: int, final_slot: int) -> dict[Pubkey, bytes]:
         """Proposals that may still change, as known: open ones, and those whose settlement is not final."""
-        rows = self._all(
-            "SELECT address, data FROM proposals WHERE project = ? AND (status IN (0, 1) OR recheck > ?)",
-            (_key(project_id), final_slot),
+        rows = self._all(  # in two parts, for an OR would read every row
+            "SELECT address, data FROM proposals WHERE project = :project AND status IN (0, 1) UNION ALL"
+            " SELECT address, data FROM proposals WHERE project = :project AND recheck > :final",  # reads every row
+            {"project": _key(project_id), "final": final_slot},
         )
         return {Pubkey.from_bytes(address): data for address, data in rows}
 
-    def unknown(self, project_id: int, limit: int) -> list[int]:
-        """Ids of proposals whose submission was seen, and their account not."""
-        rows = self._all(
-            "SELECT proposal FROM events WHERE kind = 'ProposalSubmitted' AND project = ? AND proposal NOT IN"
-            " (SELECT id FROM proposals WHERE project = ? AND id IS NOT NULL) LIMIT ?",
-            (_key(project_id), _key(project_id), limit),
+    def unknown(self, project_id: int, limit: int, *, after: int = 0) -> list[int]:
+        """Ids of proposals whose submission was seen, in an event stored after `after`, and their account not."""
+        rows = self._all(  # with a + no index of the column is used, but the range of `seq`
+            "SELECT e.proposal FROM events e WHERE e.seq > ? AND e.kind = 'ProposalSubmitted' AND +e.project = ?"
+            " AND NOT EXISTS (SELECT 1 FROM proposals p WHERE p.project = e.project AND p.id = e.proposal) LIMIT ?",
+            (after, _key(project_id), limit),
         )
         return [int.from_bytes(row[0], "big") for row in rows]
 
@@ -415,9 +442,8 @@ def _indexed(
 
 
 def _proposal_row(project_id: int, row: ProposalRow) -> tuple[bytes, bytes | None, bytes, int | None, int, bytes]:
-    try:
-        proposal = decode_account(Proposal, row.data)
-    except InvalidData:
+    proposal = row.proposal
+    if proposal is None:
         return bytes(row.address), None, _key(project_id), None, 0, row.data
     settled = proposal.status not in (ProposalStatus.PENDING, ProposalStatus.IN_REVIEW)
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from solders import system_program
 from solders.pubkey import Pubkey
@@ -81,9 +82,14 @@ class Pdas:
 
     def find(self, name: str, number: int = 0, key: Pubkey = ZERO_KEY) -> Pubkey:
         """The address called `name` in the account lists; `number` is the project's or the proposal's id."""
-        values = {b"id": pack_u64(number), b"key": bytes(key)}
-        seeds = [values.get(seed, seed) for seed in _SEEDS[name]]
-        return Pubkey.find_program_address(seeds, self.program_id)[0]
+        return _derived(self.program_id, name, number, key)
+
+
+@lru_cache(maxsize=4096)  # an account is asked for at its address and proves it again when it comes
+def _derived(program_id: Pubkey, name: str, number: int, key: Pubkey) -> Pubkey:
+    values = {b"id": pack_u64(number), b"key": bytes(key)}
+    seeds = [values.get(seed, seed) for seed in _SEEDS[name]]
+    return Pubkey.find_program_address(seeds, program_id)[0]
 
 
 def token_metadata(mint: Pubkey) -> Pubkey:

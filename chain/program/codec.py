@@ -12,6 +12,7 @@ import dataclasses
 import struct
 from collections.abc import Callable
 from enum import IntEnum
+from functools import lru_cache
 from hashlib import sha256
 from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
@@ -135,6 +136,7 @@ def pack_u64(value: int) -> bytes:
     return bytes(_TYPES[U64].write(value))
 
 
+@lru_cache(maxsize=256)
 def discriminator(namespace: str, name: str) -> bytes:
     """Anchor's eight bytes for "global" (instructions), "account" or "event" and a name."""
     return sha256(f"{namespace}:{name}".encode()).digest()[:8]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,7 +22,7 @@ from chain.connection.opening import Connection
 from chain.errors import ChainError, InvalidData, NetworkUnreachable, NotFound
 from chain.indexer import rules
 from chain.indexer.rules import Follower, index_path
-from chain.indexer.store import Index, IndexedEvent
+from chain.indexer.store import Index, IndexedEvent, ProposalRow
 from chain.indexer.watch import catch_up
 from chain.localnet.server import serve
 from chain.network import reading
@@ -587,6 +588,77 @@ def test_the_file_is_bound_to_its_chain(tmp_path: Path) -> None:
         Index(tmp_path / "file" / "index.sqlite", Hash.default(), PROGRAM_ID)
 
 
+def test_a_file_of_before_gets_the_newer_indexes(tmp_path: Path) -> None:
+    path = tmp_path / "index.sqlite"
+    Index(path, Hash.default(), PROGRAM_ID).close()
+    names = "SELECT name FROM sqlite_master WHERE type = 'index' AND name IN ('proposals_unsettled', 'proposals_by_id')"
+    with sqlite3.connect(path) as db:
+        for (name,) in db.execute(names).fetchall():
+            db.execute(f"DROP INDEX {name}")
+    db.close()
+    Index(path, Hash.default(), PROGRAM_ID).close()
+    with sqlite3.connect(path) as db:
+        assert len(db.execute(names).fetchall()) == 2
+    db.close()
+
+
+def test_a_refresh_of_what_is_settled_does_not_grow(tmp_path: Path) -> None:
+    """SQLite's own steps, counted: as many with 2,000 settled proposals as with 200."""
+
+    def steps(count: int) -> int:
+        index = Index(tmp_path / f"{count}.sqlite", Hash.default(), PROGRAM_ID)
+        signature, ticks = Keypair().sign_message(b""), 0
+        with index.writing():
+            made = [
+                live.proposal(n, ProposalStatus.REJECTED if n >= 5 else ProposalStatus.PENDING) for n in range(count)
+            ]
+            index.store_proposals(0, [ProposalRow(live.PDAS.proposal(p.id), encode_account(p), p, 0) for p in made])
+            index.hear(signature, 5, failed=False)
+            index.store_events(signature, [submitted(number) for number in range(count)])
+
+        def tick() -> int:
+            nonlocal ticks
+            ticks += 1
+            return 0
+
+        index._db.set_progress_handler(tick, 1)
+        assert len(index.changeable(0, 9)) == 5
+        assert index.unknown(0, 500, after=index.last()) == []
+        index.close()
+        return ticks
+
+    assert steps(2_000) < 1.1 * steps(200)
+
+
+def test_a_submission_without_its_account_is_asked_for_until_it_is_there(tmp_path: Path) -> None:
+    index = Index(tmp_path / "index.sqlite", Hash.default(), PROGRAM_ID)
+    signature = Keypair().sign_message(b"")
+    with index.writing():
+        index.hear(signature, 5, failed=False)
+        index.store_events(signature, [submitted(7), submitted(8)])
+    assert index.unknown(0, 500) == [7, 8]
+    eighth = live.proposal(8)
+    index.store_proposals(0, [ProposalRow(live.PDAS.proposal(8), encode_account(eighth), eighth, 0)])
+    assert index.unknown(0, 500) == [7]
+    assert index.unknown(0, 500, after=index.last()) == []
+    index.close()
+
+
+def test_indexes_that_nobody_used_for_months_are_dropped(connection: Connection, tmp_path: Path) -> None:
+    old, used, other = (tmp_path / name for name in ("old.sqlite", "used.sqlite", "notes.txt"))
+    for path in (old, used, other, tmp_path / "old.sqlite-wal"):
+        path.write_bytes(b"")
+        os.utime(path, (0, 0))
+    os.utime(used)
+    mine = tmp_path / "mine.sqlite"
+    with Follower(local.embedded_of(connection), 0, mine) as follower:
+        follower.refresh()
+        os.utime(mine, (0, 0))
+    with Follower(local.embedded_of(connection), 0, mine) as follower:  # opened, so in use
+        assert follower.proposals() == []
+    assert sorted(path.name for path in tmp_path.glob("*.*")) == ["mine.sqlite", "notes.txt", "used.sqlite"]
+
+
 def test_its_place_tells_chains_apart(connection: Connection, tmp_path: Path) -> None:
     embedded = local.embedded_of(connection)
     path = index_path(tmp_path, embedded)
@@ -631,6 +703,10 @@ def test_the_largest_numbers_come_back(tmp_path: Path) -> None:
     assert again == []
     assert [event.event for event in index._events(_all())] == EVENTS
     index.close()
+
+
+def submitted(number: int) -> ProposalSubmitted:
+    return ProposalSubmitted(number, 0, KEY, KEY, bytes(32), bytes(32), 5, 6)
 
 
 def _all() -> str:
