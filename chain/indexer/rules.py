@@ -164,7 +164,7 @@ class Follower(Closing):
         for address, account in zip([*changeable, *new], [*proposals, *made], strict=True):
             if account is not None and changeable.get(address) == account.data:
                 continue
-            row = account and self._row(address, account, final_slot + RECHECK_SLOTS)
+            row = None if account is None else self._row(address, account, final_slot + RECHECK_SLOTS)
             if row is not None:
                 rows.append(row)
             elif account is not None or address in changeable:
