@@ -22,6 +22,7 @@ from chain.commands.options import (
     open_connection,
     stoppable,
 )
+from common.waking import waking
 
 if TYPE_CHECKING:
     from chain.connection.opening import Connection
@@ -118,19 +119,20 @@ def report(
     It shows val_bpb over trials, improvements, time, and every trial with its diff and log. The page loads
     nothing; its one script sorts and pages the table. --json also prints its numbers.
     """
-    import webbrowser
-
-    from common import extras
-    from common.terminal import View
-    from miner.journal import sessions
-    from miner.proposers import usage
-    from miner.report import material, page
-    from miner.report.png import draw
-
     if serve and (output or png):
         raise click.UsageError("--serve writes no file: leave out --output and --png.")
     if port is not None and not serve:
         raise click.UsageError("--port belongs to --serve.")
+    with waking(quiet=as_json):
+        import webbrowser
+
+        from common import extras
+        from common.terminal import View
+        from miner.journal import sessions
+        from miner.proposers import usage
+        from miner.report import material, page
+        from miner.report.png import draw
+
     if png is not None:
         extras.need("matplotlib", "png", "--png")
 
