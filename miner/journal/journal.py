@@ -259,7 +259,7 @@ class Session:
                     trial.low, trial.high, trial.p = event.get("low"), event.get("high"), event.get("p")
                     trial.reason, trial.carry = event.get("reason", ""), event.get("carry", False)
                     self.sums.concluded(trial, before)
-                    if trial.kept:
+                    if trial.kept and trial.number:  # the baseline is the head already, unless another came meanwhile
                         self.head = trial.commit
                 case "dispatched":
                     self._trial(event["number"]).machine = event["machine"]

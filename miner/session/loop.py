@@ -9,6 +9,7 @@ the session looks at the chain.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,10 @@ from miner.proposers.base import SCRIPT, ClosingProposer, Proposer, Surroundings
 from miner.proposers.edits import rehearsal
 from miner.session import briefing, others
 from miner.session.watch import ChainWatch
-from miner.staking import submit
+from miner.staking import stepping, submit
 from miner.staking.staking import Staking
 from miner.trials import trial
-from miner.trials.trial import LocalTrials
+from miner.trials.trial import IncumbentFails, LocalTrials
 from trainer.errors import EnvironmentNotReady, TrainerError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Miner:
     def _run(self) -> str:
         self._resume()
         self._watch.look()
-        self._trials.baseline()
+        self._measure(self._trials.baseline)
         if self.fleet is not None:
             for begun in [t for t in self.context.session.unfinished if t.runs]:  # here, before there was a cluster
                 self._trials.judge(begun)
@@ -145,8 +146,23 @@ class Miner:
             return self.fleet.advance(more=more, here=here)
         if not more or not (self.context.session.unfinished or self._begin_trial()):
             return False
-        self._trials.judge(self.context.session.unfinished[0])
+        self._measure(lambda: self._trials.judge(self.context.session.unfinished[0]))
         return True
+
+    def _measure(self, measure: Callable[[], None]) -> None:
+        """Measure; where the best on chain fails here, go on from the rung that holds, and give up what was open."""
+        try:
+            measure()
+        except IncumbentFails as error:
+            context = self.context
+            found = stepping.standing(context)
+            if found is None:
+                raise
+            for left in context.session.unfinished:
+                context.journal.append(
+                    "decision", number=left.number, decision="discard", delta=None, reason=error.problem
+                )
+            stepping.step_down(context, *found)
 
     def _is_free(self, *, begin: bool) -> bool:
         """Whether this machine may confirm and submit now; with a cluster, the other machines are given work first."""

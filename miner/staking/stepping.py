@@ -18,9 +18,10 @@ from miner.context.context import SessionContext
 from miner.journal.journal import TrialRecord
 from miner.proposers.base import SCRIPT
 from trainer.errors import TrainerError
-from trainer.judging.climb import Step
+from trainer.judging.climb import Step, stand
 from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Rung
-from trainer.judging.policy import LadderPolicy
+from trainer.judging.policy import JudgePolicy, LadderPolicy
+from trainer.judging.runs import values
 from trainer.project import hyperparameters
 
 
@@ -44,6 +45,22 @@ def steps(context: SessionContext, incumbent: Mapping[str, bytes]) -> list[Step]
             arm = rung(f"proposal {proposal.id}", proposal.verified_aggregate_score)
             found.append(Step(arm, task.tree(archive), str(proposal.miner)))
     return [*found, Step(Rung(SNAPSHOT, 0.0), task.files)]
+
+
+def standing(context: SessionContext) -> tuple[Step, float] | None:
+    """The rung to go on from where the best on chain fails here, and what that is ahead of it by what was attested.
+
+    None where there is no such rung, or this machine is the one that fails: then nothing runs on it.
+    """
+    session, best = context.session, context.session.frontiers[-1]
+    below = [] if best.lead or session.head != best.commit else steps(context, context.tree(best.commit))
+    if len(below) < 2:
+        return None
+    policy, view, bench = JudgePolicy(), context.dashboard, context.bench
+    found = stand(bench, below, None, [], policy=policy, noise=bench.noise(), seed=session.seed, view=view)
+    if found.reference == INCUMBENT or not values(found.runs, found.reference):
+        return None
+    return next(step for step in below if step.rung.arm == found.reference), found.lead
 
 
 def step_down(context: SessionContext, to: Step, lead: float) -> None:

@@ -30,6 +30,10 @@ from trainer.statistics.comparison import Arm
 BASELINE_RUNS = 3
 
 
+class IncumbentFails(EnvironmentNotReady):
+    """The code that candidates are measured against does not run here."""
+
+
 class LocalTrials:
     """Judges the trials of a session on the machine that it runs on."""
 
@@ -45,7 +49,7 @@ class LocalTrials:
         while len(history.values(current, Arm.INCUMBENT)) < BASELINE_RUNS:
             run = self._execute(current, Arm.INCUMBENT)
             if run.failure not in ("", UNFIT):
-                raise EnvironmentNotReady(
+                raise IncumbentFails(
                     f"The incumbent does not run on this machine: {run.told}",
                     f"Its log is in {context.folder / 'logs'}.",
                 )
@@ -70,7 +74,7 @@ class LocalTrials:
         )
         failed = outcome.failures(Arm.INCUMBENT)
         if len(failed) >= MAX_FAILURES:
-            raise EnvironmentNotReady(
+            raise IncumbentFails(
                 f"The incumbent no longer runs on this machine: {failed[-1].told}",
                 "Check this machine, then run the command again; the session resumes.",
             )

@@ -8,7 +8,7 @@ the ladder, verdict and score are the verifier's own functions. Who proposes:
 
 - honest miners: of their candidates a fifth are better, by 2 sigma in the mean, and they submit what passes the same
   test on their own machine, ladder and all, and is rejected with a chance of at most `risk` by the miner's own outlook.
-  Where the best is stepped over, they go on from the rung that holds, and what gains there adds up;
+  Where the best is stepped over, or crashes, they go on from the rung that holds, and what they gain there adds up;
 - resubmitters of the best code in another dress, three authors by turns;
 - sleepers: a code with a true gain of 6 sigma that, once it is the best, trains like the snapshot or crashes, and then
   the same model with a later date, again and again;
@@ -204,10 +204,8 @@ class Season:
 
     def honest(self, name: str) -> Code | None:
         """What passes its author's own confirming test, of 40 candidates; None if none does."""
-        if self.best.now is None:
-            return None  # where the best on chain does not run, a miner says so and ends
         base = Stand(INCUMBENT, self.best, POLICY.at_look(1))
-        head, gained = replace(self.best, worth=self.best.now, asleep=False), 0.0
+        head, gained = replace(self.best, worth=START if self.best.now is None else self.best.now, asleep=False), 0.0
         for _ in range(40):
             gain = self.rng.expovariate(1 / GAIN) * SIGMA if self.rng.random() < 0.2 else 0.0
             code = Code(name, "honest", name, head.worth - gain, source=name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.files import write_atomic
@@ -16,7 +16,8 @@ from common.terminal import View
 from trainer.judging.judge import compared
 from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Known, Rung, footing, lead
 from trainer.judging.policy import JudgePolicy
-from trainer.judging.replay import HoldoutRows, one_run, replay
+from trainer.judging.replay import HoldoutRows, one_run
+from trainer.judging.replay import replay as run_both
 from trainer.judging.runs import ReplayRun, against, values
 from trainer.judging.trial import MAX_FAILURES
 from trainer.judging.verdict import GainOutcome
@@ -72,11 +73,11 @@ def climb(
     `steps` is the ladder from the incumbent down; where the incumbent is the snapshot itself, it is alone. The other
     arguments are those of `replay`.
     """
-    runs, rungs = list(done), [step.rung for step in steps]
+    runs = list(done)
     trees = {step.rung.arm: step.tree for step in steps}
 
     def compare(reference: str, rules: JudgePolicy) -> None:
-        runs[:] = replay(
+        runs[:] = run_both(
             bench,
             {Arm.INCUMBENT: trees[reference], Arm.CANDIDATE: candidate},
             rows,
@@ -93,19 +94,38 @@ def climb(
     compare(INCUMBENT, policy)
     if len(steps) == 1 or not asked(runs, noise, policy):
         return Climb(tuple(runs), after=len(runs))
-    known, before = _known(bench, policy.ladder.hours), len(runs)
+    found = stand(bench, steps, rows, runs, policy=policy, noise=noise, seed=seed, view=view, on_run=on_run)
+    if found.reference == INCUMBENT:
+        return found
+    compare(found.reference, policy.beyond(found.lead))
+    return replace(found, runs=tuple(runs))
+
+
+def stand(
+    bench: Bench,
+    steps: Sequence[Step],
+    rows: HoldoutRows | None,
+    runs: list[ReplayRun],
+    *,
+    policy: JudgePolicy,
+    noise: NoiseRecord,
+    seed: int,
+    view: View,
+    on_run: Callable[[ReplayRun], None] = lambda _: None,
+) -> Climb:
+    """The highest of `steps` that holds, by `runs` and those that the ladder asks for, which are added to them."""
+    known, before, rungs = _known(bench, policy.ladder.hours), len(runs), [step.rung for step in steps]
+    trees = {step.rung.arm: step.tree for step in steps}
     while (found := footing(rungs, runs, known, noise, policy.ladder)).reference is None:
         arm, number = found.ask, len(values(runs, found.ask))
         runs.append(one_run(bench, arm, trees[arm], rows, policy=policy, view=view, seed=seed, number=number))
         on_run(runs[-1])
     if fresh := values(runs[before:], SNAPSHOT):
         _remember(bench, fresh)
-    after, ahead = len(runs), lead(rungs, found.reference)
-    if found.reference.arm != INCUMBENT:
-        for note in found.notes:
-            view.say(note, style="yellow")
-        compare(found.reference.arm, policy.beyond(ahead))
-    return Climb(tuple(runs), found.reference.arm, found.notes, known, after, ahead)
+    for note in found.notes:
+        view.say(note, style="yellow")
+    reference = found.reference
+    return Climb(tuple(runs), reference.arm, found.notes, known, len(runs), lead(rungs, reference))
 
 
 def asked(runs: Sequence[ReplayRun], noise: NoiseRecord, policy: JudgePolicy) -> bool:

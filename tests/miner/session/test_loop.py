@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from solders.pubkey import Pubkey
@@ -14,16 +15,18 @@ from chain.program.accounts import ProposalStatus
 from miner.context.context import Earlier
 from miner.context.goals import Goals
 from miner.journal.journal import Submission
+from miner.report import summary
 from miner.session import frontier
 from miner.session.frontier import FetchedBest
 from miner.session.loop import Miner
 from miner.session.watch import ChainWatch
-from tests.miner.fakes import SOURCE, Fake, Scripted
+from miner.staking import stepping
+from tests.miner.fakes import SOURCE, Fake, Scripted, Tree
 from trainer.errors import EnvironmentNotReady
 from trainer.measurement.run import Run
 from trainer.statistics.comparison import Arm
 
-BETTER, BEST, WORSE, BROKEN, THEIRS = (SOURCE.replace("0.1", rate) for rate in ("0.2", "0.3", "0.4", "0.5", "0.6"))
+BETTER, BEST, WORSE, BROKEN, THEIRS, SMALL = (SOURCE.replace("0.1", f"0.{rate}") for rate in (2, 3, 4, 5, 6, 8))
 TRUE = {SOURCE: 2.5, BETTER: 2.3, BEST: 2.1, WORSE: 2.7, BROKEN: None, THEIRS: 2.2}
 
 
@@ -263,3 +266,61 @@ def test_an_account_that_cannot_be_read_is_told_once_and_mining_goes_on(tmp_path
     watch.look()
     told = [f"cannot read the account {key} of the program; going on without it" for key in (one, two)]
     assert [line for line in fake.said if "cannot read" in line] == told
+
+
+@pytest.mark.parametrize(
+    ("at_once", "between", "stepped"),
+    [
+        (True, WORSE, True),  # the baseline crashes
+        (False, SMALL, True),  # a trial in which the incumbent runs again does
+        (False, WORSE, False),  # the confirming test does, which steps over it by itself
+    ],
+)
+def test_a_best_on_chain_that_crashes_ends_nobodys_session(
+    at_once: bool, between: str, stepped: bool, tmp_path: Path, fetched: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """THEIRS was approved at 2.2, after EARLIER at 2.3; then it crashes, and its project stood still."""
+    fake, proposer = Fake(tmp_path, TRUE), Scripted(WORSE, between.replace("DEPTH = 2", "DEPTH = 3"), BEST)
+    fake.tree = Tree(THEIRS)
+    fake.context._workspace = cast("Any", fake.tree)
+    miner = Miner(fake.context, proposer)
+    earlier = SOURCE.replace("0.1", "0.7")
+    project = fake.chain.project
+    project.current_best_aggregate_score = 2_800_000
+    theirs(fake, fetched)
+    step = SimpleNamespace(id=4, verified_aggregate_score=2_700_000, miner=Pubkey.default())
+    monkeypatch.setattr(stepping, "fetch_earlier", lambda *_: [(step, earlier.encode())])
+    awake = {**TRUE, earlier: 2.3}
+    awake |= {source.replace("DEPTH = 2", "DEPTH = 3"): value for source, value in ((SMALL, 2.192), (WORSE, 2.7))}
+    fake.values = {**awake, THEIRS: None if at_once else 2.2}
+
+    def sleep() -> None:
+        if len(fake.context.session.trials) == 2:
+            fake.values = {**awake, THEIRS: None}
+
+    fake.chain.before_look = sleep
+    end = miner.run()
+    assert end.proposals == (0,)
+    latest = fake.context.session.frontiers[-1]
+    assert (fake.tree.sources[latest.commit] == earlier) is (latest.lead == pytest.approx(0.1)) is stepped
+    assert fake.context.session.confirmations[-1].reference == ("" if stepped else "proposal 4")
+    (sent,) = fake.chain.sent
+    assert 0.05e6 < sent["claimed_score"] - 2_800_000 < 0.11e6
+    assert "discard" in decisions(fake)
+    assert [step.why for step in summary.incumbents(fake.context.session)].count("an earlier best") == stepped
+
+
+def test_a_best_that_comes_before_the_baseline_is_the_head(tmp_path: Path, fetched: dict[str, str]) -> None:
+    fake, _, miner = session(tmp_path, WORSE)
+    theirs(fake, fetched)
+    miner.run()
+    assert fake.context.session.head == fake.tree.head() == fake.context.session.frontiers[-1].commit
+
+
+def test_where_nothing_runs_a_session_ends(tmp_path: Path, fetched: dict[str, str]) -> None:
+    """Then it is this machine that fails, and nobody's code."""
+    fake, _, miner = session(tmp_path, BETTER)
+    theirs(fake, fetched)
+    fake.values = dict.fromkeys(TRUE)
+    with pytest.raises(EnvironmentNotReady, match="does not run on this machine"):
+        miner.run()
