@@ -48,12 +48,12 @@ CREATE TABLE gaps (before BLOB PRIMARY KEY, floor INTEGER NOT NULL, old INTEGER 
 CREATE TABLE projects (id BLOB PRIMARY KEY, data BLOB NOT NULL, next_proposal BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE proposals (
     address BLOB PRIMARY KEY, id BLOB, project BLOB NOT NULL, status INTEGER, recheck INTEGER NOT NULL,
-    data BLOB NOT NULL) WITHOUT ROWID;
+    data BLOB NOT NULL);
 CREATE INDEX proposals_of ON proposals (project, status, id);
 """
 # Made where a file lacks them: files of this format were written before there were any.
 _LATER = """
-CREATE INDEX IF NOT EXISTS proposals_unsettled ON proposals (project, recheck);
+CREATE INDEX IF NOT EXISTS proposals_unsettled ON proposals (project, recheck) WHERE recheck > 0;
 CREATE INDEX IF NOT EXISTS proposals_by_id ON proposals (project, id)
 """
 _HEARD = 1 << 30  # the ordinal of a transaction that was heard of and not listed yet: last in its slot
@@ -371,7 +371,7 @@ class Index:
         """Proposals that may still change, as known: open ones, and those whose settlement is not final."""
         rows = self._all(  # in two parts, for an OR would read every row
             "SELECT address, data FROM proposals WHERE project = :project AND status IN (0, 1) UNION ALL"
-            " SELECT address, data FROM proposals WHERE project = :project AND recheck > :final",  # reads every row
+            " SELECT address, data FROM proposals WHERE project = :project AND recheck > 0 AND recheck > :final",
             {"project": _key(project_id), "final": final_slot},
         )
         return {Pubkey.from_bytes(address): data for address, data in rows}
