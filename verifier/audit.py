@@ -279,7 +279,9 @@ def _of_project(client: Client, project: Project, predicate: Mapping[str, Any]) 
             )
         ),
         _same("the baseline score on chain is the attested one", baseline, predicate["baseline"]["score"]),
-        AuditPoint("the incumbent was a best on chain", attested in best, f"{attested[0]} at {attested[1]}"),
+        AuditPoint(
+            "the incumbent was a best on chain", attested in best, f"{attested[0] or 'the baseline'} at {attested[1]}"
+        ),
     ]
 
 

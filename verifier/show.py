@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,8 @@ def text(checked: CheckResult, path: Path, settlement: dict[str, Any] | None) ->
         worst = max(abs(run.probes["worst"]) for run in probed if run.probes)
         count = sum(run.probes["count"] for run in probed if run.probes)
         lines.append(_check(f"causality: {count} probes, largest difference {worst:.1e} nats", worst <= 1e-3))
-    for finding in judged.evidence.findings:
-        lines.append(f"  !  {finding.reason.value} ({finding.fault.value}): {finding.detail}")
+    told = Counter(f"{one.reason.value} ({one.fault.value}): {one.detail}" for one in judged.evidence.findings)
+    lines += [f"  !  {words}" + (f" ({count} times)" if count > 1 else "") for words, count in told.items()]
     if measured.runs:
         lines += ["", f"runs   {'arm':<10} {'val_bpb':>10} {'holdout':>10} {'train s':>8} {'total s':>8}"]
         for number, run in enumerate(measured.runs, 1):

@@ -131,6 +131,13 @@ def test_the_case_is_judged_by_the_record_as_it_stood(
     assert checked(gains(0.1)).replay.noise.df > 0
 
 
+def test_what_is_found_twice_is_said_once(checked: Callable[..., CheckResult]) -> None:
+    finding = CaseFinding(Reason.FORBIDDEN_CHANGE, Fault.BYTES, "It changes prepare.py.")
+    case = replace(local_case(project(), TASK, BETTER, POLICY.source), findings=(finding, finding))
+    text = show.text(checked(lambda *_: 2.5, case=case), Path("a"), None)
+    assert text.count("!  forbidden") == text.count("It changes prepare.py. (2 times)") == 1
+
+
 def test_a_case_with_findings_is_not_run(checked: Callable[..., CheckResult]) -> None:
     finding = CaseFinding(Reason.FORBIDDEN_CHANGE, Fault.BYTES, "It changes prepare.py.")
     case = replace(local_case(project(), TASK, BETTER, POLICY.source), findings=(finding,))

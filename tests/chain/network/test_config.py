@@ -286,6 +286,13 @@ def test_the_solana_keypair_is_the_last_resort(tmp_path: Path, monkeypatch: pyte
         assert connection.wallet("miner", "miner") == ours
 
 
+def test_a_flag_is_named_once() -> None:
+    with pytest.raises(config.Misconfigured, match=r"^--max-spend 'lots' is invalid: expected an amount in SOL"):
+        settings({"max_spend": "lots"})
+    with pytest.raises(config.Misconfigured, match=r"^ARMLX_MAX_SPEND: max_spend = 'lots' is invalid: expected an"):
+        settings({}, {"ARMLX_MAX_SPEND": "lots"})
+
+
 @pytest.mark.parametrize("name", ["notify_command", "notify_webhook", "notify_desktop"])
 def test_a_folders_file_runs_no_program_and_calls_nobody(name: str) -> None:
     line = f'{name} = "https://hooks.example/x"\n'.encode() if name != "notify_desktop" else b"notify_desktop = true\n"
