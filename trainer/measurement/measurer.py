@@ -20,7 +20,7 @@ from trainer.machine import environment as environments
 from trainer.machine import scratch
 from trainer.machine.environment import Environment
 from trainer.measurement import facts as harness
-from trainer.measurement import scoring
+from trainer.measurement import kernels, scoring
 from trainer.measurement.claims import TextClaim
 from trainer.measurement.outcomes import (
     MeasurementFailed,
@@ -47,7 +47,7 @@ from trainer.measurement.values import (
 )
 from trainer.project import bundle
 from trainer.project.protocol import Protocol
-from trainer.sandbox import JobLimits, JobOutcome, Mount, Sandbox, UntrustedResult, interpreter_prefixes
+from trainer.sandbox import Job, JobLimits, JobOutcome, Mount, Sandbox, UntrustedResult, interpreter_prefixes
 
 _HERE: Final = Path(__file__).parent
 _GRAPH: Final = "graph.mlxfn"
@@ -90,10 +90,42 @@ class Measurer:
         self._snapshot, self._protocol, self._policy = dict(snapshot), protocol, policy or MeasurementPolicy()
         self._argv = environments.resolve(protocol.execution.argv, environment)
         self._harness = harness.harness_path(self._argv, protocol.execution.cwd)
+        self._kernels: Path | None = None
+        self._compiled: dict[str, bytes] | None = None  # by the runs of `compile_kernels`, while it runs
         work.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.facts = harness.harness_facts(
             sandbox, environment, self._snapshot, self._harness, cache, work, self._policy
         )
+
+    def compile_kernels(self, machine: str, progress: Progress | None = None) -> str:
+        """Keep what MLX compiles for the pinned snapshot on this kind of machine, as a start for all later runs; why not, or "".
+
+        A GPU's kernels take CUDA up to a minute, anew in each process, as nothing of a run outlives it. So the
+        snapshot is trained for a moment, its graph evaluated, and what that compiled is kept: by the pinned code and
+        our own alone, never by a candidate. Each run begins with a copy of its own, which ends with it. The snapshot's
+        author gains nothing: whatever the kept kernels could hold, the snapshot's files could as well.
+        """
+        self._require_support()
+        name = kernels.key(self._snapshot, self._environment.packages_digest, machine)
+        self._kernels = kernels.find(self._work, name)
+        if self._kernels is not None:
+            return ""
+        self._compiled = {}
+        try:
+            found = self.measure(
+                {},
+                grace=self._policy.evaluation_seconds,
+                probes=1,
+                progress=progress,
+                budget_share=min(1.0, kernels.TRAINING_SECONDS / self.facts.budget_seconds),
+            )
+            self.discard(found)
+            if found.findings:
+                return f"{found.findings[0].failure}: {found.findings[0].detail}"
+            self._kernels = kernels.keep(self._work, name, self._compiled)
+            return ""
+        finally:
+            self._compiled = None
 
     def on_data(self, cache: Path) -> Measurer:
         """The same measurer over another view of the same data: other training text, the same validation rows."""
@@ -231,6 +263,7 @@ class Measurer:
                 ],
                 env=harness.data_environment(),
                 cwd=f"code/{self._protocol.execution.cwd}",
+                scratch=self._kernels,
             ) as job:
                 show_lines(job, progress or _silent)
                 return job.wait()
@@ -276,6 +309,7 @@ class Measurer:
                     },
                     cwd=f"code/{self._protocol.execution.cwd}",
                     last_word=is_last,
+                    scratch=self._kernels,
                 )
                 with job:
                     try:
@@ -286,6 +320,7 @@ class Measurer:
                     run.train_seconds = announced(outcome)
                     require_in_time(run.train_seconds, budget)
                     data = job.result(_GRAPH, self._policy.graph_bytes)
+                    self._take_kernels(job)
                 run.graph, run.graph_sha256 = self._keep(data), sha256(data).hexdigest()
         except MeasurementFailed as failed:
             run.finding = failed.finding
@@ -336,6 +371,7 @@ class Measurer:
                         Mount(graph, _GRAPH),
                         Mount(Path(file.name), "rows.i32"),
                     ],
+                    scratch=self._kernels,
                 ) as job:
                     outcome = job.wait()
                     if seconds is not None:
@@ -345,6 +381,7 @@ class Measurer:
                     if (outcome.kind, outcome.exit_code) != ("exited", 0):
                         raise ended(outcome, phase)
                     data = job.result("out.f32", size)
+                    self._take_kernels(job)
             except MeasurementFailed:
                 raise
             except UntrustedResult as error:
@@ -354,6 +391,10 @@ class Measurer:
         if len(data) != size:
             raise MeasurementFailed(Failure.BAD_OUTPUT, phase, f"results of another size than {size} bytes")
         return np.frombuffer(data, "<f4").reshape(len(inputs), columns).astype(np.float32)
+
+    def _take_kernels(self, job: Job) -> None:
+        if self._compiled is not None:
+            self._compiled |= job.results(kernels.FOLDER, kernels.MOST_FILES, kernels.MOST_BYTES)
 
     def _limits(self, wall_seconds: float) -> JobLimits:
         policy = self._policy

@@ -24,6 +24,7 @@ from typing import Protocol
 
 from trainer.errors import EnvironmentNotReady
 from trainer.sandbox.entry import interpreter_prefixes
+from trainer.sandbox.files import UntrustedResult
 from trainer.sandbox.job import (
     CHANNEL,
     Job,
@@ -33,7 +34,6 @@ from trainer.sandbox.job import (
     LastWord,
     Message,
     Mount,
-    UntrustedResult,
 )
 from trainer.sandbox.proof import STARTS, Line, examine, probe
 
@@ -74,6 +74,7 @@ class Sandbox(Protocol):
         env: Mapping[str, str] | None = None,
         cwd: str = ".",
         last_word: LastWord | None = None,
+        scratch: Path | None = None,
     ) -> Job:
         """Run `argv` in a fresh sandbox and return at once.
 
@@ -81,7 +82,7 @@ class Sandbox(Protocol):
         step. Mount targets and `cwd` are relative to the job's folder; "{job}" in arguments and values of
         `env` becomes that folder. The environment is `env` over PATH, LANG, HOME, TMPDIR and SCRATCH; the
         last three name the scratch, "{job}/scratch". Descriptor CHANNEL (3) takes lines for `Job.messages`;
-        the first that `last_word` accepts ends the job. stdin is empty. EnvironmentNotReady if the sandbox
+        the first that `last_word` accepts ends the job. The scratch begins with a copy of the folder `scratch`. stdin is empty. EnvironmentNotReady if the sandbox
         cannot be set up, ValueError for a bad target.
         """
 

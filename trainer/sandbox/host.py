@@ -128,6 +128,7 @@ def start_in_folder(
     env: Mapping[str, str] | None,
     cwd: str,
     last_word: LastWord | None,
+    scratch: Path | None,
     *,
     cure: Callable[[str], str] = lambda words: "Check that this Python works.",
 ) -> Job:
@@ -156,7 +157,7 @@ def start_in_folder(
         )
         return StartedTree(_Group(entered, folder, watchdog), entered.output, entered.channel, entered.folders[0])
 
-    return Job(start, limits, last_word)
+    return Job(start, limits, last_word, scratch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,7 @@ class NoIsolation:
         env: Mapping[str, str] | None = None,
         cwd: str = ".",
         last_word: LastWord | None = None,
+        scratch: Path | None = None,
     ) -> Job:
         """See `trainer.sandbox.Sandbox.start`; `tools` need no binding here."""
-        return start_in_folder(lambda _: (), argv, limits, mounts, env, cwd, last_word)
+        return start_in_folder(lambda _: (), argv, limits, mounts, env, cwd, last_word, scratch)

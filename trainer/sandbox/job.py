@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import stat
 import threading
 import time
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from common.closing import Closing
-from trainer.errors import TrainerError
+from trainer.sandbox import files
 
 CHANNEL = 3  # the descriptor inside on which trusted code sends the parent one-line messages
 MESSAGE_BYTES = 4096  # the longest message
@@ -53,10 +52,6 @@ JobEnd = Literal[
 
 LastWord = Callable[[bytes], bool]
 """Whether a line of the channel is the last one that counts, which ends the job. It must not raise."""
-
-
-class UntrustedResult(TrainerError):
-    """A result file that is missing, not a plain file, or larger than it may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +158,15 @@ def exceeded(limits: JobLimits, seconds: float, usage: TreeUsage) -> JobEnd | No
 class Job(Closing):
     """A run in progress or over; as a context manager its tree and its scratch do not outlive the block."""
 
-    def __init__(self, start: Callable[[], StartedTree], limits: JobLimits, last_word: LastWord | None = None) -> None:
+    def __init__(
+        self,
+        start: Callable[[], StartedTree],
+        limits: JobLimits,
+        last_word: LastWord | None = None,
+        scratch: Path | None = None,
+    ) -> None:
         self._limits = limits
+        self._given = scratch
         self._is_last = last_word
         self._last: tuple[Message, float] | None = None  # with the moment of its stamp, time.monotonic()
         self._said_at = 0  # the same moment as time.time_ns()
@@ -243,26 +245,17 @@ class Job(Closing):
             raise RuntimeError("results are readable between a job's death and its close")
         if not name or name in (".", "..") or "/" in name or "\0" in name:
             raise ValueError(f"{name!r} is not a plain file name")
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            handle = os.open(name, flags, dir_fd=self._started.scratch)
-        except OSError as error:
-            raise UntrustedResult(f"The result {name!r} is not a readable plain file: {error.strerror}.") from error
-        try:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise UntrustedResult(f"The result {name!r} is not a plain file.")
-            if status.st_size > max_bytes:
-                raise UntrustedResult(f"The result {name!r} is larger than the limit of {max_bytes} bytes.")
-            if self._last and status.st_ctime_ns > self._said_at:
-                raise UntrustedResult(f"The result {name!r} was changed after it was reported complete.")
-            with open(handle, "rb", closefd=False) as file:
-                data = file.read(status.st_size)
-        finally:
-            os.close(handle)
-        if len(data) != status.st_size:
-            raise UntrustedResult(f"The result {name!r} could not be read whole.")
-        return data
+        return files.read(name, self._started.scratch, max_bytes, self._before)
+
+    def results(self, name: str, max_files: int, max_bytes: int) -> dict[str, bytes]:
+        """The same for all plain files below the folder `name` of the scratch, by their paths; none without it."""
+        if self.poll() is None or self._closed:
+            raise RuntimeError("results are readable between a job's death and its close")
+        return files.read_all(name, self._started.scratch, max_files, max_bytes, self._before)
+
+    @property
+    def _before(self) -> int | None:
+        return self._said_at if self._last else None
 
     def close(self) -> None:
         """Kill what runs, drop the scratch. Safe to call twice."""
@@ -308,6 +301,8 @@ class Job(Closing):
         tree = started.tree
         kind: JobEnd | None = None
         code: int | None = None
+        if self._given is not None:
+            files.put(self._given, started.scratch)
         tree.go()
         begin = check = time.monotonic()
         with selectors.DefaultSelector() as selector:

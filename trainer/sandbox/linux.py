@@ -336,6 +336,7 @@ class Bubblewrap:
         env: Mapping[str, str] | None = None,
         cwd: str = ".",
         last_word: LastWord | None = None,
+        scratch: Path | None = None,
     ) -> Job:
         """See `trainer.sandbox.Sandbox.start`."""
         bwrap = shutil.which("bwrap")
@@ -360,7 +361,7 @@ class Bubblewrap:
         what = order(JOB, argv, chosen | dict(env or {}), cwd, (f"{JOB}/scratch", "/dev/shm"), caps)
         wanted = functools.partial(options, mounts, tools, limits.scratch_bytes, self.cuda)
         wanted({})  # a mount that cannot be is refused here
-        return Job(lambda: self._enter(bwrap, wanted, what), limits, last_word)
+        return Job(lambda: self._enter(bwrap, wanted, what), limits, last_word, scratch)
 
     def _enter(self, bwrap: str, wanted: Callable[[Mapping[str, int]], Sequence[str]], what: Order) -> StartedTree:
         with contextlib.ExitStack() as files:

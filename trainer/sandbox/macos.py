@@ -171,6 +171,7 @@ class Seatbelt:
         env: Mapping[str, str] | None = None,
         cwd: str = ".",
         last_word: LastWord | None = None,
+        scratch: Path | None = None,
     ) -> Job:
         """See `trainer.sandbox.Sandbox.start`."""
         if not os.access(SANDBOX_EXEC, os.X_OK):
@@ -190,5 +191,6 @@ class Seatbelt:
             {**GPU_PATIENCE, **(env or {})},
             cwd,
             last_word,
+            scratch,
             cure=lambda words: cause(STARTS, words, ""),
         )

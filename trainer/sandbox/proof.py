@@ -24,7 +24,8 @@ from common.text import printable
 from trainer.errors import EnvironmentNotReady
 from trainer.machine import hardware
 from trainer.sandbox.entry import interpreter_prefixes
-from trainer.sandbox.job import JobLimits, JobOutcome, Mount, UntrustedResult
+from trainer.sandbox.files import UntrustedResult
+from trainer.sandbox.job import JobLimits, JobOutcome, Mount
 
 if TYPE_CHECKING:
     from trainer.sandbox import Sandbox

@@ -605,3 +605,38 @@ def test_probes_are_judged_one_by_one_and_on_average(deltas: list[float], agrees
     assert (finding is None) == agrees
     if finding is not None:
         assert finding.failure is Failure.NON_CAUSAL
+
+
+LOOKS = """
+import os
+def kept():
+    return {name for _, _, names in os.walk(os.path.join(os.environ["TMPDIR"], "mlx")) for name in names}
+print("kernels:", len(kept()))
+"""
+COMPILES = MODEL + "mx.enable_compile()\nf = mx.compile(lambda x: mx.exp(x) * mx.tanh(x) + {})\nmx.eval(f(mx.ones(8)))\n"
+
+
+def kernels_seen(result: Measurement) -> int:
+    assert result.findings == ()
+    return int(result.log.split("kernels:")[1].split()[0])
+
+
+def test_the_snapshots_kernels_are_compiled_once_and_a_candidates_are_its_own(
+    sandbox: Sandbox, project: Path, tmp_path: Path
+) -> None:
+    snapshot = smoke() | {"train.py": (COMPILES.format(1) + "evaluate_bpb(model)\n").encode()}
+    looks = LOOKS + MODEL + "evaluate_bpb(model)\n"
+    cold = make(sandbox, project, tmp_path, snapshot, POLICY)
+    assert kernels_seen(measure(cold, looks)) == 0
+
+    assert cold.compile_kernels("a machine") == ""
+    warm = make(sandbox, project, tmp_path, snapshot, POLICY)
+    assert warm.compile_kernels("a machine") == ""
+    candidate = LOOKS + COMPILES.format(2) + LOOKS.replace("kernels:", "then:") + "evaluate_bpb(model)\n"
+    found = measure(warm, candidate)
+    assert 0 < kernels_seen(found) < int(found.log.split("then:")[1].split()[0])  # it adds its own to the snapshot's
+    assert kernels_seen(measure(warm, looks)) == kernels_seen(found)  # and nobody sees them after it
+
+    other = make(sandbox, project, tmp_path, smoke() | {"train.py": b"import sys; sys.exit(3)"}, POLICY)
+    assert other.compile_kernels("a machine").startswith("crash: exit status 3")
+    assert len(list((tmp_path / "kernels").iterdir())) == 1

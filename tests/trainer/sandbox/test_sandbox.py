@@ -512,6 +512,36 @@ open("folder/file", "w")
                 job.result(name, 99)
 
 
+def test_a_scratch_that_begins_with_files_and_all_that_is_left_in_it(either: Sandbox, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    (given / "kept" / "deep").mkdir(parents=True)
+    (given / "kept" / "a").write_bytes(b"1")
+    (given / "kept" / "deep" / "b").write_bytes(b"23")
+    code = """
+import os
+os.chdir(os.environ["SCRATCH"])
+os.remove("kept/a")
+with open("kept/deep/b", "ab") as file:
+    file.write(b"4")
+for name in ("link", "pipe"):
+    os.mkdir(name)
+os.symlink("../kept", "link/inner")
+os.symlink("kept", "outer")
+os.mkfifo("pipe/x")
+"""
+    with either.start([str(PYTHON), "-c", code], limits=LIMITS, tools=TOOLS, scratch=given) as job:
+        outcome = job.wait()
+        assert outcome.exit_code == 0, outcome
+        assert job.results("kept", 9, 99) == {"kept/deep/b": b"234"}
+        assert job.results("none", 9, 99) == {}
+        assert job.results("link", 9, 99) == {}  # a link to a folder is not followed
+        for name, files, size in (("kept", 0, 99), ("kept", 9, 2), ("pipe", 9, 99)):
+            with pytest.raises(UntrustedResult):
+                job.results(name, files, size)
+        assert job.results("outer", 9, 99) == {}
+    assert (given / "kept" / "a").read_bytes() == b"1"
+
+
 def test_exit_codes(either: Sandbox) -> None:
     for code, expected in (("raise SystemExit(3)", 3), ("import os; os.kill(os.getpid(), 11)", 139)):
         with start(either, code) as job:
