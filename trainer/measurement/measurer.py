@@ -98,7 +98,9 @@ class Measurer:
         )
 
     def compile_kernels(self, machine: str, progress: Progress | None = None) -> str:
-        """Keep what MLX compiles for the pinned snapshot on this kind of machine, as a start for all later runs; why not, or "".
+        """Keep what MLX compiles for the pinned snapshot on this kind of machine, as a start for all later runs.
+
+        Returns "", or why there is none.
 
         A GPU's kernels take CUDA up to a minute, anew in each process, as nothing of a run outlives it. So the
         snapshot is trained for a moment, its graph evaluated, and what that compiled is kept: by the pinned code and

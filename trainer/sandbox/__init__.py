@@ -81,9 +81,9 @@ class Sandbox(Protocol):
         argv[0] is a Python below one of `tools` (`interpreter_prefixes` of it), which also runs the entry
         step. Mount targets and `cwd` are relative to the job's folder; "{job}" in arguments and values of
         `env` becomes that folder. The environment is `env` over PATH, LANG, HOME, TMPDIR and SCRATCH; the
-        last three name the scratch, "{job}/scratch". Descriptor CHANNEL (3) takes lines for `Job.messages`;
-        the first that `last_word` accepts ends the job. The scratch begins with a copy of the folder `scratch`. stdin is empty. EnvironmentNotReady if the sandbox
-        cannot be set up, ValueError for a bad target.
+        last three name the scratch, "{job}/scratch", which begins with a copy of the folder `scratch`. Descriptor
+        CHANNEL (3) takes lines for `Job.messages`; the first that `last_word` accepts ends the job. stdin is empty.
+        EnvironmentNotReady if the sandbox cannot be set up, ValueError for a bad target.
         """
 
 

@@ -613,7 +613,9 @@ def kept():
     return {name for _, _, names in os.walk(os.path.join(os.environ["TMPDIR"], "mlx")) for name in names}
 print("kernels:", len(kept()))
 """
-COMPILES = MODEL + "mx.enable_compile()\nf = mx.compile(lambda x: mx.exp(x) * mx.tanh(x) + {})\nmx.eval(f(mx.ones(8)))\n"
+COMPILES = (
+    MODEL + "mx.enable_compile()\nf = mx.compile(lambda x: mx.exp(x) * mx.tanh(x) + {})\nmx.eval(f(mx.ones(8)))\n"
+)
 
 
 def kernels_seen(result: Measurement) -> int:
