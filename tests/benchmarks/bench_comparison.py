@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from trainer.statistics.comparison import PAIRS_SHARE, WELCH_SHARE, Answer, look
+from trainer.statistics.comparison import PAIRS_SHARE, WELCH_FREEDOM, WELCH_SHARE, Answer, look
 from trainer.statistics.distributions import approval_point, rejection_point, suspicion_ratio
 from trainer.statistics.error_rates import ComparisonPolicy, incumbent_lead
 from trainer.statistics.mining import MiningPolicy
@@ -145,7 +145,7 @@ def _scatter(
     df = np.where(noisier, m - 1.0, m - 1 + record_df)
     v = deviation(y.var(axis=1) * n, n - 1) ** 2
     w = deviation(np.where(noisier, theirs, theirs + record_squares), df) ** 2
-    freedom = np.floor((v + w) ** 2 / (v**2 / (n - 1) + w**2 / df))
+    freedom = np.floor(np.minimum((v + w) ** 2 / (v**2 / (n - 1) + w**2 / df), WELCH_FREEDOM * (n - 1)))
     points = {one: approval_point(float(one), alpha * WELCH_SHARE) for one in np.unique(freedom)}
     welch = t / np.sqrt((v + w) / 2) >= np.array([points[one] for one in freedom])
     return (t / pairs >= approval_point(n - 1.0, alpha * PAIRS_SHARE)) | welch

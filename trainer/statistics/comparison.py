@@ -89,6 +89,10 @@ PAIRS_SHARE, WELCH_SHARE, OTHERS_SHARE = 0.4, 0.2, 0.4
 """Of a look's level, what an approval may use by the scatter of the pairs, by Welch's test, and by the pairs without
 the one that stands apart."""
 
+WELCH_FREEDOM = 2.0
+"""Most degrees of freedom of Welch's test, by those of the candidate's runs. Its own rule goes by the scatter seen,
+and three runs of a loud candidate that happen to lie close together gave it the incumbent's."""
+
 OUTLIER = 4.0
 """By how many standard deviations a pair, or a run of the incumbent, stands apart from the others."""
 
@@ -310,7 +314,7 @@ def _paired(
     theirs = _estimate(sum_squares(candidate), n - 1.0, policy)
     ours = _estimate(squares, df, policy) if noisier else record
     v, w = theirs.sigma**2, ours.sigma**2
-    freedom = (v + w) ** 2 / (v**2 / theirs.df + w**2 / ours.df)
+    freedom = min((v + w) ** 2 / (v**2 / theirs.df + w**2 / ours.df), WELCH_FREEDOM * theirs.df)
     welch = _Estimate(math.sqrt((v + w) / 2), float(math.floor(freedom)), WELCH_SHARE, rejects=False)
     return [[record], [own, welch]]
 

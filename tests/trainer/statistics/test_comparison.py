@@ -86,7 +86,7 @@ MORE = [*FLAT, 1.01, 0.99, 1.0, 1.0, 1.0, 1.0]
     ("incumbent", "candidate", "noise", "policy", "kind"),
     [
         # A clear gain, no gain, a loss, and too few runs of either arm.
-        (LONG, [0.95, 0.951, 0.95], FULL, POLICY, Answer.APPROVE),
+        (LONG, [0.85, 0.851, 0.85], FULL, POLICY, Answer.APPROVE),
         (LONG, [0.95, 0.951], FULL, POLICY, Answer.CONTINUE),
         (FLAT, [1.0, 1.0], FULL, POLICY, Answer.REJECT),
         (FLAT, [1.05, 1.06], FULL, POLICY, Answer.REJECT),
@@ -95,7 +95,7 @@ MORE = [*FLAT, 1.01, 0.99, 1.0, 1.0, 1.0, 1.0]
         ([], [], FULL, POLICY, Answer.CONTINUE),
         # An empty record asks for more incumbents before it decides the same.
         (FLAT, [0.9, 0.9], EMPTY, POLICY, Answer.CONTINUE),
-        (MORE, [0.95, 0.951, 0.95], EMPTY, POLICY, Answer.APPROVE),
+        (MORE, [0.85, 0.851, 0.85], EMPTY, POLICY, Answer.APPROVE),
         # Neither clear at the limit.
         (
             MORE,
@@ -113,7 +113,7 @@ MORE = [*FLAT, 1.01, 0.99, 1.0, 1.0, 1.0, 1.0]
         ),
         # The margin moves both boundaries.
         (LONG, [0.95, 0.951, 0.95], FULL, ComparisonPolicy(margin=0.03), Answer.CONTINUE),
-        (LONG, [0.95, 0.951, 0.95], FULL, ComparisonPolicy(margin=0.01), Answer.APPROVE),
+        (LONG, [0.85, 0.851, 0.85], FULL, ComparisonPolicy(margin=0.01), Answer.APPROVE),
         (FLAT, [0.95, 0.951], FULL, ComparisonPolicy(margin=0.05), Answer.REJECT),
         # One candidate run may end a clear loser when mining, never a verification, and never approves.
         (MORE, [1.05], FULL, MINING, Answer.REJECT),
@@ -127,6 +127,8 @@ MORE = [*FLAT, 1.01, 0.99, 1.0, 1.0, 1.0, 1.0]
         (LONG, [0.90, 1.0, 0.95], FULL, POLICY, Answer.CONTINUE),
         (LONG, [0.80, 1.1, 1.1], FULL, POLICY, Answer.CONTINUE),  # nor does the worst alone reject
         (LONG, [1.05, 1.1, 1.1], FULL, POLICY, Answer.REJECT),
+        # Three runs of a loud one that happen to lie close together do not show that it is quiet.
+        ([*LONG[:2], 1.02, 1.0, 0.98], [0.95, 0.951, 0.95], FULL, POLICY, Answer.CONTINUE),
         # One slow incumbent run makes no gain out of nothing.
         ([1.0, 1.01, 1.2, 1.0], [1.0, 1.0], FULL, POLICY, Answer.CONTINUE),
     ],
@@ -140,11 +142,11 @@ def test_decisions(
 
 
 def test_evidence_says_what_decided() -> None:
-    evidence = decide(TrialSamples([*LONG, 5.0], [0.95, 0.951, 0.95]), FULL, POLICY).evidence
+    evidence = decide(TrialSamples([*LONG, 5.0], [0.85, 0.851, 0.85]), FULL, POLICY).evidence
     assert evidence is not None
     assert (evidence.incumbent_runs, evidence.candidate_runs, evidence.noisier) == (5, 3, False)
-    assert evidence.delta == pytest.approx((0.99 + 1.0 + 1.0 - 0.95 - 0.951 - 0.95) / 3)  # of the pairs alone
-    assert (evidence.df, evidence.louder) == (24, False)
+    assert evidence.delta == pytest.approx((0.99 + 1.0 + 1.0 - 0.85 - 0.851 - 0.85) / 3)  # of the pairs alone
+    assert (evidence.df, evidence.louder) == (4, True)  # three runs of the candidate say little of its own scatter
     assert 0 < evidence.low < evidence.delta < evidence.high
     assert evidence.p < POLICY.alpha
     assert evidence.confidence == 1 - evidence.p
