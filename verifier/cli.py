@@ -108,6 +108,8 @@ def check(
 
     The candidate runs against the on-chain best, in a sandbox without network, home folder or validation data; its
     model is frozen and scored by this program's own code. With --settle, the verdict is carried out on chain.
+
+    Exit status: 0 approve, 3 reject, 4 release, 1 refused, 2 wrong usage.
     """
     if (proposal is None) == (candidate is None):
         raise click.UsageError("Give a proposal ID, or a train.py with --candidate.")

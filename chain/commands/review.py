@@ -244,13 +244,14 @@ def _expire_each(client: Client, key: Keypair, chosen: list[Proposal]) -> list[d
 
 def _ours(proposal: Proposal, key: Pubkey) -> None:
     """Refuse as the program would, before anything is uploaded, unless `key` holds the review."""
+    from chain.money.causes import with_cause
     from chain.program.accounts import ProposalStatus
     from chain.program.errors import WrongReviewer, WrongStatus, error_for
 
     if proposal.status is not ProposalStatus.IN_REVIEW:
-        raise error_for(WrongStatus.code)
+        raise with_cause(error_for(WrongStatus.code), proposal)
     if proposal.reviewer != key:
-        raise error_for(WrongReviewer.code)
+        raise with_cause(error_for(WrongReviewer.code), proposal)
 
 
 def _decimal(text: str | None) -> Decimal:

@@ -54,6 +54,11 @@ def refusal_of(simulation: Simulation, payer: Pubkey, balance: Callable[[Pubkey]
     return TransactionFailed(f"The transaction would fail: {error}.", "Nothing was sent.", logs)
 
 
+def with_cause(error: ProgramError, proposal: Proposal) -> ProgramError:
+    """The refusal with what is so of the proposal it is about, where that is its cause."""
+    return type(error)(error.code, cause(error, proposal) or error.text, error.cure, error.logs)
+
+
 def cause(error: ProgramError, proposal: Proposal) -> str:
     """One sentence without a full stop; "" where the proposal does not tell."""
     name, reviewer = f"proposal {proposal.id}", proposal.reviewer

@@ -15,6 +15,7 @@ Rules for money:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -28,7 +29,7 @@ from solders.transaction import VersionedTransaction
 
 from chain.errors import ChainError, InsufficientFunds, InvalidData, NetworkUnreachable, NotFound, TransactionFailed
 from chain.money import spending
-from chain.money.causes import cause, refusal_of
+from chain.money.causes import refusal_of, with_cause
 from chain.money.fees import auto_fee, priority_fee, unit_limit
 from chain.money.spending import SpendingBudget
 from chain.network.base import (
@@ -352,13 +353,10 @@ class Client:
 
     def _with_cause(self, refusal: ProgramError, proposal_id: int | None) -> ProgramError:
         """The refusal with what is so of the proposal it is about, as far as that can be read."""
-        if proposal_id is None:
-            return refusal
-        try:
-            told = cause(refusal, self.proposal(proposal_id))
-        except ChainError:
-            return refusal
-        return type(refusal)(refusal.code, told or refusal.text, refusal.cure, refusal.logs)
+        if proposal_id is not None:
+            with suppress(ChainError):
+                return with_cause(refusal, self.proposal(proposal_id))
+        return refusal
 
     def instruction(self, args: object, signer: Pubkey, **more: Any) -> Instruction:
         """What `call` sends."""
@@ -457,7 +455,10 @@ class Client:
             reward_recipient=recipient,
         )
         accounts = self._token_accounts(verifier.pubkey(), project, miner, recipient)
-        return self.execute([*accounts, step], verifier, before_send=before_send, final=final)
+        try:
+            return self.execute([*accounts, step], verifier, before_send=before_send, final=final)
+        except ProgramError as refusal:
+            raise self._with_cause(refusal, proposal.id) from refusal.__cause__
 
     def claim_reward(self, claimer: Keypair, project: Project) -> Landed:
         """Take out what is claimable, into the claimer's token account, made where it is missing."""

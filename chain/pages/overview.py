@@ -70,7 +70,7 @@ class Meaning:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Approval:
     """An approved proposal; `gain` is the score it won over the best before it, `total` over the baseline."""
 
     proposal: Proposal
@@ -121,7 +121,7 @@ class Overview:
         return self.project.base_price + self.project.slope * self.supply
 
     @property
-    def record(self) -> list[Step]:
+    def record(self) -> list[Approval]:
         """The track record, oldest approval first."""
         return track_record(self.proposals, self.project.baseline_aggregate_score)
 
@@ -222,13 +222,13 @@ def infer(baseline_score: int, protocol: Any, metrics: bytes) -> Meaning:
     return Meaning(printable(name, 32), convention, "", protocol, printable(found.source, 200))
 
 
-def track_record(proposals: Sequence[Proposal], baseline: int) -> list[Step]:
+def track_record(proposals: Sequence[Proposal], baseline: int) -> list[Approval]:
     """Approved proposals in the order of their approval: the program takes rising scores only."""
     approved = [entry for entry in proposals if entry.status is ProposalStatus.APPROVED]
     steps, best = [], baseline
     for entry in sorted(approved, key=lambda entry: (entry.verified_aggregate_score, entry.id)):
         verified = entry.verified_aggregate_score
-        steps.append(Step(entry, verified - best, verified - baseline))
+        steps.append(Approval(entry, verified - best, verified - baseline))
         best = verified
     return steps
 

@@ -2,7 +2,7 @@
 
 A verifier judges against the highest rung that holds, and wants what the chain's best is ahead of that rung as well
 (`trainer.judging.ladder`). So does the confirming test. Where it finds a lower rung and the gain does not suffice, the
-session goes on from that rung's code: what it had kept is measured against it first, gains add up there, and the next
+session continues from that rung's code: what it had kept is measured against it first, gains add up there, and the next
 confirming test is made once they exceed the lead.
 """
 

@@ -135,15 +135,15 @@ def metrics(tmp_path: Path) -> Path:
 
 def test_a_review_by_hand(home: Path, proposals: list[Proposal], metrics: Path) -> None:
     given = ["--metrics", metrics]
-    refused(chain(home, "proposal", "approve", 0, *given, "--verified", "2.4"), "status does not allow")
+    refused(chain(home, "proposal", "approve", 0, *given, "--verified", "2.4"), "must be claimed first")
     claimed = ask(home, "proposal", "claim", 0)
     assert (claimed["proposal"], claimed["status"]) == (0, "in_review")
     assert claimed["review_lock_until"] > proposals[0].submitted_at
     assert ask(home, "proposal", "release", 0)["status"] == "pending"
-    refused(chain(home, "proposal", "release", 0), "status does not allow")
+    refused(chain(home, "proposal", "release", 0), "must be claimed first")
     assert "is yours to review until 20" in chain(home, "proposal", "claim", 0).stdout
     refused(chain(home, "proposal", "claim", 0, "--keypair", "miner"), "not a registered verifier")
-    refused(chain(home, "proposal", "reject", 0, *given, "--keypair", "miner"), "Another verifier claimed")
+    refused(chain(home, "proposal", "reject", 0, *given, "--keypair", "miner"), "is in review by")
     refused(chain(home, "proposal", "approve", 0, *given), "--verified", code=2)
     refused(chain(home, "proposal", "approve", 0, *given, "--verified", "2.4", "--score", 1), code=2)
     refused(chain(home, "proposal", "approve", 0, *given, "--verified", "x"), "not a number", code=2)
@@ -199,7 +199,7 @@ def test_what_is_due(proposals: list[Proposal]) -> None:
 
 
 def test_one_expires(home: Path, embedded: EmbeddedNetwork, proposals: list[Proposal]) -> None:
-    refused(chain(home, "proposal", "expire", 0), "not reached its expiry")
+    refused(chain(home, "proposal", "expire", 0), "can expire from 20")
     refused(chain(home, "proposal", "expire"), "--all-due", code=2)
     refused(chain(home, "proposal", "expire", 0, "--all-due"), code=2)
     assert ask(home, "proposal", "expire", "--all-due") == []
@@ -247,7 +247,7 @@ def test_one_that_fails_does_not_stop_the_rest(
     assert result.exit_code == 1
     rows = json.loads(result.stdout)
     assert [(row["proposal"], row["status"]) for row in rows] == [(0, "expired"), (1, "failed"), (2, "expired")]
-    assert "status does not allow" in rows[1]["problem"]
+    assert "is expired already" in rows[1]["problem"]
     assert {found["status"] for found in ask(home, "proposal", "list")} == {"expired"}
 
 
