@@ -61,8 +61,8 @@ def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> Sear
     """The evidence in `history` on the dimensions of the incumbent `source`."""
     head = hyperparameters.fingerprint(source)
     texts = by_fingerprint(history) | {head: source}
-    read = {mark: _read(text, None) for mark, text in texts.items()}  # what is no trial here has no base
-    read |= {t.fingerprint: _read(t.source, texts.get(t.base)) for t in history}
+    read = {t.fingerprint: _read(t.source, texts.get(t.base)) for t in history}
+    read |= {mark: _read(text, None) for mark, text in texts.items() if mark not in read}  # no trials: without a base
     scales = tuple((d.name, d.scale, d.choices) for d in dims)
     moves, ran, crashed = [], [_values(source)], []
     for trial in history:

@@ -9,7 +9,7 @@ from miner.proposers.base import Candidate, Tried
 from miner.proposers.evidence import SearchHistory
 from tests.miner.proposers.support import baseline, tried
 from trainer.errors import InvalidBundle
-from trainer.project import hyperparameters
+from trainer.project import hyperparameters, sites
 from trainer.project.hyperparameters import Value
 
 SCRIPT = "LR = 0.02\nMODEL_DIM = 32\nHEAD_DIM = 16\nBATCH_SIZE = 8\n"
@@ -49,6 +49,22 @@ def test_a_base_from_elsewhere_is_one_more_start() -> None:
     found = gathered(theirs, [baseline(SCRIPT), tried(1, mine, theirs, -0.1)])
     assert [move.gain for move in found.moves] == [-0.1]
     assert found.moves[0].end[0] == found.moves[0].start[0] - 1
+
+
+def test_a_long_history_on_one_base_parses_the_base_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = SCRIPT.replace("LR = 0.02", "LR = 0.0271828")  # no other test has read it
+    tries = [tried(n, changed(("0.0271828", f"0.0{n}5"), source=base), base) for n in range(1, 200)]
+    parsed: list[str] = []
+    find = sites.find
+
+    def counted(source: str) -> tuple[sites.Site, ...]:
+        parsed.append(source)
+        return find(source)
+
+    monkeypatch.setattr(sites, "find", counted)
+    found = evidence.gather(base, [baseline(base), *tries], [])
+    assert len(found.ran) == 201
+    assert parsed == [base]
 
 
 def values(**given: Value) -> dict[str, Value]:
