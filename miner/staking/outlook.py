@@ -32,6 +32,7 @@ from dataclasses import dataclass
 
 from miner.journal.journal import Confirmation, Session, TrialRecord
 from trainer.judging.policy import JudgePolicy
+from trainer.statistics.comparison import WELCH_FREEDOM, WELCH_SHARE
 from trainer.statistics.distributions import approval_point
 from trainer.statistics.error_rates import LookEvidence
 from trainer.statistics.shrinkage import Posterior, fitted, together
@@ -159,15 +160,16 @@ def outlook(
     rules, df = policy.comparison, max(1.0, seen.df)
     gain = gained.mean - rules.margin
 
-    def above(level: float, pairs: int) -> float:
+    def above(level: float, pairs: int, freedom: float) -> float:
         """The chance that so many pairs of runs show the gain at `level`."""
         theirs = seen.sigma * rules.scale(pairs, pairs)
-        return _above(gain, approval_point(df, level) * theirs, math.hypot(theirs, gained.sd))
+        return _above(gain, approval_point(freedom, level) * theirs, math.hypot(theirs, gained.sd))
 
     # What is hopeless ends early, and what is unclear goes on to the last look.
-    rejected = 1.0 - above(policy.suggestive, REJECTED_AFTER)
+    rejected = 1.0 - above(policy.suggestive, REJECTED_AFTER, df)
     last = rules.max_candidate_runs
-    approved = min(1.0 - rejected, above(rules.approval_level(last), last))
+    level = WELCH_SHARE * rules.approval_level(last)  # the safe guess: that salts do not do the same to both codes
+    approved = min(1.0 - rejected, above(level, last, min(df, WELCH_FREEDOM * (last - 1))))
     unrun = market.official if refused else 0.0
     approved, rejected = (1 - unrun) * approved, unrun + (1 - unrun) * rejected
     again = market.settled

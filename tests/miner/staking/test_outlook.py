@@ -135,7 +135,8 @@ def test_an_unknown_reward_is_no_reason_but_low_confidence_is() -> None:
 @pytest.mark.parametrize(("gain", "held"), [(3.0, False), (2.2, True), (1.5, True)])
 def test_what_may_well_be_rejected_is_held(gain: float, held: bool) -> None:
     """However well it pays in the mean."""
-    found = outlook(SEEN, replace(PLAIN, mean=gain * SIGMA), JudgePolicy(), MARKET, stake=1)
+    rich = replace(MARKET, minted=3 * MARKET.minted)
+    found = outlook(SEEN, replace(PLAIN, mean=gain * SIGMA), JudgePolicy(), rich, stake=1)
     assert found.value is not None
     assert found.value > 0
     assert ("reject" in verdict(SEEN, found, min_confidence=0.99)) is held
