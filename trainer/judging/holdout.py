@@ -96,7 +96,16 @@ def holdout_text(
             return _downloaded(cache, folder, seed, enough, shards, say)
         except EnvironmentNotReady as error:
             say(f"cannot download a shard ({error.problem}); holding out local text")
-    return _held_out(cache, folder, seed, enough, shards)
+    try:
+        return _held_out(cache, folder, seed, enough, shards)
+    except EnvironmentNotReady:
+        raise
+    except Exception as error:  # pyarrow raises many kinds on damaged files
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise EnvironmentNotReady(
+            f"The training shards in {cache / 'data'} cannot be read: {why}.",
+            "Move the damaged ones away and prepare the data again.",
+        ) from error
 
 
 def _downloaded(cache: Path, folder: Path, seed: bytes, enough: int, shards: Sequence[str], say: Say) -> HoldoutText:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import itertools
 import random
+import shutil
 import threading
 from collections.abc import Iterator
 from hashlib import sha256
@@ -180,6 +181,31 @@ def test_a_harness_without_token_shards_gets_parquet_without_the_groups(cache: P
     held = set(drawn.texts)
     assert texts(drawn.view) == [text for text in texts(plain) if text not in held]
     assert len(texts(drawn.view)) + len(drawn.texts) == len(texts(plain))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("data/shard_00000.parquet", b""),
+        ("data/shard_00000.parquet", b"<html>Not found</html>"),
+        ("tokens/shard_00000.json", b"{"),
+        ("tokens/shard_00000.json", b"{}"),
+        ("tokens/shard_00000.offsets", b""),
+    ],
+)
+def test_damaged_shards_are_named_and_nothing_is_thrown(name: str, content: bytes, cache: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(cache, damaged)
+    assert (damaged / name).exists()
+    (damaged / name).unlink()
+    (damaged / name).write_bytes(content)
+
+    def until_it_is_drawn() -> None:
+        for seed in range(8):
+            draw(damaged, tmp_path / str(seed), bytes([seed]) * 32)
+
+    with pytest.raises(EnvironmentNotReady, match="cannot be read"):
+        until_it_is_drawn()
 
 
 def test_no_training_shards(tmp_path: Path) -> None:
