@@ -132,6 +132,8 @@ def _beside(
                     ledger = "in memory" if kind is Kind.SURFPOOL else str(plan.ledger)
                     extra = {"log": str(plan.log), "process": running.process.pid}
                     _say_where(as_json, str(plan.program_id), plan.url, irys.url, ledger, extra)
+                    if kind is Kind.VALIDATOR:
+                        click.echo("The ledger may take up to 6 GB; --reset begins a new one.", err=True)
                     while True:
                         running.check()
                         time.sleep(0.2)
