@@ -125,7 +125,7 @@ class Measurer:
             if found.findings:
                 return f"{found.findings[0].failure}: {found.findings[0].detail}"
             self._kernels = kernels.keep(self._work, name, self._compiled)
-            return ""
+            return "" if self._kernels else "nothing was compiled, or it could not be written"
         finally:
             self._compiled = None
 

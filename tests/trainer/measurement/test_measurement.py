@@ -641,4 +641,6 @@ def test_the_snapshots_kernels_are_compiled_once_and_a_candidates_are_its_own(
 
     other = make(sandbox, project, tmp_path, smoke() | {"train.py": b"import sys; sys.exit(3)"}, POLICY)
     assert other.compile_kernels("a machine").startswith("crash: exit status 3")
+    plain = make(sandbox, project, tmp_path, smoke(), POLICY)
+    assert plain.compile_kernels("a machine").startswith("nothing was compiled")
     assert len(list((tmp_path / "kernels").iterdir())) == 1
