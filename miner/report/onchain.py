@@ -1,4 +1,4 @@
-"""The chain's side of a report: the project's baseline, its best, and who improved it when."""
+"""The chain's side of a report: the baseline, the best and who improved it when, and what became of proposals."""
 
 from __future__ import annotations
 

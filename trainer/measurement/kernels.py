@@ -2,6 +2,7 @@
 
 MLX 0.32 compiles for CUDA and the CPU while a program runs and keeps the results there; Metal keeps its own elsewhere.
 A cache that cannot be written to ends a process that needs another kernel, so a run gets a copy.
+A set is made when a bench is opened on CUDA (`Measurer.compile_kernels`), never by a candidate.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a command enters a sandbox: the order for `inside.py`, and the meeting with it on the control socket.
+"""How a command enters a sandbox: the order for `inside.py`, environment included, and the meeting on its socket.
 
 The meeting is over before the first untrusted byte runs: the parent gets open descriptors of the writable
 folders (they stay readable when the sandbox and its mounts are gone) and then alone decides when the clock
