@@ -83,5 +83,6 @@ def publish(folder: Path) -> Published:
         *("--name", "Upstream", "--symbol", "UPST"),
     )
     assert created["project"] == 0
-    better = hyperparameters.replace(FILES["train.py"].decode(), {"MAX_STEPS": 60, "LEARNING_RATE": 0.01})
+    # at a rate of 0.01 it gains less and scatters twice as much, so that two of four checks released it
+    better = hyperparameters.replace(FILES["train.py"].decode(), {"MAX_STEPS": 60, "LEARNING_RATE": 0.004})
     return Published(home, spec.read_bytes(), made.cache, baseline, better)
