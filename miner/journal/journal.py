@@ -373,6 +373,11 @@ class Session:
     def _won_meanwhile(self) -> TrialRecord | None:
         return next((t for t in self.sums.carried if self.sums.newest[t.commit] == t.number), None)
 
+    def commit_with(self, fingerprint: str) -> str:
+        """The newest commit of the baseline or a kept trial with this fingerprint, or "": then it is made."""
+        found = (t.commit for t in reversed(self.trials) if t.fingerprint == fingerprint and (t.kept or not t.number))
+        return next(found, "")
+
     @property
     def pending(self) -> Submission | None:
         """The submission that may or may not have reached the chain, if any."""

@@ -77,15 +77,11 @@ def adopt(journal: Journal, workspace: Workspace, best: FetchedBest) -> bool:
     """
     session = journal.session
     state = moved(session, best.code_hash)
-    fingerprint = hyperparameters.fingerprint(best.source)
-    known = [t for t in session.trials if t.fingerprint == fingerprint and (t.kept or not t.number)]
     if state is Moved.OURS:
         trial = next(s.trial for s in reversed(session.submissions) if s.code_hash == best.code_hash)
         commit = session.trials[trial].commit
-    elif known:
-        commit = known[-1].commit
     else:
-        commit = ""
+        commit = session.commit_with(hyperparameters.fingerprint(best.source))
     new = not commit
     if new:
         commit = workspace.adopt(best.source, f"on-chain best, {best.metric}, by {best.miner}")

@@ -66,9 +66,8 @@ def standing(context: SessionContext) -> tuple[Step, float] | None:
 def step_down(context: SessionContext, to: Step, lead: float) -> None:
     """Go on from the rung `to`, which the best on chain is `lead` (bpb) ahead of by what was attested."""
     session, passed, source = context.session, context.session.frontiers[-1], to.tree[SCRIPT].decode()
-    same = hyperparameters.fingerprint(source)
-    known = [trial.commit for trial in session.trials if trial.fingerprint == same and (trial.kept or not trial.number)]
-    commit = known[-1] if known else context.workspace.adopt(source, f"{to.rung.arm}, which holds")
+    commit = session.commit_with(hyperparameters.fingerprint(source))
+    commit = commit or context.workspace.adopt(source, f"{to.rung.arm}, which holds")
     context.journal.append(
         "frontier",
         trial=session.trials[-1].number,
