@@ -14,6 +14,7 @@ from miner.proposers.edits.patterns import (
     code,
     expression,
     find,
+    functions,
     guarded,
     match,
     require,
@@ -319,14 +320,7 @@ def _in_call(
     tree: cst.Module, wanted: Callable[[str], bool], change: Callable[[Statement], Sequence[Statement]]
 ) -> cst.Module:
     """`around` within the model's own `__call__`, the last of that name that loops over its blocks."""
-    found: list[cst.FunctionDef] = []
-
-    class _Finding(cst.CSTVisitor):
-        def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
-            if node.name.value == "__call__" and re.search(r"\n\s+for ", code(node)):
-                found.append(node)
-
-    tree.visit(_Finding())
+    found = [f for f in functions(tree) if f.name.value == "__call__" and re.search(r"\n\s+for ", code(f))]
     require(found, "no __call__ with a loop over the blocks")
     own = cst.Module([found[-1]])
     changed = around(own, wanted, change)

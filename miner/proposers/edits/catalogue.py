@@ -44,7 +44,7 @@ class Edit:
             tree = patterns.parsed(source)
         except (cst.ParserSyntaxError, RecursionError) as error:
             raise InvalidBundle("The script is not valid Python.", "Correct it.") from error
-        changed = self.apply(tree).code
+        changed = patterns.text_of(self.apply(tree))
         if changed == source:
             raise DoesNotFit("it is so already")
         compile(changed, "train.py", "exec")

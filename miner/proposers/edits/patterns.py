@@ -8,13 +8,15 @@ them. A transformation that finds nothing raises `DoesNotFit`: an edit that does
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
+from typing import TypeVar
 
 import libcst as cst
 
 Holes = Mapping[str, cst.BaseExpression]
+_Node = TypeVar("_Node", bound=cst.CSTNode)
 _HOLE = re.compile(r"_[a-z]+")
 _IGNORED = (
     "lpar",
@@ -29,7 +31,10 @@ _IGNORED = (
     "header",
     "footer",
 )
-_BLANK = (cst.BaseParenthesizableWhitespace, cst.TrailingWhitespace, cst.EmptyLine, cst.Comma, cst.Dot)
+_SUITES = (
+    *(cst.Module, cst.IndentedBlock, cst.BaseCompoundStatement),
+    *(cst.Else, cst.Finally, cst.ExceptHandler, cst.ExceptStarHandler, cst.MatchCase),
+)
 _WHOLE = (cst.Name, cst.Attribute, cst.Call, cst.Subscript, cst.Integer, cst.Float, cst.SimpleString)
 
 
@@ -54,8 +59,16 @@ def parsed(source: str) -> cst.Module:
 
 @lru_cache(maxsize=16)
 def text_of(tree: cst.Module) -> str:
-    """A tree's text."""
-    return tree.code
+    """A tree's text; of what stands at its top, each is spelt once for all trees that share it."""
+    if not tree.has_trailing_newline or not tree.body:
+        return tree.code
+    parts = (*tree.header, *tree.body, *tree.footer)
+    return "".join(_spelt(part, tree.default_indent, tree.default_newline) for part in parts)
+
+
+@lru_cache(maxsize=4096)
+def _spelt(node: cst.CSTNode, indent: str, newline: str) -> str:
+    return cst.Module([], default_indent=indent, default_newline=newline).code_for_node(node)
 
 
 @lru_cache(maxsize=1024)
@@ -93,8 +106,7 @@ def _unify(pattern: object, node: object, held: dict[str, cst.BaseExpression]) -
     if isinstance(pattern, cst.CSTNode):
         if type(pattern) is not type(node):
             return False
-        names = [f.name for f in fields(pattern) if f.name not in _IGNORED and "whitespace" not in f.name]
-        return all(_unify(getattr(pattern, name), getattr(node, name), held) for name in names)
+        return all(_unify(getattr(pattern, name), getattr(node, name), held) for name in _parts(type(pattern)))
     if isinstance(pattern, Sequence) and not isinstance(pattern, str):
         if not isinstance(node, Sequence) or len(pattern) != len(node):
             return False
@@ -132,40 +144,26 @@ def _alone(value: cst.BaseExpression | None, before: cst.BaseExpression | None) 
     return value.with_changes(lpar=[], rpar=[])
 
 
-class _Rewriting(cst.CSTTransformer):
-    """Rewrites what a function turns into something else, inside scopes that a predicate takes."""
+@lru_cache(maxsize=256)
+def _parts(kind: type[cst.CSTNode]) -> tuple[str, ...]:
+    """The fields in which a node of the kind holds code, not the space around it."""
+    return tuple(f.name for f in fields(kind) if f.name not in _IGNORED and "whitespace" not in f.name)
 
-    def __init__(self, change: Callable[[cst.BaseExpression], cst.BaseExpression | None], scope: str) -> None:
-        self.count = 0
-        self._change, self._scope, self._names = change, re.compile(scope), list[str]()
 
-    def on_visit(self, node: cst.CSTNode) -> bool:
-        return not isinstance(node, _BLANK) and super().on_visit(node)
-
-    def visit_ClassDef(self, node: cst.ClassDef) -> None:
-        self._names.append(node.name.value)
-
-    def leave_ClassDef(self, original_node: cst.ClassDef, updated_node: cst.ClassDef) -> cst.ClassDef:
-        self._names.pop()
-        return updated_node
-
-    def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
-        self._names.append(node.name.value)
-
-    def leave_FunctionDef(self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef) -> cst.FunctionDef:
-        self._names.pop()
-        return updated_node
-
-    def on_leave(self, original_node, updated_node):  # type: ignore[no-untyped-def]
-        updated_node = super().on_leave(original_node, updated_node)
-        if isinstance(updated_node, cst.BaseExpression) and self._scope.search(".".join(self._names)):
-            changed = self._change(updated_node)
-            if changed is not None:
-                self.count += 1
-                return changed
-        if isinstance(updated_node, cst.Assign | cst.Return) and updated_node.value is not original_node.value:
-            return updated_node.with_changes(value=_alone(updated_node.value, original_node.value))
-        return updated_node
+def _mapped(node: _Node, change: Callable[[cst.CSTNode], cst.CSTNode]) -> _Node:
+    """The node with each of its children changed; itself where none is. libcst's own visit copies all it comes by."""
+    changes = dict[str, object]()
+    for name in _parts(type(node)):
+        value = getattr(node, name)
+        if isinstance(value, cst.CSTNode):
+            new: object = change(value)
+            if new is not value:
+                changes[name] = new
+        elif isinstance(value, (list, tuple)):
+            each = [change(part) for part in value]
+            if any(a is not b for a, b in zip(each, value, strict=True)):
+                changes[name] = each
+    return node.with_changes(**changes) if changes else node
 
 
 def rewrite(tree: cst.Module, rules: Sequence[tuple[str, str]], scope: str = "") -> cst.Module:
@@ -193,10 +191,26 @@ def rewrite_by(
     tree: cst.Module, change: Callable[[cst.BaseExpression], cst.BaseExpression | None], scope: str, otherwise: str
 ) -> cst.Module:
     """Every expression for which `change` gives another, replaced; DoesNotFit with the words `otherwise` if none is."""
-    rewriting = _Rewriting(change, scope)
-    changed = tree.visit(rewriting)
-    require(rewriting.count, otherwise)
-    return changed
+    inside, count = re.compile(scope), 0
+
+    def rewritten(node: cst.CSTNode, names: tuple[str, ...]) -> cst.CSTNode:
+        nonlocal count
+        if isinstance(node, cst.ClassDef | cst.FunctionDef):
+            return _mapped(node, lambda part: rewritten(part, (*names, node.name.value)))
+        updated = _mapped(node, lambda part: rewritten(part, names))
+        if isinstance(updated, cst.BaseExpression) and inside.search(".".join(names)):
+            changed = change(updated)
+            if changed is not None:
+                count += 1
+                return changed
+        if isinstance(updated, cst.Assign | cst.Return) and isinstance(node, type(updated)):
+            return updated if updated is node else updated.with_changes(value=_alone(updated.value, node.value))
+        return updated
+
+    result = rewritten(tree, ())
+    require(count, otherwise)
+    assert isinstance(result, cst.Module)
+    return result
 
 
 def find(tree: cst.CSTNode, pattern: str) -> list[dict[str, cst.BaseExpression]]:
@@ -205,17 +219,21 @@ def find(tree: cst.CSTNode, pattern: str) -> list[dict[str, cst.BaseExpression]]
     if isinstance(tree, cst.Module) and not _possible(pattern, text_of(tree)):
         return found
 
-    class _Finding(cst.CSTVisitor):
-        def on_visit(self, node: cst.CSTNode) -> bool:
-            if isinstance(node, _BLANK):
-                return False
-            held = match(wanted, node) if isinstance(node, cst.BaseExpression) else None
-            if held is not None:
-                found.append(held)
-            return True
-
-    tree.visit(_Finding())
+    for node in _inside(tree):
+        held = match(wanted, node) if isinstance(node, cst.BaseExpression) else None
+        if held is not None:
+            found.append(held)
     return found
+
+
+def _inside(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """The node and all code in it, each before its parts."""
+    yield node
+    for name in _parts(type(node)):
+        value = getattr(node, name)
+        for part in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(part, cst.CSTNode):
+                yield from _inside(part)
 
 
 Body = Sequence[Statement]
@@ -225,61 +243,63 @@ def around(tree: cst.Module, wanted: Callable[[str], bool], change: Callable[[St
     """Every statement whose text `wanted` takes (innermost ones), replaced by others; DoesNotFit if there is none."""
     count = 0
 
-    class Replacing(cst.CSTTransformer):
-        def _body(self, body: Sequence[cst.BaseStatement]) -> Body:
-            nonlocal count
-            found = list[Statement]()
-            for statement in body:
-                assert isinstance(statement, Statement)
-                if wanted(_first_line(statement)):
-                    count += 1
-                    found += change(statement)
-                else:
-                    found.append(statement)
-            return found
+    def replaced(node: cst.CSTNode) -> cst.CSTNode:
+        nonlocal count
+        if not isinstance(node, _SUITES):
+            return node
+        updated = _mapped(node, replaced)
+        if not isinstance(updated, cst.Module | cst.IndentedBlock):
+            return updated
+        found = list[cst.BaseStatement]()
+        for statement in updated.body:
+            assert isinstance(statement, Statement)
+            if wanted(_first_line(statement)):
+                count += 1
+                found += change(statement)
+            else:
+                found.append(statement)
+        same = len(found) == len(updated.body) and all(a is b for a, b in zip(found, updated.body, strict=True))
+        return updated if same else updated.with_changes(body=found)
 
-        def leave_IndentedBlock(
-            self, original_node: cst.IndentedBlock, updated_node: cst.IndentedBlock
-        ) -> cst.IndentedBlock:
-            return updated_node.with_changes(body=self._body(updated_node.body))
-
-        def leave_Module(self, original_node: cst.Module, updated_node: cst.Module) -> cst.Module:
-            return updated_node.with_changes(body=self._body(updated_node.body))
-
-    changed = tree.visit(Replacing())
-    if not count:
-        raise DoesNotFit("no statement of the kind it goes beside")
-    return changed
+    result = replaced(tree)
+    require(count, "no statement of the kind it goes beside")
+    assert isinstance(result, cst.Module)
+    return result
 
 
+@lru_cache(maxsize=4096)
 def _first_line(statement: Statement) -> str:
     """A simple statement's text, or a compound one's first line, without comments above it."""
-    bare = statement.with_changes(leading_lines=[]) if hasattr(statement, "leading_lines") else statement
-    text = code(bare).strip()
-    return text if isinstance(statement, cst.SimpleStatementLine) else text.split("\n", 1)[0]
+    bare = statement.with_changes(leading_lines=[])
+    if isinstance(bare, cst.SimpleStatementLine):
+        return code(bare).strip()
+    if isinstance(bare.body, cst.IndentedBlock):  # a body has no part in it, and may be long
+        bare = bare.with_changes(body=bare.body.with_changes(body=[]))
+    return code(bare).strip().split("\n", 1)[0]
 
 
 def function(tree: cst.Module, name: str, argument: str = "") -> cst.FunctionDef:
     """The first function whose name a pattern finds, with an argument of that name if one is given."""
-    found: list[cst.FunctionDef] = []
+    for node in functions(tree):
+        if re.search(name, node.name.value) and (
+            not argument or argument in {p.name.value for p in node.params.params}
+        ):
+            return node
+    raise DoesNotFit(f"no function named like {name}" + (f" of {argument}" if argument else ""))
 
-    class _Finding(cst.CSTVisitor):
-        def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
-            named = {param.name.value for param in node.params.params}
-            if re.search(name, node.name.value) and (not argument or argument in named):
-                found.append(node)
 
-    tree.visit(_Finding())
-    if not found:
-        raise DoesNotFit(f"no function named like {name}" + (f" of {argument}" if argument else ""))
-    return found[0]
+def functions(tree: cst.Module) -> Iterator[cst.FunctionDef]:
+    """Every function and method, each before those inside it."""
+    return (node for node in _inside(tree) if isinstance(node, cst.FunctionDef))
 
 
 def swap(tree: cst.Module, old: cst.CSTNode, new: cst.CSTNode) -> cst.Module:
     """The tree with one of its own nodes replaced."""
-    changed = tree.deep_replace(old, new)
-    assert isinstance(changed, cst.Module)
-    return changed
+
+    def swapped(node: cst.CSTNode) -> cst.CSTNode:
+        return new if node is old else _mapped(node, swapped)
+
+    return _mapped(tree, swapped)
 
 
 def importing(tree: cst.Module, line: str) -> cst.Module:

@@ -45,6 +45,22 @@ def test_what_a_pattern_does_not_find_is_refused(old: str, text: str) -> None:
         patterns.rewrite(cst.parse_module(text), [(old, "1")])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# only\n",
+        "x = 1",
+        "# above\nx = 1  # beside\n\n# below\n",
+        "if x:\n\ty = 1\n",
+        "x = 1\r\ny = 2\r\n",
+        "\n\n",
+    ],
+)
+def test_a_tree_is_spelt_as_it_was_read(text: str) -> None:
+    assert patterns.text_of(cst.parse_module(text)) == text
+
+
 def test_every_edit_has_its_own_name_and_says_what_it_does() -> None:
     assert len(BY_NAME) == len(CATALOGUE) >= 40
     for edit in CATALOGUE:
