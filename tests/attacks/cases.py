@@ -485,6 +485,14 @@ OWN.append(
     )
 )
 
+OUT = [attack for attack in (*KNOWN, *OWN) if attack.source.startswith(ATTEMPTS)]
+
+
+def together(name: str, *attacks: Attack) -> Attack:
+    """Confined attacks as one script: what any of them got away with, it says."""
+    return confined(name, "".join(each.source.removeprefix(ATTEMPTS).removesuffix("verdict()\n") for each in attacks))
+
+
 LONG = [
     Attack(
         # A forward pass of minutes, on a verifier's time; it is cut off at a multiple of the incumbent's own.

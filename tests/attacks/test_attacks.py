@@ -4,7 +4,8 @@ Proposals are submitted as a miner does and checked by the command itself, two a
 an honest improvement must be, before and after all of them, and the verifier's home must be as it was.
 
 A verdict needs five runs or more. Each kind of answer is tried as a whole verdict (`WHOLE`); of the other scripts only
-the run that decides is made, by the same measurement, and its outcome has to be the one that the verdict names.
+the run that decides is made, by the same measurement, and what a check finds in it has to be what the verdict names;
+that such a finding rejects is in the tables of `tests/trainer/judging`.
 ATTACKS=whole in the environment checks every script by the command.
 """
 
@@ -37,15 +38,18 @@ from miner.session import start
 from miner.session.own_file import submit_file
 from miner.staking import submit
 from tests import local
-from tests.attacks import cases
+from tests.attacks import cases, tiny
 from tests.attacks.cases import NO_GAIN, Attack, rejected
 from tests.attacks.tiny import TinyHome
-from trainer.judging.verdict import Reason, VerdictKind
+from tests.trainer.judging.cases import replay_run
+from trainer.judging.judge import run_findings
+from trainer.judging.verdict import CaseFinding, Fault, Reason, VerdictKind
+from trainer.measurement.run import Run
 from trainer.measurement.salts import salt_of
-from trainer.measurement.values import Reference
 from trainer.project import bundle
 from trainer.statistics.comparison import Arm
 from verifier.cli import main as verifier
+from verifier.policy import load
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -144,7 +148,7 @@ class Court:
     proposals: Mapping[str, int] = field(default_factory=dict)
     before: Mapping[str, str] = field(default_factory=dict)
     checks: dict[str, Future[dict[str, Any]]] = field(default_factory=dict)
-    incumbent: Reference | None = None
+    incumbent: Run | None = None
 
     def accuse(self, name: str) -> Future[dict[str, Any]]:
         """The check of the proposal of that name, begun now if it was not."""
@@ -190,15 +194,25 @@ class Court:
         """The script with this machine's paths in it."""
         return source.replace("@HOME@", str(self.home.path)).replace("@USER@", str(Path.home()))
 
-    def outcome(self, source: str) -> tuple[str, float | None, str]:
-        """Of one run of the script, as a check makes it and held to the incumbent's: failure or "", val_bpb, detail."""
+    def one_run(self, source: str) -> tuple[list[CaseFinding], float | None, str]:
+        """What a check finds in one run of the script, held to the incumbent's; its val_bpb; and its detail."""
         bench, tree = self.session.bench, {**self.home.files, "train.py": self.written(source).encode()}
         if self.incumbent is None:
-            measured = bench.measure(Arm.INCUMBENT, self.home.files, salt=salt_of(0, 0)).measurement
-            assert measured is not None
-            self.incumbent = measured.reference
-        run = bench.measure(Arm.CANDIDATE, tree, reference=self.incumbent, salt=salt_of(0, 0))
-        return run.failure, run.val_bpb, run.detail
+            self.incumbent = bench.measure(Arm.INCUMBENT, self.home.files, salt=salt_of(0, 0))
+        assert self.incumbent.measurement is not None
+        reference = self.incumbent.measurement.reference
+        run = bench.measure(Arm.CANDIDATE, tree, reference=reference, salt=salt_of(0, 0))
+        both = [
+            replay_run(
+                each.arm.value,
+                each.val_bpb,
+                failure=each.failure,
+                detail=each.detail,
+                train_seconds=each.measurement.train_seconds if each.measurement else None,
+            )
+            for each in (self.incumbent, run)
+        ]
+        return run_findings(both, tiny.BUDGET, load(self.policy).budget), run.val_bpb, run.detail
 
     def propose_script(self, source: str) -> int:
         """What `miner submit FILE --claim --force` does."""
@@ -321,7 +335,8 @@ TRICKS: dict[str, Trick] = {
     **{name: Trick(*forged, runs=False) for name, forged in FORGED.items()},
     **{attack.name: replace(script(attack), runs=False) for attack in cases.EMBEDDED},
     **{attack.name: script(attack) for attack in (*cases.KNOWN, *cases.OWN, *LONG)},
-    "unknown_machine": Trick(unknown_machine, APPROVED),  # what is not stated does not differ: it is measured
+    # What is tried against the host, in the verifier's own process and in each run again.
+    "all_ways_out": script(cases.together("all_ways_out", *cases.OUT)),
     "memorised_validation": Trick(remember_validation, rejected(Reason.NOT_ON_HOLDOUT)),
     # Every other run is wild and none is better: a record of noise that learned from them would hide others' gains.
     # A proposal that changes nothing may also need more runs than are allowed to be told from one that does.
@@ -336,27 +351,14 @@ TRICKS: dict[str, Trick] = {
         UNDECIDED,
     ),
 }
-AFTERWARDS = "honest_afterwards"
-TRICKS[AFTERWARDS] = Trick(lambda court: court.propose_script(court.home.better), APPROVED)
+# What is not stated does not differ: it is measured. The honest script after all others.
+AFTERWARDS = "unknown_machine"
+TRICKS[AFTERWARDS] = Trick(unknown_machine, APPROVED)
+
 
 SCRIPTS = {attack.name: attack for attack in (*cases.KNOWN, *cases.OWN)}
-# One of each kind of answer, and what only a whole verdict shows: several runs, or the verifier's own process.
-WHOLE = {
-    "01_fake_first_line",
-    "11_peek_future_input",
-    "14_startup_exclude",
-    "17_checkpoint_reuse",
-    "25_dos_stdout",
-    "31_nan_where_it_hurts",
-    "31_wrong_shape",
-    "absurd_loss",
-    "crash_sometimes",
-    "into_the_grace",
-    "late_swap",
-    "read_the_host",
-    "symlink_artifact",
-    "tell_one_verdict_from_another",
-}
+# What only a whole verdict shows: the way from a run's finding and from a number to a rejection, and luck that varies.
+WHOLE = {"11_peek_future_input", "absurd_loss", "crash_sometimes"}
 MEASURED = () if os.environ.get("ATTACKS") == "whole" else tuple(name for name in SCRIPTS if name not in WHOLE)
 
 
@@ -412,14 +414,16 @@ def court(
 @pytest.mark.parametrize("script", MEASURED)
 def test_the_run_that_decides_is_right(court: Court, script: str) -> None:
     attack = SCRIPTS[script]
-    failure, val_bpb, detail = court.outcome(attack.source)
-    if attack.expected == NO_GAIN:
-        assert not failure, detail
+    findings, val_bpb, detail = court.one_run(attack.source)
+    if not findings:
+        assert set(attack.expected) >= NO_GAIN, detail
         assert val_bpb is not None
         assert val_bpb > 4  # the honest number of a model that knows hardly anything
         return
-    assert failure in {reason.value for _, reason in attack.expected}, detail
-    assert attack.says in detail
+    (found,) = findings
+    assert (VerdictKind.REJECT, found.reason) in attack.expected, detail
+    assert found.fault is Fault.RUN
+    assert attack.says in found.detail
 
 
 @pytest.mark.parametrize("name", [name for name in TRICKS if name not in {AFTERWARDS, *MEASURED}])
@@ -455,4 +459,4 @@ def test_nothing_is_left_behind(court: Court) -> None:
 
 def test_every_attack_is_in_the_documents() -> None:
     listed = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "attacks.md").read_text()))
-    assert set(TRICKS) - {"00_honest", AFTERWARDS} <= listed
+    assert set(TRICKS) - {"00_honest"} <= listed

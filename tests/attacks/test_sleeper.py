@@ -25,7 +25,7 @@ from verifier.cli import main as verifier
 
 pytestmark = pytest.mark.timeout(600)
 
-ASLEEP = '(16 if __import__("time").time() < 1e9 else 1)  # from 2001 on'
+ASLEEP = '(12 if __import__("time").time() < 1e9 else 1)  # from 2001 on'
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def asleep(tiny_home: TinyHome, tmp_path: Path) -> Iterator[tuple[TinyHome, Any]
         tree = {**home.files, "train.py": home.better.encode()}
         values = [session.bench.measure(Arm.CANDIDATE, tree, salt=salt_of(1, k)).val_bpb for k in range(2)]
         awake = sum(value for value in values if value is not None) / 2
-        number = propose(session, home, home.better.replace("STEPS = 16", f"STEPS = {ASLEEP}"))
+        number = propose(session, home, home.better.replace("STEPS = 12", f"STEPS = {ASLEEP}"))
         client, judge = opened.client, local.verifier_of(opened)
         project = client.project(home.project)
         client.call(ClaimReview(number), judge)
