@@ -402,11 +402,11 @@ def binomial_slack(rate: float, trials: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("policy", "df", "history"), [(POLICY, 0, 0), (POLICY, 3, 0), (POLICY, 20, 0), (MINING, 20, 10)]
+    ("policy", "df", "history", "sigma"),
+    [(POLICY, 0, 0, 0.03), (POLICY, 3, 0, 0.005), (POLICY, 20, 0, 0.03), (MINING, 20, 10, 0.005)],
 )
-@pytest.mark.parametrize("sigma", [0.005, 0.03])
 def test_error_rates(policy: ComparisonPolicy, df: int, history: int, sigma: float) -> None:
-    rng, trials = np.random.default_rng(2026), 2_000
+    rng, trials = np.random.default_rng(2026), 1_000
     shared = 0.72 if policy.paired else 0.0  # the share of the seed's luck in the smoke project's noise
     idle, better = (
         simulate(
@@ -422,14 +422,16 @@ def test_error_rates(policy: ComparisonPolicy, df: int, history: int, sigma: flo
 
 
 def test_a_record_that_is_too_quiet_or_outliers_do_not_open_the_gate() -> None:
-    rng = np.random.default_rng(3)
-    quiet = simulate(rng, gain=0, sigma=0.01, policy=POLICY, record_df=20, record_ratio=0.25, trials=1_500)
-    open_gate = replace(POLICY, suspicion=1e-6)
-    without = simulate(rng, gain=0, sigma=0.01, policy=open_gate, record_df=20, record_ratio=0.25, trials=1_500)
-    load = simulate(rng, gain=0, sigma=0.01, policy=POLICY, record_df=20, outliers=0.1, trials=1_500)
-    assert quiet.approve < 0.5 * without.approve
+    """Where runs are paired their own scatter holds it too; a mining trial has the suspicion alone."""
+    rng, open_gate = np.random.default_rng(3), replace(MINING, suspicion=1e-6)
+    quiet, without = (
+        simulate(rng, gain=0, sigma=0.01, policy=policy, record_df=20, history=10, record_ratio=0.25, trials=2_000)
+        for policy in (MINING, open_gate)
+    )
     assert quiet.approve < 0.01
-    assert load.approve < 0.01
+    assert without.approve > 0.03
+    assert simulate(rng, gain=0, sigma=0.01, policy=POLICY, record_df=20, record_ratio=0.25, trials=600).approve < 0.01
+    assert simulate(rng, gain=0, sigma=0.01, policy=POLICY, record_df=20, outliers=0.1, trials=600).approve < 0.01
 
 
 def test_references_behave_as_reported() -> None:
@@ -440,8 +442,8 @@ def test_references_behave_as_reported() -> None:
 
 
 def test_a_mining_session_keeps_no_noise() -> None:
-    session = mine_no_ops(np.random.default_rng(8), sigma=0.01, sessions=300, trials=12)
-    assert session.kept_per_trial < 0.01 + binomial_slack(0.01, 3600)
+    session = mine_no_ops(np.random.default_rng(8), sigma=0.01, sessions=150, trials=12)
+    assert session.kept_per_trial < 0.01 + binomial_slack(0.01, 1800)
     assert session.candidate_runs < 2
 
 
@@ -567,10 +569,10 @@ def test_interval_and_p_are_at_the_level_of_the_look(at: Look) -> None:
     assert seen.delta / scale == pytest.approx(at_its_p, rel=1e-6)
 
 
-@pytest.mark.parametrize("ratio", [2.0, 4.0, 10.0])
+@pytest.mark.parametrize("ratio", [4.0, 10.0])
 def test_a_louder_candidate_is_not_approved_for_its_scatter(ratio: float) -> None:
-    """Without the guard 4 to 28 % of no-ops were; figures: bench_comparison."""
-    rng, trials = np.random.default_rng(6), 1_500
+    """Without the guard 27 and 52 % of no-ops were; figures: bench_comparison."""
+    rng, trials = np.random.default_rng(6), 500
     for df in (0, 20):
         found = simulate(rng, gain=0, sigma=0.01, policy=POLICY, record_df=df, candidate_ratio=ratio, trials=trials)
         assert found.approve <= 0.02 + binomial_slack(0.02, trials)

@@ -55,7 +55,7 @@ def test_steps_add_up() -> None:
 @pytest.mark.parametrize("shares", [(0.2, 0.1, 0.7), (0.6, 0.3, 0.1)])
 def test_it_finds_the_prior_that_made_the_session(shares: tuple[float, float, float]) -> None:
     rng = random.Random(1)
-    truths = [drawn(rng, shares, 2.0, 5.0) for _ in range(3000)]
+    truths = [drawn(rng, shares, 2.0, 5.0) for _ in range(1500)]
     prior = fitted([(truth + rng.gauss(0, 0.8), 0.8) for truth in truths], 1.0)
     assert (prior.nothing, prior.better, prior.worse) == pytest.approx(shares, abs=0.06)
     assert (prior.gain, prior.loss) == pytest.approx((2.0, 5.0), rel=0.25)
@@ -70,7 +70,7 @@ def drawn(rng: random.Random, shares: tuple[float, float, float], gain: float, l
 def test_claims_that_were_chosen_promise_what_they_hold() -> None:
     """Gains of one sigma in the mean, the prior from the session itself: most of the bias of the claim goes."""
     rng = random.Random(1)
-    found = [one for _ in range(100) for one in session(rng, 1.0)]
+    found = [one for _ in range(40) for one in session(rng, 1.0)]
     errors = [[one.measured - one.truth for one in found], [one.claimed - one.truth for one in found]]
     raw, shrunk = map(statistics.fmean, errors)
     assert raw > 0.15
