@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_ADDRESS = re.compile(r"""([a-z][a-z0-9+.-]*://)(?:[^\s/?#"'<>]*@)?([a-z0-9.:_\[\]-]*)([^\s"'<>]*)""", re.IGNORECASE)
+# A URL's scheme, user, host and the rest: among other words, and alone.
+_ADDRESS = re.compile(r"""([a-z][a-z0-9+.-]*://)([^\s/?#"'<>]*@)?([a-z0-9.:_\[\]-]*)([^\s"'<>]*)""", re.IGNORECASE)
+_ALONE = re.compile(r"([a-z][a-z0-9+.-]*://)([^/?#]*@)?([a-z0-9.:_\[\]-]*)(.*)", re.IGNORECASE | re.DOTALL)
+_NO_KEY = 16  # characters of a path that names a network, as /solana_devnet does; a key is longer
 
 
 def printable(text: str, limit: int = 200, *, spaces: bool = False) -> str:
@@ -33,7 +36,18 @@ def multiline(text: str, limit: int | None = None) -> str:
 
 def hosts_only(text: str) -> str:
     """Text in which each URL is its scheme and host: the rest (user, path, query) may be the key of a paid service."""
-    return _ADDRESS.sub(lambda found: found[1] + found[2] + ("/..." if (found[3] or "/") != "/" else ""), text)
+    return _ADDRESS.sub(_host, text)
+
+
+def without_key(url: str) -> str:
+    """A node's URL as it is shown and as homes name it: its scheme and host, and a path that is too short for a key."""
+    found = _ALONE.fullmatch(url)
+    open_path = found is None or (not found[2] and len(found[4]) <= _NO_KEY and "?" not in found[4])
+    return url if found is None or open_path else _host(found)
+
+
+def _host(found: re.Match[str]) -> str:
+    return found[1] + found[3] + ("/..." if found[2] or found[4] not in ("", "/") else "")
 
 
 def lasted(seconds: float) -> str:

@@ -360,8 +360,8 @@ def report(home: Path, network: str, as_json: bool, project: int | None, offline
     from dataclasses import replace
 
     from chain.errors import ChainError
-    from chain.network.base import without_key
     from common.files import write_atomic
+    from common.text import without_key
     from verifier import report as reports
     from verifier import report_page
 

@@ -33,9 +33,9 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from chain.errors import ChainError, InvalidData
-from chain.network.base import without_key
 from common.files import read_regular
 from common.resources import CONFIGS
+from common.text import hosts_only, without_key
 
 PROJECT_FILE = "armlx.toml"
 SOLANA = "the Solana CLI's config.yml"
@@ -203,7 +203,7 @@ def shown(name: str, value: Any) -> Any:
     if name == "max_spend" and value is not None:
         return str(Decimal(value) / LAMPORTS)
     if name == "notify_webhook" and value:  # whoever knows the whole of it may post there
-        return f"{urlsplit(value).scheme}://{urlsplit(value).hostname}/..."
+        return hosts_only(value)
     if name == "notify_command" and value:
         return f"{value.split()[0]} ..." if " " in value else value
     if isinstance(value, tuple):

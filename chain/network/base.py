@@ -14,7 +14,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from solders import account as solders_account
 from solders.hash import Hash
@@ -216,14 +215,6 @@ class Network(Protocol):
 
     def close(self) -> None:
         """Close files and sockets; closing twice is harmless."""
-
-
-def without_key(url: str) -> str:
-    """A node's URL for messages: without what may be the key of a paid service (user, query, long path)."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    secret = parts.query or host != parts.netloc or len(parts.path) > 16
-    return f"{parts.scheme}://{host}/..." if secret else url
 
 
 def account_of(state: solders_account.Account) -> Account:

@@ -58,10 +58,10 @@ from chain.network.base import (
     error_text,
     matches,
     program_error_of,
-    without_key,
 )
 from chain.network.transport import CALL_SECONDS, NoAnswer, Transport
 from chain.program import PROGRAM_ID
+from common.text import without_key
 
 _POLL_SECONDS, _REBROADCAST_SECONDS = 0.4, 2.0
 _MAX_ACCOUNTS = 100  # per getMultipleAccounts

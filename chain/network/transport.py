@@ -27,9 +27,9 @@ from solders.errors import SerdeJSONError
 from solders.rpc import requests, responses
 
 from chain.errors import NetworkUnreachable
-from chain.network.base import RpcError, without_key
+from chain.network.base import RpcError
 from common.http import on_this_machine, tls, unusable_settings
-from common.text import printable
+from common.text import printable, without_key
 
 CALL_SECONDS = 30.0
 TRIES = 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 from chain.connection.opening import AUTHORITY, Connection
@@ -14,8 +15,9 @@ from common import baseline
 from common.terminal import View
 from miner.context.context import Earlier
 from trainer.errors import UNFIT, TrainerError
-from trainer.judging.trial import MAX_UNFIT
+from trainer.judging.trial import until_fit
 from trainer.measurement.bench import open_bench
+from trainer.measurement.run import Run
 from trainer.measurement.salts import fresh_salt
 from trainer.project import bundle, recipe
 from trainer.project.task import Benchmark
@@ -37,15 +39,19 @@ def publish_bundled(
             say=word,
             data_arguments=data_arguments,
         )
-    runs: list[Earlier] = []
-    for number in range(1, chosen.terms.baseline_runs + 1):
-        for _ in range(MAX_UNFIT):
-            began = time.time()
-            with view.step(f"baseline, run {number} of {chosen.terms.baseline_runs}", bench.usual_seconds) as word:
-                run = bench.measure(Arm.INCUMBENT, chosen.files, word, salt=fresh_salt())
-            if run.failure != UNFIT:
-                break
+    runs, began = list[Earlier](), 0.0
+
+    def baseline_run(number: int) -> Run:
+        nonlocal began
+        began = time.time()
+        with view.step(f"baseline, run {number} of {chosen.terms.baseline_runs}", bench.usual_seconds) as word:
+            run = bench.measure(Arm.INCUMBENT, chosen.files, word, salt=fresh_salt())
+        if run.failure == UNFIT:
             view.say(f"  run discarded and repeated: {run.detail}", style="yellow")
+        return run
+
+    for number in range(1, chosen.terms.baseline_runs + 1):
+        run = until_fit(partial(baseline_run, number))
         if run.val_bpb is None:
             raise TrainerError(
                 f"The {name} project does not run on this machine: {run.told}",

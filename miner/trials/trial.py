@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 
 from common.files import write_atomic
 from miner.context.context import SessionContext
@@ -20,8 +21,8 @@ from miner.report.summary import counted
 from miner.trials import history
 from miner.trials.decision import decided
 from miner.trials.measuring import Rig
-from trainer.errors import UNFIT, EnvironmentNotReady, TrainerError
-from trainer.judging.trial import MAX_FAILURES, Trial, compare
+from trainer.errors import EnvironmentNotReady, TrainerError
+from trainer.judging.trial import MAX_FAILURES, Trial, compare, until_fit
 from trainer.measurement.run import Run
 from trainer.project import hyperparameters
 from trainer.statistics import pruning
@@ -47,8 +48,8 @@ class LocalTrials:
         if current.decision:
             return
         while len(history.values(current, Arm.INCUMBENT)) < BASELINE_RUNS:
-            run = self._execute(current, Arm.INCUMBENT)
-            if run.failure not in ("", UNFIT):
+            run = until_fit(partial(self._execute, current, Arm.INCUMBENT))
+            if run.failure:
                 raise IncumbentFails(
                     f"The incumbent does not run on this machine: {run.told}",
                     f"Its log is in {context.folder / 'logs'}.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.text import hosts_only
+from common.text import hosts_only, without_key
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from common.text import hosts_only
         ("https://rpc.example did not answer (timed out).", "https://rpc.example did not answer (timed out)."),
         ("https://rpc.example/ fails", "https://rpc.example fails"),
         ("https://rpc.example/s3cr3t did not answer", "https://rpc.example/... did not answer"),
-        ("https://user:s3cr3t@rpc.example:8899/", "https://rpc.example:8899"),
+        ("https://user:s3cr3t@rpc.example:8899/", "https://rpc.example:8899/..."),
         ("see wss://rpc.example?api-key=s3cr3t.", "see wss://rpc.example/..."),
         ("'https://hooks.slack.example/services/T0/B0/s3cr3t' and 'http://b/s3cr3t#s3cr3t'",
          "'https://hooks.slack.example/...' and 'http://b/...'"),
@@ -24,3 +24,19 @@ from common.text import hosts_only
 )  # fmt: skip
 def test_of_a_url_the_host_is_left(text: str, shown: str) -> None:
     assert hosts_only(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://rpc.example/solana_devnet", "https://rpc.example/solana_devnet"),
+        ("http://127.0.0.1:8899/", "http://127.0.0.1:8899/"),
+        ("https://rpc.example/v2/s3cr3ts3cr3ts3cr3t", "https://rpc.example/..."),
+        ("https://rpc.example/?k=s3cr3t", "https://rpc.example/..."),
+        ('https://u"s3cr3t@rpc.example', "https://rpc.example/..."),
+        ("https://rpc.example/'s3cr3t s3cr3t s3cr3t", "https://rpc.example/..."),
+        ("the network of my long-named laboratory", "the network of my long-named laboratory"),
+    ],
+)
+def test_a_node_is_named_without_its_key(url: str, shown: str) -> None:
+    assert without_key(url) == shown

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from common.terminal import View
-from trainer.errors import UNFIT, EnvironmentNotReady
 from trainer.judging import holdout, trial
 from trainer.judging.policy import HoldoutPolicy, JudgePolicy
 from trainer.judging.runs import ReplayRun, against
@@ -163,7 +162,8 @@ def one_run(
     A run that was left out is made again; EnvironmentNotReady where that keeps happening.
     """
     watch = Watch(bench.protocol.execution.training_seconds, view.say)
-    for _ in range(trial.MAX_UNFIT):
+
+    def run_it() -> ReplayRun:
         watch.calm()
         with view.step(f"run of the {name}", bench.usual_seconds) as word:
             text = _text(rows, policy.holdout, None)
@@ -172,9 +172,9 @@ def one_run(
             second = run.measurement.holdout if run.measurement else None
         entry = _entry(run, tree, second, None, _blocks(bench.measurer, second, rows), conditions)
         view.say(f"  {name}  {_shown(entry, run)}  ({entry.seconds:.1f} s)")
-        if run.failure != UNFIT:
-            return replace(entry, arm=name)
-    raise EnvironmentNotReady(f"This machine is unfit: {run.detail}.", "Run the command again on a quiet machine.")
+        return replace(entry, arm=name)
+
+    return trial.until_fit(run_it)
 
 
 def forgiven(run: ReplayRun, smaller: str) -> ReplayRun:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-from trainer.errors import STOPPED, UNFIT
+from trainer.errors import STOPPED, UNFIT, EnvironmentNotReady
 from trainer.measurement.run import Run
 from trainer.statistics import comparison
 from trainer.statistics.comparison import Arm, Decision, TrialSamples
@@ -23,6 +24,26 @@ from trainer.statistics.noise import NoiseRecord
 
 MAX_FAILURES = 2
 MAX_UNFIT = 5
+
+
+class _Ran(Protocol):
+    @property
+    def failure(self) -> str: ...
+
+    @property
+    def detail(self) -> str: ...
+
+
+_OneRun = TypeVar("_OneRun", bound=_Ran)
+
+
+def until_fit(run: Callable[[], _OneRun]) -> _OneRun:
+    """The first run for which the machine was fit; EnvironmentNotReady after `MAX_UNFIT` for which it was not."""
+    for _ in range(MAX_UNFIT):
+        made = run()
+        if made.failure != UNFIT:
+            return made
+    raise EnvironmentNotReady(f"This machine is unfit: {made.detail}.", "Run the command again on a quiet machine.")
 
 
 @dataclass(frozen=True, slots=True)

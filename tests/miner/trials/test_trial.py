@@ -11,6 +11,7 @@ from miner.trials import history, trial
 from miner.trials.trial import BASELINE_RUNS, LocalTrials
 from tests.miner.fakes import LOG, SIGMA, SOURCE, Fake
 from trainer.errors import STOPPED, UNFIT, EnvironmentNotReady
+from trainer.judging.trial import MAX_UNFIT
 from trainer.statistics.comparison import Arm
 from trainer.statistics.mining import STALE_TRIALS
 
@@ -157,6 +158,13 @@ def test_whose_runs_may_be_stopped_by_their_curves(prune: bool, source: str, may
     fake.context.prune = prune
     current = fake.trial(source)
     assert trial.may_prune(fake.context, current) is may
+
+
+def test_a_machine_that_stays_unfit_ends_the_baseline(fake: Fake) -> None:
+    fake.machine.values = lambda source, arm: UNFIT
+    with pytest.raises(EnvironmentNotReady, match="This machine is unfit"):
+        LocalTrials(fake.context).baseline()
+    assert len(fake.context.session.trials[0].runs) == MAX_UNFIT
 
 
 @pytest.mark.parametrize("failure", [STOPPED, UNFIT])

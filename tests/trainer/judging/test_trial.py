@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.judging.trial import MAX_FAILURES, Trial, compare
+from trainer.errors import UNFIT, EnvironmentNotReady
+from trainer.judging.trial import MAX_FAILURES, MAX_UNFIT, Trial, compare, until_fit
 from trainer.measurement.run import Run
 from trainer.statistics.comparison import Answer, Arm
 from trainer.statistics.error_rates import ComparisonPolicy
@@ -162,3 +163,19 @@ def test_the_seed_orders_the_runs() -> None:
         judge(script, seed=seed)
         orders.add(tuple(script.asked))
     assert len(orders) > 3
+
+
+@pytest.mark.parametrize(
+    ("failures", "taken"),
+    [([""], 0), ([UNFIT, ""], 1), ([UNFIT, "crash", ""], 1), ([UNFIT] * (MAX_UNFIT - 1) + [""], MAX_UNFIT - 1)],
+)
+def test_a_run_is_made_again_until_the_machine_is_fit(failures: list[str], taken: int) -> None:
+    made = [run(Arm.INCUMBENT, None if failure else 2.5, failure) for failure in failures]
+    assert until_fit(iter(made).__next__) is made[taken]
+
+
+def test_a_machine_that_stays_unfit_is_given_up() -> None:
+    made = iter([run(Arm.INCUMBENT, None, UNFIT)] * (MAX_UNFIT + 1))
+    with pytest.raises(EnvironmentNotReady, match="unfit"):
+        until_fit(made.__next__)
+    assert len(list(made)) == 1
