@@ -1,4 +1,4 @@
-"""A settlement or a submission on a disk that is full, a page more of it free at each try, until it succeeds.
+"""A settlement or a submission on a disk that is full, a few pages more of it free at each try, until it succeeds.
 
 `python -m tests.faults.small_disk FOLDER settle|submit`, FOLDER being the root of a small file system; see `test_disk`.
 It prints a JSON document: how often it failed and with what words, and what is on chain in the end.
@@ -28,7 +28,8 @@ from verifier.check import folder_of
 from verifier.settle import settle
 
 PAGE = 4096
-MOST = 400  # tries
+STEP = 3  # pages that a try has more than the last
+MOST = 1200  # pages
 MACHINE = Fingerprint("cpu", "test", 2, None, None, 1 << 30, "Linux", "0.32", "3.11.0")
 _JOURNAL = Path("work", "session.jsonl")
 
@@ -46,7 +47,7 @@ def leave(filler: Path, pages: int) -> None:
 def until_it_succeeds(home: Path, attempt: Callable[[Connection], Any]) -> list[str]:
     """The words of each failure; every try is a connection and a record of its own, as after a restart."""
     failures: list[str] = []
-    for pages in range(MOST):
+    for pages in range(0, MOST, STEP):
         leave(home / "filler", pages)
         try:
             with local.connect(home) as connection:

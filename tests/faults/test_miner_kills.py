@@ -121,14 +121,18 @@ def candidates(tiny_home: TinyHome, tmp_path: Path) -> dict[str, str]:
             tiny_home.better, dict.fromkeys(("EMBED_LR", "HEAD_LR", "MATRIX_LR"), 1e-05 * number)
         )
 
+    def between(rate: float, head: float) -> str:
+        """Better than the baseline, and worse than the last."""
+        return hyperparameters.replace(tiny_home.better, {"EMBED_LR": rate, "MATRIX_LR": rate, "HEAD_LR": head})
+
     found = {}
     if LONG:
         found["1-crash.py"] = "raise RuntimeError('broken')\n"
         found["2-worse.py"] = worse(1)
-        found["3-better.py"] = hyperparameters.replace(tiny_home.better, {"STEPS": 22})
+        found["3-better.py"] = between(0.014, 0.006)
         found["4-worse.py"] = worse(2)
         found["5-worse.py"] = worse(3)
-        found["6-better.py"] = hyperparameters.replace(tiny_home.better, {"STEPS": 36})
+        found["6-better.py"] = between(0.019, 0.01)
         found["7-worse.py"] = worse(4)
         found["8-worse.py"] = worse(5)
     found["9-better.py"] = tiny_home.better
