@@ -26,12 +26,13 @@ def proposing(command: Callable[..., Any]) -> Callable[..., Any]:
         grouped(
             PROPOSERS,
             "--proposer",
-            default="edits,tune",
+            default=Proposing().proposer,
             show_default=True,
             metavar="SPEC",
             help="Source of candidates: edits (a library of structural changes, offline), tune (numbers and switches, "
-            "offline), agent, llm, patches, or several by weight, for example tune:3,llm:1. While an agent or a model "
-            "is unavailable, the offline ones stand in.",
+            "offline), crossover (what another line found or nearly won, on the best of now, offline), agent, llm, "
+            "patches, or several by weight, for example tune:3,llm:1. While an agent or a model is unavailable, the "
+            "offline ones stand in.",
         ),
         grouped(
             PROPOSERS,
@@ -65,6 +66,13 @@ def proposing(command: Callable[..., Any]) -> Callable[..., Any]:
             type=(click.FloatRange(min=0), click.FloatRange(min=0)),
             help="llm: dollars for a million tokens asked and answered, for `miner status` and the report; not needed "
             "where the server states the cost.",
+        ),
+        grouped(
+            PROPOSERS,
+            "--max-dollars",
+            metavar="DOLLARS",
+            type=Number(min=0, min_open=True),
+            help="agent, llm: what all of them may cost in a session, by what they or --llm-price say.",
         ),
         grouped(
             PROPOSERS,

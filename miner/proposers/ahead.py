@@ -8,7 +8,6 @@ that the proposer rests as if it had been asked then.
 
 from __future__ import annotations
 
-import difflib
 import json
 import threading
 from dataclasses import replace
@@ -88,12 +87,8 @@ def _after(context: Context, candidate: Candidate) -> Context:
 
 def _moved(base: str, candidate: Candidate, context: Context) -> Candidate | None:
     """The candidate as a change of the incumbent of now; None where it does not fit, or was tried."""
-    source = candidate.source
     try:
-        if base != context.source:
-            names = ("a/train.py", "b/train.py")
-            lines = difflib.unified_diff(base.splitlines(), source.splitlines(), *names, lineterm="", n=1)
-            source = diffs.apply(context.source, "\n".join(lines))
+        source = diffs.moved(base, candidate.source, context.source)
         if hyperparameters.fingerprint(source) in context.known():
             return None
     except (ProposerFailed, InvalidBundle):

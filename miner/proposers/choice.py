@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Proposing:
     """What was chosen on the command line; the defaults are those of `miner run`."""
 
-    proposer: str = "edits,tune"
+    proposer: str = "edits,tune,crossover:0.5"
     agent_command: str | None = None
     agent_minutes: float = 20.0
     llm_url: str | None = None
@@ -26,6 +26,7 @@ class Proposing:
     llm_max_calls: int | None = None
     llm_max_tokens: int | None = None
     llm_price: tuple[float, float] | None = None
+    max_dollars: float | None = None
     patches: Path | None = None
     think_ahead: bool = True
 
@@ -36,7 +37,8 @@ class Proposing:
         makers: dict[str, Callable[[], Proposer]] = {
             "edits": lambda: self._edits(seed, say),
             "tune": lambda: self._tune(seed),
-            "agent": lambda: self._agent(files),
+            "crossover": self._crossover,
+            "agent": lambda: self._agent(files, say),
             "llm": lambda: self._llm(say),
             "patches": lambda: self._patches(say),
         }
@@ -58,11 +60,17 @@ class Proposing:
 
         return Edits(seed, say)
 
-    def _agent(self, files: Mapping[str, bytes]) -> Proposer:
+    @staticmethod
+    def _crossover() -> Proposer:
+        from miner.proposers.crossover import Crossover
+
+        return Crossover()
+
+    def _agent(self, files: Mapping[str, bytes], say: Callable[[str], None]) -> Proposer:
         from miner.proposers.agent import Agent
 
         made = Agent(_needed(self.agent_command, "agent", "--agent-command"), files, self.agent_minutes)
-        return self._ahead(made) if self.think_ahead else made
+        return self._online(made, say, ahead=True)
 
     def _llm(self, say: Callable[[str], None]) -> Proposer:
         from miner.proposers.llm import Caps, Llm, is_local
@@ -70,13 +78,15 @@ class Proposing:
         url, model = _needed(self.llm_url, "llm", "--llm-url"), _needed(self.llm_model, "llm", "--llm-model")
         made = Llm(url, model, Caps(self.llm_max_calls, self.llm_max_tokens), say, price=self.llm_price)
         # A model on this machine would take from a run what is being measured.
-        return self._ahead(made) if self.think_ahead and not is_local(url) else made
+        return self._online(made, say, ahead=not is_local(url))
 
-    @staticmethod
-    def _ahead(proposer: Proposer) -> Proposer:
+    def _online(self, proposer: Proposer, say: Callable[[str], None], *, ahead: bool) -> Proposer:
+        """Under the cap in dollars, and thinking ahead where that is wanted."""
         from miner.proposers.ahead import Ahead
+        from miner.proposers.usage import Capped
 
-        return Ahead(proposer)
+        made = proposer if self.max_dollars is None else Capped(proposer, self.max_dollars, say)
+        return Ahead(made) if ahead and self.think_ahead else made
 
     def _patches(self, say: Callable[[str], None]) -> Proposer:
         from miner.proposers.patches import Patches

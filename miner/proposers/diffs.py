@@ -49,6 +49,15 @@ def between(before: str, after: str) -> str:
     return "\n".join(list(lines)[2:])
 
 
+def moved(before: str, after: str, onto: str) -> str:
+    """`onto` with what changed from `before` to `after`; ProposerFailed where that does not fit in exactly one way."""
+    if before == onto:
+        return after
+    names = (f"a/{SCRIPT}", f"b/{SCRIPT}")
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="", n=1)
+    return apply(onto, "\n".join(lines))
+
+
 def apply(source: str, diff: str) -> str:
     """`source` as train.py with the diff applied, all of it; otherwise ProposerFailed.
 

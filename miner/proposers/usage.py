@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from common.files import write_atomic
-from miner.proposers.base import ProposerFailed
+from miner.proposers.base import Candidate, Context, Proposer, ProposerFailed
 
 _MAX_BYTES = 4096
 _ENDS = "-usage.json"
@@ -44,6 +44,29 @@ class Usage:
         parts += [f"{self.tokens:,} tokens"] if self.tokens else []
         parts += [f"${self.dollars:,.2f}"] if self.dollars is not None else []
         return ", ".join(parts)
+
+
+class Capped:
+    """A model or an agent that is asked until all of the session's have cost `dollars` together.
+
+    What a candidate cost is known after it, so the last may go beyond. Where nobody says what calls cost, no cap can
+    hold: then it is asked once.
+    """
+
+    def __init__(self, proposer: Proposer, dollars: float, say: Callable[[str], None]) -> None:
+        self.name, self._proposer, self._dollars, self._say = proposer.name, proposer, dollars, say
+
+    def propose(self, context: Context) -> Candidate | None:
+        """Its candidate, or None once the cap is reached or cannot hold."""
+        own = read(context.folder, self.name)
+        total = sum(used.dollars or 0.0 for used in spent(context.folder).values())
+        if total >= self._dollars:
+            self._say(f"  {self.name}: models and agents have cost ${total:.2f}; --max-dollars is {self._dollars:g}")
+        elif own.calls and own.dollars is None:
+            self._say(f"  {self.name}: nobody says what a call costs, so --max-dollars cannot hold; see --llm-price")
+        else:
+            return self._proposer.propose(context)
+        return None
 
 
 def read(folder: Path, name: str) -> Usage:

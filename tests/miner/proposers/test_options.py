@@ -45,6 +45,7 @@ def test_what_does_not_fit_is_refused_before_any_work(tmp_path: Path, arguments:
         ({"proposer": "llm", "llm_url": "http://127.0.0.1:8080/v1", "llm_model": "x"}, False),
         ({"proposer": "llm", "llm_url": "https://models.example/v1", "llm_model": "x", "think_ahead": False}, False),
         ({"proposer": "agent", "agent_command": "true {prompt}"}, True),
+        ({"proposer": "agent", "agent_command": "true {prompt}", "max_dollars": 2.0}, True),
         ({"proposer": "tune"}, False),
     ],
 )

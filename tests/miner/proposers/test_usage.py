@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from miner.proposers import usage
-from miner.proposers.base import ProposerFailed
+from miner.proposers.base import Candidate, Context, ProposerFailed
 from miner.proposers.usage import Usage
+from tests.miner.proposers.support import context
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,39 @@ def test_what_was_spent_survives_and_adds_up(tmp_path: Path) -> None:
     assert usage.spent(tmp_path) == {"llm": spent}
     with pytest.raises(ProposerFailed, match="what was spent"):
         usage.read(tmp_path, "agent")
+
+
+class Paid:
+    """Each candidate costs so many dollars, or what nobody says."""
+
+    name = "llm"
+
+    def __init__(self, each: float | None) -> None:
+        self.each, self.asked = each, 0
+
+    def propose(self, context: Context) -> Candidate | None:
+        self.asked += 1
+        spent = usage.read(context.folder, self.name)
+        spent.calls += 1
+        spent.pays(self.each)
+        usage.write(context.folder, self.name, spent)
+        return Candidate(context.source, "idea")
+
+
+@pytest.mark.parametrize(
+    ("each", "others", "asked", "words"),
+    [
+        (0.3, 0.0, 4, "have cost $1.20; --max-dollars is 1"),  # the last one goes beyond
+        (0.3, 0.9, 1, "have cost $1.20"),  # an agent's share counts
+        (0.0, 0.0, 9, ""),  # a model that costs nothing
+        (None, 0.0, 1, "cannot hold"),
+    ],
+)
+def test_a_cap_in_dollars(tmp_path: Path, each: float | None, others: float, asked: int, words: str) -> None:
+    usage.write(tmp_path, "agent", Usage(1, dollars=others))
+    paid, said = Paid(each), list[str]()
+    for _ in range(9):  # a restart lifts no cap
+        usage.Capped(paid, 1.0, said.append).propose(context(tmp_path))
+    assert paid.asked == asked
+    assert words in "".join(said)
+    assert bool(said) == bool(words)

@@ -1,0 +1,72 @@
+"""`crossover`: what was found on another line, or nearly found, as a change of the incumbent of now. Offline.
+
+Another line is what this session had kept when somebody else's best took its place: all of it is tried at once, then
+step by step. Nearly found is what looked better by more than the noise of a run and was not kept; once the incumbent
+has moved, it may be worth more or less. Each change is offered once, and only where it fits in exactly one way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from miner.proposers import diffs
+from miner.proposers.base import MAX_HYPOTHESIS, Candidate, Context, ProposerFailed, Tried, by_fingerprint
+from trainer.errors import InvalidBundle
+from trainer.project import hyperparameters
+
+_OFFERED = re.compile(r"crossover: trials? (\d+)(?: to (\d+))?\b")
+
+
+class Crossover:
+    """It keeps nothing: what it offered stands in the history's hypotheses."""
+
+    name = "crossover"
+
+    def propose(self, context: Context) -> Candidate | None:
+        """The change that gained most elsewhere and fits here, or None."""
+        known, texts = context.known(), by_fingerprint(context.history)
+        hypotheses = [t.hypothesis for t in context.history] + [t.hypothesis for t in context.pending]
+        offered = {found.groups() for text in hypotheses if (found := _OFFERED.match(text))}
+        for first, last in changes(context):
+            name = (str(first.number), str(last.number) if last is not first else None)
+            before = texts.get(first.base)
+            if name in offered or before is None:
+                continue
+            try:
+                source = diffs.moved(before, last.source, context.source)
+                if hyperparameters.fingerprint(source) in known:
+                    continue
+            except (ProposerFailed, InvalidBundle):
+                continue
+            which = f"trial {name[0]}" if name[1] is None else f"trials {name[0]} to {name[1]}"
+            return Candidate(source, f"crossover: {which} on the best: {last.hypothesis}"[:MAX_HYPOTHESIS])
+        return None
+
+
+def changes(context: Context) -> Iterator[tuple[Tried, Tried]]:
+    """The first and last trial of each change that the incumbent lacks: lost lines, their steps, then near finds."""
+    kept = {t.fingerprint: t for t in context.history if t.kept and t.number}
+    now = hyperparameters.fingerprint(context.source)
+    lost = {mark: t for mark, t in kept.items() if mark not in {step.fingerprint for step in _line(now, kept)}}
+    bases = {t.base for t in lost.values()}
+    for tip in sorted((t for t in lost.values() if t.fingerprint not in bases), key=lambda t: -t.number):
+        line = [t for t in _line(tip.fingerprint, kept) if t.fingerprint in lost]
+        if len(line) > 1:
+            yield line[-1], tip
+    near = [t for t in context.history if t.decision == "discard" and (t.delta or 0.0) > (context.sigma or 0.0)]
+    for step in [*_best(lost.values()), *_best(t for t in near if t.base != now)]:
+        yield step, step
+
+
+def _line(mark: str, kept: dict[str, Tried]) -> Iterator[Tried]:
+    """The kept trials that lead to a code, the newest first."""
+    seen = set[str]()
+    while mark in kept and mark not in seen:
+        seen.add(mark)
+        yield kept[mark]
+        mark = kept[mark].base
+
+
+def _best(trials: Iterable[Tried]) -> list[Tried]:
+    return sorted(trials, key=lambda t: -(t.delta or 0.0))
