@@ -278,6 +278,7 @@ class Session:
                     test = ConfirmingRun.decode(event)
                     self.confirmations[-1].runs.append(test)
                     self.sums.confirming += test.run.seconds
+                    self.sums.candidates += test.run.seconds if test.run.arm == Arm.CANDIDATE.value else 0.0
                     if self.segments:
                         self.segments[-1].busy += test.run.seconds
                 case "confirmed":

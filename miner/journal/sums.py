@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trainer.errors import STOPPED, UNFIT
+from trainer.statistics.comparison import Arm
 
 if TYPE_CHECKING:
     from miner.journal.journal import Confirmation, Frontier, TrialRecord
@@ -66,6 +67,7 @@ class Sums:
     curveless: list[float] = field(default_factory=list)
     usual: list[float] = field(default_factory=list)  # sorted seconds of the runs that ended well
     confirming: float = 0.0
+    candidates: float = 0.0  # seconds of all runs of candidates, confirming tests' included
 
     def began(self, trial: TrialRecord) -> None:
         """A trial is open."""
@@ -94,6 +96,7 @@ class Sums:
         if run.joules is not None:
             self.joules, self.metered = self.joules + run.joules, self.metered + 1
         self.last_run = run
+        self.candidates += run.seconds if run.arm is Arm.CANDIDATE else 0.0
         if not run.failure:
             insort(self.usual, run.seconds)
         self.unfit += run.failure == UNFIT

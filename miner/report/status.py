@@ -101,7 +101,8 @@ def _text(
     if last is not None:
         row("last run", _last_run(last, now))
     hourly = "" if known.per_hour is None else f", gained {known.per_hour:+.4f} an hour"
-    row("machine", f"{lasted(known.time.running)} in {counted(known.runs, 'run')}{hourly}")
+    spent = f", {known.time.candidates / known.time.running:.0%} of it on candidates" if known.time.running else ""
+    row("machine", f"{lasted(known.time.running)} in {counted(known.runs, 'run')}{spent}{hourly}")
     if known.metered:
         row("energy", known.energy())
     for entry in session.submissions[-5:]:

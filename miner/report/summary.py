@@ -64,6 +64,7 @@ class Time:
     begun and not finished when the process was stopped, so that only the time since the last event is known.
     `confirming`: all runs of the tests before a stake. `idle`:
     the process ran, but nothing of the above. `away`: no process ran. The last three are None without segments.
+    `candidates` is the part of all these that ran candidates rather than what they are compared with.
     """
 
     training: float = 0.0
@@ -76,6 +77,7 @@ class Time:
     interrupted: float | None = None
     idle: float | None = None
     away: float | None = None
+    candidates: float = 0.0
 
     @property
     def running(self) -> float:
@@ -241,6 +243,7 @@ def time_split(session: Session, budget: float | None = None) -> Time:
         interrupted=interrupted,
         idle=idle,
         away=away,
+        candidates=sums.candidates,
     )
 
 

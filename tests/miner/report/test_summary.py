@@ -163,7 +163,7 @@ def test_what_follows_the_last_event_of_an_interrupted_trial_was_a_run() -> None
     ran = run(0, "incumbent", 2.5, 6)
     time = summary.time_split(session(*begun, ran, end(10, "interrupted", 600.0)), 45.0)
     assert (time.training, time.evaluation, time.interrupted, time.idle) == (45, 15, 240, 300)
-    assert time.running == 300
+    assert (time.running, time.candidates) == (300, 0)
     for others in ((ran, end(10, "limit", 600.0)), (ran, decision(0, "keep", 0.0), end(10, "interrupted", 600.0))):
         assert summary.time_split(session(*begun, *others)).interrupted == 0  # it ended itself, or between trials
     known = summary.time_split(session(*begun, end(10, "interrupted", 600.0), begun[0] | {"at": at(20)}))
@@ -184,6 +184,7 @@ def test_an_interrupted_confirming_test_was_a_run() -> None:
     ran = {"event": "confirming_run", "at": at(6), "run": run.as_json()}
     time = summary.time_split(session(*begun, ran, end(10, "interrupted", 600.0)))
     assert (time.confirming, time.interrupted, time.idle) == (60, 240, 300)
+    assert time.candidates == 60
     assert time.running == 300
     killed = summary.time_split(session(*begun, ran, begun[0] | {"at": at(20)}))
     assert (killed.confirming, killed.idle, killed.away) == (60, 300, 840)  # each minute is counted once
