@@ -149,6 +149,7 @@ class Ledger:
             row = self._db.execute("SELECT genesis_hash, genesis_ms, faucet FROM state").fetchone()
             undo.pop_all()
         self._appended = 0
+        self._stored: list[LedgerBlock] = []  # the newest blocks up to the last stored one, read once
         self.genesis = LedgerBlock(0, bytes(row[0]), int(row[1]))
         self.faucet = Keypair.from_seed(bytes(row[2]))
 
@@ -235,16 +236,21 @@ class Ledger:
     def newest_blocks(self, newest: LedgerBlock, count: int) -> list[LedgerBlock]:
         """The `count` blocks up to `newest`, the newest first; fewer since genesis."""
         first = max(0, newest.slot - count + 1)
-        below = self.block_under(first)
+        if self._stored and self._stored[-1].slot + 1 < first:
+            self._stored.clear()
+        start = max(first, self._stored[-1].slot + 1) if self._stored else first
+        below = self.block_under(start)
         rows = self._db.execute("SELECT slot, hash, ms FROM transactions WHERE slot > ? ORDER BY slot", (below.slot,))
-        stored = [*(LedgerBlock(*row) for row in rows), None]
+        above = {slot: LedgerBlock(slot, *row) for slot, *row in rows}
+        last = max(above, default=below.slot)
         blocks = []
-        for slot in range(first, newest.slot + 1):
-            if (above := stored[0]) is not None and above.slot == slot:
-                below = above
-                stored.pop(0)
+        for slot in range(start, newest.slot + 1):
+            below = above.get(slot, below)
             blocks.append(block_after(below, slot))
-        return blocks[::-1]
+        kept = [block for block in self._stored if block.slot >= first]
+        # Where others write too, an empty block above the last stored one may yet become another.
+        self._stored = kept + [block for block in blocks if block.slot <= last]
+        return (kept + blocks)[::-1]
 
     def transaction_count(self) -> int:
         """Transactions that landed."""
@@ -255,7 +261,9 @@ class Ledger:
 
     def first_slot(self) -> int:
         """The first slot whose block is known: 0 until older ones were pruned, then the oldest transaction's."""
-        (slot,) = self._db.execute("SELECT min(slot) FROM transactions WHERE EXISTS (SELECT 1 FROM pruned)").fetchone()
+        # As a subquery min() is one look; beside a WHERE that is false it reads the whole table.
+        oldest = "SELECT min(slot) FROM transactions"
+        (slot,) = self._db.execute(f"SELECT CASE WHEN EXISTS (SELECT 1 FROM pruned) THEN ({oldest}) END").fetchone()
         return int(slot or 0)
 
     def transactions_between(self, first: int, last: int) -> int:
@@ -333,6 +341,7 @@ class Ledger:
                 self._db.execute("UPDATE state SET revision = revision + 1")
                 self._db.execute("COMMIT")
             except BaseException:
+                self._stored.clear()
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
