@@ -19,7 +19,8 @@ import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -96,16 +97,20 @@ def holdout_text(
             return _downloaded(cache, folder, seed, enough, shards, say)
         except EnvironmentNotReady as error:
             say(f"cannot download a shard ({error.problem}); holding out local text")
-    try:
+    with _reading(f"The training shards in {cache / 'data'}", "Move the damaged ones away and prepare the data again."):
         return _held_out(cache, folder, seed, enough, shards)
+
+
+@contextmanager
+def _reading(what: str, cure: str) -> Iterator[None]:
+    """A block that reads Parquet: on damaged and hostile bytes pyarrow raises exceptions of many kinds."""
+    try:
+        yield
     except EnvironmentNotReady:
         raise
-    except Exception as error:  # pyarrow raises many kinds on damaged files
+    except Exception as error:
         why = " ".join(str(error).split())[:200] or type(error).__name__
-        raise EnvironmentNotReady(
-            f"The training shards in {cache / 'data'} cannot be read: {why}.",
-            "Move the damaged ones away and prepare the data again.",
-        ) from error
+        raise EnvironmentNotReady(f"{what} cannot be read: {why}.", cure) from error
 
 
 def _downloaded(cache: Path, folder: Path, seed: bytes, enough: int, shards: Sequence[str], say: Say) -> HoldoutText:
@@ -121,16 +126,16 @@ def _downloaded(cache: Path, folder: Path, seed: bytes, enough: int, shards: Seq
     texts: list[str] = []
     size = 0
     try:
-        shard = pq.ParquetFile(path)
-        for group in range(shard.num_row_groups):
-            if size >= enough:
-                break
-            found = [str(text) for text in shard.read_row_group(group, columns=["text"]).column("text").to_pylist()]
-            texts += found
-            size += sum(len(text.encode()) for text in found)
-    except Exception as error:  # pyarrow raises many kinds on hostile bytes
-        path.unlink(missing_ok=True)
-        raise EnvironmentNotReady(f"{name} is not a readable shard: {error}.", "Try again later.") from error
+        with _reading(f"The shard {name} from {endpoint}", "Try again later."):
+            shard = pq.ParquetFile(path)
+            for group in range(shard.num_row_groups):
+                if size >= enough:
+                    break
+                found = [str(text) for text in shard.read_row_group(group, columns=["text"]).column("text").to_pylist()]
+                texts += found
+                size += sum(len(text.encode()) for text in found)
+    finally:
+        path.unlink(missing_ok=True)  # its text is all that is wanted of it
     return HoldoutText(name, tuple(texts), cache, _digest(texts))
 
 

@@ -311,10 +311,10 @@ def open_bench(
         measurer = Measurer(confined, env, files, cache, spec, home / "measurement")
         if not supports(measurer.facts):
             why_not, measurer = measurer.facts.problem, None
-        elif machine.device == "cuda":
-            say("compiling this GPU's kernels, which is done once")
-            if lacking := measurer.compile_kernels(f"{machine.hardware_class}, {machine.platform}"):
-                say(f"kernels are not kept, so that each run compiles its own ({lacking})")
+        elif machine.device == "cuda" and (
+            lacking := measurer.compile_kernels(f"{machine.hardware_class}, {machine.platform}", say)
+        ):
+            say(f"kernels are not kept, so that each run compiles its own ({lacking})")
     except EnvironmentNotReady as error:
         if require_sandbox:
             raise

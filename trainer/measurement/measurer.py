@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from copy import copy
 from dataclasses import dataclass
 from hashlib import sha256
@@ -51,6 +51,7 @@ from trainer.sandbox import Job, JobLimits, JobOutcome, Mount, Sandbox, Untruste
 
 _HERE: Final = Path(__file__).parent
 _GRAPH: Final = "graph.mlxfn"
+_PASSING: Final = (Failure.HOST, Failure.OUT_OF_MEMORY, Failure.REFUSED_MEMORY)  # of this hour, not of the code
 
 _UNSUPPORTED: Final = "This project's harness is not supported for trusted measurement: {}."
 
@@ -97,10 +98,10 @@ class Measurer:
             sandbox, environment, self._snapshot, self._harness, cache, work, self._policy
         )
 
-    def compile_kernels(self, machine: str, progress: Progress | None = None) -> str:
+    def compile_kernels(self, machine: str, say: Callable[[str], None] = lambda _: None) -> str:
         """Keep what MLX compiles for the pinned snapshot on this kind of machine, as a start for all later runs.
 
-        Returns "", or why there is none.
+        Returns "", or why there is none: once, for the next openings of a bench need not find it out again.
 
         A GPU's kernels take CUDA up to a minute, anew in each process, as nothing of a run outlives it. So the
         snapshot is trained for a moment, its graph evaluated, and what that compiled is kept: by the pinned code and
@@ -110,21 +111,24 @@ class Measurer:
         self._require_support()
         name = kernels.key(self._snapshot, self._environment.packages_digest, machine)
         self._kernels = kernels.find(self._work, name)
-        if self._kernels is not None:
+        if self._kernels is not None or kernels.given_up(self._work, name):
             return ""
+        say("compiling this GPU's kernels, which is done once")
         self._compiled = {}
         try:
             found = self.measure(
                 {},
                 grace=self._policy.evaluation_seconds,
                 probes=1,
-                progress=progress,
                 budget_share=min(1.0, kernels.TRAINING_SECONDS / self.facts.budget_seconds),
             )
             self.discard(found)
+            if not found.findings:
+                self._kernels = kernels.keep(self._work, name, self._compiled)
+            if self._kernels is None and not any(finding.failure in _PASSING for finding in found.findings):
+                kernels.give_up(self._work, name)
             if found.findings:
                 return f"{found.findings[0].failure}: {found.findings[0].detail}"
-            self._kernels = kernels.keep(self._work, name, self._compiled)
             return "" if self._kernels else "nothing was compiled, or it could not be written"
         finally:
             self._compiled = None

@@ -640,7 +640,10 @@ def test_the_snapshots_kernels_are_compiled_once_and_a_candidates_are_its_own(
     assert kernels_seen(measure(warm, looks)) == kernels_seen(found)  # and nobody sees them after it
 
     other = make(sandbox, project, tmp_path, smoke() | {"train.py": b"import sys; sys.exit(3)"}, POLICY)
-    assert other.compile_kernels("a machine").startswith("crash: exit status 3")
+    said: list[str] = []
+    assert other.compile_kernels("a machine", said.append).startswith("crash: exit status 3")
+    assert other.compile_kernels("a machine", said.append) == ""  # that is found out, and said, once
+    assert len(said) == 1
     plain = make(sandbox, project, tmp_path, smoke(), POLICY)
     assert plain.compile_kernels("a machine").startswith("nothing was compiled")
-    assert len(list((tmp_path / "kernels").iterdir())) == 1
+    assert len([path for path in (tmp_path / "kernels").iterdir() if path.is_dir()]) == 1
