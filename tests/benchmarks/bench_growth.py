@@ -2,8 +2,8 @@
 
 Run by name: `uv run python -m tests.benchmarks.bench_growth`; `--trials`, `--proposals`, `--transactions` give sizes.
 An exponent of 1 is linear, 0 does not grow; what should be linear and is above 1.1 between the two largest sizes ends
-it with status 1. CPU seconds of this process and its children, so that a busy machine changes little; below 0.1 s
-nothing is concluded.
+it with status 1. CPU seconds of this process and its children, the least of three times where that is cheap, so that a
+busy machine changes little; below 0.1 s nothing is concluded.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from trainer.project import protocol, recipe
 
 STEEP = 1.1
 SMALL = 0.1  # seconds, below which a clock of 10 ms and a cache decide
+CHEAP = 5.0  # seconds, above which once is enough
 Costs = dict[str, float]
 
 
@@ -52,19 +53,27 @@ def used(work: Callable[[], object]) -> float:
     return sum(after[:4]) - sum(before[:4])
 
 
+def least(work: Callable[[], object]) -> float:
+    """The least that `work` takes, which must do the same again."""
+    costs = [used(work)]
+    while len(costs) < 3 and costs[0] < CHEAP:
+        costs.append(used(work))
+    return min(costs)
+
+
 def session(trials: int) -> Costs:
     """What a session of so many trials costs to read, to show and to go on with; bytes of its commits."""
     with tempfile.TemporaryDirectory() as folder:
         made = growth.make(Path(folder), trials)
         found, tree = choose(Path(folder)), Workspace(made / "tree", TAG)
         rules = protocol.parse(recipe.load("smoke").files["protocol.json"])
-        costs = {"read the journal": used(lambda: journal.read(found.journal))}
-        costs["the report's page"] = used(lambda: page.build(material.gather(found, None)))
+        costs = {"read the journal": least(lambda: journal.read(found.journal))}
+        costs["the report's page"] = least(lambda: page.build(material.gather(found, None)))
         known = journal.read(found.journal)
-        costs["a summary"] = used(lambda: summary.summarize(known))
+        costs["a summary"] = least(lambda: summary.summarize(known))
         records = Records(made, rules)
         costs["the records, first"] = used(lambda: records.update(known.sums.decided))
-        costs["the records, after a trial"] = used(lambda: records.update(known.sums.decided))
+        costs["the records, after a trial"] = least(lambda: records.update(known.sums.decided))
         proposer = Tune(1)
 
         def propose() -> None:
@@ -110,22 +119,25 @@ def proposals(count: int) -> Costs:
         home, path = Path(folder) / "home", Path(folder) / "index.sqlite"
         fill(home, count)
         with served(home) as network:
-            costs = {"read by their ids": _read_all(network, Path(folder) / "by_id.sqlite", count, many=0)}
+            costs = {"read by their ids": least(lambda: _read_all(network, count, many=0))}
             if count <= reading.MANY:
-                costs["read in one call"] = _read_all(network, Path(folder) / "at_once.sqlite", count, many=count)
+                costs["read in one call"] = least(lambda: _read_all(network, count, many=count))
             with Follower(network, 0, path) as follower:
                 follower.refresh()
-                costs["refresh, 100 of them open"] = used(follower.refresh)
+                costs["refresh, 100 of them open"] = least(follower.refresh)
         costs["index, MB"] = path.stat().st_size / 1e6
     return costs
 
 
-def _read_all(network: RpcNetwork, path: Path, count: int, *, many: int) -> float:
-    with mock.patch.object(rules, "MANY", many), Follower(network, 0, path) as follower:
-        cost = used(follower.refresh)
+def _read_all(network: RpcNetwork, count: int, *, many: int) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(rules, "MANY", many),
+        Follower(network, 0, Path(folder) / "index.sqlite") as follower,
+    ):
+        follower.refresh()
         if len(follower.proposals()) != count:
             raise SystemExit(f"{len(follower.proposals())} of {count} proposals came")
-    return cost
 
 
 def transactions(count: int) -> Costs:
@@ -142,7 +154,7 @@ def transactions(count: int) -> Costs:
             with closing(EmbeddedNetwork(home)) as network:
                 network.balance(key)
 
-        costs = {"transactions": used(airdrops), "open the ledger": used(look)}
+        costs = {"transactions": used(airdrops), "open the ledger": least(look)}
         costs["ledger, MB"] = size(home) / 1e6
     return costs
 
@@ -179,7 +191,7 @@ def main() -> int:
     """Measure and print; 1 where something is too steep."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=_sizes, default=[100, 1_000, 10_000])
-    parser.add_argument("--proposals", type=_sizes, default=[1_000, 10_000, 20_000, 100_000])
+    parser.add_argument("--proposals", type=_sizes, default=[2_000, 20_000, 100_000])
     parser.add_argument("--transactions", type=_sizes, default=[100, 1_000, 10_000])
     chosen = parser.parse_args()
     steep = table("trials", chosen.trials, session)
