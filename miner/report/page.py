@@ -240,9 +240,7 @@ def _time(material: Material) -> str:
         notes.append(f"{starts}{cut if found.killed else ''}.")
     if found.time.running:
         on_candidates = _share(found.time.candidates / found.time.running)
-        notes.append(
-            f"{on_candidates} of the time of runs went to candidates, the rest to their incumbents."
-        )
+        notes.append(f"{on_candidates} of the time of runs went to candidates, the rest to their incumbents.")
     if found.time.unsplit:
         notes.append("Some runs left neither a loss curve nor a known budget: their training time is unknown.")
     kinds: Counter[str] = Counter()
