@@ -78,8 +78,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests below the paths of SLOW."""
     slow = [Path(__file__).parent / path for path in SLOW]
     assert all(path.exists() for path in slow), [str(path) for path in slow if not path.exists()]
+    files = {path for path in {item.path for item in items} if any(path.is_relative_to(each) for each in slow)}
     for item in items:
-        if any(item.path.is_relative_to(path) for path in slow):
+        if item.path in files:
             item.add_marker("slow")
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import local
+from tests.verifier.test_schema import body_of, problems
 from trainer.project import hyperparameters
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def test_mine_submit_check_settle_audit_show(tiny_home: TinyHome, home: Path) ->
     assert found["delta"] > 0
     assert found["holdout_delta"] > 0
     assert {run["failure"] for run in found["runs"]} == {""}
+    _holds_what_it_should(Path(found["attestation"]).read_bytes())
 
     shown = answer(home, "chain", "project", "show", 0)
     assert float(shown["baseline"]) == pytest.approx(tiny_home.metric, abs=1e-6)
@@ -154,6 +156,18 @@ def test_mine_submit_check_settle_audit_show(tiny_home: TinyHome, home: Path) ->
     # once more: it is settled, and nothing is checked or sent again
     again = answer(home, "verifier", "check", 0, "--settle", "--yes")
     assert again["status"] == "approved"
+
+
+def _holds_what_it_should(sealed: bytes) -> None:
+    """A real attestation: it fits the schema, and was measured with trust, on holdout text and with probes."""
+    statement = body_of(sealed)
+    assert problems(statement) == []
+    predicate = statement["predicate"]
+    assert (predicate["method"], predicate["verdict"]["kind"]) == ("trusted", "approve")
+    assert predicate["machine"]["class"]
+    assert predicate["data"]["holdout"]["source"].startswith("held out:")
+    assert all(run["probes"]["count"] for run in predicate["runs"] if run["arm"] == "candidate")
+    assert [entry["name"] for entry in statement["subject"]] == ["code.tar", "train.py"]
 
 
 @contextmanager
@@ -261,6 +275,9 @@ def test_the_unattended_verifier_settles_all_that_is_pending(tiny_home: TinyHome
     """One that crashes in every run and one over the source caps; neither stops the other."""
     crash = script(home, "crash.py", "raise RuntimeError('broken')\n")
     large = script(home, "large.py", tiny_home.better + f"\nWEIGHTS = '{'0' * 10_000}'\n")
+    before = answer(home, "verifier", "check", "--candidate", crash, code=REJECTED)  # as anybody may, with no proposal
+    assert (before["verdict"], before["reason"]) == ("reject", "crash")
+    assert problems(body_of(Path(before["attestation"]).read_bytes())) == []
     for number, path in enumerate((crash, large)):
         assert answer(home, "miner", "submit", path, "--claim", tiny_home.claim, "--force")["proposal"] == number
     results = answer(home, "verifier", "run", "--once", "--yes")
