@@ -31,7 +31,7 @@ from trainer.project import hyperparameters
 if TYPE_CHECKING:
     from tests.attacks.tiny import TinyHome
 
-TRIALS = 4
+TRIALS = 3
 
 
 def other_data(tiny_home: TinyHome, path: Path) -> str:

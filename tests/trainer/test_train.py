@@ -39,7 +39,7 @@ def evaluate_bpb(model, tokenizer, batch_size):
 @pytest.fixture
 def periodic(tmp_path: Path) -> Bench:
     (tmp_path / "prepare.py").write_text(PERIODIC)
-    return Bench(tmp_path, tmp_path, batches=200)
+    return Bench(tmp_path, tmp_path, batches=120)
 
 
 def test_its_blocks_learn(periodic: Bench) -> None:
@@ -52,5 +52,5 @@ def test_it_beats_the_textbook(tmp_path: Path) -> None:
     terms = json.loads(files["protocol.json"])
     terms["archetypeExtensions"]["ml_train"] |= {"evalTokens": 8192, "sequenceLength": 32, "vocabSize": 320}
     files["protocol.json"] = json.dumps(terms).encode()
-    bench = prepared(tmp_path, files, tmp_path / "cache", ("--text", "stdlib", "--max-bytes", "1500000"), batches=150)
+    bench = prepared(tmp_path, files, tmp_path / "cache", ("--text", "stdlib", "--max-bytes", "1500000"), batches=80)
     assert bench.run(OURS, OURS_SIZES, 0).val_bpb < bench.run(PLAIN, SIZES, 0).val_bpb - 0.15

@@ -27,6 +27,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Literal, cast
 
@@ -64,6 +65,11 @@ class Hyperparameter:
 
 def find(source: str) -> list[Hyperparameter]:
     """The hyperparameters in their order in the file; InvalidBundle if the file is not Python."""
+    return list(_found(source))
+
+
+@lru_cache(maxsize=64)  # a proposer asks many times about few scripts
+def _found(source: str) -> tuple[Hyperparameter, ...]:
     tree = parse(source)
     bound = Counter(name for node in ast.walk(tree) for name in _bound_names(node))
     bound -= Counter(name for node in ast.walk(tree) for name in _rebound_from_environment(node))
@@ -86,7 +92,7 @@ def find(source: str) -> list[Hyperparameter]:
         if value is not None and span is not None:
             kind = cast("Kind", type(value).__name__)
             found.append(Hyperparameter(name, value, kind, statement.lineno, span))
-    return found
+    return tuple(found)
 
 
 def replace(source: str, values: Mapping[str, Value]) -> str:
@@ -116,6 +122,7 @@ def as_literal(name: str, kind: Kind, value: Value) -> str:
     return repr(value)
 
 
+@lru_cache(maxsize=256)
 def fingerprint(source: str) -> str:
     """SHA-256 (hex) of the syntax tree; docstrings count, comments and formatting do not."""
     tree = parse(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -216,6 +217,16 @@ def test_baseline_runs_that_published_the_project_count(tmp_path: Path) -> None:
     session = fake.context.session
     assert session.segments[0].begin == session.trials[0].at == "2001-09-09T01:46:40Z"
     assert [run.at[-3:] for run in session.trials[0].runs] == ["50Z", "51Z", "52Z"]
+
+
+@pytest.mark.parametrize(("minutes", "trials"), [(1, 0), (2, 1)])
+def test_limits_count_the_baseline_that_publishes(tmp_path: Path, minutes: float, trials: int) -> None:
+    fake = Fake(tmp_path, TRUE, goals=Goals(max_minutes=minutes))
+    now, run = time.time(), Run(Arm.INCUMBENT, 2.5, "", "", 20.0, None, b"")
+    fake.context.published = [Earlier(run, now - ago, now - ago + 20) for ago in (60, 40, 20)]
+    summary = Miner(fake.context, Scripted(WORSE)).run()
+    assert summary.trials == trials
+    assert (summary.reason == "reached --max-minutes 1") == (trials == 0)
 
 
 @pytest.mark.parametrize(

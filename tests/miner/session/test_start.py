@@ -82,14 +82,6 @@ def test_the_baseline_that_publishes_has_its_real_times(fresh: Path, monkeypatch
     assert spent.away == 0
 
 
-def test_limits_count_the_baseline_that_publishes(fresh: Path) -> None:
-    who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True}
-    with local.connect(fresh) as opened, start.started(opened, None, quiet=True, trust_harness=False, **who) as session:
-        seconds = sum(made.run.seconds for made in session.published)
-        summary = start.miner(session, Goals(max_minutes=seconds / 60), Proposing()).run()
-    assert (summary.reason, summary.trials) == (f"reached --max-minutes {seconds / 60:g}", 0)
-
-
 def test_a_second_session_in_a_fresh_home_waits_for_the_first_to_publish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

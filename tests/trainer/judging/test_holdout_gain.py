@@ -82,9 +82,9 @@ def test_without_blocks_of_both_there_is_no_answer() -> None:
 @pytest.mark.parametrize("document", [0.001, 0.03])
 def test_honest_gains_are_not_rejected_and_memorised_ones_do_not_pass(document: float) -> None:
     """On a short text, whose documents are alike or differ much: as the rule that knew run noise only did not."""
-    honest, before = simulate(Setting(16_384, 3.0, 1.0, document), 150, JudgePolicy())
+    honest, before = simulate(Setting(16_384, 3.0, 1.0, document), 60, JudgePolicy())
     assert honest.rejected <= 0.02
     assert document < 0.01 or before.rejected > 0.05
-    memorised, before = simulate(Setting(16_384, 3.0, 0.35, document), 150, JudgePolicy())
+    memorised, before = simulate(Setting(16_384, 3.0, 0.35, document), 60, JudgePolicy())
     assert memorised.passed <= 0.07
     assert before.passed > 0.2
