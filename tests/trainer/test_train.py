@@ -52,5 +52,5 @@ def test_it_beats_the_textbook(tmp_path: Path) -> None:
     terms = json.loads(files["protocol.json"])
     terms["archetypeExtensions"]["ml_train"] |= {"evalTokens": 8192, "sequenceLength": 32, "vocabSize": 320}
     files["protocol.json"] = json.dumps(terms).encode()
-    bench = prepared(tmp_path, files, tmp_path / "cache", ("--text", "stdlib", "--max-bytes", "1500000"), batches=80)
+    bench = prepared(tmp_path, files, tmp_path / "cache", ("--text", "stdlib", "--max-bytes", "1500000"), batches=150)
     assert bench.run(OURS, OURS_SIZES, 0).val_bpb < bench.run(PLAIN, SIZES, 0).val_bpb - 0.15

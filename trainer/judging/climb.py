@@ -5,14 +5,11 @@ A verifier measures a proposal so, and a miner what it is about to stake on, so 
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from common.files import write_atomic
 from common.terminal import View
+from trainer.judging import remembered
 from trainer.judging.judge import compared
 from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Known, Rung, footing, lead
 from trainer.judging.policy import JudgePolicy
@@ -24,9 +21,6 @@ from trainer.judging.verdict import GainOutcome
 from trainer.measurement.bench import Bench
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
-
-MAX_BYTES = 1 << 18
-MAX_VALUES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +108,14 @@ def stand(
     on_run: Callable[[ReplayRun], None] = lambda _: None,
 ) -> Climb:
     """The highest of `steps` that holds, by `runs` and those that the ladder asks for, which are added to them."""
-    known, before, rungs = _known(bench, policy.ladder.hours), len(runs), [step.rung for step in steps]
+    known, before, rungs = remembered.known(bench, policy.ladder.hours), len(runs), [step.rung for step in steps]
     trees = {step.rung.arm: step.tree for step in steps}
     while (found := footing(rungs, runs, known, noise, policy.ladder)).reference is None:
         arm, number = found.ask, len(values(runs, found.ask))
         runs.append(one_run(bench, arm, trees[arm], rows, policy=policy, view=view, seed=seed, number=number))
         on_run(runs[-1])
     if fresh := values(runs[before:], SNAPSHOT):
-        _remember(bench, fresh)
+        remembered.keep(bench, fresh)
     for note in found.notes:
         view.say(note, style="yellow")
     reference = found.reference
@@ -133,39 +127,3 @@ def asked(runs: Sequence[ReplayRun], noise: NoiseRecord, policy: JudgePolicy) ->
     mine = against(runs, INCUMBENT)
     failing = sum(run.failed for run in mine if run.arm == INCUMBENT) >= MAX_FAILURES
     return failing or compared(mine, noise, policy, 0)[0] is GainOutcome.BETTER
-
-
-# --- what this machine remembers of the snapshot ---
-
-
-def _known(bench: Bench, hours: float) -> Known:
-    """What is remembered of the snapshot's runs; nothing where the file is not there or not ours."""
-    values, at = _read(_path(bench)).get(_key(bench), ((), 0.0))
-    return Known(values, fresh=bool(values) and 0 <= time.time() - at < hours * 3600)
-
-
-def _remember(bench: Bench, values: Sequence[float]) -> None:
-    """Keep the snapshot's values of this check in the place of older ones."""
-    entries = {name: {"values": list(old), "at": at} for name, (old, at) in _read(_path(bench)).items()}
-    entries[_key(bench)] = {"values": list(values)[-MAX_VALUES:], "at": time.time()}
-    write_atomic(_path(bench), json.dumps(entries, indent=1, sort_keys=True).encode())
-
-
-def _path(bench: Bench) -> Path:
-    return bench.home / "ladder.json"
-
-
-def _key(bench: Bench) -> str:
-    return f"{bench.noise_key}/{bench.data_snapshot}/{bench.environment.packages_digest}"
-
-
-def _read(path: Path) -> dict[str, tuple[tuple[float, ...], float]]:
-    try:
-        with path.open("rb") as file:
-            document = json.loads(file.read(MAX_BYTES))
-        return {
-            str(key): (tuple(float(value) for value in entry["values"]), float(entry["at"]))
-            for key, entry in document.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}  # it is measured anew

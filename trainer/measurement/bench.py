@@ -41,7 +41,6 @@ from trainer.statistics.noise import NoiseRecord
 Say = Callable[[str], None]
 _P = ParamSpec("_P")
 TRUSTED, SELF_REPORTED = "trusted", "self-reported"
-PROBES = 256
 HOLDOUT = "holdout"  # folder of a home in which holdout text is, while somebody is scored on it
 
 
@@ -141,7 +140,6 @@ class Bench:
             files,
             grace=loose_grace(self.protocol),
             reference=reference,
-            probes=PROBES,
             holdout=holdout,
             progress=progress,
             budget_share=budget_share,

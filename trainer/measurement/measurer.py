@@ -35,6 +35,7 @@ from trainer.measurement.outcomes import (
 )
 from trainer.measurement.scoring import Losses, Tokens
 from trainer.measurement.values import (
+    PROBES,
     Failure,
     Measurement,
     MeasurementPolicy,
@@ -145,7 +146,7 @@ class Measurer:
         *,
         grace: float,
         reference: Reference | None = None,
-        probes: int = 256,
+        probes: int = PROBES,
         holdout: ScoringText | None = None,
         progress: Progress | None = None,
         budget_share: float = 1.0,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trainer.measurement.scoring import Losses, Tokens
 
+PROBES = 256  # of one text, where nothing else is said
 MOST_BPB = 1e4  # bits per byte; guessing at random costs less than 20
 
 
@@ -105,7 +106,7 @@ class ScoringText:
 
     rows: Tokens
     reference: Reference | None = None
-    probes: int = 256
+    probes: int = PROBES
 
 
 @dataclass(frozen=True, slots=True)
