@@ -64,10 +64,10 @@ class Convention:
 
     def gain_percent(self, score: int) -> Decimal:
         """The gain as a share of the baseline metric, in percent with two decimals; 0 for a baseline of 0."""
-        metric = abs(self.to_metric(self.baseline))
+        metric = _CONTEXT.abs(self.to_metric(self.baseline))
         if not metric:
             return Decimal("0.00")
-        share = _CONTEXT.divide(self.gain(score) * 100, metric)
+        share = _CONTEXT.divide(_CONTEXT.multiply(self.gain(score), Decimal(100)), metric)
         return share.quantize(Decimal("0.01"), ROUND_HALF_EVEN, _CONTEXT)
 
 

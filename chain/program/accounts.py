@@ -17,7 +17,6 @@ from chain.errors import InvalidData
 from chain.program import codec
 from chain.program.codec import I64, U8, U64, Hash, discriminator
 
-REVIEW_LOCK_SECONDS = 86_400
 EXPIRY_WINDOW_SECONDS = 604_800
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, localcontext
 
 import pytest
 from hypothesis import given
@@ -20,6 +20,12 @@ def test_the_live_project() -> None:
     assert LIVE.gain(3_342_544) == Decimal("0.675544")
     assert LIVE.gain_percent(3_342_544) == Decimal("25.33")
     assert LIVE.to_score(Decimal("1.991456")) == 3_342_544
+
+
+def test_a_callers_context_of_few_digits_changes_no_score() -> None:
+    with localcontext(prec=3):
+        test_the_live_project()
+        assert scale(Decimal("1.234567")) == 1_234_567
 
 
 @pytest.mark.parametrize(
@@ -68,6 +74,7 @@ def test_refusal_names_both_values(score: int, metric: str, minimize: bool) -> N
         infer(score, Decimal(metric), minimize=minimize)
     assert str(score) in refusal.value.problem
     assert metric in refusal.value.problem
+    assert refusal.value.cure == "Do not stake on this project: the meaning of its scores is unknown."
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,14 @@ SOL = 10**9
 _MAINNET = SpendingTerms(typed=True, real=True, cap=SOL, genesis=MAINNET_GENESIS)
 
 
+_CURES = {
+    "not named on the command line": "add --network NAME and a cap, for example --max-spend 0.05.",
+    "without a cap": "Add --max-spend SOL, or set max_spend in a configuration file.",
+    "another cluster": "Correct rpc_url, or use --network for the node's own network.",
+    "under another name": "Use --network mainnet with --rpc-url for this node, and a cap",
+}
+
+
 @pytest.mark.parametrize(
     ("terms", "genesis", "words"),
     [
@@ -72,7 +80,7 @@ def test_refusal(terms: SpendingTerms, genesis: str, words: str | None) -> None:
     if found is not None and words is not None:
         assert words in found.problem
         assert "NAME" in found.problem
-        assert found.cure
+        assert _CURES[words] in found.cure
 
 
 def test_a_budget() -> None:
