@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.text import lasted
-from miner.journal import about, journal, sessions
+from miner.journal import about, sessions, trials
 from miner.journal.about import About
 from miner.report import summary
 from miner.report.summary import Totals, counted
@@ -66,7 +66,7 @@ def similar(home: Path, here: About) -> Iterator[Totals]:
         if not _alike(facts, here):
             continue
         try:
-            yield summary.totals(journal.read(entry.journal), budget=facts.budget)
+            yield summary.totals(trials.past(entry), budget=facts.budget)
         except TrainerError:
             continue
 
