@@ -2,8 +2,8 @@
 
 Rules: every call ends within its time limit, retries and waits included; a busy or broken connection (429, 5xx,
 dropped, silent) is tried again after a growing, jittered pause, anything else is not; an answer has a bounded size and
-is accepted only if it parses as the type asked for. A local node is reached directly, whatever proxy the
-environment names.
+is accepted only if it parses as the type asked for. A node that refuses for being asked too often is asked more slowly
+from then on, and again faster while it answers. A local node is reached directly, whatever proxy the environment names.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ CALL_SECONDS = 30.0
 TRIES = 5
 MAX_ANSWER = 64 << 20  # bytes
 _PAUSE_SECONDS = 0.25
+_FIRST_GAP, _WIDER, _NARROWER = 0.05, 1.3, 0.99  # seconds between calls, and how a refusal and an answer change them
 _BUSY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _BUSY_CODES = frozenset({429, -32005, -32004, -32014, -32016})  # rate limit; node behind; block not there yet
 
@@ -77,6 +78,7 @@ class Transport:
         self.shown = without_key(url)
         self.here = on_this_machine(parts.hostname)
         self._call_seconds, self._sleep = call_seconds, sleep
+        self._gap, self._asked = 0.0, 0.0  # seconds from one call to the next, and when the last one was made
         self._guard = threading.Lock()
         self._runner = asyncio.Runner()
         try:
@@ -112,7 +114,9 @@ class Transport:
             if left <= 0:
                 break
             try:
-                return self._ask(request, parser, left)
+                answer = self._ask(request, parser, self._paced(left))
+                self._gap *= _NARROWER if self._gap > _FIRST_GAP / 4 else 0
+                return answer
             except RpcError as error:
                 error.doubted = doubt
                 raise
@@ -120,6 +124,8 @@ class Transport:
                 raise NoAnswer(error.problem, error.cure) if doubt else error from None
             except _Busy as busy:
                 trouble = str(busy)
+                if busy.too_often:
+                    self._gap = min(1.0, max(_FIRST_GAP, self._gap * _WIDER))
                 doubt |= busy.maybe_done
                 if not repeat and busy.maybe_done:
                     break
@@ -133,6 +139,14 @@ class Transport:
         )
         silence.maybe_done = doubt
         raise silence
+
+    def _paced(self, left: float) -> float:
+        """Wait for a call's turn, where the node has refused for too many; what is left of `left` seconds."""
+        wait = min(left, max(0.0, self._asked + self._gap - time.monotonic())) if self._gap else 0.0
+        if wait:
+            self._sleep(wait)
+        self._asked = time.monotonic()
+        return left - wait
 
     def _ask(self, request: requests.Body, parser: type[T], seconds: float) -> T:
         """One try. Raises _Busy where another may help."""
@@ -148,7 +162,8 @@ class Transport:
                 status, after = cause.response.status_code, cause.response.headers.get("retry-after", "")
                 if status in _BUSY_STATUS:
                     wait = float(after) if after.isdecimal() and len(after) < 4 else 0.0
-                    raise _Busy(f"HTTP status {status}", wait, maybe_done=status != 429) from None
+                    often = status == 429
+                    raise _Busy(f"HTTP status {status}", wait, maybe_done=not often, too_often=often) from None
                 reason = _reason(cause.response)
                 said = f", saying: {reason}." if reason else ", not as a Solana RPC node."
                 raise NetworkUnreachable(
@@ -177,7 +192,7 @@ class Transport:
         match envelope.get("error"):
             case {"code": int(code), "message": str(message), **more}:
                 if code in _BUSY_CODES:
-                    raise _Busy(message[:200].rstrip("."), maybe_done=False)
+                    raise _Busy(message[:200].rstrip("."), maybe_done=False, too_often=code == 429)
                 raise RpcError(self.shown, code, message, more.get("data"))
             case None:
                 pass
@@ -199,12 +214,14 @@ class Transport:
 
 
 class _Busy(Exception):
-    """No answer this time. `after`: seconds the node asks for; `maybe_done`: it may have got the request."""
+    """No answer this time. `after`: seconds the node asks for; `maybe_done`: it may have got the request; `too_often`:
+    it wants fewer of them.
+    """
 
-    def __init__(self, what: str, after: float = 0.0, *, maybe_done: bool = True) -> None:
+    def __init__(self, what: str, after: float = 0.0, *, maybe_done: bool = True, too_often: bool = False) -> None:
         super().__init__(what)
         self.after = after
-        self.maybe_done = maybe_done
+        self.maybe_done, self.too_often = maybe_done, too_often
 
 
 class _TooLarge(httpx2.ReadError):
