@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -58,6 +59,6 @@ def metered(
             session = network._transport._provider.session
             provider = Provider(session._transport, rate, latency, strict=strict)
             session._transport = provider
-            clock = mock.Mock(wraps=transport.time, monotonic=lambda: provider.now)
+            clock = mock.Mock(wraps=time, monotonic=lambda: provider.now)
             with mock.patch.object(transport, "time", clock), mock.patch.object(transport, "random", random.Random(1)):
                 yield network, provider
