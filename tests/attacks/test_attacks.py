@@ -325,7 +325,7 @@ def archive(make: Callable[[dict[str, bytes]], bytes], expected: Collection[Verd
 def remember_validation(court: Court) -> int:
     measurer = court.session.bench.measurer
     assert measurer is not None
-    return court.propose_script(cases.memorised(measurer.facts.rows[:32]).source)
+    return court.propose_script(cases.memorised(measurer.facts.rows[:16]).source)
 
 
 LONG = cases.LONG if os.environ.get("ATTACKS") == "whole" else ()
