@@ -98,7 +98,7 @@ def play(
             if at.beta:
                 reject &= ~counts | (t / s <= rejection_point(freedom, policy.effect / scale, at.beta))
         if policy.paired and at.alpha:
-            approve &= _scatter(x, y, t, theirs, record_squares, record_df, noisier, at.alpha, policy)
+            approve &= _scatter(x, y, t, record_squares, record_df, noisier, at.alpha, policy)
         if policy.paired:
             for k in np.flatnonzero(live & _odd(x, y, record_squares, record_df)):
                 said, _ = look(x[k].tolist(), y[k].tolist(), NoiseRecord(record_squares[k], record_df), policy, at)
@@ -110,17 +110,15 @@ def play(
 
 
 def _odd(x: Floats, y: Floats, record_squares: Floats, record_df: float) -> npt.NDArray[np.bool_]:
-    """Where a run or a pair may stand apart, and where nothing is known of the noise: these ask `look` itself."""
+    """Where a run of the incumbent, or a pair, may stand apart: these ask `look` itself."""
     m, n = x.shape[1], y.shape[1]
-    pairs = x[:, m - n :] - y
-
-    def far(values: Floats) -> Floats:
-        distance: Floats = np.abs(values - np.median(values, axis=1, keepdims=True)).max(axis=1)
-        return distance
-
-    df = m - 1 + record_df
-    sigma = np.sqrt((x.var(axis=1) * m + record_squares) / df)
-    found: npt.NDArray[np.bool_] = (far(x) > 2 * sigma) | (far(pairs) > 2 * sigma)
+    sigma = np.sqrt((x.var(axis=1) * m + record_squares) / (m - 1 + record_df))
+    found: npt.NDArray[np.bool_] = np.ptp(x[:, m - n :] - y, axis=1) > 5 * sigma
+    if m > 2:
+        place = np.abs(x - np.median(x, axis=1, keepdims=True)).argmax(axis=1)
+        others = np.stack([np.delete(row, k) for row, k in zip(x, place, strict=True)])
+        quiet = np.sqrt((others.var(axis=1) * (m - 1) + record_squares) / (m - 2 + record_df))
+        found |= np.abs(x[np.arange(len(x)), place] - np.median(others, axis=1)) > 3.9 * quiet
     return found
 
 
@@ -128,7 +126,6 @@ def _scatter(
     x: Floats,
     y: Floats,
     t: Floats,
-    theirs: Floats,
     record_squares: Floats,
     record_df: float,
     noisier: npt.NDArray[np.bool_],
@@ -138,17 +135,19 @@ def _scatter(
     """Where the scatter of the pairs, or by Welch that of the candidate, lets the gain pass."""
     n, m = y.shape[1], x.shape[1]
 
-    def deviation(squares: Floats, df: Floats | float) -> Floats:
-        return np.maximum(np.sqrt(squares / df), policy.resolution)
+    def deviation(squares: Floats, df: float) -> Floats:
+        most: Floats = np.maximum(np.sqrt(squares / df), policy.resolution)
+        return most
 
-    pairs = deviation((x[:, m - n :] - y).var(axis=1) * n / 2, n - 1)
-    df = np.where(noisier, m - 1.0, m - 1 + record_df)
+    pairs, theirs = deviation((x[:, m - n :] - y).var(axis=1) * n / 2, n - 1), x.var(axis=1) * m
     v = deviation(y.var(axis=1) * n, n - 1) ** 2
-    w = deviation(np.where(noisier, theirs, theirs + record_squares), df) ** 2
+    w = np.maximum(deviation(theirs, m - 1), deviation(theirs + record_squares, m - 1 + record_df)) ** 2
+    df = np.where(noisier, m - 1.0, m - 1 + record_df)
     freedom = np.floor(np.minimum((v + w) ** 2 / (v**2 / (n - 1) + w**2 / df), WELCH_FREEDOM * (n - 1)))
     points = {one: approval_point(float(one), alpha * WELCH_SHARE) for one in np.unique(freedom)}
     welch = t / np.sqrt((v + w) / 2) >= np.array([points[one] for one in freedom])
-    return (t / pairs >= approval_point(n - 1.0, alpha * PAIRS_SHARE)) | welch
+    found: npt.NDArray[np.bool_] = (t / pairs >= approval_point(n - 1.0, alpha * PAIRS_SHARE)) | welch
+    return found
 
 
 def simulate(

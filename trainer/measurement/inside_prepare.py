@@ -7,8 +7,8 @@ HARNESS under another name and passes on all its names. What it changes:
     (B, T, V) to the scratch, tells the parent on the channel and waits to be killed. The other arguments are
     ignored, and it never returns, so the first call is final.
   - `make_dataloader(..., "val")` raises FileNotFoundError: the validation shard is not here.
-  - With SALT, every seed that the script gives to MLX, NumPy or `random` is mixed with it, and training begins some
-    batches further on in the data: a script that was chosen for a lucky seed has no luck with another salt.
+  - With SALT, every seed or key that the script gives to MLX, NumPy or `random` is mixed with it, and training begins
+    some batches further on in the data: a script that was chosen for a lucky seed has no luck with another salt.
   - TIME_BUDGET is BUDGET_SHARE of the harness's, where the parent asks for a shorter run of the incumbent.
   - Functions made with mx.checkpoint and mx.custom_function become plain ones while the graph is written, because
     MLX cannot serialise them; a forward pass computes the same without.
@@ -59,6 +59,14 @@ def _salted(seed: Any, bits: int = 64) -> int:
     return int.from_bytes(sha256(f"{_SALT} {seed!r}".encode()).digest()[: bits // 8], "big")
 
 
+_replaced: dict[int, Any] = {}  # by the id of what was there
+
+
+def _replace(owner: Any, name: str, salted: Any) -> None:
+    _replaced[id(getattr(owner, name))] = salted
+    setattr(owner, name, salted)
+
+
 def _mix_into(owner: Any, name: str, bits: int = 64) -> None:
     """Have `owner.name(seed, ...)` get the salted seed; None stays, since that asks for a random one."""
     plain = getattr(owner, name)
@@ -66,7 +74,39 @@ def _mix_into(owner: Any, name: str, bits: int = 64) -> None:
     def call(seed: Any = None, *more: Any, **named: Any) -> Any:
         return plain(seed if seed is None else _salted(seed, bits), *more, **named)
 
-    setattr(owner, name, call)
+    _replace(owner, name, call)
+
+
+_KEY_PLACE = {  # of the argument `key` of each function of mx.random
+    **dict.fromkeys(("uniform", "normal", "randint", "laplace", "categorical"), 4),
+    **dict.fromkeys(("truncated_normal", "multivariate_normal"), 4),
+    **dict.fromkeys(("bernoulli", "gumbel", "permutation"), 2),
+    "split": 0,
+}
+
+
+def _mix_into_keys(name: str, place: int) -> None:
+    """Have a function of mx.random draw by salted keys: a key is an array, which a script can write down itself."""
+    plain, salt = getattr(mx.random, name), np.frombuffer(bytes.fromhex(_SALT)[:8], "<u4")
+
+    def mixed(key: Any) -> Any:
+        return key ^ mx.array(salt) if isinstance(key, mx.array) else key
+
+    def call(*given: Any, **named: Any) -> Any:
+        given = (*given[:place], *map(mixed, given[place : place + 1]), *given[place + 1 :])
+        return plain(*given, **{word: mixed(value) if word == "key" else value for word, value in named.items()})
+
+    _replace(mx.random, name, call)
+
+
+def _mix_into_kind(owner: Any, name: str, bits: int) -> None:
+    """Have the class `owner.name` begin with the salted seed."""
+    plain = getattr(owner, name)
+
+    def begin(self: Any, seed: Any = None, *more: Any, **named: Any) -> None:
+        plain.__init__(self, seed if seed is None else _salted(seed, bits), *more, **named)
+
+    _replace(owner, name, type(name, (plain,), {"__init__": begin}))
 
 
 class _SaltedRandom(random.Random):
@@ -74,22 +114,22 @@ class _SaltedRandom(random.Random):
         super().seed(a if a is None else _salted(a), version)
 
 
-class _SaltedState(np.random.RandomState):
-    def __init__(self, seed: Any = None) -> None:
-        super().__init__(seed if seed is None else _salted(seed, 32))
-
-
 if _SALT:
     for _owner, _name, _bits in (
         (mx.random, "seed", 64),
-        (mx.random, "key", 64),
         (np.random, "seed", 32),
         (np.random, "default_rng", 64),
         (random, "seed", 64),
     ):
         _mix_into(_owner, _name, _bits)
-    setattr(random, "Random", _SaltedRandom)  # noqa: B010
-    setattr(np.random, "RandomState", _SaltedState)  # noqa: B010
+    for _name, _place in _KEY_PLACE.items():
+        _mix_into_keys(_name, _place)
+    for _name in ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64", "RandomState"):
+        _mix_into_kind(np.random, _name, 32)
+    _replace(random, "Random", _SaltedRandom)
+    for _name, _value in list(vars(sys.modules["__main__"]).items()):  # what was imported by name before this module
+        if id(_value) in _replaced:
+            setattr(sys.modules["__main__"], _name, _replaced[id(_value)])
     for _generator in (mx.random, np.random, random):
         _generator.seed("what was seeded before this module was imported")
 

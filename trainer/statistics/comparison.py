@@ -33,8 +33,11 @@ freedom merely gets wider critical values. For this, run counts at a look must n
 and a noise record must hold no run that is also in the samples. Where noise is not Gaussian, drifts, or differs
 between the arms, simulation says what holds: tests/benchmarks/bench_levels.py, which knows nothing but `decide`.
 
-**Few degrees of freedom** are met with more incumbent runs, which also steady the mean: before its first
-look a trial has `incumbent_lead` more incumbents than candidates, 5 with an empty record, 2 with a full one.
+**Few degrees of freedom** are met with more incumbent runs: before its first look a trial has `incumbent_lead` more
+incumbents than candidates, 3 with an empty record, none with a full one.
+
+**Looks thin out**: after each pair up to the sixth, then after 8 and 12 of them. What is clear by then costs nothing
+more, and what is not, such as a candidate that scatters twice as much as the incumbent, has the runs to be shown.
 
 **Mining** asks another question: not whether this candidate is good, but how to find the most true gain in
 the hours there are. As approval has its alpha whatever is rejected, REJECT may follow economy (`MiningPolicy`):
@@ -56,17 +59,17 @@ luck stays for ever; to drop them at once costs up to 5 %, in incumbent runs.
 
 **A record that is wrong** (the machine is louder today) would keep noise. When the incumbent's runs of this trial
 vary more than the record allows (one-sided F test at level `suspicion`), a mining trial's boundary counts as crossed
-only when it is crossed with the trial's own variance as well, and Welch's test goes without the record.
-`LookEvidence.noisier` tells, and a REJECT with it may be this host's fault. The candidate's runs have no say in this: a
-script that sees that it is unlucky could turn a rejection into a release by printing garbage.
+only when it is crossed with the trial's own variance as well, and Welch's test has the degrees of freedom of its own
+runs alone. `LookEvidence.noisier` tells, and a REJECT with it may be this host's fault. The candidate's runs have no
+say in this: a script that sees that it is unlucky could turn a rejection into a release by printing garbage.
 
-**Outliers** (a run hit by machine load). Where one pair of the judge's test stands `OUTLIER` deviations apart from the
-others, either way, nobody is rejected but by all pairs and by the others too, and the others may approve, at their own
-level: it is divided by the number of pairs, any of which might have been the one, so that it holds whatever the
-candidate's scatter. Of the incumbent's runs, which no candidate can touch, those that stand apart do not count as its
-noise. A script that makes its unlucky runs bad gains nothing: it may do so once, and a run less judges it. The miner's
-test leaves out nothing: a slow outlier in the candidate hides a gain; one in the incumbent raises delta and the scatter
-together.
+**Outliers** (a run hit by machine load). In the judge's test, runs of the incumbent that stand `OUTLIER` deviations
+apart from the others do not count, nor do their pairs: no candidate can touch them. Where up to `MOST_APART` pairs
+stand apart from the best by as much, nobody is rejected but by all pairs and by the others too; and where they stand
+apart from the others, either way, these may approve, at their own level: it is divided by the number of ways to choose
+those left out, so that it holds whatever the candidate's scatter. A script that makes its unlucky runs bad gains no
+approval by it: it may do so twice, and fewer runs judge it. The miner's test leaves out nothing: a slow outlier in the
+candidate hides a gain; one in the incumbent raises delta and the scatter together.
 
 **Operating characteristics** of the judge's test are a table in docs/measurements.md. What no salt reaches stays: a
 script that brings its own random numbers keeps the luck of its own seed.
@@ -85,16 +88,17 @@ from trainer.statistics.distributions import approval_point, rejection_point, su
 from trainer.statistics.error_rates import ComparisonPolicy, Look, LookEvidence
 from trainer.statistics.noise import InvalidComparison, NoiseRecord, checked, sum_squares
 
-PAIRS_SHARE, WELCH_SHARE, OTHERS_SHARE = 0.4, 0.2, 0.4
+PAIRS_SHARE, WELCH_SHARE, OTHERS_SHARE = 0.5, 0.25, 0.25
 """Of a look's level, what an approval may use by the scatter of the pairs, by Welch's test, and by the pairs without
-the one that stands apart."""
+those that stand apart."""
 
 WELCH_FREEDOM = 2.0
 """Most degrees of freedom of Welch's test, by those of the candidate's runs. Its own rule goes by the scatter seen,
 and three runs of a loud candidate that happen to lie close together gave it the incumbent's."""
 
-OUTLIER = 4.0
-"""By how many standard deviations a pair, or a run of the incumbent, stands apart from the others."""
+OUTLIER, MOST_APART = 4.0, 2
+"""By how many standard deviations a pair, or a run of the incumbent, stands apart from the others, and most pairs that
+are left out for the candidate's runs."""
 
 
 class Arm(Enum):
@@ -187,32 +191,39 @@ def look(
     if not policy.paired:
         delta, noisier = math.fsum(incumbent) / m - math.fsum(candidate) / n, _noisier(incumbent, noise, policy)
         return _answer(delta, (m, n), _pooled(incumbent, candidate, noise, policy, noisier), noisier, policy, at)
-    pairs = [i - c for i, c in zip(incumbent[m - n :], candidate, strict=True)]
-    noisier = _noisier(incumbent, noise, policy)
-    estimates = _paired(incumbent, candidate, noise, policy, noisier)
-    kind, evidence = _answer(math.fsum(pairs) / n, (m, n), estimates, noisier, policy, at)
-    if n < 2 or kind is Answer.APPROVE:
+    calm = _calm(incumbent, noise, policy) if n > 1 else range(m)
+    quiet, beside = [incumbent[k] for k in calm], [k for k in calm if k >= m - n]
+    counted = [candidate[k - (m - n)] for k in beside]
+    pairs = [incumbent[k] - value for k, value in zip(beside, counted, strict=True)]
+    noisier = _noisier(quiet, noise, policy)
+    record = _estimate(sum_squares(quiet) + noise.sum_squares, len(quiet) - 1 + noise.df, policy)
+
+    def said(those: Sequence[float], *own: _Estimate) -> tuple[Answer, LookEvidence]:
+        """What these pairs say, by the incumbent's noise and by whichever of their `own` estimates is first."""
+        bounds = [[record], list(own)] if own else [[record]]
+        return _answer(math.fsum(those) / len(those), (m, n), bounds, noisier, policy, at, left=len(those))
+
+    own = _own(pairs, counted, quiet, record, policy, noisier) if len(pairs) > 1 else ()
+    kind, evidence = said(pairs, *own)
+    if kind is Answer.APPROVE:
         return kind, evidence
-    calm = _without_apart(incumbent, noise, policy)
-    record = _estimate(sum_squares(calm) + noise.sum_squares, len(calm) - 1 + noise.df, policy)
-
-    def without(place: int) -> tuple[list[float], bool]:
-        """The other pairs, and whether this one stands apart from them."""
-        others = [*pairs[:place], *pairs[place + 1 :]]
-        return others, abs(pairs[place] - statistics.median(others)) > OUTLIER * math.sqrt(2) * record.sigma
-
-    others, apart = without(pairs.index(min(pairs)))
-    if kind is Answer.REJECT and apart:
-        alone = _answer(math.fsum(others) / (n - 1), (m, n), [[record]], noisier, policy, at, left=n - 1)[0]
-        kind = kind if alone is kind else Answer.CONTINUE
-    others, apart = without(_furthest(pairs))
-    if n > 2 and (apart or len(calm) < m):
-        others = others if apart else pairs
-        bounds = [[record], [_of_pairs(others, policy, OTHERS_SHARE / n)]]
-        delta, noisier = math.fsum(others) / len(others), _noisier(calm, noise, policy)
-        said, steady = _answer(delta, (m, n), bounds, noisier, policy, at, left=len(others))
-        if said is Answer.APPROVE:
-            return said, steady
+    far = OUTLIER * math.sqrt(2) * record.sigma
+    if kind is Answer.REJECT:
+        low = sorted(pairs)[:MOST_APART]
+        kind = said([gain for gain in pairs if max(pairs) - gain <= far or gain not in low])[0]
+        kind = kind if kind is Answer.REJECT else Answer.CONTINUE
+    others, ways = pairs, 1.0
+    for left_out in range(1, MOST_APART + 1):
+        if len(others) < 3:
+            break
+        worst = _furthest(others)
+        apart, others = others[worst], [*others[:worst], *others[worst + 1 :]]
+        if abs(apart - statistics.median(others)) <= far:
+            break
+        ways *= (len(others) + 1) / left_out
+        steady = said(others, _of_pairs(others, policy, OTHERS_SHARE / MOST_APART / ways))
+        if steady[0] is Answer.APPROVE:
+            return steady
     return kind, evidence
 
 
@@ -229,9 +240,7 @@ def _answer(
     """What a gain of `delta` (bpb) in so many `runs` of each arm, or in the pairs that are `left`, says by all the
     estimates of its noise."""
     # Where nothing can be approved, interval and p are drawn at the strictest level; they decide nothing.
-    level = at.alpha or min(
-        policy.approval_level(k) for k in range(policy.first_approval, policy.max_candidate_runs + 1)
-    )
+    level = at.alpha or min(filter(None, map(policy.approval_level, policy.counts)))
     scale, gain = policy.scale(runs[0], left or runs[1]), delta - policy.margin
     reach, p, sigma, df, reject, louder = 0.0, 0.0, 0.0, 0.0, at.beta > 0, False
     for bound in estimates:  # all must be crossed, each by whichever of its alternatives is crossed first
@@ -256,17 +265,17 @@ def _furthest(values: Sequence[float]) -> int:
     return max(range(len(values)), key=lambda k: abs(values[k] - middle))
 
 
-def _without_apart(incumbent: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy) -> Sequence[float]:
-    """The incumbent's runs but those that stand apart from the others, at most a third: their scatter is its noise."""
-    calm = list(incumbent)
+def _calm(incumbent: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy) -> Sequence[int]:
+    """The places of the incumbent's runs but those that stand apart from the others, at most a third of all."""
+    calm = list(range(len(incumbent)))
     while len(calm) > 2 and len(incumbent) - len(calm) < len(incumbent) // 3:
-        worst = _furthest(calm)
-        others = [*calm[:worst], *calm[worst + 1 :]]
+        worst = calm[_furthest([incumbent[k] for k in calm])]
+        others = [incumbent[k] for k in calm if k != worst]
         estimate = _estimate(sum_squares(others) + noise.sum_squares, len(others) - 1 + noise.df, policy)
-        distance = abs(calm[worst] - statistics.median(others))
+        distance = abs(incumbent[worst] - statistics.median(others))
         if estimate.df <= 3 or distance <= OUTLIER * estimate.sigma:
             break
-        calm = others
+        calm.remove(worst)
     return calm
 
 
@@ -301,22 +310,23 @@ def _pooled(
     return [*found, [_estimate(own, df, policy)]] if noisier and df else found
 
 
-def _paired(
-    incumbent: Sequence[float], candidate: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy, noisier: bool
-) -> list[list[_Estimate]]:
-    """The incumbent's runs with the record, and beside them the scatter of the pairs or, by Welch, of the candidate."""
-    m, n = len(incumbent), len(candidate)
-    squares, df = sum_squares(incumbent), m - 1.0
-    record = _estimate(squares + noise.sum_squares, df + noise.df, policy)
-    if n < 2:
-        return [[record]]
-    own = _of_pairs([i - c for i, c in zip(incumbent[m - n :], candidate, strict=True)], policy, PAIRS_SHARE)
-    theirs = _estimate(sum_squares(candidate), n - 1.0, policy)
-    ours = _estimate(squares, df, policy) if noisier else record
-    v, w = theirs.sigma**2, ours.sigma**2
-    freedom = min((v + w) ** 2 / (v**2 / theirs.df + w**2 / ours.df), WELCH_FREEDOM * theirs.df)
-    welch = _Estimate(math.sqrt((v + w) / 2), float(math.floor(freedom)), WELCH_SHARE, rejects=False)
-    return [[record], [own, welch]]
+def _own(
+    pairs: Sequence[float],
+    candidate: Sequence[float],
+    incumbent: Sequence[float],
+    record: _Estimate,
+    policy: ComparisonPolicy,
+    noisier: bool,
+) -> tuple[_Estimate, _Estimate]:
+    """This trial's scatter: that of the pairs, and by Welch that of the candidate's runs beside the incumbent's noise,
+    which is the record's or, where that is more, its own."""
+    theirs = _estimate(sum_squares(candidate), len(candidate) - 1.0, policy)
+    ours = _estimate(sum_squares(incumbent), len(incumbent) - 1.0, policy)
+    v, w = theirs.sigma**2, max(ours.sigma, record.sigma) ** 2
+    freedom = (v + w) ** 2 / (v**2 / theirs.df + w**2 / (ours if noisier else record).df)
+    freedom = math.floor(min(freedom, WELCH_FREEDOM * theirs.df))
+    welch = _Estimate(math.sqrt((v + w) / 2), float(freedom), WELCH_SHARE, rejects=False)
+    return _of_pairs(pairs, policy, PAIRS_SHARE), welch
 
 
 def _of_pairs(pairs: Sequence[float], policy: ComparisonPolicy, share: float) -> _Estimate:

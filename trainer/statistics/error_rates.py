@@ -9,6 +9,9 @@ from typing import ClassVar
 
 from trainer.statistics.noise import InvalidComparison
 
+DENSE = 6
+"""Candidate runs up to which a comparison looks after each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -69,10 +72,10 @@ class ComparisonPolicy:
     beta: float = 0.03
     margin: float = 0.0
     effect: float = 3.0
-    max_candidate_runs: int = 8
+    max_candidate_runs: int = 12
     first_approval: int = 3
     first_rejection: int = 2
-    spending: float = 1.5
+    spending: float = 1.2
     suspicion: float = 0.1
     resolution: float = 1e-6
 
@@ -110,18 +113,27 @@ class ComparisonPolicy:
         """Candidate runs before anything can be decided."""
         return min(self.first_approval, self.first_rejection)
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Candidate runs at each look: one more each until DENSE, then 2, 4, 8 more, up to the limit."""
+        found, step = [self.first_look], 1
+        while found[-1] < self.max_candidate_runs:
+            step = 1 if found[-1] < DENSE else 2 * step
+            found.append(min(found[-1] + step, self.max_candidate_runs))
+        return tuple(found)
+
     def approval_level(self, n: int) -> float:
         """alpha_n, the false-approval probability allowed at the look after `n` candidate runs; else 0."""
-        if not self.first_approval <= n <= self.max_candidate_runs:
+        approving = [count for count in self.counts if count >= self.first_approval]
+        if n not in approving:
             return 0.0
-        weights = [self.spending**i for i in range(self.max_candidate_runs - self.first_approval + 1)]
-        return self.alpha * weights[n - self.first_approval] / sum(weights)
+        weights = [self.spending**i for i in range(len(approving))]
+        return self.alpha * weights[approving.index(n)] / sum(weights)
 
     def rejection_level(self, n: int) -> float:
         """beta_n, likewise for rejecting a true gain of `effect`·sigma."""
-        if not self.first_rejection <= n <= self.max_candidate_runs:
-            return 0.0
-        return self.beta / (self.max_candidate_runs - self.first_rejection + 1)
+        rejecting = [count for count in self.counts if count >= self.first_rejection]
+        return self.beta / len(rejecting) if n in rejecting else 0.0
 
     def scale(self, incumbents: int, candidates: int) -> float:
         """The standard error of delta after so many runs, in units of sigma."""
@@ -131,7 +143,7 @@ class ComparisonPolicy:
         """The looks of a trial that begins with `history` incumbent values, in order. They depend on no value."""
         return tuple(
             Look(incumbent_runs(n, history, noise_df, self), n, self.approval_level(n), self.rejection_level(n))
-            for n in range(self.first_look, self.max_candidate_runs + 1)
+            for n in self.counts
         )
 
     def gives_up(self, seen: LookEvidence, noise_df: float, later: Sequence[Look]) -> bool:
@@ -141,7 +153,7 @@ class ComparisonPolicy:
 
 def incumbent_lead(noise_df: float) -> int:
     """How many more incumbents than candidates a look without history needs, by the record's df."""
-    return 5 if noise_df < 3 else 3 if noise_df < 10 else 2
+    return 3 if noise_df < 3 else 1 if noise_df < 10 else 0
 
 
 def incumbent_runs(n: int, history: int, noise_df: float, policy: ComparisonPolicy) -> int:

@@ -20,6 +20,9 @@ def make_dataloader(tokenizer, batch_size, seq_len, split):
 
 SCRIPT = """
 import random, numpy, mlx.core as mx
+from random import Random as EarlyRandom
+from numpy.random import default_rng as early_rng
+from mlx.core.random import normal as early_normal
 mx.random.seed(42); random.seed(42); numpy.random.seed(42)  # before the harness is imported, for what that is worth
 import prepare
 def drawn():
@@ -31,6 +34,13 @@ def drawn():
         float(numpy.random.RandomState(5).random()),
         random.random(),
         random.Random(6).random(),
+        EarlyRandom(6).random(),
+        float(early_rng(5).random()),
+        float(numpy.random.Generator(numpy.random.PCG64(5)).random()),
+        float(numpy.random.Generator(numpy.random.Philox(numpy.random.SeedSequence(5))).random()),
+        float(mx.random.uniform(key=mx.array([0, 3], mx.uint32))),
+        float(mx.random.normal([], mx.float32, 0.0, 1.0, mx.array([0, 3], mx.uint32))),
+        float(early_normal(key=mx.random.split(mx.array([0, 3], mx.uint32))[0])),
         float(hash("text") % 1000003),
         float(next(prepare.make_dataloader(None, 1, 1, "train"))),
     ]
