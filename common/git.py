@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from common import processes
 from common.errors import Refused
 
 SECONDS: Final = 60.0
@@ -40,16 +41,14 @@ def isolated(home: Path) -> dict[str, str]:
     }
 
 
-def run(folder: Path, *arguments: str, environment: Mapping[str, str], given: bytes | None = None) -> bytes:
+def run(folder: Path, *arguments: str, environment: Mapping[str, str], given: bytes = b"") -> bytes:
     """What git prints. Raises GitFailed."""
     try:
-        done = subprocess.run(
+        done = processes.run(
             ["git", "-C", str(folder), *arguments],
-            input=given,
-            capture_output=True,
-            env={**environment, "LC_ALL": "C"},
-            timeout=SECONDS,
-            check=False,
+            seconds=SECONDS,
+            given=given,
+            environment={**environment, "LC_ALL": "C"},
         )
     except FileNotFoundError:
         raise GitFailed("git is not installed.", "Install git.") from None

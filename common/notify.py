@@ -13,7 +13,6 @@ import os
 import queue
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+from common import processes
 from common.closing import Closing
 from common.errors import Refused
 from common.text import hosts_only, printable
@@ -131,24 +131,12 @@ def _run(command: list[str], *, given: str = "", environment: Mapping[str, str] 
     name = os.path.basename(command[0]) if command else "nothing"
     if not command or shutil.which(command[0]) is None:
         raise Undelivered(f"{printable(name, 60)} was not found")
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
     try:
-        process.communicate(given, timeout=SECONDS)
+        done = processes.run(command, seconds=SECONDS, given=given.encode(), environment=environment)
     except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError, PermissionError):  # with all that it started
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
         raise Undelivered(f"{printable(name, 60)} took more than {SECONDS:.0f} s") from None
-    if process.returncode:
-        raise Undelivered(f"{printable(name, 60)} ended with status {process.returncode}")
+    if done.returncode:
+        raise Undelivered(f"{printable(name, 60)} ended with status {done.returncode}")
 
 
 def _webhook(url: str) -> Channel:

@@ -84,7 +84,7 @@ class Workspace:
         """Check out a new branch `autoresearch/<tag>` with one commit on top: these files, and no others."""
         other = Workspace(self.path, tag)
         self._git("checkout", "--quiet", "-b", other.branch)
-        for name in self._run(["ls-files", "-z"], None, {}).decode().split("\0"):
+        for name in self._run(["ls-files", "-z"], b"", {}).decode().split("\0"):
             if name and name not in files:
                 (self.path / name).unlink(missing_ok=True)
         for name, data in files.items():
@@ -127,7 +127,7 @@ class Workspace:
     def diff(self, base: str, commit: str) -> str:
         """What changed between two commits, as a unified diff; nothing that the tree says is run or applied."""
         plain = ["--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--end-of-options"]
-        return self._run(["diff", *plain, base, commit, "--"], None, {}).decode(errors="replace")
+        return self._run(["diff", *plain, base, commit, "--"], b"", {}).decode(errors="replace")
 
     def diffs(self, commits: Sequence[str]) -> dict[tuple[str, str], str]:
         """What each commit changed of its parent, as `diff` gives it, by (parent, commit); by one git process."""
@@ -152,7 +152,7 @@ class Workspace:
         out = self._run(list(arguments), given.encode(), environment or {}).decode()
         return out.strip() if strip else out
 
-    def _run(self, arguments: list[str], given: bytes | None, environment: Mapping[str, str]) -> bytes:
+    def _run(self, arguments: list[str], given: bytes, environment: Mapping[str, str]) -> bytes:
         try:
             return git.run(self.path, *arguments, environment={**self._variables, **environment}, given=given)
         except git.GitFailed as error:
