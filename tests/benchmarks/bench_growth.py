@@ -27,6 +27,7 @@ from chain.localnet.server import serve
 from chain.network import reading
 from chain.network.embedded import EmbeddedNetwork
 from chain.network.rpc import RpcNetwork
+from chain.program import addresses
 from miner.journal import journal
 from miner.journal.records import Records
 from miner.journal.sessions import choose
@@ -130,6 +131,7 @@ def proposals(count: int) -> Costs:
 
 
 def _read_all(network: RpcNetwork, count: int, *, many: int) -> None:
+    addresses._derived.cache_clear()  # as in a process that begins: it holds 4,096
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(rules, "MANY", many),
