@@ -176,12 +176,15 @@ def test_an_overloaded_machine_slashes_nobody(checked: Check, monkeypatch: pytes
     assert "machine overloaded: " in found.verdict.explanation
     assert audit.passed(audit.audit(found.attestation, None, {})[0])
     assert checked(gains(-0.1)).verdict.kind is VerdictKind.REJECT
-    calls = [0.1] * 8  # before and after each of the first runs, a candidate's among them
+    calls = [0.1] * 6  # before and after each of the first runs
 
     def later() -> MachineState:
         return MachineState(load=calls.pop() if calls else 9.1, cores=2)
 
     monkeypatch.setattr(fitness, "read", later)
     found = checked(gains(-0.1))
+    calm = [run.arm for run in found.replay.runs if not run.conditions]
+    assert len(calm) < len(found.replay.runs)
+    assert "candidate" in calm
     assert found.verdict.reason is Reason.NOT_READY
     assert audit.passed(audit.audit(found.attestation, None, {})[0])

@@ -70,9 +70,9 @@ def drawn(rng: random.Random, shares: tuple[float, float, float], gain: float, l
 def test_claims_that_were_chosen_promise_what_they_hold() -> None:
     """Gains of one sigma in the mean, the prior from the session itself: most of the bias of the claim goes."""
     rng = random.Random(1)
-    found = [one for _ in range(40) for one in session(rng, 1.0)]
+    found = [one for _ in range(160) for one in session(rng, 1.0)]
     errors = [[one.measured - one.truth for one in found], [one.claimed - one.truth for one in found]]
     raw, shrunk = map(statistics.fmean, errors)
-    assert raw > 0.15
-    assert abs(shrunk) < raw / 2
+    assert raw > 0.1
+    assert 0.1 < raw - shrunk < 0.25  # the bias itself is known only to 0.05 from so few
     assert statistics.fmean(x * x for x in errors[1]) < statistics.fmean(x * x for x in errors[0])
