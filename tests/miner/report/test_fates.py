@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from chain.program.accounts import ProposalStatus
+from chain.program.accounts import Proposal, ProposalStatus
 from chain.program.instructions import ClaimReview, Reject
 from miner.commands.main import main
 from miner.journal import sessions
@@ -20,6 +20,12 @@ from tests import local
 from tests.chain.svm import digest
 
 IN_ESCROW = "pending: stake of 4 TST in escrow"
+
+
+@pytest.fixture(scope="module")
+def proposal(tmp_path_factory: pytest.TempPathFactory) -> Proposal:
+    with local.connect(local.home_with_project(tmp_path_factory.mktemp("chain"))) as connection:
+        return local.propose(connection)
 
 
 @pytest.mark.parametrize(
@@ -33,9 +39,7 @@ IN_ESCROW = "pending: stake of 4 TST in escrow"
         (ProposalStatus.EXPIRED, None, "expired: stake of 4 TST lost"),
     ],
 )
-def test_the_words(tmp_path: Path, status: ProposalStatus, reward: int | None, words: str) -> None:
-    with local.connect(local.home_with_project(tmp_path)) as connection:
-        proposal = local.propose(connection)
+def test_the_words(proposal: Proposal, status: ProposalStatus, reward: int | None, words: str) -> None:
     assert onchain.fate(replace(proposal, status=status), "TST", reward) == words
 
 
