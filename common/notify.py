@@ -132,7 +132,7 @@ def _run(command: list[str], *, given: str = "", environment: Mapping[str, str] 
     if not command or shutil.which(command[0]) is None:
         raise Undelivered(f"{printable(name, 60)} was not found")
     try:
-        done = processes.run(command, seconds=SECONDS, given=given.encode(), environment=environment)
+        done = processes.run(command, seconds=SECONDS, given=given.encode(), environment=environment, quiet=True)
     except subprocess.TimeoutExpired:
         raise Undelivered(f"{printable(name, 60)} took more than {SECONDS:.0f} s") from None
     if done.returncode:

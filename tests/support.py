@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +33,14 @@ def optional(condition: bool, what: str) -> None:
     """Skip by name where a part is missing that cannot be installed everywhere, also under CI."""
     if not condition:
         pytest.skip(f"not run: needs {what}")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, other than one that only waits to be collected."""
+    try:
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True

@@ -19,25 +19,31 @@ _OFFERED = re.compile(r"crossover: trials? (\d+)(?: to (\d+))?\b")
 
 
 class Crossover:
-    """It keeps nothing: what it offered stands in the history's hypotheses."""
+    """What it offered stands in the history's hypotheses; it keeps only what does not fit an incumbent."""
 
     name = "crossover"
+
+    def __init__(self) -> None:
+        self._refused: set[tuple[object, ...]] = set()
 
     def propose(self, context: Context) -> Candidate | None:
         """The change that gained most elsewhere and fits here, or None."""
         known, texts = context.known(), by_fingerprint(context.history)
         hypotheses = [t.hypothesis for t in context.history] + [t.hypothesis for t in context.pending]
         offered = {found.groups() for text in hypotheses if (found := _OFFERED.match(text))}
+        incumbent = hyperparameters.fingerprint(context.source)
         for first, last in changes(context):
             name = (str(first.number), str(last.number) if last is not first else None)
             before = texts.get(first.base)
-            if name in offered or before is None:
+            if name in offered or before is None or (incumbent, *name) in self._refused:
                 continue
             try:
                 source = diffs.moved(before, last.source, context.source)
-                if hyperparameters.fingerprint(source) in known:
-                    continue
+                fits = hyperparameters.fingerprint(source) not in known
             except (ProposerFailed, InvalidBundle):
+                fits = False
+            if not fits:
+                self._refused.add((incumbent, *name))
                 continue
             which = f"trial {name[0]}" if name[1] is None else f"trials {name[0]} to {name[1]}"
             return Candidate(source, f"crossover: {which} on the best: {last.hypothesis}"[:MAX_HYPOTHESIS])
@@ -48,7 +54,8 @@ def changes(context: Context) -> Iterator[tuple[Tried, Tried]]:
     """The first and last trial of each change that the incumbent lacks: lost lines, their steps, then near finds."""
     kept = {t.fingerprint: t for t in context.history if t.kept and t.number}
     now = hyperparameters.fingerprint(context.source)
-    lost = {mark: t for mark, t in kept.items() if mark not in {step.fingerprint for step in _line(now, kept)}}
+    held = {step.fingerprint for step in _line(now, kept)}
+    lost = {mark: t for mark, t in kept.items() if mark not in held}
     bases = {t.base for t in lost.values()}
     for tip in sorted((t for t in lost.values() if t.fingerprint not in bases), key=lambda t: -t.number):
         line = [t for t in _line(tip.fingerprint, kept) if t.fingerprint in lost]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -76,14 +75,3 @@ def make(path: Path, behaviour: str = "") -> Path:
     path.write_text(_SOURCE.replace("{python}", sys.executable).replace("{behaviour}", behaviour))
     path.chmod(0o755)
     return path
-
-
-def is_alive(pid: int) -> bool:
-    """Whether there is such a process, other than one that only waits to be collected."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True

@@ -112,6 +112,10 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(monkeypatch: pytest.Mo
     assert "sh took more than" in said
 
 
+def test_one_that_goes_on_in_the_background_is_delivered() -> None:
+    assert send("a", command="sh -c 'sleep 15 &'") == []
+
+
 def test_closing_waits_only_so_long_and_a_full_queue_drops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notify, "CLOSING", 0.05)
     let_go, seen = threading.Event(), list[str]()

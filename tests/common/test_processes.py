@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from common import git, processes
+from tests.support import is_alive
 
 
 def test_what_it_prints_and_its_status() -> None:
@@ -18,14 +19,9 @@ def test_what_it_prints_and_its_status() -> None:
 
 
 def ended(pid: int) -> bool:
-    """Whether a process is gone, or a zombie that nobody has waited for."""
+    """Whether a process ends, in a moment at most."""
     for _ in range(200):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        stat = Path(f"/proc/{pid}/stat")
-        if stat.exists() and stat.read_text().rpartition(") ")[2].startswith("Z"):
+        if not is_alive(pid):
             return True
         time.sleep(0.02)
     return False

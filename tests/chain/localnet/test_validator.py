@@ -35,7 +35,7 @@ from chain.localnet.validator import (
 from chain.program import PROGRAM_ID, image
 from tests import local
 from tests.chain import standin
-from tests.support import optional
+from tests.support import is_alive, optional
 
 DEVNET = "https://api.devnet.solana.com"
 FOLDER = Path("/home/x/validator")
@@ -146,7 +146,7 @@ def test_it_is_waited_for_and_stopped(tmp_path: Path, beside: Plan, monkeypatch:
         assert "hidden" not in environment.values()
         assert running.stop()
         assert running.stop()  # again, harmless
-    assert not standin.is_alive(running.process.pid)
+    assert not is_alive(running.process.pid)
     assert (beside.ledger / "ledger.sqlite").exists()
 
 
@@ -166,7 +166,7 @@ def test_one_that_does_not_become_ready(
             running.wait(seconds)
         assert words in refusal.value.problem
         assert str(beside.log) in refusal.value.cure
-    assert not standin.is_alive(running.process.pid)
+    assert not is_alive(running.process.pid)
 
 
 def test_one_that_hangs_on_its_old_ledger_is_started_once_more(tmp_path: Path, beside: Plan) -> None:
@@ -177,7 +177,7 @@ def test_one_that_hangs_on_its_old_ledger_is_started_once_more(tmp_path: Path, b
         first = running.process.pid
         running.wait(12, said.append)
         assert running.process.pid != first
-        assert not standin.is_alive(first)
+        assert not is_alive(first)
     assert sum("starting it once more" in line for line in said) == 1
 
 
@@ -190,14 +190,14 @@ def test_one_that_hangs_on_its_old_ledger_for_good_is_given_up(tmp_path: Path, b
     ):
         running.wait(1)
     assert "--reset" in refusal.value.cure
-    assert not standin.is_alive(running.process.pid)
+    assert not is_alive(running.process.pid)
 
 
 def test_one_that_does_not_stop_when_asked_is_killed(tmp_path: Path, beside: Plan) -> None:
     with Validator(standin.make(tmp_path / "program", standin.STUBBORN), beside, patience=0.3) as running:
         running.wait(30)
         assert not running.stop()
-    assert not standin.is_alive(running.process.pid)
+    assert not is_alive(running.process.pid)
 
 
 def test_one_at_a_time_and_of_one_origin(tmp_path: Path, beside: Plan) -> None:
@@ -324,8 +324,8 @@ def test_the_command_with_a_stand_in(tmp_path: Path) -> None:
         settle_a_project(net, tmp_path)
         assert [entry["id"] for entry in ask("project", "list", *chain_of(net))] == [0]
         pid = where["process"]
-        assert standin.is_alive(pid)
-    assert not standin.is_alive(pid)
+        assert is_alive(pid)
+    assert not is_alive(pid)
     with localnet(home, "--validator", how=signal.SIGTERM, SOLANA_TEST_VALIDATOR=program) as (_, net):
         assert [entry["id"] for entry in ask("project", "list", *chain_of(net))] == [0]
     with localnet(home, "--validator", "--reset", SOLANA_TEST_VALIDATOR=program) as (_, net):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import require
+from tests.support import is_alive, require
 from trainer.errors import EnvironmentNotReady
 from trainer.sandbox import (
     Job,
@@ -439,14 +439,7 @@ job.wait()
     assert tree
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
-    until(lambda: not [pid for pid in tree if _alive(pid)])
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+    until(lambda: not [pid for pid in tree if is_alive(pid)])
 
 
 # --- what comes out -------------------------------------------------------------------------------------
