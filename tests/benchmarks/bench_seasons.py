@@ -1,6 +1,6 @@
 """A project over time: 200 proposals by honest miners and by three kinds of attackers, judged by the real verdict code.
 
-    python -m tests.benchmarks.bench_seasons [--seasons N] [--proposals N] [--risk P]
+    python -m tests.benchmarks.bench_seasons [--seasons N] [--first N] [--proposals N] [--risk P]
 
 Only runs are made up: their value is what the code is worth at that time, with the luck of the pair's salt and the
 machine's pace as measured on the smoke project (`bench_levels`). Which look it is, the comparison, the holdout text,
@@ -362,11 +362,18 @@ def lines(tallies: list[Tally]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seasons", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="the number (the seed) of the first season")
     parser.add_argument("--proposals", type=int, default=200)
     parser.add_argument("--risk", type=float, default=MOST_RISK, help="the largest foretold chance of a rejection")
     given = parser.parse_args()
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
-        tallies = list(pool.map(partial(season, proposals=given.proposals, risk=given.risk), range(given.seasons)))
+    seeds, tallies = range(given.first, given.first + given.seasons), []
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
+        for seed, tally in zip(
+            seeds, pool.map(partial(season, proposals=given.proposals, risk=given.risk), seeds), strict=True
+        ):
+            gamblers = tally.ends["gambler", "approve"]
+            print(f"season {seed}: {tally.excess:.2f} sigma above truth, {gamblers} gamblers approved", flush=True)
+            tallies.append(tally)
     print("\n".join(lines(tallies)))
 
 
