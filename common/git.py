@@ -18,6 +18,7 @@ from common import processes
 from common.errors import Refused
 
 SECONDS: Final = 60.0
+INSTALL: Final = "Run `sudo apt-get install git`, or `xcode-select --install` on a Mac."
 
 
 class GitFailed(Refused):
@@ -51,7 +52,7 @@ def run(folder: Path, *arguments: str, environment: Mapping[str, str], given: by
             environment={**environment, "LC_ALL": "C"},
         )
     except FileNotFoundError:
-        raise GitFailed("git is not installed.", "Install git.") from None
+        raise GitFailed("git is not installed.", INSTALL) from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise GitFailed(f"git {arguments[0]} failed in {folder}: {error}.", "Run the command again.") from None
     if done.returncode:

@@ -25,5 +25,6 @@ class StopRun(Exception):
     """Ends the run whose lines are being watched; the text says why. No refusal, so no TrainerError."""
 
 
+INSTALL_BUBBLEWRAP = "Run `sudo apt-get install bubblewrap`."
 STOPPED, UNFIT = "stopped", "unfit"
 """Why a run has no value though its code did not fail: somebody ended it (StopRun), or this machine was unfit."""

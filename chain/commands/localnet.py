@@ -83,7 +83,8 @@ def _embedded(home: Path, as_json: bool, port: int, irys_port: int) -> None:
     try:
         with waking(quiet=as_json):
             bootstrap(network, home)
-        with serve_irys(home / "irys", port=irys_port, network=network) as irys, serve(network, port=port) as server:
+        irys_node = serve_irys(home / "irys", port=irys_port, network=network, option="--irys-port")
+        with irys_node as irys, serve(network, port=port) as server:
             _say_where(as_json, str(network.program_id), server.url, irys.url, str(home / "ledger.sqlite"), {})
             try:
                 server.run()
@@ -128,7 +129,7 @@ def _beside(
             network = RpcNetwork(plan.url, name="localnet", is_local=True)
             try:
                 bootstrap(network, home)
-                with serve_irys(plan.folder / "irys", port=irys_port, network=network) as irys:
+                with serve_irys(plan.folder / "irys", port=irys_port, network=network, option="--irys-port") as irys:
                     ledger = "in memory" if kind is Kind.SURFPOOL else str(plan.ledger)
                     extra = {"log": str(plan.log), "process": running.process.pid}
                     _say_where(as_json, str(plan.program_id), plan.url, irys.url, ledger, extra)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
+from click.exceptions import NoSuchCommand
 
 from common.errors import Refused
 from common.text import printable
@@ -205,6 +206,15 @@ class Commands(Command, click.Group):
             found = getattr(importlib.import_module(self._lazy.pop(cmd_name)), cmd_name)
             self.add_command(found, cmd_name)
         return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command asked for; a name that is none is answered with those like it, imported or not."""
+        try:
+            return super().resolve_command(ctx, args)
+        except NoSuchCommand as error:
+            raise NoSuchCommand(error.command_name, possibilities=self.list_commands(ctx), ctx=ctx) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands, then the options."""

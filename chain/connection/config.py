@@ -305,7 +305,7 @@ def _parsed(name: str, value: object, origin: str) -> Any:
     try:
         return _SETTINGS[name].parse(value)
     except ValueError as error:
-        shown = "" if _SETTINGS[name].own else f"{str(value)[:60]!r}"  # it may be a secret
+        shown = "" if _SETTINGS[name].own else f"{value!r:.60}"  # it may be a secret
         if origin.startswith("--"):  # the flag is the setting's name
             raise Misconfigured(f"{origin} {shown} is invalid: {error}.", "Correct it.") from None
         given = shown and f" = {shown}"

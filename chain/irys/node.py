@@ -335,14 +335,20 @@ def serve(
     max_item: int = MAX_ITEM_BYTES,
     tariff: Tariff = FREE,
     network: Network | None = None,
+    option: str = "--port",
 ) -> RunningNode:
-    """Serve the store over HTTP in threads of this process; port 0 takes a free one (see `.url`)."""
+    """Serve the store over HTTP in threads of this process; port 0 takes a free one (see `.url`).
+
+    `option` is the one by which the user chose the port.
+    """
     node = LocalNode(store, max_item=max_item, tariff=tariff, network=network)
     try:
         server = _Server((host, port), _Handler)
     except (OSError, OverflowError) as error:
         used = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         problem = "is in use" if used else f"cannot be opened ({error})"
-        raise ChainError(f"Port {port} of {host} {problem}.", "Choose another port.") from error
+        raise ChainError(
+            f"Port {port} of {host} {problem}.", f"Stop the program that uses it, or choose another port with {option}."
+        ) from error
     server.node = node
     return RunningNode(node, server)

@@ -26,6 +26,7 @@ from solders.system_program import TransferParams, transfer
 
 from chain.errors import InsufficientFunds, TransactionFailed
 from chain.money.client import Client, Landed
+from chain.network.base import sol
 from chain.program.accounts import Project
 from chain.program.errors import ProgramError
 from chain.program.events import Bought, Sold
@@ -102,7 +103,7 @@ def buy(client: Client, buyer: Keypair, project: Project, lamports: int, bounds:
     least = bounds.min_tokens(quote.lamports_spent, next_price)
     if quote.tokens_out < least:
         raise PriceMoved(
-            f"{quote.lamports_spent:,} lamports buy {quote.tokens_out:,} {project.token_symbol} now; you asked for "
+            f"{sol(quote.lamports_spent)} buys {quote.tokens_out:,} {project.token_symbol} now; your limit is "
             f"at least {least:,}.",
             "Nothing was sent. Spend less at a time, or accept a worse price.",
         )
@@ -131,8 +132,8 @@ def sell(client: Client, seller: Keypair, project: Project, amount: int, bounds:
     least = bounds.min_lamports(amount, next_price)
     if quote.lamports_out < least:
         raise PriceMoved(
-            f"{amount:,} {project.token_symbol} bring {quote.lamports_out:,} lamports now; you asked for at least "
-            f"{least:,}.",
+            f"{amount:,} {project.token_symbol} bring {sol(quote.lamports_out)} now; your limit is at least "
+            f"{sol(least)}.",
             "Nothing was sent. Sell fewer at a time, or accept a worse price.",
         )
     floor = max(0, held - client.fee_bound([step], key) + least)

@@ -48,6 +48,7 @@ from chain.network.base import (
     error_text,
     matches,
     program_error_of,
+    sol,
 )
 from chain.network.execution import (
     UPGRADEABLE_LOADER,
@@ -342,7 +343,7 @@ class EmbeddedNetwork:
         """A transfer from the faucet. Raises TransactionFailed outside 1 to 10^15 lamports."""
         if not 0 < lamports <= MAX_AIRDROP:
             raise TransactionFailed(
-                f"The faucet pays 1 to {MAX_AIRDROP} lamports at a time, not {lamports}.", "Request less."
+                f"The faucet pays up to {sol(MAX_AIRDROP)} at a time, not {sol(lamports)}.", "Request less."
             )
         with self._writing() as journal:
             faucet = self._ledger.faucet.pubkey()

@@ -78,6 +78,7 @@ class Transport:
         self.shown = without_key(url)
         self.here = on_this_machine(parts.hostname)
         self._call_seconds, self._sleep = call_seconds, sleep
+        self._met = False  # whether the node has answered
         self._gap, self._asked = 0.0, 0.0  # seconds from one call to the next, and when the last one was made
         self._guard = threading.Lock()
         self._runner = asyncio.Runner()
@@ -102,7 +103,8 @@ class Transport:
                 self._runner.close()
 
     def call(self, request: requests.Body, parser: type[T], *, repeat: bool = True) -> T:
-        """One request, retried within the time limit while the node is busy or silent.
+        """One request, retried within the time limit while the node is busy or silent; one that never answered and is
+        on this machine was not started, and is asked once.
 
         Raises RpcError if the node refuses, NetworkUnreachable if no answer of this type comes.
         """
@@ -115,6 +117,7 @@ class Transport:
                 break
             try:
                 answer = self._ask(request, parser, self._paced(left))
+                self._met = True
                 self._gap *= _NARROWER if self._gap > _FIRST_GAP / 4 else 0
                 return answer
             except RpcError as error:
@@ -127,7 +130,8 @@ class Transport:
                 if busy.too_often:
                     self._gap = min(1.0, max(_FIRST_GAP, self._gap * _WIDER))
                 doubt |= busy.maybe_done
-                if not repeat and busy.maybe_done:
+                never_started = busy.refused and self.here and not self._met
+                if (not repeat and busy.maybe_done) or never_started or attempt == TRIES - 1:
                     break
                 pause = busy.after or _PAUSE_SECONDS * 2**attempt
                 self._sleep(min(pause * random.uniform(0.75, 1.25), max(0.0, deadline - time.monotonic())))
@@ -176,7 +180,7 @@ class Transport:
                 raise NetworkUnreachable(
                     f"{self.shown} cannot be used: {cause}.", "Check the URL, or ask another node."
                 ) from None
-            raise _Busy(words, maybe_done=not refused) from None
+            raise _Busy(words, maybe_done=not refused, refused=refused) from None
         except (httpx2.InvalidURL, UnicodeError) as error:
             raise NetworkUnreachable(f"{self.shown} is not a usable URL: {error}.", "Correct it.") from None
         return self._parse(raw, parser)
@@ -215,13 +219,21 @@ class Transport:
 
 class _Busy(Exception):
     """No answer this time. `after`: seconds the node asks for; `maybe_done`: it may have got the request; `too_often`:
-    it wants fewer of them.
+    it wants fewer of them; `refused`: nobody took the connection.
     """
 
-    def __init__(self, what: str, after: float = 0.0, *, maybe_done: bool = True, too_often: bool = False) -> None:
+    def __init__(
+        self,
+        what: str,
+        after: float = 0.0,
+        *,
+        maybe_done: bool = True,
+        too_often: bool = False,
+        refused: bool = False,
+    ) -> None:
         super().__init__(what)
         self.after = after
-        self.maybe_done, self.too_often = maybe_done, too_often
+        self.maybe_done, self.too_often, self.refused = maybe_done, too_often, refused
 
 
 class _TooLarge(httpx2.ReadError):

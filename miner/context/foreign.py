@@ -34,6 +34,6 @@ def require_confined(others: Sequence[str], why_not: str) -> None:
         raise EnvironmentNotReady(
             f"This session would run code by {', '.join(others[:3])} with your own rights: "
             f"there is no working sandbox. {why_not}",
-            f"Set up the sandbox (on Linux: apt-get install bubblewrap), or add {FLAG} if you trust that code with "
-            "your files and keys.",
+            f"Set up the sandbox (on Linux: `sudo apt-get install bubblewrap`), or add {FLAG} if you trust that code "
+            "with your files and keys.",
         )

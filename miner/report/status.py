@@ -100,7 +100,7 @@ def _text(
     last = next((trial for trial in reversed(session.trials) if trial.runs), None)
     if last is not None:
         row("last run", _last_run(last, now))
-    hourly = "" if known.per_hour is None else f", gained {known.per_hour:+.4f} an hour"
+    hourly = "" if known.per_hour is None else f", gained {known.per_hour:+.4f} bpb an hour"
     spent = f", {known.time.candidates / known.time.running:.0%} of it on candidates" if known.time.running else ""
     row("machine", f"{lasted(known.time.running)} in {counted(known.runs, 'run')}{spent}{hourly}")
     if known.metered:

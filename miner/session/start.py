@@ -86,7 +86,8 @@ def started(
     question = f"This may stake real tokens on {connection.network.name}. Continue?"
     if not (connection.network.is_local or yes or agrees(question)):
         raise ChainError(
-            f"Mining on {connection.network.name} can spend real SOL.", "Add --yes --max-spend 0.05 to allow it."
+            f"Mining on {connection.network.name} spends SOL of your wallet and may lose the stake.",
+            "Add --yes --max-spend 0.05 to allow it.",
         )
     wallet = connection.wallet(keypair, MINER)
     project, published = _open_project(connection, project_id, dashboard, publish, text)

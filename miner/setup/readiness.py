@@ -13,7 +13,7 @@ from common.checks import Check
 from common.resources import HARNESS
 from common.text import printable
 from trainer.doctor import lines
-from trainer.errors import EnvironmentNotReady
+from trainer.errors import INSTALL_BUBBLEWRAP, EnvironmentNotReady
 from trainer.machine import environment, hardware
 from trainer.project.task import Task
 from trainer.running import dataset
@@ -98,7 +98,7 @@ def _hardware(facts: MachineFacts, baseline_class: str, hints: str) -> Check:
 def _sandbox(path: str | None) -> Check:
     if path:
         return Check("sandbox", "ok", path)
-    cure = "Install bubblewrap (apt-get install bubblewrap)." if sys.platform == "linux" else ""
+    cure = INSTALL_BUBBLEWRAP if sys.platform == "linux" else ""
     return Check(
         "sandbox", "differs", "no sandbox: results are self-reported, and this machine cannot run the verifier.", cure
     )

@@ -114,12 +114,12 @@ class Outlook:
         unrun = f" ({self.unrun:.0%} without running it)" if self.unrun else ""
         later = f" (then {self.again:.0%} are reviewed again; the others expire, which slashes the stake)"
         reward = "reward unknown" if self.reward is None else f"reward {self.reward:,.0f}"
-        worth = "unknown" if self.value is None else f"{self.value:+,.0f} lamports"
+        worth = "unknown" if self.value is None else f"{self.value:+,.0f}"
         return [
             f"chances with a verifier: approve {self.approved:.0%}, reject {self.rejected:.1%}{unrun}, "
             f"release {self.released:.0%}{later if round(self.released, 2) else ''}",
             f"expected value {worth}: {reward} − slashed stake {self.slashed:,.0f} − rent {self.rent:,} − "
-            f"fees {self.fees:,}",
+            f"fees {self.fees:,} lamports",
         ]
 
 

@@ -47,8 +47,7 @@ def examine(home: Path, *, verifier: bool, view: View) -> Iterator[Check]:
         yield lines.display(settings, machine.os)
     yield lines.python(platform.python_version(), platform.machine(), platform.system())
     yield _uv()
-    tools = not mac or bool(run_tool("xcode-select", "-p"))
-    yield lines.git(run_tool("git", "--version") if tools else "", tools=tools)
+    yield lines.git(_git(mac))
     yield lines.disk(shutil.disk_usage(home).free)
     with view.step("proving the sandbox", 20):
         proof = _prove()
@@ -64,6 +63,15 @@ def examine(home: Path, *, verifier: bool, view: View) -> Iterator[Check]:
     yield lines.speed(rate, machine.device)
     yield _data(home)
     yield Check("versions", "ok", ", ".join(_versions()))
+
+
+def _git(mac: bool) -> str:
+    """What the git that PATH finds says of its version; a Mac's own, without the command line tools, only asks for
+    them.
+    """
+    found = shutil.which("git")
+    stand_in = mac and found == "/usr/bin/git" and not run_tool("xcode-select", "-p")
+    return "" if found is None or stand_in else run_tool(found, "--version")
 
 
 def _uv() -> Check:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from common.checks import Check
+from common.git import INSTALL as INSTALL_GIT
 from trainer.machine import fitness
 from trainer.machine.fitness import MachineState
 from trainer.machine.hardware import Fingerprint
@@ -121,12 +122,11 @@ def python(version: str, machine: str, system: str) -> Check:
     return Check("python", "ok", f"{version} for {machine}")
 
 
-def git(output: str, *, tools: bool = True) -> Check:
-    """`git --version`; on a Mac without the command line `tools`, git is a stand-in that only asks to install them."""
-    if tools and output.startswith("git version"):
+def git(output: str) -> Check:
+    """`git --version`, or nothing where there is no git."""
+    if output.startswith("git version"):
         return Check("git", "ok", output.removeprefix("git version").strip())
-    cure = "Run `xcode-select --install`." if not tools else "Install git."
-    return Check("git", "missing", "not found.", cure)
+    return Check("git", "missing", "not found.", INSTALL_GIT)
 
 
 def sandbox(lines: Iterable[Line], *, needed: bool) -> list[Check]:

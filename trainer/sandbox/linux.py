@@ -40,7 +40,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.errors import EnvironmentNotReady
+from trainer.errors import INSTALL_BUBBLEWRAP, EnvironmentNotReady
 from trainer.sandbox import seccomp
 from trainer.sandbox.entry import Entered, Order, SetupFailed, common_limits, enter, order, prefixes, sources
 from trainer.sandbox.job import KILL_SECONDS, Job, JobLimits, LastWord, Mount, StartedTree, TreeUsage
@@ -341,10 +341,7 @@ class Bubblewrap:
         """See `trainer.sandbox.Sandbox.start`."""
         bwrap = shutil.which("bwrap")
         if bwrap is None:
-            raise EnvironmentNotReady(
-                "Untrusted code runs in a sandbox, which needs bubblewrap; bwrap is not installed.",
-                "Install it: apt-get install bubblewrap.",
-            )
+            raise EnvironmentNotReady("bubblewrap is not installed.", INSTALL_BUBBLEWRAP)
         if platform.machine() not in seccomp.AUDIT_ARCH:
             raise EnvironmentNotReady(
                 f"The sandbox's system-call filter knows {' and '.join(seccomp.AUDIT_ARCH)}, "

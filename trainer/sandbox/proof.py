@@ -103,8 +103,9 @@ def probe(sandbox: Sandbox, python: Path | None = None) -> str:
     """One line on a sandbox in which everything holds; else EnvironmentNotReady with the first line that does not."""
     for line in examine(sandbox, python):
         if not line.holds:
-            what = f"{line.name}: {line.found}" if line.found else line.name
-            raise EnvironmentNotReady(f"The sandbox ({sandbox.name}) does not hold: {what}.", line.cause)
+            what = "start" if line.key == STARTS else f"hold: {line.name}"
+            found = f": {line.found.rstrip('.')}" if line.found else ""
+            raise EnvironmentNotReady(f"The sandbox ({sandbox.name}) does not {what}{found}.", line.cause)
     return f"{sandbox.name}: MLX {version('mlx')} computes, every line holds"
 
 

@@ -258,6 +258,11 @@ def test_wrong_usage_is_two(shared: Path, arguments: list[object]) -> None:
     refused(chain(shared, *arguments), code=2)
 
 
+def test_a_misspelt_command_is_answered_with_the_one_like_it(shared: Path) -> None:
+    """Also where it is only imported once it is asked for."""
+    refused(chain(shared, "wallett", "show"), "Did you mean", "'wallet'", code=2)
+
+
 def test_wallets_that_are_not_to_be_used(home: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text("[1, 2, 3]")

@@ -285,8 +285,8 @@ def test_a_store_that_cannot_be_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_port_in_use_is_one_line(node: RunningNode, tmp_path: Path) -> None:
-    with pytest.raises(ChainError, match=f"Port {node.port} of 127.0.0.1 is in use. Choose another port."):
-        serve(tmp_path, port=node.port)
+    with pytest.raises(ChainError, match=rf"Port {node.port} of 127\.0\.0\.1 is in use.*with --irys-port\."):
+        serve(tmp_path, port=node.port, option="--irys-port")
 
 
 # -- receipts -----------------------------------------------------------------------------------------

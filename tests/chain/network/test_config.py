@@ -289,6 +289,8 @@ def test_the_solana_keypair_is_the_last_resort(tmp_path: Path, monkeypatch: pyte
 def test_a_flag_is_named_once() -> None:
     with pytest.raises(config.Misconfigured, match=r"^--max-spend 'lots' is invalid: expected an amount in SOL"):
         settings({"max_spend": "lots"})
+    with pytest.raises(config.Misconfigured, match=r"^armlx.toml: network = 5 is invalid: expected text"):
+        config.parse_file(b"network = 5", "armlx.toml")  # as it is written, not as text
     with pytest.raises(config.Misconfigured, match=r"^ARMLX_MAX_SPEND: max_spend = 'lots' is invalid: expected an"):
         settings({}, {"ARMLX_MAX_SPEND": "lots"})
 

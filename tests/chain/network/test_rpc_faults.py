@@ -24,6 +24,7 @@ from chain.localnet.server import serve
 from chain.network.base import RpcError
 from chain.network.embedded import EmbeddedNetwork
 from chain.network.rpc import RpcNetwork
+from chain.network.transport import TRIES
 from tests.chain.networks import SOL, memo_image, pay
 from tests.common.socks import socks
 
@@ -117,6 +118,20 @@ def test_a_dead_port_is_one_line_with_url_and_cure() -> None:
         rpc.balance(KEY)
     assert "chain localnet" in info.value.cure
     assert "\n" not in info.value.message
+    rpc.close()
+
+
+def test_a_node_that_was_never_started_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    rpc = RpcNetwork("http://127.0.0.1:9", call_seconds=30)
+    monkeypatch.setattr(rpc._transport, "_sleep", waits.append)
+    with pytest.raises(NetworkUnreachable, match="refused"):
+        rpc.balance(KEY)
+    assert waits == []
+    rpc._transport._met = True  # one that has answered may be starting again
+    with pytest.raises(NetworkUnreachable, match="refused"):
+        rpc.balance(KEY)
+    assert len(waits) == TRIES - 1  # nobody waits after the last try
     rpc.close()
 
 

@@ -99,8 +99,8 @@ def test_the_value_weighs_reward_slash_and_fees(
 def test_what_a_submission_costs_is_in_its_value(delta: float, market: Market, value: int) -> None:
     found = outlook(SEEN, replace(PLAIN, mean=delta), JudgePolicy(), market, stake=1, rent=5_400_960, fees=5_000)
     assert found.value == pytest.approx(value, abs=1)
-    assert f"expected value {value:+,.0f} lamports" in "\n".join(found.lines())
-    assert "rent 5,400,960" in "\n".join(found.lines())
+    assert f"expected value {value:+,.0f}: " in "\n".join(found.lines())
+    assert "rent 5,400,960 − fees 5,000 lamports" in "\n".join(found.lines())
     assert "does not pay" in verdict(SEEN, found, min_confidence=0.9)
     assert verdict(SEEN, found, min_confidence=0.9, accept_loss=True) == ""
 

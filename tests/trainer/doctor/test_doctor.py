@@ -29,17 +29,21 @@ HELD = "Assertion status system-wide:\n   PreventUserIdleSystemSleep     1\n   P
 TOOLS = {
     "pmset -g assertions": HELD,
     "xcode-select -p": "/Library/Developer/CommandLineTools\n",
-    "git --version": "git version 2.39.5 (Apple Git-154)\n",
+    "/usr/bin/git --version": "git version 2.39.5 (Apple Git-154)\n",
+    "/opt/homebrew/bin/git --version": "git version 2.51.0\n",
 }
 GOOD = replace(MACS["M4 Max"], tools=TOOLS)
 
 
-def asked(mac: Mac, monkeypatch: pytest.MonkeyPatch, home: Path, *proof: Line) -> dict[str, Check]:
-    """The doctor on a Mac, with a sandbox that is proven as `proof` says."""
+def asked(
+    mac: Mac, monkeypatch: pytest.MonkeyPatch, home: Path, *proof: Line, git: str | None = "/usr/bin/git"
+) -> dict[str, Check]:
+    """The doctor on a Mac, with a sandbox that is proven as `proof` says, and `git` as PATH finds it."""
     macs.become(mac, monkeypatch, limits=(mac.memory * GIB * 3 // 4, mac.memory * GIB * 9 // 16))
     monkeypatch.setattr(ASKING, "run_tool", mac.tool)
     monkeypatch.setattr(ASKING, "_prove", lambda: list(proof or (Line("starts", True), Line("network", True))))
     monkeypatch.setattr(ASKING, "_speed", lambda: 81_234.5)
+    monkeypatch.setattr("shutil.which", lambda name: git)
     monkeypatch.setattr("trainer.sandbox.macos.run_tool", mac.tool)
     monkeypatch.setattr("trainer.machine.awake.CAFFEINATE", "/usr/bin/true")
     return {check.name: check for check in examine(home, verifier=True, view=View(quiet=True))}
@@ -73,7 +77,7 @@ def test_a_good_mac_lacks_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         ({"pmset -g": PMSET.format(sleep=1, displaysleep=0, low=0)}, "display", "ok", "never"),  # before macOS 26
         ({"sysctl -n iogpu.wired_limit_mb": "100000\n"}, "memory", "ok", "wired_limit_mb is set to 100000"),
         ({"xcode-select -p": ""}, "git", "missing", "not found"),  # /usr/bin/git would ask in a window
-        ({"git --version": ""}, "git", "missing", "not found"),
+        ({"/usr/bin/git --version": ""}, "git", "missing", "not found"),
         (
             {"notifyutil -g com.apple.system.thermalpressurelevel": "com.apple.system.thermalpressurelevel 2\n"},
             "heat",
@@ -88,6 +92,15 @@ def test_what_a_mac_lacks(
     found = asked(replace(GOOD, tools={**TOOLS, **tools}), monkeypatch, tmp_path)[name]
     assert (found.state, words in found.found) == (state, True), found
     assert state == "ok" or found.cure
+
+
+@pytest.mark.parametrize(("git", "words"), [("/opt/homebrew/bin/git", "2.51.0"), (None, "not found")])
+def test_git_is_the_one_that_commands_run(
+    git: str | None, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Homebrew's needs no command line tools of Apple's; a git outside PATH is none."""
+    mac = replace(GOOD, tools={**TOOLS, "xcode-select -p": ""})
+    assert words in asked(mac, monkeypatch, tmp_path, git=git)["git"].found
 
 
 def test_macos_26_wants_the_display_to_sleep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
