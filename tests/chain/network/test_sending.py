@@ -106,7 +106,8 @@ def test_a_priority_fee_is_charged(embedded: EmbeddedNetwork, rpc: RpcNetwork, o
     # One lamport per unit asked for: what was used (more or fewer by the buyer's key) and a fifth more, not a
     # cluster's 200,000 by default.
     record = embedded.record(done.receipt.signature)
-    assert record is not None and extra == unit_limit(record.units)
+    assert record is not None
+    assert extra == unit_limit(record.units)
     assert before - embedded.balance(key.pubkey()) == done.receipt.fee + local.cost(1, 1) == done.receipt.paid
     assert done.event(Bought).tokens_out == 1
 
