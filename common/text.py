@@ -50,6 +50,11 @@ def _host(found: re.Match[str]) -> str:
     return found[1] + found[3] + ("/..." if found[2] or found[4] not in ("", "/") else "")
 
 
+def counted(number: int, word: str) -> str:
+    """A number of things: 1 run, 2 runs."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
 def lasted(seconds: float) -> str:
     """A duration as people say it: 40 s, 13 min, 6 h, 2.5 h, 3 days."""
     if seconds < 90:

@@ -18,12 +18,12 @@ from solders.signature import Signature
 
 from chain.errors import InvalidData
 from chain.money.client import Client
-from chain.network.base import LAMPORTS_PER_SOL
+from chain.network.base import sol
 from chain.pages import show
 from chain.program.accounts import Proposal, ProposalStatus
 from common.files import read_regular
 from common.jsonl import entries
-from common.text import lasted, printable
+from common.text import counted, lasted, printable
 from verifier import attestation
 from verifier.record import RUNS
 
@@ -256,7 +256,7 @@ def as_json(found: Report) -> dict[str, Any]:
 def text(found: Report) -> str:
     """For people."""
     lines = [f"verifier on {found.network}" + ("" if found.project is None else f", project {found.project}"), ""]
-    lines += [f"  {name:<10} {value}" for name, value in figures(found)]
+    lines += [f"  {name:<10} {value}{more and f' ({more})'}" for name, value, more in figures(found)]
     if found.note:
         lines += ["", f"! {found.note}"]
     if found.queue is not None:
@@ -274,17 +274,14 @@ def text(found: Report) -> str:
     return "\n".join(lines)
 
 
-def figures(found: Report) -> list[tuple[str, str]]:
-    """The totals, as names and words."""
-    totals, settled = found.totals, sum(entry.settled for entry in found.checks)
-    cost = f"{lasted(3600 * found.hours)} of machine time, {len(found.signatures)} transactions"
-    if found.fees is not None:
-        cost += f", {found.fees / LAMPORTS_PER_SOL:.6f} SOL in fees"
+def figures(found: Report) -> list[tuple[str, str, str]]:
+    """The totals: a name, a figure and what belongs to it."""
+    spent = "" if found.fees is None else f", {sol(found.fees)} in fees"
     return [
-        ("checks", f"{len(found.checks)}: " + ", ".join(f"{totals[kind]} {kind}" for kind in KINDS)),
-        ("settled", str(settled)),
-        ("cost", cost),
-        ("queue", "not asked" if found.queue is None else f"{len(found.queue)} proposals"),
+        ("checks", str(len(found.checks)), ", ".join(f"{found.totals[kind]} {kind}" for kind in KINDS)),
+        ("settled", str(sum(entry.settled for entry in found.checks)), ""),
+        ("time", lasted(3600 * found.hours), f"{counted(len(found.signatures), 'transaction')}{spent}"),
+        ("queue", "not asked" if found.queue is None else counted(len(found.queue), "proposal"), ""),
     ]
 
 

@@ -19,7 +19,10 @@ _COLOURS = {"approve": "approved", "reject": "rejected", "release": "pending"}  
 def page(found: Report) -> bytes:
     """The file's bytes, UTF-8."""
     where = f"on {_text(found.network)}" + ("" if found.project is None else f", project {found.project}")
-    cells = "".join(f"<div><dt>{name}</dt><dd>{_text(value)}</dd></div>" for name, value in figures(found))
+    cells = "".join(
+        f"<div><dt>{name}</dt><dd>{_text(value)}</dd><dd><small>{_text(more)}</small></dd></div>"
+        for name, value, more in figures(found)
+    )
     parts = [
         "<h1>Verifier</h1>",
         f'<p class="soft">{where}, {found.now:%Y-%m-%d %H:%M} UTC</p>',

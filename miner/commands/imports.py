@@ -22,7 +22,7 @@ def import_results(files: tuple[Path, ...], home: Path, as_json: bool) -> None:
     they weigh a quarter of an approved change, and never replace a trial. The copies are in the folder `imported`
     of the home; delete one to forget it.
     """
-    from miner.report.summary import counted
+    from common.text import counted
     from miner.session import others
 
     taken = [others.take(home, file) for file in files]

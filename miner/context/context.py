@@ -103,6 +103,11 @@ class SessionContext:
         """The metric of the best on chain."""
         return self.convention.to_metric(self.project.current_best_aggregate_score)
 
+    @property
+    def practice(self) -> bool:
+        """Whether the chain is in this process' own home, where nobody else proposes or verifies."""
+        return self.connection.network.name == "embedded"
+
     def tree(self, commit: str) -> Mapping[str, bytes]:
         """The snapshot with a commit's train.py; nothing else of the work tree is trusted to be unchanged."""
         changed = {SCRIPT: self.workspace.read(commit, SCRIPT).encode()}
@@ -114,7 +119,7 @@ class SessionContext:
             return
         others = foreign.authors(
             self.task.files,
-            practice=self.connection.network.name == "embedded",
+            practice=self.practice,
             wallet=str(self.wallet.pubkey()),
             best_miner=str(self.project.current_best_miner) if any(self.project.current_best_code_hash) else None,
             adopted=[f.miner for f in self.session.frontiers if f.foreign or (f.lead and f.miner)],

@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from common.text import counted
 from miner.journal.about import About
 from miner.journal.journal import Session
 from miner.proposers.base import EDIT, Tried, by_fingerprint
@@ -244,7 +245,7 @@ def _both(name: str, session: Session, a: str, b: str) -> MeasuredPair | None:
             if trial.commit == second and trial.number and trial.delta is not None:
                 ends = [None if end is None else sign * end for end in (trial.low, trial.high)]
                 low, high = ends if sign > 0 else ends[::-1]
-                how = f"trial {trial.number}, {summary.counted(len(trial.runs), 'run')} in turn"
+                how = f"trial {trial.number}, {counted(len(trial.runs), 'run')} in turn"
                 return MeasuredPair(name, sign * trial.delta, low, high, how)
     levels = [session.sums.levels.get(commits[print_]) for print_ in (a, b)]
     if levels[0] is None or levels[1] is None:
@@ -253,7 +254,7 @@ def _both(name: str, session: Session, a: str, b: str) -> MeasuredPair | None:
     sigma, _ = summary.noise(session)
     error = None if sigma is None else 2 * sigma * math.sqrt(1 / runs[0] + 1 / runs[1])
     low, high = (None, None) if error is None else (delta - error, delta + error)
-    return MeasuredPair(name, delta, low, high, f"means of {runs[0]} and {summary.counted(runs[1], 'run')}")
+    return MeasuredPair(name, delta, low, high, f"means of {runs[0]} and {counted(runs[1], 'run')}")
 
 
 def _outcome(trial: Tried) -> Outcome:

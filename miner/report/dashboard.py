@@ -26,7 +26,7 @@ from rich.text import Text
 
 from chain.network.base import LAMPORTS_PER_SOL
 from common.terminal import Say, View, clock
-from common.text import lasted, printable
+from common.text import counted, lasted, printable
 from miner.journal.journal import Session, TrialRecord
 from miner.report import summary
 
@@ -106,12 +106,10 @@ class DashboardState:
         self.best += f"kept {found.kept} of {found.finished}"
         sent = f", {found.submitted} submitted" if found.submitted else ""
         sent += ", one being submitted" if session.pending else ""
-        self.spend = (
-            f"{session.spent / LAMPORTS_PER_SOL:.6f} SOL, {summary.counted(session.staked, 'token')} staked{sent}"
-        )
+        self.spend = f"{session.spent / LAMPORTS_PER_SOL:.6f} SOL, {counted(session.staked, 'token')} staked{sent}"
         last, unfit = session.sums.last_run, session.sums.unfit
         conditions = ", ".join(last.conditions) if last else ""
-        hours = f"{lasted(found.time.running)} in {summary.counted(found.runs, 'run')}"
+        hours = f"{lasted(found.time.running)} in {counted(found.runs, 'run')}"
         self.machine = ", ".join(part for part in (hours, f"{unfit} unfit" if unfit else "", conditions) if part)
 
 

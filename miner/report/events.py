@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from common.text import counted
 from miner.journal.journal import Session
 from miner.report import summary
 
@@ -89,7 +90,7 @@ def words(event: Mapping[str, Any]) -> str:
             return f"Submitted: {_which(event['trial'])} as proposal {event['proposal']}"
         case "settlement":
             return f"Proposal {event['proposal']} is {event['status']}"
-    trials = summary.counted(event["trials"], "trial")
+    trials = counted(event["trials"], "trial")
     return f"Mining stopped: {event['reason']}; {trials}, {event['kept']} kept"
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from common.text import printable
+from common.text import counted, printable
 from miner.journal.journal import Session, TrialRecord
 from miner.report import summary
 
@@ -51,7 +51,7 @@ def diff_lines(diff: str, most: int = MAX_DIFF) -> list[Line]:
         if style:
             found.append(("    " + printable(line, 160, spaces=True), style))
     left = len(found) - most
-    return [*found[:most], (f"    … {summary.counted(left, 'more line')}", "dim")] if left > 0 else found
+    return [*found[:most], (f"    … {counted(left, 'more line')}", "dim")] if left > 0 else found
 
 
 def screen(session: Session, diff: str, command: str, *, fates: Mapping[int, str] = _NONE) -> Iterator[Line]:

@@ -18,11 +18,11 @@ from html import escape
 from pathlib import Path
 
 from chain.network.base import LAMPORTS_PER_SOL
-from common.text import lasted, printable
+from common.text import counted, lasted, printable
 from miner.journal.journal import Confirmation, Submission, TrialRecord
 from miner.report import chart, details, summary
 from miner.report.material import Material
-from miner.report.summary import WORDS, counted, submission_state
+from miner.report.summary import WORDS, submission_state
 from miner.report.svg import element, svg
 
 FIRST = 50  # trials that are listed without scripts
@@ -97,7 +97,7 @@ def _header(material: Material) -> str:
     project = f"{about.token_name} ({about.token_symbol}), project {about.project}" if about.token_name else ""
     budget = "" if about.budget is None else f"{about.budget:g} s of training a run"
     machine = ", ".join(about.machine[key] for key in ("chip", "gpu", "os") if key in about.machine)
-    freedom = f"{found.freedom} degree{'s' if found.freedom > 1 else ''} of freedom"
+    freedom = f"{counted(found.freedom, 'degree')} of freedom"
     one = f"(one run, standard deviation, {freedom})"
     noise = "" if found.noise is None else f"{found.noise:.4f} {about.metric} {one}"
     unfinished = len(session.unfinished)

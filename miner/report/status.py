@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from chain.network.base import LAMPORTS_PER_SOL
-from common.text import lasted, printable
+from common.text import counted, lasted, printable
 from miner.journal import about, journal
 from miner.journal.about import About
 from miner.journal.journal import Session, Submission, TrialRecord
@@ -16,7 +16,7 @@ from miner.journal.sessions import SessionFolder
 from miner.proposers import usage
 from miner.proposers.usage import Usage
 from miner.report import find, summary
-from miner.report.summary import WORDS, Totals, counted, submission_state
+from miner.report.summary import WORDS, Totals, submission_state
 from trainer.errors import TrainerError
 
 SEGMENTS = 3  # of the last starts that are shown

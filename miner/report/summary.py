@@ -258,11 +258,6 @@ def change(hypothesis: str, limit: int = 60) -> str:
     return printable(short, limit)
 
 
-def counted(number: int, word: str) -> str:
-    """A number of things: 1 run, 2 runs."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
 def signed(value: float, places: int = 4) -> str:
     """A number with its sign, a real minus."""
     return f"{value:+.{places}f}".replace("-", "−")

@@ -72,7 +72,7 @@ def submit_file(
             "is far from it.",
             style="yellow",
         )
-        gates.warn(code, context.task.protocol, context.dashboard.say)
+        gates.warn(code, context)
         log = f"unmeasured claim\n---\n{context.task.protocol.primary.name}: {metric}\n".encode()
     submit.reconcile(context.connection.client, context.wallet.pubkey(), project, context.journal)
     offer = submit.Offer(-1, code, log, claimed, context.goals.stake, context.reward_recipient)

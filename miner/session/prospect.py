@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.text import lasted
+from common.text import counted, lasted
 from miner.journal import about, sessions, trials
 from miner.journal.about import About
 from miner.report import summary
-from miner.report.summary import Totals, counted
+from miner.report.summary import Totals
 from trainer.errors import TrainerError
 
 FEWEST = 3  # finished trials, below which nothing is said
@@ -45,7 +45,7 @@ def words(found: Prospect | None, minutes: float | None = None) -> str:
     """In one line; "" for nothing. `minutes` is the limit that the user gave, if any."""
     if found is None:
         return ""
-    basis = f"{counted(found.sessions, 'session')} here, {found.trials} trials, {found.kept} kept"
+    basis = f"{counted(found.sessions, 'session')} here, {counted(found.trials, 'trial')}, {found.kept} kept"
     said = f"a trial takes about {lasted(found.seconds)} ({basis})"
     if found.kept:
         each = found.seconds * found.trials / found.kept

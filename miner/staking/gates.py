@@ -1,4 +1,4 @@
-"""What other clients' validators are known to reject unrun, so that nobody stakes on it unawares. Pure.
+"""What other clients' validators are known to reject unrun, so that nobody stakes on it unawares.
 
 The facts are those of the official client's validator, as published in May 2026. It unpacks a proposal's archive and
 rejects it, which slashes the stake, where one of its files
@@ -18,10 +18,11 @@ run it, and releases.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Final
 
+from miner.context.context import SessionContext
 from trainer.project import bundle
 from trainer.project.protocol import Protocol
 
@@ -74,11 +75,12 @@ def refusals(archive: bytes, protocol: Protocol) -> list[str]:
     return found
 
 
-def warn(archive: bytes, protocol: Protocol, say: Callable[[str, str], object]) -> bool:
-    """Whether the official validator would reject an archive unrun; if so the user is told why."""
-    found = refusals(archive, protocol)
+def warn(archive: bytes, context: SessionContext) -> bool:
+    """Whether the official validator would reject an archive unrun; if so the user is told why. Never in practice:
+    none of its verifiers is that one."""
+    found = [] if context.practice else refusals(archive, context.task.protocol)
     if found:
-        say(f"  the official validator would reject this unrun, because {'; '.join(found)}", "yellow")
+        context.dashboard.say(f"  the official validator would reject this unrun, because {'; '.join(found)}", "yellow")
     return bool(found)
 
 

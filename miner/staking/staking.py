@@ -207,7 +207,7 @@ def forecast(
             for entry in proposals
         ),
     )
-    refused = gates.warn(code, context.task.protocol, context.dashboard.say)
+    refused = gates.warn(code, context)
     cost = submission_cost(client, context.wallet.pubkey(), project, stake=stake, recipient=context.reward_recipient)
     found = outlook.outlook(seen, gained, policy, market, stake=stake, rent=cost.rent, fees=cost.fees, refused=refused)
     context.dashboard.say(

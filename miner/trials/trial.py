@@ -12,12 +12,12 @@ from contextlib import suppress
 from functools import partial
 
 from common.files import write_atomic
+from common.text import counted
 from miner.context.context import SessionContext
 from miner.journal.journal import TrialRecord, now
 from miner.journal.run import RunRecord
 from miner.proposers.base import SCRIPT
 from miner.report import find
-from miner.report.summary import counted
 from miner.trials import history
 from miner.trials.decision import decided
 from miner.trials.measuring import Rig

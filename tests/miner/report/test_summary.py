@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from common.text import lasted
+from common.text import counted, lasted
 from miner.journal.journal import Session
 from miner.report import summary
 from trainer.judging.runs import ReplayRun
@@ -207,7 +207,7 @@ def test_a_time_that_is_none(text: str) -> None:
 )
 def test_words_for_lengths_and_counts(seconds: float, words: str) -> None:
     assert lasted(seconds) == words
-    assert [summary.counted(number, "run") for number in (0, 1, 2)] == ["0 runs", "1 run", "2 runs"]
+    assert [counted(number, "run") for number in (0, 1, 2, 1000)] == ["0 runs", "1 run", "2 runs", "1,000 runs"]
 
 
 @pytest.mark.parametrize(

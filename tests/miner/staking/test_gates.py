@@ -68,13 +68,10 @@ def test_the_packed_proposal_passes_and_our_own_verifier_reads_it() -> None:
     assert gates.refusals(bundle.pack(candidate), SPEC) != []
 
 
-def test_the_bundled_train_py_has_a_red_flag_and_says_so() -> None:
-    said: list[str] = []
+def test_the_bundled_train_py_has_a_red_flag() -> None:
     packed = gates.pack(local.SMOKE.files, SPEC, ARMLX)
-    assert gates.warn(packed, SPEC, lambda text, style: said.append(text))
-    assert "train.py contains 'eval(', a red flag" in said[0]
-    assert not gates.warn(gates.pack({"train.py": PLAIN}, SPEC, ARMLX), SPEC, lambda text, style: said.append(text))
-    assert len(said) == 1
+    assert gates.refusals(packed, SPEC) == ["train.py contains 'eval(', a red flag"]
+    assert gates.refusals(gates.pack({"train.py": PLAIN}, SPEC, ARMLX), SPEC) == []
 
 
 def test_records_of_other_clients_are_no_change_and_never_code() -> None:

@@ -61,6 +61,18 @@ def test_a_gain_is_confirmed_and_what_will_last_of_it_claimed(tmp_path: Path) ->
     assert fake.machine.learnt == [[[entry.run.val_bpb for entry in test.runs if entry.run.arm == "incumbent"]]]
 
 
+@pytest.mark.parametrize(("network", "told"), [("devnet", True), ("embedded", False)])
+def test_the_official_validator_counts_where_it_may_review(tmp_path: Path, network: str, *, told: bool) -> None:
+    fake = Fake(tmp_path, {SOURCE: 2.5, BETTER + "# mx.eval(": 2.3})
+    fake.chain.network.name = network
+    fake.trial(SOURCE, decision="keep", delta=0.0)
+    fake.frontier()
+    fake.trial(BETTER + "# mx.eval(", decision="keep", delta=0.2)
+    attempt(fake, Staking(fake.context, lambda: None))
+    assert any("would reject this unrun" in line for line in fake.said) is told
+    assert any("without running it" in line for line in fake.said) is told
+
+
 def test_what_is_not_confirmed_is_not_tried_again(tmp_path: Path) -> None:
     fake, staking = session(tmp_path, 0.0)
     attempt(fake, staking)
