@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 from solders.pubkey import Pubkey
@@ -74,6 +75,26 @@ def require_best(client: Client, project: Project) -> None:
             f"code {project.current_best_code_hash.hex()}, and shows no such approval.",
             "Try again; if it stays so, use another node with --rpc-url URL.",
         )
+
+
+def as_judged(client: Client, project: Project, proposal: Proposal) -> Project:
+    """The project with the best that the proposal is judged against: the one now, or where it was approved, the one
+    before it."""
+    if proposal.status is not ProposalStatus.APPROVED:
+        return project
+    score = proposal.verified_aggregate_score
+    approved = (entry for entry in client.proposals(project.id) if entry.status is ProposalStatus.APPROVED)
+    earlier = [entry for entry in approved if entry.verified_aggregate_score < score]
+    best = max(earlier, key=lambda entry: entry.verified_aggregate_score, default=None)
+    return replace(
+        project,
+        current_best_aggregate_score=best.verified_aggregate_score if best else project.baseline_aggregate_score,
+        current_best_code_hash=best.code_hash if best else bytes(32),
+        current_best_code_irys_id=best.code_irys_id if best else bytes(32),
+        current_best_metrics_hash=best.metrics_hash if best else bytes(32),
+        current_best_metrics_irys_id=best.metrics_irys_id if best else bytes(32),
+        current_best_miner=best.miner if best else Pubkey.default(),
+    )
 
 
 def other_reviewers(client: Client, proposal: Proposal, us: Pubkey) -> frozenset[Pubkey]:

@@ -70,9 +70,12 @@ def local_case(
 
 
 def open_case(connection: Connection, proposal: Proposal, policy: JudgePolicy) -> Case:
-    """The case of a proposal. ChainError or TrainerError if the project itself cannot be fetched or read."""
+    """The case of a proposal, on the chain as it was before the proposal was approved. ChainError or TrainerError if
+    the project itself cannot be fetched or read.
+    """
     project = connection.client.project(proposal.project_id)
     history.require_best(connection.client, project)
+    project = history.as_judged(connection.client, project, proposal)
     artifacts = fetch_project(connection, project)
     parsed = task.read(artifacts)
     findings: list[CaseFinding] = []

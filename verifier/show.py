@@ -27,7 +27,9 @@ def already(proposal: Proposal) -> str:
     by = (
         f" by {proposal.reviewer}, attestation {proposal.metrics_hash.hex()[:16]}" if any(proposal.metrics_hash) else ""
     )
-    return f"Proposal {proposal.id} is {proposal.status.name.lower()} already{by}. This check changes nothing on chain."
+    before = "measures it against the best before it, and " if proposal.status is ProposalStatus.APPROVED else ""
+    status = proposal.status.name.lower()
+    return f"Proposal {proposal.id} is {status} already{by}. This check {before}changes nothing on chain."
 
 
 def as_json(checked: CheckResult) -> dict[str, Any]:

@@ -103,7 +103,9 @@ def fetch_earlier(
     approved = [
         proposal
         for proposal in proposals
-        if proposal.status is ProposalStatus.APPROVED and proposal.code_hash != project.current_best_code_hash
+        if proposal.status is ProposalStatus.APPROVED
+        and proposal.code_hash != project.current_best_code_hash
+        and proposal.verified_aggregate_score < project.current_best_aggregate_score
     ]
     approved.sort(key=lambda proposal: (proposal.verified_aggregate_score, proposal.id), reverse=True)
     found = []

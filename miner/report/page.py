@@ -145,10 +145,10 @@ def _progress(material: Material) -> str:
     incumbent = element("line", x1=0, x2=22, y1=7, y2=7, class_="incumbent")
     drawn = {p.decision for p in whole.points if p.number and p.value is not None}
     entries = [
-        *([key("keep", dot) + "the baseline"] if "keep" not in drawn else []),
-        *([key("keep", bar + dot) + "kept, with the interval of its delta"] if "keep" in drawn else []),
+        key("keep", dot) + ("kept" if "keep" in drawn else "the baseline"),
         *([key("discard", dot) + "discarded"] if "discard" in drawn else []),
         *([key("open", dot) + "still open"] if "" in drawn else []),
+        *([key("discard", bar) + "interval of its delta"] if drawn else []),
         key("", run) + "one run",
         key("", incumbent) + "the incumbent, at the mean of all its runs",
     ]

@@ -100,15 +100,13 @@ def _legend(summary: Summary) -> list[Line2D]:
     drawn = {point.decision for point in summary.points if point.number and (point.value is not None)}
     wide: dict[str, Any] = {"markersize": 5, "linestyle": "none"}
     entries = [
-        (
-            "keep" in drawn,
-            Line2D([], [], color=_KEEP, marker="o", label="kept, with the interval of its delta", **wide),
-        ),
+        ("keep" in drawn, Line2D([], [], color=_KEEP, marker="o", label="kept", **wide)),
         (
             "discard" in drawn,
             Line2D([], [], color=_MARK, marker="o", markerfacecolor="white", label="discarded", **wide),
         ),
         ("" in drawn, Line2D([], [], color=_OPEN, marker="o", markerfacecolor="white", label="still open", **wide)),
+        (bool(drawn), Line2D([], [], color=_MARK, marker="|", label="interval of its delta", **wide)),
         (bool(drawn), Line2D([], [], color=_RUN, marker=".", label="one run", linestyle="none")),
         (bool(summary.steps), Line2D([], [], color=_KEEP, label="the incumbent")),
         (

@@ -8,6 +8,7 @@ import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from hypothesis import strategies as st
 from chain.connection.opening import Connection
 from chain.irys.client import Role
 from chain.program.accounts import Proposal
+from chain.program.instructions import ClaimReview
 from tests import local
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.verdict import CaseFinding, Fault, Reason
 from trainer.project import bundle, protocol, task
 from trainer.project.source import SourceCaps
+from verifier import show
 from verifier.intake import Case, check_source, local_case, open_case, read_candidate
 
 SNAPSHOT: Mapping[str, bytes] = local.SMOKE.files
@@ -247,6 +250,31 @@ def test_an_honest_proposal(connection: Connection) -> None:
     assert (case.miner_class, case.miner_data) == ("cpu-x-2c", "ab" * 32)
     assert case.code_hash == sha256(local.archive(BETTER)).hexdigest()
     assert case.log_hash == proposal.benchmark_log_hash.hex()
+
+
+def test_an_approved_proposal_is_judged_against_the_best_before_it(connection: Connection) -> None:
+    """Not against itself, which it could never beat."""
+    codes = [local.archive(BETTER + b"# %d\n" % n) for n in range(3)]
+    client, verifier = connection.client, local.verifier_of(connection)
+    metric = local.convention(client.project(0)).to_score
+    for n, code in enumerate(codes):
+        local.propose(connection, code=code)
+        client.call(ClaimReview(n), verifier)
+        client.approve(
+            verifier,
+            client.proposal(n),
+            client.project(0),
+            verified_score=metric(Decimal("2.4") - n),
+            metrics=connection.publish(verifier, Role.VERIFIER_METRICS, b"{}", "application/json"),
+        )
+    for n, code in enumerate(codes):
+        case = opened(connection, client.proposal(n))
+        before = [SNAPSHOT, *({**SNAPSHOT, **bundle.read_archive(code).files} for code in codes)]
+        assert case.code_hash == sha256(code).hexdigest()
+        assert [case.task.incumbent, *(rung.tree for rung in case.below)] == before[n::-1]
+        assert show.already(client.proposal(n)).endswith("against the best before it, and changes nothing on chain.")
+    later = opened(connection, local.propose(connection))
+    assert [rung.arm for rung in later.below] == ["proposal 1", "proposal 0", "snapshot"]
 
 
 def test_a_log_without_tags_says_nothing(connection: Connection) -> None:

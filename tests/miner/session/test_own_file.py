@@ -73,6 +73,7 @@ def test_it_is_refused_unless_forced(parsed: Task, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(submit, "submit", made)
     anything: Any = SimpleNamespace(
         task=parsed,
+        practice=False,
         bench=SimpleNamespace(machine=None, data_snapshot=""),
         project=None,
         best_metric=BEST,
