@@ -34,6 +34,7 @@ from trainer.judging.policy import JudgePolicy
 from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, Reason, Verdict, decide
 from trainer.machine import hardware
 from trainer.project import bundle, source, task
+from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
 from verifier import attestation, ladder, looks
 from verifier.history import other_looks, submission_hash
@@ -177,8 +178,10 @@ def _check(
     found = _conclude(connection, case.project, case.proposal, case, measured, key, policy, folder, how, look)
     if seen is not None and (measured.runs or case.findings):
         own = looks.own_behaviour(found.judged, found.verdict, measured.runs)
-        # The next check begins anew after this, as one more look.
-        begun = f"{seen.against} unfit {look}" if said_unfit(measured.runs) else seen.against
+        # The next check draws anew what this machine is said to have spoilt, as one more look: all of it where the
+        # machine called itself unfit, and a candidate's run that ended as only this machine should have it end.
+        excused = any(run.arm == Arm.CANDIDATE.value and run.failed and run.excused for run in measured.runs)
+        begun = f"{seen.against} again {look}" if excused or said_unfit(measured.runs) else seen.against
         looks.add(_book(connection), replace(seen, own=own, against=begun))
     return found
 

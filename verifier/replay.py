@@ -19,12 +19,12 @@ from chain.money import score
 from common.terminal import View
 from trainer.errors import TrainerError
 from trainer.judging import judge as judging
-from trainer.judging.climb import Climb, Step, asked, climb
+from trainer.judging.climb import Climb, Step, asked, climb, of_this_machine
 from trainer.judging.judge import Judgement
-from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Known, Rung, anchored, footing, lead, over_snapshot
+from trainer.judging.ladder import INCUMBENT, Known, Rung, anchored, footing, lead, over_snapshot
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.replay import draw_holdout
-from trainer.judging.runs import ReplayRun, values
+from trainer.judging.runs import ReplayRun
 from trainer.judging.verdict import CaseFinding, Fault, Reason
 from trainer.machine import awake, hardware
 from trainer.machine.hardware import Fingerprint
@@ -217,8 +217,7 @@ def _measure(
             on_run=kept.add,
             smaller=smaller(case, bench.machine),
         )
-    # never from a candidate, whose author could make it say anything
-    bench.learn_noise([values(kept.runs[before:], arm) for arm in (INCUMBENT, SNAPSHOT)])
+    bench.learn_noise(of_this_machine(found, before, noise, policy))
     source, digest = (rows.source, rows.sha256) if rows else ("", "")
     ground = Ground.of(found, steps) if case.below else None
     return Replay(bench, tuple(kept.runs), noise, seed, source, digest, (), ground)

@@ -16,16 +16,15 @@ from dataclasses import replace
 from common.terminal import View
 from miner.journal.journal import Confirmation, Journal
 from trainer.judging import replay
-from trainer.judging.climb import Climb, Step, climb
+from trainer.judging.climb import Climb, Step, climb, of_this_machine
 from trainer.judging.judge import Judgement, compared, judge
 from trainer.judging.ladder import INCUMBENT
 from trainer.judging.policy import JudgePolicy
-from trainer.judging.runs import ReplayRun, against, values
+from trainer.judging.runs import ReplayRun, against
 from trainer.judging.verdict import CaseFinding, Fault, Reason, Verdict, VerdictKind, decide
 from trainer.measurement.bench import TRUSTED, Bench
 from trainer.project import source
 from trainer.project.task import Task
-from trainer.statistics.comparison import Arm
 from trainer.statistics.error_rates import LookEvidence
 from trainer.statistics.noise import NoiseRecord
 
@@ -108,7 +107,7 @@ def confirm(
                 done=[entry.run for entry in current.runs],
                 on_run=record,
             )
-        bench.learn_noise([values(climbed.runs, Arm.INCUMBENT)])
+        bench.learn_noise(of_this_machine(climbed, 0, noise, policy))
     found, verdict = answer(
         [CaseFinding(Reason.SOURCE_TOO_LARGE, Fault.BYTES, text) for text in over],
         climbed.runs,

@@ -273,6 +273,45 @@ def test_an_incumbent_must_still_be_what_was_approved(
     assert bool(predicate["ladder"]["notes"]) is (reference != "incumbent")
 
 
+def scattering(source: bytes, run: int) -> float:
+    """A best that now and then trains badly on purpose: two runs of five."""
+    return cast("float", worth(2.9 if run % 5 in (1, 3) else 2.3, 2.2)(source, run))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_best_that_is_good_or_bad_by_chance_buries_no_gain(
+    laddered: Callable[..., CheckResult], tmp_path: Path, *, known: bool
+) -> None:
+    """Every gain over it was too noisy to tell, and what it taught the machine hid those of later proposals too."""
+    if known:
+        laddered(worth(2.3, 2.2))
+    for _ in range(2):
+        found = laddered(scattering)
+        assert (found.verdict.kind, found.verdict.reason) == (VerdictKind.APPROVE, Reason.IMPROVED)
+        ground = found.replay.footing
+        assert ground is not None
+        assert ground.reference.arm == "proposal 3" if ground.notes else "incumbent"
+        assert audit.passed(audit.audit(found.attestation, None, {})[0])
+        for record in load_noise(tmp_path / "noise.json").values():
+            assert (record.sigma or 0) < 0.02
+    assert found.replay.footing is not None
+    assert "apart" in found.replay.footing.notes[0]
+
+
+def looks_ahead(source: bytes, run: int) -> float | RunFinding:
+    """A best that peeks now and then, so that its proof fails once in a verdict."""
+    if source == ASLEEP and run == 1:
+        return RunFinding(Failure.NON_CAUSAL, Phase.PROBES, "3 of 256 claims change")
+    return cast("float", worth(2.3, 2.2)(source, run))
+
+
+def test_a_best_that_fails_its_own_proof_once_releases_nobody(laddered: Callable[..., CheckResult]) -> None:
+    found = laddered(looks_ahead)
+    assert found.replay.footing is not None
+    assert found.replay.footing.reference.arm == "proposal 3"
+    assert (found.verdict.kind, found.verdict.reason) == (VerdictKind.APPROVE, Reason.IMPROVED)
+
+
 def test_a_lead_that_is_only_just_made_up_for_is_run_to_an_answer(laddered: Callable[..., CheckResult]) -> None:
     """The test against a lower rung asks for the lead as well, not for any gain over that rung."""
     found = laddered(worth(2.5, 2.298))  # a sigma better than the chain's best, far better than what still holds
@@ -409,6 +448,18 @@ def test_each_check_on_an_unfit_machine_is_one_more_look(
         found, measurer = proposed(gains(-0.1), seed=look)
         assert found.verdict.reason is Reason.NOT_READY
         assert measurer.runs
+        assert level_of(found) == pytest.approx(POLICY.at_look(look).comparison.alpha)
+
+
+@pytest.mark.parametrize("failure", [Failure.HOST, Failure.REFUSED_MEMORY])
+def test_a_run_that_its_script_had_excused_is_one_more_look(
+    proposed: Callable[..., tuple[CheckResult, FakeMeasurer]], failure: Failure
+) -> None:
+    """On a Mac a crash that prints a driver's words is this machine's, and that run is drawn anew: not for ever."""
+    excused = RunFinding(failure, Phase.TRAINING, "this machine's GPU driver ended it")
+    for look in (1, 2, 3):
+        found, _ = proposed(lambda source, _: 2.5 if source == local.TRAIN else excused, seed=look)
+        assert found.verdict.reason is Reason.NOT_READY
         assert level_of(found) == pytest.approx(POLICY.at_look(look).comparison.alpha)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from common.terminal import View
 from trainer.judging import remembered
 from trainer.judging.judge import compared
-from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Known, Rung, footing, lead
+from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Known, Rung, failures, footing, lead
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.replay import HoldoutRows, one_run
 from trainer.judging.replay import replay as run_both
@@ -19,7 +19,7 @@ from trainer.judging.runs import ReplayRun, against, values
 from trainer.judging.trial import MAX_FAILURES
 from trainer.judging.verdict import GainOutcome
 from trainer.measurement.bench import Bench
-from trainer.statistics.comparison import Arm
+from trainer.statistics.comparison import Arm, is_noisier
 from trainer.statistics.noise import NoiseRecord
 
 
@@ -37,7 +37,7 @@ class Climb:
     """All runs in order, and which rung is the `reference` that the candidate was judged against.
 
     The first `after` runs decided that, with what was `known` of the snapshot; `notes` say what was stepped over.
-    `lead` (bpb) is what the chain's best is ahead of the reference.
+    `lead` (bpb) is what the chain's best is ahead of the reference; `alone` says that this is the snapshot itself.
     """
 
     runs: tuple[ReplayRun, ...] = ()
@@ -46,6 +46,7 @@ class Climb:
     known: Known = field(default_factory=Known)
     after: int = 0
     lead: float = 0.0
+    alone: bool = False
 
 
 def climb(
@@ -87,7 +88,7 @@ def climb(
 
     compare(INCUMBENT, policy)
     if len(steps) == 1 or not asked(runs, noise, policy):
-        return Climb(tuple(runs), after=len(runs))
+        return Climb(tuple(runs), after=len(runs), alone=len(steps) == 1)
     found = stand(bench, steps, rows, runs, policy=policy, noise=noise, seed=seed, view=view, on_run=on_run)
     if found.reference == INCUMBENT:
         return found
@@ -123,7 +124,22 @@ def stand(
 
 
 def asked(runs: Sequence[ReplayRun], noise: NoiseRecord, policy: JudgePolicy) -> bool:
-    """Whether the ladder has a say: a gain over the incumbent is to be approved, or the incumbent fails. Pure."""
+    """Whether the ladder has a say: a gain over the incumbent is to be approved, none can be told from noise, which
+    may be the incumbent's own, or it fails. Pure."""
     mine = against(runs, INCUMBENT)
-    failing = sum(run.failed for run in mine if run.arm == INCUMBENT) >= MAX_FAILURES
-    return failing or compared(mine, noise, policy, 0)[0] is GainOutcome.BETTER
+    if failures(mine, INCUMBENT) >= MAX_FAILURES:
+        return True
+    return compared(mine, noise, policy, 0)[0] in (GainOutcome.BETTER, GainOutcome.UNDECIDED)
+
+
+def of_this_machine(found: Climb, before: int, noise: NoiseRecord, policy: JudgePolicy) -> list[list[float]]:
+    """The values of a climb, without its first `before` runs, that may teach this machine's record of noise.
+
+    The snapshot's, and the incumbent's unless its author could have made them say anything: where somebody's code is
+    louder than the record and the ladder did not say that it holds, it is left out. Never a candidate's. Pure.
+    """
+    runs, stepped = found.runs, found.reference != INCUMBENT
+    ours = values(runs, INCUMBENT)
+    vouched = found.alone or (asked(runs[: found.after], noise, policy) and not stepped)
+    loud = stepped or (not vouched and (not noise.df or is_noisier(ours, noise, policy.comparison)))
+    return [values(runs[before:], arm) for arm in ([SNAPSHOT] if loud else [INCUMBENT, SNAPSHOT])]

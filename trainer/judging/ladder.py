@@ -7,14 +7,18 @@ reference only as long as it holds what was attested for it.
 - The lowest rung is the project's pinned snapshot, which nobody can change. Each approved best is a rung with the
   gain over the snapshot that its approval put on chain.
 - A rung **holds** unless, by the snapshot measured on this machine, its gain falls short of that by more than
-  the noise of both means explains (one-sided t test at `level`), or it fails twice while the snapshot runs.
+  the noise of both means explains (one-sided t test at `level`), it scatters far more than the snapshot (`scatters`),
+  or it fails twice, or once in its own proof (a claim that it cannot reproduce), while the snapshot runs. Else a best
+  whose runs are good or bad by chance would bury every gain over it in noise, and one that looks ahead now and then
+  would have each verdict on it released.
 - The reference is the highest rung that holds. A candidate is judged against it, and must gain what the best on chain
   is above that rung as well (`lead`): so the score on chain never leaves what a run of its code shows here.
 - A score on chain is a sum of gains, and each was approved for looking good: their errors add up. So an approved score
   goes half the way (`LadderPolicy.anchor`) to what the candidate shows over the snapshot here and now (`anchored`),
   where the snapshot's runs are known: an error then halves with every approval, whichever way it points.
-- The snapshot's runs are few. They are asked for only where a gain is to be approved or the incumbent fails, and then
-  only where its runs here leave what the snapshot's latest known ones predict; those of the last hour count as new.
+- The snapshot's runs are few. They are asked for only where a gain is to be approved, where none can be told from
+  noise, or where the incumbent fails, and then only where its runs here leave what the snapshot's latest
+  known ones predict; those of the last hour count as new.
 """
 
 from __future__ import annotations
@@ -27,11 +31,13 @@ from dataclasses import dataclass
 from trainer.judging.policy import LadderPolicy
 from trainer.judging.runs import ReplayRun, values
 from trainer.judging.trial import MAX_FAILURES
+from trainer.measurement.values import Failure
 from trainer.statistics.comparison import Arm
-from trainer.statistics.distributions import approval_point
+from trainer.statistics.distributions import approval_point, suspicion_ratio
 from trainer.statistics.noise import NoiseRecord, sum_squares
 
 INCUMBENT, SNAPSHOT = "incumbent", "snapshot"
+_LEAST = 1e-6  # bpb: the least noise that is believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +71,20 @@ def footing(
     """The highest rung that holds, by the runs so far; `rungs` from the incumbent down to the snapshot."""
     notes: list[str] = []
     base = values(runs, SNAPSHOT)
-    if len(base) < policy.runs and _failures(runs, SNAPSHOT) < MAX_FAILURES:
+    if len(base) < policy.runs and failures(runs, SNAPSHOT) < MAX_FAILURES:
         base = list(known.values) if known.fresh else []
     for rung in rungs[:-1]:
-        own, failed = values(runs, rung.arm), _failures(runs, rung.arm) >= MAX_FAILURES
+        own, failed = values(runs, rung.arm), failures(runs, rung.arm) >= MAX_FAILURES
         if not failed and len(own) < (1 if rung.arm == INCUMBENT else policy.runs):
             return Footing(None, rung.arm, tuple(notes))
         predicted = base or known.values
-        if not failed and predicted and not falls_short(rung, own, predicted, noise, policy):
+        if not failed and predicted and not _doubtful(rung, own, predicted, noise, policy):
             return Footing(rung, "", tuple(notes))
-        if len(base) < policy.runs and _failures(runs, SNAPSHOT) < MAX_FAILURES:
+        if len(base) < policy.runs and failures(runs, SNAPSHOT) < MAX_FAILURES:
             return Footing(None, SNAPSHOT, tuple(notes))
-        if not failed and not falls_short(rung, own, base, noise, policy):
+        if not failed and not _doubtful(rung, own, base, noise, policy):
             return Footing(rung, "", tuple(notes))
-        notes.append(_note(rung, own, base))
+        notes.append(_note(rung, own, base, noise, policy))
     return Footing(rungs[-1], "", tuple(notes))
 
 
@@ -95,9 +101,31 @@ def falls_short(
     df = len(own) + len(base) - 2 + noise.df
     if df < 1:
         return False
-    sigma = max(math.sqrt((sum_squares(own) + sum_squares(base) + noise.sum_squares) / df), 1e-6)
+    sigma = max(math.sqrt((sum_squares(own) + sum_squares(base) + noise.sum_squares) / df), _LEAST)
     missing = rung.gain - (statistics.fmean(base) - statistics.fmean(own))
     return missing > approval_point(float(df), policy.level) * sigma * math.sqrt(1 / len(own) + 1 / len(base))
+
+
+def scatters(own: Sequence[float], base: Sequence[float], noise: NoiseRecord, policy: LadderPolicy) -> bool:
+    """Whether a rung's runs stand `LadderPolicy.scatter` times as far apart as the snapshot's do on this machine, and
+    beyond chance (F test at `level`). The record counts with these unless they contradict it: a rung may have fed it.
+    Up to a third of the rung's runs, the furthest from the middle, do not count: what else this machine did hit them.
+    """
+    if len(own) < 2 or len(base) < 2:
+        return False
+    middle = statistics.median(own)
+    own = sorted(own, key=lambda value: abs(value - middle))[: len(own) - len(own) // 3]
+    df, variance = len(base) - 1.0, max(sum_squares(base) / (len(base) - 1), _LEAST**2)
+    if noise.df and noise.sum_squares / noise.df <= suspicion_ratio(int(noise.df), df, policy.level) * variance:
+        df, variance = df + noise.df, max((sum_squares(base) + noise.sum_squares) / (df + noise.df), _LEAST**2)
+    least = max(policy.scatter**2, suspicion_ratio(len(own) - 1, df, policy.level))
+    return sum_squares(own) / (len(own) - 1) > least * variance
+
+
+def _doubtful(
+    rung: Rung, own: Sequence[float], base: Sequence[float], noise: NoiseRecord, policy: LadderPolicy
+) -> bool:
+    return falls_short(rung, own, base, noise, policy) or scatters(own, base, noise, policy)
 
 
 def lead(rungs: Sequence[Rung], reference: Rung) -> float:
@@ -120,9 +148,14 @@ def anchored(summed: float, shown: float | None, policy: LadderPolicy) -> float:
     return summed if shown is None else summed + policy.anchor * (shown - summed)
 
 
-def _note(rung: Rung, own: Sequence[float], base: Sequence[float]) -> str:
+def _note(rung: Rung, own: Sequence[float], base: Sequence[float], noise: NoiseRecord, policy: LadderPolicy) -> str:
     if not own or not base:
         return f"The {rung.arm} fails here and was stepped over."
+    if scatters(own, base, noise, policy):
+        return (
+            f"The {rung.arm} was stepped over: its runs are {max(own) - min(own):.6f} bpb apart, those of the "
+            f"snapshot {max(base) - min(base):.6f}."
+        )
     shown = statistics.fmean(base) - statistics.fmean(own)
     return (
         f"The {rung.arm} was stepped over: {rung.gain:+.6f} bpb over the snapshot were attested for it, "
@@ -130,5 +163,7 @@ def _note(rung: Rung, own: Sequence[float], base: Sequence[float]) -> str:
     )
 
 
-def _failures(runs: Sequence[ReplayRun], arm: str) -> int:
-    return sum(run.failed for run in runs if run.arm == arm)
+def failures(runs: Sequence[ReplayRun], arm: str) -> int:
+    """Of an arm by itself. A claim that it cannot reproduce counts as MAX_FAILURES: honest code makes none."""
+    failed = [run for run in runs if run.arm == arm and run.failed]
+    return sum(MAX_FAILURES if run.failure == Failure.NON_CAUSAL else 1 for run in failed)

@@ -56,13 +56,15 @@ class VerdictPolicy:
 class LadderPolicy:
     """When the incumbent is stepped over (`trainer.judging.ladder`).
 
-    level: of the test that it falls short of what was attested. runs: of the snapshot, and of each earlier best that
+    level: of the tests that it falls short of what was attested, or scatters. scatter: how many times as far apart as
+    the snapshot's its runs stand then. runs: of the snapshot, and of each earlier best that
     is asked. rungs: most earlier bests that are asked. hours: age up to which the snapshot's runs count as new.
     anchor: the share by which an approved score follows the candidate's own gain over the snapshot
     (`trainer.judging.ladder.anchored`) rather than the sum of all gains before.
     """
 
     level: float = 0.01
+    scatter: float = 4.0
     runs: int = 3
     rungs: int = 2
     hours: float = 1.0

@@ -189,13 +189,13 @@ def look(
     if m + (0 if policy.paired else n - 1) - 1 + noise.df <= 0:
         raise ValueError("two runs and no noise record say nothing about the noise")
     if not policy.paired:
-        delta, noisier = math.fsum(incumbent) / m - math.fsum(candidate) / n, _noisier(incumbent, noise, policy)
+        delta, noisier = math.fsum(incumbent) / m - math.fsum(candidate) / n, is_noisier(incumbent, noise, policy)
         return _answer(delta, (m, n), _pooled(incumbent, candidate, noise, policy, noisier), noisier, policy, at)
     calm = _calm(incumbent, noise, policy) if n > 1 else range(m)
     quiet, beside = [incumbent[k] for k in calm], [k for k in calm if k >= m - n]
     counted = [candidate[k - (m - n)] for k in beside]
     pairs = [incumbent[k] - value for k, value in zip(beside, counted, strict=True)]
-    noisier = _noisier(quiet, noise, policy)
+    noisier = is_noisier(quiet, noise, policy)
     record = _estimate(sum_squares(quiet) + noise.sum_squares, len(quiet) - 1 + noise.df, policy)
 
     def said(those: Sequence[float], *own: _Estimate) -> tuple[Answer, LookEvidence]:
@@ -292,7 +292,7 @@ class _Estimate:
     rejects: bool = True
 
 
-def _noisier(incumbent: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy) -> bool:
+def is_noisier(incumbent: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy) -> bool:
     """Whether the incumbent is louder than the record says. No candidate may turn this on: only its runs are asked."""
     df = len(incumbent) - 1
     if noise.df <= 0 or df < 1:
