@@ -51,4 +51,8 @@ def socks(target: int) -> Iterator[Socks]:
                 sink.shutdown(socket.SHUT_WR)
 
         threading.Thread(target=accept, daemon=True).start()
-        yield proxy
+        try:
+            yield proxy
+        finally:
+            with contextlib.suppress(OSError):  # macOS refuses to shut down a socket that only listens
+                listener.shutdown(socket.SHUT_RDWR)  # or a waiting `accept` takes one client more

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -168,17 +169,19 @@ def test_a_result_changed_after_the_word_is_refused(how: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("dies", "doomed", "most"),
-    [(True, False, 0.02), (False, True, 0.04), (False, False, math.inf)],
+    ("dies", "doomed", "lag"),
+    [(0.0, math.inf, 0.0), (0.012, math.inf, 0.012), (math.inf, 0.0, 0.0), (math.inf, 0.01, 0.01)]
+    + [(math.inf, math.inf, math.inf), (2 * KILL_SECONDS, math.inf, math.inf)],
 )
-def test_silenced(dies: bool, doomed: bool, most: float) -> None:
-    def dead(seconds: float) -> bool:
-        time.sleep(0 if dies else seconds)
-        return dies
+def test_silenced(dies: float, doomed: float, lag: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("trainer.sandbox.linux.time", SimpleNamespace(monotonic=lambda: now[0]))
 
-    lag = silenced(dead, lambda: doomed)
-    assert lag <= most
-    assert math.isinf(lag) == math.isinf(most)
+    def dead(seconds: float) -> bool:
+        now[0] += max(1e-6, min(seconds, 100 + dies - now[0]))
+        return now[0] >= 100 + dies
+
+    assert silenced(dead, lambda: now[0] >= 100 + doomed - 1e-9) == pytest.approx(lag, abs=1e-5)
 
 
 def test_condemned_is_who_cannot_run_any_more() -> None:
