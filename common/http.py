@@ -27,14 +27,15 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Final
-
-import httpx
+from typing import IO, TYPE_CHECKING, Final
 
 from common.closing import Closing
 from common.errors import Refused
 from common.files import replacing
 from common.text import printable
+
+if TYPE_CHECKING:  # loading it takes longer than many a command, and most of them ask nobody
+    import httpx
 
 USER_AGENT: Final = "openresearch-miner/0.1"
 MAX_REPLY: Final = 1 << 20
@@ -48,7 +49,6 @@ _CONNECT_SECONDS = 15.0  # at most; a host that is not there should not take as 
 _SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?", re.ASCII)
 _LONGEST_PAUSE = 10.0  # seconds; 30 where the server asks for it
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-_HOPELESS = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, UnicodeError)
 
 
 def readable(body: bytes, limit: int = 200) -> str:
@@ -145,6 +145,9 @@ class HttpClient(Closing):
         max_bytes: int,
         file: IO[bytes] | None,
     ) -> HttpReply:
+        import httpx
+
+        hopeless = httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, UnicodeError
         for attempt in itertools.count(1):
             final = attempt >= self.attempts
             wait = min(self._backoff * 2 ** (attempt - 1), _LONGEST_PAUSE) * random.uniform(0.5, 1.5)
@@ -156,7 +159,7 @@ class HttpClient(Closing):
                     break
                 wait = max(wait, min(reply.retry_after, 3 * _LONGEST_PAUSE))
             except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-                if final or isinstance(error, _HOPELESS):
+                if final or isinstance(error, hopeless):
                     raise self._unreachable(
                         f"{url} did not answer ({_reason(error)}{f'; attempt {attempt}' if attempt > 1 else ''}).",
                         "Check the address and the network connection, then try again.",
@@ -173,6 +176,8 @@ class HttpClient(Closing):
         max_bytes: int,
         file: IO[bytes] | None,
     ) -> HttpReply:
+        import httpx
+
         try:
             async with asyncio.timeout(self._limit):
                 return await self._attempt(method, url, content, headers, max_bytes, file)
@@ -190,6 +195,8 @@ class HttpClient(Closing):
         max_bytes: int,
         file: IO[bytes] | None,
     ) -> HttpReply:
+        import httpx
+
         if content is not None:
             kind = {"Content-Type": "application/octet-stream", "Content-Length": str(len(content))}
             headers = {**kind, **headers}
@@ -243,6 +250,8 @@ class HttpClient(Closing):
 
     def _client(self, url: httpx.URL) -> httpx.AsyncClient:
         """The client that uses the environment's proxies, or the one for this machine, which does not."""
+        import httpx
+
         if (url.port or 1) > 0xFFFF:  # what connects would not notice before it is too late
             raise httpx.InvalidURL(f"there is no port {url.port}")
         proxies = not on_this_machine(url.host)
@@ -282,6 +291,8 @@ def tls(trust_env: bool) -> ssl.SSLContext:
 
 @cache
 def _tls(trust_env: bool, *named: str | None) -> ssl.SSLContext:
+    import httpx
+
     return httpx.create_ssl_context(trust_env=trust_env)
 
 

@@ -28,9 +28,9 @@ from common.terminal import View
 from trainer import sandbox
 from trainer.errors import TrainerError
 from trainer.judging import holdout
-from trainer.judging.judge import said_unfit
 from trainer.judging.ladder import INCUMBENT
 from trainer.judging.policy import JudgePolicy
+from trainer.judging.runs import said_unfit
 from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, Reason, Verdict, decide
 from trainer.machine import hardware
 from trainer.project import bundle, source, task

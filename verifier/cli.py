@@ -363,7 +363,6 @@ def report(home: Path, network: str, as_json: bool, project: int | None, offline
     from common.files import write_atomic
     from common.text import without_key
     from verifier import report as reports
-    from verifier import report_page
 
     found = reports.gather(home, without_key(network), project)
     if not offline:
@@ -376,6 +375,8 @@ def report(home: Path, network: str, as_json: bool, project: int | None, offline
         except ChainError as error:
             found = replace(found, note=f"The chain cannot be read: {error.problem}")
     if html_file:
+        from verifier import report_page
+
         try:
             write_atomic(html_file, report_page.page(found))
         except OSError as error:

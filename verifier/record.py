@@ -16,8 +16,7 @@ from pathlib import Path
 
 from common.files import write_atomic
 from trainer.errors import TrainerError
-from trainer.judging.judge import said_unfit
-from trainer.judging.runs import ReplayRun
+from trainer.judging.runs import ReplayRun, said_unfit
 from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
 

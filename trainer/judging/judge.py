@@ -15,7 +15,7 @@ from trainer.errors import UNFIT
 from trainer.judging import trial
 from trainer.judging.holdout_gain import HoldoutResult, holdout_outcome
 from trainer.judging.policy import JudgePolicy, TimeBudget
-from trainer.judging.runs import ReplayRun, against, values
+from trainer.judging.runs import ReplayRun, against, said_unfit, values
 from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, GainOutcome, Reason
 from trainer.measurement.bench import SELF_REPORTED
 from trainer.statistics import comparison
@@ -100,15 +100,6 @@ def judge(
     proven = seen is None or bound is None or bound <= seen.delta - policy.comparison.margin
     evidence = CaseEvidence(tuple(found), outcome, answer, stepped=stepped, proven=proven, unfit=unfit)
     return Judgement(evidence, seen, second, bound)
-
-
-def said_unfit(runs: Sequence[ReplayRun]) -> str:
-    """What this machine first said against itself beside a run that was not the candidate's; "" for nothing.
-
-    A candidate that leaves heat or load behind may bring that about for the runs after its own. All it gets is a
-    release: its stake stays where it is, and the next check is one more look.
-    """
-    return next((words for run in runs if run.arm != Arm.CANDIDATE.value for words in run.conditions), "")
 
 
 def run_findings(runs: Sequence[ReplayRun], budget_seconds: float, policy: TimeBudget) -> list[CaseFinding]:

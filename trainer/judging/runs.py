@@ -94,3 +94,12 @@ def values(runs: Sequence[ReplayRun], arm: Arm | str, *, on_holdout: bool = Fals
     name = arm.value if isinstance(arm, Arm) else arm
     found = [run.charged(on_holdout=on_holdout) for run in runs if run.arm == name]
     return [value for value in found if value is not None]
+
+
+def said_unfit(runs: Sequence[ReplayRun]) -> str:
+    """What this machine first said against itself beside a run that was not the candidate's; "" for nothing.
+
+    A candidate that leaves heat or load behind may bring that about for the runs after its own. All it gets is a
+    release: its stake stays where it is, and the next check is one more look.
+    """
+    return next((words for run in runs if run.arm != Arm.CANDIDATE.value for words in run.conditions), "")

@@ -31,13 +31,14 @@ finally:
         ("miner.commands.main", ["miner", "--help"], ("solders", "miner.session.start")),
         ("miner.commands.main", ["miner", "run", "--help"], ("solders", "miner.session.start")),
         ("miner.commands.main", ["miner", "status"], ("chain.network.embedded",)),
+        ("verifier.cli", ["verifier", "report", "--offline"], ("chain.network.embedded", "mlx", "chain.pages.html")),
     ],
 )
 def test_a_local_command_loads_nothing_heavy(
     module: str, words: list[str], other: tuple[str, ...], tmp_path: Path
 ) -> None:
     options = [] if "--help" in words else ["--home", str(tmp_path)]
-    heavy = tuple(name for name in (*HEAVY, *other) if not ("status" in words and name in ("numpy", "httpx")))
+    heavy = (*HEAVY, *other)
     if "project" in words:  # the first command of a home makes its network, with transactions
         with local.connect(tmp_path):
             pass
