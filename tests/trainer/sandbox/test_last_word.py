@@ -170,8 +170,14 @@ def test_a_result_changed_after_the_word_is_refused(how: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("dies", "doomed", "lag"),
-    [(0.0, math.inf, 0.0), (0.012, math.inf, 0.012), (math.inf, 0.0, 0.0), (math.inf, 0.01, 0.01)]
-    + [(math.inf, math.inf, math.inf), (2 * KILL_SECONDS, math.inf, math.inf)],
+    [
+        (0.0, math.inf, 0.0),
+        (0.012, math.inf, 0.012),
+        (math.inf, 0.0, 0.0),
+        (math.inf, 0.01, 0.01),
+        (math.inf, math.inf, math.inf),
+        (2 * KILL_SECONDS, math.inf, math.inf),
+    ],
 )
 def test_silenced(dies: float, doomed: float, lag: float, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
