@@ -148,7 +148,7 @@ def _progress(material: Material) -> str:
         key("keep", dot) + ("kept" if "keep" in drawn else "the baseline"),
         *([key("discard", dot) + "discarded"] if "discard" in drawn else []),
         *([key("open", dot) + "still open"] if "" in drawn else []),
-        *([key("discard", bar) + "interval of its delta"] if drawn else []),
+        *([key("discard", bar) + "interval of its delta"] if whole.intervals else []),
         key("", run) + "one run",
         key("", incumbent) + "the incumbent, at the mean of all its runs",
     ]

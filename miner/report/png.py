@@ -106,7 +106,7 @@ def _legend(summary: Summary) -> list[Line2D]:
             Line2D([], [], color=_MARK, marker="o", markerfacecolor="white", label="discarded", **wide),
         ),
         ("" in drawn, Line2D([], [], color=_OPEN, marker="o", markerfacecolor="white", label="still open", **wide)),
-        (bool(drawn), Line2D([], [], color=_MARK, marker="|", label="interval of its delta", **wide)),
+        (summary.intervals, Line2D([], [], color=_MARK, marker="|", label="interval of its delta", **wide)),
         (bool(drawn), Line2D([], [], color=_RUN, marker=".", label="one run", linestyle="none")),
         (bool(summary.steps), Line2D([], [], color=_KEEP, label="the incumbent")),
         (

@@ -149,6 +149,11 @@ class Summary(Totals):
     points: tuple[TrialPoint, ...]
     steps: tuple[IncumbentStep, ...]
 
+    @property
+    def intervals(self) -> bool:
+        """Whether any trial has one to draw."""
+        return any(point.low is not None for point in self.points if point.number)
+
 
 def totals(session: Session, *, budget: float | None = None, running: bool = False) -> Totals:
     """What a session comes to, from sums that the session keeps: it costs the same after any number of trials.

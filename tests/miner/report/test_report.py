@@ -273,6 +273,11 @@ def test_a_page_of_few_trials() -> None:
         "the incumbent, at the mean of all its runs",
     ]
     assert 'class="off"' not in document
+    decided = {"event": "decision", "number": 1, "decision": "discard", "at": "2026-01-01T00:25:00Z"}
+    made.apply({**decided, "delta": -0.01, "low": -0.1, "high": 0.08})
+    document = page.build(Material("new", made, About(), summary.summarize(made, budget=300.0), OnChain("")))
+    assert "discarded<" in document
+    assert "interval of its delta<" in document  # the bars of what was discarded are explained too
 
 
 def kept(number: int, value: float, change: str = "DEPTH 1 → 2") -> TrialPoint:
