@@ -142,4 +142,5 @@ def of_this_machine(found: Climb, before: int, noise: NoiseRecord, policy: Judge
     ours = values(runs, INCUMBENT)
     vouched = found.alone or (asked(runs[: found.after], noise, policy) and not stepped)
     loud = stepped or (not vouched and (not noise.df or is_noisier(ours, noise, policy.comparison)))
-    return [values(runs[before:], arm) for arm in ([SNAPSHOT] if loud else [INCUMBENT, SNAPSHOT])]
+    groups = [values(runs[before:], arm) for arm in ([SNAPSHOT] if loud else [INCUMBENT, SNAPSHOT])]
+    return [group for group in groups if group]

@@ -25,7 +25,8 @@ from trainer.measurement.bench import HOLDOUT, Bench
 from trainer.measurement.run import Run
 from trainer.measurement.salts import fresh_salt, salt_of
 from trainer.measurement.scoring import Tokens, block_bits
-from trainer.measurement.values import Failure
+from trainer.measurement.values import Failure, Phase
+from trainer.project import bundle
 from trainer.statistics import overtime
 from trainer.statistics.comparison import Arm
 from trainer.statistics.error_rates import incumbent_lead
@@ -118,11 +119,12 @@ def replay(
             run = bench.measure(arm, trees[arm], word, reference=held_to.get(False), holdout=text, salt=salt)
             conditions = watch.after(run.seconds)
             second = run.measurement.holdout if run.measurement else None
-            charge = _charge(bench, run, runs, trees[Arm.INCUMBENT], noise, slopes, word)
+            call = _call_seconds(bench.measurer, run, rows)
+            charge = _charge(bench, run, call, runs, trees[Arm.INCUMBENT], noise, slopes, word)
         if arm is Arm.INCUMBENT:
             known[False] = (run.measurement and run.measurement.reference) or known.get(False)
             known[True] = (second and second.reference) or known.get(True)
-        entry = _entry(run, trees[arm], second, charge, _blocks(bench.measurer, second, rows), conditions)
+        entry = _entry(run, trees[arm], second, charge, _blocks(bench.measurer, second, rows), conditions, call)
         if smaller and arm is Arm.CANDIDATE:
             entry = forgiven(entry, smaller)
         runs.append(entry)
@@ -195,6 +197,7 @@ def _text(rows: HoldoutRows | None, policy: HoldoutPolicy, reference: Reference 
 def _charge(
     bench: Bench,
     run: Run,
+    call_seconds: float | None,
     before: Sequence[ReplayRun],
     incumbent: Mapping[str, bytes],
     noise: NoiseRecord,
@@ -210,31 +213,68 @@ def _charge(
     if run.arm is not Arm.CANDIDATE or run.val_bpb is None or seconds is None or not full:
         return None
     times = [r.train_seconds for r in full if r.train_seconds is not None]
+    calls = [r.call_seconds for r in full if r.call_seconds is not None]
     budget = bench.protocol.execution.training_seconds
     extra = overtime.overtime(seconds, max(times), budget)
+    if call_seconds is not None and calls:
+        extra += max(0.0, call_seconds - max(calls))
     if extra == 0:
         return None
-    value = statistics.fmean(r.val_bpb for r in full if r.val_bpb is not None)
-    if overtime.negligible(extra, budget, value, noise.sigma):
-        slope = overtime.assumed_slope(value)
-    elif slopes:
-        slope = slopes[0]
+    usual = _Full(
+        statistics.fmean(r.val_bpb for r in full if r.val_bpb is not None), statistics.fmean(times), len(full)
+    )
+    if overtime.negligible(extra, budget, usual.bpb, noise.sigma):
+        slope = overtime.assumed_slope(usual.bpb)
     else:
-        say(f"one run of the incumbent on {overtime.SHARE:.0%} of the budget, for what time is worth")
-        short = bench.measure(Arm.INCUMBENT, incumbent, budget_share=overtime.SHARE, salt=fresh_salt())
-        took = short.measurement.train_seconds if short.measurement else None
-        found = None
-        if short.val_bpb is not None and took is not None:
-            usual = statistics.fmean(times)
-            found = overtime.measured_slope(value, len(full), usual, short.val_bpb, took, budget, noise.sigma)
-        slope = found or overtime.assumed_slope(value)
-        slopes.append(slope)
+        if not slopes:
+            ours = bundle.digest(incumbent) == bundle.digest(bench.files)
+            slopes.append(_slope(bench, usual if ours else None, noise.sigma, say) or overtime.assumed_slope(usual.bpb))
+        slope = slopes[0]
     return {
         "seconds": extra,
         "slope": slope.bpb,
         "error": slope.error,
         "bpb": overtime.charge(extra, budget, slope),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Full:
+    """The mean of so many runs on the whole budget: bits per byte, and seconds of training by the judge's clock."""
+
+    bpb: float
+    seconds: float
+    runs: int
+
+
+def _slope(bench: Bench, full: _Full | None, sigma: float | None, say: Say) -> TimeSlope | None:
+    """What time is worth to the pinned snapshot; `full` are its runs, where some were made. None if it does not say.
+
+    Of no other code: a script sees how much time it has, and an incumbent's author gains by a short run that is too
+    good, with an accomplice in the grace, or too bad, with every other candidate.
+    """
+
+    def run(share: float) -> _Full | None:
+        say(f"one run of the snapshot on {share:.0%} of the budget, for what time is worth")
+        made = bench.measure(Arm.INCUMBENT, bench.files, budget_share=share, salt=fresh_salt())
+        took = made.measurement.train_seconds if made.measurement else None
+        return None if made.val_bpb is None or took is None else _Full(made.val_bpb, took, 1)
+
+    full = full or run(1.0)
+    short = run(overtime.SHARE) if full else None
+    if full is None or short is None:
+        return None
+    budget = bench.protocol.execution.training_seconds
+    return overtime.measured_slope(full.bpb, full.runs, full.seconds, short.bpb, short.seconds, budget, sigma)
+
+
+def _call_seconds(measurer: Measurer | None, run: Run, rows: HoldoutRows | None) -> float | None:
+    """How long one call of the run's graph took at most: the claim's seconds, start included, over its calls."""
+    seconds = run.measurement.seconds.get(Phase.CLAIM) if run.measurement else None
+    if measurer is None or seconds is None:
+        return None
+    count = len(measurer.facts.rows) + (len(rows.rows) if rows else 0)
+    return round(seconds / -(-count // measurer.facts.batch), 6)
 
 
 def _blocks(measurer: Measurer | None, second: Score | None, rows: HoldoutRows | None) -> tuple[float, ...] | None:
@@ -251,6 +291,7 @@ def _entry(
     charge: dict[str, float] | None,
     blocks: tuple[float, ...] | None,
     conditions: tuple[str, ...],
+    call_seconds: float | None = None,
 ) -> ReplayRun:
     found = run.measurement
     finding = second.findings[0] if second and second.findings else None
@@ -269,6 +310,7 @@ def _entry(
         charge,
         blocks,
         conditions,
+        call_seconds,
     )
 
 

@@ -19,7 +19,8 @@ class ReplayRun:
 
     `arm` is "candidate", "incumbent" for the best on chain, or the name of a rung below it (`trainer.judging.ladder`).
     bpb values are as measured. `overtime` is what a candidate's training beyond the incumbent's own time is charged:
-    the seconds, the incumbent's slope with its error, and the resulting bpb, which `charged` adds. `holdout_blocks` is
+    the seconds, the snapshot's slope with its error, and the resulting bpb, which `charged` adds. `call_seconds` is how
+    long one call of its graph took at most. `holdout_blocks` is
     what each block of the holdout text, the same for all runs, adds to `holdout_bpb`. `conditions` are words on what
     was wrong with the machine at the time; nothing in a run is the candidate's own word.
     """
@@ -38,6 +39,7 @@ class ReplayRun:
     overtime: dict[str, float] | None = None
     holdout_blocks: tuple[float, ...] | None = None
     conditions: tuple[str, ...] = ()
+    call_seconds: float | None = None
 
     @property
     def failed(self) -> bool:
@@ -52,7 +54,7 @@ class ReplayRun:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ReplayRun:
         """The inverse of `as_json`; KeyError if a field is missing."""
-        later = ("overtime", "holdout_blocks", "conditions")
+        later = ("overtime", "holdout_blocks", "conditions", "call_seconds")
         fields = {name: document[name] for name in cls.__slots__ if name not in later}
         blocks = document.get("holdout_blocks")
         return cls(
@@ -60,6 +62,7 @@ class ReplayRun:
             overtime=document.get("overtime"),
             holdout_blocks=None if blocks is None else tuple(float(block) for block in blocks),
             conditions=tuple(str(words) for words in document.get("conditions", ())),
+            call_seconds=document.get("call_seconds"),
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """What training time beyond the incumbent's own is worth, so that no one is paid for it. Pure.
 
 A judge forgives a slow start: a run may take a grace longer than the incumbent's. A script that simply trains into
-that grace would turn it into a gain. So the seconds that a candidate takes beyond the incumbent's are charged at
-the incumbent's own slope: val_bpb falls with the logarithm of training time (92 % of the variance of one M5 Max's
-repeats, 96 % on the smoke project), and how steeply is measured, by a run of the incumbent on a share of the
-budget. Where such a run says nothing the slope is `ASSUMED` times its value, about twice what was measured in both
+that grace would turn it into a gain, and so would a graph that goes on training in each of its calls. So the seconds
+that a candidate takes beyond the incumbent's, until its graph is there and in one call of that (which keeps nothing for
+the next), are charged by what time is worth: val_bpb falls with the logarithm of training time (92 % of the variance of
+one M5 Max's repeats, 96 % on the smoke project), and how steeply is measured, by a run of the project's pinned snapshot
+on a share of the budget; the incumbent's author could have a run that is known to be short say anything. Where such a
+run says nothing the slope is `ASSUMED` times its value, about twice what was measured in both
 projects (0.139 of 1.0 bpb and 0.31 of 2.4).
 
 A few hundredths of a second, which chance alone explains, are charged at the assumed slope as well: the
@@ -54,7 +56,7 @@ def measured_slope(
     budget: float,
     sigma: float | None,
 ) -> TimeSlope | None:
-    """The slope between the incumbent's mean of `runs` full runs and its run on SHARE of the budget.
+    """The slope between the mean of `runs` full runs of a script and its run on SHARE of the budget.
 
     `seconds` and `short_seconds` are by the judge's clock, start included; `sigma` is the noise of one run in bpb.
     None if the short run did not train for less: then it says nothing.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from trainer.judging.runs import ReplayRun
 from trainer.judging.verdict import GainOutcome
 from trainer.machine import environment, scratch
 from trainer.measurement.bench import HOLDOUT, Bench, open_bench
-from trainer.measurement.values import Measurement, Reference
+from trainer.measurement.values import Measurement, Phase, Reference
 from trainer.project import task
 from trainer.statistics.comparison import Arm
 from trainer.statistics.error_rates import incumbent_lead
@@ -125,6 +126,79 @@ def test_training_into_the_grace_does_not_pay(
         if run.overtime is not None:
             assert run.overtime["seconds"] == pytest.approx(extra)
             assert run.overtime["bpb"] >= 0.31 * math.log1p(extra / 6.0) - 0.01
+
+
+class Forging(Curve):
+    """Beside `Curve`'s snapshot a best that knows a run on a share of the budget, and is worth `short` in it."""
+
+    def __init__(self, extra: float, short: float) -> None:
+        super().__init__(extra)
+        self.said = short
+
+    def measure(self, files: Any, **options: Any) -> Measurement:
+        if files["train.py"] != b"best":
+            return super().measure(files, **options)
+        self.short, self.seconds = self.short + (options["budget_share"] < 1), 6.0 * options["budget_share"] + 0.5
+        self.script = lambda *_: 2.4 if options["budget_share"] == 1 else self.said
+        return FakeMeasurer.measure(self, files, **options)
+
+
+@pytest.mark.parametrize(
+    ("extra", "short"),
+    [
+        (
+            2.0,
+            2.4,
+        ),  # as good in half the time: then time would be worth nothing, and an accomplice takes all of the grace
+        (0.4, 9.0),  # hopeless in half the time: then a start that is slower by a moment would cost any gain
+    ],
+)
+def test_no_best_says_what_time_is_worth(
+    extra: float, short: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measurer = Forging(extra, short)
+    bench = bench_of(TASK, tmp_path, measurer, monkeypatch)
+    trees = {
+        Arm.INCUMBENT: {**TASK.files, "train.py": b"best"},
+        Arm.CANDIDATE: {**TASK.files, "train.py": b"slower"},
+    }
+    rows = HoldoutRows("made up", "cc" * 32, np.zeros((2, 9), np.int32))
+    runs = replay(bench, trees, rows, policy=JudgePolicy(), noise=NOISE, seed=3, view=View(quiet=True))
+    charges = [run.overtime for run in runs if run.arm == "candidate"]
+    assert measurer.short == 1
+    for charge in charges:
+        assert charge is not None
+        assert charge["slope"] == pytest.approx(0.31, abs=0.02)
+
+
+class Unrolled(FakeMeasurer):
+    """A graph that goes on training in every call: each takes `more` seconds, and gives what these are worth."""
+
+    def __init__(self, more: float) -> None:
+        super().__init__(lambda *_: 2.4)
+        self.more = more
+
+    def measure(self, files: Any, **options: Any) -> Measurement:
+        more = 0.0 if files["train.py"] == local.TRAIN else self.more
+        self.script = lambda *_: 2.4 - 0.31 * math.log(options["budget_share"] * (1 + more / 6.0))
+        self.seconds = 6.0 * options["budget_share"] + 0.5
+        found = super().measure(files, **options)
+        return replace(found, seconds={**found.seconds, Phase.CLAIM: 0.9 + more})  # 6 rows: one call
+
+
+@pytest.mark.parametrize(("more", "charged"), [(0.0, False), (1.0, True)])
+def test_training_in_the_graph_does_not_pay(
+    more: float, charged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen graph keeps nothing from call to call: what it trains it trains in each, by whose time it is charged."""
+    bench = bench_of(TASK, tmp_path, Unrolled(more), monkeypatch)
+    trees = {Arm.INCUMBENT: TASK.files, Arm.CANDIDATE: {**TASK.files, "train.py": b"unrolled"}}
+    rows, policy = HoldoutRows("made up", "cc" * 32, np.zeros((2, 9), np.int32)), JudgePolicy()
+    runs = replay(bench, trees, rows, policy=policy, noise=NOISE, seed=3, view=View(quiet=True))
+    assert all(bool(run.overtime) is (charged and run.arm == "candidate") for run in runs)
+    found = judge((), runs, noise=NOISE, seed=3, budget_seconds=6.0, method="trusted", policy=policy)
+    assert found.evidence.comparison in (GainOutcome.NOT_BETTER, GainOutcome.UNDECIDED)
+    assert [ReplayRun.from_json(json.loads(json.dumps(run.as_json()))) for run in runs] == runs
 
 
 @pytest.mark.parametrize("seed", range(6))
