@@ -422,10 +422,13 @@ def test_a_check_that_was_killed_goes_on_with_its_runs(
         ({"source": BETTER}, 2),  # the very same
         ({"source": BETTER + b"# again\n"}, 2),  # in another dress
         ({"source": BETTER, "miner": 2}, 2),  # by somebody else
-        ({"source": local.TRAIN + b"X = 3.0\n", "miner": 2}, 1),  # something else
-        ({"source": local.TRAIN + b"X = 3.0\n"}, 2),  # by one who was released for what the code did
-        ({"source": local.TRAIN + b"X = 3.0\n", "miner": 2, "chain": {3: 0, 5: 0}}, 3),  # copies on chain
-        ({"source": local.TRAIN + b"X = 3.0\n", "miner": 2, "chain": {8: 1}}, 2),  # reviewed by another verifier
+        ({"source": local.TRAIN + b"X = 3.0\nassert X\n", "miner": 2}, 1),  # something else
+        ({"source": local.TRAIN + b"X = 3.0\nassert X\n"}, 2),  # by one who was released for what the code did
+        ({"source": local.TRAIN + b"X = 3.0\nassert X\n", "miner": 2, "chain": {3: 0, 5: 0}}, 3),  # copies on chain
+        (
+            {"source": local.TRAIN + b"X = 3.0\nassert X\n", "miner": 2, "chain": {8: 1}},
+            2,
+        ),  # reviewed by another verifier
     ],
 )
 def test_looks_at_the_same_share_one_budget(
