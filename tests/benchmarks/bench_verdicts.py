@@ -8,16 +8,21 @@ prints the verdicts of both kinds with the mean number of runs. Nothing is appro
 incumbent. `--workers` checks at once, which makes the machine louder; `--here` measures with this interpreter's own
 packages where uv cannot build the bundle's environment;
 `--seeds` submits the no-ops only: nobody may buy an approval with a seed.
+
+Last comes how much of the checks' time was training, what else their runs took, and what was spent between runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import json
+import math
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from decimal import Decimal
 from pathlib import Path
@@ -31,15 +36,14 @@ IMPROVEMENT = {"EMBED_LR": 0.03}
 
 def one(home: Path, proposal: int) -> dict[str, Any]:
     """Check one proposal in a process of its own; what `verifier check --json` prints."""
-    import json
-
     command = [sys.executable, "-m", "tests.benchmarks.bench_verdicts", "--home", str(home), "--only", str(proposal)]
     command += ["--here"] if HERE else []
+    began = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
     if done.returncode != 0:
         return {"verdict": "failed", "reason": done.stderr.strip()[-300:], "runs": []}
     found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return found | {"wall": time.monotonic() - began}
 
 
 HERE = False
@@ -125,7 +129,23 @@ def main() -> None:
     sigmas = [result["sigma"] for result in found.values() if result.get("sigma")]
     if sigmas:
         print(f"sigma of one run as estimated: median {statistics.median(sigmas):.4f} bpb")
+    print(shares(list(found.values())))
     print(f"{time.monotonic() - started:.0f} s with {options.workers} workers")
+
+
+def shares(results: Sequence[Mapping[str, Any]]) -> str:
+    """Where the wall time of checks that ran anything went, in percent of it."""
+    ran = [result for result in results if result.get("wall") and result["runs"]]
+    wall = math.fsum(result["wall"] for result in ran)
+    runs = [run for result in ran for run in result["runs"]]
+    if not runs:
+        return "nothing ran"
+    whole, training = (math.fsum(run[key] or 0.0 for run in runs) for key in ("seconds", "train_seconds"))
+    return (
+        f"of {wall:.0f} s of checks: training {training / wall:.1%}, the rest of their {len(runs)} runs "
+        f"{(whole - training) / wall:.1%}, between runs {(wall - whole) / wall:.1%}; "
+        f"of a run: {training / whole:.1%} training"
+    )
 
 
 if __name__ == "__main__":
