@@ -3,7 +3,8 @@
 - One that fails is tried again after a growing pause, and stops no other; neither does a full disk.
 - A released one is looked at again after a growing pause where its reason may be gone (data there now, a gateway that
   answers). Where the reason lies in the proposal or the machine, the same runs would release it again: that waits for
-  another best, or another start.
+  another best, or another start. So does one whose candidate ran MOST_DRAWN times in vain: a script can leave load
+  behind, or end as only a machine should, and every such check begins anew.
 - Another's review is no try: it is waited for, with a growing pause.
 - What cannot be read is said, once, and left out.
 """
@@ -27,9 +28,11 @@ from common.terminal import View
 from trainer.errors import TrainerError
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.verdict import Reason, Verdict, VerdictKind
+from trainer.statistics.comparison import Arm
 from verifier import check, settle
 
 LONGEST_PAUSE = 3600.0  # seconds
+MOST_DRAWN = 3  # checks of a proposal whose runs count for nothing, while there is no other best
 PASSING = frozenset(
     {
         Reason.ARTIFACT_UNAVAILABLE,
@@ -44,11 +47,12 @@ PASSING = frozenset(
 
 @dataclass(slots=True)
 class Turn:
-    """A proposal's tries so far, how often it was another's, when the next look is due, whether there is none in this
-    run, and the best (code hash and score) while which it stays released."""
+    """A proposal's tries so far, how often it was another's and how often it ran in vain, when the next look is due,
+    whether there is none in this run, and the best (code hash and score) while which it stays released."""
 
     tries: int = 0
     waits: int = 0
+    drawn: int = 0
     due: float = 0.0
     over: bool = False
     under: tuple[bytes, int] | None = None
@@ -123,7 +127,10 @@ def serve(
                     view.say(f"  {note}{cure}", style="yellow")
                 else:
                     turn.over, turn.due = once, now() + pause(turn.tries, every)
-                    turn.under = _best(done.checked.project) if done.checked and _stays(done.checked.verdict) else None
+                    turn.drawn += done.checked is not None and _in_vain(done.checked)
+                    stays = done.checked is not None and (_stays(done.checked.verdict) or turn.drawn >= MOST_DRAWN)
+                    turn.under = _best(done.checked.project) if done.checked and stays else None
+                    turn.drawn = 0 if stays else turn.drawn
                     status, note = done.status.name.lower(), done.note
                     view.say(f"  {done.note}")
                     if event := outcome(number, done):
@@ -159,6 +166,12 @@ def words(event: Mapping[str, Any]) -> str:
 def _stays(verdict: Verdict) -> bool:
     """Whether a release would come of the same runs again."""
     return verdict.kind is VerdictKind.RELEASE and verdict.reason not in PASSING
+
+
+def _in_vain(checked: check.CheckResult) -> bool:
+    """Whether a release that may pass took runs of the candidate."""
+    released = checked.verdict.kind is VerdictKind.RELEASE and not _stays(checked.verdict)
+    return released and any(run.arm == Arm.CANDIDATE.value for run in checked.replay.runs)
 
 
 def _best(project: Project) -> tuple[bytes, int]:

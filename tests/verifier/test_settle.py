@@ -790,6 +790,19 @@ def test_a_release_that_would_come_again_waits_for_another_best(
     assert connection.client.proposal(1).status is ProposalStatus.APPROVED
 
 
+@pytest.mark.parametrize("reason", [Reason.NOT_READY, Reason.INCUMBENT_FAILS])
+def test_runs_that_are_thrown_away_are_not_made_for_ever(
+    free_at_once: Connection, monkeypatch: pytest.MonkeyPatch, reason: Reason
+) -> None:
+    """A script can leave load behind, or end as only a machine should: each check is as dear as any, for one stake."""
+
+    def how(connection: Connection, proposal: Proposal) -> CheckResult:
+        return checked(connection, proposal, runs(-0.1), findings=(CaseFinding(reason, Fault.HOST, "It is so."),))
+
+    run = Unattended(free_at_once, monkeypatch, how, 4000)
+    assert run.at == [0, 10, 30]
+
+
 def test_a_full_disk_ends_nothing(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     local.propose(connection)
     left = [OSError(errno.ENOSPC, "No space left on device", "runs.jsonl")] * 2
