@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from chain.commands import amount, connected, irys_option, keypair_option
-from chain.commands.options import Commands, Whole, answer, common, home_option, json_option, reading, signing
+from chain.commands.options import Commands, Whole, agrees, answer, common, home_option, json_option, reading, signing
 
 if TYPE_CHECKING:
     from chain.irys.funding import Deposit
@@ -99,8 +99,9 @@ def fund(
     new.
     """
     from chain.connection.opening import MINER, ensure_funds
+    from chain.errors import ChainError
     from chain.irys.funding import Funding, needed
-    from chain.network.base import LAMPORTS_PER_SOL, sol
+    from chain.network.base import sol
 
     with connected(network, home, irys) as connection:
         key, uploader = connection.wallet(keypair, MINER), connection.irys.endpoints.uploader
@@ -108,12 +109,10 @@ def fund(
         address = connection.irys.deposit_address()
         if lamports and not funding.open():
             ensure_funds(connection.network, key.pubkey(), needed(lamports))
-            question = (
-                f"Transfer {lamports / LAMPORTS_PER_SOL:.9f} SOL ({lamports} lamports) from {key.pubkey()} to "
-                f"{address}, the deposit address of {uploader}, on {connection.network.name}?"
-            )
-            if not yes:
-                click.confirm(question, abort=True, err=True)
+            where = f"{address}, the deposit address of {uploader}, on {connection.network.name}"
+            click.echo(f"{sol(lamports)} from {key.pubkey()} to {where}", err=True)
+            if not (yes or agrees("Transfer it?")):
+                raise ChainError("Cancelled. Nothing was sent.", "Agree when asked, or add --yes.")
         done = funding.fund(lamports or 0, address)
         held = connection.irys.balance(key.pubkey())
         lines = [f"{deposit.state}  {sol(deposit.lamports)}  {deposit.signature}" for deposit in done.resumed]

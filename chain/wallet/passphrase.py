@@ -58,7 +58,10 @@ class Source:
         elif self.ask is not None:
             found = _typed(self.ask(f"New passphrase for {what}", True))
         else:
-            raise _unanswered(f"An encrypted wallet needs a passphrase for {what}")
+            raise ChainError(
+                f"An encrypted wallet needs a passphrase for {what}, and there is no terminal to ask on.",
+                "Use --passphrase-file FILE.",
+            )
         if len(found.decode()) < MIN_LENGTH:
             raise ChainError(
                 f"The passphrase has {len(found.decode())} characters; it needs at least {MIN_LENGTH}.",
@@ -77,7 +80,11 @@ class Source:
         if self.file is not None:
             return read_file(self.file), f" in {self.file}"
         if self.ask is None:
-            raise _unanswered(f"The wallet {address} is encrypted, and no passphrase was given")
+            raise ChainError(
+                f"The wallet {address} is encrypted, and no passphrase was given: no --passphrase-file, no entry in "
+                "the OS keychain, no terminal to ask on.",
+                "Use --passphrase-file FILE, or run `chain wallet unlock NAME` once.",
+            )
         return _typed(self.ask(f"Passphrase of the wallet {address}", False)), ""
 
 
@@ -185,10 +192,3 @@ def _normalized(line: bytearray) -> bytearray | None:
         return bytearray(unicodedata.normalize("NFC", line.decode()).encode())
     except UnicodeDecodeError:
         return None
-
-
-def _unanswered(problem: str) -> ChainError:
-    return ChainError(
-        f"{problem}: no --passphrase-file, no entry in the OS keychain, no terminal to ask on.",
-        "Use --passphrase-file FILE, or run `chain wallet unlock NAME` once.",
-    )

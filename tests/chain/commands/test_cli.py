@@ -258,6 +258,12 @@ def test_wrong_usage_is_two(shared: Path, arguments: list[object]) -> None:
     refused(chain(shared, *arguments), code=2)
 
 
+def test_a_deposit_that_nobody_agreed_to_is_not_sent(home: Path) -> None:
+    done = chain(home, "irys", "fund", "0.01")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.endswith("Error: Cancelled. Nothing was sent. Agree when asked, or add --yes.\n")
+
+
 def test_a_misspelt_command_is_answered_with_the_one_like_it(shared: Path) -> None:
     """Also where it is only imported once it is asked for."""
     refused(chain(shared, "wallett", "show"), "Did you mean", "'wallet'", code=2)
