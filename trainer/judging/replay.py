@@ -25,7 +25,7 @@ from trainer.measurement.bench import HOLDOUT, Bench
 from trainer.measurement.run import Run
 from trainer.measurement.salts import fresh_salt, salt_of
 from trainer.measurement.scoring import Tokens, block_bits
-from trainer.measurement.values import Failure, Phase
+from trainer.measurement.values import PROBES, Failure, Phase
 from trainer.project import bundle
 from trainer.statistics import overtime
 from trainer.statistics.comparison import Arm
@@ -119,7 +119,7 @@ def replay(
             run = bench.measure(arm, trees[arm], word, reference=held_to.get(False), holdout=text, salt=salt)
             conditions = watch.after(run.seconds)
             second = run.measurement.holdout if run.measurement else None
-            call = _call_seconds(bench.measurer, run, rows)
+            call = _call_seconds(bench.measurer, run, rows, policy.holdout)
             charge = _charge(bench, run, call, runs, trees[Arm.INCUMBENT], noise, slopes, word)
         if arm is Arm.INCUMBENT:
             known[False] = (run.measurement and run.measurement.reference) or known.get(False)
@@ -268,13 +268,19 @@ def _slope(bench: Bench, full: _Full | None, sigma: float | None, say: Say) -> T
     return overtime.measured_slope(full.bpb, full.runs, full.seconds, short.bpb, short.seconds, budget, sigma)
 
 
-def _call_seconds(measurer: Measurer | None, run: Run, rows: HoldoutRows | None) -> float | None:
-    """How long one call of the run's graph took at most: the claim's seconds, start included, over its calls."""
-    seconds = run.measurement.seconds.get(Phase.CLAIM) if run.measurement else None
-    if measurer is None or seconds is None:
+def _call_seconds(measurer: Measurer | None, run: Run, rows: HoldoutRows | None, policy: HoldoutPolicy) -> float | None:
+    """How long one call of the run's graph took at most: the claim's seconds over its calls, or what it took longer
+    than the probes over the calls that it had more, which leaves out the start of both and a GPU's compiler."""
+    seconds = run.measurement.seconds if run.measurement else {}
+    if measurer is None or Phase.CLAIM not in seconds:
         return None
-    count = len(measurer.facts.rows) + (len(rows.rows) if rows else 0)
-    return round(seconds / -(-count // measurer.facts.batch), 6)
+    counts = [(len(measurer.facts.rows), PROBES), *([(len(rows.rows), policy.probes)] if rows else [])]
+    calls = -(-sum(count for count, _ in counts) // measurer.facts.batch)
+    fewer = -(-sum(min(pair) for pair in counts) // measurer.facts.batch)
+    found = seconds[Phase.CLAIM] / calls
+    if calls > fewer and Phase.PROBES in seconds:
+        found = min(found, max(0.0, seconds[Phase.CLAIM] - seconds[Phase.PROBES]) / (calls - fewer))
+    return round(found, 6)
 
 
 def _blocks(measurer: Measurer | None, second: Score | None, rows: HoldoutRows | None) -> tuple[float, ...] | None:

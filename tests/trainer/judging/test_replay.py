@@ -7,7 +7,8 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,11 +20,13 @@ from trainer.judging import holdout
 from trainer.judging.holdout import HoldoutText
 from trainer.judging.judge import judge
 from trainer.judging.policy import HoldoutPolicy, JudgePolicy
-from trainer.judging.replay import HoldoutRows, draw_holdout, replay
+from trainer.judging.replay import HoldoutRows, _call_seconds, draw_holdout, replay
 from trainer.judging.runs import ReplayRun
 from trainer.judging.verdict import GainOutcome
 from trainer.machine import environment, scratch
 from trainer.measurement.bench import HOLDOUT, Bench, open_bench
+from trainer.measurement.facts import HarnessFacts
+from trainer.measurement.run import Run
 from trainer.measurement.values import Measurement, Phase, Reference
 from trainer.project import task
 from trainer.statistics.comparison import Arm
@@ -199,6 +202,27 @@ def test_training_in_the_graph_does_not_pay(
     found = judge((), runs, noise=NOISE, seed=3, budget_seconds=6.0, method="trusted", policy=policy)
     assert found.evidence.comparison in (GainOutcome.NOT_BETTER, GainOutcome.UNDECIDED)
     assert [ReplayRun.from_json(json.loads(json.dumps(run.as_json()))) for run in runs] == runs
+
+
+@pytest.mark.parametrize(
+    ("claim", "probes", "seconds"),
+    [
+        (1.0, None, 1 / 64),  # 512 rows of both texts, 8 in a call
+        (1.0, 1.0, 0.0),
+        (1.5, 1.3, 0.2 / 16),  # 384 positions are probed
+        (31.0, 30.8, 0.2 / 16),  # a compiler's half a minute in both
+        (65.0, 49.0, 1.0),
+    ],
+)
+def test_what_one_call_of_a_graph_takes(claim: float, probes: float | None, seconds: float) -> None:
+    facts = HarnessFacts("", 6.0, "val.parquet", np.zeros((256, 9), np.int32), np.ones(16, np.int32))
+    took = {Phase.CLAIM: claim} | ({} if probes is None else {Phase.PROBES: probes})
+    run = Run(
+        Arm.CANDIDATE, 2.4, "", "", 9.0, None, b"", Measurement(2.4, None, 6.0, None, None, "", "", (), seconds=took)
+    )
+    rows = HoldoutRows("made up", "cc" * 32, np.zeros((256, 9), np.int32))
+    found = _call_seconds(cast("Any", SimpleNamespace(facts=facts)), run, rows, HoldoutPolicy())
+    assert found == pytest.approx(seconds, abs=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(6))
