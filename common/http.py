@@ -65,6 +65,18 @@ def on_this_machine(host: str | None) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """One request; a `file` takes what a GET brings."""
+
+    method: str
+    url: str
+    content: bytes | None
+    headers: Mapping[str, str]
+    max_bytes: int
+    file: IO[bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HttpReply:
     """Status and whole body; `retry_after` in seconds, 0 where the server names none."""
 
@@ -127,24 +139,16 @@ class HttpClient(Closing):
         max_bytes: int = MAX_REPLY,
     ) -> HttpReply:
         """One request with its retries; any status comes back, and only the last one's where retried."""
-        return self._tried(method, url, content, headers or {}, max_bytes, None)
+        return self._tried(_Asked(method, url, content, headers or {}, max_bytes))
 
     def save(self, url: str, path: Path, *, max_bytes: int) -> None:
         """GET `url` into `path`, whole or not at all; a status other than 200 is `unusable`."""
         with replacing(path) as file:
-            reply = self._tried("GET", url, None, {}, max_bytes, file)
+            reply = self._tried(_Asked("GET", url, None, {}, max_bytes, file))
             if reply.status != 200:
                 raise self._unusable(f"{url} answered {reply.status}: {reply.text!r}.", "Check the address.")
 
-    def _tried(
-        self,
-        method: str,
-        url: str,
-        content: bytes | None,
-        headers: Mapping[str, str],
-        max_bytes: int,
-        file: IO[bytes] | None,
-    ) -> HttpReply:
+    def _tried(self, asked: _Asked) -> HttpReply:
         import httpx
 
         hopeless = httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, UnicodeError
@@ -154,70 +158,59 @@ class HttpClient(Closing):
             try:
                 with self._guard:
                     self._runner = self._runner or asyncio.Runner()
-                    reply = self._runner.run(self._bounded(method, url, content, headers, max_bytes, file))
+                    reply = self._runner.run(self._bounded(asked))
                 if final or reply.status not in BUSY:
                     break
                 wait = max(wait, min(reply.retry_after, 3 * _LONGEST_PAUSE))
             except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
                 if final or isinstance(error, hopeless):
+                    again = f"; attempt {attempt}" if attempt > 1 else ""
                     raise self._unreachable(
-                        f"{url} did not answer ({_reason(error)}{f'; attempt {attempt}' if attempt > 1 else ''}).",
+                        f"{asked.url} did not answer ({_reason(error)}{again}).",
                         "Check the address and the network connection, then try again.",
                     ) from error
             self._sleep(wait)
         return reply
 
-    async def _bounded(
-        self,
-        method: str,
-        url: str,
-        content: bytes | None,
-        headers: Mapping[str, str],
-        max_bytes: int,
-        file: IO[bytes] | None,
-    ) -> HttpReply:
+    async def _bounded(self, asked: _Asked) -> HttpReply:
         import httpx
 
         try:
             async with asyncio.timeout(self._limit):
-                return await self._attempt(method, url, content, headers, max_bytes, file)
+                return await self._attempt(asked)
         except TimeoutError:
             raise httpx.ReadTimeout("the whole transfer took too long") from None
         except ExceptionGroup as group:  # what connecting raises for an address that no socket takes
             raise httpx.UnsupportedProtocol(str(group.exceptions[0])) from group
 
-    async def _attempt(
-        self,
-        method: str,
-        url: str,
-        content: bytes | None,
-        headers: Mapping[str, str],
-        max_bytes: int,
-        file: IO[bytes] | None,
-    ) -> HttpReply:
+    async def _attempt(self, asked: _Asked) -> HttpReply:
         import httpx
 
+        content, headers = asked.content, asked.headers
         if content is not None:
             kind = {"Content-Type": "application/octet-stream", "Content-Length": str(len(content))}
             headers = {**kind, **headers}
-        target = httpx.URL(url)
+        target = httpx.URL(asked.url)
         request = self._client(target).build_request(
-            method, target, content=None if content is None else _pieces(content), headers=headers
+            asked.method, target, content=None if content is None else _pieces(content), headers=headers
         )
         for _ in range(_REDIRECTS + 1):
             response = await self._client(request.url).send(request, stream=True)
             try:
-                onward = response.next_request if method == "GET" and self._redirects else None
+                onward = response.next_request if asked.method == "GET" and self._redirects else None
                 if onward is None:
-                    return await self._read(url, response, max_bytes, file)
+                    return await self._read(asked, response)
             finally:
                 await response.aclose()
             if problem := self._misled(request.url, onward.url):
-                raise self._unusable(f"{url} redirects to {printable(str(onward.url))}: {problem}.", "Use another URL.")
+                raise self._unusable(
+                    f"{asked.url} redirects to {printable(str(onward.url))}: {problem}.", "Use another URL."
+                )
             request = onward
         raise httpx.TooManyRedirects(f"more than {_REDIRECTS} redirects")
 
-    async def _read(self, url: str, response: httpx.Response, max_bytes: int, file: IO[bytes] | None) -> HttpReply:
+    async def _read(self, asked: _Asked, response: httpx.Response) -> HttpReply:
+        url, file = asked.url, asked.file
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise self._unusable(f"{url} sent compressed content, which was not requested.")
         keep = file is not None and response.status_code == 200
@@ -227,9 +220,9 @@ class HttpClient(Closing):
         body, size = bytearray(), 0
         async for piece in response.aiter_raw(_PIECE):
             size += len(piece)
-            if size > max_bytes:
+            if size > asked.max_bytes:
                 raise self._unusable(
-                    f"{url} sent more than {max_bytes} bytes.", "If that is expected, raise the limit."
+                    f"{url} sent more than {asked.max_bytes} bytes.", "If that is expected, raise the limit."
                 )
             if keep and file is not None:
                 file.write(piece)
