@@ -65,7 +65,10 @@ def audit(
     signer, body = attestation.open_envelope(data)
     predicate = body["predicate"]
     if faults := attestation.schema_faults(body):
-        raise InvalidData(f"The attestation departs from its schema: {'; '.join(faults)}.")
+        raise InvalidData(
+            f"The attestation departs from its schema: {'; '.join(faults)}.",
+            "If another version of this client made it, audit it with that one.",
+        )
     points = [AuditPoint("the signature is good", True, f"signed by {signer}")]
     try:
         points.append(_same("the signer is the verifier it names", str(signer), predicate["verifier"]))

@@ -51,7 +51,7 @@ def price(home: Path, network: str, as_json: bool, irys: str | None, size: int) 
 
 
 @irys.command(examples=("chain irys balance", "chain irys balance --keypair authority --network devnet"))
-@signing
+@reading
 @irys_option
 @keypair_option("miner")
 @click.option("--address", metavar="ADDRESS", help="Show this address instead of a wallet of yours.")
@@ -66,7 +66,7 @@ def balance(
 
     with connected(network, home, irys) as connection:
         try:
-            key = Pubkey.from_string(address) if address else connection.wallet(keypair, MINER).pubkey()
+            key = Pubkey.from_string(address) if address else connection.address(keypair, MINER)
         except ValueError:
             raise click.BadParameter(f"{address!r} is not a Solana address", param_hint="--address") from None
         lamports = connection.irys.balance(key)

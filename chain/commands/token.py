@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from chain.commands import Sol, amount, connected, keypair_option, project_option
-from chain.commands.options import Commands, Whole, answer, common, signing
+from chain.commands.options import Commands, Whole, answer, common, reading
 
 if TYPE_CHECKING:
     from chain.money.trade import Trade
@@ -129,7 +129,7 @@ def _say(as_json: bool, done: Trade, text: str) -> None:
 
 
 @token.command("balance", examples=("chain token balance", "chain token balance --keypair verifier --json"))
-@signing
+@reading
 @project_option("project_id")
 @keypair_option("miner")
 def token_balance(home: Path, network: str, as_json: bool, project_id: int, keypair: str | None) -> None:
@@ -138,7 +138,7 @@ def token_balance(home: Path, network: str, as_json: bool, project_id: int, keyp
 
     with connected(network, home) as connection:
         found = connection.client.project(project_id)
-        key = connection.wallet(keypair, MINER).pubkey()
+        key = connection.address(keypair, MINER)
         held, claimable = connection.client.tokens(found, key), connection.client.claimable(project_id, key)
         answer(
             as_json,

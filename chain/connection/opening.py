@@ -116,22 +116,27 @@ class Connection(Closing):
         Local networks get a funded wallet on first use. Elsewhere a configured one goes before the home's, the
         Solana command line's after it, and where there is none that is refused.
         """
+        keypair = wallet.load(self._wallet_file(given, role), self.passphrases)
+        return fund(self.network, keypair) if self.network.is_local and not given else keypair
+
+    def address(self, given: str | None, role: str) -> Pubkey:
+        """The address of the same wallet, for which no passphrase is needed."""
+        return wallet.look(self._wallet_file(given, role)).address
+
+    def _wallet_file(self, given: str | None, role: str) -> Path:
         if given:
-            return wallet.resolve(self.home, given, self.passphrases)
+            return wallet.locate(self.home, given)
         if self.network.is_local:
-            return fund(self.network, wallet.ensure(self.home, role, self.passphrases))
-        configured = self.settings.found["keypair"]
-        if configured.value and configured.origin != config.SOLANA:
-            return wallet.resolve(self.home, configured.value, self.passphrases)
-        try:
-            return wallet.load(wallet.path_of(self.home, role), self.passphrases)
-        except NotFound:
-            if configured.value:
-                return wallet.resolve(self.home, configured.value, self.passphrases)
-            raise NotFound(
-                f"There is no wallet {role!r} for the network {self.network.name}.",
-                f"Use --keypair, or create it with `chain wallet new {role}`.",
-            ) from None
+            return wallet.ensure_file(self.home, role)
+        configured, own = self.settings.found["keypair"], wallet.path_of(self.home, role)
+        if configured.value and (configured.origin != config.SOLANA or not own.exists()):
+            return wallet.locate(self.home, configured.value)
+        if own.exists():
+            return own
+        raise NotFound(
+            f"There is no wallet {role!r} for the network {self.network.name}.",
+            f"Use --keypair, or create it with `chain wallet new {role}`.",
+        )
 
     def publish(
         self,

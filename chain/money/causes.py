@@ -49,7 +49,7 @@ def refusal_of(simulation: Simulation, payer: Pubkey, balance: Callable[[Pubkey]
     if lacking or "AccountNotFound" in error or "account not found" in error:
         return InsufficientFunds(
             f"The wallet {payer} cannot pay for this: it holds {sol(balance(payer))}.",
-            "Fund it (`chain wallet airdrop` on a local network) or buy tokens (`chain token buy`).",
+            "Fund it (`chain wallet airdrop` on a local network).",
         )
     return TransactionFailed(f"The transaction would fail: {error}.", "Nothing was sent.", logs)
 

@@ -163,11 +163,6 @@ def locate(home: Path, wallet: str) -> Path:
     return path_of(home, wallet)
 
 
-def resolve(home: Path, wallet: str, source: Source = KEYCHAIN) -> Keypair:
-    """Load a wallet given by name or path, as `locate` tells them apart."""
-    return load(locate(home, wallet), source)
-
-
 def _read(path: Path) -> Keypair | keystore.Keystore:
     """What a wallet file holds; raises as `load` says."""
     try:

@@ -108,7 +108,7 @@ def parent(tmp_path: Path) -> Iterator[Parent]:
     file.write_text(SECRET)
     file.chmod(0o600)
     made = wallet.new(home, "miner", SECRET.encode())
-    key = wallet.resolve(home, "miner", Source(file))
+    key = wallet.load(wallet.locate(home, "miner"), Source(file))
     assert key == made
     file.unlink()
     yield Parent(home, key)

@@ -115,9 +115,9 @@ def test_a_wallet_is_found_by_name_or_path(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(path.parent)
     for given_as in ("miner", str(path), "miner.json", "~/wallets/miner.json", "./miner.json"):
-        assert wallet.resolve(tmp_path, given_as) == keypair
+        assert wallet.load(wallet.locate(tmp_path, given_as)) == keypair
     with pytest.raises(NotFound):
-        wallet.resolve(tmp_path, "other")
+        wallet.load(wallet.locate(tmp_path, "other"))
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a b", "a/b", "-x", "x" * 65, "ü", "a\n"])

@@ -92,14 +92,16 @@ def test_commands_that_sign_open_it_and_others_need_not(tmp_path: Path, secret: 
     assert shown["verifier"][1] == "plain"
     assert "encrypted" in chain(home, "wallet", "show", "miner").stdout
 
-    refused(chain(home, "token", "balance"), "is encrypted", "no terminal to ask on", "--passphrase-file")
+    buy = ("token", "buy", "--lamports", local.cost(0, 3))
+    refused(chain(home, *buy), "is encrypted", "no terminal to ask on", "--passphrase-file")
     other = passphrase_file(tmp_path / "other", "another passphrase")
-    refused(chain(home, "token", "balance", "--passphrase-file", other), f"in {other} does not open")
-    bought = ask(home, "token", "buy", "--lamports", local.cost(0, 3), "--passphrase-file", secret)
+    refused(chain(home, *buy, "--passphrase-file", other), f"in {other} does not open")
+    bought = ask(home, *buy, "--passphrase-file", secret)
     assert bought["tokens"] == 3
     path = wallet.path_of(home, "miner")
-    held = ask(home, "token", "balance", "--keypair", path, "--passphrase-file", secret)
+    held = ask(home, "token", "balance", "--keypair", path)  # an address is no secret
     assert (held["address"], held["tokens"]) == (str(plain.pubkey()), 3)
+    assert ask(home, "irys", "balance")["address"] == str(plain.pubkey())
 
 
 def test_import_takes_both_kinds(tmp_path: Path, secret: Path) -> None:
@@ -108,10 +110,10 @@ def test_import_takes_both_kinds(tmp_path: Path, secret: Path) -> None:
     for name, more, kind in (("a", (), "plain"), ("b", ("--encrypted", "--passphrase-file", secret), "encrypted")):
         made = ask(tmp_path, "wallet", "import", name, tmp_path / "id.json", *more)
         assert (made["address"], made["kind"]) == (str(key.pubkey()), kind)
-        assert wallet.resolve(tmp_path, name, Source(secret)) == key
+        assert wallet.load(wallet.locate(tmp_path, name), Source(secret)) == key
     made = ask(tmp_path, "wallet", "import", "c", wallet.path_of(tmp_path, "b"), "--passphrase-file", secret)
     assert made["kind"] == "encrypted"
-    assert wallet.resolve(tmp_path, "c", Source(secret)) == key
+    assert wallet.load(wallet.locate(tmp_path, "c"), Source(secret)) == key
     refused(chain(tmp_path, "wallet", "import", "a", tmp_path / "id.json"), "already a wallet")
     refused(chain(tmp_path, "wallet", "import", "d", tmp_path / "none.json"), "no wallet file")
     only(tmp_path, "a", "b", "c")
@@ -122,16 +124,16 @@ def test_the_keychain_opens_it_until_it_forgets(tmp_path: Path, secret: Path, ke
     made = ask(home, "wallet", "new", "miner", "--keychain", "--passphrase-file", secret)
     assert made["kind"] == "encrypted"
     assert SECRET in keychain.read_text()
-    assert str(wallet.resolve(home, "miner").pubkey()) == made["address"]
+    assert str(wallet.load(wallet.locate(home, "miner")).pubkey()) == made["address"]
     assert ask(home, "wallet", "forget", "miner")["removed"] is True
     assert ask(home, "wallet", "forget", "miner")["removed"] is False
     with pytest.raises(ChainError, match="no terminal"):
-        wallet.resolve(home, "miner")
+        wallet.load(wallet.locate(home, "miner"))
     other = passphrase_file(tmp_path / "other", "another passphrase")
     refused(chain(home, "wallet", "unlock", "miner", "--passphrase-file", other), "does not open")
     assert SECRET not in keychain.read_text()
     assert ask(home, "wallet", "unlock", "miner", "--passphrase-file", secret)["keychain"] is True
-    assert str(wallet.resolve(home, "miner").pubkey()) == made["address"]
+    assert str(wallet.load(wallet.locate(home, "miner")).pubkey()) == made["address"]
     ask(home, "wallet", "new", "open")
     refused(chain(home, "wallet", "unlock", "open", "--passphrase-file", secret), "is not encrypted")
 
@@ -215,7 +217,7 @@ def test_on_a_terminal_the_passphrase_is_asked_for_and_not_shown(tmp_path: Path,
     assert code == 0, shown
     assert "New passphrase for the wallet miner" in shown
     assert SECRET not in shown
-    address = str(wallet.resolve(tmp_path, "miner", Source(secret)).pubkey())
+    address = str(wallet.load(wallet.locate(tmp_path, "miner"), Source(secret)).pubkey())
     assert address in shown
 
     where = {"KEYCHAIN_FILE": str(tmp_path / "keychain.json")}
