@@ -89,7 +89,7 @@ def _docstrings(tree: ast.Module) -> list[ast.expr]:
 def essence(snapshot: Mapping[str, bytes], candidate: Mapping[str, bytes]) -> str:
     """SHA-256 (hex) of what the changed files say: equal for two candidates that differ in what `_Bare` takes away, in
     names of their own, or in digits after the third of a number. Files that are not Python count as they are; scripts
-    nested too deeply to be read, which no honest one is, say all the same.
+    nested too deeply to be read, which no honest one is, all have the same one.
     """
     total = sha256()
     for path, data in sorted(candidate.items()):
