@@ -109,12 +109,11 @@ def falls_short(
 def scatters(own: Sequence[float], base: Sequence[float], noise: NoiseRecord, policy: LadderPolicy) -> bool:
     """Whether a rung's runs stand `LadderPolicy.scatter` times as far apart as the snapshot's do on this machine, and
     beyond chance (F test at `level`). The record counts with these unless they contradict it: a rung may have fed it.
-    Up to a third of the rung's runs, the furthest from the middle, do not count: what else this machine did hit them.
+    Up to a third of the rung's runs, the worst, do not count: what else this machine did may have hit them.
     """
     if len(own) < 2 or len(base) < 2:
         return False
-    middle = statistics.median(own)
-    own = sorted(own, key=lambda value: abs(value - middle))[: len(own) - len(own) // 3]
+    own = sorted(own)[: len(own) - len(own) // 3]
     df, variance = len(base) - 1.0, max(sum_squares(base) / (len(base) - 1), _LEAST**2)
     if noise.df and noise.sum_squares / noise.df <= suspicion_ratio(int(noise.df), df, policy.level) * variance:
         df, variance = df + noise.df, max((sum_squares(base) + noise.sum_squares) / (df + noise.df), _LEAST**2)

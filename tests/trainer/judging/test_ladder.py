@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.judging.cases import NOISE, failing, replay_run
-from trainer.judging.ladder import Footing, Known, Rung, anchored, falls_short, footing, lead, over_snapshot
+from trainer.judging.ladder import Footing, Known, Rung, anchored, falls_short, footing, lead, over_snapshot, scatters
 from trainer.judging.policy import LadderPolicy
 from trainer.judging.runs import ReplayRun
 from trainer.statistics.noise import NoiseRecord
@@ -92,6 +92,28 @@ def test_it_always_comes_to_an_end() -> None:
 )
 def test_falls_short(own: Sequence[float], base: Sequence[float], short: bool) -> None:
     assert falls_short(TOP, own, base, NOISE, POLICY) is short
+
+
+CALM = [2.50, 2.51, 2.49]
+
+
+@pytest.mark.parametrize(
+    ("own", "base", "noise", "loud"),
+    [
+        ([2.20, 2.21, 2.19, 2.20], CALM, NOISE, False),
+        ([2.20, 2.23, 2.17, 2.22], CALM, NOISE, False),  # more than the snapshot, as many a model
+        ([2.2, 2.2, 2.2, 2.9, 2.2, 2.9], CALM, NOISE, False),  # what else this machine did hit a third of them
+        ([2.2, 2.9, 2.2, 2.9, 2.2, 2.9], CALM, NOISE, True),
+        ([2.9, 2.9, 2.2, 2.9, 2.9, 2.2, 2.9, 2.9], CALM, NOISE, True),  # good by chance
+        ([2.2, 2.9, 2.2, 2.9, 2.2, 2.9], [2.2, 2.8, 2.5], NOISE, False),  # so is the snapshot: it is the machine
+        ([2.2, 2.9, 2.2, 2.9, 2.2, 2.9], CALM, NoiseRecord(), True),
+        ([2.2, 2.9, 2.2, 2.9, 2.2, 2.9], CALM, NoiseRecord(20 * 0.35**2, 20.0), True),  # a record that such runs fed
+        ([2.2], CALM, NOISE, False),
+        ([2.2, 2.9, 2.2, 2.9], [2.5], NOISE, False),
+    ],
+)
+def test_scatters(own: Sequence[float], base: Sequence[float], noise: NoiseRecord, loud: bool) -> None:
+    assert scatters(own, base, noise, POLICY) is loud
 
 
 @given(st.floats(1.0, 3.0), st.floats(1.0, 3.0), st.floats(0, 0.5))
