@@ -170,6 +170,7 @@ def _members(data: bytes, limits: ArchiveLimits) -> Iterator[tuple[str, str, byt
 
 
 _POSIX, _GNU = b"ustar\x0000", b"ustar  \x00"
+_UNUSED = ((100, 108), (108, 116), (116, 124), (136, 148), (329, 337), (337, 345))  # mode, owners, time, device
 
 
 def _header(header: bytes, long_path: str | None) -> tuple[str, str, int]:
@@ -178,6 +179,9 @@ def _header(header: bytes, long_path: str | None) -> tuple[str, str, int]:
         raise UnsafeArchive(ArchiveFault.MALFORMED, detail="no POSIX magic in a header")
     if _octal(header[148:156]) != sum(header) - sum(header[148:156]) + 8 * 32:
         raise UnsafeArchive(ArchiveFault.MALFORMED, detail="a header's checksum is wrong")
+    for start, end in _UNUSED:  # another reader may stop at a header with odd ones; large ids are binary
+        if header[start] not in (0x80, 0xFF) and header[start:end].split(b"\0")[0].strip().strip(b"01234567"):
+            raise UnsafeArchive(ArchiveFault.MALFORMED, detail="a number in a header is not octal")
     prefix, name = (field.split(b"\0")[0] for field in (header[345:500], header[:100]))
     raw = prefix + b"/" + name if prefix and header[257:265] == _POSIX else name  # GNU keeps other things there
     try:
