@@ -122,7 +122,7 @@ ARCHIVES: dict[str, tuple[Callable[[dict[str, bytes]], bytes], Collection[Verdic
         FORBIDDEN,
     ),
     "longer_budget": (
-        lambda f: tar(f | {"protocol.json": f["protocol.json"].replace(b'SecondsBudget": 1', b'SecondsBudget": 9')}),
+        lambda f: tar(f | {"protocol.json": f["protocol.json"].replace(b'SecondsBudget": ', b'SecondsBudget": 9')}),
         FORBIDDEN,
     ),
     "own_packages": (lambda f: tar(f | {"pyproject.toml": f["pyproject.toml"] + b"\n# mine\n"}), FORBIDDEN),

@@ -3,8 +3,9 @@
 The path is the real one: the bundle's locked environment, prepare.py, the sandbox, a baseline measured here and
 artifacts on a local Irys. Only sizes differ from the smoke project, and three things make checks quick:
 
-- the baseline and `better` stop after the same few steps, on a busy machine too, so that they take little time and
-  hardly vary; the baseline's learning rates are low, and `better` beats it by many times the noise;
+- the baseline and `better` stop after the same few steps, long before the budget on a busy machine too, so that they
+  take little time, hardly vary, and are charged for none; the baseline's learning rates are low, and `better` beats
+  it by many times the noise;
 - the hard timeout leaves a hanging script few seconds;
 - the home begins with a noise record of `NOISE_DF` degrees, as a machine has that has judged before.
 """
@@ -34,7 +35,7 @@ from trainer.statistics.comparison import Arm
 from trainer.statistics.noise import NoiseRecord
 
 SMOKE = "smoke"
-BUDGET, HARD_TIMEOUT, LENGTH, VOCABULARY, EVAL_TOKENS = 1, 8, 32, 320, 4096
+BUDGET, HARD_TIMEOUT, LENGTH, VOCABULARY, EVAL_TOKENS = 2, 9, 32, 320, 4096
 DATA = ("--text", "stdlib", "--max-bytes", "1500000")
 STEPS = 12
 NOISE_DF = 20.0
