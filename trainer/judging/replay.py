@@ -117,7 +117,7 @@ def replay(
             salt = salt_of(seed, number + (lead if arm is Arm.CANDIDATE else 0))
             text = _text(rows, policy.holdout, held_to.get(True))
             run = bench.measure(arm, trees[arm], word, reference=held_to.get(False), holdout=text, salt=salt)
-            conditions = watch.after(run.seconds)
+            conditions = watch.after(run.seconds, foreign=arm is Arm.CANDIDATE)
             second = run.measurement.holdout if run.measurement else None
             call = _call_seconds(bench.measurer, run, rows, policy.holdout)
             charge = _charge(bench, run, call, runs, trees[Arm.INCUMBENT], noise, slopes, word)

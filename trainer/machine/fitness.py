@@ -145,7 +145,12 @@ def judge(state: MachineState, *, own_load: float = 0.0, before: MachineState | 
 def own_load(tasks: float, ran: float, since: float = 0.0) -> float:
     """What the 1-minute load average holds of a run that kept `tasks` tasks running for `ran` seconds and ended
     `since` seconds ago."""
-    return max(0.0, tasks) * -math.expm1(-max(0.0, ran) / _LOAD_SECONDS) * math.exp(-max(0.0, since) / _LOAD_SECONDS)
+    return max(0.0, tasks) * -math.expm1(-max(0.0, ran) / _LOAD_SECONDS) * still_held(since)
+
+
+def still_held(since: float) -> float:
+    """The share that the 1-minute load average holds of a load that ended `since` seconds ago."""
+    return math.exp(-max(0.0, since) / _LOAD_SECONDS)
 
 
 def fit(value: float, earlier: Sequence[float]) -> str:

@@ -26,6 +26,7 @@ class Watch:
         self._say, self._small = say, budget < CALM_SECONDS
         self._last = 0.0, -math.inf  # seconds that our last run took, when it ended
         self._before, self._reasons = MachineState(), tuple[str, ...]()  # of the last look before a run
+        self._left = 0.0  # load beyond one task a core that a run left behind: its processes are dead
 
     def calm(self) -> tuple[str, ...]:
         """Wait a while for a machine that is busy or hot; the remaining reasons not to measure."""
@@ -34,7 +35,7 @@ class Watch:
         while True:
             seconds, ended = self._last
             state = fitness.read()
-            own = fitness.own_load(state.cores, seconds, time.monotonic() - ended)
+            own = fitness.own_load(state.cores, seconds, time.monotonic() - ended) + self._still_left()
             reasons = fitness.judge(state, own_load=own)
             waiting = any("overloaded" in reason or "heat" in reason for reason in reasons)
             if not waiting or time.monotonic() >= deadline or self._small:
@@ -45,11 +46,23 @@ class Watch:
                 said = True
             time.sleep(_CALM_LOOK)
 
-    def after(self, seconds: float) -> tuple[str, ...]:
-        """The reasons to suspect a run that took `seconds` and has just ended: those that `calm` left, and new ones."""
+    def after(self, seconds: float, *, foreign: bool = False) -> tuple[str, ...]:
+        """The reasons to suspect a run that took `seconds` and has just ended: those that `calm` left, and new ones.
+
+        A `foreign` run may have loaded this machine on purpose. The load average forgets that over minutes; what is
+        left of it is not held against the next run, unless runs take seconds, in which nothing could be told apart.
+        """
+        own = self._before.cores + self._still_left()
         self._last = seconds, time.monotonic()
-        came = fitness.judge(fitness.read(), before=self._before, own_load=float(self._before.cores))
+        state = fitness.read()
+        came = fitness.judge(state, before=self._before, own_load=own)
+        alone = foreign and not self._small and state.load is not None
+        self._left = max(0.0, (state.load or 0.0) - state.cores) if alone else 0.0
         return tuple(dict.fromkeys((*self._reasons, *came)))
+
+    def _still_left(self) -> float:
+        """How much of the load that a run left the load average still holds."""
+        return self._left * fitness.still_held(time.monotonic() - self._last[1])
 
     def refused(self) -> tuple[str, ...]:
         """Why nobody's stake may depend on this machine now: it runs at less than its speed, and will go on to."""
