@@ -10,11 +10,12 @@ class Refused(Exception):
     """A refusal with a cure.
 
     `problem` is one sentence on what was expected and what was found; `cure` is one sentence on
-    what to do, or empty where nothing can be done.
+    what to do, or empty where nothing can be done. A problem that ends in somebody else's words gets its full stop.
     """
 
     def __init__(self, problem: str, cure: str = "") -> None:
-        super().__init__(f"{problem} {cure}".strip())
+        stop = "." if problem and cure and not problem.endswith((".", "!", "?", ":")) else ""
+        super().__init__(f"{problem}{stop} {cure}".strip())
         self.problem = problem
         self.cure = cure
 

@@ -101,7 +101,12 @@ def _who(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Bundled project to publish on a local network that has none: minutes long, or full size.",
         ),
-        click.option("--text", metavar="DIR", help="Local text to train a project published here on."),
+        click.option(
+            "--text",
+            metavar="DIR",
+            type=click.Path(exists=True, file_okay=False),
+            help="Local text to train a project published here on.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)

@@ -28,6 +28,7 @@ from trainer.project import hyperparameters
         (["--proposer", "tune,agent"], "--agent-command"),
         (["--proposer", "agent", "--agent-command", "no-such-program {prompt}"], "no-such-program"),
         (["--proposer", "patches"], "--patches"),
+        (["--text", "/nonexistent"], "'/nonexistent' does not exist"),
         (["--patches", "no-such-folder"], "no-such-folder"),
     ],
 )
