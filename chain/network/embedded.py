@@ -45,14 +45,11 @@ from chain.network.base import (
     TransactionReceipt,
     TransactionRejected,
     account_of,
-    error_text,
     matches,
-    program_error_of,
     sol,
 )
 from chain.network.execution import (
     UPGRADEABLE_LOADER,
-    cost_of,
     keys_of,
     loaded_size,
     nonce_of,
@@ -65,7 +62,9 @@ from chain.network.vm import (
     SLOT_HASHES_KEPT,
     SimulationOutcome,
     account_in,
+    known_message,
     lamports_of,
+    landed_transaction,
     outcome_of,
     set_sysvars,
     virtual_machine,
@@ -205,15 +204,7 @@ class EmbeddedNetwork:
 
     def simulate(self, tx: VersionedTransaction, *, watch: Sequence[Pubkey] = ()) -> Simulation:
         """Run `tx` on the state of now and keep nothing; neither signatures nor blockhash are checked."""
-        outcome = self.run(tx, watch=watch)
-        return Simulation(
-            error=None if outcome.error is None else error_text(outcome.error),
-            program_error=program_error_of(outcome.error),
-            logs=outcome.logs,
-            units=outcome.units,
-            return_data=outcome.returned[1] if outcome.returned else b"",
-            accounts=outcome.accounts,
-        )
+        return self.run(tx, watch=watch).simulation()
 
     def run(
         self,
@@ -226,7 +217,7 @@ class EmbeddedNetwork:
         """Simulate; where asked, check its signatures, and that it is fresh: not landed yet, and with a
         valid blockhash.
         """
-        message = _known(tx)
+        message = known_message(tx)
         with self.reading():
             try:
                 keys = keys_of(message, self._state, self._newest().slot)
@@ -465,7 +456,7 @@ class EmbeddedNetwork:
     # Executing.
 
     def _execute(self, tx: VersionedTransaction, journal: dict[Pubkey, Account | None], preflight: bool) -> Signature:
-        wire, message = bytes(tx), _known(tx)
+        wire, message = bytes(tx), known_message(tx)
         if len(wire) > MAX_TRANSACTION:
             raise TransactionFailed(
                 f"The transaction has {len(wire)} bytes; the limit is {MAX_TRANSACTION}.",
@@ -494,34 +485,8 @@ class EmbeddedNetwork:
             if settled is not None and settled != after[key]:
                 after[key] = settled
                 self._svm.set_account(key, vm_account(settled))
-        loaded = loaded_size(keys, before, self._state)
-        landed = LandedTransaction(
-            slot=block.slot,
-            block_time=block.ms // 1000,
-            signature=signature,
-            wire=wire,
-            fee=outcome.fee or 0,
-            error=outcome.error,
-            logs=outcome.logs,
-            units=outcome.units,
-            pre=lamports_of(before, keys.all),
-            post=lamports_of(after, keys.all),
-            returned=outcome.returned,
-            inner=outcome.inner,
-            loaded=(keys.loaded_writable, keys.loaded_readonly),
-            tokens=token_balances(keys, before, after, self._state),
-            cost=cost_of(message, keys, outcome.units, loaded),
-        )
+        landed = landed_transaction(tx, block, outcome, keys, before, after, self._state)
         blockhash = make_hash(block.slot, self._tip.hash, bytes(signature), os.urandom(32))
         changed = [(key, after[key]) for key in keys.writable if after[key] != before[key]]
         self._ledger.append(block._replace(hash=blockhash), landed, keys.all, changed)
         return signature
-
-
-def _known(tx: VersionedTransaction) -> Message | MessageV0:
-    """The message of a signed transaction of a version that the VM runs; TransactionRejected if it is none."""
-    if not tx.signatures:
-        raise TransactionRejected("SignatureFailure")
-    if not isinstance(tx.message, Message | MessageV0):
-        raise TransactionRejected("UnsupportedVersion")
-    return tx.message

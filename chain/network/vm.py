@@ -10,9 +10,11 @@ from solders import clock
 from solders.epoch_schedule import EpochSchedule
 from solders.hash import Hash
 from solders.litesvm import LiteSVM
+from solders.message import Message, MessageV0
 from solders.pubkey import Pubkey
 from solders.system_program import ID as SYSTEM_PROGRAM
 from solders.token.state import Mint
+from solders.transaction import VersionedTransaction
 from solders.transaction_metadata import FailedTransactionMetadata, SimulatedTransactionInfo, TransactionMetadata
 
 from chain.network.base import (
@@ -21,11 +23,15 @@ from chain.network.base import (
     FEE_PER_SIGNATURE,
     LAMPORTS_PER_SOL,
     Account,
+    Simulation,
+    TransactionRejected,
     account_of,
     error_json,
+    error_text,
+    program_error_of,
 )
-from chain.network.execution import TOKEN_PROGRAM, Keys, TokenBalance
-from chain.network.ledger import SLOT_MS, LedgerBlock
+from chain.network.execution import TOKEN_PROGRAM, Keys, State, TokenBalance, cost_of, loaded_size, token_balances
+from chain.network.ledger import SLOT_MS, LandedTransaction, LedgerBlock
 
 SLOTS_PER_EPOCH = 432_000
 SLOT_HASHES_KEPT = 512  # entries of that sysvar
@@ -59,6 +65,17 @@ class SimulationOutcome:
     tokens: tuple[TokenBalance, ...] = ()
     inner: Inner = ()
     loaded_size: int = 0
+
+    def simulation(self) -> Simulation:
+        """What a client of the network is told of it."""
+        return Simulation(
+            error=None if self.error is None else error_text(self.error),
+            program_error=program_error_of(self.error),
+            logs=self.logs,
+            units=self.units,
+            return_data=self.returned[1] if self.returned else b"",
+            accounts=self.accounts,
+        )
 
 
 def virtual_machine() -> LiteSVM:
@@ -148,4 +165,42 @@ def inner_of(meta: TransactionMetadata) -> Inner:
             for call in (step.instruction(),)
         )
         for steps in meta.inner_instructions()
+    )
+
+
+def known_message(tx: VersionedTransaction) -> Message | MessageV0:
+    """The message of a signed transaction of a version that the VM runs; TransactionRejected if it is none."""
+    if not tx.signatures:
+        raise TransactionRejected("SignatureFailure")
+    if not isinstance(tx.message, Message | MessageV0):
+        raise TransactionRejected("UnsupportedVersion")
+    return tx.message
+
+
+def landed_transaction(
+    tx: VersionedTransaction,
+    block: LedgerBlock,
+    outcome: SimulationOutcome,
+    keys: Keys,
+    before: dict[Pubkey, Account | None],
+    after: dict[Pubkey, Account | None],
+    state: State,
+) -> LandedTransaction:
+    """The record of a transaction that ran in `block`; its accounts `before` and `after` are those of `keys`."""
+    return LandedTransaction(
+        slot=block.slot,
+        block_time=block.ms // 1000,
+        signature=tx.signatures[0],
+        wire=bytes(tx),
+        fee=outcome.fee or 0,
+        error=outcome.error,
+        logs=outcome.logs,
+        units=outcome.units,
+        pre=lamports_of(before, keys.all),
+        post=lamports_of(after, keys.all),
+        returned=outcome.returned,
+        inner=outcome.inner,
+        loaded=(keys.loaded_writable, keys.loaded_readonly),
+        tokens=token_balances(keys, before, after, state),
+        cost=cost_of(known_message(tx), keys, outcome.units, loaded_size(keys, before, state)),
     )
