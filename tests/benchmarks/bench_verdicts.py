@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_verdicts --home DIR [--each 20] [--workers 1] [--here] [--seeds]
 
 Publishes the smoke project on the embedded network under DIR if there is none, submits `--each` no-ops (only the
-seed differs) and `--each` real improvements (one better learning rate), checks every proposal without settling, and
+seed differs) and `--each` real improvements (half the batch), checks every proposal without settling, and
 prints the verdicts of both kinds with the mean number of runs. Nothing is approved on chain, so all meet the same
 incumbent. `--workers` checks at once, which makes the machine louder; `--here` measures with this interpreter's own
 packages where uv cannot build the bundle's environment;
@@ -31,7 +31,7 @@ from typing import Any
 from tests import local
 
 NO_OP = "SEED"
-IMPROVEMENT = {"EMBED_LR": 0.03}
+IMPROVEMENT = {"BATCH_SIZE": 4}
 
 
 def one(home: Path, proposal: int) -> dict[str, Any]:
