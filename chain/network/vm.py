@@ -67,7 +67,7 @@ class SimulationOutcome:
     loaded_size: int = 0
 
     def simulation(self) -> Simulation:
-        """What a client of the network is told of it."""
+        """What a client of the network sees of it."""
         return Simulation(
             error=None if self.error is None else error_text(self.error),
             program_error=program_error_of(self.error),
