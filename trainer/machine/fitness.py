@@ -142,10 +142,9 @@ def judge(state: MachineState, *, own_load: float = 0.0, before: MachineState | 
     return tuple(reasons)
 
 
-def own_load(tasks: float, ran: float, since: float = 0.0) -> float:
-    """What the 1-minute load average holds of a run that kept `tasks` tasks running for `ran` seconds and ended
-    `since` seconds ago."""
-    return max(0.0, tasks) * -math.expm1(-max(0.0, ran) / _LOAD_SECONDS) * still_held(since)
+def own_load(tasks: float, ran: float) -> float:
+    """What the 1-minute load average holds of a run that kept `tasks` tasks running for `ran` seconds, at its end."""
+    return max(0.0, tasks) * -math.expm1(-max(0.0, ran) / _LOAD_SECONDS)
 
 
 def still_held(since: float) -> float:

@@ -24,7 +24,7 @@ class Watch:
 
     def __init__(self, budget: float, say: Say) -> None:
         self._say, self._small = say, budget < CALM_SECONDS
-        self._last = 0.0, -math.inf  # seconds that our last run took, when it ended
+        self._ended, self._ours = -math.inf, 0.0  # when our last run did, and what the load average held of ours then
         self._before, self._reasons = MachineState(), tuple[str, ...]()  # of the last look before a run
         self._left = 0.0  # load beyond one task a core that a run left behind: its processes are dead
 
@@ -33,10 +33,8 @@ class Watch:
         deadline = time.monotonic() + CALM_SECONDS
         said = False
         while True:
-            seconds, ended = self._last
-            state = fitness.read()
-            own = fitness.own_load(state.cores, seconds, time.monotonic() - ended) + self._still_left()
-            reasons = fitness.judge(state, own_load=own)
+            state, held = fitness.read(), self._still_held()
+            reasons = fitness.judge(state, own_load=(self._ours + self._left) * held)
             waiting = any("overloaded" in reason or "heat" in reason for reason in reasons)
             if not waiting or time.monotonic() >= deadline or self._small:
                 self._before, self._reasons = state, reasons
@@ -52,17 +50,17 @@ class Watch:
         A `foreign` run may have loaded this machine on purpose. The load average forgets that over minutes; what is
         left of it is not held against the next run, unless runs take seconds, in which nothing could be told apart.
         """
-        own = self._before.cores + self._still_left()
-        self._last = seconds, time.monotonic()
-        state = fitness.read()
-        came = fitness.judge(state, before=self._before, own_load=own)
+        state, held = fitness.read(), self._still_held()
+        came = fitness.judge(state, before=self._before, own_load=self._before.cores + self._left * held)
+        self._ended = time.monotonic()
+        self._ours = self._ours * held + fitness.own_load(state.cores, seconds)
         alone = foreign and not self._small and state.load is not None
         self._left = max(0.0, (state.load or 0.0) - state.cores) if alone else 0.0
         return tuple(dict.fromkeys((*self._reasons, *came)))
 
-    def _still_left(self) -> float:
-        """How much of the load that a run left the load average still holds."""
-        return self._left * fitness.still_held(time.monotonic() - self._last[1])
+    def _still_held(self) -> float:
+        """The share of what our last run left that the load average still holds."""
+        return fitness.still_held(time.monotonic() - self._ended)
 
     def refused(self) -> tuple[str, ...]:
         """Why nobody's stake may depend on this machine now: it runs at less than its speed, and will go on to."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.machine import fitness
-from trainer.machine.fitness import MachineState, fit, in_force, judge, own_load, read
+from trainer.machine.fitness import MachineState, fit, in_force, judge, own_load, read, still_held
 
 BATTERY = """Now drawing from 'Battery Power'
  -InternalBattery-0 (id=22085731)\t61%; discharging; 4:10 remaining present: true
@@ -199,8 +199,9 @@ def test_own_load_rises_and_decays() -> None:
     assert own_load(2, 0) == 0
     assert own_load(2, 600) == pytest.approx(2, rel=1e-4)
     assert own_load(2, 60) == pytest.approx(2 * (1 - math.exp(-1)))
-    assert own_load(2, 600, 60) == pytest.approx(2 * math.exp(-1), rel=1e-4)
-    assert own_load(-1, -1, -1) == 0
+    assert own_load(-1, -1) == 0
+    assert still_held(60) == pytest.approx(math.exp(-1))
+    assert still_held(-1) == 1
 
 
 def test_this_machine_can_be_read() -> None:

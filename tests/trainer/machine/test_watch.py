@@ -57,3 +57,18 @@ def test_what_goes_on_running_is_found_beside_the_next(machine: Machine) -> None
     machine.rest = 30.0  # somebody else's, from now on
     run(watch, machine, 4.0, foreign=True)
     assert any("overloaded" in said for said in run(watch, machine, 4.0))
+
+
+def test_short_runs_one_after_the_other_are_not_other_programs(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On two quiet cores each run of a practice project was suspect for the load of those before it."""
+    monkeypatch.setattr(fitness, "read", lambda: MachineState(load=machine.load, cores=2))
+    watch = Watch(6.0, lambda _: None)
+    for _ in range(20):
+        assert watch.calm() == ()
+        machine.runs(9, 1.5)
+        assert watch.after(9) == ()
+    machine.rest = 3.0  # somebody else's
+    machine.wait(60)
+    assert any("overloaded" in said for said in watch.calm())
