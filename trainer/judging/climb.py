@@ -37,7 +37,8 @@ class Climb:
     """All runs in order, and which rung is the `reference` that the candidate was judged against.
 
     The first `after` runs decided that, with what was `known` of the snapshot; `notes` say what was stepped over.
-    `lead` (bpb) is what the chain's best is ahead of the reference; `alone` says that this is the snapshot itself.
+    `lead` (bpb) is what the chain's best is ahead of the reference; `vouched` says that the reference was found to hold,
+    or is the snapshot itself.
     """
 
     runs: tuple[ReplayRun, ...] = ()
@@ -46,7 +47,7 @@ class Climb:
     known: Known = field(default_factory=Known)
     after: int = 0
     lead: float = 0.0
-    alone: bool = False
+    vouched: bool = False
 
 
 def climb(
@@ -88,7 +89,7 @@ def climb(
 
     compare(INCUMBENT, policy)
     if len(steps) == 1 or not asked(runs, noise, policy):
-        return Climb(tuple(runs), after=len(runs), alone=len(steps) == 1)
+        return Climb(tuple(runs), after=len(runs), vouched=len(steps) == 1)
     found = stand(bench, steps, rows, runs, policy=policy, noise=noise, seed=seed, view=view, on_run=on_run)
     if found.reference == INCUMBENT:
         return found
@@ -120,7 +121,7 @@ def stand(
     for note in found.notes:
         view.say(note, style="yellow")
     reference = found.reference
-    return Climb(tuple(runs), reference.arm, found.notes, known, len(runs), lead(rungs, reference))
+    return Climb(tuple(runs), reference.arm, found.notes, known, len(runs), lead(rungs, reference), vouched=True)
 
 
 def asked(runs: Sequence[ReplayRun], noise: NoiseRecord, policy: JudgePolicy) -> bool:
@@ -140,7 +141,6 @@ def of_this_machine(found: Climb, before: int, noise: NoiseRecord, policy: Judge
     """
     runs, stepped = found.runs, found.reference != INCUMBENT
     ours = values(runs, INCUMBENT)
-    vouched = found.alone or (asked(runs[: found.after], noise, policy) and not stepped)
-    loud = stepped or (not vouched and (not noise.df or is_noisier(ours, noise, policy.comparison)))
+    loud = stepped or (not found.vouched and (not noise.df or is_noisier(ours, noise, policy.comparison)))
     groups = [values(runs[before:], arm) for arm in ([SNAPSHOT] if loud else [INCUMBENT, SNAPSHOT])]
     return [group for group in groups if group]
