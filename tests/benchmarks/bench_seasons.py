@@ -24,7 +24,6 @@ fees of a submission there.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -43,6 +42,7 @@ from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Known, Rung, footing, le
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.runs import ReplayRun, against, values
 from trainer.judging.verdict import Verdict, VerdictKind, decide
+from trainer.machine.hardware import usable_cores
 from trainer.measurement.run import Run
 from trainer.statistics.comparison import Arm
 from trainer.statistics.error_rates import LookEvidence, incumbent_lead
@@ -367,10 +367,9 @@ def main() -> None:
     parser.add_argument("--risk", type=float, default=MOST_RISK, help="the largest foretold chance of a rejection")
     given = parser.parse_args()
     seeds, tallies = range(given.first, given.first + given.seasons), []
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
-        for seed, tally in zip(
-            seeds, pool.map(partial(season, proposals=given.proposals, risk=given.risk), seeds), strict=True
-        ):
+    with ProcessPoolExecutor(usable_cores()) as pool:
+        played = pool.map(partial(season, proposals=given.proposals, risk=given.risk), seeds)
+        for seed, tally in zip(seeds, played, strict=True):
             gamblers = tally.ends["gambler", "approve"]
             print(f"season {seed}: {tally.excess:.2f} sigma above truth, {gamblers} gamblers approved", flush=True)
             tallies.append(tally)

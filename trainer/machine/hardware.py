@@ -270,14 +270,18 @@ def _device_limits() -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
+def usable_cores() -> int:
+    """Of this machine, those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _macos() -> tuple[str, int, int]:
     return cpu_from_sysctl(run_tool("sysctl", "-n", "machdep.cpu.brand_string", "hw.ncpu", "hw.memsize"))
 
 
 def _linux() -> tuple[str, int, int]:
     chip = cpu_from_proc(read_text("/proc/cpuinfo"), platform.machine())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return chip, cores, memory_from_proc(read_text("/proc/meminfo"))
+    return chip, usable_cores(), memory_from_proc(read_text("/proc/meminfo"))
 
 
 def read_text(path: str) -> str:
