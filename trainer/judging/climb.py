@@ -37,8 +37,8 @@ class Climb:
     """All runs in order, and which rung is the `reference` that the candidate was judged against.
 
     The first `after` runs decided that, with what was `known` of the snapshot; `notes` say what was stepped over.
-    `lead` (bpb) is what the chain's best is ahead of the reference; `vouched` says that the reference was found to hold,
-    or is the snapshot itself.
+    `lead` (bpb) is what the chain's best is ahead of the reference; `vouched` says that the reference was found to
+    hold, or is the snapshot itself.
     """
 
     runs: tuple[ReplayRun, ...] = ()
