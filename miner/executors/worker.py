@@ -19,7 +19,7 @@ from common.files import lock, write_atomic
 from miner.journal.run import RunRecord
 from miner.proposers.base import SCRIPT
 from miner.trials import history
-from miner.trials.measuring import Rig
+from miner.trials.measuring import PlannedRun, Rig
 from trainer.errors import TrainerError
 from trainer.judging import trial
 from trainer.machine import hardware
@@ -164,23 +164,25 @@ class Worker:
         runs: list[RunRecord] = []
         logs: list[bytes] = []
 
-        def execute(arm: Arm) -> Run:
+        def plan(arm: Arm) -> PlannedRun:
             mine = [*_past(job, arm), *(run for run in runs if run.arm is arm)]
             rules = job.rules if arm is Arm.CANDIDATE else None
             incumbents = [*job.incumbent_runs, *(run for run in runs if run.arm is Arm.INCUMBENT)]
-            rig.calm()
-            run, conditions = rig.run(
+            return PlannedRun(
                 arm,
                 self._tree(job, arm),
-                lambda _: None,
-                rates=history.rates_in_force(mine),
-                band=history.band(incumbents) if rules else None,
-                rules=rules or pruning.PruningRules(),
+                history.rates_in_force(mine),
+                history.band(incumbents) if rules else None,
+                rules or pruning.PruningRules(),
             )
+
+        def execute(ahead: Sequence[Arm]) -> list[Run]:
+            rig.calm()
+            made, conditions = rig.run([plan(arm) for arm in ahead[: rig.room]], lambda _: None)
             budget = bench.protocol.execution.training_seconds
-            runs.append(RunRecord.of(run, conditions, budget_seconds=budget, machine=self._name))
-            logs.append(run.log[-MAX_LOG:])
-            return replace(run, log=b"", measurement=None)
+            runs.extend(RunRecord.of(run, conditions, budget_seconds=budget, machine=self._name) for run in made)
+            logs.extend(run.log[-MAX_LOG:] for run in made)
+            return [replace(run, log=b"", measurement=None) for run in made]
 
         try:
             outcome = trial.compare(execute, history=job.history, noise=bench.noise(), policy=job.policy, seed=job.seed)

@@ -16,6 +16,7 @@ from common.terminal import View
 from miner.context.context import Earlier
 from trainer.errors import UNFIT, TrainerError
 from trainer.judging.trial import until_fit
+from trainer.measurement.abreast import abreast
 from trainer.measurement.bench import open_bench
 from trainer.measurement.run import Run
 from trainer.measurement.salts import fresh_salt
@@ -39,26 +40,28 @@ def publish_bundled(
             say=word,
             data_arguments=data_arguments,
         )
-    runs, began = list[Earlier](), 0.0
+    runs, benches, wanted = list[Earlier](), bench.each_gpu(), chosen.terms.baseline_runs
 
-    def baseline_run(number: int) -> Run:
-        nonlocal began
-        began = time.time()
-        with view.step(f"baseline, run {number} of {chosen.terms.baseline_runs}", bench.usual_seconds) as word:
-            run = bench.measure(Arm.INCUMBENT, chosen.files, word, salt=fresh_salt())
-        if run.failure == UNFIT:
-            view.say(f"  run discarded and repeated: {run.detail}", style="yellow")
-        return run
+    def baseline_runs(left: int) -> list[Run]:
+        began, numbers = time.time(), range(wanted - left + 1, wanted + 1)[: len(benches)]
+        what = f"baseline, run {' and '.join(map(str, numbers))} of {wanted}"
+        with view.step(what, bench.usual_seconds) as word:
+            salted = [partial(one.measure, Arm.INCUMBENT, chosen.files, salt=fresh_salt()) for one in benches]
+            made = abreast(salted[: len(numbers)], word)
+        for run in made:
+            if run.failure == UNFIT:
+                view.say(f"  run discarded and repeated: {run.detail}", style="yellow")
+            elif run.val_bpb is None:
+                raise TrainerError(
+                    f"The {name} project does not run on this machine: {run.told}",
+                    "Run `miner doctor` to see what this machine lacks.",
+                )
+            else:
+                view.say(f"  {run.val_bpb:.6f} val_bpb in {run.seconds:.1f} s")
+                runs.append(Earlier(run, began, time.time()))
+        return made
 
-    for number in range(1, chosen.terms.baseline_runs + 1):
-        run = until_fit(partial(baseline_run, number))
-        if run.val_bpb is None:
-            raise TrainerError(
-                f"The {name} project does not run on this machine: {run.told}",
-                "Run `miner doctor` to see what this machine lacks.",
-            )
-        view.say(f"  {run.val_bpb:.6f} val_bpb in {run.seconds:.1f} s")
-        runs.append(Earlier(run, began, time.time()))
+    until_fit(baseline_runs, wanted)
     metrics = baseline.dump(
         bench.protocol.primary.name,
         [made.run.val_bpb for made in runs if made.run.val_bpb is not None],

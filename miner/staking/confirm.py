@@ -106,6 +106,7 @@ def confirm(
                 view=view,
                 done=[entry.run for entry in current.runs],
                 on_run=record,
+                side_by_side=True,
             )
         bench.learn_noise(of_this_machine(climbed, 0, noise, policy))
     found, verdict = answer(

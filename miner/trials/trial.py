@@ -9,7 +9,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 
 from common.files import write_atomic
 from common.text import counted
@@ -20,7 +19,7 @@ from miner.proposers.base import SCRIPT
 from miner.report import find
 from miner.trials import history
 from miner.trials.decision import decided
-from miner.trials.measuring import Rig
+from miner.trials.measuring import PlannedRun, Rig
 from trainer.errors import EnvironmentNotReady, TrainerError
 from trainer.judging.trial import MAX_FAILURES, Trial, compare, until_fit
 from trainer.measurement.run import Run
@@ -47,13 +46,14 @@ class LocalTrials:
         context, current = self._context, self._context.session.trials[0]
         if current.decision:
             return
-        while len(history.values(current, Arm.INCUMBENT)) < BASELINE_RUNS:
-            run = until_fit(partial(self._execute, current, Arm.INCUMBENT))
-            if run.failure:
-                raise IncumbentFails(
-                    f"The incumbent does not run on this machine: {run.told}",
-                    f"Its log is in {context.folder / 'logs'}.",
-                )
+        while (left := BASELINE_RUNS - len(history.values(current, Arm.INCUMBENT))) > 0:
+            wanted = min(left, self._rig.room)
+            for run in until_fit(lambda count: self._execute(current, [Arm.INCUMBENT] * count), wanted):
+                if run.failure:
+                    raise IncumbentFails(
+                        f"The incumbent does not run on this machine: {run.told}",
+                        f"Its log is in {context.folder / 'logs'}.",
+                    )
         values = history.values(current, Arm.INCUMBENT)
         context.journal.append("decision", number=0, decision="keep", delta=0.0)
         context.dashboard.say(f"baseline {statistics.fmean(values):.6f} val_bpb ({_spread(values)})")
@@ -66,7 +66,7 @@ class LocalTrials:
         context.dashboard.say(f"trial {current.number}: {current.hypothesis}")
         earlier = history.incumbent_values(session, current)
         outcome = compare(
-            lambda arm: self._execute(current, arm),
+            lambda ahead: self._execute(current, ahead),
             history=earlier,
             noise=context.bench.noise(),
             policy=history.policy(session, current),
@@ -88,31 +88,37 @@ class LocalTrials:
             groups.append([*earlier, *outcome.values(Arm.INCUMBENT)])
         context.bench.learn_noise(groups)
 
-    def _execute(self, current: TrialRecord, arm: Arm) -> Run:
-        """One run, recorded with the machine's state when it began."""
-        context, session = self._context, self._context.session
+    def _execute(self, current: TrialRecord, ahead: Sequence[Arm]) -> list[Run]:
+        """The first runs of those ahead, as many as can be made at once, recorded with the machine's state when they
+        began."""
+        context, session, arms = self._context, self._context.session, ahead[: self._rig.room]
         self._rig.calm()
-        commit = current.commit if arm is Arm.CANDIDATE else current.base
         past = [run for run in history.runs_of(session, current.base) if not run.failure]
-        prune = arm is Arm.CANDIDATE and may_prune(context, current)
         rates = history.rates(past)
         with context.dashboard.run(
             current,
-            arm.value,
+            " and ".join(arm.value for arm in arms),
             context.usual_seconds(),
             past[-1].curve if past else (),
             statistics.median(rates) if rates else None,
         ) as word:
-            run, conditions = self._rig.run(
-                arm,
-                context.tree(commit),
-                word,
-                rates=history.rates_in_force(history.runs_of(session, commit)),
-                band=history.band(past) if prune else None,
-                rules=self._rules(current) if prune else pruning.PruningRules(),
-            )
-        record(context, current, run, conditions)
-        return run
+            runs, conditions = self._rig.run([self._planned(current, arm, past) for arm in arms], word)
+        for run in runs:
+            record(context, current, run, conditions)
+        return runs
+
+    def _planned(self, current: TrialRecord, arm: Arm, past: Sequence[RunRecord]) -> PlannedRun:
+        """The run of an arm; `past` are the incumbent's that ended well."""
+        context, candidate = self._context, arm is Arm.CANDIDATE
+        commit = current.commit if candidate else current.base
+        prune = candidate and may_prune(context, current)
+        return PlannedRun(
+            arm,
+            context.tree(commit),
+            history.rates_in_force(history.runs_of(context.session, commit)),
+            history.band(past) if prune else None,
+            self._rules(current) if prune else pruning.PruningRules(),
+        )
 
     def _rules(self, current: TrialRecord) -> pruning.PruningRules:
         sigma, budget = self._context.bench.noise().sigma, self._context.budget_seconds

@@ -117,7 +117,8 @@ def _trial(
     known = gain + float(validation.blocks(rng.normal(0, setting.document, validation.documents)).sum())
     runs: list[ReplayRun] = []
 
-    def execute(arm: Arm) -> Run:
+    def execute(ahead: Sequence[Arm]) -> list[Run]:
+        arm = ahead[0]
         better, moved = arm is Arm.CANDIDATE, SIGMA * chance.gauss()
         own = rng.normal(0, setting.document / 2, holdout.documents)
         blocks = holdout.blocks(2.6 + hard + own + moved - (gains if better else 0.0))
@@ -125,7 +126,7 @@ def _trial(
         value = 2.5 + moved + elsewhere - (known if better else 0.0)
         cut = tuple(blocks.tolist())
         runs.append(ReplayRun(arm.value, value, sum(cut), 6.0, 9.0, "", "", "", None, None, None, None, cut))
-        return runs[-1].as_run()
+        return [runs[-1].as_run()]
 
     trial.compare(execute, history=[], noise=noise, policy=policy.comparison, seed=order)
     return runs, noise, order

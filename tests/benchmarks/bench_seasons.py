@@ -26,7 +26,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -101,12 +101,13 @@ class Machine:
         """What `trainer.judging.replay` does: run both arms until the comparison has an answer; into `runs`."""
         ahead = incumbent_lead(self.noise.df)
 
-        def execute(arm: Arm) -> Run:
+        def execute(coming: Sequence[Arm]) -> list[Run]:
+            arm = coming[0]
             name = reference if arm is Arm.INCUMBENT else arm.value
             count = sum(run.arm == name and run.val_bpb is not None for run in runs)
             salt = random.Random(f"{seed} {count + (ahead if arm is Arm.CANDIDATE else 0)}").gauss(0, 1)
             runs.append(self.run(candidate if arm is Arm.CANDIDATE else incumbent, name, salt))
-            return replace(runs[-1], arm=arm.value).as_run()
+            return [replace(runs[-1], arm=arm.value).as_run()]
 
         trial.compare(
             execute,

@@ -289,11 +289,12 @@ def ours(
         history = history_of(selected, fresh)
         policy = policy_of(without_incumbent >= STALE_TRIALS, worth_of(earned))
 
-        def execute(arm: Arm) -> Run:
+        def execute(ahead: Sequence[Arm]) -> list[Run]:
+            arm = ahead[0]
             value = world.incumbent() if arm is Arm.INCUMBENT else world.candidate()
             if race and arm is Arm.CANDIDATE and value is not None:
                 race.watch(value)
-            return Run(arm, value, "" if value is not None else "crash", "", 0.0, None, b"")
+            return [Run(arm, value, "" if value is not None else "crash", "", 0.0, None, b"")]
 
         try:
             outcome = compare(execute, history=history, noise=noise, policy=policy, seed=number)

@@ -101,6 +101,9 @@ class Machine:
     noise_key: str = "made up"
     environment: Any = field(default_factory=lambda: SimpleNamespace(packages_digest="dd" * 32))
 
+    def each_gpu(self) -> tuple[Machine, ...]:
+        return (self,)
+
     def noise(self) -> NoiseRecord:
         return self.record
 

@@ -63,6 +63,7 @@ def climb(
     done: Sequence[ReplayRun] = (),
     on_run: Callable[[ReplayRun], None] = lambda _: None,
     smaller: str = "",
+    side_by_side: bool = False,
 ) -> Climb:
     """Measure a candidate against the incumbent, or where that is not what was approved any more, the rung that is.
 
@@ -85,6 +86,7 @@ def climb(
             on_run=on_run,
             reference=reference,
             smaller=smaller,
+            side_by_side=side_by_side,
         )
 
     compare(INCUMBENT, policy)

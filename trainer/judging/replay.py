@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from trainer.judging.runs import ReplayRun, against
 from trainer.machine import scratch
 from trainer.machine.watch import Watch
 from trainer.measurement import Measurer, ProbeReport, Reference, Score, ScoringText
+from trainer.measurement.abreast import abreast
 from trainer.measurement.bench import HOLDOUT, Bench
 from trainer.measurement.run import Run
 from trainer.measurement.salts import fresh_salt, salt_of
@@ -95,12 +97,14 @@ def replay(
     on_run: Callable[[ReplayRun], None] | None = None,
     reference: str = Arm.INCUMBENT.value,
     smaller: str = "",
+    side_by_side: bool = False,
 ) -> list[ReplayRun]:
     """Run both arms until the comparison has an answer; every run in order, those `done` before included.
 
     `on_run` gets each new run as soon as it is scored, for the caller's record. `reference` names what stands as the
     incumbent. `smaller` says, where it is so, that the candidate's author may have had more memory than this machine:
-    then running out of it is this machine's fault.
+    then running out of it is this machine's fault. `side_by_side` makes the two runs of a pair at the same time where
+    there are several GPUs: not where the candidate's author gains by what slows the incumbent.
     """
     watch = Watch(bench.protocol.execution.training_seconds, view.say)
     made, runs = list(done), against(done, reference)
@@ -108,19 +112,19 @@ def replay(
     lead = incumbent_lead(noise.df)  # a candidate's run has the salt of the incumbent's that it is compared with
     known: dict[bool, Reference | None] = {}  # the incumbent's last run; True: on holdout text
 
-    def execute(arm: Arm) -> Run:
+    benches = bench.each_gpu() if side_by_side else (bench,)
+
+    def measure(on: Bench, arm: Arm, word: Say) -> Run:
         held_to = known if arm is Arm.CANDIDATE else {}
-        watch.calm()
-        seconds = statistics.median(r.seconds for r in runs) if runs else bench.usual_seconds
-        with view.step(f"run {len(made) + 1} ({arm.value if arm is Arm.CANDIDATE else reference})", seconds) as word:
-            number = sum(r.arm == arm.value and r.val_bpb is not None for r in runs)
-            salt = salt_of(seed, number + (lead if arm is Arm.CANDIDATE else 0))
-            text = _text(rows, policy.holdout, held_to.get(True))
-            run = bench.measure(arm, trees[arm], word, reference=held_to.get(False), holdout=text, salt=salt)
-            conditions = watch.after(run.seconds, foreign=arm is Arm.CANDIDATE)
-            second = run.measurement.holdout if run.measurement else None
-            call = _call_seconds(bench.measurer, run, rows, policy.holdout)
-            charge = _charge(bench, run, call, runs, trees[Arm.INCUMBENT], noise, slopes, word)
+        number = sum(r.arm == arm.value and r.val_bpb is not None for r in runs)
+        salt = salt_of(seed, number + (lead if arm is Arm.CANDIDATE else 0))
+        text = _text(rows, policy.holdout, held_to.get(True))
+        return on.measure(arm, trees[arm], word, reference=held_to.get(False), holdout=text, salt=salt)
+
+    def enter(run: Run, conditions: tuple[str, ...], word: Say) -> ReplayRun:
+        arm, second = run.arm, run.measurement.holdout if run.measurement else None
+        call = _call_seconds(bench.measurer, run, rows, policy.holdout)
+        charge = _charge(bench, run, call, runs, trees[Arm.INCUMBENT], noise, slopes, word)
         if arm is Arm.INCUMBENT:
             known[False] = (run.measurement and run.measurement.reference) or known.get(False)
             known[True] = (second and second.reference) or known.get(True)
@@ -128,24 +132,42 @@ def replay(
         if smaller and arm is Arm.CANDIDATE:
             entry = forgiven(entry, smaller)
         runs.append(entry)
-        named = entry if arm is Arm.CANDIDATE else replace(entry, arm=reference)
-        made.append(named)
-        shown = _shown(entry, run)
-        if entry.holdout_bpb is not None:
-            shown += f", {entry.holdout_bpb:.6f} on holdout text"
-        if charge is not None:
-            shown += f", {charge['bpb']:+.6f} for {charge['seconds']:.1f} s more of training than the incumbent"
-        kinds = {words.partition(":")[0]: words for words in entry.conditions}  # the same before and after is said once
-        shown += "".join(f" [{words}]" for words in kinds.values())
-        view.say(f"  run {len(made)}  {named.arm:<9}  {shown}  ({entry.seconds:.1f} s)")
-        if on_run:
-            on_run(named)
-        return entry.as_run()
+        return entry
+
+    def execute(ahead: Sequence[Arm]) -> list[Run]:
+        arms = _at_once(ahead, len(benches), any(r.arm == Arm.INCUMBENT.value for r in runs))
+        watch.calm()
+        seconds = statistics.median(r.seconds for r in runs) if runs else bench.usual_seconds
+        what = " and ".join(arm.value if arm is Arm.CANDIDATE else reference for arm in arms)
+        with view.step(f"run {len(made) + 1} ({what})", seconds) as word:
+            measured = abreast([partial(measure, on, arm) for on, arm in zip(benches, arms, strict=False)], word)
+            conditions = watch.after(max(run.seconds for run in measured), foreign=Arm.CANDIDATE in arms)
+            entries = [enter(run, conditions, word) for run in measured]
+        for entry, run in zip(entries, measured, strict=True):
+            named = entry if run.arm is Arm.CANDIDATE else replace(entry, arm=reference)
+            made.append(named)
+            shown = _shown(entry, run)
+            if entry.holdout_bpb is not None:
+                shown += f", {entry.holdout_bpb:.6f} on holdout text"
+            if over := entry.overtime:
+                shown += f", {over['bpb']:+.6f} for {over['seconds']:.1f} s more of training than the incumbent"
+            kinds = {words.partition(":")[0]: words for words in entry.conditions}  # the same is said once
+            shown += "".join(f" [{words}]" for words in kinds.values())
+            view.say(f"  run {len(made)}  {named.arm:<9}  {shown}  ({entry.seconds:.1f} s)")
+            if on_run:
+                on_run(named)
+        return [entry.as_run() for entry in entries]
 
     trial.compare(
         execute, history=[], noise=noise, policy=policy.comparison, seed=seed, done=[entry.as_run() for entry in runs]
     )
     return made
+
+
+def _at_once(ahead: Sequence[Arm], room: int, begun: bool) -> Sequence[Arm]:
+    """Of the runs ahead, those to make at the same time: one of each arm where there is room, so that salts follow the
+    values. The first of all is alone, since what a candidate is held to is the incumbent's. Pure."""
+    return ahead[:2] if room > 1 and begun and len(set(ahead[:2])) == 2 else ahead[:1]
 
 
 def one_run(
@@ -165,7 +187,7 @@ def one_run(
     """
     watch = Watch(bench.protocol.execution.training_seconds, view.say)
 
-    def run_it() -> ReplayRun:
+    def run_it(_: int) -> list[ReplayRun]:
         watch.calm()
         with view.step(f"run of the {name}", bench.usual_seconds) as word:
             text = _text(rows, policy.holdout, None)
@@ -174,9 +196,9 @@ def one_run(
             second = run.measurement.holdout if run.measurement else None
         entry = _entry(run, tree, second, None, _blocks(bench.measurer, second, rows), conditions)
         view.say(f"  {name}  {_shown(entry, run)}  ({entry.seconds:.1f} s)")
-        return replace(entry, arm=name)
+        return [replace(entry, arm=name)]
 
-    return trial.until_fit(run_it)
+    return trial.until_fit(run_it)[0]
 
 
 def forgiven(run: ReplayRun, smaller: str) -> ReplayRun:

@@ -1,6 +1,6 @@
 """One trial: candidate against incumbent on this machine, run after run until the answer is clear.
 
-`compare` is the loop around `comparison.decide`: it asks which arm runs next, runs it, and stops at an
+`compare` is the loop around `comparison.decide`: it asks which runs are ahead, has one or more made, and stops at an
 answer. A run without a value (a crash, a time-out) is a failure, never a sample: the trial ends at
 `MAX_FAILURES` of the candidate's, and at as many of the incumbent's, which are this machine's fault.
 
@@ -37,13 +37,20 @@ class _Ran(Protocol):
 _OneRun = TypeVar("_OneRun", bound=_Ran)
 
 
-def until_fit(run: Callable[[], _OneRun]) -> _OneRun:
-    """The first run for which the machine was fit; EnvironmentNotReady after `MAX_UNFIT` for which it was not."""
-    for _ in range(MAX_UNFIT):
-        made = run()
-        if made.failure != UNFIT:
-            return made
-    raise EnvironmentNotReady(f"This machine is unfit: {made.detail}.", "Run the command again on a quiet machine.")
+def until_fit(make: Callable[[int], Sequence[_OneRun]], wanted: int = 1) -> list[_OneRun]:
+    """So many runs for which the machine was fit. `make` is told how many are wanting, and makes one or more of them.
+
+    EnvironmentNotReady after `MAX_UNFIT` for which it was not.
+    """
+    fit, unfit = list[_OneRun](), list[_OneRun]()
+    while len(fit) < wanted:
+        for made in make(wanted - len(fit)):
+            (unfit if made.failure == UNFIT else fit).append(made)
+        if len(unfit) >= MAX_UNFIT:
+            raise EnvironmentNotReady(
+                f"This machine is unfit: {unfit[-1].detail}.", "Run the command again on a quiet machine."
+            )
+    return fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,7 @@ class Trial:
 
 
 def compare(
-    execute: Callable[[Arm], Run],
+    execute: Callable[[Sequence[Arm]], Sequence[Run]],
     *,
     history: Sequence[float],
     noise: NoiseRecord,
@@ -80,6 +87,7 @@ def compare(
 ) -> Trial:
     """Run arms until the comparison has an answer, an arm keeps failing or the candidate is given up.
 
+    `execute` is given all runs that may be ahead, and makes the first of them, or the first few at the same time.
     `history` holds the incumbent's values from before this trial; `done` the runs of this very trial
     that an interrupted session made already. `seed` fixes the interleaving. Bounded by the policy's run
     limit plus MAX_FAILURES an arm and MAX_UNFIT.
@@ -91,6 +99,6 @@ def compare(
             return trial
         samples = TrialSamples([*history, *trial.values(Arm.INCUMBENT)], trial.values(Arm.CANDIDATE), len(history))
         decision = comparison.decide(samples, noise, policy, seed=seed)
-        if decision.next_arm is None:
+        if not decision.ahead:
             return Trial(tuple(runs), decision)
-        runs.append(execute(decision.next_arm))
+        runs += execute(decision.ahead)

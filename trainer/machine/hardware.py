@@ -236,6 +236,24 @@ def gpu_from_nvidia_smi(output: str) -> tuple[str, int] | None:
     return (found[1].strip(), int(found[2]) * 1024 * 1024) if found else None
 
 
+def alike_gpus(output: str, visible: str | None) -> tuple[str, ...]:
+    """The GPUs of nvidia-smi's `index,uuid,name` table that may be used, as CUDA_VISIBLE_DEVICES (`visible`, None where
+    it is not set) would name them; none unless all of the machine are alike, since CUDA counts others in its own order.
+    """
+    rows = [tuple(word.strip() for word in line.split(",")) for line in output.splitlines() if line.strip()]
+    if not rows or any(len(row) != 3 for row in rows) or len({row[2] for row in rows}) > 1:
+        return ()
+    asked = [row[0] for row in rows] if visible is None else [word.strip() for word in visible.split(",")]
+    known = all(any(word == index or (word and uuid.startswith(word)) for index, uuid, _ in rows) for word in asked)
+    return tuple(asked) if known and len(set(asked)) == len(asked) else ()
+
+
+def gpus() -> tuple[str, ...]:
+    """The NVIDIA GPUs that this process may use, where all are alike; else none."""
+    table = run_tool("nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader")
+    return alike_gpus(table, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
 def cuda_from_nvidia_smi(output: str) -> int | None:
     """The newest CUDA major version that the driver supports, in the banner of plain `nvidia-smi`."""
     found = re.search(r"CUDA (?:UMD )?Version: *(\d{1,3})\.", output)

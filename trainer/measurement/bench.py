@@ -61,7 +61,8 @@ def _awake(make: Callable[_P, Run]) -> Callable[_P, Run]:
 class Bench:
     """A project ready to be measured here. `files` is the pinned snapshot, `cache` its prepared data.
 
-    `measurer` is there when measurement is trusted; `why_not` says why where it is not.
+    `measurer` is there when measurement is trusted; `why_not` says why where it is not. `gpus` are the NVIDIA GPUs that
+    may be used, where all are alike.
     """
 
     protocol: Protocol
@@ -74,6 +75,7 @@ class Bench:
     isolation: str
     measurer: Measurer | None
     why_not: str
+    gpus: tuple[str, ...] = ()
 
     @property
     def method(self) -> str:
@@ -109,6 +111,12 @@ class Bench:
         if self.measurer is None:
             return replace(self, cache=cache)
         return replace(self, cache=cache, measurer=self.measurer.on_data(cache))
+
+    def each_gpu(self) -> tuple[Bench, ...]:
+        """The same bench on each GPU of a machine that has several alike; elsewhere itself, alone."""
+        if self.measurer is None or len(self.gpus) < 2:
+            return (self,)
+        return tuple(replace(self, measurer=self.measurer.on_gpu(gpu), gpus=(gpu,)) for gpu in self.gpus)
 
     @_awake
     def measure(
@@ -317,4 +325,5 @@ def open_bench(
         if require_sandbox:
             raise
         why_not = error.problem
-    return Bench(spec, files, env, cache, snapshot, machine, home, isolation, measurer, why_not)
+    gpus = hardware.gpus() if machine.device == "cuda" else ()
+    return Bench(spec, files, env, cache, snapshot, machine, home, isolation, measurer, why_not, gpus)

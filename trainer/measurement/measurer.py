@@ -92,6 +92,7 @@ class Measurer:
         self._snapshot, self._protocol, self._policy = dict(snapshot), protocol, policy or MeasurementPolicy()
         self._argv = environments.resolve(protocol.execution.argv, environment)
         self._harness = harness.harness_path(self._argv, protocol.execution.cwd)
+        self._gpu: Mapping[str, str] = {}  # which of several GPUs is to be used, as CUDA takes it
         self._kernels: Path | None = None
         self._compiled: dict[str, bytes] | None = None  # by the runs of `compile_kernels`, while it runs
         work.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -138,6 +139,12 @@ class Measurer:
         """The same measurer over another view of the same data: other training text, the same validation rows."""
         other = copy(self)
         other._cache = cache
+        return other
+
+    def on_gpu(self, gpu: str) -> Measurer:
+        """The same measurer on one GPU of several, by the name that CUDA_VISIBLE_DEVICES has for it."""
+        other = copy(self)
+        other._gpu = {"CUDA_VISIBLE_DEVICES": gpu}
         return other
 
     def measure(
@@ -313,6 +320,7 @@ class Measurer:
                         "VOCABULARY": str(self.facts.vocabulary),
                         "BATCH": str(self.facts.batch),
                         **asked,
+                        **self._gpu,
                     },
                     cwd=f"code/{self._protocol.execution.cwd}",
                     last_word=is_last,
@@ -378,6 +386,7 @@ class Measurer:
                         Mount(graph, _GRAPH),
                         Mount(Path(file.name), "rows.i32"),
                     ],
+                    env=self._gpu,
                     scratch=self._kernels,
                 ) as job:
                     outcome = job.wait()

@@ -141,15 +141,20 @@ class TrialSamples:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer so far, the last look's evidence (None before the first) and, to continue, the next run.
+    """The answer so far, the last look's evidence (None before the first) and, to continue, the runs `ahead`, in order.
 
     `spared` says that a REJECT is for the runs that showing the gain would take.
     """
 
     kind: Answer
     evidence: LookEvidence | None
-    next_arm: Arm | None
+    ahead: tuple[Arm, ...] = ()
     spared: bool = False
+
+    @property
+    def next_arm(self) -> Arm | None:
+        """The next run; None at an answer."""
+        return self.ahead[0] if self.ahead else None
 
 
 def decide(samples: TrialSamples, noise: NoiseRecord, policy: ComparisonPolicy, *, seed: int = 0) -> Decision:
@@ -157,7 +162,7 @@ def decide(samples: TrialSamples, noise: NoiseRecord, policy: ComparisonPolicy, 
 
     The first boundary crossed is the answer: runs beyond it change nothing, so continuing after a
     REJECT cannot turn it round, and an auditor gets the same answer from the same values. `noise` is the
-    record as it stood when the trial began. `seed` draws the interleaving that `next_arm` follows.
+    record as it stood when the trial began. `seed` draws the interleaving that `ahead` follows.
     """
     if policy.paired and samples.history:
         raise InvalidComparison("A paired comparison has no history.", "Measure both arms fresh.")
@@ -168,14 +173,13 @@ def decide(samples: TrialSamples, noise: NoiseRecord, policy: ComparisonPolicy, 
             break
         kind, evidence = look(samples.incumbent[: at.incumbent], samples.candidate[: at.candidate], noise, policy, at)
         if kind is not Answer.CONTINUE:
-            return Decision(kind, evidence, None)
+            return Decision(kind, evidence)
         if place == len(looks):
-            return Decision(Answer.UNDECIDED, evidence, None)
+            return Decision(Answer.UNDECIDED, evidence)
         if policy.gives_up(evidence, noise.df, looks[place:]):
-            return Decision(Answer.REJECT, evidence, None, spared=True)
-    return Decision(
-        Answer.CONTINUE, evidence, _next_arm(schedule(random.Random(seed), samples.history, looks, policy), samples)
-    )
+            return Decision(Answer.REJECT, evidence, spared=True)
+    order = schedule(random.Random(seed), samples.history, looks, policy)
+    return Decision(Answer.CONTINUE, evidence, _ahead(order, samples))
 
 
 def look(
@@ -365,11 +369,11 @@ def schedule(rng: random.Random, history: int, looks: Sequence[Look], policy: Co
     return tuple(order)
 
 
-def _next_arm(order: Iterable[Arm], samples: TrialSamples) -> Arm | None:
-    """The first run of `order` that the samples do not hold yet."""
-    left = {Arm.INCUMBENT: len(samples.incumbent) - samples.history, Arm.CANDIDATE: len(samples.candidate)}
+def _ahead(order: Iterable[Arm], samples: TrialSamples) -> tuple[Arm, ...]:
+    """The runs of `order` that the samples do not hold yet."""
+    left, found = {Arm.INCUMBENT: len(samples.incumbent) - samples.history, Arm.CANDIDATE: len(samples.candidate)}, []
     for arm in order:
         left[arm] -= 1
         if left[arm] < 0:
-            return arm
-    return None
+            found.append(arm)
+    return tuple(found)

@@ -47,7 +47,7 @@ def run(arm: str, value: float | None, machine: str, failure: str = "") -> RunRe
 def answer(kind: Answer, machine: str) -> TrialResult:
     values = [("incumbent", 2.5), ("candidate", 2.4), ("candidate", 2.4)]
     runs = tuple(run(arm, value, machine) for arm, value in values)
-    return TrialResult(runs, tuple(b"log" for _ in runs), Decision(kind, EVIDENCE, None))
+    return TrialResult(runs, tuple(b"log" for _ in runs), Decision(kind, EVIDENCE))
 
 
 class Scripted:
@@ -215,7 +215,7 @@ def test_decisions(
     runs: list[tuple[str, float | None, str]], kind: Answer | None, moved: bool, expected: tuple[str, bool]
 ) -> None:
     made = tuple(run(arm, value, "", failure).as_run() for arm, value, failure in runs)
-    decision = Decision(kind, EVIDENCE, None) if kind else None
+    decision = Decision(kind, EVIDENCE) if kind else None
     found = decided(trial.Trial(made, decision), moved=moved)
     assert (found["decision"], found["carry"]) == expected
     assert found["reason"]

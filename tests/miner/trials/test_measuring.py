@@ -7,13 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from miner.trials.measuring import Rig
+from miner.trials.measuring import PlannedRun, Rig
 from trainer.errors import UNFIT
 from trainer.machine import fitness, watch
 from trainer.machine.fitness import MachineState
 from trainer.machine.watch import CALM_SECONDS
 from trainer.measurement.run import Run
-from trainer.statistics import pruning
 from trainer.statistics.comparison import Arm
 
 BUSY, CALM = MachineState(load=7.0, cores=8), MachineState(load=0.1, cores=8)
@@ -36,9 +35,13 @@ class Clock:
 class Slow:
     """A bench that makes one run at a throughput."""
 
-    def __init__(self, rate: float, budget: float = 300.0) -> None:
-        self.rate = rate
+    def __init__(self, rate: float, budget: float = 300.0, gpus: tuple[str, ...] = ()) -> None:
+        self.rate, self.gpus = rate, gpus
         self.protocol = SimpleNamespace(execution=SimpleNamespace(training_seconds=budget))
+
+    def each_gpu(self) -> list[Slow]:
+        budget = self.protocol.execution.training_seconds
+        return [Slow(self.rate * (1 + int(gpu)), budget, (gpu,)) for gpu in self.gpus] or [self]
 
     def measure(self, arm: Arm, files: object, listen: Any, **_: Any) -> Run:
         lines = [f"step {n:05d} ({10 * n}.0%) | loss: 3.0 | tok/sec: {self.rate:.0f}" for n in range(1, 10)]
@@ -103,7 +106,7 @@ def test_the_load_that_our_own_run_left_is_not_waited_for(clock: Clock, monkeypa
     looks(monkeypatch, CALM, CALM, MachineState(load=7.0, cores=8))
     watched, _ = rig()
     watched.calm()
-    watched.run(Arm.CANDIDATE, {}, lambda _: None, rates=(), band=None, rules=pruning.PruningRules())
+    watched.run([PlannedRun(Arm.CANDIDATE, {})], lambda _: None)
     assert watched.calm() == ()
     assert clock.slept == []
 
@@ -115,7 +118,7 @@ def test_a_run_that_the_machine_slowed_has_no_value(
     looks(monkeypatch, CALM)
     watched, said = rig(rate=rate)
     earlier = [1000.0, 1001.0, 999.0, 1000.5]
-    run, _ = watched.run(Arm.CANDIDATE, {}, lambda _: None, rates=earlier, band=None, rules=pruning.PruningRules())
+    (run,), _ = watched.run([PlannedRun(Arm.CANDIDATE, {}, earlier)], lambda _: None)
     assert (run.failure == UNFIT, run.val_bpb is None, bool(said)) == (left_out,) * 3
 
 
@@ -127,7 +130,17 @@ def test_a_run_that_the_machine_ended_is_no_crash_of_its_code(
     looks(monkeypatch, CALM)
     watched, said = rig()
     ended = Run(Arm.CANDIDATE, None, failure, "Why.", 300.0, None, b"")
-    monkeypatch.setattr(watched.bench, "measure", lambda *_, **__: ended)
-    run, _ = watched.run(Arm.CANDIDATE, {}, lambda _: None, rates=(), band=None, rules=pruning.PruningRules())
+    monkeypatch.setattr(Slow, "measure", lambda *_, **__: ended)
+    (run,), _ = watched.run([PlannedRun(Arm.CANDIDATE, {})], lambda _: None)
     assert (run.failure == UNFIT, bool(said)) == (left_out, left_out)
     assert run.detail == "Why."
+
+
+def test_two_gpus_make_two_runs_each_judged_by_its_own_code(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of these is twice as fast: only the run that was made there is unlike those before it."""
+    looks(monkeypatch, CALM)
+    watched = Rig(cast("Any", Slow(1000.0, gpus=("0", "1"))), lambda _: None)
+    earlier = [1000.0, 1001.0, 999.0, 1000.5]
+    orders = [PlannedRun(arm, {}, earlier) for arm in (Arm.CANDIDATE, Arm.INCUMBENT, Arm.CANDIDATE)]
+    runs, _ = watched.run(orders[: watched.room], lambda _: None)
+    assert [(run.arm, run.failure) for run in runs] == [(Arm.CANDIDATE, ""), (Arm.INCUMBENT, UNFIT)]

@@ -58,6 +58,9 @@ class FakeMeasurer:
     def on_data(self, cache: Path) -> FakeMeasurer:
         return self
 
+    def on_gpu(self, gpu: str) -> FakeMeasurer:
+        return self
+
     def discard(self, measurement: Measurement) -> None:
         """Nothing is kept."""
 

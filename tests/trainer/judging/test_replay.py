@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -48,6 +51,54 @@ class Noting(FakeMeasurer):
         arm = "incumbent" if files["train.py"] == local.TRAIN else "candidate"
         self.held.append((arm, options["reference"], options["holdout"].reference))
         return super().measure(files, **options)
+
+
+class Crowded(FakeMeasurer):
+    """Notes on which GPU a run was made, under which salt, and how many were at once."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda source, _: 2.5 if source == local.TRAIN else 2.4)
+        self.lock, self.now, self.most, self.made = threading.Lock(), 0, 0, list[tuple[str, str, str]]()
+
+    def on_gpu(self, gpu: str) -> FakeMeasurer:
+        return cast("FakeMeasurer", SimpleNamespace(measure=partial(self.at, gpu), discard=self.discard))
+
+    def at(self, gpu: str, files: Any, **options: Any) -> Measurement:
+        arm = "incumbent" if files["train.py"] == local.TRAIN else "candidate"
+        assert (options["reference"] is not None) is (arm == "candidate")
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.02)
+        with self.lock:
+            self.now -= 1
+            self.made.append((gpu, arm, options["salt"]))
+            return FakeMeasurer.measure(self, files, **options)
+
+    def measure(self, files: Any, **options: Any) -> Measurement:
+        return self.at("any", files, **options)
+
+
+@pytest.mark.parametrize("df", [0.0, 5.0, 20.0])
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_a_pair_runs_side_by_side_where_that_is_asked_for(
+    df: float, side_by_side: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by a verifier, whatever GPUs there are: a candidate gains by what slows the run beside it."""
+    measurer, noise = Crowded(), NoiseRecord(df * 0.002**2, df)
+    bench = replace(bench_of(TASK, tmp_path, measurer, monkeypatch), gpus=("0", "1"))
+    trees = {Arm.INCUMBENT: TASK.files, Arm.CANDIDATE: {**TASK.files, "train.py": b"better"}}
+    rows, policy, view = HoldoutRows("made up", "cc" * 32, np.zeros((2, 9), np.int32)), JudgePolicy(), View(quiet=True)
+    for seed in range(6):  # of the order of runs
+        measurer.made, measurer.most = [], 0
+        runs = replay(bench, trees, rows, policy=policy, noise=noise, seed=seed, view=view, side_by_side=side_by_side)
+        assert measurer.most == (2 if side_by_side else 1)
+        assert {gpu for gpu, _, _ in measurer.made} == ({"0", "1"} if side_by_side else {"any"})
+        assert len(measurer.made) == len(runs) <= 10
+        salts = {arm: {salt for _, of, salt in measurer.made if of == arm} for arm in ("incumbent", "candidate")}
+        lead = len(salts["incumbent"]) - len(salts["candidate"])
+        assert lead in (incumbent_lead(df), incumbent_lead(df) + 1)
+        assert salts["candidate"] < salts["incumbent"] or lead == 0  # each has its pair's
 
 
 def test_holdout_text_goes_with_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

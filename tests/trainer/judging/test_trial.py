@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -32,11 +32,13 @@ class Script:
     def __init__(self, incumbent: Iterable[float | None], candidate: Iterable[float | None]) -> None:
         self._left: dict[Arm, Iterator[float | None]] = {Arm.INCUMBENT: iter(incumbent), Arm.CANDIDATE: iter(candidate)}
         self.asked: list[Arm] = []
+        self.room = 1  # runs made at once
 
-    def __call__(self, arm: Arm) -> Run:
-        self.asked.append(arm)
+    def __call__(self, ahead: Sequence[Arm]) -> list[Run]:
+        arms = ahead[: self.room]
+        self.asked += arms
         assert len(self.asked) <= LIMIT
-        return run(arm, next(self._left[arm]))
+        return [run(arm, next(self._left[arm])) for arm in arms]
 
 
 def around(mean: float, seed: int = 0) -> Iterator[float]:
@@ -45,7 +47,7 @@ def around(mean: float, seed: int = 0) -> Iterator[float]:
         yield rng.gauss(mean, 0.01)
 
 
-def judge(execute: Callable[[Arm], Run], **changes: object) -> Trial:
+def judge(execute: Callable[[Sequence[Arm]], Sequence[Run]], **changes: object) -> Trial:
     given: dict[str, object] = {"history": [], "noise": QUIET, "policy": ComparisonPolicy(), "seed": 1, **changes}
     return compare(execute, **given)  # type: ignore[arg-type]
 
@@ -63,6 +65,19 @@ def test_it_stops_at_a_clear_answer(candidate: float, kind: Answer) -> None:
     assert len(script.asked) <= 10
     assert set(script.asked) == set(Arm)
     assert outcome.values(Arm.CANDIDATE) == [r.val_bpb for r in outcome.runs if r.arm is Arm.CANDIDATE]
+
+
+@pytest.mark.parametrize(("candidate", "kind"), [(2.30, Answer.APPROVE), (2.50, Answer.REJECT)])
+def test_runs_beyond_an_answer_do_not_change_it(candidate: float, kind: Answer) -> None:
+    """Two runs at once follow the same schedule; at most one of them was not needed any more."""
+    one, two = Script(around(2.5, 1), around(candidate, 2)), Script(around(2.5, 1), around(candidate, 2))
+    two.room = 2
+    first, second = judge(one), judge(two)
+    assert first.decision == second.decision
+    assert first.decision is not None
+    assert first.decision.kind is kind
+    assert second.runs[: len(first.runs)] == first.runs
+    assert len(second.runs) - len(first.runs) in (0, 1)
 
 
 def test_at_the_run_limit_it_is_undecided() -> None:
@@ -123,7 +138,7 @@ def test_history_spares_incumbent_runs(candidate: float, stale: bool, incumbents
 
 
 def test_an_exception_passes_through() -> None:
-    def broken(arm: Arm) -> Run:
+    def broken(ahead: Sequence[Arm]) -> list[Run]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -171,11 +186,24 @@ def test_the_seed_orders_the_runs() -> None:
 )
 def test_a_run_is_made_again_until_the_machine_is_fit(failures: list[str], taken: int) -> None:
     made = [run(Arm.INCUMBENT, None if failure else 2.5, failure) for failure in failures]
-    assert until_fit(iter(made).__next__) is made[taken]
+    left = iter(made)
+    assert until_fit(lambda _: [next(left)]) == [made[taken]]
 
 
 def test_a_machine_that_stays_unfit_is_given_up() -> None:
     made = iter([run(Arm.INCUMBENT, None, UNFIT)] * (MAX_UNFIT + 1))
     with pytest.raises(EnvironmentNotReady, match="unfit"):
-        until_fit(made.__next__)
+        until_fit(lambda _: [next(made)])
     assert len(list(made)) == 1
+
+
+def test_of_several_at_once_only_those_are_made_again_that_were_unfit() -> None:
+    asked, left = list[int](), iter([2.5, None, 2.6, 2.7])
+
+    def make(wanting: int) -> list[Run]:
+        asked.append(wanting)
+        values = [next(left) for _ in range(min(2, wanting))]
+        return [run(Arm.INCUMBENT, value, "" if value else UNFIT) for value in values]
+
+    assert [one.val_bpb for one in until_fit(make, 3)] == [2.5, 2.6, 2.7]
+    assert asked == [3, 2]

@@ -124,3 +124,26 @@ def test_a_fingerprint_from_outside_is_checked(field: str, value: Any) -> None:
         del fields[field]
     with pytest.raises(ValueError, match=field):
         Fingerprint.from_json(fields)
+
+
+ALIKE = "0, GPU-8a1b2c3d-0000, NVIDIA H200\n1, GPU-77777777-1111, NVIDIA H200\n2, GPU-99999999-2222, NVIDIA H200\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "visible", "found"),
+    [
+        (ALIKE, None, ("0", "1", "2")),
+        (ALIKE, "2, 0", ("2", "0")),
+        (ALIKE, "1", ("1",)),
+        (ALIKE, "GPU-8a1b,GPU-7777", ("GPU-8a1b", "GPU-7777")),
+        (ALIKE, "", ()),
+        (ALIKE, "0,0", ()),  # CUDA refuses it
+        (ALIKE, "0,7", ()),
+        (ALIKE, "MIG-8a1b2c3d", ()),
+        (ALIKE.replace("1, GPU-77777777-1111, NVIDIA H200", "1, GPU-77777777-1111, NVIDIA T4"), None, ()),
+        ("No devices were found\n", None, ()),
+        ("", None, ()),
+    ],
+)
+def test_gpus_that_may_be_used_at_once(table: str, visible: str | None, found: tuple[str, ...]) -> None:
+    assert hardware.alike_gpus(table, visible) == found

@@ -208,6 +208,14 @@ def test_progress_has_the_phases_and_the_scripts_lines(measurer: Measurer) -> No
     assert [line for _, line in seen if line] == ["one", "[2Jtwo"]
 
 
+def test_a_run_is_made_on_the_gpu_that_it_is_given(measurer: Measurer) -> None:
+    script = MODEL + 'print("on", os.environ.get("CUDA_VISIBLE_DEVICES"))\nevaluate_bpb(model)\n'
+    found = measure(measurer.on_gpu("1"), "import os\n" + script)
+    assert found.val_bpb is not None  # claimed and proved there as well
+    assert "on 1" in found.log
+    assert "on 1" not in measure(measurer, "import os\n" + script).log
+
+
 def test_a_run_can_be_told_a_share_of_the_budget(measurer: Measurer) -> None:
     script = MODEL + 'import prepare, os\nprint("told", TIME_BUDGET, prepare.TIME_BUDGET)\nevaluate_bpb(model)\n'
     for share in (0.5, 1.0):
