@@ -31,7 +31,7 @@ class Rig:
     _meter: energy.Meter | None = field(init=False, default_factory=energy.find)
 
     def __post_init__(self) -> None:
-        self._watch = Watch(self.bench.protocol.execution.training_seconds, self.say)
+        self._watch = Watch(self.bench.protocol.execution.training_seconds, self.say, self.bench.home)
 
     def calm(self) -> tuple[str, ...]:
         """Wait a while for a machine that is busy or hot; the remaining reasons not to measure."""

@@ -102,7 +102,7 @@ def replay(
     incumbent. `smaller` says, where it is so, that the candidate's author may have had more memory than this machine:
     then running out of it is this machine's fault.
     """
-    watch = Watch(bench.protocol.execution.training_seconds, view.say)
+    watch = Watch(bench.protocol.execution.training_seconds, view.say, bench.home)
     made, runs = list(done), against(done, reference)
     slopes: list[TimeSlope] = []
     lead = incumbent_lead(noise.df)  # a candidate's run has the salt of the incumbent's that it is compared with
@@ -163,7 +163,7 @@ def one_run(
 
     A run that was left out is made again; EnvironmentNotReady where that keeps happening.
     """
-    watch = Watch(bench.protocol.execution.training_seconds, view.say)
+    watch = Watch(bench.protocol.execution.training_seconds, view.say, bench.home)
 
     def run_it() -> ReplayRun:
         watch.calm()
