@@ -34,8 +34,8 @@ class EarlierBest:
 def steps(
     connection: Connection, project: Project, proposals: Sequence[Proposal], task: Task, most: int
 ) -> tuple[EarlierBest, ...]:
-    """The rungs below the incumbent, out of the project's `proposals`: at most `most` earlier bests that can be fetched,
-    the latest first, and the snapshot. Empty while the snapshot is the best itself."""
+    """The rungs below the incumbent, out of the project's `proposals`: at most `most` earlier bests that can be
+    fetched, the latest first, and the snapshot. Empty while the snapshot is the best itself."""
     if not any(project.current_best_code_hash):
         return ()
     found: list[EarlierBest] = []
