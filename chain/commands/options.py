@@ -16,7 +16,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,12 +114,23 @@ class Command(click.Command):
         super().__init__(*arguments, **attributes)
         self.examples, self.stopped = examples, stopped
 
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        """Read the arguments."""
+        with self._stopping():
+            return super().make_context(*arguments, **more)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run it."""
+        with self._stopping():
+            try:
+                return super().invoke(ctx)
+            except Refused as refusal:
+                raise click.ClickException(refusal.message) from refusal
+
+    @contextlib.contextmanager
+    def _stopping(self) -> Iterator[None]:
         try:
-            return super().invoke(ctx)
-        except Refused as refusal:
-            raise click.ClickException(refusal.message) from refusal
+            yield
         except KeyboardInterrupt:
             click.echo(f"\n{self.stopped}", err=True)
             raise click.exceptions.Exit(130) from None
