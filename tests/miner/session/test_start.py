@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from chain.connection.opening import MINER
 from common.files import lock
 from miner.context.goals import Goals
 from miner.journal import journal, sessions
@@ -88,7 +89,7 @@ def test_a_session_that_another_process_holds_is_refused_before_anything_is_prep
     who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True}
     monkeypatch.setattr(start, "fetch_project", lambda *_: pytest.fail("it went on"))
     with local.connect(local.home_with_project(tmp_path)) as opened:
-        wallet = opened.wallet(None, start.MINER).pubkey()
+        wallet = opened.wallet(None, MINER).pubkey()
         path = opened.home / "work" / sessions.folder_name("embedded", 0, str(wallet)) / sessions.JOURNAL
         with (
             closing(journal.Journal(path)),
