@@ -253,22 +253,23 @@ def _on_chain(client: Client | None, data: bytes, signer: Pubkey, predicate: Map
     ]
     try:
         project = client.project(predicate["project"])
-        points += _of_project(client, project, predicate)
+        listed = client.proposals(project.id)
+        points += _of_project(project, listed, predicate)
         if predicate["proposal"] is None:
             points.append(_same("it has a log only where it has a proposal", predicate["artifacts"]["log"] or "", ""))
             return [*points, AuditPoint("the signer is a registered verifier", client.is_verifier(signer), str(signer))]
-        return points + _of_proposal(client, client.proposal(predicate["proposal"]), data, signer, predicate)
+        return points + _of_proposal(client, client.proposal(predicate["proposal"]), listed, data, signer, predicate)
     except NotFound as error:
         return [*points, AuditPoint("what it names is on chain", False, error.problem)]
     except ChainError as error:
         return [*points, AuditPoint("it agrees with the chain", None, error.problem)]
 
 
-def _of_project(client: Client, project: Project, predicate: Mapping[str, Any]) -> list[AuditPoint]:
+def _of_project(project: Project, listed: Sequence[Proposal], predicate: Mapping[str, Any]) -> list[AuditPoint]:
     artifacts, baseline = predicate["artifacts"], project.baseline_aggregate_score
     best = {
         (code.hex() if any(code) else None, reached)
-        for code, reached in history.bests(client, project, besides=predicate["proposal"])
+        for code, reached in history.bests(project, listed, besides=predicate["proposal"])
     }
     attested = (artifacts["incumbentCode"], predicate["bestScore"])
     return [
@@ -292,7 +293,12 @@ _OUTCOMES = {"approve": ProposalStatus.APPROVED, "reject": ProposalStatus.REJECT
 
 
 def _of_proposal(
-    client: Client, proposal: Proposal, data: bytes, signer: Pubkey, predicate: Mapping[str, Any]
+    client: Client,
+    proposal: Proposal,
+    listed: Sequence[Proposal],
+    data: bytes,
+    signer: Pubkey,
+    predicate: Mapping[str, Any],
 ) -> list[AuditPoint]:
     artifacts, kind, used = predicate["artifacts"], predicate["verdict"]["kind"], proposal.metrics_hash
     points = [
@@ -311,7 +317,7 @@ def _of_proposal(
         expected = holdout.seed_of(submission_hash(client, proposal), proposal.id).hex()
         points.append(_same("the holdout text was drawn by the proposal's own block", seed, expected))
     if predicate["baseline"]["metric"] is not None:
-        points.append(_looks(client, proposal, signer, predicate["look"]))
+        points.append(_looks(client, proposal, copies(listed, proposal), signer, predicate["look"]))
     settled = proposal.status in _OUTCOMES.values()
     if not settled:
         points.append(AuditPoint("the signer is a registered verifier", client.is_verifier(signer), str(signer)))
@@ -330,14 +336,14 @@ def _of_proposal(
     return points
 
 
-def _looks(client: Client, proposal: Proposal, signer: Pubkey, look: int) -> AuditPoint:
+def _looks(client: Client, proposal: Proposal, same: Sequence[Proposal], signer: Pubkey, look: int) -> AuditPoint:
     """Whether the look's number counts what the chain shows of earlier ones; a verifier knows of more.
 
     Only what cannot have come after the attestation: the earlier copies of the archive, and the other reviewers of a
     proposal that the signer settled.
     """
     settled = proposal.status in _OUTCOMES.values()
-    earlier = len(copies(client, proposal)) + (len(other_reviewers(client, proposal, signer)) if settled else 0)
+    earlier = len(same) + (len(other_reviewers(client, proposal, signer)) if settled else 0)
     detail = f"it is attested as look {look}; the chain shows {earlier} earlier"
     return AuditPoint("the looks that the chain shows are counted", look > earlier, detail)
 

@@ -99,7 +99,7 @@ def check_proposal(
         with view.step("fetching and verifying artifacts"):
             case = open_case(connection, proposal, policy)
             seed = holdout.seed_of(submission_hash(connection.client, proposal), proposal.id)
-            others = other_looks(connection.client, proposal, key.pubkey())
+            others = other_looks(connection.client, (*case.copies, proposal), key.pubkey())
     except (ChainError, TrainerError) as error:
         finding = CaseFinding(Reason.ARTIFACT_UNAVAILABLE, Fault.HOST, error.problem)
         return _conclude(connection, project, proposal, None, _nothing((finding,)), key, policy, folder, None)
@@ -122,7 +122,8 @@ def check_candidate(
     """Check a local train.py as if it were proposed; its holdout text is drawn at random."""
     with view.step("fetching and verifying artifacts"):
         parsed = task.read(fetch_project(connection, project))
-    below = ladder.steps(connection, project, parsed, policy.ladder.rungs)
+    listed = connection.client.proposals(project.id)
+    below = ladder.steps(connection, project, listed, parsed, policy.ladder.rungs)
     case = local_case(project, parsed, script, policy.source, below)
     folder = folder_of(connection.home, connection.network.name, f"local-{case.code_hash[:16]}")
     return _check(

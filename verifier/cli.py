@@ -12,7 +12,17 @@ import click
 
 from chain.commands import irys_option, keypair_option, project_option
 from chain.commands.doctor import doctor
-from chain.commands.options import Number, Whole, agrees, answer, common, open_connection, program, reading, stoppable
+from chain.commands.options import (
+    Number,
+    Whole,
+    agrees,
+    answer,
+    common,
+    open_connection,
+    program,
+    reading_records,
+    stoppable,
+)
 from common.errors import Refused
 from common.waking import waking
 
@@ -275,7 +285,7 @@ def _notifying(connection: Connection, project: int, view: View) -> Iterator[Cal
 @main.command(
     examples=("verifier audit attestation.json", "verifier audit attestation.json --offline --log benchmark.log")
 )
-@reading
+@reading_records
 @irys_option
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--offline", is_flag=True, help="Do not query the chain.")
@@ -341,7 +351,7 @@ def audit(
 
 
 @main.command(examples=("verifier report", "verifier report --project 0 --html page.html", "verifier report --json"))
-@reading
+@reading_records
 @project_option(what="Only this project. [default: all]", default=None, show_default=False)
 @click.option("--offline", is_flag=True, help="Do not query the chain.")
 @click.option(

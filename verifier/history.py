@@ -6,7 +6,7 @@ Whatever a node says of a proposal or a project is compared with another of its 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -57,19 +57,19 @@ def _submission(client: Client, proposal: Proposal) -> TransactionReceipt | None
     return None
 
 
-def bests(client: Client, project: Project, besides: int | None = None) -> set[tuple[bytes, int]]:
-    """What has ever been a best of the project, code hash and score: the snapshot (zeros), and what was approved, but
-    for the proposal `besides`."""
+def bests(project: Project, proposals: Sequence[Proposal], besides: int | None = None) -> set[tuple[bytes, int]]:
+    """What has ever been a best of the project with these `proposals`, code hash and score: the snapshot (zeros), and
+    what was approved, but for the proposal `besides`."""
     return {(bytes(32), project.baseline_aggregate_score)} | {
         (entry.code_hash, entry.verified_aggregate_score)
-        for entry in client.proposals(project.id)
+        for entry in proposals
         if entry.status is ProposalStatus.APPROVED and entry.id != besides
     }
 
 
-def require_best(client: Client, project: Project) -> None:
+def require_best(project: Project, proposals: Sequence[Proposal]) -> None:
     """InvalidData unless what the project calls its best is its snapshot or was approved, with that very score."""
-    if (project.current_best_code_hash, project.current_best_aggregate_score) not in bests(client, project):
+    if (project.current_best_code_hash, project.current_best_aggregate_score) not in bests(project, proposals):
         raise InvalidData(
             f"The node says that project {project.id} has a best of {project.current_best_aggregate_score} with the "
             f"code {project.current_best_code_hash.hex()}, and shows no such approval.",
@@ -77,13 +77,13 @@ def require_best(client: Client, project: Project) -> None:
         )
 
 
-def as_judged(client: Client, project: Project, proposal: Proposal) -> Project:
+def as_judged(project: Project, proposals: Sequence[Proposal], proposal: Proposal) -> Project:
     """The project with the best that the proposal is judged against: the one now, or where it was approved, the one
     before it."""
     if proposal.status is not ProposalStatus.APPROVED:
         return project
     score = proposal.verified_aggregate_score
-    approved = (entry for entry in client.proposals(project.id) if entry.status is ProposalStatus.APPROVED)
+    approved = (entry for entry in proposals if entry.status is ProposalStatus.APPROVED)
     earlier = [entry for entry in approved if entry.verified_aggregate_score < score]
     best = max(earlier, key=lambda entry: entry.verified_aggregate_score, default=None)
     return replace(
@@ -117,19 +117,15 @@ def other_reviewers(client: Client, proposal: Proposal, us: Pubkey) -> frozenset
     return frozenset(found)
 
 
-def copies(client: Client, proposal: Proposal) -> list[Proposal]:
-    """The earlier proposals with the very same archive, the latest MAX_COPIES, oldest first."""
-    found = [
-        other
-        for other in client.proposals(proposal.project_id)
-        if other.code_hash == proposal.code_hash and other.id < proposal.id
-    ]
-    return found[-MAX_COPIES:]
+def copies(proposals: Sequence[Proposal], proposal: Proposal) -> tuple[Proposal, ...]:
+    """Those before `proposal` with the very same archive, the latest MAX_COPIES, oldest first."""
+    found = (other for other in proposals if other.code_hash == proposal.code_hash and other.id < proposal.id)
+    return tuple(found)[-MAX_COPIES:]
 
 
-def other_looks(client: Client, proposal: Proposal, us: Pubkey) -> dict[int, int]:
-    """How many other verifiers reviewed the proposal, and each of its copies, before us; by proposal."""
-    return {one.id: len(other_reviewers(client, one, us)) for one in (*copies(client, proposal), proposal)}
+def other_looks(client: Client, proposals: Iterable[Proposal], us: Pubkey) -> dict[int, int]:
+    """How many other verifiers reviewed each of the proposals before us; by proposal."""
+    return {one.id: len(other_reviewers(client, one, us)) for one in proposals}
 
 
 def _entries(client: Client, proposal: Proposal) -> Iterator[HistoryEntry]:

@@ -41,7 +41,7 @@ class Case:
 
     `miner_class`, `miner_platform`, `miner_memory` (bytes for MLX) and `miner_data` are what the miner's signed log
     says of its machine and data, "" or 0 if nothing (`trainer.machine.hardware`).
-    `below` are the rungs under the incumbent (`verifier.ladder`).
+    `below` are the rungs under the incumbent (`verifier.ladder`), `copies` earlier proposals with the same archive.
     """
 
     project: Project
@@ -56,6 +56,7 @@ class Case:
     below: tuple[EarlierBest, ...] = ()
     miner_platform: str = ""
     miner_memory: int = 0
+    copies: tuple[Proposal, ...] = ()
 
 
 def local_case(
@@ -74,8 +75,9 @@ def open_case(connection: Connection, proposal: Proposal, policy: JudgePolicy) -
     the project itself cannot be fetched or read.
     """
     project = connection.client.project(proposal.project_id)
-    history.require_best(connection.client, project)
-    project = history.as_judged(connection.client, project, proposal)
+    listed = connection.client.proposals(project.id)  # once: they may be many
+    history.require_best(project, listed)
+    project = history.as_judged(project, listed, proposal)
     artifacts = fetch_project(connection, project)
     parsed = task.read(artifacts)
     findings: list[CaseFinding] = []
@@ -99,9 +101,10 @@ def open_case(connection: Connection, proposal: Proposal, policy: JudgePolicy) -
         tags.get(hardware.CLASS_TAG, ""),
         tags.get(DATA_TAG, ""),
         tuple(findings),
-        ladder.steps(connection, project, parsed, policy.ladder.rungs),
+        ladder.steps(connection, project, listed, parsed, policy.ladder.rungs),
         tags.get(hardware.PLATFORM_TAG, ""),
         _bytes(tags.get(hardware.MEMORY_TAG, "")),
+        history.copies(listed, proposal),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from chain.connection.opening import Connection
 from chain.money import score
-from chain.program.accounts import Project
+from chain.program.accounts import Project, Proposal
 from chain.projects.artifacts import fetch_earlier
 from trainer.errors import TrainerError
 from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Rung
@@ -31,13 +31,15 @@ class EarlierBest:
         return Rung(self.arm, float(score.unscale(self.score - baseline)))
 
 
-def steps(connection: Connection, project: Project, task: Task, most: int) -> tuple[EarlierBest, ...]:
-    """The rungs below the incumbent: at most `most` earlier bests that can be fetched, the latest first, and the
-    snapshot. Empty while the snapshot is the best itself."""
+def steps(
+    connection: Connection, project: Project, proposals: Sequence[Proposal], task: Task, most: int
+) -> tuple[EarlierBest, ...]:
+    """The rungs below the incumbent, out of the project's `proposals`: at most `most` earlier bests that can be
+    fetched, the latest first, and the snapshot. Empty while the snapshot is the best itself."""
     if not any(project.current_best_code_hash):
         return ()
     found: list[EarlierBest] = []
-    for proposal, archive in fetch_earlier(connection, project, connection.client.proposals(project.id), most):
+    for proposal, archive in fetch_earlier(connection, project, proposals, most):
         with suppress(TrainerError):  # one rung less: the snapshot is always there
             rung = EarlierBest(f"proposal {proposal.id}", proposal.verified_aggregate_score, task.tree(archive))
             found.append(rung)

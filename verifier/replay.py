@@ -150,7 +150,7 @@ def replay(
     for note in (*case.task.notes, *machine_notes(case, bench.data_snapshot)):
         view.say(note, style="yellow")
     differing = machine_findings(case, bench.machine, bench.data_snapshot, policy)
-    if unfit := Watch(bench.protocol.execution.training_seconds, view.say).refused():
+    if unfit := Watch(bench.protocol.execution.training_seconds, view.say, bench.home).refused():
         detail = f"This machine is not fit to judge anyone's code now: {', '.join(unfit)}."
         differing.append(CaseFinding(Reason.NOT_READY, Fault.HOST, detail))
     if differing:

@@ -43,11 +43,13 @@ def price(home: Path, network: str, as_json: bool, irys: str | None, size: int) 
 
     Signature and tags add about 300 bytes to a file.
     """
+    from chain.network.base import sol
+
     with connected(network, home, irys) as connection:
         lamports = connection.irys.price(size)
         uploader = connection.irys.endpoints.uploader
         document = {"bytes": size, "lamports": lamports, "uploader": uploader}
-        answer(as_json, document, f"{lamports} lamports for {size} bytes at {uploader}")
+        answer(as_json, document, f"{sol(lamports)} for {size} bytes at {uploader}")
 
 
 @irys.command(examples=("chain irys balance", "chain irys balance --keypair authority --network devnet"))

@@ -16,7 +16,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,12 +114,23 @@ class Command(click.Command):
         super().__init__(*arguments, **attributes)
         self.examples, self.stopped = examples, stopped
 
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        """Read the arguments."""
+        with self._stopping():
+            return super().make_context(*arguments, **more)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run it."""
+        with self._stopping():
+            try:
+                return super().invoke(ctx)
+            except Refused as refusal:
+                raise click.ClickException(refusal.message) from refusal
+
+    @contextlib.contextmanager
+    def _stopping(self) -> Iterator[None]:
         try:
-            return super().invoke(ctx)
-        except Refused as refusal:
-            raise click.ClickException(refusal.message) from refusal
+            yield
         except KeyboardInterrupt:
             click.echo(f"\n{self.stopped}", err=True)
             raise click.exceptions.Exit(130) from None
@@ -236,12 +247,16 @@ def program(name: str) -> Callable[[Function], Commands]:
     return decorated
 
 
-def _home(_: click.Context, __: click.Parameter, value: Path | None) -> Path:
+def _home_to_read(_: click.Context, __: click.Parameter, value: Path | None) -> Path:
     if value is None:
         from chain.connection import config
 
         value = config.home()
-    home = value.expanduser().absolute()
+    return value.expanduser().absolute()
+
+
+def _home(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path:
+    home = _home_to_read(context, parameter, value)
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -270,14 +285,17 @@ passphrase_option = grouped(
     help="Read the passphrase of an encrypted wallet from FILE. [default: the OS keychain, then a prompt]",
 )
 
-home_option = grouped(
-    GENERAL,
-    "--home",
-    metavar="DIR",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="ARMLX_HOME",
-    callback=_home,
-    help="Folder for the ledger, wallets, data and work trees. [env: ARMLX_HOME; default: your data folder]",
+home_option, home_to_read_option = (
+    grouped(
+        GENERAL,
+        "--home",
+        metavar="DIR",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="ARMLX_HOME",
+        callback=callback,
+        help="Folder for the ledger, wallets, data and work trees. [env: ARMLX_HOME; default: your data folder]",
+    )
+    for callback in (_home, _home_to_read)  # the second neither makes it nor needs to write there
 )
 json_option = grouped(GENERAL, "--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
@@ -361,6 +379,11 @@ def reading(command: Function) -> Function:
     return _shared(command, *_NETWORK_OPTIONS)
 
 
+def reading_records(command: Function) -> Function:
+    """`reading`'s options, of a command that can do with a home that it may not write to."""
+    return _shared(command, *_NETWORK_OPTIONS, home=home_to_read_option)
+
+
 def signing(command: Function) -> Function:
     """Options of commands that need a wallet and send no transaction: `reading`'s and --passphrase-file."""
     return _shared(command, *_NETWORK_OPTIONS, passphrase_option)
@@ -371,7 +394,7 @@ def common(command: Function) -> Function:
     return _shared(command, *_NETWORK_OPTIONS, passphrase_option, *_SPENDING_OPTIONS)
 
 
-def _shared(command: Function, *options: Callable[[Any], Any]) -> Function:
+def _shared(command: Function, *options: Callable[[Any], Any], home: Callable[[Any], Any] = home_option) -> Function:
     @functools.wraps(command)
     def run(*, show_config: bool, **values: Any) -> Any:
         context = click.get_current_context()
@@ -381,7 +404,7 @@ def _shared(command: Function, *options: Callable[[Any], Any]) -> Function:
         kept = {name: value for name, value in values.items() if name not in _OWN}
         return command(**kept | {"network": settings.network})
 
-    for option in reversed((*options, home_option, json_option, _show_config_option)):
+    for option in reversed((*options, home, json_option, _show_config_option)):
         run = option(run)
     return run
 

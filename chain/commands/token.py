@@ -86,12 +86,13 @@ def token_buy(
         raise click.UsageError("Give an amount in SOL, for example 0.05.")
     from chain.connection.opening import MINER
     from chain.money import trade
+    from chain.network.base import sol
 
     with connected(network, home) as connection:
         found = connection.client.project(project_id)
         bounds = trade.Bounds(min_tokens, max_price, slippage)
         done = trade.buy(connection.client, connection.wallet(keypair, MINER), found, lamports, bounds)
-        _say(as_json, done, f"bought {done.tokens} {found.token_symbol} for {done.lamports / 10**9:.9f} SOL")
+        _say(as_json, done, f"bought {done.tokens} {found.token_symbol} for {sol(done.lamports)}")
 
 
 @token.command(
@@ -114,12 +115,13 @@ def token_sell(
     """Sell AMOUNT tokens back to the curve."""
     from chain.connection.opening import MINER
     from chain.money import trade
+    from chain.network.base import sol
 
     with connected(network, home) as connection:
         found = connection.client.project(project_id)
         bounds = trade.Bounds(min_sol, None, slippage)
         done = trade.sell(connection.client, connection.wallet(keypair, MINER), found, amount, bounds)
-        _say(as_json, done, f"sold {done.tokens} {found.token_symbol} for {done.lamports / 10**9:.9f} SOL")
+        _say(as_json, done, f"sold {done.tokens} {found.token_symbol} for {sol(done.lamports)}")
 
 
 def _say(as_json: bool, done: Trade, text: str) -> None:

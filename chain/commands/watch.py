@@ -91,10 +91,11 @@ def watch(
             with Follower(opened, project_id, index_path(home, opened), _words) as follower:
                 follower.refresh()  # refuses an unknown project before any waiting
                 meant = None if as_json else meaning(connection, follower.project)
+                symbol = follower.project.token_symbol
 
                 def tell(found: Sequence[IndexedEvent]) -> None:
                     for event in found:
-                        click.echo(json.dumps(events.as_json(event)) if as_json else events.line(event, meant))
+                        click.echo(json.dumps(events.as_json(event)) if as_json else events.line(event, symbol, meant))
 
                 if once or since is not None:
                     known = follower.index.last()

@@ -21,7 +21,7 @@ from solders.transaction import VersionedTransaction
 
 from chain.errors import InsufficientFunds, InvalidData, NotFound
 from chain.irys.dataitem import ItemId
-from chain.network.base import TransactionReceipt
+from chain.network.base import TransactionReceipt, sol
 from common.files import write_atomic
 
 _TRANSFER = (2).to_bytes(4, "little")
@@ -65,7 +65,7 @@ class Accounts:
         balance = self.balance(owner)
         if balance < lamports:
             raise InsufficientFunds(
-                f"Not enough balance: the item costs {lamports} lamports, and {owner} has {balance} deposited."
+                f"Not enough balance: the item costs {sol(lamports)}, and {owner} has {sol(balance)} deposited."
             )
         write_atomic(entry, str(lamports).encode())
 

@@ -30,6 +30,7 @@ from chain.irys.http import IrysHttp, parse_json
 from chain.irys.metadata import ItemMetadata
 from chain.irys.receipt import Receipt
 from chain.irys.store import ContentCache, check_sha256
+from chain.network.base import sol
 from common.closing import Closing
 from common.http import MAX_REPLY, HttpReply, readable
 
@@ -229,9 +230,9 @@ class Irys(Closing):
             )
         missing = max(price - balance, 1)
         return InsufficientFunds(
-            f"{problem} It costs {price} lamports and the wallet {owner} has {balance} deposited.",
-            f"Run `chain irys fund --lamports {missing}` with it: this transfers {missing} lamports to {address} "
-            "and has the uploader credit them. Then upload again.",
+            f"{problem} It costs {sol(price)} and the wallet {owner} has {sol(balance)} deposited.",
+            f"Run `chain irys fund --lamports {missing}` with it: this transfers {sol(missing)} to {address} "
+            "and has the uploader credit it. Then upload again.",
         )
 
     def _uploader(self, path: str, content: bytes | None = None, expected: Sequence[int] = (200,)) -> HttpReply:

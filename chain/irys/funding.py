@@ -28,7 +28,7 @@ from solders.system_program import TransferParams, transfer
 from chain.errors import ChainError, InvalidData, NetworkUnreachable, TransactionFailed
 from chain.irys.client import Irys
 from chain.money.client import Client
-from chain.network.base import FEE_PER_SIGNATURE
+from chain.network.base import FEE_PER_SIGNATURE, sol
 from common.files import locked, write_atomic
 
 FINALITY_SECONDS = 120.0
@@ -161,7 +161,7 @@ class Funding:
         uploader = self._irys.endpoints.uploader
         for deposit in self.deposits.open_elsewhere(self._key.pubkey(), uploader, self._network_name()):
             raise ChainError(
-                f"The transfer {deposit.signature} of {deposit.lamports} lamports to this uploader is still open "
+                f"The transfer {deposit.signature} of {sol(deposit.lamports)} to this uploader is still open "
                 f"on the network {deposit.network}.",
                 f"Finish it first with `chain irys fund --network {deposit.network}`.",
             )
@@ -200,7 +200,7 @@ class Funding:
             self._say(f"the transfer failed: {failure.problem}")
             return self._became(deposit, State.DEAD)
         self._post(deposit)
-        self._say(f"{deposit.uploader} credited {deposit.lamports} lamports to {deposit.payer}")
+        self._say(f"{deposit.uploader} credited {sol(deposit.lamports)} to {deposit.payer}")
         return self._became(deposit, State.CREDITED)
 
     def _became(self, deposit: Deposit, state: State) -> Deposit:
@@ -218,7 +218,7 @@ class Funding:
             if attempt < _POSTS - 1:
                 self._sleep(min(2.0**attempt, _LONGEST_WAIT))
         raise type(refusal)(
-            f"The transfer {deposit.signature} of {deposit.lamports} lamports is final, and the uploader does not "
+            f"The transfer {deposit.signature} of {sol(deposit.lamports)} is final, and the uploader does not "
             f"credit it yet: {refusal.problem}",
             "The transfer is recorded. Run `chain irys fund` without an amount to have it credited.",
         )

@@ -24,7 +24,7 @@ from solders.pubkey import Pubkey
 from solders.system_program import TransferParams, transfer
 
 from chain.errors import ChainError
-from chain.network.base import LAMPORTS_PER_SOL, Network
+from chain.network.base import Network, sol
 from chain.program import codec
 from chain.program.addresses import ASSOCIATED_TOKEN_PROGRAM, SYSTEM_PROGRAM
 from chain.program.instructions import INSTRUCTIONS
@@ -129,7 +129,7 @@ def guard(payer: Pubkey, floor: int) -> list[Instruction]:
 def exceeded(reserved: int) -> SpendingRefused:
     """The refusal where a guard failed a transaction, in simulation or on chain."""
     return SpendingRefused(
-        f"More than the {_sol(reserved)} SOL set aside for this transaction would have left the wallet.",
+        f"More than the {sol(reserved)} set aside for this transaction would have left the wallet.",
         "It failed as a whole; at most its fee was lost. Check the network, or the price, and try again.",
     )
 
@@ -160,8 +160,7 @@ class SpendingBudget:
         taken, cap = max(0, lamports), self.terms.cap
         if cap is not None and self.spent + taken > cap:
             raise SpendingRefused(
-                f"This may take {_sol(taken)} SOL; {_sol(max(0, cap - self.spent))} SOL are left of the cap of "
-                f"{_sol(cap)} SOL.",
+                f"This may take {sol(taken)}; {sol(max(0, cap - self.spent))} are left of the cap of {sol(cap)}.",
                 "Nothing was sent. To allow it, raise --max-spend.",
             )
         self.spent += taken
@@ -170,7 +169,3 @@ class SpendingBudget:
     def settle(self, reserved: int, taken: int) -> None:
         """Put what a failed transaction took in the place of what was reserved for it, where that is less."""
         self.spent -= max(0, reserved - max(0, taken))
-
-
-def _sol(lamports: int) -> str:
-    return f"{lamports // LAMPORTS_PER_SOL}.{lamports % LAMPORTS_PER_SOL:09d}"

@@ -251,8 +251,8 @@ def program_error_of(error: object) -> int | None:
 
 def sol(lamports: int) -> str:
     """An amount as a sentence says it: "99,999.5 SOL"."""
-    whole, rest = divmod(lamports, LAMPORTS_PER_SOL)
-    return f"{whole:,}.{rest:09d}".rstrip("0").rstrip(".") + " SOL"
+    whole, rest = divmod(abs(lamports), LAMPORTS_PER_SOL)
+    return f"{'−' if lamports < 0 else ''}{whole:,}.{rest:09d}".rstrip("0").rstrip(".") + " SOL"
 
 
 def error_text(error: object) -> str:

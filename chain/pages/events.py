@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from solders.pubkey import Pubkey
 
 from chain.indexer.store import IndexedEvent
+from chain.network.base import sol
 from chain.pages import show
 from common.text import printable
 
@@ -32,8 +33,11 @@ def as_json(indexed: IndexedEvent) -> dict[str, Any]:
     }
 
 
-def line(indexed: IndexedEvent, meaning: Meaning | None = None) -> str:
-    """For people: when, what, and its fields; hashes and ids of artifacts are left out, addresses cut."""
+def line(indexed: IndexedEvent, symbol: str, meaning: Meaning | None = None) -> str:
+    """For people: when, what, and its fields; hashes and ids of artifacts are left out, addresses cut.
+
+    `symbol` is the project token's. What an event counts is tokens, unless its name says lamports.
+    """
     if indexed.time is None:
         stamp = f"slot {indexed.slot}"
     else:
@@ -54,8 +58,12 @@ def line(indexed: IndexedEvent, meaning: Meaning | None = None) -> str:
             parts.append(f"{words} {meaning.metric} {meaning.text(raw)}")
         elif name.endswith("_until"):
             parts.append(f"{words} {show.when(raw)}")
-        else:
+        elif name in _SCORES or isinstance(raw, Pubkey):
             parts.append(f"{words} {_short(raw)}" if isinstance(raw, Pubkey) else f"{words} {value:,}")
+        elif name.startswith("lamports_"):
+            parts.append(f"{name.removeprefix('lamports_')} {sol(raw)}")
+        else:
+            parts.append(f"{words} {value:,} {printable(symbol, 10)}")
     return head + "  ".join(parts)
 
 

@@ -13,7 +13,7 @@ from datetime import date
 from itertools import pairwise
 
 from chain.irys.dataitem import ItemId
-from chain.network.base import LAMPORTS_PER_SOL
+from chain.network.base import sol
 from chain.pages import show
 from chain.pages.document import Row, Section, sections
 from chain.pages.overview import Overview
@@ -147,7 +147,7 @@ def _figures(found: Overview) -> str:
     best, baseline = meaning.text(found.best), meaning.text(project.baseline_aggregate_score)
     gain = gain_text(meaning, found.best - project.baseline_aggregate_score)
     delta = f"{meaning.convention.gain_percent(found.best):+.2f} %" if meaning.convention else "unknown"
-    price = f"{found.next_price / LAMPORTS_PER_SOL:.6f} SOL"
+    price = sol(found.next_price)
     pool = f"{project.miner_pool_minted:,} <small>of {project.miner_pool_cap:,}</small>"
     better = meaning.convention is not None and found.best > project.baseline_aggregate_score
     good = ' class="good"' if better else ""

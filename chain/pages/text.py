@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from chain.money import score
-from chain.network.base import LAMPORTS_PER_SOL
+from chain.network.base import sol
 from chain.pages import show
 from chain.pages.document import Section, sections
 from chain.pages.overview import Day, Meaning, Overview
@@ -64,7 +64,7 @@ def _figures(found: Overview) -> list[str]:
         row("scores", f"baseline {project.baseline_aggregate_score:,}, best {found.best:,}")
         row("", f"shown raw, because their meaning is unknown: {meaning.problem}")
     row("best miner", str(project.current_best_miner) if found.improved else "none yet")
-    row("next price", f"{found.next_price / LAMPORTS_PER_SOL:.6f} SOL")
+    row("next price", sol(found.next_price))
     row("supply", f"{found.supply:,}")
     row("miner pool", f"{project.miner_pool_minted:,} of {project.miner_pool_cap:,} minted")
     row("created", show.when(project.created_at))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from chain.commands.options import Command, answer, home_option, json_option
+from chain.commands.options import Command, answer, home_to_read_option, json_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--output", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Also write an HTML page."
 )
-@home_option
+@home_to_read_option
 @json_option
 def compare(first: str, second: str, output: Path | None, home: Path, as_json: bool) -> None:
     """Compare two sessions, or two train.py files.

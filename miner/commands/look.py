@@ -17,7 +17,7 @@ from chain.commands.options import (
     Whole,
     answer,
     grouped,
-    home_option,
+    home_to_read_option,
     json_option,
     open_connection,
     stoppable,
@@ -45,7 +45,7 @@ def _which(command: Callable[..., Any]) -> Callable[..., Any]:
             envvar="ARMLX_NETWORK",
             help="Only sessions on this network. [env: ARMLX_NETWORK]",
         ),
-        home_option,
+        home_to_read_option,
         json_option,
     ]
     for option in reversed(options):
@@ -152,11 +152,11 @@ def report(
         gathered = material.gather(found, chain)
         document = page.build(gathered)
     output = output or found.folder / "report.html"
-    _write(output, document.encode())
+    _write(output, document.encode(), "--output")
     if png is not None:
         with view.step("drawing the chart"):
             drawn = draw(gathered.summary, gathered.about.token_name or found.name)
-        _write(png, drawn)
+        _write(png, drawn, "--png")
     if show and not webbrowser.open(output.absolute().as_uri()):
         view.say(f"Cannot open a browser here. The page is {output}.", style="yellow")
     numbers = {
@@ -309,13 +309,15 @@ def _fates(found: SessionFolder, home: Path, network: str | None) -> dict[int, s
         return {}
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, option: str) -> None:
     from common.files import write_atomic
 
     try:
         write_atomic(path, data)
     except OSError as error:
-        raise click.ClickException(f"Cannot write {path}: {error.strerror}. Choose another file.") from None
+        raise click.ClickException(
+            f"Cannot write {path}: {error.strerror}. Choose another file with {option}."
+        ) from None
 
 
 def register(group: click.Group) -> None:

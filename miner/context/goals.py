@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from chain.network.base import sol
 from trainer.project.protocol import MiningLoop
 
 
@@ -78,7 +79,7 @@ def affordable(goals: Goals, *, spent: int, staked: int, cost: int) -> str:
     if goals.max_stake is not None and staked + goals.stake > goals.max_stake:
         return f"{staked} tokens are already staked; --max-stake allows {goals.max_stake}"
     if goals.max_spend is not None and spent + cost > goals.max_spend:
-        return f"{spent:,} lamports are spent, this would cost {cost:,} more; --max-spend allows {goals.max_spend:,}"
+        return f"{sol(spent)} are spent, this would cost {sol(cost)} more; --max-spend allows {sol(goals.max_spend)}"
     return ""
 
 

@@ -437,9 +437,7 @@ class Journal:
 
     def _hold(self) -> None:
         if not lock(self._lines.file, wait=0.1, every=0.05):  # `is_held` holds it for an instant
-            raise SessionBusy(
-                f"Another process is mining in {self.path.parent}.", "Wait for it, or use another wallet or --home."
-            )
+            raise _busy(self.path)
 
     def append(self, kind: str, **fields: Any) -> None:
         """Write one event: durable first, then visible in `session`. `at` is now unless it is given."""
@@ -467,6 +465,16 @@ def read(path: Path) -> Session:
     for event, _ in entries(content, path, JournalDamaged, _CURE):
         session.apply(event)
     return session
+
+
+def require_free(path: Path) -> None:
+    """SessionBusy if another process has the journal open, which need not exist: before long preparations."""
+    if is_held(path):
+        raise _busy(path)
+
+
+def _busy(path: Path) -> SessionBusy:
+    return SessionBusy(f"Another process is mining in {path.parent}.", "Wait for it, or use another wallet or --home.")
 
 
 def is_held(path: Path) -> bool:

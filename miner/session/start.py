@@ -23,7 +23,7 @@ from miner.context.context import Earlier, SessionContext
 from miner.context.goals import Goals
 from miner.executors.choice import Executing
 from miner.journal import about, sessions
-from miner.journal.journal import Journal, written
+from miner.journal.journal import Journal, require_free, written
 from miner.proposers.choice import Proposing
 from miner.report.dashboard import Dashboard, Sample
 from miner.session import prospect
@@ -91,6 +91,8 @@ def started(
         )
     wallet = connection.wallet(keypair, MINER)
     project, published = _open_project(connection, project_id, dashboard, publish, text)
+    folder = home / "work" / sessions.folder_name(connection.network.name, project.id, str(wallet.pubkey()))
+    require_free(folder / sessions.JOURNAL)
     with dashboard.step("fetching and verifying artifacts"):
         artifacts = fetch_project(connection, project)
     parsed = task.read(artifacts)
@@ -125,9 +127,8 @@ def started(
             "proposal will be of a trusted run, and say so.",
             style="yellow",
         )
-    folder = home / "work" / sessions.folder_name(connection.network.name, project.id, str(wallet.pubkey()))
     begun = published[0].began if published else None
-    journal = new_session(folder / "session.jsonl", project.id, wallet.pubkey(), begun=begun)
+    journal = new_session(folder / sessions.JOURNAL, project.id, wallet.pubkey(), begun=begun)
     about.save(folder, about.describe(connection.network.name, project, parsed, convention, bench))
     budget = bench.protocol.execution.training_seconds
     dashboard.state.title = f"mining {project.token_symbol} (project {project.id}) on {connection.network.name}"

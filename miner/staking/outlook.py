@@ -30,6 +30,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from chain.network.base import sol
 from miner.journal.journal import Confirmation, Session, TrialRecord
 from trainer.judging.policy import JudgePolicy
 from trainer.statistics.comparison import WELCH_FREEDOM, WELCH_SHARE
@@ -113,13 +114,13 @@ class Outlook:
         """The chances and the terms of the value, for people."""
         unrun = f" ({self.unrun:.0%} without running it)" if self.unrun else ""
         later = f" (then {self.again:.0%} are reviewed again; the others expire, which slashes the stake)"
-        reward = "reward unknown" if self.reward is None else f"reward {self.reward:,.0f}"
-        worth = "unknown" if self.value is None else f"{self.value:+,.0f}"
+        reward = "reward unknown" if self.reward is None else f"reward {sol(round(self.reward))}"
+        worth = "unknown" if self.value is None else sol(round(self.value))
         return [
             f"chances with a verifier: approve {self.approved:.0%}, reject {self.rejected:.1%}{unrun}, "
             f"release {self.released:.0%}{later if round(self.released, 2) else ''}",
-            f"expected value {worth}: {reward} − slashed stake {self.slashed:,.0f} − rent {self.rent:,} − "
-            f"fees {self.fees:,} lamports",
+            f"expected value {worth}: {reward} − slashed stake {sol(round(self.slashed))} − "
+            f"rent {sol(self.rent)} − fees {sol(self.fees)}",
         ]
 
 
@@ -192,7 +193,7 @@ def verdict(seen: LookEvidence, found: Outlook, *, min_confidence: float, accept
     if seen.confidence < min_confidence:
         return f"confidence {seen.confidence:.4f} is below --min-confidence {min_confidence:g}"
     if not accept_loss and found.value is not None and found.value <= 0:
-        return f"it does not pay: expected value {found.value:+,.0f} lamports (--accept-loss submits it anyway)"
+        return f"it does not pay: expected value {sol(round(found.value))} (--accept-loss submits it anyway)"
     if not accept_loss and found.risk > MOST_RISK:
         often = f"a verifier that runs it would reject it with {found.risk:.0%}, which is over {MOST_RISK:.0%}"
         return f"{often} (--accept-loss submits it anyway)"

@@ -22,6 +22,7 @@ from chain.irys.client import Role
 from chain.money import score
 from chain.money.client import AlreadyDone, Client
 from chain.money.trade import PriceMoved
+from chain.network.base import sol
 from chain.program.accounts import Project, Proposal
 from chain.program.events import Bought, ProposalSubmitted
 from chain.program.instructions import Buy
@@ -137,7 +138,7 @@ def quote(client: Client, buyer: Pubkey, project: Project, tokens: int) -> int:
         if [event.tokens_out for event in events if isinstance(event, Bought)] == [tokens]:
             return cost
     raise PriceMoved(
-        f"{cost:,} lamports should buy {tokens:,} {project.token_symbol} by the curve; in simulation they do not.",
+        f"{sol(cost)} should buy {tokens:,} {project.token_symbol} by the curve; in simulation they do not.",
         "Nothing was sent. Try again; if it stays so, use another node with --rpc-url URL.",
     )
 
@@ -152,11 +153,11 @@ def ensure_stake(client: Client, miner: Keypair, project: Project, stake: int, j
     held = client.network.balance(miner.pubkey())
     if held < cost:
         raise InsufficientFunds(
-            f"You need {lacking} more {project.token_symbol} to stake. They cost {cost / 10**9:.9f} SOL; the wallet "
-            f"{miner.pubkey()} has {held / 10**9:.9f} SOL.",
+            f"You need {lacking} more {project.token_symbol} to stake. They cost {sol(cost)}; the wallet "
+            f"{miner.pubkey()} has {sol(held)}.",
             "Fund the wallet, or lower --stake.",
         )
-    say(f"buying {lacking} {project.token_symbol} for {cost:,} lamports to stake")
+    say(f"buying {lacking} {project.token_symbol} for {sol(cost)} to stake")
 
     def before_send(signature: Signature, last_valid: int) -> None:
         journal.append("buying", signature=str(signature), last_valid=last_valid)

@@ -49,7 +49,7 @@ class Rig:
     _places: list[tuple[Bench, energy.Meter | None]] = field(init=False)  # one for each run that can be made at once
 
     def __post_init__(self) -> None:
-        self._watch = Watch(self.bench.protocol.execution.training_seconds, self.say)
+        self._watch = Watch(self.bench.protocol.execution.training_seconds, self.say, self.bench.home)
         benches = self.bench.each_gpu()
         chosen = [{"CUDA_VISIBLE_DEVICES": one.gpus[0]} if len(benches) > 1 else os.environ for one in benches]
         self._places = [(one, energy.find(environment)) for one, environment in zip(benches, chosen, strict=True)]

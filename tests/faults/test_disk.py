@@ -22,11 +22,13 @@ from chain.errors import InvalidData
 from chain.wallet import wallet
 from tests import local
 from tests.faults import small_disk
+from tests.miner import sessions
 from tests.support import require
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
 MOUNT = 'mount -t tmpfs -o "$1" none "$2" && shift 2 && exec "$@"'
+SEAL = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
 
 
 @cache
@@ -36,7 +38,11 @@ def can_mount() -> bool:
 
 def on_tmpfs(options: str, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command that sees a tmpfs at `folder`, as nobody else does."""
-    argv = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", MOUNT, "sh", options, str(folder), *command]
+    return _mounted(MOUNT, options, str(folder), *command)
+
+
+def _mounted(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", *words]
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=250)
 
 
@@ -128,13 +134,45 @@ def test_a_reader_that_has_read_enough_is_no_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("chain", "wallet", "new", "miner"), ("miner", "status"), ("chain", "project", "list")]
+    "command", [("chain", "wallet", "new", "miner"), ("miner", "run"), ("chain", "project", "list")]
 )
 def test_a_home_that_cannot_be_written(tmp_path: Path, command: tuple[str, ...]) -> None:
     require(can_mount(), "a user namespace that may mount a tmpfs (Linux)")
     argv = [str(BIN / command[0]), *command[1:], "--home"]
     ends_in_one_line(on_tmpfs("ro,size=64k", tmp_path, *argv, str(tmp_path)), str(tmp_path))
     ends_in_one_line(on_tmpfs("ro,size=64k", tmp_path, *argv, str(tmp_path / "deep" / "home")), str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a small session and no chain."""
+    require(shutil.which("git") is not None, "git (apt-get install git)")
+    home = tmp_path_factory.mktemp("records")
+    sessions.make(home, trials=2)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "words"),
+    [
+        ("miner status", 0, "records"),
+        ("miner report --output {out}/page.html", 0, "page.html"),
+        ("miner report", 1, "report.html: Read-only file system. Choose another file with --output."),
+        ("miner export {out} --offline", 0, "results.tsv"),
+        ("miner compare {session} {session}", 0, "trials"),
+        ("verifier report", 0, "nothing yet"),
+        ("verifier audit pyproject.toml --offline", 1, "DSSE"),
+    ],
+)
+def test_records_are_read_where_nobody_may_write(
+    records: Path, tmp_path: Path, command: str, status: int, words: str
+) -> None:
+    require(can_mount(), "a user namespace that may mount a tmpfs (Linux)")
+    program, *arguments = command.format(out=tmp_path, session=sessions.NAME).split()
+    done = _mounted(SEAL, str(records), str(BIN / program), *arguments, "--home", str(records))
+    assert done.returncode == status, done.stderr
+    assert words in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_wallet_on_a_full_disk_is_not_half_made(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def checked(
         seed = holdout.seed_of(history.submission_hash(client, proposal), proposal.id)
         seen = check.inspection(connection, case)
         assert seen is not None
-        look = looks.number([], seen, history.other_looks(client, proposal, key.pubkey()))
+        look = looks.number([], seen, history.other_looks(client, (*case.copies, proposal), key.pubkey()))
     rules = policy.at_look(look)
     return check._conclude(connection, case.project, proposal, case, replay, key, rules, folder, (seed, True), look)
 

@@ -51,9 +51,10 @@ def test_other_verifiers_reviews_are_looks(tmp_path: Path, monkeypatch: pytest.M
         assert others(two) == {str(us.pubkey()), str(one.pubkey())}
         again = local.propose(connection)
         other = local.propose(connection, code=local.archive(local.TRAIN + b"# something else\n"))
-        assert [copy.id for copy in copies(client, again)] == [first.id]
-        assert copies(client, other) == []
-        assert other_looks(client, again, us.pubkey()) == {first.id: 1, again.id: 0}
+        listed = client.proposals(0)
+        assert copies(listed, again) == (first,)
+        assert copies(listed, other) == ()
+        assert other_looks(client, (first, again), us.pubkey()) == {first.id: 1, again.id: 0}
         monkeypatch.setattr(history, "MAX_READ", 3)
         assert others() == {str(two.pubkey())}  # only the newest are read
 

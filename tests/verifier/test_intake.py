@@ -20,12 +20,13 @@ from chain.connection.opening import Connection
 from chain.irys.client import Role
 from chain.program.accounts import Proposal
 from chain.program.instructions import ClaimReview
+from common.terminal import View
 from tests import local
 from trainer.judging.policy import JudgePolicy
 from trainer.judging.verdict import CaseFinding, Fault, Reason
 from trainer.project import bundle, protocol, task
 from trainer.project.source import SourceCaps
-from verifier import show
+from verifier import check, show
 from verifier.intake import Case, check_source, local_case, open_case, read_candidate
 
 SNAPSHOT: Mapping[str, bytes] = local.SMOKE.files
@@ -252,8 +253,10 @@ def test_an_honest_proposal(connection: Connection) -> None:
     assert case.log_hash == proposal.benchmark_log_hash.hex()
 
 
-def test_an_approved_proposal_is_judged_against_the_best_before_it(connection: Connection) -> None:
-    """Not against itself, which it could never beat."""
+def test_an_approved_proposal_is_judged_against_the_best_before_it(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not against itself, which it could never beat. A check lists the project's proposals once: they may be many."""
     codes = [local.archive(BETTER + b"# %d\n" % n) for n in range(3)]
     client, verifier = connection.client, local.verifier_of(connection)
     metric = local.convention(client.project(0)).to_score
@@ -275,6 +278,17 @@ def test_an_approved_proposal_is_judged_against_the_best_before_it(connection: C
         assert show.already(client.proposal(n)).endswith("against the best before it, and changes nothing on chain.")
     later = opened(connection, local.propose(connection))
     assert [rung.arm for rung in later.below] == ["proposal 1", "proposal 0", "snapshot"]
+    listed, proposals = list[int](), client.proposals
+
+    def counted(number: int) -> list[Proposal]:
+        listed.append(number)
+        return proposals(number)
+
+    monkeypatch.setattr(client, "proposals", counted)
+    monkeypatch.setattr(check, "_check", lambda connection, case, *_, **__: case)
+    for proposal in (client.proposal(1), client.proposal(3)):
+        check.check_proposal(connection, proposal, verifier, JudgePolicy(), View(quiet=True))
+    assert listed == [0, 0]
 
 
 def test_a_log_without_tags_says_nothing(connection: Connection) -> None:

@@ -106,7 +106,7 @@ def replay(
     then running out of it is this machine's fault. `side_by_side` makes the two runs of a pair at the same time where
     there are several GPUs: not where the candidate's author gains by what slows the incumbent.
     """
-    watch = Watch(bench.protocol.execution.training_seconds, view.say)
+    watch = Watch(bench.protocol.execution.training_seconds, view.say, bench.home)
     made, runs = list(done), against(done, reference)
     slopes: list[TimeSlope] = []
     lead = incumbent_lead(noise.df)  # a candidate's run has the salt of the incumbent's that it is compared with
@@ -185,7 +185,7 @@ def one_run(
 
     A run that was left out is made again; EnvironmentNotReady where that keeps happening.
     """
-    watch = Watch(bench.protocol.execution.training_seconds, view.say)
+    watch = Watch(bench.protocol.execution.training_seconds, view.say, bench.home)
 
     def run_it(_: int) -> list[ReplayRun]:
         watch.calm()

@@ -255,7 +255,7 @@ def test_what_would_fail_all_of_them_stops(home: Path, embedded: EmbeddedNetwork
     embedded.warp(EXPIRY_WINDOW_SECONDS)
     result = chain(home, "proposal", "expire", "--all-due", "--max-spend", "0")
     assert result.exit_code == 1
-    assert "cap of 0.000000000 SOL" in result.stdout
+    assert "cap of 0 SOL" in result.stdout
     assert "2 more are due" in result.stdout
 
 

@@ -101,7 +101,7 @@ def test_402_names_the_command_that_pays_and_what_it_paid_is_used_once(world: Wo
     assert world.irys.upload(item) is not None
     assert world.irys.upload(item) is not None
     assert world.balance() == 7
-    with pytest.raises(InsufficientFunds, match=rf"has 7 deposited.*fund --lamports {cost - 7}`"):
+    with pytest.raises(InsufficientFunds, match=rf"has 0\.000000007 SOL deposited.*fund --lamports {cost - 7}`"):
         world.irys.upload(DataItem.sign(world.key, DATA[::-1][:-1] + b"y"))
     assert world.irys.upload(DataItem.sign(world.key, b"free")) is not None
 
@@ -229,7 +229,7 @@ def test_a_tariff() -> None:
 def test_accounts_are_charged_once_and_never_below_zero(tmp_path: Path) -> None:
     accounts, owner = Accounts(tmp_path), Keypair().pubkey()
     item = DataItem.sign(Keypair(), b"x").id
-    with pytest.raises(InsufficientFunds, match="has 0 deposited"):
+    with pytest.raises(InsufficientFunds, match="has 0 SOL deposited"):
         accounts.charge(owner, item, 1)
     accounts.credit(owner, Keypair().sign_message(b""), 10)
     for _ in range(2):

@@ -442,9 +442,9 @@ def test_payment_required_says_what_to_fund() -> None:
     with scripted(answer) as url, pytest.raises(InsufficientFunds) as caught:
         client(url).upload(ITEM)
     for part in (
-        "costs 5000 lamports",
-        "has 1200 deposited",
-        "transfers 3800",
+        "costs 0.000005 SOL",
+        "has 0.0000012 SOL deposited",
+        "transfers 0.0000038 SOL",
         str(address),
         str(KEY.pubkey()),
     ):

@@ -160,7 +160,14 @@ def test_everything_that_the_program_wrote_proves_itself(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("lamports", "text"),
-    [(0, "0 SOL"), (1, "0.000000001 SOL"), (10**9, "1 SOL"), (10**14 - 5 * 10**8, "99,999.5 SOL"), (10**11, "100 SOL")],
+    [
+        (0, "0 SOL"),
+        (1, "0.000000001 SOL"),
+        (10**9, "1 SOL"),
+        (10**14 - 5 * 10**8, "99,999.5 SOL"),
+        (10**11, "100 SOL"),
+        (-1, "−0.000000001 SOL"),
+    ],
 )
 def test_an_amount_in_a_sentence(lamports: int, text: str) -> None:
     assert sol(lamports) == text

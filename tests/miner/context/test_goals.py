@@ -51,6 +51,11 @@ def test_affordable(goals: Goals, spent: int, staked: int, cost: int, refused: b
     assert bool(affordable(goals, spent=spent, staked=staked, cost=cost)) is refused
 
 
+def test_amounts_are_in_the_unit_that_the_option_takes() -> None:
+    said = affordable(Goals(max_spend=50_000_000), spent=49_000_000, staked=0, cost=2_000_000)
+    assert said == "0.049 SOL are spent, this would cost 0.002 SOL more; --max-spend allows 0.05 SOL"
+
+
 @pytest.mark.parametrize(
     ("goals", "loop", "done", "left"),
     [

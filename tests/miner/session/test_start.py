@@ -6,16 +6,17 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from chain.connection.opening import MINER
 from common.files import lock
 from miner.context.goals import Goals
-from miner.journal import journal
+from miner.journal import journal, sessions
 from miner.proposers.choice import Proposing
 from miner.report import summary
 from miner.report.summary import seconds_of
@@ -80,6 +81,22 @@ def test_the_baseline_that_publishes_has_its_real_times(fresh: Path, monkeypatch
     assert spent.running + (spent.idle or 0) == pytest.approx(segment.seconds)
     assert segment.seconds == pytest.approx(after - runs[0].began, abs=1)
     assert spent.away == 0
+
+
+def test_a_session_that_another_process_holds_is_refused_before_anything_is_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True}
+    monkeypatch.setattr(start, "fetch_project", lambda *_: pytest.fail("it went on"))
+    with local.connect(local.home_with_project(tmp_path)) as opened:
+        wallet = opened.wallet(None, MINER).pubkey()
+        path = opened.home / "work" / sessions.folder_name("embedded", 0, str(wallet)) / sessions.JOURNAL
+        with (
+            closing(journal.Journal(path)),
+            pytest.raises(journal.SessionBusy, match="Another process"),
+            start.started(opened, None, quiet=True, trust_harness=False, **who),
+        ):
+            pass
 
 
 def test_a_second_session_in_a_fresh_home_waits_for_the_first_to_publish(

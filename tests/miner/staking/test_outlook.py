@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from chain.network.base import sol
 from miner.staking.outlook import Market, outlook, verdict
 from tests.benchmarks.bench_claims import POLICY, judged
 from trainer.judging.judge import suggested
@@ -99,8 +100,8 @@ def test_the_value_weighs_reward_slash_and_fees(
 def test_what_a_submission_costs_is_in_its_value(delta: float, market: Market, value: int) -> None:
     found = outlook(SEEN, replace(PLAIN, mean=delta), JudgePolicy(), market, stake=1, rent=5_400_960, fees=5_000)
     assert found.value == pytest.approx(value, abs=1)
-    assert f"expected value {value:+,.0f}: " in "\n".join(found.lines())
-    assert "rent 5,400,960 − fees 5,000 lamports" in "\n".join(found.lines())
+    assert f"expected value {sol(value)}: " in "\n".join(found.lines())
+    assert "rent 0.00540096 SOL − fees 0.000005 SOL" in "\n".join(found.lines())
     assert "does not pay" in verdict(SEEN, found, min_confidence=0.9)
     assert verdict(SEEN, found, min_confidence=0.9, accept_loss=True) == ""
 

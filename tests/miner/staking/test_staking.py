@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from solders.pubkey import Pubkey
 
+from chain.network.base import sol
 from chain.program.accounts import ProposalStatus
 from miner.context.goals import Goals
 from miner.proposers.base import SCRIPT
@@ -144,7 +145,7 @@ def test_what_does_not_pay_is_held(rent: int, local: bool, accept_loss: bool, se
     fake.chain.network.rent, fake.chain.network.is_local = rent, local
     attempt(fake, staking)
     assert ("it does not pay" in held(fake)) is not sent
-    assert any(f"rent {rent:,}" in line and "expected value" in line for line in fake.said)
+    assert any(f"rent {sol(rent)} " in line and "expected value" in line for line in fake.said)
 
 
 def test_a_confirmation_is_made_once_and_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -99,8 +99,10 @@ POWER = {
 
 
 @pytest.mark.parametrize("name", POWER)
-def test_no_stake_depends_on_a_machine_at_less_than_its_speed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_stake_depends_on_a_machine_at_less_than_its_speed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tools, words = POWER[name]
     macs.become(Mac("Apple M4", 10, 16, 10, "apple-m4-10c", tools=tools), monkeypatch)
-    assert Watch(300.0, print).refused() == words
-    assert Watch(6.0, print).refused() == ()  # a practice run: its state is only noted
+    assert Watch(300.0, print, tmp_path).refused() == words
+    assert Watch(6.0, print, tmp_path).refused() == ()  # a practice run: its state is only noted
