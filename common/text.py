@@ -63,3 +63,15 @@ def lasted(seconds: float) -> str:
         return f"{seconds / 60:.0f} min"
     hours = seconds / 3600
     return f"{hours:.1f} h".replace(".0 h", " h") if hours < 48 else f"{hours / 24:.0f} days"
+
+
+def error_line(log: str) -> str:
+    """The line of a failed program's log that says why: Python's exception, which more lines may follow, else its last
+    one; "" where it is empty."""
+    lines = [line.rstrip() for line in log.splitlines() if line.strip()]
+    traces = [
+        place for place, line in enumerate(lines) if line.lstrip().startswith("Traceback (most recent call last)")
+    ]
+    after = lines[traces[-1] + 1 :] if traces else []
+    named = next((line for line in after if re.match(r"[A-Za-z_][\w.]*(: |$)", line)), "")
+    return named or (lines[-1] if lines else "")

@@ -227,7 +227,8 @@ class Miner:
 
     def _rehearse(self, source: str) -> str:
         """Two tiny steps of a script, where its trial would run; what went wrong, or ""."""
-        files = {**self.context.task.files, SCRIPT: rehearsal.script(source).encode()}
+        before = self.context.workspace.read(self.context.workspace.head(), SCRIPT)
+        files = {**self.context.task.files, SCRIPT: rehearsal.script(source, before).encode()}
         run = self.context.bench.plain_run(files)
         return run.detail or run.failure
 

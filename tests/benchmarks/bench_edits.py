@@ -23,10 +23,10 @@ SHAPES = ROOT / "tests" / "miner" / "proposers" / "scripts"
 DEFAULT = (ROOT / "trainer" / "train.py", SHAPES / "classic.py.txt", SHAPES / "decaying.py.txt")
 
 
-def rehearse(source: str) -> str:
+def rehearse(source: str, before: str) -> str:
     """The last line of what went wrong, or ""."""
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "train.py").write_text(rehearsal.script(source))
+        Path(folder, "train.py").write_text(rehearsal.script(source, before))
         done = subprocess.run(
             [sys.executable, "train.py"],
             cwd=folder,
@@ -52,7 +52,7 @@ def main() -> None:
             except DoesNotFit as why:
                 print(f"  {edit.name:22} does not fit: {why}")
                 continue
-            wrong = rehearse(changed)
+            wrong = rehearse(changed, source)
             print(f"  {edit.name:22} {'runs' if not wrong else f'FAILS: {wrong}'}", flush=True)
             fit, ran = fit + 1, ran + (not wrong)
         print(f"{path}: {fit} of {len(CATALOGUE)} edits fit, {ran} of those run")

@@ -1,10 +1,10 @@
-"""What is shown of a URL: nothing that may be a key."""
+"""What is shown of a URL, nothing that may be a key, and of a failed program's log, the line that says why."""
 
 from __future__ import annotations
 
 import pytest
 
-from common.text import hosts_only, without_key
+from common.text import error_line, hosts_only, without_key
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,23 @@ def test_of_a_url_the_host_is_left(text: str, shown: str) -> None:
 )
 def test_a_node_is_named_without_its_key(url: str, shown: str) -> None:
     assert without_key(url) == shown
+
+
+TRACE = 'Traceback (most recent call last):\n  File "train.py", line 9, in <module>\n    mx.eval(loss)\n'
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        ("step 1\n" + TRACE + "RuntimeError: [eval] no primitive.\nIf you compile:\nhttps://x.example/docs\n\n",
+         "RuntimeError: [eval] no primitive."),
+        (TRACE + "ValueError: a\n\nDuring handling of the above:\n\n" + TRACE + "mx.Error: b\n", "mx.Error: b"),
+        (TRACE + "KeyboardInterrupt\n", "KeyboardInterrupt"),
+        (TRACE + "SystemExit: 3\nleft over: 4\n", "SystemExit: 3"),
+        ("step 1\rstep 2\nFAIL\n", "FAIL"),
+        (TRACE, "    mx.eval(loss)"),
+        ("  \n", ""),
+    ],
+)  # fmt: skip
+def test_the_line_that_says_why(log: str, line: str) -> None:
+    assert error_line(log) == line

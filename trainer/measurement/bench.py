@@ -21,6 +21,7 @@ from typing import ParamSpec
 
 from common.files import locked
 from common.resources import HARNESS
+from common.text import error_line
 from trainer import sandbox
 from trainer.errors import STOPPED, UNFIT, EnvironmentNotReady
 from trainer.machine import awake, environment, faults, hardware, scratch
@@ -220,7 +221,7 @@ def _as_run(arm: Arm, result: experiment.RunResult) -> Run:
             fault = faults.of_exit(code, result.log.data)
             failure = str(FAULTS[fault.kind] if fault else Failure.CRASH)
             detail = f"It exited with status {code}" + (f": {fault.words}" if fault else "")
-            said = (trace.strip().splitlines()[-1:] or ["no output"])[0]
+            said = error_line(trace) or "no output"
         case experiment.Timeout(limit=limit):
             failure, detail = "over_budget", f"It was killed after {limit:g} seconds."
         case experiment.NoMetric(reason=reason):

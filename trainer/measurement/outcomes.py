@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from common.text import printable
+from common.text import error_line, printable
 from trainer.errors import TrainerError
 from trainer.machine import faults
 from trainer.measurement.values import Failure, Phase, Progress, RunFinding
@@ -90,11 +90,11 @@ def ended(outcome: JobOutcome, phase: Phase) -> MeasurementFailed:
         return MeasurementFailed(Failure.OUT_OF_MEMORY if memory else Failure.OVER_RESOURCES, phase, detail)
     if outcome.exit_code == 0:
         return MeasurementFailed(Failure.NO_EVALUATION, phase, "it ended without calling evaluate_bpb")
-    last = log_text(outcome.output).strip().splitlines()[-1:] or ["no output"]
+    said = error_line(log_text(outcome.output)) or "no output"
     fault = faults.of_exit(outcome.exit_code, outcome.output)
     failure = FAULTS[fault.kind] if fault else Failure.CRASH
     detail = f"exit status {outcome.exit_code}" + (f": {fault.words}" if fault else "")
-    return MeasurementFailed(failure, phase, detail, printable(last[0], 500))
+    return MeasurementFailed(failure, phase, detail, printable(said, 500))
 
 
 def problem_of(error: TrainerError | OSError) -> str:

@@ -244,7 +244,8 @@ def compiled(tree: cst.Module) -> cst.Module:
         return statements(
             f"mx.eval(model({loaded[1]}[:1]))  # fills what the model keeps between calls\n"
             f"plain_gradient = {made[2]}\n"
-            "compiled_gradient = mx.compile(lambda x, y: plain_gradient(model, x, y), inputs=model.state)\n"
+            "kept = model.state  # an output too: tracing leaves what it traced in it\n"
+            "compiled_gradient = mx.compile(lambda x, y: plain_gradient(model, x, y), inputs=kept, outputs=kept)\n"
             f"def {made[1]}(model, x, y):\n    return compiled_gradient(x, y)\n\n\n"
         )
 

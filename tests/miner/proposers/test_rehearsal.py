@@ -14,8 +14,8 @@ from tests.miner.proposers.test_edits import SOURCES, TODAY
 from trainer.project import sites
 
 
-def rehearse(folder: Path, source: str) -> str:
-    (folder / "train.py").write_text(rehearsal.script(source))
+def rehearse(folder: Path, source: str, before: str = "") -> str:
+    (folder / "train.py").write_text(rehearsal.script(source, before or source))
     done = subprocess.run(
         [sys.executable, "train.py"], cwd=folder, capture_output=True, text=True, timeout=150, check=False
     )
@@ -26,13 +26,14 @@ def rehearse(folder: Path, source: str) -> str:
     ("script", "edit"),
     [
         *(("classic", name) for name in ("", "swiglu", "muon", "peri-norm", "u-net-skips", "average-weights")),
+        ("classic", "compiled-gradient"),
         *(("decaying", name) for name in ("", "value-embeddings", "decoupled-decay")),
         *(("today", name) for name in ("", "attention-gate", "even-steps", "momentum-warm-up")),
     ],
 )
 def test_it_runs(tmp_path: Path, script: str, edit: str) -> None:
     source = TODAY if script == "today" else SOURCES[script]
-    assert rehearse(tmp_path, BY_NAME[edit](source) if edit else source) == ""
+    assert rehearse(tmp_path, BY_NAME[edit](source) if edit else source, source) == ""
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,15 @@ def test_it_runs(tmp_path: Path, script: str, edit: str) -> None:
 def test_what_is_broken_fails_it(tmp_path: Path, old: str, new: str, words: str) -> None:
     assert old in SOURCES["classic"]
     assert words in rehearse(tmp_path, SOURCES["classic"].replace(old, new))
+
+
+def test_what_is_compiled_is_rehearsed_so(tmp_path: Path) -> None:
+    """A function that leaves what it traced in the model runs as it is, and breaks only once it is compiled."""
+    source = SOURCES["classic"]
+    changed = BY_NAME["compiled-gradient"](source).replace(", outputs=kept", "")
+    assert changed != BY_NAME["compiled-gradient"](source)
+    assert "without a primitive" in rehearse(tmp_path, changed, source)
+    assert rehearse(tmp_path, changed) == ""  # compiled as the script before it: that is not looked at again
 
 
 def test_sizes_are_made_tiny() -> None:
