@@ -78,6 +78,13 @@ class Fleet:
                     )
         return True
 
+    def tend(self) -> None:
+        """Take in what came back, without waiting, and give the other machines work while this one confirms."""
+        while returned := self.cluster.wait(0.0):
+            for entry in returned:
+                self._take(entry.machine, entry.number, entry.result, entry.lost)
+        self.fill(here=False)
+
     def _job(self, trial: TrialRecord, machine: str) -> TrialJob:
         session, sigma = self._context.session, self.cluster.sigma(machine)
         rules = None

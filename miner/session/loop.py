@@ -53,7 +53,7 @@ class Miner:
     def __init__(self, context: SessionContext, proposer: Proposer, *, cluster: Cluster | None = None) -> None:
         self.context, self.proposer = context, proposer
         self._trials, self._watch = LocalTrials(context), ChainWatch(context)
-        self._staking = Staking(context, self._watch.look)
+        self._staking = Staking(context, self._watch.look, self._tend)
         self._fresh = not context.session.trials
         self._begun = context.published[0].began if self._fresh and context.published else time.time()
         self._started = time.monotonic() - max(0.0, time.time() - self._begun)
@@ -171,6 +171,11 @@ class Miner:
         if begin:
             self.fleet.fill(here=False)
         return not self.fleet.cluster.measures_here()
+
+    def _tend(self) -> None:
+        """See to a cluster's other machines while this one confirms."""
+        if self.fleet is not None:
+            self.fleet.tend()
 
     def _begin_another(self) -> bool:
         """Begin a trial beside those in flight, unless these reach the goals."""

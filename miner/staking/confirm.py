@@ -9,7 +9,7 @@ delta says `outlook`. Every run is in the journal before the next; a session tha
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -77,10 +77,12 @@ def confirm(
     against: str,
     policy: JudgePolicy,
     view: View,
+    between: Callable[[], None] = lambda: None,
 ) -> Confirmation:
     """Run or continue the test of `commit` against `against`, or the rung of the ladder `steps` below it that holds.
 
-    The finished confirmation. TrainerError if this machine cannot run it; nothing is decided then.
+    The finished confirmation. `between` is called after each run. TrainerError if this machine cannot run it; nothing
+    is decided then.
     """
     over = source.problems(task.files, candidate, policy.source)
     current = _begin(journal, bench, number, commit, against)
@@ -89,6 +91,7 @@ def confirm(
 
         def record(entry: ReplayRun) -> None:
             journal.append("confirming_run", run=entry.as_json())
+            between()
 
         with ExitStack() as stack:
             with view.step("drawing holdout text") as word:

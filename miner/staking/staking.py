@@ -26,10 +26,13 @@ from trainer.statistics.shrinkage import Posterior
 
 
 class Staking:
-    """The submissions of one session; `look` reads the chain and keeps project and frontier."""
+    """The submissions of one session; `look` reads the chain and keeps project and frontier, and `between` is called
+    after each run of a confirming test."""
 
-    def __init__(self, context: SessionContext, look: Callable[[], None]) -> None:
-        self._context, self._look = context, look
+    def __init__(
+        self, context: SessionContext, look: Callable[[], None], between: Callable[[], None] = lambda: None
+    ) -> None:
+        self._context, self._look, self._between = context, look, between
 
     def candidate(self) -> TrialRecord | None:
         """The trial whose code is the head, where it is better than the chain's best as far as this session knows,
@@ -73,6 +76,7 @@ class Staking:
                 against=best,
                 policy=policy,
                 view=context.dashboard,
+                between=self._between,
             )
             if not done.passed:
                 self._not_confirmed(done, best)
@@ -94,7 +98,7 @@ class Staking:
     def _not_confirmed(self, done: Confirmation, best: str) -> None:
         context = self._context
         context.dashboard.say(f"  not submitted: {done.reason}", style="yellow")
-        if done.disproved:
+        if done.disproved and context.session.head == best:  # else another machine found more on top meanwhile
             context.workspace.keep(best)
             context.dashboard.say("  not confirmed: going back to the on-chain best")
 

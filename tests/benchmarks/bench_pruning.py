@@ -19,9 +19,9 @@ settings are in the files). Four views:
    as it was, so it asks more than load does: that would cost the run its win as well, and the miner discards a run
    whose throughput is off.
 
-4. Made-up winners with a late warm-down, against the incumbent's runs of docs/example (11.4M parameters, 300 s on an
-   H100, warm-down over the last half): each holds the incumbent's plateau, or stays above it, until its own warm-down
-   takes it below the incumbent's end.
+4. Made-up winners with a late warm-down, against the incumbent's runs of a recorded session (11.4M parameters, 300 s on
+   an H100, warm-down over the last half): each holds the incumbent's plateau, or stays above it, until its own
+   warm-down takes it below the incumbent's end.
 
 Time saved is the share of the losers' run time, and of all.
 """
@@ -41,7 +41,7 @@ from typing import Any
 from trainer.statistics.pruning import MIN_POINTS, Band, PruningRules, hopeless, worst_lag
 
 DATA = Path(__file__).parent / "data"
-EXAMPLE = next((Path(__file__).parents[2] / "docs" / "example" / "work").iterdir()) / "session.jsonl"
+RECORDED = DATA / "session-h100-300s.jsonl"
 TUNED, HELD_OUT = DATA / "smoke_curves.json.gz", DATA / "smoke_curves_held_out.json.gz"
 FILES = (TUNED, HELD_OUT, DATA / "smoke_curves_third.json.gz", DATA / "smoke_curves_fourth.json.gz")
 Points = tuple[tuple[float, float], ...]
@@ -167,9 +167,9 @@ def across(recording: Recording, rules: PruningRules, *, stretch: float | None =
     return tally(outcomes, sum(once), len(once))
 
 
-def example() -> tuple[list[Points], float]:
-    """The loss curves of the example session's runs at full size, and their budget in seconds."""
-    events = [json.loads(line) for line in EXAMPLE.read_text().splitlines()]
+def recorded() -> tuple[list[Points], float]:
+    """The loss curves of a recorded session at full size, and their budget in seconds."""
+    events = [json.loads(line) for line in RECORDED.read_text().splitlines()]
     curves = [event["curve"] for event in events if event["event"] == "run" and event["curve"]]
     return [tuple((float(time), float(loss)) for time, loss in curve) for curve in curves], 300.0
 
@@ -178,7 +178,7 @@ def late_warm_downs(share: float, above: float, number: int, rules: PruningRules
     """View 4: the share of such winners that are stopped. They warm down over the last `share` of the run, from a
     plateau that many nats `above` the incumbent's.
     """
-    (*incumbents, other), budget = example()
+    (*incumbents, other), budget = recorded()
     band, rng, stopped = Band.of(incumbents), random.Random(1), 0
     assert band is not None
     plateau, final, begin = band.loss(0.5 * budget) + above, band.mean[-1] - 0.01, (1 - share) * budget

@@ -59,7 +59,8 @@ class Scripted:
         self.flying: dict[str, TrialJob] = {}
 
     def idle(self, *, here: bool = True) -> list[str]:
-        return [name for name in self.names if name not in self.flying]
+        """The session itself runs on the first machine."""
+        return [name for name in self.names if name not in self.flying and (here or name != self.names[0])]
 
     def opening(self) -> bool:
         return False
@@ -72,6 +73,8 @@ class Scripted:
         self.sent.append((name, job))
 
     def wait(self, seconds: float) -> list[Returned]:
+        if not self.flying:
+            return []
         name, job = self.flying.popitem()  # the last one sent comes back first
         word = self.script.pop(0)
         if word == "lost":
@@ -144,6 +147,17 @@ def test_a_machine_is_told_only_what_it_measured_itself(tmp_path: Path) -> None:
     assert third.history == (2.5,)
     assert {run.machine for run in third.incumbent_runs} == {"rack-2"}
     assert history.incumbent_values(session.journal.session, session.journal.session.trials[3]) == []
+
+
+def test_while_this_machine_confirms_the_others_go_on(tmp_path: Path) -> None:
+    session = Session(tmp_path, ["reject"] * 4, 4, machines=3)
+    session.fleet.fill()
+    session.fleet.tend()  # between two runs of a confirming test
+    assert [t.decision for t in session.journal.session.trials[1:4]] == ["discard"] * 3
+    assert sorted(session.cluster.flying) == ["rack-2"]  # one candidate was left, and the first machine is ours now
+    session.fleet.tend()
+    assert session.outcomes()[-1] == (4, "discard", False)
+    assert not session.cluster.flying
 
 
 def test_what_won_against_an_old_head_is_measured_against_the_new_one(tmp_path: Path) -> None:

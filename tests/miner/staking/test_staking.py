@@ -89,6 +89,30 @@ def test_what_is_worse_sends_the_search_back_to_the_best_on_chain(tmp_path: Path
     assert fake.chain.sent == []
 
 
+@pytest.mark.parametrize(("gain", "confirmed"), [(0.2, True), (-0.1, False)])
+def test_what_is_kept_while_this_machine_confirms_is_tested_next(tmp_path: Path, gain: float, confirmed: bool) -> None:
+    """Another machine of a cluster finds it meanwhile, on top of what is being tested."""
+    fake, _ = session(tmp_path, gain)
+    calls = list[int]()
+
+    def between() -> None:
+        calls.append(len(fake.context.session.confirmations[-1].runs))
+        if len(calls) == 2:
+            fake.trial(OTHER, decision="keep", delta=0.3)
+
+    staking = Staking(fake.context, lambda: None, between)
+    attempt(fake, staking)
+    assert calls == list(range(1, len(fake.context.session.confirmations[0].runs) + 1))
+    assert bool(fake.context.session.confirmations[0].passed) is confirmed
+    assert len(fake.chain.sent) == confirmed
+    found = staking.candidate()
+    assert found is not None
+    assert fake.tree.head() == fake.context.session.head == found.commit
+    assert fake.tree.sources[found.commit] == OTHER
+    staking.attempt(found)
+    assert len(fake.chain.sent) == confirmed + 1
+
+
 @pytest.mark.parametrize(("bips", "sent"), [(0, True), (100, True), (2000, False)])
 def test_a_gain_within_the_projects_margin_is_not_staked_on(bips: int, sent: bool, tmp_path: Path) -> None:
     """A gain of 0.2 of 2.5 is 8 percent; the project may want 20."""
