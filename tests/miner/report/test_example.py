@@ -1,11 +1,13 @@
-"""The kept session at full size: its journal is read, its report renders, its README says what is in it."""
+"""The kept session on two GPUs: its journal is read, its report renders, its README says what is in it."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -14,26 +16,45 @@ from miner.commands.main import main
 from miner.journal import journal
 from miner.journal.sessions import choose
 from miner.report import summary
+from miner.trials import history
 from tests.miner.report.test_report import data, unpacked
 from trainer.project import recipe
+from trainer.statistics.comparison import Arm
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "example"
 FILES = [path for path in sorted(EXAMPLE.rglob("*")) if path.is_file()]
 
 
+def minutes(event: dict[str, Any], since: str) -> str:
+    begun, at = (datetime.fromisoformat(text) for text in (since, event["at"]))
+    return f"{(at - begun).total_seconds() / 60:.1f}"
+
+
 def test_the_readme_says_what_the_journal_says() -> None:
-    session = journal.read(choose(EXAMPLE).journal)
-    runs = [run for trial in session.trials for run in trial.runs]
-    words = (EXAMPLE / "README.md").read_text()
-    rows = [f"| {run.val_bpb:.6f} | {run.tokens_per_second:,.0f} | {run.seconds:.1f} |\n" for run in runs]
-    assert len(rows) == 4
-    assert re.findall(r"^\| A \| [^|]+(.+\n)", words, re.MULTILINE) == rows
-    assert session.trials[1].hypothesis in words
-    assert f"{summary.noise(session)[0]:.4f} and 0.0108" in words
-    (segment,) = session.segments
-    assert (segment.reason, segment.within, session.trials[1].decision) == ("interrupted", True, "")
-    assert summary.time_split(session, 300.0).interrupted == pytest.approx(195)
-    assert words.count("\n") <= 40
+    path = choose(EXAMPLE).journal
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    session, words = journal.read(path), (EXAMPLE / "README.md").read_text()
+    rows = re.findall(r"^\| ([\d.]+) \| (.+?) \| (.*?) ?\| (.*?) ?\|$", words, re.MULTILINE)
+    told = [event for event in events if event["event"] in ("decision", "confirmed", "submitted", "end")]
+    assert [row[0] for row in rows] == [minutes(event, events[0]["at"]) for event in told]
+    for event, (_, what, values, gain) in zip(told, rows, strict=True):
+        delta, low, high = (event.get(name) for name in ("delta", "low", "high"))
+        interval = "" if low is None else f"{delta:.3f} ({low:.3f} to {high:.3f})"
+        if event["event"] == "decision":
+            trial = session.trials[event["number"]]
+            arm = Arm.CANDIDATE if trial.number else Arm.INCUMBENT
+            assert values == ", ".join(f"{value:.3f}" for value in history.values(trial, arm))
+            assert what.startswith(f"trial {trial.number}, " if trial.number else "baseline, ")
+            if trial.number and trial.decision == "keep":
+                assert gain.startswith(interval)
+            elif trial.delta is not None and trial.number:
+                assert gain == f"{trial.delta:.3f}: discarded".replace("-", "−")
+        elif event["event"] == "confirmed":
+            assert gain == f"{interval}, on holdout text {event['holdout_delta']:.3f}"
+        elif event["event"] == "submitted":
+            assert what.startswith(f"**proposal {event['proposal']}**")
+    assert f"was {summary.noise(session)[0]:.3f}" in words
+    assert words.count("\n") <= 45
 
 
 def test_the_report_renders_and_is_the_kept_one(tmp_path: Path) -> None:
@@ -47,12 +68,12 @@ def test_the_report_renders_and_is_the_kept_one(tmp_path: Path) -> None:
     assert "The diff cannot be shown: the session’s work tree is missing." in shown
     assert str(tmp_path) not in document
     details = [unpacked(text) for text in data(document)["details"].values()]
-    assert {"1.469716", "1.451165"} <= {str(run[1]) for detail in details for run in detail["runs"]}
+    assert {"0.776598", "0.897248"} <= {str(run[1]) for detail in details for run in detail["runs"]}
     for page in (document, kept):
         for words in (
-            "interrupted runs 3.2 min",
-            "NVIDIA H100 80GB HBM3",
-            "still open",
+            "confirming before staking 18.3 min",
+            "NVIDIA H200",
+            "Muon for the matrices inside the blocks",
         ):
             assert words in page
         assert "beyond the range" not in page
