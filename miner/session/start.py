@@ -118,6 +118,8 @@ def started(
         if bench.measurer
         else f"no sandbox: results are self-reported ({bench.why_not})"
     )
+    if (gpus := len(bench.each_gpu())) > 1:
+        measured += f", on {gpus} GPUs side by side"
     dashboard.say(f"this machine: {bench.machine.hardware_class}, data snapshot {bench.data_snapshot[:16]}, {measured}")
     if bench.machine.doubt:
         dashboard.say(f"this machine cannot be named: {bench.machine.doubt}", style="yellow")

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -20,9 +21,10 @@ from miner.journal import journal, sessions
 from miner.proposers.choice import Proposing
 from miner.report import summary
 from miner.report.summary import seconds_of
-from miner.session import start
+from miner.session import publish, start
 from miner.trials.measuring import Rig
 from tests import local
+from trainer.measurement.bench import open_bench
 from trainer.project import recipe
 from trainer.project.recipe import Recipe
 
@@ -48,6 +50,25 @@ def fresh(tiny_home: TinyHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     made = Recipe("tiny", tiny_home.files, tiny.DATA, recipe.load("smoke").terms)
     monkeypatch.setattr(recipe, "load", lambda name: made)
     return tmp_path
+
+
+def test_on_two_gpus_the_baseline_is_measured_two_runs_at_once(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in (publish, start):
+        monkeypatch.setattr(module, "open_bench", lambda *a, **more: replace(open_bench(*a, **more), gpus=("0", "1")))
+    who: dict[str, Any] = {"keypair": None, "reward_recipient": None, "stake": 1, "yes": True}
+    with (
+        local.connect(fresh) as opened,
+        start.started(opened, None, quiet=False, trust_harness=False, **who) as session,
+    ):
+        first, second, third = session.published
+    assert first.began == second.began < first.ended <= third.began
+    assert all(entry.run.val_bpb is not None for entry in (first, second, third))
+    said = capsys.readouterr().err
+    assert "baseline, run 1 and 2 of 3" in said
+    assert "baseline, run 3 of 3" in said
+    assert "on 2 GPUs side by side" in said
 
 
 def test_the_baseline_that_publishes_has_its_real_times(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
