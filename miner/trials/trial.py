@@ -1,6 +1,6 @@
 """One candidate judged on this machine: each run on record before the next, until its comparison has an answer.
 
-A session that is interrupted keeps the finished runs of the trial that it was in; at most the run in flight is
+A session that is interrupted keeps the finished runs of the trial that it was in; at most the runs in flight are
 repeated. `conclude` acts on a decision that is on record, whichever machine measured it.
 """
 
