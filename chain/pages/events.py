@@ -58,8 +58,10 @@ def line(indexed: IndexedEvent, symbol: str, meaning: Meaning | None = None) -> 
             parts.append(f"{words} {meaning.metric} {meaning.text(raw)}")
         elif name.endswith("_until"):
             parts.append(f"{words} {show.when(raw)}")
-        elif name in _SCORES or isinstance(raw, Pubkey):
-            parts.append(f"{words} {_short(raw)}" if isinstance(raw, Pubkey) else f"{words} {value:,}")
+        elif isinstance(raw, Pubkey):
+            parts.append(f"{words} {_short(raw)}")
+        elif name in _SCORES:
+            parts.append(f"{words} {value:,}")
         elif name.startswith("lamports_"):
             parts.append(f"{name.removeprefix('lamports_')} {sol(raw)}")
         else:

@@ -66,10 +66,7 @@ class Fleet:
         deadline = time.monotonic() + _TURN
         with self._context.dashboard.step(self._words()):
             while time.monotonic() < deadline:
-                returned = self.cluster.wait(_LOOK)
-                for entry in returned:
-                    self._take(entry.machine, entry.number, entry.result, entry.lost)
-                if returned or len(self.cluster.idle()) > idle:
+                if self._collect(_LOOK) or len(self.cluster.idle()) > idle:
                     break
                 if not self._flying and not idle and not self.cluster.opening():
                     raise EnvironmentNotReady(
@@ -80,10 +77,16 @@ class Fleet:
 
     def tend(self) -> None:
         """Take in what came back, without waiting, and give the other machines work while this one confirms."""
-        while returned := self.cluster.wait(0.0):
-            for entry in returned:
-                self._take(entry.machine, entry.number, entry.result, entry.lost)
+        while self._collect(0.0):
+            pass
         self.fill(here=False)
+
+    def _collect(self, seconds: float) -> bool:
+        """Take in what comes back within so many seconds; whether anything did."""
+        returned = self.cluster.wait(seconds)
+        for entry in returned:
+            self._take(entry.machine, entry.number, entry.result, entry.lost)
+        return bool(returned)
 
     def _job(self, trial: TrialRecord, machine: str) -> TrialJob:
         session, sigma = self._context.session, self.cluster.sigma(machine)

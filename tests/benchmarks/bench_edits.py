@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from common.resources import ROOT
+from common.text import error_line
 from miner.proposers.edits import rehearsal
 from miner.proposers.edits.catalogue import CATALOGUE
 from miner.proposers.edits.patterns import DoesNotFit
@@ -24,7 +25,7 @@ DEFAULT = (ROOT / "trainer" / "train.py", SHAPES / "classic.py.txt", SHAPES / "d
 
 
 def rehearse(source: str, before: str) -> str:
-    """The last line of what went wrong, or ""."""
+    """The line that says what went wrong, or ""."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "train.py").write_text(rehearsal.script(source, before))
         done = subprocess.run(
@@ -37,7 +38,7 @@ def rehearse(source: str, before: str) -> str:
         )
     if done.returncode == 0 and "val_bpb" in done.stdout:
         return ""
-    return (done.stderr.strip() or done.stdout.strip() or "it printed nothing").splitlines()[-1]
+    return error_line(done.stderr) or error_line(done.stdout) or "it printed nothing"
 
 
 def main() -> None:

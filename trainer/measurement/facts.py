@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from common.text import printable
+from common.text import error_line, printable
 from trainer.errors import EnvironmentNotReady, InvalidBundle
 from trainer.machine.environment import Environment
 from trainer.measurement.scoring import Tokens
@@ -154,10 +154,10 @@ def run_harness(
         ) as job:
             outcome = job.wait()
             if outcome.kind != "exited" or outcome.exit_code != 0:
-                words = outcome.output.decode(errors="replace").strip().splitlines()[-1:] or [outcome.kind]
+                said = error_line(outcome.output.decode(errors="replace")) or outcome.kind
                 raise EnvironmentNotReady(
                     f"The project's harness failed to produce its validation rows (status {outcome.exit_code}).",
-                    f"It said: {printable(words[0], 300)}. Prepare the data with the bundle's prepare.py; "
+                    f"It said: {printable(said, 300)}. Prepare the data with the bundle's prepare.py; "
                     "`prepare.py --verify` checks it.",
                 )
             found = {}

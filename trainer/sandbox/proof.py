@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from common.text import printable
+from common.text import error_line, printable
 from trainer.errors import EnvironmentNotReady
 from trainer.machine import hardware
 from trainer.sandbox.entry import interpreter_prefixes
@@ -117,8 +117,8 @@ def judge(
     `context` says what is odd about the machine.
     """
     if (outcome.kind, outcome.exit_code) != ("exited", 0) or found is None:
-        last = outcome.output.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
-        words = f"it {outcome.kind.replace('_', ' ')} with status {outcome.exit_code}: {printable(last[0], 300)}"
+        said = error_line(outcome.output.decode(errors="replace")) or "no output"
+        words = f"it {outcome.kind.replace('_', ' ')} with status {outcome.exit_code}: {printable(said, 300)}"
         return [_broken(STARTS, words, context)]
     result = [Line(STARTS, True)]
     for key in lines:
@@ -256,5 +256,5 @@ def _harness(sandbox: Sandbox, python: Path, harness: bytes, context: str) -> Li
         ended = _job(sandbox, python, code, [Mount(Path(folder), "harness")])
     if (ended.kind, ended.exit_code) == ("exited", 0):
         return Line(HARNESS, True)
-    last = ended.output.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
-    return _broken(HARNESS, f"status {ended.exit_code}: {printable(last[0], 300)}", context)
+    said = error_line(ended.output.decode(errors="replace")) or "no output"
+    return _broken(HARNESS, f"status {ended.exit_code}: {printable(said, 300)}", context)
