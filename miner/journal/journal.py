@@ -38,7 +38,8 @@ class TrialRecord:
     """One candidate being judged, or judged: its source, why, its runs and its outcome.
 
     `commit` is the candidate's, `base` the incumbent's it is measured against. `machine` is where it was given to
-    last, `lost` how often it did not come back.
+    last, `lost` how often it did not come back. `beside` are the numbers of the trials that were open when it began,
+    `noise` is this machine's record then ({} in an older journal): what ends while it is judged must not change how.
     `decision` is "" while it is open, then keep, discard or crash; `delta`, `low`, `high` in bpb and `p` are those
     of the comparison's last look, `reason` says in words what decided. `carry`: it won against an incumbent that had
     been replaced meanwhile, and is to be measured against the new one.
@@ -62,6 +63,8 @@ class TrialRecord:
     machine: str = ""
     lost: int = 0
     carry: bool = False
+    beside: frozenset[int] = frozenset()
+    noise: dict[str, float] = field(default_factory=dict)
 
     @property
     def kept(self) -> bool:
@@ -242,6 +245,8 @@ class Session:
                             event["base"],
                             proposer=event.get("proposer", ""),
                             at=event["at"],
+                            beside=frozenset(self.sums.open),
+                            noise=event.get("noise", {}),
                         )
                     )
                     self.sums.began(self.trials[-1])
@@ -347,7 +352,7 @@ class Session:
 
     @property
     def unfinished(self) -> list[TrialRecord]:
-        """The trials that are being judged, or were when the session ended: one, or one for each machine."""
+        """The trials that are being judged, or were when the session ended: one for each machine, or for each GPU."""
         return list(self.sums.open.values())
 
     @property

@@ -343,23 +343,22 @@ class Dashboard(View):
     @contextmanager
     def run(
         self,
-        trial: TrialRecord,
-        arm: str,
+        what: str,
+        about: str,
         expected: float | None,
         incumbent_curve: Curve = (),
         usual_rate: float | None = None,
     ) -> Iterator[Say]:
-        """Show a run of a trial until the block ends; yields what takes its log's lines.
+        """Show a run until the block ends; yields what takes its log's lines.
 
-        `expected` seconds in all; `incumbent_curve` [[seconds, nats], ...] and `usual_rate` (tokens a second) are what
-        it is shown against.
+        `what` says which run it is, `about` more where there is room for it. It is expected to take so many seconds in
+        all; `incumbent_curve` [[seconds, nats], ...] and `usual_rate` (tokens a second) are what it is shown against.
         """
-        what = f"trial {trial.number}, run {len(trial.runs) + 1} ({arm})"
         if self._screen is None:
             with super().step(what, expected) as word:
                 yield word
             return
-        shown = printable(f"{what}: {trial.hypothesis}")
+        shown = printable(f"{what}: {about}")
         with self._showing(Running(shown, time.monotonic(), expected, incumbent_curve, usual_rate)):
             yield self.line
 

@@ -94,7 +94,7 @@ class Miner:
         self._measure(self._trials.baseline)
         if self.fleet is not None:
             for begun in [t for t in self.context.session.unfinished if t.runs]:  # here, before there was a cluster
-                self._trials.judge(begun)
+                self._trials.judge([begun])
         while True:
             self._show_best()
             won, progress = self._staking.candidate(), self._progress()
@@ -141,12 +141,16 @@ class Miner:
     # --- trials ---
 
     def _go_on(self, *, more: bool, here: bool) -> bool:
-        """Judge a trial, or have machines do so; False if none is open and `more` is False or none is left."""
+        """Judge trials until one is decided, here or on other machines; False if none is left, or no `more` is wanted
+        and none is in flight."""
         if self.fleet is not None:
             return self.fleet.advance(more=more, here=here)
-        if not more or not (self.context.session.unfinished or self._begin_trial()):
+        session, room = self.context.session, self._trials.room
+        while more and len(session.unfinished) < room and self._begin_another():
+            pass
+        if not more or not session.unfinished:
             return False
-        self._measure(lambda: self._trials.judge(self.context.session.unfinished[0]))
+        self._measure(lambda: self._trials.judge(session.unfinished[:room]))
         return True
 
     def _measure(self, measure: Callable[[], None]) -> None:
@@ -184,7 +188,7 @@ class Miner:
     def _ends_after(self, more: int) -> bool:
         """Whether the goals are reached once those in flight and so many more trials are finished."""
         done, loop = self._progress(), self.context.bench.protocol.mining_loop
-        more += self.fleet.flying if self.fleet else 0
+        more += self.fleet.flying if self.fleet else len(self.context.session.unfinished)
         planned = replace(done, trials=done.trials + more, all_trials=done.all_trials + more)
         return bool(goals.reached(self.context.goals, loop, planned))
 

@@ -18,6 +18,7 @@ from trainer.errors import UNFIT, EnvironmentNotReady, TrainerError
 from trainer.judging.runs import ReplayRun
 from trainer.machine.hardware import Fingerprint
 from trainer.measurement.bench import Bench
+from trainer.measurement.run import Run
 from trainer.measurement.values import Failure
 from trainer.project import metrics
 from trainer.project.metrics import Metrics
@@ -30,14 +31,18 @@ _MOST = 1e9  # of a secondary number
 
 
 def benchmark_log(
-    bench: Bench, files: Mapping[str, bytes], tried: Sequence[ReplayRun], on_line: Callable[[str], None]
+    bench: Bench,
+    files: Mapping[str, bytes],
+    tried: Sequence[ReplayRun],
+    on_line: Callable[[str], None],
+    plain: Run | None = None,
 ) -> bytes:
-    """The log for `files`, whose runs in the confirming test are `tried`. EnvironmentNotReady if the script itself
-    fails under the protocol's command.
+    """The log for `files`, whose runs in the confirming test are `tried`, and whose `plain` run may be made already.
+    EnvironmentNotReady if the script itself fails under the protocol's command.
     """
     why = bench.plain_problem(files)
     if not why:
-        plain = bench.plain_run(files, on_line)
+        plain = plain or bench.plain_run(files, on_line)
         if plain.val_bpb is not None:
             found = metrics.extract(plain.log, bench.protocol)
             known = found.secondary if isinstance(found, Metrics) else {}

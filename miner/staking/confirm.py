@@ -78,11 +78,12 @@ def confirm(
     policy: JudgePolicy,
     view: View,
     between: Callable[[], None] = lambda: None,
+    meanwhile: replay.Meanwhile | None = None,
 ) -> Confirmation:
     """Run or continue the test of `commit` against `against`, or the rung of the ladder `steps` below it that holds.
 
-    The finished confirmation. `between` is called after each run. TrainerError if this machine cannot run it; nothing
-    is decided then.
+    The finished confirmation. `between` is called after each run, `meanwhile` makes one of its own beside the first,
+    where another GPU is idle. TrainerError if this machine cannot run it; nothing is decided then.
     """
     over = source.problems(task.files, candidate, policy.source)
     current = _begin(journal, bench, number, commit, against)
@@ -110,6 +111,7 @@ def confirm(
                 done=[entry.run for entry in current.runs],
                 on_run=record,
                 side_by_side=True,
+                meanwhile=meanwhile,
             )
         bench.learn_noise(of_this_machine(climbed, 0, noise, policy))
     found, verdict = answer(

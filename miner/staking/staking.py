@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from chain.program.accounts import ProposalStatus
 from common.files import write_atomic
@@ -21,6 +22,7 @@ from miner.staking.cost import SubmissionCost, submission_cost
 from trainer.judging.climb import Step
 from trainer.judging.ladder import INCUMBENT, Rung
 from trainer.judging.policy import JudgePolicy
+from trainer.measurement.run import Run
 from trainer.statistics.error_rates import LookEvidence
 from trainer.statistics.shrinkage import Posterior
 
@@ -33,6 +35,7 @@ class Staking:
         self, context: SessionContext, look: Callable[[], None], between: Callable[[], None] = lambda: None
     ) -> None:
         self._context, self._look, self._between = context, look, between
+        self._plain: dict[str, Run] = {}  # by commit: runs by the protocol's own command
 
     def candidate(self) -> TrialRecord | None:
         """The trial whose code is the head, where it is better than the chain's best as far as this session knows,
@@ -77,6 +80,7 @@ class Staking:
                 policy=policy,
                 view=context.dashboard,
                 between=self._between,
+                meanwhile=partial(self._run_plainly, won),
             )
             if not done.passed:
                 self._not_confirmed(done, best)
@@ -162,14 +166,21 @@ class Staking:
         path = context.folder / "logs" / f"{won.number:04d}-benchmark-{won.commit[:12]}.log"
         if path.exists():
             return path.read_bytes()
-        with context.dashboard.step(
-            "one run by the protocol's own command, for the benchmark log", context.usual_seconds()
-        ) as word:
+        plain = self._plain.get(won.commit)
+        what = "the benchmark log" if plain else "one run by the protocol's own command, for the benchmark log"
+        with context.dashboard.step(what, None if plain else context.usual_seconds()) as word:
             tried = [entry.run for entry in done.runs]
-            log = benchmark_log(context.bench, context.tree(won.commit), tried, word)
+            log = benchmark_log(context.bench, context.tree(won.commit), tried, word, plain)
         context.dashboard.say(f"  the benchmark log: {log.decode().splitlines()[2]}")
         write_atomic(path, log)
         return log
+
+    def _run_plainly(self, won: TrialRecord, gpu: str, show: Callable[[str], None]) -> Run:
+        """The benchmark log's run, on a GPU that the confirming test does not use yet."""
+        context = self._context
+        bench = next(one for one in context.bench.each_gpu() if one.gpus == (gpu,))
+        self._plain[won.commit] = bench.plain_run(context.tree(won.commit), show)
+        return self._plain[won.commit]
 
 
 @dataclass(frozen=True, slots=True)

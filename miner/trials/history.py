@@ -39,6 +39,8 @@ def incumbent_values(session: Session, current: TrialRecord, machine: str = "") 
     for earlier in session.sums.involving(current.base):
         if earlier.number >= current.number:
             break
+        if earlier.number in current.beside:  # what ends while this one is open must not change its looks
+            continue
         _tell(earlier, current.base, machine, selected, fresh)
     return usable_history(selected, fresh)
 
@@ -58,8 +60,9 @@ def policy(session: Session, current: TrialRecord, machine: str = "") -> MiningP
 
 
 def _before(session: Session, current: TrialRecord) -> Iterator[TrialRecord]:
-    """The trials before one, the latest first."""
-    return islice(reversed(session.trials), len(session.trials) - min(current.number, len(session.trials)), None)
+    """The trials that had ended before one began, the latest first."""
+    latest = islice(reversed(session.trials), len(session.trials) - min(current.number, len(session.trials)), None)
+    return (trial for trial in latest if trial.number not in current.beside)
 
 
 def rates(runs: Sequence[RunRecord]) -> list[float]:

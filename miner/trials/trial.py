@@ -1,7 +1,9 @@
-"""One candidate judged on this machine: each run on record before the next, until its comparison has an answer.
+"""Candidates judged on this machine: each run on record before the next, until its comparison has an answer.
 
-A session that is interrupted keeps the finished runs of the trial that it was in; at most the runs in flight are
-repeated. `conclude` acts on a decision that is on record, whichever machine measured it.
+Where a machine has room for several runs at once, several candidates are judged side by side: most are given up after
+one run, and one that is not has the incumbent's fresh run beside the next one's first. A session that is interrupted
+keeps the finished runs of its trials; at most the runs in flight are repeated. `conclude` acts on a decision that is on
+record, whichever machine measured it.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ from miner.trials import history
 from miner.trials.decision import decided
 from miner.trials.measuring import PlannedRun, Rig
 from trainer.errors import EnvironmentNotReady, TrainerError
-from trainer.judging.trial import MAX_FAILURES, Trial, compare, until_fit
+from trainer.judging.trial import MAX_FAILURES, Trial, standing, until_fit
 from trainer.measurement.run import Run
 from trainer.project import hyperparameters
 from trainer.statistics import pruning
 from trainer.statistics.comparison import Arm
+from trainer.statistics.noise import NoiseRecord
 
 BASELINE_RUNS = 3
 
@@ -40,6 +43,12 @@ class LocalTrials:
     def __init__(self, context: SessionContext) -> None:
         self._context = context
         self._rig = Rig(context.bench, lambda text: context.dashboard.say(text, style="yellow"))
+        self._announced = set[int]()
+
+    @property
+    def room(self) -> int:
+        """How many trials can be judged at once."""
+        return self._rig.room
 
     def baseline(self) -> None:
         """Measure the incumbent as trial 0, unless this session has already."""
@@ -48,7 +57,7 @@ class LocalTrials:
             return
         while (left := BASELINE_RUNS - len(history.values(current, Arm.INCUMBENT))) > 0:
             wanted = min(left, self._rig.room)
-            for run in until_fit(lambda count: self._execute(current, [Arm.INCUMBENT] * count), wanted):
+            for run in until_fit(lambda count: self._execute([(current, Arm.INCUMBENT)] * count), wanted):
                 if run.failure:
                     raise IncumbentFails(
                         f"The incumbent does not run on this machine: {run.told}",
@@ -58,28 +67,43 @@ class LocalTrials:
         context.journal.append("decision", number=0, decision="keep", delta=0.0)
         context.dashboard.say(f"baseline {statistics.fmean(values):.6f} val_bpb ({_spread(values)})")
 
-    def judge(self, current: TrialRecord) -> None:
-        """Measure a trial, from where an earlier life left it to its decision."""
-        context, session = self._context, self._context.session
+    def judge(self, trials: Sequence[TrialRecord]) -> None:
+        """Measure open trials, from where an earlier call or life left them, until one or more of them are decided."""
+        for current in trials:
+            self._announce(current)
+        while not [current for current in trials if self._decided(current)]:
+            self._execute(in_turn([(current, self._standing(current).ahead) for current in trials], self._rig.room))
+
+    def _announce(self, current: TrialRecord) -> None:
+        context = self._context
         if current.machine:  # it was another machine's when the session was interrupted
             context.journal.append("dispatched", number=current.number, machine="")
-        context.dashboard.say(f"trial {current.number}: {current.hypothesis}")
-        earlier = history.incumbent_values(session, current)
-        outcome = compare(
-            lambda ahead: self._execute(current, ahead),
-            history=earlier,
-            noise=context.bench.noise(),
+        if current.number not in self._announced:
+            self._announced.add(current.number)
+            context.dashboard.say(f"trial {current.number}: {current.hypothesis}")
+
+    def _standing(self, current: TrialRecord) -> Trial:
+        context, session = self._context, self._context.session
+        return standing(
+            [run.as_run() for run in current.runs],
+            history=history.incumbent_values(session, current),
+            noise=NoiseRecord.from_json(current.noise) if current.noise else context.bench.noise(),
             policy=history.policy(session, current),
             seed=session.seed + current.number,
-            done=[run.as_run() for run in current.runs],
         )
+
+    def _decided(self, current: TrialRecord) -> bool:
+        """Decide and conclude a trial that has its answer; whether it has."""
+        context, session, outcome = self._context, self._context.session, self._standing(current)
+        if outcome.ahead:
+            return False
         failed = outcome.failures(Arm.INCUMBENT)
         if len(failed) >= MAX_FAILURES:
             raise IncumbentFails(
                 f"The incumbent no longer runs on this machine: {failed[-1].told}",
                 "Check this machine, then run the command again; the session resumes.",
             )
-        moved = current.base != session.head
+        earlier, moved = history.incumbent_values(session, current), current.base != session.head
         context.journal.append("decision", number=current.number, **decided(outcome, moved=moved))
         conclude(context, current, outcome)
         # A candidate's runs are one group of repeats of one script; the incumbent's once it is replaced.
@@ -87,28 +111,31 @@ class LocalTrials:
         if current.kept:
             groups.append([*earlier, *outcome.values(Arm.INCUMBENT)])
         context.bench.learn_noise(groups)
+        return True
 
-    def _execute(self, current: TrialRecord, ahead: Sequence[Arm]) -> list[Run]:
-        """The first runs of those ahead, as many as can be made at once, recorded with the machine's state when they
-        began."""
-        context, session, arms = self._context, self._context.session, ahead[: self._rig.room]
+    def _execute(self, planned: Sequence[tuple[TrialRecord, Arm]]) -> list[Run]:
+        """Make these runs at once, recorded with the machine's state when they began."""
+        context, (first, _) = self._context, planned[0]
         self._rig.calm()
-        past = [run for run in history.runs_of(session, current.base) if not run.failure]
+        past = self._past(first)
         rates = history.rates(past)
         with context.dashboard.run(
-            current,
-            " and ".join(arm.value for arm in arms),
+            _words(planned),
+            first.hypothesis,
             context.usual_seconds(),
             past[-1].curve if past else (),
             statistics.median(rates) if rates else None,
         ) as word:
-            runs, conditions = self._rig.run([self._planned(current, arm, past) for arm in arms], word)
-        for run in runs:
+            runs, conditions = self._rig.run([self._planned(current, arm) for current, arm in planned], word)
+        for (current, _), run in zip(planned, runs, strict=True):
             record(context, current, run, conditions)
         return runs
 
-    def _planned(self, current: TrialRecord, arm: Arm, past: Sequence[RunRecord]) -> PlannedRun:
-        """The run of an arm; `past` are the incumbent's that ended well."""
+    def _past(self, current: TrialRecord) -> list[RunRecord]:
+        """The incumbent's runs that ended well."""
+        return [run for run in history.runs_of(self._context.session, current.base) if not run.failure]
+
+    def _planned(self, current: TrialRecord, arm: Arm) -> PlannedRun:
         context, candidate = self._context, arm is Arm.CANDIDATE
         commit = current.commit if candidate else current.base
         prune = candidate and may_prune(context, current)
@@ -116,13 +143,20 @@ class LocalTrials:
             arm,
             context.tree(commit),
             history.rates_in_force(history.runs_of(context.session, commit)),
-            history.band(past) if prune else None,
+            history.band(self._past(current)) if prune else None,
             self._rules(current) if prune else pruning.PruningRules(),
         )
 
     def _rules(self, current: TrialRecord) -> pruning.PruningRules:
         sigma, budget = self._context.bench.noise().sigma, self._context.budget_seconds
         return history.rules(self._context.session, current, sigma, budget_seconds=budget)
+
+
+def in_turn(ahead: Sequence[tuple[TrialRecord, Sequence[Arm]]], room: int) -> list[tuple[TrialRecord, Arm]]:
+    """The runs to make at once, of those `ahead` of each trial: the first of each, then the second, as long as there is
+    room. Pure."""
+    places = range(max(len(arms) for _, arms in ahead))
+    return [(trial, arms[place]) for place in places for trial, arms in ahead if place < len(arms)][:room]
 
 
 def begin(
@@ -137,6 +171,7 @@ def begin(
         commit=commit,
         base=context.workspace.head(),
         proposer=proposer,
+        noise=context.bench.noise().to_json(),
         at=at or now(),
     )
 
@@ -196,3 +231,12 @@ def _spread(values: Sequence[float]) -> str:
     if len(values) < 2:
         return "1 run"
     return f"{len(values)} runs, standard deviation {statistics.stdev(values):.6f}"
+
+
+def _words(planned: Sequence[tuple[TrialRecord, Arm]]) -> str:
+    """Which runs these are."""
+    arms: dict[int, list[str]] = {}
+    for current, arm in planned:
+        arms.setdefault(current.number, []).append(arm.value)
+    begun = {current.number: len(current.runs) + 1 for current, _ in planned}
+    return " and ".join(f"trial {n}, run {begun[n]} ({' and '.join(those)})" for n, those in arms.items())

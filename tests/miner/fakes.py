@@ -100,9 +100,10 @@ class Machine:
     home: Path = Path("nowhere")
     noise_key: str = "made up"
     environment: Any = field(default_factory=lambda: SimpleNamespace(packages_digest="dd" * 32))
+    gpus: tuple[str, ...] = ()
 
     def each_gpu(self) -> tuple[Machine, ...]:
-        return (self,)
+        return tuple(replace(self, gpus=(gpu,)) for gpu in self.gpus) if len(self.gpus) > 1 else (self,)
 
     def noise(self) -> NoiseRecord:
         return self.record
@@ -297,7 +298,8 @@ class Fake:
         number = len(self.journal.session.trials)
         commit = self.tree.commit(number, source, f"idea {number}") if number else self.tree.head()
         fields = {"hypothesis": f"idea {number}", "fingerprint": hyperparameters.fingerprint(source)}
-        self.journal.append("trial", number=number, commit=commit, base=self.tree.head(), **fields)
+        noise = self.machine.record.to_json()
+        self.journal.append("trial", number=number, commit=commit, base=self.tree.head(), noise=noise, **fields)
         if decision:
             self.decide(decision, delta)
         return self.journal.session.trials[-1]

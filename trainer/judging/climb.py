@@ -13,7 +13,7 @@ from trainer.judging import remembered
 from trainer.judging.judge import compared
 from trainer.judging.ladder import INCUMBENT, SNAPSHOT, Known, Rung, failures, footing, lead
 from trainer.judging.policy import JudgePolicy
-from trainer.judging.replay import HoldoutRows, one_run
+from trainer.judging.replay import HoldoutRows, Meanwhile, one_run
 from trainer.judging.replay import replay as run_both
 from trainer.judging.runs import ReplayRun, against, values
 from trainer.judging.trial import MAX_FAILURES
@@ -64,6 +64,7 @@ def climb(
     on_run: Callable[[ReplayRun], None] = lambda _: None,
     smaller: str = "",
     side_by_side: bool = False,
+    meanwhile: Meanwhile | None = None,
 ) -> Climb:
     """Measure a candidate against the incumbent, or where that is not what was approved any more, the rung that is.
 
@@ -87,6 +88,7 @@ def climb(
             reference=reference,
             smaller=smaller,
             side_by_side=side_by_side,
+            meanwhile=meanwhile,
         )
 
     compare(INCUMBENT, policy)

@@ -36,6 +36,8 @@ from trainer.statistics.noise import NoiseRecord
 from trainer.statistics.overtime import TimeSlope
 
 Say = Callable[[str], None]
+Meanwhile = Callable[[str, Say], Run]
+"""Makes a run on the GPU of that name, and has the lines of its log shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +100,15 @@ def replay(
     reference: str = Arm.INCUMBENT.value,
     smaller: str = "",
     side_by_side: bool = False,
+    meanwhile: Meanwhile | None = None,
 ) -> list[ReplayRun]:
     """Run both arms until the comparison has an answer; every run in order, those `done` before included.
 
     `on_run` gets each new run as soon as it is scored, for the caller's record. `reference` names what stands as the
     incumbent. `smaller` says, where it is so, that the candidate's author may have had more memory than this machine:
     then running out of it is this machine's fault. `side_by_side` makes the two runs of a pair at the same time where
-    there are several GPUs: not where the candidate's author gains by what slows the incumbent.
+    there are several GPUs: not where the candidate's author gains by what slows the incumbent. The first run of all has
+    one of `meanwhile` beside it then.
     """
     watch = Watch(bench.protocol.execution.training_seconds, view.say, bench.home)
     made, runs = list(done), against(done, reference)
@@ -140,8 +144,12 @@ def replay(
         seconds = statistics.median(r.seconds for r in runs) if runs else bench.usual_seconds
         what = " and ".join(arm.value if arm is Arm.CANDIDATE else reference for arm in arms)
         with view.step(f"run {len(made) + 1} ({what})", seconds) as word:
-            measured = abreast([partial(measure, on, arm) for on, arm in zip(benches, arms, strict=False)], word)
-            conditions = watch.after(max(run.seconds for run in measured), foreign=Arm.CANDIDATE in arms)
+            at_once = [partial(measure, on, arm) for on, arm in zip(benches, arms, strict=False)]
+            idle = benches[len(at_once) :]
+            other = [partial(meanwhile, idle[0].gpus[0])] if meanwhile and idle and not made else []
+            ended = abreast([*at_once, *other], word)
+            conditions = watch.after(max(run.seconds for run in ended), foreign=bool(other) or Arm.CANDIDATE in arms)
+            measured = ended[: len(arms)]
             entries = [enter(run, conditions, word) for run in measured]
         for entry, run in zip(entries, measured, strict=True):
             named = entry if run.arm is Arm.CANDIDATE else replace(entry, arm=reference)

@@ -1,8 +1,8 @@
 """One trial: candidate against incumbent on this machine, run after run until the answer is clear.
 
-`compare` is the loop around `comparison.decide`: it asks which runs are ahead, has one or more made, and stops at an
-answer. A run without a value (a crash, a time-out) is a failure, never a sample: the trial ends at
-`MAX_FAILURES` of the candidate's, and at as many of the incumbent's, which are this machine's fault.
+`standing` says by `comparison.decide` which runs are ahead, and `compare` has them made until there are none. A run
+without a value (a crash, a time-out) is a failure, never a sample: the trial ends at `MAX_FAILURES` of the
+candidate's, and at as many of the incumbent's, which are this machine's fault.
 
 Two kinds of runs are no failures. A run that was `STOPPED` as hopeless ends the trial: the candidate is given up,
 so a wrong stop costs a chance and never keeps anything. A run that was `UNFIT`, because this machine was, is left
@@ -12,7 +12,7 @@ out and made again, `MAX_UNFIT` times in all; then the trial is given up as well
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from trainer.errors import STOPPED, UNFIT, EnvironmentNotReady
@@ -60,6 +60,11 @@ class Trial:
     runs: tuple[Run, ...]
     decision: Decision | None
 
+    @property
+    def ahead(self) -> tuple[Arm, ...]:
+        """The runs that may still be needed, in order; none once the trial has ended."""
+        return self.decision.ahead if self.decision else ()
+
     def failures(self, arm: Arm) -> list[Run]:
         """The runs of an arm that failed by themselves."""
         return [run for run in self.runs if run.arm is arm and run.failure not in ("", STOPPED, UNFIT)]
@@ -76,6 +81,18 @@ class Trial:
         return [run.val_bpb for run in self.runs if run.arm is arm and run.val_bpb is not None]
 
 
+def standing(
+    runs: Sequence[Run], *, history: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy, seed: int
+) -> Trial:
+    """How a trial stands after these runs of its own. `history` holds the incumbent's values from before it, `seed`
+    fixes the interleaving. Pure."""
+    trial = Trial(tuple(runs), None)
+    if trial.given_up or any(len(trial.failures(arm)) >= MAX_FAILURES for arm in Arm):
+        return trial
+    samples = TrialSamples([*history, *trial.values(Arm.INCUMBENT)], trial.values(Arm.CANDIDATE), len(history))
+    return replace(trial, decision=comparison.decide(samples, noise, policy, seed=seed))
+
+
 def compare(
     execute: Callable[[Sequence[Arm]], Sequence[Run]],
     *,
@@ -88,17 +105,10 @@ def compare(
     """Run arms until the comparison has an answer, an arm keeps failing or the candidate is given up.
 
     `execute` is given all runs that may be ahead, and makes the first of them, or the first few at the same time.
-    `history` holds the incumbent's values from before this trial; `done` the runs of this very trial
-    that an interrupted session made already. `seed` fixes the interleaving. Bounded by the policy's run
-    limit plus MAX_FAILURES an arm and MAX_UNFIT.
+    `done` are the runs of this very trial that were made already, the other arguments those of `standing`. Bounded by
+    the policy's run limit plus MAX_FAILURES an arm and MAX_UNFIT.
     """
     runs = list(done)
-    while True:
-        trial = Trial(tuple(runs), None)
-        if trial.given_up or any(len(trial.failures(arm)) >= MAX_FAILURES for arm in Arm):
-            return trial
-        samples = TrialSamples([*history, *trial.values(Arm.INCUMBENT)], trial.values(Arm.CANDIDATE), len(history))
-        decision = comparison.decide(samples, noise, policy, seed=seed)
-        if not decision.ahead:
-            return Trial(tuple(runs), decision)
-        runs += execute(decision.ahead)
+    while (found := standing(runs, history=history, noise=noise, policy=policy, seed=seed)).ahead:
+        runs += execute(found.ahead)
+    return found

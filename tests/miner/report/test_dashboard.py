@@ -187,7 +187,7 @@ def test_without_a_terminal_it_is_plain_lines(capfd: pytest.CaptureFixture[str])
     with Dashboard() as view:
         view.say("hello")
         view.observe(made)
-        with view.run(made.trials[0], "incumbent", 3.0) as word:
+        with view.run("trial 0, run 1 (incumbent)", "h", 3.0) as word:
             word("a line")
         with view.step("looking") as word:
             word("further")
@@ -207,7 +207,8 @@ read = lambda line: dashboard.Sample(float(line.split()[0]), 3.0) if line[0].isd
 with dashboard.Dashboard(title="made-up project", reader=read) as view:
     view.say("said while it was shown")
     view.observe(session)
-    with view.run(session.trials[-1], "candidate", 100.0, [[0.0, 4.0], [90.0, 3.0]]) as word:
+    what = f"trial {session.trials[-1].number}, run 3 (candidate)"
+    with view.run(what, "idea", 100.0, [[0.0, 4.0], [90.0, 3.0]]) as word:
         for second in range(3000):
             word(f"{second % 90} of the log")
             time.sleep(0.02)

@@ -90,6 +90,54 @@ def test_when_it_ends(goals: Goals, sources: list[str], reason: str, trials: int
     assert (end.trials, len(fake.chain.sent)) == (trials, sent)
 
 
+@pytest.mark.parametrize(
+    ("goals", "sources", "decided", "left"),
+    [
+        (Goals(max_trials=3), [WORSE] * 5, [1, 2, 3], []),
+        (Goals(max_trials=1), [WORSE] * 5, [1], []),
+        (
+            Goals(submissions=2),
+            [BETTER, WORSE, BROKEN, BEST, WORSE],
+            [1, 2, 4],
+            [3],
+        ),  # it crashed once: not yet decided
+    ],
+)
+def test_on_two_gpus_two_candidates_are_judged_at_once(
+    goals: Goals, sources: list[str], decided: list[int], left: list[int], tmp_path: Path
+) -> None:
+    """Each is proposed with the other in sight, and no more are begun than the goals ask for."""
+    fake = Fake(tmp_path, TRUE, goals=goals)
+    fake.machine.gpus, proposer = ("0", "1"), Scripted(*sources)
+    end = Miner(fake.context, proposer).run()
+    trials = fake.context.session.trials
+    assert [trial.number for trial in trials[1:] if trial.decision] == decided
+    assert [trial.number for trial in fake.context.session.unfinished] == left
+    assert end.trials == len(decided)
+    assert [len(seen.pending) for seen in proposer.seen][:2] == [0, 1][: len(decided)]
+    assert len(fake.chain.sent) == (2 if left else 0)
+
+
+def test_a_second_life_goes_on_with_both_trials(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, TRUE, goals=Goals(max_trials=2))
+    fake.machine.gpus = ("0", "1")
+    stopped = [False]
+
+    def values(source: str) -> float | None:
+        if source == SMALL and not stopped[0]:
+            stopped[0] = True
+            raise KeyboardInterrupt
+        return 2.6 if source == SMALL else TRUE[source]
+
+    fake.machine.values = lambda source, _: values(source) or "crash"
+    with pytest.raises(KeyboardInterrupt):
+        Miner(fake.context, Scripted(SMALL, WORSE)).run()
+    assert [t.number for t in fake.context.session.unfinished] == [1, 2]
+    end = Miner(fake.context, Scripted(BEST)).run()
+    assert (end.trials, fake.context.session.unfinished) == (2, [])
+    assert {source for source, _ in fake.machine.ran} == {SOURCE, SMALL, WORSE}
+
+
 def test_after_a_rejection_it_mines_on_and_stakes_no_more(tmp_path: Path) -> None:
     fake, _, miner = session(tmp_path, BETTER, WORSE, BEST, goals=Goals(submissions=0))
 

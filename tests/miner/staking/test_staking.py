@@ -62,6 +62,24 @@ def test_a_gain_is_confirmed_and_what_will_last_of_it_claimed(tmp_path: Path) ->
     assert fake.machine.learnt == [[[entry.run.val_bpb for entry in test.runs if entry.run.arm == "incumbent"]]]
 
 
+@pytest.mark.parametrize("gpus", [(), ("0", "1")])
+def test_the_benchmark_logs_run_is_made_once_and_early_where_a_gpu_is_idle(
+    gpus: tuple[str, ...], tmp_path: Path
+) -> None:
+    fake, staking = session(tmp_path)
+    fake.machine.gpus = gpus
+    attempt(fake, staking)
+    (test,) = fake.context.session.confirmations
+    assert test.passed
+    assert len(fake.machine.ran) == len(test.runs) + 1
+    plain = (BETTER, Arm.CANDIDATE)
+    assert fake.machine.ran.count(plain) == sum(entry.run.arm == "candidate" for entry in test.runs) + 1
+    early = fake.machine.ran[:2] if gpus else fake.machine.ran[-1:]
+    assert plain in early
+    (log,) = (fake.context.folder / "logs").glob("*benchmark*")
+    assert b"one run by the protocol's own command" in log.read_bytes()
+
+
 @pytest.mark.parametrize(("network", "told"), [("devnet", True), ("embedded", False)])
 def test_the_official_validator_counts_where_it_may_review(tmp_path: Path, network: str, *, told: bool) -> None:
     fake = Fake(tmp_path, {SOURCE: 2.5, BETTER + "# mx.eval(": 2.3})

@@ -101,6 +101,42 @@ def test_a_pair_runs_side_by_side_where_that_is_asked_for(
         assert salts["candidate"] < salts["incumbent"] or lead == 0  # each has its pair's
 
 
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_another_run_is_made_beside_the_first_one(
+    side_by_side: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, on the GPU that is idle then; its value is nobody's."""
+    bench = bench_of(TASK, tmp_path, FakeMeasurer(lambda source, _: 2.5 if source == local.TRAIN else 2.4), monkeypatch)
+    trees = {Arm.INCUMBENT: TASK.files, Arm.CANDIDATE: {**TASK.files, "train.py": b"better"}}
+    happened = list[str]()
+
+    def meanwhile(gpu: str, _: Any) -> Run:
+        happened.append(gpu)
+        return Run(Arm.CANDIDATE, 9.9, "", "", 1.0, None, b"")
+
+    def measured(*done: ReplayRun) -> list[ReplayRun]:
+        return replay(
+            replace(bench, gpus=("0", "1")),
+            trees,
+            HoldoutRows("made up", "cc" * 32, np.zeros((2, 9), np.int32)),
+            policy=JudgePolicy(),
+            noise=NOISE,
+            seed=1,
+            view=View(quiet=True),
+            done=done,
+            on_run=lambda run: happened.append(run.arm),
+            side_by_side=side_by_side,
+            meanwhile=meanwhile,
+        )
+
+    runs = measured()
+    assert happened[:2] == (["1", "incumbent"] if side_by_side else ["incumbent", "candidate"])
+    assert happened.count("1") == side_by_side
+    assert 9.9 not in [run.val_bpb for run in runs]
+    assert len(measured(*runs[:1])) == len(runs)
+    assert happened.count("1") == side_by_side
+
+
 def test_holdout_text_goes_with_the_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is downloaded or cut for a check is gone when the check ends or fails."""
     bench = bench_of(TASK, tmp_path, FakeMeasurer(lambda *_: 2.4), monkeypatch)
