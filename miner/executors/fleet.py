@@ -28,9 +28,9 @@ _TURN = 300.0  # seconds after which the session sees to the chain, whatever com
 
 
 class Fleet:
-    """The trials of a session on a cluster's machines; `begin` puts a new one on record, or says that there is none."""
+    """The trials of a session on a cluster's machines; `begin` puts a new one on record, if there is one."""
 
-    def __init__(self, cluster: Cluster, context: SessionContext, *, begin: Callable[[], bool]) -> None:
+    def __init__(self, cluster: Cluster, context: SessionContext, *, begin: Callable[[], TrialRecord | None]) -> None:
         self.cluster, self._context, self._begin = cluster, context, begin
         self._flying: dict[int, TrialRecord] = {}
 
@@ -43,9 +43,9 @@ class Fleet:
         """Give idle machines the trials that are open, then new ones; `here` False leaves out this process's own."""
         for machine in self.cluster.idle(here=here):
             waiting = [trial for trial in self._context.session.unfinished if trial.number not in self._flying]
-            if not waiting and not self._begin():
+            trial = waiting[0] if waiting else self._begin()
+            if trial is None:
                 return
-            trial = waiting[0] if waiting else self._context.session.trials[-1]
             job = self._job(trial, machine)
             self._context.journal.append("dispatched", number=trial.number, machine=machine)
             self._context.dashboard.say(f"trial {trial.number} on {machine}: {trial.hypothesis}")

@@ -145,12 +145,10 @@ class Miner:
         and none is in flight."""
         if self.fleet is not None:
             return self.fleet.advance(more=more, here=here)
-        session, room = self.context.session, self._trials.room
-        while more and len(session.unfinished) < room and self._begin_another():
-            pass
-        if not more or not session.unfinished:
+        session = self.context.session
+        if not more or not (session.unfinished or self._begin_another()):
             return False
-        self._measure(lambda: self._trials.judge(session.unfinished[:room]))
+        self._measure(lambda: self._trials.judge(session.unfinished, self._begin_another))
         return True
 
     def _measure(self, measure: Callable[[], None]) -> None:
@@ -181,9 +179,9 @@ class Miner:
         if self.fleet is not None:
             self.fleet.tend()
 
-    def _begin_another(self) -> bool:
+    def _begin_another(self) -> TrialRecord | None:
         """Begin a trial beside those in flight, unless these reach the goals."""
-        return not self._ends_after(0) and self._begin_trial()
+        return self.context.session.trials[-1] if not self._ends_after(0) and self._begin_trial() else None
 
     def _ends_after(self, more: int) -> bool:
         """Whether the goals are reached once those in flight and so many more trials are finished."""

@@ -1,7 +1,7 @@
 """Candidates judged on this machine: each run on record before the next, until its comparison has an answer.
 
-Where a machine has room for several runs at once, several candidates are judged side by side: most are given up after
-one run, and one that is not has the incumbent's fresh run beside the next one's first. A session that is interrupted
+Where a machine has room for several runs at once, a candidate gets those until its next look, and the room that is left
+the next one: most are given up after one run. A session that is interrupted
 keeps the finished runs of its trials; at most the runs in flight are repeated. `conclude` acts on a decision that is on
 record, whichever machine measured it.
 """
@@ -9,7 +9,7 @@ record, whichever machine measured it.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from common.files import write_atomic
@@ -45,11 +45,6 @@ class LocalTrials:
         self._rig = Rig(context.bench, lambda text: context.dashboard.say(text, style="yellow"))
         self._announced = set[int]()
 
-    @property
-    def room(self) -> int:
-        """How many trials can be judged at once."""
-        return self._rig.room
-
     def baseline(self) -> None:
         """Measure the incumbent as trial 0, unless this session has already."""
         context, current = self._context, self._context.session.trials[0]
@@ -67,12 +62,20 @@ class LocalTrials:
         context.journal.append("decision", number=0, decision="keep", delta=0.0)
         context.dashboard.say(f"baseline {statistics.fmean(values):.6f} val_bpb ({_spread(values)})")
 
-    def judge(self, trials: Sequence[TrialRecord]) -> None:
-        """Measure open trials, from where an earlier call or life left them, until one or more of them are decided."""
-        for current in trials:
-            self._announce(current)
-        while not [current for current in trials if self._decided(current)]:
-            self._execute(in_turn([(current, self._standing(current).ahead) for current in trials], self._rig.room))
+    def judge(self, trials: Sequence[TrialRecord], begin: Callable[[], TrialRecord | None] = lambda: None) -> None:
+        """Measure open trials, from where an earlier call or life left them, until one or more of them are decided.
+
+        `begin` begins another, where there is one, while there is room for its first run.
+        """
+        judged, room = list(trials), self._rig.room
+        while not [current for current in judged if self._decided(current)]:
+            standings = [self._standing(current) for current in judged]
+            while sum(found.wanted for found in standings) < room and (another := begin()):
+                judged.append(another)
+                standings.append(self._standing(another))
+            for current in judged:
+                self._announce(current)
+            self._execute(in_turn(list(zip(judged, standings, strict=True)), room))
 
     def _announce(self, current: TrialRecord) -> None:
         context = self._context
@@ -152,11 +155,12 @@ class LocalTrials:
         return history.rules(self._context.session, current, sigma, budget_seconds=budget)
 
 
-def in_turn(ahead: Sequence[tuple[TrialRecord, Sequence[Arm]]], room: int) -> list[tuple[TrialRecord, Arm]]:
-    """The runs to make at once, of those `ahead` of each trial: the first of each, then the second, as long as there is
-    room. Pure."""
-    places = range(max(len(arms) for _, arms in ahead))
-    return [(trial, arms[place]) for place in places for trial, arms in ahead if place < len(arms)][:room]
+def in_turn(trials: Sequence[tuple[TrialRecord, Trial]], room: int) -> list[tuple[TrialRecord, Arm]]:
+    """The runs to make at once: of each trial those until its next look, then, where there is room, those beyond it.
+    Pure."""
+    wanted = [(current, arm) for current, found in trials for arm in found.ahead[: found.wanted]]
+    beyond = [(current, arm) for current, found in trials for arm in found.ahead[found.wanted :]]
+    return [*wanted, *beyond][:room]
 
 
 def begin(

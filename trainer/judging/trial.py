@@ -65,6 +65,11 @@ class Trial:
         """The runs that may still be needed, in order; none once the trial has ended."""
         return self.decision.ahead if self.decision else ()
 
+    @property
+    def wanted(self) -> int:
+        """How many of those are needed for its next look."""
+        return self.decision.wanted if self.decision else 0
+
     def failures(self, arm: Arm) -> list[Run]:
         """The runs of an arm that failed by themselves."""
         return [run for run in self.runs if run.arm is arm and run.failure not in ("", STOPPED, UNFIT)]

@@ -143,12 +143,14 @@ class TrialSamples:
 class Decision:
     """The answer so far, the last look's evidence (None before the first) and, to continue, the runs `ahead`, in order.
 
-    `spared` says that a REJECT is for the runs that showing the gain would take.
+    The first `wanted` of these are those until the next look: a run beyond them may not be needed. `spared` says that a
+    REJECT is for the runs that showing the gain would take.
     """
 
     kind: Answer
     evidence: LookEvidence | None
     ahead: tuple[Arm, ...] = ()
+    wanted: int = 0
     spared: bool = False
 
     @property
@@ -166,10 +168,13 @@ def decide(samples: TrialSamples, noise: NoiseRecord, policy: ComparisonPolicy, 
     """
     if policy.paired and samples.history:
         raise InvalidComparison("A paired comparison has no history.", "Measure both arms fresh.")
-    evidence = None
+    evidence, wanted = None, 0
     looks = policy.looks(samples.history, noise.df)
     for place, at in enumerate(looks, 1):
         if len(samples.candidate) < at.candidate or len(samples.incumbent) < at.incumbent:
+            wanted = sum(
+                max(0, n) for n in (at.candidate - len(samples.candidate), at.incumbent - len(samples.incumbent))
+            )
             break
         kind, evidence = look(samples.incumbent[: at.incumbent], samples.candidate[: at.candidate], noise, policy, at)
         if kind is not Answer.CONTINUE:
@@ -179,7 +184,7 @@ def decide(samples: TrialSamples, noise: NoiseRecord, policy: ComparisonPolicy, 
         if policy.gives_up(evidence, noise.df, looks[place:]):
             return Decision(Answer.REJECT, evidence, spared=True)
     order = schedule(random.Random(seed), samples.history, looks, policy)
-    return Decision(Answer.CONTINUE, evidence, _ahead(order, samples))
+    return Decision(Answer.CONTINUE, evidence, _ahead(order, samples), wanted)
 
 
 def look(

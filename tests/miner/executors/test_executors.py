@@ -17,7 +17,7 @@ from miner.executors.choice import Executing
 from miner.executors.cluster import Cluster, Returned
 from miner.executors.fleet import MAX_LOST, Fleet
 from miner.executors.worker import Setup, TrialJob, TrialResult, Worker
-from miner.journal.journal import read
+from miner.journal.journal import TrialRecord, read
 from miner.journal.run import RunRecord
 from miner.journal.worktree import Workspace
 from miner.session import briefing
@@ -105,16 +105,17 @@ class Session:
             "trial", number=number, hypothesis=f"h{number}", fingerprint=str(number), commit=commit, base=base
         )
 
-    def begin(self) -> bool:
+    def begin(self) -> TrialRecord | None:
+        trials = self.journal.session.trials
         if self.journal.session.carried:
             self.append(self.journal.session.carried)
-            return True
+            return trials[-1]
         if not self.left:
-            return False
+            return None
         self.left -= 1
-        number = len(self.journal.session.trials)
+        number = len(trials)
         self.append(self.tree.commit(number, SOURCE.replace("0.1", f"0.{number + 1}"), f"h{number}"))
-        return True
+        return trials[-1]
 
     def finish(self) -> None:
         for _ in range(40):

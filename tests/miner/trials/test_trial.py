@@ -11,8 +11,8 @@ from miner.trials import history, trial
 from miner.trials.trial import BASELINE_RUNS, LocalTrials
 from tests.miner.fakes import LOG, SIGMA, SOURCE, Fake
 from trainer.errors import STOPPED, UNFIT, EnvironmentNotReady
-from trainer.judging.trial import MAX_UNFIT
-from trainer.statistics.comparison import Arm
+from trainer.judging.trial import MAX_UNFIT, Trial
+from trainer.statistics.comparison import Answer, Arm, Decision
 from trainer.statistics.mining import STALE_TRIALS
 from trainer.statistics.noise import NoiseRecord
 
@@ -149,24 +149,35 @@ def test_what_another_machine_measured_is_no_history_here(fake: Fake) -> None:
 
 
 def test_candidates_are_judged_side_by_side_where_there_is_room(fake: Fake) -> None:
-    """The loser goes after its one run; the other's next runs have the new candidate's first one beside them."""
+    """The loser goes after its one run; the other's next run has the next candidate's first one beside it."""
     fake.machine.gpus = ("0", "1")
     fake.values = {**TRUE, BETTER: 2.45}  # a gain that is not obvious
     trials = LocalTrials(fake.context)
-    assert trials.room == 2
     trials.baseline()
     fake.machine.ran.clear()
-    won, lost = fake.trial(BETTER), fake.trial(WORSE)
-    trials.judge([won, lost])
-    assert [won.decision, lost.decision] == ["", "discard"]
-    assert sorted(fake.machine.ran, key=str) == sorted([(BETTER, Arm.CANDIDATE), (WORSE, Arm.CANDIDATE)], key=str)
-    broken = fake.trial(BROKEN)
-    trials.judge([won, broken])
-    assert [won.decision, broken.decision] == ["keep", ""]
-    assert fake.machine.ran[2:4].count((BROKEN, Arm.CANDIDATE)) == 1
+    left = [WORSE, BROKEN, WORSE]
+    won, begin = fake.trial(BETTER), lambda: fake.trial(left.pop(0))
+    trials.judge([won], begin)
+    lost = fake.context.session.trials[-1]
+    assert [won.decision, lost.decision, len(left)] == ["", "discard", 2]
+    assert set(fake.machine.ran) == {(BETTER, Arm.CANDIDATE), (WORSE, Arm.CANDIDATE)}
+    fake.machine.ran.clear()
+    trials.judge([won], begin)
+    broken = fake.context.session.trials[-1]
+    assert [won.decision, broken.decision, len(left)] == ["keep", "", 1]
+    assert set(fake.machine.ran) == {(SOURCE, Arm.INCUMBENT), (BROKEN, Arm.CANDIDATE)}
     trials.judge([broken])
     assert (broken.decision, broken.carry) == ("crash", False)
     assert read(fake.journal.path) == fake.context.session
+
+
+def test_no_candidate_is_begun_that_has_no_room(fake: Fake) -> None:
+    """Both runs until the first look are this one's, as long as little is known of the noise."""
+    fake.machine.gpus, fake.machine.record = ("0", "1"), NoiseRecord()
+    trials = LocalTrials(fake.context)
+    trials.baseline()
+    trials.judge([fake.trial(WORSE)], lambda: pytest.fail("begun without room"))
+    assert {run.arm for run in fake.context.session.trials[1].runs} == set(Arm)
 
 
 def test_of_two_winners_one_is_kept_and_the_other_measured_against_it(fake: Fake) -> None:
@@ -200,21 +211,24 @@ def test_what_ends_beside_a_trial_changes_none_of_its_looks(fake: Fake) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ahead", "room", "expected"),
+    ("trials", "room", "expected"),
     [
         (["c"], 2, ["0c"]),
-        (["cic"], 1, ["0c"]),
-        (["cic"], 2, ["0c", "0i"]),
-        (["ci", "ci"], 2, ["0c", "1c"]),
-        (["ci", "c"], 4, ["0c", "1c", "0i"]),
-        (["i", "ccc", "c"], 4, ["0i", "1c", "2c", "1c"]),
+        (["c.ic"], 1, ["0c"]),
+        (["c.ic"], 2, ["0c", "0i"]),  # a run beyond the next look, rather than none
+        (["c.ic", "c.i"], 2, ["0c", "1c"]),
+        (["ic.ic", "c.i"], 2, ["0i", "0c"]),  # whose look is near is not held up
+        (["i.c", "c.", "ic.c"], 3, ["0i", "1c", "2i"]),
+        (["c.i", "c."], 4, ["0c", "1c", "0i"]),
     ],
 )
-def test_runs_are_made_in_turn(ahead: list[str], room: int, expected: list[str]) -> None:
-    arms_of = {"c": Arm.CANDIDATE, "i": Arm.INCUMBENT}
-    records = [TrialRecord(number, "", "", "", "") for number in range(len(ahead))]
-    found = trial.in_turn([(records[n], [arms_of[a] for a in some]) for n, some in enumerate(ahead)], room)
-    assert [f"{current.number}{arm.value[0]}" for current, arm in found] == expected
+def test_runs_are_made_in_turn(trials: list[str], room: int, expected: list[str]) -> None:
+    arms_of, stand = {"c": Arm.CANDIDATE, "i": Arm.INCUMBENT}, list[tuple[TrialRecord, Trial]]()
+    for number, runs in enumerate(trials):
+        ahead = tuple(arms_of[arm] for arm in runs if arm != ".")
+        decision = Decision(Answer.CONTINUE, None, ahead, len(runs.partition(".")[0]))
+        stand.append((TrialRecord(number, "", "", "", ""), Trial((), decision)))
+    assert [f"{current.number}{arm.value[0]}" for current, arm in trial.in_turn(stand, room)] == expected
 
 
 @pytest.mark.parametrize(

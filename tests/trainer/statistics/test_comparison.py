@@ -245,6 +245,10 @@ def test_next_arm_follows_the_schedule_to_the_end(
         if decision.kind is not Answer.CONTINUE:
             return
         assert decision.next_arm is arm
+        soon = decision.ahead[: decision.wanted]
+        then = (len(incumbent) + soon.count(Arm.INCUMBENT), len(candidate) + soon.count(Arm.CANDIDATE))
+        assert soon
+        assert then in [(at.incumbent, at.candidate) for at in looks]
         run = incumbent if arm is Arm.INCUMBENT else candidate
         run.append((1.0 if arm is Arm.INCUMBENT else 0.85) + (0.1 if len(run) % 2 == 0 else -0.1))
     assert decide(TrialSamples(incumbent, candidate, history), noise, undecided, seed=seed).next_arm is None
