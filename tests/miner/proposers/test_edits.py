@@ -127,6 +127,8 @@ def test_the_baseline_of_today_takes_many() -> None:
         ("classic", "cosine-schedule", "return shaped(cooldown + (1 - cooldown) * FINAL_LR_FRAC)", "return cooldown"),
         ("classic", "parallel-block", "x = x + beside + self.mlp(norm(x))", "x = x + self.mlp"),
         ("classic", "average-weights", "averaged = None", "nothing of the kind"),
+        ("classic", "master-weights", 'masters["weights"] = model.trainable_parameters()', "nothing of the kind"),
+        ("decaying", "master-weights", "[model.state, optimizer.state, masters]", "[model.state, optimizer.state]"),
         ("today", "attention-gate", "self.output_gate = Matrix(MODEL_DIM, deviation=0.0)", "nothing of the kind"),
         ("today", "shifted-keys", "self.k(mx.concatenate([x[:, :1], x[:, 1:] + x[:, :-1]], axis=1))", "self.k(x)"),
         ("classic", "shifted-keys", "self.c_k(mx.concatenate([x[:, :1], x[:, 1:] + x[:, :-1]], axis=1))", "c_k(x)"),
