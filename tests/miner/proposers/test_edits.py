@@ -168,6 +168,14 @@ def test_the_order_is_the_prior_and_then_what_happened_here() -> None:
     assert [e.name for e in ranked([], heard, "", 1)].index("smear") < order.index("smear")
 
 
+def test_what_lost_on_our_accelerators_comes_later_there() -> None:
+    here, there = ([e.name for e in ranked([], [], hardware, 1)] for hardware in ("Apple M4", "nvidia-h200"))
+    lost = {"swiglu", "no-logit-cap", "peri-norm", "compiled-gradient"}
+    assert all(there.index(name) > here.index(name) for name in lost)
+    assert there.index("master-weights") < here.index("master-weights")
+    assert {*here[:2]} == {*there[:2]} == {"silu", "muon"}
+
+
 def test_an_edit_rehearses_before_it_costs_a_trial(tmp_path: Path) -> None:
     source, rehearsed, said = SOURCES["classic"], list[str](), list[str]()
 
