@@ -229,11 +229,13 @@ def master_weights(tree: cst.Module) -> cst.Module:
     drawn = [f for f in functions(tree) if re.match(r"_?init", f.name.value)]
     low = any(find(f, dtype) for f in drawn for dtype in ("mx.bfloat16", "mx.float16"))
     require(low or _CAST.search(text), "no weights kept in 16 bits")
-    calls = re.findall(r"optimizer\.update\(model, .*", text)
-    require(len(calls) == 1, "no single optimizer.update(model, gradients)")
-    require("model" not in calls[0].removeprefix(_UPDATE), "the gradients are made within the update")
+    calls = find(tree, "optimizer.update(model, _gradients)")
+    require(len(calls) == text.count(_UPDATE) == 1, "no single optimizer.update(model, gradients)")
+    makers = ["model", *re.findall(r"(\w+) = .*value_and_grad\(", text)]
+    given = set(re.findall(r"\w+", code(calls[0]["_gradients"])))
+    require(not given & set(makers), "the gradients are made within the update")
     made = [s for s in tree.body if re.search(r"^\s*optimizer = ", code(s), re.MULTILINE)]
-    reached = len(made) == 1 and (not isinstance(made[0], cst.FunctionDef) or calls[0] in code(made[0]))
+    reached = len(made) == 1 and (not isinstance(made[0], cst.FunctionDef) or _UPDATE in code(made[0]))
     require(reached, "no optimizer that is made where its update can see it")
     own = [f for f in functions(tree) if re.search(r"^_step$|^update$", f.name.value)]
     require(not any(find(f, "_w.astype(mx.bfloat16)") for f in own), "the optimizer rounds by itself")
@@ -253,7 +255,7 @@ def master_weights(tree: cst.Module) -> cst.Module:
     tree = around(tree, lambda t: t.startswith("optimizer = "), lambda s: [s, *statements(copies)])
     tree = around(tree, lambda t: t.startswith(_UPDATE), lambda s: [*statements(before), s])
     tree = around(tree, lambda t: t.startswith(last), lambda s: [s, *statements(after)])
-    if "mx.compile(" in text and any(calls[0] in code(f) for f in functions(tree)):
+    if "mx.compile(" in text and any(_UPDATE in code(f) for f in functions(tree)):
         kept = "[model.state, optimizer.state]"  # what a compiled step reads and writes
         tree = rewrite(tree, [(kept, "[model.state, optimizer.state, masters]")])
     known = re.search(r"^from mlx\.utils import .*\btree_map\b", text, re.MULTILINE)

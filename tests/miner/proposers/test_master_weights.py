@@ -133,6 +133,7 @@ def test_weight_decay_beside_the_update_reaches_the_copies(first: str) -> None:
         (LOW["classic"].replace("param_f32.astype(param.dtype)", "param_f32.astype(mx.bfloat16)"), "rounds by itself"),
         (LOW["classic"].replace("optimizer.update(model, accum_grads)", "optimizer.apply(accum_grads)"), "no single"),
         (LOW["plain"].replace("update(model, gradient)", "update(model, both(model, x, y)[1])"), "within the update"),
+        (LOW["plain"].replace("model, gradient)", "model, loss_and_gradient(x, y)[1])"), "within the update"),
         (LOW["decaying"].replace("[model.state, optimizer.state]", "[model.state, *more]"), "nothing like"),
     ],
 )
