@@ -2,7 +2,9 @@
 
 `wins` and `gain` are the prior: how often the change was kept in 159 kept changes of public sessions (113 on Macs), and
 the median gain there in bpb; where those sessions have none, one half win and a guess of its kind's size. `gpu` is the
-factor on a machine with a discrete accelerator, where speed and memory stand differently.
+factor on a machine with a discrete accelerator, where speed and memory stand differently. Our own runs on H200s
+(docs/measurements.md) count there as one win or loss more each: `gpu` is the mean gain with them over the median
+without, rounded down to a quarter, for the sessions tell of what was kept alone.
 """
 
 from __future__ import annotations
@@ -79,6 +81,7 @@ CATALOGUE: tuple[Edit, ...] = (
         blocks.gated_mlp,
         2,
         0.079,
+        0.25,  # on top of SiLU -0.046 in one run: (2 * 0.079 - 0.046) / 3 is 0.47 of the median
     ),
     Edit(
         "leaky-square",
@@ -108,7 +111,16 @@ CATALOGUE: tuple[Edit, ...] = (
         0.02,
     ),
     # --- the ends of the network
-    Edit("no-logit-cap", "logits", "logits without a cap", "cap * tanh(logits / cap)", blocks.uncapped, 3, 0.05),
+    Edit(
+        "no-logit-cap",
+        "logits",
+        "logits without a cap",
+        "cap * tanh(logits / cap)",
+        blocks.uncapped,
+        3,
+        0.05,
+        0.25,  # -0.0127 in three pairs of ours, -0.008 in one run of upstream's: 0.30 of the median
+    ),
     Edit(
         "logit-cap",
         "logits",
@@ -192,6 +204,7 @@ CATALOGUE: tuple[Edit, ...] = (
         blocks.peri_norm,
         2,
         0.024,
+        0.5,  # 0.000 in one run: 2/3 of the median
     ),
     Edit(
         "parallel-block",
@@ -436,6 +449,15 @@ CATALOGUE: tuple[Edit, ...] = (
         0.02,
     ),
     Edit(
+        "master-weights",
+        "dtype",
+        "the optimizer keeps the weights in float32; the model computes with their rounding",
+        "weights drawn in or cast to bfloat16, one optimizer.update(model, gradients); before Muon or after it",
+        loops.master_weights,
+        1,
+        0.047,  # ours in bfloat16: +0.0468 ± 0.0097, three pairs, in part lost speed; the mantissa is as short on a Mac
+    ),
+    Edit(
         "normal-init",
         "initialisation",
         "matrices drawn from a normal distribution",
@@ -477,6 +499,7 @@ CATALOGUE: tuple[Edit, ...] = (
         loops.compiled,
         2,
         0.03,
+        0.4,  # CUDA compiles for 95 s before the budget begins: with 60 s of training, 2.5 times the time of a trial
     ),
     Edit(
         "fewer-waits",

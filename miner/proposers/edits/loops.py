@@ -13,7 +13,9 @@ from miner.proposers.edits.patterns import (
     around,
     code,
     expression,
+    find,
     function,
+    functions,
     importing,
     require,
     rewrite,
@@ -209,6 +211,55 @@ def float32_weights(tree: cst.Module) -> cst.Module:
         return rewrite(tree, rules, r"init_weights|initiali[sz]e|^_?init")
     except DoesNotFit:
         return rewrite(tree, rules[:1], r"main|^$")
+
+
+_UPDATE = "optimizer.update(model, "
+_SHRINK = "model.update(tree_map_with_path("  # as `decoupled_decay` has it
+_CAST = re.compile(r"^[^#\n]*\b(?:init\w*|set_dtype|apply)\([^#\n]*float16", re.MULTILINE)
+
+
+def master_weights(tree: cst.Module) -> cst.Module:
+    """The optimizer moves float32 copies of the weights; between its updates the model has their rounding.
+
+    The model holds the copies while the optimizer works, whatever the optimizer is. A weight that is no longer its
+    copy's rounding was written by somebody else, and counts.
+    """
+    text = text_of(tree)
+    require(not re.search(r"\bmasters?\b", text), "it has such copies already")
+    drawn = [f for f in functions(tree) if re.match(r"_?init", f.name.value)]
+    low = any(find(f, dtype) for f in drawn for dtype in ("mx.bfloat16", "mx.float16"))
+    require(low or _CAST.search(text), "no weights kept in 16 bits")
+    calls = find(tree, "optimizer.update(model, _gradients)")
+    require(len(calls) == text.count(_UPDATE) == 1, "no single optimizer.update(model, gradients)")
+    makers = ["model", *re.findall(r"(\w+) = .*value_and_grad\(", text)]
+    given = set(re.findall(r"\w+", code(calls[0]["_gradients"])))
+    require(not given & set(makers), "the gradients are made within the update")
+    made = [s for s in tree.body if re.search(r"^\s*optimizer = ", code(s), re.MULTILINE)]
+    reached = len(made) == 1 and (not isinstance(made[0], cst.FunctionDef) or _UPDATE in code(made[0]))
+    require(reached, "no optimizer that is made where its update can see it")
+    own = [f for f in functions(tree) if re.search(r"^_step$|^update$", f.name.value)]
+    require(not any(find(f, "_w.astype(mx.bfloat16)") for f in own), "the optimizer rounds by itself")
+
+    copies = 'masters = {"weights": tree_map(lambda w: w.astype(mx.float32), model.trainable_parameters())}\n'
+    before = (
+        "rounded = model.trainable_parameters()\n"
+        "model.update(tree_map(\n"
+        '    lambda master, w: mx.where(master.astype(w.dtype) == w, master, w), masters["weights"], rounded\n'
+        "))\n"
+    )
+    after = (
+        'masters["weights"] = model.trainable_parameters()\n'
+        'model.update(tree_map(lambda master, w: master.astype(w.dtype), masters["weights"], rounded))\n'
+    )
+    last = _SHRINK if _SHRINK in text else _UPDATE
+    tree = around(tree, lambda t: t.startswith("optimizer = "), lambda s: [s, *statements(copies)])
+    tree = around(tree, lambda t: t.startswith(_UPDATE), lambda s: [*statements(before), s])
+    tree = around(tree, lambda t: t.startswith(last), lambda s: [s, *statements(after)])
+    if "mx.compile(" in text and any(_UPDATE in code(f) for f in functions(tree)):
+        kept = "[model.state, optimizer.state]"  # what a compiled step reads and writes
+        tree = rewrite(tree, [(kept, "[model.state, optimizer.state, masters]")])
+    known = re.search(r"^from mlx\.utils import .*\btree_map\b", text, re.MULTILINE)
+    return tree if known else importing(tree, "from mlx.utils import tree_map")
 
 
 def small_embedding(tree: cst.Module) -> cst.Module:

@@ -127,6 +127,8 @@ def test_the_baseline_of_today_takes_many() -> None:
         ("classic", "cosine-schedule", "return shaped(cooldown + (1 - cooldown) * FINAL_LR_FRAC)", "return cooldown"),
         ("classic", "parallel-block", "x = x + beside + self.mlp(norm(x))", "x = x + self.mlp"),
         ("classic", "average-weights", "averaged = None", "nothing of the kind"),
+        ("classic", "master-weights", 'masters["weights"] = model.trainable_parameters()', "nothing of the kind"),
+        ("decaying", "master-weights", "[model.state, optimizer.state, masters]", "[model.state, optimizer.state]"),
         ("today", "attention-gate", "self.output_gate = Matrix(MODEL_DIM, deviation=0.0)", "nothing of the kind"),
         ("today", "shifted-keys", "self.k(mx.concatenate([x[:, :1], x[:, 1:] + x[:, :-1]], axis=1))", "self.k(x)"),
         ("classic", "shifted-keys", "self.c_k(mx.concatenate([x[:, :1], x[:, 1:] + x[:, :-1]], axis=1))", "c_k(x)"),
@@ -164,6 +166,14 @@ def test_the_order_is_the_prior_and_then_what_happened_here() -> None:
     assert later.index("swiglu") > later.index("no-logit-cap")
     heard = [Clue("edit:smear", None, None, 0.1, 1.0)] * 4
     assert [e.name for e in ranked([], heard, "", 1)].index("smear") < order.index("smear")
+
+
+def test_what_lost_on_our_accelerators_comes_later_there() -> None:
+    here, there = ([e.name for e in ranked([], [], hardware, 1)] for hardware in ("Apple M4", "nvidia-h200"))
+    lost = {"swiglu", "no-logit-cap", "peri-norm", "compiled-gradient"}
+    assert all(there.index(name) > here.index(name) for name in lost)
+    assert there.index("master-weights") < here.index("master-weights")
+    assert {*here[:2]} == {*there[:2]} == {"silu", "muon"}
 
 
 def test_an_edit_rehearses_before_it_costs_a_trial(tmp_path: Path) -> None:

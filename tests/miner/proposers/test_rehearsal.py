@@ -26,8 +26,8 @@ def rehearse(folder: Path, source: str, before: str = "") -> str:
     ("script", "edit"),
     [
         *(("classic", name) for name in ("", "swiglu", "muon", "peri-norm", "u-net-skips", "average-weights")),
-        ("classic", "compiled-gradient"),
-        *(("decaying", name) for name in ("", "value-embeddings", "decoupled-decay")),
+        *(("classic", name) for name in ("compiled-gradient", "master-weights")),
+        *(("decaying", name) for name in ("", "value-embeddings", "decoupled-decay", "master-weights")),
         *(("today", name) for name in ("", "attention-gate", "even-steps", "momentum-warm-up")),
     ],
 )
