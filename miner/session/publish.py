@@ -16,7 +16,7 @@ from common.terminal import View
 from miner.context.context import Earlier
 from trainer.errors import UNFIT, TrainerError
 from trainer.judging.trial import until_fit
-from trainer.measurement.abreast import abreast
+from trainer.measurement.abreast import abreast, filled
 from trainer.measurement.bench import open_bench
 from trainer.measurement.run import Run
 from trainer.measurement.salts import fresh_salt
@@ -40,7 +40,8 @@ def publish_bundled(
             say=word,
             data_arguments=data_arguments,
         )
-    runs, benches, wanted = list[Earlier](), bench.each_gpu(), chosen.terms.baseline_runs
+    runs, benches = list[Earlier](), bench.each_gpu()
+    wanted = filled(chosen.terms.baseline_runs, len(benches))
 
     def baseline_runs(left: int) -> list[Run]:
         began, numbers = time.time(), range(wanted - left + 1, wanted + 1)[: len(benches)]

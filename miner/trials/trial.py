@@ -24,6 +24,7 @@ from miner.trials.decision import decided
 from miner.trials.measuring import PlannedRun, Rig
 from trainer.errors import EnvironmentNotReady, TrainerError
 from trainer.judging.trial import MAX_FAILURES, Trial, standing, until_fit
+from trainer.measurement.abreast import filled
 from trainer.measurement.run import Run
 from trainer.project import hyperparameters
 from trainer.statistics import pruning
@@ -50,7 +51,8 @@ class LocalTrials:
         context, current = self._context, self._context.session.trials[0]
         if current.decision:
             return
-        while (left := BASELINE_RUNS - len(history.values(current, Arm.INCUMBENT))) > 0:
+        asked = filled(BASELINE_RUNS, self._rig.room)
+        while (left := asked - len(history.values(current, Arm.INCUMBENT))) > 0:
             wanted = min(left, self._rig.room)
             for run in until_fit(lambda count: self._execute([(current, Arm.INCUMBENT)] * count), wanted):
                 if run.failure:

@@ -15,6 +15,11 @@ Say = Callable[[str], None]
 _ENDING: Final = 10.0  # seconds that runs get to end in after an interrupt; their processes die with this one anyway
 
 
+def filled(count: int, room: int) -> int:
+    """So many runs, and those for which there is room beside the last of them. Pure."""
+    return -(-count // room) * room
+
+
 def abreast(runs: Sequence[Callable[[Say], Run]], show: Say) -> list[Run]:
     """Make all runs at once and wait for them. Each gets what takes the lines of its log; the first one's are shown.
 

@@ -180,6 +180,33 @@ def smear(tree: cst.Module) -> cst.Module:
     )
 
 
+PAIRS = 65536  # rows of the table of pairs, which share them by chance
+
+
+def pair_embeddings(tree: cst.Module) -> cst.Module:
+    """A table says of each pair of tokens what it adds to the second one's embedding, nothing at first.
+
+    It is named like the embedding, so that optimizers that go by names give it that rate; what is looked up counts a
+    tenth, which is a tenth of the rate to an optimizer that normalises, and is cast so that the stream stays as it is.
+    """
+    name, text = _embedding(tree), text_of(tree)
+    require(not re.search(r"n_?gram|pairs", text), "it has such a table already")
+    made = re.search(rf"self\.{name} = nn\.Embedding\([^,()]+, ([^()]+)\)\n", text)
+    looked_up = re.search(rf"^\s+x = .*self\.{name}\((\w+)\)", text, re.MULTILINE)
+    if not (made and looked_up):
+        raise DoesNotFit("no nn.Embedding that is looked up into x")
+    tokens, pairs = looked_up[1], f"self.{name}_pairs"
+    table = f"{pairs} = nn.Embedding({PAIRS}, {made[1]})\n{pairs}.weight = mx.zeros_like({pairs}.weight)\n"
+    added = (
+        f"before = mx.pad({tokens}[:, :-1], ((0, 0), (1, 0)))\n"
+        f"pairs = {pairs}((before * 36313 ^ {tokens} * 27191) % {PAIRS})\n"
+        "x = x + (0.1 * pairs).astype(x.dtype)\n"
+    )
+    tree = around(tree, lambda t: t.startswith(f"self.{name} = nn.Embedding("), lambda s: [s, *statements(table)])
+    first = re.compile(rf"x = .*self\.{name}\(")
+    return around(tree, lambda t: first.match(t) is not None, lambda s: [s, *statements(added)])
+
+
 def values_everywhere(tree: cst.Module) -> cst.Module:
     """Every layer has a value embedding."""
     return rewrite(tree, [("_i % 2 == (_n - 1) % 2", "True"), ("(_n - 1 - _i) % 2 == 0", "True")])

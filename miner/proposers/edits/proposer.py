@@ -2,7 +2,8 @@
 
 Which comes first: what such a change was worth elsewhere (`catalogue`), on this class of machine; what others found
 (`miner.proposers.clues`); and how the edits of its kind did here, a bandit: each kept one of a kind makes the rest
-likelier, each lost one less so. An edit is proposed once. One that does not fit the script is passed over; one whose
+likelier, each lost one less so. Where a script has one of a kind only, such as an activation, what was kept has taken
+its part of the others' gain. An edit is proposed once. One that does not fit the script is passed over; one whose
 rehearsal fails where the script's own succeeds is passed over with a word.
 """
 
@@ -14,11 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 from miner.proposers import clues
 from miner.proposers.base import EDIT, MAX_HYPOTHESIS, Candidate, Clue, Context, Tried
-from miner.proposers.edits.catalogue import BY_NAME, CATALOGUE, Edit
+from miner.proposers.edits.catalogue import ALTERNATIVES, BY_NAME, CATALOGUE, Edit
 from miner.proposers.edits.patterns import DoesNotFit
 from trainer.errors import InvalidBundle
 from trainer.project import hyperparameters
 
+LEAST = 0.05  # of an edit's worth is left, whatever an alternative to it has gained
 _ACCELERATORS = ("cuda", "nvidia", "h100", "h200", "a100", "rtx")
 
 
@@ -80,5 +82,8 @@ def ranked(history: Sequence[Tried], told: Sequence[Clue], hardware: str, seed: 
 def _of_kind(edit: Edit, tried: Iterable[Tried]) -> float:
     """How the edits of its kind did here."""
     alike = [t for t in tried if t.kind in BY_NAME and BY_NAME[t.kind].kind == edit.kind]
-    kept = sum(trial.kept for trial in alike)
-    return (1.0 + kept) / (1.0 + 0.5 * (len(alike) - kept))
+    kept = [trial for trial in alike if trial.kept]
+    lost = 1.0 + 0.5 * (len(alike) - len(kept))
+    if edit.kind in ALTERNATIVES and kept:
+        return max(LEAST, 1.0 - sum(trial.delta or 0.0 for trial in kept) / edit.gain) / lost
+    return (1.0 + len(kept)) / lost

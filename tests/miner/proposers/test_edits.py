@@ -127,6 +127,13 @@ def test_the_baseline_of_today_takes_many() -> None:
         ("classic", "cosine-schedule", "return shaped(cooldown + (1 - cooldown) * FINAL_LR_FRAC)", "return cooldown"),
         ("classic", "parallel-block", "x = x + beside + self.mlp(norm(x))", "x = x + self.mlp"),
         ("classic", "average-weights", "averaged = None", "nothing of the kind"),
+        (
+            "classic",
+            "pair-embeddings",
+            "x = x + (0.1 * pairs).astype(x.dtype)\n        x = norm(x)",
+            "nothing of the kind",
+        ),
+        ("decaying", "pair-embeddings", "self.embedding_pairs = nn.Embedding(65536, MODEL_DIM)", "nothing of the kind"),
         ("classic", "master-weights", 'masters["weights"] = model.trainable_parameters()', "nothing of the kind"),
         ("decaying", "master-weights", "[model.state, optimizer.state, masters]", "[model.state, optimizer.state]"),
         ("today", "attention-gate", "self.output_gate = Matrix(MODEL_DIM, deviation=0.0)", "nothing of the kind"),
@@ -166,6 +173,22 @@ def test_the_order_is_the_prior_and_then_what_happened_here() -> None:
     assert later.index("swiglu") > later.index("no-logit-cap")
     heard = [Clue("edit:smear", None, None, 0.1, 1.0)] * 4
     assert [e.name for e in ranked([], heard, "", 1)].index("smear") < order.index("smear")
+
+
+def test_what_was_kept_has_taken_its_part_of_an_alternatives_gain() -> None:
+    """A second activation, or the one before again, is no further 0.079; a second edit of the optimizer may be."""
+    source = SOURCES["classic"]
+
+    def order(kept: str, delta: float) -> list[str]:
+        candidate = Candidate(BY_NAME[kept](source), f"edit {kept}: words")
+        history = [baseline(source), tried(1, candidate, source, delta, "keep")]
+        return [edit.name for edit in ranked(history, [], "", 1)]
+
+    before = [edit.name for edit in ranked([], [], "", 1)]
+    little, much = order("silu", 0.005), order("silu", 0.06)
+    assert little.index("swiglu") < before.index("swiglu") < much.index("swiglu")
+    assert much.index("squared-relu") > before.index("squared-relu")
+    assert order("muon", 0.06).index("average-weights") < before.index("average-weights")
 
 
 def test_what_lost_on_our_accelerators_comes_later_there() -> None:

@@ -26,7 +26,7 @@ def rehearse(folder: Path, source: str, before: str = "") -> str:
     ("script", "edit"),
     [
         *(("classic", name) for name in ("", "swiglu", "muon", "peri-norm", "u-net-skips", "average-weights")),
-        *(("classic", name) for name in ("compiled-gradient", "master-weights")),
+        *(("classic", name) for name in ("compiled-gradient", "master-weights", "pair-embeddings")),
         *(("decaying", name) for name in ("", "value-embeddings", "decoupled-decay", "master-weights")),
         *(("today", name) for name in ("", "attention-gate", "even-steps", "momentum-warm-up")),
     ],

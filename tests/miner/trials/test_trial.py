@@ -41,6 +41,13 @@ def test_the_baseline_is_measured_once_and_kept(fake: Fake) -> None:
     assert arms(fake) == ["incumbent"] * BASELINE_RUNS
 
 
+@pytest.mark.parametrize(("gpus", "runs"), [((), 3), (("0", "1"), 4), (("0", "1", "2"), 3), (tuple("01234567"), 8)])
+def test_a_baseline_leaves_no_gpu_idle(gpus: tuple[str, ...], runs: int, fake: Fake) -> None:
+    fake.machine.gpus = gpus
+    LocalTrials(fake.context).baseline()
+    assert arms(fake) == ["incumbent"] * runs
+
+
 def test_a_baseline_that_does_not_run_ends_the_session(fake: Fake) -> None:
     fake.values = {SOURCE: None}
     with pytest.raises(EnvironmentNotReady, match="incumbent does not run"):
@@ -173,9 +180,10 @@ def test_candidates_are_judged_side_by_side_where_there_is_room(fake: Fake) -> N
 
 def test_no_candidate_is_begun_that_has_no_room(fake: Fake) -> None:
     """Both runs until the first look are this one's, as long as little is known of the noise."""
-    fake.machine.gpus, fake.machine.record = ("0", "1"), NoiseRecord()
+    fake.machine.record = NoiseRecord()
+    LocalTrials(fake.context).baseline()
+    fake.machine.gpus = ("0", "1")
     trials = LocalTrials(fake.context)
-    trials.baseline()
     trials.judge([fake.trial(WORSE)], lambda: pytest.fail("begun without room"))
     assert {run.arm for run in fake.context.session.trials[1].runs} == set(Arm)
 
