@@ -27,7 +27,7 @@ from trainer.measurement.bench import Bench, open_bench
 from trainer.measurement.run import Run
 from trainer.project import bundle
 from trainer.statistics import pruning
-from trainer.statistics.comparison import Answer, Arm, Decision
+from trainer.statistics.comparison import Answer, Arm, Decision, steady
 from trainer.statistics.error_rates import ComparisonPolicy
 
 MAX_LOG = 1024 * 1024  # bytes of a run's log that are sent back, the last ones
@@ -193,7 +193,8 @@ class Worker:
             return TrialResult(problem=f"The incumbent does not run on that machine: {failed[-1].told}")
         groups: list[Sequence[float]] = [outcome.values(Arm.CANDIDATE)]
         if outcome.decision is not None and outcome.decision.kind is Answer.APPROVE:
-            groups.append([*job.history, *outcome.values(Arm.INCUMBENT)])  # it is replaced, here or by another's
+            theirs = [*job.history, *outcome.values(Arm.INCUMBENT)]  # it is replaced, here or by another's
+            groups.append(steady(theirs, bench.noise(), job.policy))
         bench.learn_noise(groups)
         return TrialResult(tuple(runs), tuple(logs), outcome.decision, sigma=bench.noise().sigma)
 

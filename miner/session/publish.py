@@ -22,7 +22,8 @@ from trainer.measurement.run import Run
 from trainer.measurement.salts import fresh_salt
 from trainer.project import bundle, recipe
 from trainer.project.task import Benchmark
-from trainer.statistics.comparison import Arm
+from trainer.statistics.comparison import Arm, steady
+from trainer.statistics.mining import MiningPolicy, baseline_runs
 
 
 def publish_bundled(
@@ -41,9 +42,11 @@ def publish_bundled(
             data_arguments=data_arguments,
         )
     runs, benches = list[Earlier](), bench.each_gpu()
-    wanted = filled(chosen.terms.baseline_runs, len(benches))
 
-    def baseline_runs(left: int) -> list[Run]:
+    def values() -> list[float]:
+        return [made.run.val_bpb for made in runs if made.run.val_bpb is not None]
+
+    def more(left: int) -> list[Run]:
         began, numbers = time.time(), range(wanted - left + 1, wanted + 1)[: len(benches)]
         what = f"baseline, run {' and '.join(map(str, numbers))} of {wanted}"
         with view.step(what, bench.usual_seconds) as word:
@@ -62,10 +65,15 @@ def publish_bundled(
                 runs.append(Earlier(run, began, time.time()))
         return made
 
-    until_fit(baseline_runs, wanted)
+    while (wanted := filled(max(chosen.terms.baseline_runs, baseline_runs(values())), len(benches))) > len(runs):
+        until_fit(more, wanted - len(runs))
+    usual = steady(values(), bench.noise(), MiningPolicy())
+    for value in values():
+        if value not in usual:
+            view.say(f"  {value:.6f} stands apart from the others and is left out", style="yellow")
     metrics = baseline.dump(
         bench.protocol.primary.name,
-        [made.run.val_bpb for made in runs if made.run.val_bpb is not None],
+        usual,
         [made.run.seconds for made in runs],
         hardware=bench.machine.as_json(),
         data_snapshot=bench.data_snapshot,

@@ -28,10 +28,9 @@ from trainer.measurement.abreast import filled
 from trainer.measurement.run import Run
 from trainer.project import hyperparameters
 from trainer.statistics import pruning
-from trainer.statistics.comparison import Arm
+from trainer.statistics.comparison import Arm, steady
+from trainer.statistics.mining import baseline_runs
 from trainer.statistics.noise import NoiseRecord
-
-BASELINE_RUNS = 3
 
 
 class IncumbentFails(EnvironmentNotReady):
@@ -51,8 +50,7 @@ class LocalTrials:
         context, current = self._context, self._context.session.trials[0]
         if current.decision:
             return
-        asked = filled(BASELINE_RUNS, self._rig.room)
-        while (left := asked - len(history.values(current, Arm.INCUMBENT))) > 0:
+        while left := self._missing(history.values(current, Arm.INCUMBENT)):
             wanted = min(left, self._rig.room)
             for run in until_fit(lambda count: self._execute([(current, Arm.INCUMBENT)] * count), wanted):
                 if run.failure:
@@ -63,6 +61,10 @@ class LocalTrials:
         values = history.values(current, Arm.INCUMBENT)
         context.journal.append("decision", number=0, decision="keep", delta=0.0)
         context.dashboard.say(f"baseline {statistics.fmean(values):.6f} val_bpb ({_spread(values)})")
+
+    def _missing(self, values: Sequence[float]) -> int:
+        """How many runs of the baseline are missing after these."""
+        return max(0, filled(baseline_runs(values), self._rig.room) - len(values))
 
     def judge(self, trials: Sequence[TrialRecord], begin: Callable[[], TrialRecord | None] = lambda: None) -> None:
         """Measure open trials, from where an earlier call or life left them, until one or more of them are decided.
@@ -114,7 +116,8 @@ class LocalTrials:
         # A candidate's runs are one group of repeats of one script; the incumbent's once it is replaced.
         groups: list[Sequence[float]] = [outcome.values(Arm.CANDIDATE)]
         if current.kept:
-            groups.append([*earlier, *outcome.values(Arm.INCUMBENT)])
+            theirs = [*earlier, *outcome.values(Arm.INCUMBENT)]
+            groups.append(steady(theirs, context.bench.noise(), history.policy(session, current)))
         context.bench.learn_noise(groups)
         return True
 

@@ -99,14 +99,22 @@ def play(
                 reject &= ~counts | (t / s <= rejection_point(freedom, policy.effect / scale, at.beta))
         if policy.paired and at.alpha:
             approve &= _scatter(x, y, t, record_squares, record_df, noisier, at.alpha, policy)
-        if policy.paired:
-            for k in np.flatnonzero(live & _odd(x, y, record_squares, record_df)):
-                said, _ = look(x[k].tolist(), y[k].tolist(), NoiseRecord(record_squares[k], record_df), policy, at)
-                approve[k], reject[k] = said is Answer.APPROVE, said is Answer.REJECT
+        odd = _odd(x, y, record_squares, record_df) if policy.paired else _outlying(x)
+        for k in np.flatnonzero(live & odd):
+            said, _ = look(x[k].tolist(), y[k].tolist(), NoiseRecord(record_squares[k], record_df), policy, at)
+            approve[k], reject[k] = said is Answer.APPROVE, said is Answer.REJECT
         for crossed, kind in ((approve & live, Answer.APPROVE), (reject & live & ~approve, Answer.REJECT)):
             answer[crossed], used[crossed], used_incumbent[crossed] = KINDS.index(kind), n, m
             live &= ~crossed
     return answer, used, used_incumbent
+
+
+def _outlying(x: Floats) -> npt.NDArray[np.bool_]:
+    """Where a run of the incumbent may stand apart for the worse: these ask `look` itself."""
+    ordered = np.sort(x, axis=1)
+    others = ordered[:, : x.shape[1] - x.shape[1] // 3]
+    found: npt.NDArray[np.bool_] = ordered[:, -1] - np.median(others, axis=1) > 5.5 * others.std(axis=1)
+    return found
 
 
 def _odd(x: Floats, y: Floats, record_squares: Floats, record_df: float) -> npt.NDArray[np.bool_]:

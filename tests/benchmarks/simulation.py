@@ -33,11 +33,10 @@ from trainer.measurement.run import Run
 from trainer.statistics import pruning
 from trainer.statistics.comparison import Answer, Arm
 from trainer.statistics.error_rates import ComparisonPolicy, LookEvidence
-from trainer.statistics.mining import STALE_TRIALS, MiningPolicy, usable_history, worth_of
+from trainer.statistics.mining import BASELINE_RUNS, STALE_TRIALS, MiningPolicy, usable_history, worth_of
 from trainer.statistics.noise import NoiseRecord
 from trainer.statistics.pruning import Band, PruningRules
 
-BASELINE_RUNS = 3
 MIN_RECORDED = 10
 _LEVEL = 100.0  # val_bpb of every session's first incumbent; only differences count, and no sum of gains reaches 0
 _POINTS = 26  # of a made-up curve

@@ -68,8 +68,9 @@ apart from the others do not count, nor do their pairs: no candidate can touch t
 stand apart from the best by as much, nobody is rejected but by all pairs and by the others too; and where they stand
 apart from the others, either way, these may approve, at their own level: it is divided by the number of ways to choose
 those left out, so that it holds whatever the candidate's scatter. A script that makes its unlucky runs bad gains no
-approval by it: it may do so twice, and fewer runs judge it. The miner's test leaves out nothing: a slow outlier in the
-candidate hides a gain; one in the incumbent raises delta and the scatter together.
+approval by it: it may do so twice, and fewer runs judge it. The miner's test leaves out the incumbent's runs that stand
+apart for the worse, of which one at the beginning would hide all gains of a night in its scatter; without them the
+incumbent is only better. A slow outlier in the candidate hides a gain.
 
 **Operating characteristics** of the judge's test are a table in docs/measurements.md. What no salt reaches stays: a
 script that brings its own random numbers keeps the luck of its own seed.
@@ -99,6 +100,10 @@ and three runs of a loud candidate that happen to lie close together gave it the
 OUTLIER, MOST_APART = 4.0, 2
 """By how many standard deviations a pair, or a run of the incumbent, stands apart from the others, and most pairs that
 are left out for the candidate's runs."""
+
+LEAST_OTHERS, DIVERGED = 4, 6.0
+"""In a mining trial a run of the incumbent stands apart for the worse from so many others at least, by so many of their
+standard deviations. Training that diverged does so by more; what the luck of being kept does to the others is less."""
 
 
 class Arm(Enum):
@@ -198,8 +203,10 @@ def look(
     if m + (0 if policy.paired else n - 1) - 1 + noise.df <= 0:
         raise ValueError("two runs and no noise record say nothing about the noise")
     if not policy.paired:
-        delta, noisier = math.fsum(incumbent) / m - math.fsum(candidate) / n, is_noisier(incumbent, noise, policy)
-        return _answer(delta, (m, n), _pooled(incumbent, candidate, noise, policy, noisier), noisier, policy, at)
+        theirs = steady(incumbent, noise, policy)
+        delta, noisier = statistics.fmean(theirs) - statistics.fmean(candidate), is_noisier(theirs, noise, policy)
+        bounds = _pooled(theirs, candidate, noise, policy, noisier)
+        return _answer(delta, (m, n), bounds, noisier, policy, at, policy.scale(len(theirs), n))
     calm = _calm(incumbent, noise, policy) if n > 1 else range(m)
     quiet, beside = [incumbent[k] for k in calm], [k for k in calm if k >= m - n]
     counted = [candidate[k - (m - n)] for k in beside]
@@ -210,7 +217,7 @@ def look(
     def said(those: Sequence[float], *own: _Estimate) -> tuple[Answer, LookEvidence]:
         """What these pairs say, by the incumbent's noise and by whichever of their `own` estimates is first."""
         bounds = [[record], list(own)] if own else [[record]]
-        return _answer(math.fsum(those) / len(those), (m, n), bounds, noisier, policy, at, left=len(those))
+        return _answer(statistics.fmean(those), (m, n), bounds, noisier, policy, at, policy.scale(m, len(those)))
 
     own = _own(pairs, counted, quiet, record, policy, noisier) if len(pairs) > 1 else ()
     kind, evidence = said(pairs, *own)
@@ -230,9 +237,9 @@ def look(
         if abs(apart - statistics.median(others)) <= far:
             break
         ways *= (len(others) + 1) / left_out
-        steady = said(others, _of_pairs(others, policy, OTHERS_SHARE / MOST_APART / ways))
-        if steady[0] is Answer.APPROVE:
-            return steady
+        without = said(others, _of_pairs(others, policy, OTHERS_SHARE / MOST_APART / ways))
+        if without[0] is Answer.APPROVE:
+            return without
     return kind, evidence
 
 
@@ -243,14 +250,13 @@ def _answer(
     noisier: bool,
     policy: ComparisonPolicy,
     at: Look,
-    *,
-    left: int | None = None,
+    scale: float,
 ) -> tuple[Answer, LookEvidence]:
-    """What a gain of `delta` (bpb) in so many `runs` of each arm, or in the pairs that are `left`, says by all the
+    """What a gain of `delta` (bpb), of the standard error sigma·`scale`, in so many `runs` of each arm says by all the
     estimates of its noise."""
     # Where nothing can be approved, interval and p are drawn at the strictest level; they decide nothing.
     level = at.alpha or min(filter(None, map(policy.approval_level, policy.counts)))
-    scale, gain = policy.scale(runs[0], left or runs[1]), delta - policy.margin
+    gain = delta - policy.margin
     reach, p, sigma, df, reject, louder = 0.0, 0.0, 0.0, 0.0, at.beta > 0, False
     for bound in estimates:  # all must be crossed, each by whichever of its alternatives is crossed first
         nearest = min(
@@ -272,6 +278,19 @@ def _furthest(values: Sequence[float]) -> int:
     """The place of the value that stands furthest from the middle of all."""
     middle = statistics.median(values)
     return max(range(len(values)), key=lambda k: abs(values[k] - middle))
+
+
+def steady(incumbent: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy) -> list[float]:
+    """The incumbent's values without those that stand apart from the others for the worse, at most a third of all."""
+    ordered = sorted(incumbent)
+    most = min(len(ordered) // 3, len(ordered) - LEAST_OTHERS)
+    for left_out in range(most, 0, -1):  # several at once, since one of them hides how far others stand
+        others, nearest = ordered[:-left_out], ordered[-left_out]
+        own = _estimate(sum_squares(others), len(others) - 1.0, policy)  # the record may be of a quieter day
+        known = _estimate(sum_squares(others) + noise.sum_squares, own.df + noise.df, policy)
+        if known.df > 3 and nearest - statistics.median(others) > DIVERGED * max(own.sigma, known.sigma):
+            return [value for value in incumbent if value < nearest]
+    return list(incumbent)
 
 
 def _calm(incumbent: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy) -> Sequence[int]:

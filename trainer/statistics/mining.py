@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -13,6 +14,12 @@ from typing import ClassVar
 from trainer.statistics.distributions import approval_point
 from trainer.statistics.error_rates import ComparisonPolicy, Look, LookEvidence
 from trainer.statistics.noise import InvalidComparison
+
+BASELINE_RUNS = 3
+"""Runs of the code that a session begins with."""
+
+WIDE_SCATTER = 0.02
+"""Standard deviation of those, as a share of their mean, from which on there are twice as many."""
 
 STALE_TRIALS = 8
 """Trials in a row without an incumbent run after which history no longer says what the machine does now."""
@@ -103,6 +110,13 @@ class MiningPolicy(ComparisonPolicy):
         until = next((look for look in later if approves(look)), later[-1])
         runs = until.incumbent - seen.incumbent_runs + until.candidate - seen.candidate_runs
         return gain <= self.worth * runs
+
+
+def baseline_runs(values: Sequence[float]) -> int:
+    """How many runs the code that a session begins with should have, after these: enough to tell which of them stand
+    apart (`comparison.steady`), where they scatter by more than a gain is likely to be worth."""
+    wide = len(values) >= BASELINE_RUNS and statistics.stdev(values) > WIDE_SCATTER * statistics.fmean(values)
+    return 2 * BASELINE_RUNS if wide else BASELINE_RUNS
 
 
 def worth_of(trials: Iterable[tuple[int, float]]) -> float:

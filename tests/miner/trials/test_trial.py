@@ -8,12 +8,12 @@ import pytest
 
 from miner.journal.journal import TrialRecord, read
 from miner.trials import history, trial
-from miner.trials.trial import BASELINE_RUNS, LocalTrials
+from miner.trials.trial import LocalTrials
 from tests.miner.fakes import LOG, SIGMA, SOURCE, Fake
 from trainer.errors import STOPPED, UNFIT, EnvironmentNotReady
 from trainer.judging.trial import MAX_UNFIT, Trial
 from trainer.statistics.comparison import Answer, Arm, Decision
-from trainer.statistics.mining import STALE_TRIALS
+from trainer.statistics.mining import BASELINE_RUNS, STALE_TRIALS
 from trainer.statistics.noise import NoiseRecord
 
 BETTER, WORSE, BROKEN = (SOURCE.replace("0.1", rate) for rate in ("0.2", "0.3", "0.4"))
@@ -46,6 +46,21 @@ def test_a_baseline_leaves_no_gpu_idle(gpus: tuple[str, ...], runs: int, fake: F
     fake.machine.gpus = gpus
     LocalTrials(fake.context).baseline()
     assert arms(fake) == ["incumbent"] * runs
+
+
+def test_a_first_run_that_diverges_costs_three_more_and_hides_no_gain(fake: Fake) -> None:
+    fake.machine.record = NoiseRecord()
+    usual = fake.machine.values
+    fake.values = {**TRUE, BETTER: 2.45}
+    fake.machine.values = lambda source, arm: usual(source, arm) if fake.machine.ran[1:] else 3.1
+    trials = LocalTrials(fake.context)
+    trials.baseline()
+    assert arms(fake) == ["incumbent"] * 6
+    current = fake.trial(BETTER)
+    trials.judge([current])
+    assert current.kept
+    assert len(current.runs) <= 4
+    assert 3.1 not in fake.machine.learnt[-1][1]
 
 
 def test_a_baseline_that_does_not_run_ends_the_session(fake: Fake) -> None:

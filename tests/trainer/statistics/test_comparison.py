@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.benchmarks.bench_comparison import KINDS, bootstrap, median_rule, mine_no_ops, play, simulate
 from trainer.machine.noise_file import load_noise, save_noise
-from trainer.statistics.comparison import Answer, Arm, TrialSamples, decide, look, schedule
+from trainer.statistics.comparison import Answer, Arm, TrialSamples, decide, look, schedule, steady
 from trainer.statistics.distributions import approval_point, rejection_point, suspicion_ratio
 from trainer.statistics.error_rates import ComparisonPolicy, Look
 from trainer.statistics.mining import (
@@ -25,6 +25,7 @@ from trainer.statistics.mining import (
     HISTORY_WINDOW,
     LEAST_DF,
     MiningPolicy,
+    baseline_runs,
     usable_history,
     worth_of,
 )
@@ -516,6 +517,44 @@ def test_mining_decisions(
 ) -> None:
     decision = decide(TrialSamples([*RECENT, *fresh], candidate, len(RECENT)), FULL, policy)
     assert (decision.kind, decision.spared, decision.next_arm) == (kind, spared, next_arm)
+
+
+DIVERGED = (1.052, 0.891, 0.914, 0.903, 0.901, 0.897)  # upstream's train.py, unchanged, on two H200s
+
+
+@pytest.mark.parametrize(
+    ("values", "df", "left"),
+    [
+        (DIVERGED, 0.0, DIVERGED[1:]),
+        (DIVERGED[:4], 0.0, DIVERGED[:4]),  # three others cannot say how far apart is too far
+        (DIVERGED[:4], 20.0, DIVERGED[:4]),
+        (DIVERGED[:5], 20.0, DIVERGED[1:5]),  # with an old record, four can
+        ((0.7, *DIVERGED[1:]), 0.0, (0.7, *DIVERGED[1:])),  # better than the others: it may be what the code can do
+        ((1.2, 1.1, *DIVERGED[1:]), 0.0, DIVERGED[1:]),
+        ((0.9,), 20.0, (0.9,)),
+    ],
+)
+def test_runs_of_the_incumbent_that_stand_apart_for_the_worse_are_left_out(
+    values: tuple[float, ...], df: float, left: tuple[float, ...]
+) -> None:
+    record = NoiseRecord(df * 0.007**2, df)
+    assert steady(values, record, MiningPolicy()) == list(left)
+
+
+def test_a_run_that_diverged_hides_no_gain() -> None:
+    """Seven times sigma, after six runs of the incumbent of which one went wrong."""
+    gained = TrialSamples(DIVERGED, [0.840, 0.846], 5)
+    found = decide(gained, NoiseRecord(), MiningPolicy())
+    assert found.kind is Answer.APPROVE
+    assert found.evidence is not None
+    assert found.evidence.delta == pytest.approx(0.0582, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("values", "runs"), [((), 3), ((0.9,), 3), ((0.90, 0.91, 0.89), 3), (DIVERGED[:3], 6), (DIVERGED, 6)]
+)
+def test_a_baseline_that_scatters_gets_more_runs(values: tuple[float, ...], runs: int) -> None:
+    assert baseline_runs(values) == runs
 
 
 def test_a_first_trial_waits_until_the_noise_is_known() -> None:
