@@ -27,8 +27,9 @@ from trainer.measurement.bench import Bench, open_bench
 from trainer.measurement.run import Run
 from trainer.project import bundle
 from trainer.statistics import pruning
-from trainer.statistics.comparison import Answer, Arm, Decision, steady
+from trainer.statistics.comparison import Answer, Arm, Decision
 from trainer.statistics.error_rates import ComparisonPolicy
+from trainer.statistics.mining import lessons
 
 MAX_LOG = 1024 * 1024  # bytes of a run's log that are sent back, the last ones
 _RELEASE = 20.0  # seconds that a worker before us may take to end
@@ -191,11 +192,9 @@ class Worker:
         failed = outcome.failures(Arm.INCUMBENT)
         if len(failed) >= trial.MAX_FAILURES:
             return TrialResult(problem=f"The incumbent does not run on that machine: {failed[-1].told}")
-        groups: list[Sequence[float]] = [outcome.values(Arm.CANDIDATE)]
-        if outcome.decision is not None and outcome.decision.kind is Answer.APPROVE:
-            theirs = [*job.history, *outcome.values(Arm.INCUMBENT)]  # it is replaced, here or by another's
-            groups.append(steady(theirs, bench.noise(), job.policy))
-        bench.learn_noise(groups)
+        replaced = outcome.decision is not None and outcome.decision.kind is Answer.APPROVE  # here, or by another's
+        theirs = [*job.history, *outcome.values(Arm.INCUMBENT)]
+        bench.learn_noise(lessons(outcome.values(Arm.CANDIDATE), theirs, replaced, bench.noise(), job.policy))
         return TrialResult(tuple(runs), tuple(logs), outcome.decision, sigma=bench.noise().sigma)
 
     def _tree(self, job: TrialJob, arm: Arm) -> Mapping[str, bytes]:

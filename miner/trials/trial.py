@@ -28,8 +28,8 @@ from trainer.measurement.abreast import filled
 from trainer.measurement.run import Run
 from trainer.project import hyperparameters
 from trainer.statistics import pruning
-from trainer.statistics.comparison import Arm, steady
-from trainer.statistics.mining import baseline_runs
+from trainer.statistics.comparison import Arm
+from trainer.statistics.mining import baseline_runs, lessons
 from trainer.statistics.noise import NoiseRecord
 
 
@@ -113,12 +113,9 @@ class LocalTrials:
         earlier, moved = history.incumbent_values(session, current), current.base != session.head
         context.journal.append("decision", number=current.number, **decided(outcome, moved=moved))
         conclude(context, current, outcome)
-        # A candidate's runs are one group of repeats of one script; the incumbent's once it is replaced.
-        groups: list[Sequence[float]] = [outcome.values(Arm.CANDIDATE)]
-        if current.kept:
-            theirs = [*earlier, *outcome.values(Arm.INCUMBENT)]
-            groups.append(steady(theirs, context.bench.noise(), history.policy(session, current)))
-        context.bench.learn_noise(groups)
+        theirs, policy = [*earlier, *outcome.values(Arm.INCUMBENT)], history.policy(session, current)
+        known = context.bench.noise()
+        context.bench.learn_noise(lessons(outcome.values(Arm.CANDIDATE), theirs, current.kept, known, policy))
         return True
 
     def _execute(self, planned: Sequence[tuple[TrialRecord, Arm]]) -> list[Run]:

@@ -113,6 +113,8 @@ def main() -> None:
         ("losses no larger than gains (harm 1), gains of 2 sigma", Landscape(effect=2.0, harm=1.0)),
         ("machine wanders by 1 sigma, gains of 1 sigma", Landscape(effect=1.0, drift=1.0)),
         ("machine wanders by 2 sigma, gains of 2 sigma", Landscape(effect=2.0, drift=2.0)),
+        ("one run of 30 diverges by 20 sigma, gains of 2 sigma", Landscape(effect=2.0, diverge=1 / 30)),
+        ("one run of 30 diverges by 20 sigma, gains of 5 sigma", Landscape(effect=5.0, diverge=1 / 30)),
     ):
         print(f"  {title}")
         compare_all(landscape, number)

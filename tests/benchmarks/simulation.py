@@ -33,7 +33,7 @@ from trainer.measurement.run import Run
 from trainer.statistics import pruning
 from trainer.statistics.comparison import Answer, Arm
 from trainer.statistics.error_rates import ComparisonPolicy, LookEvidence
-from trainer.statistics.mining import BASELINE_RUNS, STALE_TRIALS, MiningPolicy, usable_history, worth_of
+from trainer.statistics.mining import BASELINE_RUNS, STALE_TRIALS, MiningPolicy, lessons, usable_history, worth_of
 from trainer.statistics.noise import NoiseRecord
 from trainer.statistics.pruning import Band, PruningRules
 
@@ -41,6 +41,7 @@ MIN_RECORDED = 10
 _LEVEL = 100.0  # val_bpb of every session's first incumbent; only differences count, and no sum of gains reaches 0
 _POINTS = 26  # of a made-up curve
 DRIFT_RUNS = 20
+DIVERGED_BY = 20.0  # sigma
 
 
 class NothingToResample(TrainerError):
@@ -55,8 +56,9 @@ class Landscape:
     `effect`, losses exponential with mean `harm`·effect. After a true gain of `hardness`·effect an improvement is
     e times rarer (0: never). `crash`: share of candidates that crash, after `crash_seconds`. `fall`: what the
     incumbent's loss still falls in the second half of a run, for made-up curves. `drift`: standard deviation of a
-    slow wander of the machine itself, correlated over `DRIFT_RUNS` runs, as of its temperature. `effects` (sigma;
-    positive is better) and `residuals` (of unit variance) replace the distributions where they are given.
+    slow wander of the machine itself, correlated over `DRIFT_RUNS` runs, as of its temperature. `diverge`: share of
+    all runs whose training goes wrong, by `DIVERGED_BY`. `effects` (sigma; positive is better) and `residuals` (of unit
+    variance) replace the distributions where they are given.
     """
 
     sigma: float = 0.009
@@ -70,6 +72,7 @@ class Landscape:
     crash_seconds: float = 30.0
     fall: float = 16.0
     drift: float = 0.0
+    diverge: float = 0.0
     effects: tuple[float, ...] = ()
     residuals: tuple[float, ...] = ()
 
@@ -91,6 +94,8 @@ class Landscape:
 
     def noise(self, rng: random.Random) -> float:
         """One run's deviation in sigma."""
+        if self.diverge and rng.random() < self.diverge:
+            return DIVERGED_BY
         return rng.choice(self.residuals) if self.residuals else rng.gauss(0.0, 1.0)
 
 
@@ -306,15 +311,13 @@ def ours(
         if race and outcome.decision and outcome.decision.evidence:
             race.learn(outcome.decision.evidence)
             race.seen(len(incumbent), kept=len(candidate) if outcome.decision.kind is Answer.APPROVE else 0)
-        groups = [candidate]
         fresh += incumbent
         won = outcome.decision if outcome.decision and outcome.decision.kind is Answer.APPROVE else None
         earned.append((len(outcome.runs), won.evidence.delta if won and won.evidence else 0.0))
+        noise = noise.update(lessons(candidate, [*selected, *fresh], won is not None, noise, policy))
         if won:
             world.keep()
-            groups.append([*selected, *fresh])
             selected, fresh = candidate, []
-        noise = noise.update(groups)
 
 
 class _Race:

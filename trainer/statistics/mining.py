@@ -11,15 +11,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from trainer.statistics.comparison import is_noisier, steady
 from trainer.statistics.distributions import approval_point
 from trainer.statistics.error_rates import ComparisonPolicy, Look, LookEvidence
-from trainer.statistics.noise import InvalidComparison
+from trainer.statistics.noise import InvalidComparison, NoiseRecord
 
 BASELINE_RUNS = 3
 """Runs of the code that a session begins with."""
 
 WIDE_SCATTER = 0.02
 """Standard deviation of those, as a share of their mean, from which on there are twice as many."""
+
+UNSTEADY = 0.001
+"""Level of the F test by which a candidate's runs scatter more than the machine's noise can be."""
 
 STALE_TRIALS = 8
 """Trials in a row without an incumbent run after which history no longer says what the machine does now."""
@@ -117,6 +121,21 @@ def baseline_runs(values: Sequence[float]) -> int:
     apart (`comparison.steady`), where they scatter by more than a gain is likely to be worth."""
     wide = len(values) >= BASELINE_RUNS and statistics.stdev(values) > WIDE_SCATTER * statistics.fmean(values)
     return 2 * BASELINE_RUNS if wide else BASELINE_RUNS
+
+
+def lessons(
+    candidate: Sequence[float], incumbent: Sequence[float], kept: bool, noise: NoiseRecord, policy: ComparisonPolicy
+) -> list[list[float]]:
+    """What a finished trial teaches the machine's `noise`, as groups of repeated runs of one script: the candidate's,
+    and those of the incumbent, its history included, once it is replaced.
+
+    What stands apart is left out, and so is a candidate that scatters so much more than the incumbent that its training
+    must be the reason, not the machine: learnt, one such run would hide what the next hundred trials gain.
+    """
+    usual = steady(incumbent, noise, policy)
+    strict = replace(policy, suspicion=UNSTEADY)
+    steady_too = not is_noisier(candidate, noise.update([usual]), strict)
+    return [list(group) for group, taught in ((candidate, steady_too), (usual, kept)) if taught]
 
 
 def worth_of(trials: Iterable[tuple[int, float]]) -> float:

@@ -26,6 +26,7 @@ from trainer.statistics.mining import (
     LEAST_DF,
     MiningPolicy,
     baseline_runs,
+    lessons,
     usable_history,
     worth_of,
 )
@@ -548,6 +549,24 @@ def test_a_run_that_diverged_hides_no_gain() -> None:
     assert found.kind is Answer.APPROVE
     assert found.evidence is not None
     assert found.evidence.delta == pytest.approx(0.0582, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "kept", "taught"),
+    [
+        ((0.84, 0.85), False, [(0.84, 0.85)]),
+        ((0.84, 0.85), True, [(0.84, 0.85), DIVERGED[1:]]),
+        ((0.84, 1.10), False, []),  # its training went wrong, which says nothing of the machine
+        ((0.84, 1.10, 0.85), True, [DIVERGED[1:]]),
+        ((0.84, 0.89), False, [(0.84, 0.89)]),  # four times the noise of one run: it may be chance
+        ((), False, [()]),
+    ],
+)
+def test_what_a_trial_teaches_of_the_noise(
+    candidate: tuple[float, ...], kept: bool, taught: list[tuple[float, ...]]
+) -> None:
+    found = lessons(candidate, DIVERGED, kept, NoiseRecord(), MiningPolicy())
+    assert found == [list(group) for group in taught]
 
 
 @pytest.mark.parametrize(
