@@ -21,6 +21,7 @@ Decision = Literal["keep", "discard", "crash"]
 SCRIPT = "train.py"
 MAX_HYPOTHESIS = 200  # characters
 EDIT = "edit "  # how the hypothesis of a library edit begins
+_ACCELERATORS = ("cuda", "nvidia", "h100", "h200", "a100", "rtx")
 
 
 class ProposerFailed(TrainerError):
@@ -167,6 +168,11 @@ class Context(Surroundings):
         """The fingerprints of everything that was or is being tried, the incumbent's included."""
         known = {trial.fingerprint for trial in self.history} | {trial.fingerprint for trial in self.pending}
         return known | {hyperparameters.fingerprint(self.source)}
+
+
+def accelerated(hardware: str) -> bool:
+    """Whether `Context.hardware` has a discrete accelerator, on which larger models win."""
+    return any(word in hardware.lower() for word in _ACCELERATORS)
 
 
 def by_fingerprint(history: Sequence[Tried]) -> dict[str, str]:

@@ -21,7 +21,7 @@ import ast
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -46,7 +46,8 @@ class DimensionRole:
 
     `weight` orders what moves first, `scale` is None where the value tells, `unit` is that of a share, `stride` the
     doublings in one step of a `log` scale. `far` are the first looks far away with their worth, the expected gain in
-    hundredths of bpb: "off", "-" (the other sign), "*f", "/f", "=v".
+    hundredths of bpb: "off", "-" (the other sign), "*f", "/f", "=v". `accelerated` are those on a discrete
+    accelerator, where they are others.
     """
 
     words: tuple[str, ...]
@@ -55,17 +56,21 @@ class DimensionRole:
     far: tuple[tuple[str, float], ...]
     unit: float = 0.05
     stride: float = 1.0
+    accelerated: tuple[tuple[str, float], ...] | None = None
 
 
 # Where a whole batch has its own name, its part in one pass changes speed and memory alone.
 _PART = DimensionRole(("DEVICE_BATCH", "MICRO_BATCH"), 1.0, "power", (("*2", 0.2), ("/2", 0.1)))
 # The worth of a first look: how often such a change was kept in 159 kept changes of public sessions, times its median
 # gain there; where those sessions did not look (zero decay, rates far away), what was measured on our own scripts.
+# `accelerated` is by our runs on H200s (docs/measurements.md): wider wins, a quarter of the batch or no decay does not.
+_WIDER = (("*2", 2.5), ("*1.5", 0.9), ("*0.75", 0.4), ("/2", 0.1))
+_DECAY = DimensionRole(("DECAY",), 2.0, "share", (("off", 2.0), ("*10", 0.6), ("/10", 0.6)), unit=0.001)
 ROLES: tuple[DimensionRole, ...] = (
     DimensionRole(("WARMUP", "DROPOUT", "SMOOTH"), 1.0, "share", (("=0.05", 0.15), ("off", 0.15))),
     DimensionRole(("FINAL",), 1.0, "share", (("=0.1", 0.4), ("off", 0.4))),
     DimensionRole(("WARMDOWN", "COOLDOWN"), 3.0, "share", (("=0.8", 0.7), ("/2", 0.7), ("off", 0.1))),
-    DimensionRole(("DECAY",), 2.0, "share", (("off", 2.0), ("*10", 0.6), ("/10", 0.6)), unit=0.001),
+    replace(_DECAY, accelerated=(("*10", 0.6), ("/10", 0.6), ("off", 0.2))),
     DimensionRole(("MOMENTUM",), 1.0, "complement", (("*4", 0.45), ("/4", 0.35))),
     DimensionRole(("BETA",), 0.8, "complement", (("*4", 0.3), ("/4", 0.3))),
     DimensionRole(("EPS",), 0.2, "log", (("*1000", 0.08), ("/1000", 0.02)), stride=6.0),
@@ -74,19 +79,33 @@ ROLES: tuple[DimensionRole, ...] = (
     DimensionRole(("ROPE.SCALE",), 0.3, "log", (("*2", 0.08), ("/2", 0.08))),
     DimensionRole(("ROPE", "BASE", "THETA"), 0.5, "log", (("*20", 0.25), ("/10", 0.2)), stride=2.0),
     DimensionRole(("ACCUM",), 1.5, None, (("/2", 0.8), ("/4", 0.6), ("*2", 0.3))),
-    DimensionRole(("HEAD_DIM",), 1.0, "power", (("/2", 0.4), ("*2", 0.4))),
-    DimensionRole(("ASPECT",), 3.0, None, (("*0.75", 0.9), ("*1.5", 0.7), ("/2", 0.4))),
+    DimensionRole(("HEAD_DIM",), 1.0, "power", (("/2", 0.4), ("*2", 0.4)), accelerated=(("*2", 0.4), ("/2", 0.1))),
+    DimensionRole(("ASPECT",), 3.0, None, (("*0.75", 0.9), ("*1.5", 0.7), ("/2", 0.4)), accelerated=_WIDER),
     DimensionRole(("N_EMBD*", "MLP", "EXPANSION"), 1.0, None, (("/2", 0.4), ("*2", 0.4))),
     DimensionRole(("CHANNELS", "GATE_DIM"), 0.2, "power", (("*2", 0.03), ("/2", 0.03))),
     DimensionRole(("ROWS", "TABLE"), 0.8, "power", (("*2", 0.3), ("*4", 0.2), ("/2", 0.1))),
     DimensionRole(("LOCAL", "WINDOW_LEN", "WINDOW_SIZE"), 0.8, "power", (("/2", 0.2), ("*2", 0.2), ("*4", 0.1))),
-    DimensionRole(("DIM", "WIDTH", "EMBD"), 3.0, None, (("*0.75", 0.9), ("*1.5", 0.7), ("/2", 0.4))),
-    DimensionRole(("DEPTH", "LAYER"), 3.0, None, (("/2", 0.9), ("*1.5", 0.5), ("*2", 0.3))),
+    DimensionRole(
+        ("DIM", "WIDTH", "EMBD"), 3.0, None, (("*0.75", 0.9), ("*1.5", 0.7), ("/2", 0.4)), accelerated=_WIDER
+    ),
+    DimensionRole(
+        ("DEPTH", "LAYER"),
+        3.0,
+        None,
+        (("/2", 0.9), ("*1.5", 0.5), ("*2", 0.3)),
+        accelerated=(("*1.5", 0.7), ("/2", 0.4), ("*2", 0.3)),
+    ),
     DimensionRole(("MATRIX_LR", "MUON_LR"), 8.0, "log", (("/10", 0.9), ("*10", 0.8))),
     DimensionRole(("LR*", "LR_SCALE"), 0.5, "log", (("*10", 0.2), ("/10", 0.1))),
     DimensionRole(("LR", "LEARNING", "RATE"), 8.0, "log", (("*10", 0.8), ("/10", 0.5))),
     _PART,
-    DimensionRole(("BATCH",), 6.0, "power", (("/2", 2.5), ("/4", 1.5), ("*2", 0.5))),
+    DimensionRole(
+        ("BATCH",),
+        6.0,
+        "power",
+        (("/2", 2.5), ("/4", 1.5), ("*2", 0.5)),
+        accelerated=(("/2", 2.0), ("*2", 0.3), ("/4", 0.2)),
+    ),
     DimensionRole(("WINDOW", "PATTERN"), 1.5, None, (("=L", 0.5), ("=SSSL", 0.2), ("*2", 0.1), ("*4", 0.1))),
 )
 _OTHER = DimensionRole((), 0.5, None, (("*10", 0.1), ("/10", 0.1), ("off", 0.08)))
@@ -153,13 +172,15 @@ class Dimension:
             return math.inf if abs(a - b) > 0.3 else 1.0  # off is an idea of its own
         return abs(a - b) / (0.12 if isinstance(self.value, int) else MIN_STEP)
 
-    def far(self) -> list[tuple[Value, float]]:
-        """The first looks far from the present value, each with its worth."""
+    def far(self, *, accelerated: bool = False) -> list[tuple[Value, float]]:
+        """The first looks far from the present value on this class of machine, each with its worth."""
+        role = self.role
+        looks = role.accelerated if accelerated and role.accelerated is not None else role.far
         if self.scale == "choice":
-            named = {word[1:]: worth for word, worth in self.role.far if word.startswith("=")}
+            named = {word[1:]: worth for word, worth in looks if word.startswith("=")}
             return [(c, named.get(str(c), 0.1)) for c in self.choices if c != self.value]
         found: list[tuple[Value, float]] = []
-        for word, worth in self.role.far:
+        for word, worth in looks:
             value = self._moved(word)
             if value is not None and value != self.value and value not in [known for known, _ in found]:
                 found.append((value, worth))
@@ -199,7 +220,7 @@ MIN_STEP = 0.3  # doublings between two trials of a real number
 def dimensions(source: str) -> list[Dimension]:
     """The dimensions of a script, in the order of its sites."""
     words, places = _compared(source), sites.find(source)
-    roles, found = _roles(places), []
+    roles, found = _roles(places, source), []
     for site in places:
         if not _FIXED.search(site.name.upper()):
             dimension = _dimension(site, roles[site.name], source, words)
@@ -220,7 +241,7 @@ def point(dims: Sequence[Dimension], values: Mapping[str, Value]) -> tuple[float
     return tuple(found)
 
 
-def together(dims: Sequence[Dimension]) -> list[tuple[dict[str, Value], float]]:
+def together(dims: Sequence[Dimension], *, accelerated: bool = False) -> list[tuple[dict[str, Value], float]]:
     """First looks that move several dimensions at once, each with its worth: all rates, a batch with its part."""
     found: list[tuple[dict[str, Value], float]] = []
     rates = [d for d in dims if d.scale == "log" and _RATE.search(d.name.upper())]
@@ -231,7 +252,7 @@ def together(dims: Sequence[Dimension]) -> list[tuple[dict[str, Value], float]]:
     whole = [d for d in dims if "BATCH" in d.name.upper() and "TOTAL" in d.name.upper()]
     part = [d for d in dims if "BATCH" in d.name.upper() and "TOTAL" not in d.name.upper()]
     if len(whole) == len(part) == 1:  # the whole must stay a multiple of the part
-        for word, worth in (("/2", 2.0), ("/4", 1.5)):
+        for word, worth in (("/2", 1.0), ("/4", 0.2)) if accelerated else (("/2", 2.0), ("/4", 1.5)):
             pair = {d.name: value for d in (*whole, *part) if (value := d._moved(word)) is not None}
             found.append((pair, worth))
     return [(moved, worth) for moved, worth in found if moved]
@@ -243,12 +264,28 @@ def role_of(name: str) -> DimensionRole:
     return next((role for role in ROLES if any(word in upper for word in role.words)), _OTHER)
 
 
-def _roles(found: Sequence[Site]) -> dict[str, DimensionRole]:
-    """The sites' roles; a part of a batch has the whole's where no whole has a name."""
+def _roles(found: Sequence[Site], source: str) -> dict[str, DimensionRole]:
+    """The sites' roles; a part of a batch has the whole's where no whole has a name.
+
+    Decay within MLX's Muon goes into the gradient and is made as large as the step: off is worth a look anywhere.
+    """
     roles = {site.name: role_of(site.name) for site in found}
     if not any("TOTAL" in name and "BATCH" in name for name in roles):
         roles = {name: role_of("BATCH") if role is _PART else role for name, role in roles.items()}
+    if _decays_gradients(source):
+        roles = {name: _DECAY if role.words == _DECAY.words else role for name, role in roles.items()}
     return roles
+
+
+def _decays_gradients(source: str) -> bool:
+    """Whether a call of `Muon` has a weight decay other than zero."""
+    for node in ast.walk(hyperparameters.parse(source)):
+        match node:
+            case ast.Call(func=ast.Name(id="Muon") | ast.Attribute(attr="Muon"), keywords=keywords):
+                given = [k.value for k in keywords if k.arg == "weight_decay"]
+                if any(not isinstance(value, ast.Constant) or value.value for value in given):
+                    return True
+    return False
 
 
 def _dimension(site: Site, role: DimensionRole, source: str, words: Mapping[str, tuple[str, ...]]) -> Dimension | None:

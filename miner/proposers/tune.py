@@ -2,7 +2,8 @@
 
 1. Further: what was kept last and came of turning hyperparameters is turned as far again.
 2. Screening: the first looks far away (`space.Dimension.far`, `space.together`), off, ten times, a tenth, in the order
-   of what they are worth: an author's prior is most often wrong by much, and small steps cannot cross a plateau.
+   of what they are worth on this class of machine: a discrete accelerator looks at twice the width first, others at
+   less work. An author's prior is most often wrong by much, and small steps cannot cross a plateau.
    Other people's evidence (`miner.proposers.clues`) moves a look up or down. A look that another loss on the same way
    already answers is left out. Those worth most come before all else; of the first sixteen trials one in four is a
    look, later one in twenty while any is left: on a plain bowl a look is a trial lost.
@@ -23,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from miner.proposers import clues, evidence, space
-from miner.proposers.base import Candidate, Clue, Context
+from miner.proposers.base import Candidate, Context, accelerated
 from miner.proposers.evidence import Point, SearchHistory
 from miner.proposers.space import Dimension
 from trainer.project import hyperparameters, sites
@@ -90,7 +91,7 @@ class Tune:
         if last is not None and last.end == origin:
             yield _values(dims, tuple(b + (b - a) for a, b in zip(last.start, last.end, strict=True)))
         lot = random.Random(f"{self._seed}/{context.number}/tune")
-        looks = _looks(dims, found, context.clues, random.Random(f"{self._seed}/looks"))
+        looks = _looks(dims, found, context, random.Random(f"{self._seed}/looks"))
         yield from (changes for changes, worth in looks if worth >= BOLD)
         if lot.random() < (OFTEN if context.number <= FIRST else LOOKS):
             yield from (changes for changes, worth in looks if worth >= WORTH)
@@ -132,13 +133,14 @@ class Tune:
 
 
 def _looks(
-    dims: Sequence[Dimension], found: SearchHistory, told: Sequence[Clue], lot: random.Random
+    dims: Sequence[Dimension], found: SearchHistory, context: Context, lot: random.Random
 ) -> list[tuple[Changes, float]]:
     """The first looks that are still open, the one worth most first; `lot` shuffles what is worth about the same."""
     looks: list[tuple[Changes, float]] = []
+    told, gpu = context.clues, accelerated(context.hardware)
     for dimension in dims:
-        looks += [({dimension.name: value}, worth) for value, worth in dimension.far()]
-    looks += list(space.together(dims))
+        looks += [({dimension.name: value}, worth) for value, worth in dimension.far(accelerated=gpu)]
+    looks += list(space.together(dims, accelerated=gpu))
     looks += [({name: value}, worth) for name, value, worth in clues.values(told, dims)]
     ranked = []
     losses: dict[frozenset[int], list[Point]] = {}  # where trials that lost ended, by what they changed

@@ -14,14 +14,13 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from miner.proposers import clues
-from miner.proposers.base import EDIT, MAX_HYPOTHESIS, Candidate, Clue, Context, Tried
+from miner.proposers.base import EDIT, MAX_HYPOTHESIS, Candidate, Clue, Context, Tried, accelerated
 from miner.proposers.edits.catalogue import ALTERNATIVES, BY_NAME, CATALOGUE, Edit
 from miner.proposers.edits.patterns import DoesNotFit
 from trainer.errors import InvalidBundle
 from trainer.project import hyperparameters
 
 LEAST = 0.05  # of an edit's worth is left, whatever an alternative to it has gained
-_ACCELERATORS = ("cuda", "nvidia", "h100", "h200", "a100", "rtx")
 
 
 class Edits:
@@ -70,7 +69,7 @@ def ranked(history: Sequence[Tried], told: Sequence[Clue], hardware: str, seed: 
     """The edits that were not tried, the one worth most first; those worth about the same in an order of the seed."""
     tried = {trial.kind: trial for trial in history if trial.kind}
     lot = random.Random(f"{seed}/edits")
-    gpu = any(word in hardware.lower() for word in _ACCELERATORS)
+    gpu = accelerated(hardware)
     scored = []
     for edit in CATALOGUE:
         worth = edit.worth * (edit.gpu if gpu else 1.0) * math.exp(lot.gauss(0.0, 0.15))

@@ -193,10 +193,29 @@ def test_what_was_kept_has_taken_its_part_of_an_alternatives_gain() -> None:
 
 def test_what_lost_on_our_accelerators_comes_later_there() -> None:
     here, there = ([e.name for e in ranked([], [], hardware, 1)] for hardware in ("Apple M4", "nvidia-h200"))
-    lost = {"swiglu", "no-logit-cap", "peri-norm", "compiled-gradient"}
+    lost = {"swiglu", "no-logit-cap", "fused-norm", "compiled-gradient", "values-everywhere", "causal-by-name"}
     assert all(there.index(name) > here.index(name) for name in lost)
-    assert there.index("master-weights") < here.index("master-weights")
     assert {*here[:2]} == {*there[:2]} == {"silu", "muon"}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("pair-embeddings", "no-logit-cap"),
+        ("pair-embeddings", "compiled-gradient"),
+        ("pair-embeddings", "values-everywhere"),
+        ("smear", "u-net-skips"),
+        ("smear", "low-precision-logits"),
+        ("half-rope", "full-windows"),
+        ("tied-embeddings", "master-weights"),
+        ("u-net-skips", "attention-gate"),
+        ("u-net-skips", "shifted-keys"),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_what_gained_in_our_pairs_comes_before_what_did_not(earlier: str, later: str, seed: int) -> None:
+    there = [edit.name for edit in ranked([], [], "nvidia-h200", seed)]
+    assert there.index(earlier) < there.index(later)
 
 
 def test_an_edit_rehearses_before_it_costs_a_trial(tmp_path: Path) -> None:

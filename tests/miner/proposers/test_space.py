@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from common.resources import ROOT
 from miner.proposers import space
+from miner.proposers.tune import BOLD
 from tests.miner.proposers.support import SOURCE
 
 
@@ -110,6 +111,39 @@ def test_a_text_may_be_what_the_script_compares_it_with(use: str, choices: tuple
 )
 def test_the_first_looks_are_far_away(text: str, values: list[object]) -> None:
     assert [value for value, _ in one(text).far()] == values
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "values"),
+    [
+        ("ASPECT_RATIO = 64", 128, {128, 96, 48, 32}),
+        ("MODEL_DIM = 384", 768, {768, 576, 256, 192}),
+        ("N_EMBD = 384", 768, {768, 576, 256, 192}),
+        ("D_MODEL_WIDTH = 8", 16, {16, 12, 6, 4}),
+        ("BATCH_SIZE = 16", 8, {8, 32, 4}),
+        ("HEAD_DIM = 128", 256, {256, 64}),
+        ("DEPTH = 4", 6, {6, 2, 8}),
+        ("WEIGHT_DECAY = 0.2", 2.0, {2.0, 0.02, 0.0}),
+        ("WEIGHT_DECAY = 0.2\nx = optim.Muon(0.02, weight_decay=WEIGHT_DECAY)", 0.0, {0.0, 2.0, 0.02}),
+        ("WEIGHT_DECAY = 0.2\nx = optim.Muon(0.02, weight_decay=0.0)", 2.0, {2.0, 0.02, 0.0}),
+        ("MATRIX_LR = 0.02", 0.002, {0.002, 0.2}),
+    ],
+)
+def test_an_accelerator_looks_the_other_way_where_it_was_measured(
+    text: str, first: object, values: set[object]
+) -> None:
+    looks = space.dimensions(text + "\n")[0].far(accelerated=True)
+    assert {value for value, _ in looks} == values
+    assert max(looks, key=lambda look: look[1])[0] == first
+
+
+@pytest.mark.parametrize("accelerated", [False, True])
+def test_a_batch_is_quartered_early_on_small_machines_only(accelerated: bool) -> None:
+    dims = space.dimensions("TOTAL_BATCH = 1024\nDEVICE_BATCH = 16\n")
+    alone = dict(dims[0].far(accelerated=accelerated))
+    pairs = {changes["TOTAL_BATCH"]: worth for changes, worth in space.together(dims, accelerated=accelerated)}
+    assert [alone[256] < BOLD, pairs[256] < BOLD] == [accelerated, accelerated]
+    assert alone[512] > BOLD
 
 
 def test_what_lies_within_a_step_is_the_same_idea_but_off_is_one_of_its_own() -> None:

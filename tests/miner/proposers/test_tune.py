@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.resources import ROOT
 from miner.proposers import space
 from miner.proposers.base import Candidate, Tried
 from miner.proposers.tune import EARLY, Tune
@@ -19,11 +20,11 @@ from tests.miner.proposers.support import SOURCE, baseline, context, tried
 from trainer.project import hyperparameters, sites
 
 
-def proposals(folder: Path, source: str, seed: int, count: int) -> list[Candidate]:
+def proposals(folder: Path, source: str, seed: int, count: int, hardware: str = "") -> list[Candidate]:
     """As a session takes them: each is in the history of the next, every third crashes, none is kept."""
     proposer, history, found = Tune(seed), [baseline(source)], list[Candidate]()
     for number in range(1, count + 1):
-        candidate = proposer.propose(context(folder, history, source=source))
+        candidate = proposer.propose(replace(context(folder, history, source=source), hardware=hardware))
         if candidate is None:
             break
         found.append(candidate)
@@ -64,11 +65,41 @@ def test_a_long_session_on_the_smoke_project(tmp_path: Path) -> None:
     assert rates >= 3
 
 
+def script(name: str) -> str:
+    scripts = Path(__file__).parent / "scripts"
+    return (ROOT / "trainer" / "train.py" if name == "today" else scripts / f"{name}.py.txt").read_text()
+
+
+@pytest.mark.parametrize("hardware", ["apple-m4", "nvidia-h200"])
 @pytest.mark.parametrize("seed", range(6))
-def test_from_nothing_zero_decay_is_among_the_first_on_the_script_that_decay_ruined(tmp_path: Path, seed: int) -> None:
-    source = (Path(__file__).parent / "scripts" / "decaying.py.txt").read_text()
-    found = proposals(tmp_path, source, seed, 5)
+def test_from_nothing_zero_decay_is_among_the_first_on_the_script_that_decay_ruined(
+    tmp_path: Path, seed: int, hardware: str
+) -> None:
+    source = script("decaying")
+    found = proposals(tmp_path, source, seed, 5, hardware)
     assert {"WEIGHT_DECAY": (0.01, 0.0)} in [changes(source, candidate) for candidate in found]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("name", "hardware", "there", "absent"),
+    [
+        ("classic", "nvidia-h200", {"ASPECT_RATIO": (64, 128)}, {"WEIGHT_DECAY": (0.2, 0.0)}),
+        ("classic", "nvidia-rtx-4090", {"TOTAL_BATCH_SIZE": (32768, 16384)}, {"TOTAL_BATCH_SIZE": (32768, 8192)}),
+        ("classic", "apple-m4-max-40c", {"TOTAL_BATCH_SIZE": (32768, 16384)}, {"ASPECT_RATIO": (64, 128)}),
+        ("classic", "", {"WEIGHT_DECAY": (0.2, 0.0)}, {"ASPECT_RATIO": (64, 128)}),
+        ("decaying", "nvidia-a100", {"MODEL_DIM": (320, 640)}, {"BATCH_SIZE": (16, 4)}),
+        ("today", "nvidia-h200", {"MODEL_DIM": (384, 768)}, {"TABLE_DECAY": (0.015, 0.0)}),
+        ("today", "apple-m1", {"BATCH_SIZE": (16, 8)}, {"MODEL_DIM": (384, 768)}),
+    ],
+)
+def test_an_accelerator_looks_at_more_width_first_and_others_at_less_work(
+    tmp_path: Path, seed: int, name: str, hardware: str, there: object, absent: object
+) -> None:
+    source = script(name)
+    found = [changes(source, candidate) for candidate in proposals(tmp_path, source, seed, 5, hardware)]
+    assert there in found
+    assert absent not in found
 
 
 @pytest.mark.parametrize("seed", range(3))
