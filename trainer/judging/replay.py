@@ -173,9 +173,11 @@ def replay(
 
 
 def _at_once(ahead: Sequence[Arm], room: int, begun: bool) -> Sequence[Arm]:
-    """Of the runs ahead, those to make at the same time: the first of each arm where there is room, so that salts follow
-    the values. The first of all is alone, since what a candidate is held to is the incumbent's. Pure."""
-    return tuple(dict.fromkeys(ahead)) if room > 1 and begun else ahead[:1]
+    """Of the runs ahead, those to make at the same time: the first of each arm where there is room, so that salts
+    follow the values. The first of all is alone, since what a candidate is held to is the incumbent's, and so are its
+    leading runs, since a pair's two runs are to be close in time. Pure."""
+    leading = ahead.count(Arm.INCUMBENT) > ahead.count(Arm.CANDIDATE) + 1
+    return tuple(dict.fromkeys(ahead)) if room > 1 and begun and not leading else ahead[:1]
 
 
 def one_run(

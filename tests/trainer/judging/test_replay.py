@@ -23,7 +23,7 @@ from trainer.judging import holdout
 from trainer.judging.holdout import HoldoutText
 from trainer.judging.judge import judge
 from trainer.judging.policy import HoldoutPolicy, JudgePolicy
-from trainer.judging.replay import HoldoutRows, _call_seconds, draw_holdout, replay
+from trainer.judging.replay import HoldoutRows, _at_once, _call_seconds, draw_holdout, replay
 from trainer.judging.runs import ReplayRun
 from trainer.judging.verdict import GainOutcome
 from trainer.machine import environment, scratch
@@ -94,11 +94,30 @@ def test_a_pair_runs_side_by_side_where_that_is_asked_for(
         runs = replay(bench, trees, rows, policy=policy, noise=noise, seed=seed, view=view, side_by_side=side_by_side)
         assert measurer.most == (2 if side_by_side else 1)
         assert {gpu for gpu, _, _ in measurer.made} == ({"0", "1"} if side_by_side else {"any"})
-        assert len(measurer.made) == len(runs) <= 10
+        assert len(measurer.made) == len(runs) <= 11
         salts = {arm: {salt for _, of, salt in measurer.made if of == arm} for arm in ("incumbent", "candidate")}
         lead = len(salts["incumbent"]) - len(salts["candidate"])
         assert lead in (incumbent_lead(df), incumbent_lead(df) + 1)
         assert salts["candidate"] < salts["incumbent"] or lead == 0  # each has its pair's
+
+
+@pytest.mark.parametrize(
+    ("ahead", "room", "begun", "expected"),
+    [
+        ("icic", 2, False, "i"),
+        ("cici", 2, True, "ci"),
+        ("ccii", 2, True, "ci"),  # the second pair was drawn the other way round
+        ("ciic", 2, True, "ci"),
+        ("iicic", 2, True, "ic"),
+        ("iiicic", 2, True, "i"),  # of an incumbent that leads by more
+        ("cici", 1, True, "c"),
+        ("c", 2, True, "c"),
+    ],
+)
+def test_which_runs_go_side_by_side(ahead: str, room: int, begun: bool, expected: str) -> None:
+    arms = {"i": Arm.INCUMBENT, "c": Arm.CANDIDATE}
+    found = _at_once([arms[one] for one in ahead], room, begun)
+    assert "".join(arm.value[0] for arm in found) == expected
 
 
 @pytest.mark.parametrize("side_by_side", [False, True])
