@@ -95,10 +95,13 @@ def test_a_pair_runs_side_by_side_where_that_is_asked_for(
         assert measurer.most == (2 if side_by_side else 1)
         assert {gpu for gpu, _, _ in measurer.made} == ({"0", "1"} if side_by_side else {"any"})
         assert len(measurer.made) == len(runs) <= 11
-        salts = {arm: {salt for _, of, salt in measurer.made if of == arm} for arm in ("incumbent", "candidate")}
-        lead = len(salts["incumbent"]) - len(salts["candidate"])
-        assert lead in (incumbent_lead(df), incumbent_lead(df) + 1)
-        assert salts["candidate"] < salts["incumbent"] or lead == 0  # each has its pair's
+        theirs, ours = ([salt for _, of, salt in measurer.made if of == arm] for arm in ("incumbent", "candidate"))
+        lead = incumbent_lead(df)
+        assert abs(len(theirs) - len(ours) - lead) <= 1
+        paired = theirs[lead:]
+        assert len(paired) >= 3
+        assert all(mine == other for mine, other in zip(ours, paired, strict=False))  # each has its pair's
+        assert len(set(theirs)) == len(theirs)
 
 
 @pytest.mark.parametrize(
