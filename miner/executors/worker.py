@@ -190,7 +190,7 @@ class Worker:
         except TrainerError as error:
             return TrialResult(problem=error.message)
         failed = outcome.failures(Arm.INCUMBENT)
-        if len(failed) >= trial.MAX_FAILURES:
+        if outcome.decision is None and len(failed) >= trial.MAX_FAILURES:
             return TrialResult(problem=f"The incumbent does not run on that machine: {failed[-1].told}")
         replaced = outcome.decision is not None and outcome.decision.kind is Answer.APPROVE  # here, or by another's
         theirs = [*job.history, *outcome.values(Arm.INCUMBENT)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from chain.errors import ChainError
@@ -93,8 +94,10 @@ class Miner:
         self._watch.look()
         self._measure(self._trials.baseline)
         if self.fleet is not None:
-            for begun in [t for t in self.context.session.unfinished if t.runs]:  # here, before there was a cluster
-                self._trials.judge([begun])
+            while begun := [t for t in self.context.session.unfinished if t.runs]:  # here, before there was a cluster
+                if goals.reached(self.context.goals, self.context.bench.protocol.mining_loop, self._progress()):
+                    break
+                self._measure(partial(self._trials.judge, begun[:1]))
         while True:
             self._show_best()
             won, progress = self._staking.candidate(), self._progress()
@@ -187,7 +190,12 @@ class Miner:
         """Whether the goals are reached once those in flight and so many more trials are finished."""
         done, loop = self._progress(), self.context.bench.protocol.mining_loop
         more += self.fleet.flying if self.fleet else len(self.context.session.unfinished)
-        planned = replace(done, trials=done.trials + more, all_trials=done.all_trials + more)
+        planned = replace(
+            done,
+            trials=done.trials + more,
+            all_trials=done.all_trials + more,
+            since_kept=done.since_kept + more,
+        )
         return bool(goals.reached(self.context.goals, loop, planned))
 
     def _begin_trial(self) -> bool:

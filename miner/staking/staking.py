@@ -179,8 +179,10 @@ class Staking:
         """The benchmark log's run, on a GPU that the confirming test does not use yet."""
         context = self._context
         bench = next(one for one in context.bench.each_gpu() if one.gpus == (gpu,))
-        self._plain[won.commit] = bench.plain_run(context.tree(won.commit), show)
-        return self._plain[won.commit]
+        run = bench.plain_run(context.tree(won.commit), show)
+        if run.val_bpb is not None:  # else it is made again, with nothing beside it
+            self._plain[won.commit] = run
+        return run
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def decided(outcome: trial.Trial, *, moved: bool = False) -> dict[str, Any]:
     """
     evidence = outcome.decision.evidence if outcome.decision else None
     carry = False
-    if outcome.given_up:
+    if outcome.given_up and outcome.decision is None:
         decision, reason = "discard", outcome.given_up
     elif outcome.decision is None:
         decision, reason = "crash", outcome.failures(Arm.CANDIDATE)[-1].told

@@ -22,7 +22,7 @@ from miner.report import find
 from miner.trials import history
 from miner.trials.decision import decided
 from miner.trials.measuring import PlannedRun, Rig
-from trainer.errors import EnvironmentNotReady, TrainerError
+from trainer.errors import UNFIT, EnvironmentNotReady, TrainerError
 from trainer.judging.trial import MAX_FAILURES, Trial, standing, until_fit
 from trainer.measurement.abreast import filled
 from trainer.measurement.run import Run
@@ -44,6 +44,7 @@ class LocalTrials:
         self._context = context
         self._rig = Rig(context.bench, lambda text: context.dashboard.say(text, style="yellow"))
         self._announced = set[int]()
+        self._before = {current.number: len(current.runs) for current in context.session.unfinished}  # an earlier life
 
     def baseline(self) -> None:
         """Measure the incumbent as trial 0, unless this session has already."""
@@ -71,15 +72,27 @@ class LocalTrials:
 
         `begin` begins another, where there is one, while there is room for its first run.
         """
-        judged, room = list(trials), self._rig.room
+        judged, room, more = list(trials), self._rig.room, True
         while not [current for current in judged if self._decided(current)]:
             standings = [self._standing(current) for current in judged]
-            while sum(found.wanted for found in standings) < room and (another := begin()):
+            while more and sum(found.wanted for found in standings) < room:
+                another = self._begin(begin)
+                if another is None:  # nor is there one later, until one of these is decided
+                    more = False
+                    break
                 judged.append(another)
                 standings.append(self._standing(another))
             for current in judged:
                 self._announce(current)
             self._execute(in_turn(list(zip(judged, standings, strict=True)), room))
+
+    def _begin(self, begin: Callable[[], TrialRecord | None]) -> TrialRecord | None:
+        """Another trial beside open ones, which come first where a proposer fails: it is asked again without them."""
+        try:
+            return begin()
+        except TrainerError as error:
+            self._context.dashboard.say(f"no candidate beside those open: {error.problem}", "yellow")
+            return None
 
     def _announce(self, current: TrialRecord) -> None:
         context = self._context
@@ -92,12 +105,18 @@ class LocalTrials:
     def _standing(self, current: TrialRecord) -> Trial:
         context, session = self._context, self._context.session
         return standing(
-            [run.as_run() for run in current.runs],
+            [run.as_run() for place, run in enumerate(current.runs) if not self._is_past(current, place)],
             history=history.incumbent_values(session, current),
             noise=NoiseRecord.from_json(current.noise) if current.noise else context.bench.noise(),
             policy=history.policy(session, current),
             seed=session.seed + current.number,
         )
+
+    def _is_past(self, current: TrialRecord, place: int) -> bool:
+        """Whether this run of the incumbent failed in an earlier life of the session: the machine was seen to since."""
+        run = current.runs[place]
+        earlier = place < self._before.get(current.number, 0)
+        return earlier and run.arm is Arm.INCUMBENT and run.failure not in ("", UNFIT)
 
     def _decided(self, current: TrialRecord) -> bool:
         """Decide and conclude a trial that has its answer; whether it has."""
@@ -105,11 +124,16 @@ class LocalTrials:
         if outcome.ahead:
             return False
         failed = outcome.failures(Arm.INCUMBENT)
-        if len(failed) >= MAX_FAILURES:
+        if outcome.decision is None and len(failed) >= MAX_FAILURES and current.base == session.head:
             raise IncumbentFails(
                 f"The incumbent no longer runs on this machine: {failed[-1].told}",
                 "Check this machine, then run the command again; the session resumes.",
             )
+        if outcome.decision is None and len(failed) >= MAX_FAILURES:
+            reason = f"not judged: the incumbent that it was measured against fails now: {failed[-1].told}"
+            context.journal.append("decision", number=current.number, decision="discard", delta=None, reason=reason)
+            conclude(context, current, outcome)
+            return True
         earlier, moved = history.incumbent_values(session, current), current.base != session.head
         context.journal.append("decision", number=current.number, **decided(outcome, moved=moved))
         conclude(context, current, outcome)

@@ -90,12 +90,18 @@ def standing(
     runs: Sequence[Run], *, history: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy, seed: int
 ) -> Trial:
     """How a trial stands after these runs of its own. `history` holds the incumbent's values from before it, `seed`
-    fixes the interleaving. Pure."""
+    fixes the interleaving. What failed after the run that gave the answer, or beside it, changes nothing. Pure."""
     trial = Trial(tuple(runs), None)
-    if trial.given_up or any(len(trial.failures(arm)) >= MAX_FAILURES for arm in Arm):
-        return trial
-    samples = TrialSamples([*history, *trial.values(Arm.INCUMBENT)], trial.values(Arm.CANDIDATE), len(history))
-    return replace(trial, decision=comparison.decide(samples, noise, policy, seed=seed))
+    before = next((shorter for k in range(len(runs)) if _ends(shorter := Trial(trial.runs[: k + 1], None))), None)
+    judged = Trial(before.runs[:-1], None) if before else trial
+    samples = TrialSamples([*history, *judged.values(Arm.INCUMBENT)], judged.values(Arm.CANDIDATE), len(history))
+    decision = comparison.decide(samples, noise, policy, seed=seed)
+    return trial if before and decision.ahead else replace(trial, decision=decision)
+
+
+def _ends(trial: Trial) -> bool:
+    """Whether its runs end a trial that has no answer yet."""
+    return bool(trial.given_up) or any(len(trial.failures(arm)) >= MAX_FAILURES for arm in Arm)
 
 
 def compare(
