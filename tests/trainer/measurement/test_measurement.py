@@ -320,8 +320,10 @@ HARMLESS = {
     ),
     "goes on in a thread, and evaluates again": (
         MODEL
-        + "import threading, time\ndef later():\n    time.sleep(0.2)\n    train(1)\n    evaluate_bpb(None)\n"
-        + "threading.Thread(target=later).start()\nevaluate_bpb(model, tokenizer, 3)\nevaluate_bpb(None)\n"
+        + "import threading\nfrozen = threading.Event()\n"
+        + "def later():\n    frozen.wait()\n    train(1)\n    evaluate_bpb(None)\n"
+        + "threading.Thread(target=later).start()\nevaluate_bpb(model, tokenizer, 3)\n"
+        + "frozen.set()\nevaluate_bpb(None)\n"
     ),
     "does everything in a child": (
         "import os, sys\nif os.fork():\n    os.wait()\n    sys.exit()\n" + MODEL + "evaluate_bpb(model)\n"
