@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BIN = Path(sys.executable).parent
 SECONDS = 400  # for any one command, on a busy machine; each takes a fraction of it
-OK, REJECTED, INTERRUPTED = 0, 3, 130
+OK, REJECTED, RELEASED, INTERRUPTED = 0, 3, 4, 130
 
 
 @pytest.fixture
@@ -55,15 +55,20 @@ def start(home: Path, *arguments: object, errors: int = subprocess.PIPE) -> subp
     )
 
 
-def run(home: Path, *arguments: object, code: int = OK) -> str:
-    """A command that must end with this status; its standard output."""
+def run(home: Path, *arguments: object, code: int | tuple[int, ...] = OK) -> str:
+    """A command that must end with this status, or one of these; its standard output."""
     process = start(home, *arguments)
     try:
         out, err = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
-    assert process.returncode == code, (arguments, process.returncode, out[-2000:], err[-3000:])
+    assert process.returncode in (code if isinstance(code, tuple) else (code,)), (
+        arguments,
+        process.returncode,
+        out[-2000:],
+        err[-3000:],
+    )
     assert "Traceback" not in err
     return out
 
@@ -193,7 +198,11 @@ def test_over_http_a_false_claim_is_rejected_and_slashed(tiny_home: TinyHome, ho
         before = answer(home, "chain", "project", "show", 0, *net)
         submitted = answer(home, "miner", "submit", path, "--claim", tiny_home.claim, *net)
         assert submitted["proposal"] == 0
-        found = answer(home, "verifier", "check", 0, "--settle", "--yes", "--policy", policy, *net, code=REJECTED)
+        check = ("verifier", "check", 0, "--settle", "--yes", "--policy", policy, "--json", *net)
+        for _ in range(3):  # other tests may make runs so uneven that a check is left in doubt, which releases
+            found = json.loads(run(home, *check, code=(REJECTED, RELEASED)))
+            if found["verdict"] != "release":
+                break
         assert (found["verdict"], found["reason"]) == ("reject", "no_improvement")
         assert found["settlement"]["status"] == "rejected"
         after = answer(home, "chain", "project", "show", 0, *net)
