@@ -34,11 +34,6 @@ class Fleet:
         self.cluster, self._context, self._begin = cluster, context, begin
         self._flying: dict[int, TrialRecord] = {}
 
-    @property
-    def flying(self) -> int:
-        """How many trials are being measured."""
-        return len(self._flying)
-
     def fill(self, *, here: bool = True) -> None:
         """Give idle machines the trials that are open, then new ones; `here` False leaves out this process's own."""
         for machine in self.cluster.idle(here=here):

@@ -189,9 +189,8 @@ class Worker:
             outcome = trial.compare(execute, history=job.history, noise=bench.noise(), policy=job.policy, seed=job.seed)
         except TrainerError as error:
             return TrialResult(problem=error.message)
-        failed = outcome.failures(Arm.INCUMBENT)
-        if outcome.decision is None and len(failed) >= trial.MAX_FAILURES:
-            return TrialResult(problem=f"The incumbent does not run on that machine: {failed[-1].told}")
+        if (failed := outcome.incumbent_failure) is not None:
+            return TrialResult(problem=f"The incumbent does not run on that machine: {failed.told}")
         replaced = outcome.decision is not None and outcome.decision.kind is Answer.APPROVE  # here, or by another's
         theirs = [*job.history, *outcome.values(Arm.INCUMBENT)]
         bench.learn_noise(lessons(outcome.values(Arm.CANDIDATE), theirs, replaced, bench.noise(), job.policy))

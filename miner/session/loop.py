@@ -189,7 +189,7 @@ class Miner:
     def _ends_after(self, more: int) -> bool:
         """Whether the goals are reached once those in flight and so many more trials are finished."""
         done, loop = self._progress(), self.context.bench.protocol.mining_loop
-        more += self.fleet.flying if self.fleet else len(self.context.session.unfinished)
+        more += len(self.context.session.unfinished)
         planned = replace(
             done,
             trials=done.trials + more,

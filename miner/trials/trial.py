@@ -23,7 +23,7 @@ from miner.trials import history
 from miner.trials.decision import decided
 from miner.trials.measuring import PlannedRun, Rig
 from trainer.errors import UNFIT, EnvironmentNotReady, TrainerError
-from trainer.judging.trial import MAX_FAILURES, Trial, standing, until_fit
+from trainer.judging.trial import Trial, standing, until_fit
 from trainer.measurement.abreast import filled
 from trainer.measurement.run import Run
 from trainer.project import hyperparameters
@@ -73,8 +73,12 @@ class LocalTrials:
         `begin` begins another, where there is one, while there is room for its first run.
         """
         judged, room, more = list(trials), self._rig.room, True
-        while not [current for current in judged if self._decided(current)]:
+        while True:
             standings = [self._standing(current) for current in judged]
+            if ended := [pair for pair in zip(judged, standings, strict=True) if not pair[1].ahead]:
+                for current, outcome in ended:
+                    self._decide(current, outcome)
+                return
             while more and sum(found.wanted for found in standings) < room:
                 another = self._begin(begin)
                 if another is None:  # nor is there one later, until one of these is decided
@@ -118,29 +122,25 @@ class LocalTrials:
         earlier = place < self._before.get(current.number, 0)
         return earlier and run.arm is Arm.INCUMBENT and run.failure not in ("", UNFIT)
 
-    def _decided(self, current: TrialRecord) -> bool:
-        """Decide and conclude a trial that has its answer; whether it has."""
-        context, session, outcome = self._context, self._context.session, self._standing(current)
-        if outcome.ahead:
-            return False
-        failed = outcome.failures(Arm.INCUMBENT)
-        if outcome.decision is None and len(failed) >= MAX_FAILURES and current.base == session.head:
+    def _decide(self, current: TrialRecord, outcome: Trial) -> None:
+        """Put the decision of a trial that has ended on record, and conclude it."""
+        context, session, failed = self._context, self._context.session, outcome.incumbent_failure
+        if failed is not None and current.base == session.head:
             raise IncumbentFails(
-                f"The incumbent no longer runs on this machine: {failed[-1].told}",
+                f"The incumbent no longer runs on this machine: {failed.told}",
                 "Check this machine, then run the command again; the session resumes.",
             )
-        if outcome.decision is None and len(failed) >= MAX_FAILURES:
-            reason = f"not judged: the incumbent that it was measured against fails now: {failed[-1].told}"
+        if failed is not None:
+            reason = f"not judged: the incumbent that it was measured against fails now: {failed.told}"
             context.journal.append("decision", number=current.number, decision="discard", delta=None, reason=reason)
             conclude(context, current, outcome)
-            return True
+            return
         earlier, moved = history.incumbent_values(session, current), current.base != session.head
         context.journal.append("decision", number=current.number, **decided(outcome, moved=moved))
         conclude(context, current, outcome)
         theirs, policy = [*earlier, *outcome.values(Arm.INCUMBENT)], history.policy(session, current)
         known = context.bench.noise()
         context.bench.learn_noise(lessons(outcome.values(Arm.CANDIDATE), theirs, current.kept, known, policy))
-        return True
 
     def _execute(self, planned: Sequence[tuple[TrialRecord, Arm]]) -> list[Run]:
         """Make these runs at once, recorded with the machine's state when they began."""

@@ -75,6 +75,12 @@ class Trial:
         return [run for run in self.runs if run.arm is arm and run.failure not in ("", STOPPED, UNFIT)]
 
     @property
+    def incumbent_failure(self) -> Run | None:
+        """The incumbent's last failure, where these ended the trial."""
+        failed = self.failures(Arm.INCUMBENT)
+        return failed[-1] if self.decision is None and len(failed) >= MAX_FAILURES else None
+
+    @property
     def given_up(self) -> str:
         """Why the trial ended without an answer or a failure, in words; "" where it did not."""
         stopped = next((run for run in self.runs if run.failure == STOPPED), None)

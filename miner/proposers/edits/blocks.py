@@ -171,13 +171,13 @@ def raw_embedding(tree: cst.Module) -> cst.Module:
 
 def smear(tree: cst.Module) -> cst.Module:
     """A fifth of the token before."""
-    name = _embedding(tree)
-    text = "x = mx.concatenate([x[:, :1], x[:, 1:] + 0.2 * x[:, :-1]], axis=1)\n"
-    return around(
-        tree,
-        lambda t: t.startswith("x = ") and re.search(rf"self\.{name}(\.rows)?\(", t) is not None,
-        lambda s: [s, *statements(text)],
-    )
+    return _once_embedded(tree, "x = mx.concatenate([x[:, :1], x[:, 1:] + 0.2 * x[:, :-1]], axis=1)\n")
+
+
+def _once_embedded(tree: cst.Module, text: str) -> cst.Module:
+    """These statements after that which looks the tokens up into x."""
+    looked_up = re.compile(rf"x = .*self\.{_embedding(tree)}(\.rows)?\(", re.DOTALL)
+    return around(tree, lambda t: looked_up.match(t) is not None, lambda s: [s, *statements(text)])
 
 
 PAIRS = 65536  # rows of the table of pairs, which share them by chance
@@ -203,8 +203,7 @@ def pair_embeddings(tree: cst.Module) -> cst.Module:
         "x = x + (0.1 * pairs).astype(x.dtype)\n"
     )
     tree = around(tree, lambda t: t.startswith(f"self.{name} = nn.Embedding("), lambda s: [s, *statements(table)])
-    first = re.compile(rf"x = .*self\.{name}\(")
-    return around(tree, lambda t: first.match(t) is not None, lambda s: [s, *statements(added)])
+    return _once_embedded(tree, added)
 
 
 def values_everywhere(tree: cst.Module) -> cst.Module:
