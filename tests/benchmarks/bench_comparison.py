@@ -99,7 +99,8 @@ def play(
                 reject &= ~counts | (t / s <= rejection_point(freedom, policy.effect / scale, at.beta))
         if policy.paired and at.alpha:
             approve &= _scatter(x, y, t, record_squares, record_df, noisier, at.alpha, policy)
-        odd = _odd(x, y, record_squares, record_df) if policy.paired else _outlying(x)
+        # A rejection is looked at again without what stands furthest: `look` itself is asked.
+        odd = reject | _odd(x, y, record_squares, record_df) if policy.paired else _outlying(x)
         for k in np.flatnonzero(live & odd):
             said, _ = look(x[k].tolist(), y[k].tolist(), NoiseRecord(record_squares[k], record_df), policy, at)
             approve[k], reject[k] = said is Answer.APPROVE, said is Answer.REJECT

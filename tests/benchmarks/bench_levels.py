@@ -62,6 +62,11 @@ def bad_runs(rng: Rng) -> float:
     return normal(rng) + (10 / PACE_SHARE if rng.random() < 0.05 else 0.0)
 
 
+def diverging(rng: Rng) -> float:
+    """One run in thirty diverges and ends 20 sigma higher."""
+    return normal(rng) + (20 / PACE_SHARE if rng.random() < 1 / 30 else 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What a run's noise is made of; see ROWS for the words. `luck` is a candidate's own, which no salt reaches;
@@ -158,6 +163,9 @@ ROWS: dict[str, World] = {
     "tail towards fast": World(fast_tail),
     "tail towards slow": World(slow_tail),
     "bad runs": World(bad_runs),
+    "bad runs, no record": World(bad_runs, record_df=0),
+    "diverging": World(diverging),
+    "diverging, no record": World(diverging, record_df=0),
     "drift 0.3 sigma a run": World(drift=0.3),
     "drift -0.3 sigma a run": World(drift=-0.3),
     "step of 3 sigma": World(step=3.0),

@@ -19,7 +19,7 @@ from trainer.judging.runs import ReplayRun, against, values
 from trainer.judging.trial import MAX_FAILURES
 from trainer.judging.verdict import GainOutcome
 from trainer.measurement.bench import Bench
-from trainer.statistics.comparison import Arm, is_noisier
+from trainer.statistics.comparison import Arm, calm, is_noisier
 from trainer.statistics.noise import NoiseRecord
 
 
@@ -141,10 +141,11 @@ def of_this_machine(found: Climb, before: int, noise: NoiseRecord, policy: Judge
     """The values of a climb, without its first `before` runs, that may teach this machine's record of noise.
 
     The snapshot's, and the incumbent's unless its author could have made them say anything: where somebody's code is
-    louder than the record and the ladder did not say that it holds, it is left out. Never a candidate's. Pure.
+    louder than the record and the ladder did not say that it holds, it is left out, and so is a run that stands apart
+    from the others: one that diverged would hide what the next hundred comparisons gain. Never a candidate's. Pure.
     """
     runs, stepped = found.runs, found.reference != INCUMBENT
     ours = values(runs, INCUMBENT)
     loud = stepped or (not found.vouched and (not noise.df or is_noisier(ours, noise, policy.comparison)))
     groups = [values(runs[before:], arm) for arm in ([SNAPSHOT] if loud else [INCUMBENT, SNAPSHOT])]
-    return [group for group in groups if group]
+    return [[group[k] for k in calm(group, noise, policy.comparison)] for group in groups if group]

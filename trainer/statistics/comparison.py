@@ -64,7 +64,9 @@ runs alone. `LookEvidence.noisier` tells, and a REJECT with it may be this host'
 say in this: a script that sees that it is unlucky could turn a rejection into a release by printing garbage.
 
 **Outliers** (a run hit by machine load). In the judge's test, runs of the incumbent that stand `OUTLIER` deviations
-apart from the others do not count, nor do their pairs: no candidate can touch them. Where up to `MOST_APART` pairs
+apart from the others do not count, nor do their pairs: no candidate can touch them. And nobody is rejected but by the
+noise of all that count and by that without the one or two that stand furthest: early, few others say how far is too
+far, and what diverged would hide any gain in its scatter. Where up to `MOST_APART` pairs
 stand apart from the best by as much, nobody is rejected but by all pairs and by the others too; and where they stand
 apart from the others, either way, these may approve, at their own level: it is divided by the number of ways to choose
 those left out, so that it holds whatever the candidate's scatter. A script that makes its unlucky runs bad gains no
@@ -103,7 +105,8 @@ are left out for the candidate's runs."""
 
 LEAST_OTHERS, DIVERGED = 4, 6.0
 """In a mining trial a run of the incumbent stands apart for the worse from so many others at least, by so many of their
-standard deviations. Training that diverged does so by more; what the luck of being kept does to the others is less."""
+standard deviations. Training that diverged does so by more; what the luck of being kept does to the others is less.
+In the judge's test several stand apart by as much."""
 
 
 class Arm(Enum):
@@ -207,8 +210,34 @@ def look(
         delta, noisier = statistics.fmean(theirs) - statistics.fmean(candidate), is_noisier(theirs, noise, policy)
         bounds = _pooled(theirs, candidate, noise, policy, noisier)
         return _answer(delta, (m, n), bounds, noisier, policy, at, policy.scale(len(theirs), n))
-    calm = _calm(incumbent, noise, policy) if n > 1 else range(m)
-    quiet, beside = [incumbent[k] for k in calm], [k for k in calm if k >= m - n]
+    those = calm(incumbent, noise, policy) if n > 1 else range(m)
+    kind, evidence = _paired(incumbent, candidate, those, those, noise, policy, at)
+    if kind is Answer.REJECT:
+        inward = _inward(incumbent, those)
+        for nearest in (inward[:-left_out] for left_out in range(1, MOST_APART + 1) if len(inward) > left_out + 1):
+            if _paired(incumbent, candidate, those, nearest, noise, policy, at)[0] is not kind:
+                return Answer.CONTINUE, evidence
+    return kind, evidence
+
+
+def _inward(values: Sequence[float], those: Sequence[int]) -> list[int]:
+    """The places `those`, from the value nearest to their median to the furthest."""
+    middle = statistics.median(values[k] for k in those)
+    return sorted(those, key=lambda k: abs(values[k] - middle))
+
+
+def _paired(
+    incumbent: Sequence[float],
+    candidate: Sequence[float],
+    those: Sequence[int],
+    alike: Sequence[int],
+    noise: NoiseRecord,
+    policy: ComparisonPolicy,
+    at: Look,
+) -> tuple[Answer, LookEvidence]:
+    """A look at the pairs with the incumbent's runs at the places `those`, by the noise of its runs at `alike`."""
+    m, n = len(incumbent), len(candidate)
+    quiet, beside = [incumbent[k] for k in alike], [k for k in those if k >= m - n]
     counted = [candidate[k - (m - n)] for k in beside]
     pairs = [incumbent[k] - value for k, value in zip(beside, counted, strict=True)]
     noisier = is_noisier(quiet, noise, policy)
@@ -293,18 +322,25 @@ def steady(incumbent: Sequence[float], noise: NoiseRecord, policy: ComparisonPol
     return list(incumbent)
 
 
-def _calm(incumbent: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy) -> Sequence[int]:
+def calm(incumbent: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy) -> Sequence[int]:
     """The places of the incumbent's runs but those that stand apart from the others, at most a third of all."""
-    calm = list(range(len(incumbent)))
-    while len(calm) > 2 and len(incumbent) - len(calm) < len(incumbent) // 3:
-        worst = calm[_furthest([incumbent[k] for k in calm])]
-        others = [incumbent[k] for k in calm if k != worst]
+    left = list(range(len(incumbent)))
+    for left_out in range(len(incumbent) // 3, 1, -1):  # several at once, since one of them hides how far others stand
+        inward = _inward(incumbent, left)
+        others, nearest = [incumbent[k] for k in inward[:-left_out]], incumbent[inward[-left_out]]
+        estimate = _estimate(sum_squares(others) + noise.sum_squares, len(others) - 1 + noise.df, policy)
+        if estimate.df > 3 and abs(nearest - statistics.median(others)) > DIVERGED * estimate.sigma:
+            left = sorted(inward[:-left_out])
+            break
+    while len(left) > 2 and len(incumbent) - len(left) < len(incumbent) // 3:
+        worst = left[_furthest([incumbent[k] for k in left])]
+        others = [incumbent[k] for k in left if k != worst]
         estimate = _estimate(sum_squares(others) + noise.sum_squares, len(others) - 1 + noise.df, policy)
         distance = abs(incumbent[worst] - statistics.median(others))
         if estimate.df <= 3 or distance <= OUTLIER * estimate.sigma:
             break
-        calm.remove(worst)
-    return calm
+        left.remove(worst)
+    return left
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,25 @@ def test_noise_is_learnt_from_the_incumbent_alone(tmp_path: Path, monkeypatch: p
     assert record.sigma < 0.02
 
 
+def test_a_run_that_diverged_teaches_no_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With it in the machine's record nothing was kept for the rest of the night."""
+
+    made: list[bytes] = []
+
+    def value(source: bytes, _: int) -> float:
+        made.append(source)
+        return 2.47 if source != local.TRAIN else 3.1 if made.count(local.TRAIN) == 3 else 2.5
+
+    found, _ = confirmed(tmp_path, value, monkeypatch)
+    theirs = [entry.run.val_bpb or 0.0 for entry in found.runs if entry.run.arm == "incumbent"]
+    assert found.passed
+    assert max(theirs) > 3
+    (record,) = load_noise(tmp_path / "noise.json").values()
+    assert record.df == len(theirs) - 2
+    assert record.sigma is not None
+    assert record.sigma < 0.01
+
+
 def test_an_interrupted_test_goes_on_with_its_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[bytes] = []
 

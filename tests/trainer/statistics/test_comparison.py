@@ -131,6 +131,12 @@ MORE = [*FLAT, 1.01, 0.99, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
         (LONG, [1.05, 1.1, 1.1], FULL, POLICY, Answer.REJECT),
         # Three runs of a loud one that happen to lie close together do not show that it is quiet.
         ([1.02, 1.0, 0.98], [0.95, 0.951, 0.95], FULL, POLICY, Answer.CONTINUE),
+        # One incumbent run that diverged, or two, rejects no gain: early, no rule leaves it out.
+        ([1.0, 1.003, 1.6, 0.998, 1.0], [0.97, 0.968], EMPTY, POLICY, Answer.CONTINUE),
+        ([1.6, 1.61, 1.003, 0.998, 1.0], [0.97, 0.968], EMPTY, POLICY, Answer.CONTINUE),
+        ([1.0, 1.003, 1.6, 0.998, 1.0], [1.0, 1.005], EMPTY, POLICY, Answer.REJECT),
+        # Several are left out at once: each hides how far the other stands.
+        ([1.0, 1.003, 1.6, 0.998, 1.0, 1.65], [0.97, 0.968, 0.972], EMPTY, POLICY, Answer.CONTINUE),
         # One slow incumbent run makes no gain out of nothing.
         ([1.0, 1.01, 1.2, 1.0], [1.0, 1.0], FULL, POLICY, Answer.CONTINUE),
     ],
@@ -423,7 +429,7 @@ def test_error_rates(policy: ComparisonPolicy, df: int, history: int, sigma: flo
     assert idle.approve <= 0.01 + binomial_slack(0.01, trials)
     assert better.approve >= (0.95 if history else 0.94) - binomial_slack(0.95, trials)
     assert better.reject <= policy.beta + binomial_slack(policy.beta, trials)
-    assert idle.candidate_runs < 3
+    assert idle.candidate_runs < (3 if df else 3.2)
     assert better.candidate_runs < 6
 
 
