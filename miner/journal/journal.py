@@ -26,6 +26,7 @@ from trainer.statistics.comparison import Arm
 
 Event = Mapping[str, Any]
 _CURE = "Move its folder away to start a new session."
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 INTERRUPTED = "interrupted"  # why a segment ended that did not end by itself
 
 
@@ -38,11 +39,12 @@ class TrialRecord:
     """One candidate being judged, or judged: its source, why, its runs and its outcome.
 
     `commit` is the candidate's, `base` the incumbent's it is measured against. `machine` is where it was given to
-    last, `lost` how often it did not come back. `beside` are the numbers of the trials that were open when it began,
+    last, `lost` how often it did not come back. `carries` is the trial whose change it tries on a new incumbent, or 0.
+    `beside` are the numbers of the trials that were open when it began, `tests` counts the confirming tests before it,
     `noise` is this machine's record then ({} in an older journal): what ends while it is judged must not change how.
     `decision` is "" while it is open, then keep, discard or crash; `delta`, `low`, `high` in bpb and `p` are those
-    of the comparison's last look, `reason` says in words what decided. `carry`: it won against an incumbent that had
-    been replaced meanwhile, and is to be measured against the new one.
+    of the comparison's last look, `reason` says in words what decided. `carry`: its incumbent was
+    replaced while it was winning, and its change is to be tried on the new one.
     """
 
     number: int
@@ -63,7 +65,9 @@ class TrialRecord:
     machine: str = ""
     lost: int = 0
     carry: bool = False
+    carries: int = 0
     beside: frozenset[int] = frozenset()
+    tests: int = 0
     noise: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -161,7 +165,8 @@ class Confirmation:
     `seed` draws the order, `holdout_seed` (hex) the holdout text; `noise` is the machine's record when it began.
     `passed` is None while it is open; then `reason` says what decided, and the numbers are those of the comparison's
     last look in bpb. `confirmed` stays true where what passed is not staked on for another reason. `reference` names
-    the rung that was judged against where the chain's best did not hold, `lead` what that is ahead of it, in bpb.
+    the rung that was judged against where the chain's best did not hold, `lead` what that is ahead of it, in bpb. `cut`
+    is the share of the training text that was held out.
     """
 
     trial: int
@@ -182,6 +187,7 @@ class Confirmation:
     holdout_delta: float | None = None
     reference: str = ""
     lead: float = 0.0
+    cut: float = 1.0  # not on record in an older journal
 
     @property
     def disproved(self) -> bool:
@@ -245,7 +251,9 @@ class Session:
                             event["base"],
                             proposer=event.get("proposer", ""),
                             at=event["at"],
+                            carries=event.get("carries", 0),
                             beside=frozenset(self.sums.open),
+                            tests=len(self.confirmations) - self.confirming,
                             noise=event.get("noise", {}),
                         )
                     )
@@ -292,6 +300,7 @@ class Session:
                     last.delta, last.low, last.high = event["delta"], event["low"], event["high"]
                     last.p, last.holdout_delta = event["p"], event["holdout_delta"]
                     last.reference, last.lead = event.get("reference", ""), event.get("lead", 0.0)
+                    last.cut = event.get("cut", 1.0)
                     last.confirmed = last.passed
                     self.sums.confirmed(last)
                     if last.disproved and self.head == last.commit:
@@ -335,7 +344,7 @@ class Session:
                 case "end":
                     segment = self.segments[-1]
                     segment.end, segment.reason, segment.seconds = event["at"], event["reason"], event["seconds"]
-                    testing = bool(self.confirmations) and self.confirmations[-1].passed is None
+                    testing = self.confirming
                     segment.within = testing or bool(self.unfinished)
                 case other:
                     raise KeyError(f"unknown event {other!r}")
@@ -356,28 +365,23 @@ class Session:
         return list(self.sums.open.values())
 
     @property
-    def carried(self) -> str:
-        """The commit to measure against the new head before anything else, or "": what was kept when
-        somebody else's best became the head, else what won while the head was replaced."""
+    def confirming(self) -> bool:
+        """Whether the last confirming test has not ended."""
+        return bool(self.confirmations) and self.confirmations[-1].passed is None
+
+    @property
+    def displaced(self) -> str:
+        """The commit to measure against the new head before anything else, or "": what was kept when somebody else's
+        best became the head."""
         last = self.frontiers[-1] if self.frontiers else None
-        if last is not None and last.carry and self.head == last.commit:
-            done = any(t.commit == last.carry for t in self.sums.trials_of(last.commit))
-            if not done:
-                return last.carry
-        won = self._won_meanwhile
-        return won.commit if won else ""
+        if last is None or not last.carry or self.head != last.commit:
+            return ""
+        return "" if any(t.commit == last.carry for t in self.sums.trials_of(last.commit)) else last.carry
 
     @property
-    def carried_words(self) -> str:
-        """The hypothesis of `carried`'s trial."""
-        won = self._won_meanwhile
-        if won is None or self.carried != won.commit:
-            return "what this session kept, against the new best"
-        return f"trial {won.number} again, against what was kept since"
-
-    @property
-    def _won_meanwhile(self) -> TrialRecord | None:
-        return next((t for t in self.sums.carried if self.sums.newest[t.commit] == t.number), None)
+    def carried(self) -> TrialRecord | None:
+        """The trial whose change is to be tried on the new head, next after what is `displaced`."""
+        return next(iter(self.sums.carried), None)
 
     def commit_with(self, fingerprint: str) -> str:
         """The newest commit of the baseline or a kept trial with this fingerprint, or "": then it is made."""
@@ -498,4 +502,12 @@ def now() -> str:
 
 def written(moment: float) -> str:
     """A time in Unix seconds as `now` writes it."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(moment, UTC).strftime(_TIME)
+
+
+def seconds_of(at: str) -> float | None:
+    """A journal's time as Unix seconds; None if it is not one."""
+    try:
+        return datetime.strptime(at, _TIME).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None

@@ -37,7 +37,8 @@ class Sums:
 
     `decided` are the finished trials in the order of their decisions, `standing` the kept ones (by commit) but those
     from which a confirming test sent the search back, and `gain` the sum of their deltas. `changes` are the
-    incumbents as (trial number, commit, why), in order. `seconds` are of runs by how they ended: "value" with a loss
+    incumbents as (trial number, commit, why), in order, `carried` the trials whose change is still to be tried on the
+    new head. `seconds` are of runs by how they ended: "value" with a loss
     curve, then `trained` of them in training; those without a curve are in `curveless`, one by one.
     """
 
@@ -49,7 +50,6 @@ class Sums:
     by_number: dict[int, TrialRecord] = field(default_factory=dict)
     by_commit: dict[str, list[TrialRecord]] = field(default_factory=dict)
     by_base: dict[str, list[TrialRecord]] = field(default_factory=dict)
-    newest: dict[str, int] = field(default_factory=dict)  # the last trial of each commit
     fingerprints: dict[str, str] = field(default_factory=dict)  # of each commit
     open: dict[int, TrialRecord] = field(default_factory=dict)
     decided: list[TrialRecord] = field(default_factory=list)
@@ -77,8 +77,8 @@ class Sums:
         self.by_commit.setdefault(trial.commit, []).append(trial)
         self.by_base.setdefault(trial.base, []).append(trial)
         self.fingerprints[trial.commit] = trial.fingerprint
-        self.newest[trial.commit] = trial.number
         self.open[trial.number] = trial
+        self.carried = [t for t in self.carried if t.number != trial.carries and t.commit != trial.commit]
 
     def trials_of(self, base: str) -> list[TrialRecord]:
         """The trials measured against a commit."""

@@ -7,6 +7,7 @@ the history, so a session that is killed at any moment and starts again loses no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ Decision = Literal["keep", "discard", "crash"]
 SCRIPT = "train.py"
 MAX_HYPOTHESIS = 200  # characters
 EDIT = "edit "  # how the hypothesis of a library edit begins
+_EDIT = re.compile(rf"(?:crossover: [\w ]+ on the best: )?{EDIT}([\w-]+): ")
 _ACCELERATORS = ("cuda", "nvidia", "h100", "h200", "a100", "rtx")
 
 
@@ -105,18 +107,23 @@ class Tried:
 
     @property
     def kind(self) -> str:
-        """Which edit of `miner.proposers.edits` it was, by its hypothesis, or ""."""
-        head, colon, _ = self.hypothesis.partition(": ")
-        return head[len(EDIT) :] if colon and head.startswith(EDIT) else ""
+        """Which edit of `miner.proposers.edits` it was, or ""."""
+        return edit_of(self.hypothesis)
 
     @property
     def kept(self) -> bool:
         return self.decision == "keep"
 
 
+def edit_of(hypothesis: str) -> str:
+    """The name of the library edit that a hypothesis tells of, be it moved onto another best, or ""."""
+    found = _EDIT.match(hypothesis)
+    return found[1] if found else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A candidate that is being measured now, on another machine."""
+    """A candidate that is being measured now, on another machine or GPU."""
 
     number: int
     fingerprint: str

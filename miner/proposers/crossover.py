@@ -8,7 +8,7 @@ has moved, it may be worth more or less. Each change is offered once, and only w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from miner.proposers import diffs
 from miner.proposers.base import MAX_HYPOTHESIS, Candidate, Context, ProposerFailed, Tried, by_fingerprint
@@ -37,17 +37,28 @@ class Crossover:
             before = texts.get(first.base)
             if name in offered or before is None or (incumbent, *name) in self._refused:
                 continue
-            try:
-                source = diffs.moved(before, last.source, context.source)
-                fits = hyperparameters.fingerprint(source) not in known
-            except (ProposerFailed, InvalidBundle):
-                fits = False
-            if not fits:
+            source = moved(before, last.source, context.source, known)
+            if source is None:
                 self._refused.add((incumbent, *name))
                 continue
-            which = f"trial {name[0]}" if name[1] is None else f"trials {name[0]} to {name[1]}"
-            return Candidate(source, f"crossover: {which} on the best: {last.hypothesis}"[:MAX_HYPOTHESIS])
+            return Candidate(source, words(first.number, last.number, last.hypothesis))
         return None
+
+
+def moved(before: str, after: str, onto: str, known: Container[str]) -> str | None:
+    """`onto` with what changed from `before` to `after`; None where that does not fit in exactly one way, or has one of
+    the `known` fingerprints."""
+    try:
+        source = diffs.moved(before, after, onto)
+        return None if hyperparameters.fingerprint(source) in known else source
+    except (ProposerFailed, InvalidBundle):
+        return None
+
+
+def words(first: int, last: int, hypothesis: str) -> str:
+    """The hypothesis of a change made by these trials, the last of which had the given one."""
+    which = f"trial {first}" if first == last else f"trials {first} to {last}"
+    return f"crossover: {which} on the best: {hypothesis}"[:MAX_HYPOTHESIS]
 
 
 def changes(context: Context) -> Iterator[tuple[Tried, Tried]]:

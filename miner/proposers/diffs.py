@@ -54,8 +54,15 @@ def moved(before: str, after: str, onto: str) -> str:
     if before == onto:
         return after
     names = (f"a/{SCRIPT}", f"b/{SCRIPT}")
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="", n=1)
-    return apply(onto, "\n".join(lines))
+
+    def onto_it(context: int) -> str:
+        lines = difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="", n=context)
+        return apply(onto, "\n".join(lines))
+
+    try:
+        return onto_it(1)
+    except ProposerFailed:  # a line beside it may have changed as well, as in a block of constants
+        return onto_it(0)
 
 
 def apply(source: str, diff: str) -> str:

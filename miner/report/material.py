@@ -15,7 +15,7 @@ from pathlib import Path
 from common.text import printable
 from miner.journal import about, journal
 from miner.journal.about import About
-from miner.journal.journal import Session, TrialRecord, now
+from miner.journal.journal import Session, TrialRecord, now, seconds_of
 from miner.journal.sessions import SessionFolder
 from miner.journal.worktree import Workspace
 from miner.proposers import usage
@@ -99,7 +99,7 @@ def recorded(session: Session, facts: About, why: str = "") -> OnChain:
     """The chain's state as the session itself wrote it down."""
     bests = []
     for frontier in session.frontiers:
-        at, metric = summary.seconds_of(frontier.at), _number(frontier.metric)
+        at, metric = seconds_of(frontier.at), _number(frontier.metric)
         if at is not None and metric is not None and (frontier.own or frontier.foreign):
             whose = "this miner" if frontier.own else f"miner {printable(frontier.miner, 12)}"
             bests.append(BestMark(at, metric, frontier.own, f"{metric:.6f} by {whose}, seen {frontier.at}"))

@@ -11,7 +11,7 @@ from chain.network.base import LAMPORTS_PER_SOL
 from common.text import counted, lasted, printable
 from miner.journal import about, journal
 from miner.journal.about import About
-from miner.journal.journal import Session, Submission, TrialRecord
+from miner.journal.journal import Session, Submission, TrialRecord, seconds_of
 from miner.journal.sessions import SessionFolder
 from miner.proposers import usage
 from miner.proposers.usage import Usage
@@ -131,7 +131,7 @@ def _open(trial: TrialRecord) -> str:
 def _last_run(trial: TrialRecord, now: float) -> str:
     run = trial.runs[-1]
     value = "no value" if run.val_bpb is None else f"{run.val_bpb:.6f}"
-    at = summary.seconds_of(run.at)
+    at = seconds_of(run.at)
     ago = "" if at is None else f", {lasted(max(0.0, now - at))} ago"
     decision = WORDS.get(trial.decision, "")
     where = f" on {run.machine}" if run.machine else ""

@@ -14,12 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
 from common.text import printable
-from miner.journal.journal import INTERRUPTED, Segment, Session, Submission, TrialRecord
+from miner.journal.journal import INTERRUPTED, Segment, Session, Submission, TrialRecord, seconds_of
 from miner.journal.run import LossCurve
 from trainer.errors import STOPPED, UNFIT
 
@@ -302,14 +301,6 @@ def submission_state(entry: Submission, on_chain: str = "") -> str:
 def last_moment(session: Session) -> float | None:
     """Unix seconds of the last trial, run or decision; None if there is none."""
     return max((moment for moment in _moments(session) if moment is not None), default=None)
-
-
-def seconds_of(at: str) -> float | None:
-    """A journal's time as Unix seconds; None if it is not one."""
-    try:
-        return datetime.strptime(at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
-    except ValueError:
-        return None
 
 
 def _outside(session: Session) -> tuple[float | None, float | None, float | None]:

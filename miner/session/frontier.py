@@ -73,7 +73,7 @@ def adopt(journal: Journal, workspace: Workspace, best: FetchedBest) -> bool:
     """Make the fetched best the frontier; whether the head moved to it.
 
     A best that this session has as a commit of its own leaves the head where it is. Else the head moves, and what
-    was kept and never submitted is carried over: `Session.carried` is to be measured against the new head.
+    was kept and never submitted is carried over: `Session.displaced` is to be measured against the new head.
     """
     session = journal.session
     state = moved(session, best.code_hash)

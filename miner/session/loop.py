@@ -19,6 +19,7 @@ from miner.context import goals
 from miner.context.context import SessionContext
 from miner.context.goals import Progress
 from miner.journal.journal import INTERRUPTED, TrialRecord, written
+from miner.proposers import crossover
 from miner.proposers.base import SCRIPT, ClosingProposer, Proposer, Surroundings
 from miner.proposers.edits import rehearsal
 from miner.session import briefing, others
@@ -202,8 +203,11 @@ class Miner:
         """Put a candidate on record as an open trial; False if the proposer has none."""
         context, session = self.context, self.context.session
         number = session.trials[-1].number + 1
-        if session.carried:
-            trial.begin(context, number, session.carried_words, session.carried)
+        if session.displaced:
+            trial.begin(context, number, "what this session kept, against the new best", session.displaced)
+            return True
+        if session.carried is not None:
+            self._carry_over(number, session.carried)
             return True
         protocol = context.bench.protocol
         left = goals.seconds_left(context.goals, protocol.mining_loop, self._progress())
@@ -225,6 +229,18 @@ class Miner:
             context.workspace.pack()
         trial.begin(context, number, candidate.hypothesis, commit, proposer=candidate.proposer)
         return True
+
+    def _carry_over(self, number: int, won: TrialRecord) -> None:
+        """Try a trial's change on the new head; where it does not fit there, as after another change of the same lines,
+        its code as it was."""
+        workspace, known = self.context.workspace, {t.fingerprint for t in self.context.session.trials}
+        before, after, head = (workspace.read(at, SCRIPT) for at in (won.base, won.commit, workspace.head()))
+        source, commit = crossover.moved(before, after, head, known), won.commit
+        hypothesis = f"trial {won.number} again, against what was kept since"
+        if source is not None:
+            hypothesis = crossover.words(won.number, won.number, won.hypothesis)
+            commit = workspace.commit(number, source, hypothesis, name=SCRIPT)
+        trial.begin(self.context, number, hypothesis, commit, proposer=won.proposer, carries=won.number)
 
     def _surroundings(self) -> Surroundings:
         """What a proposer is told beside the trials; what others found is gathered anew when the chain's best moves."""

@@ -87,7 +87,7 @@ def confirm(
     """
     over = source.problems(task.files, candidate, policy.source)
     current = _begin(journal, bench, number, commit, against)
-    noise, climbed = NoiseRecord.from_json(current.noise), Climb()
+    noise, climbed, cut = NoiseRecord.from_json(current.noise), Climb(), 0.0
     if not over:
 
         def record(entry: ReplayRun) -> None:
@@ -99,6 +99,7 @@ def confirm(
                 public, seed = not task.benchmark.data_arguments, bytes.fromhex(current.holdout_seed)
                 drawn = replay.draw_holdout(bench, policy.holdout, seed, public=public, say=word)
                 rows, on = stack.enter_context(drawn)
+            cut = rows.cut if rows else 0.0
             climbed = climb(
                 on,
                 steps,
@@ -124,7 +125,7 @@ def confirm(
         method=bench.method,
         reference=climbed.reference,
     )
-    return _end(journal, found, verdict, climbed)
+    return _end(journal, found, verdict, climbed, cut)
 
 
 def evidence_of(done: Confirmation, policy: JudgePolicy) -> LookEvidence:
@@ -152,7 +153,7 @@ def _begin(journal: Journal, bench: Bench, number: int, commit: str, against: st
     return journal.session.confirmations[-1]
 
 
-def _end(journal: Journal, found: Judgement, verdict: Verdict, climbed: Climb) -> Confirmation:
+def _end(journal: Journal, found: Judgement, verdict: Verdict, climbed: Climb, cut: float) -> Confirmation:
     faults = {Reason.UNCONFIRMED, *(finding.reason for finding in found.evidence.findings)}
     seen = None if verdict.reason in faults else found.comparison  # what failed says nothing of the gain
     journal.append(
@@ -166,5 +167,6 @@ def _end(journal: Journal, found: Judgement, verdict: Verdict, climbed: Climb) -
         holdout_delta=found.holdout.delta if found.holdout else None,
         reference=climbed.reference if climbed.reference != INCUMBENT else "",
         lead=climbed.lead,
+        cut=cut,
     )
     return journal.session.confirmations[-1]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.judging import trial
 from trainer.statistics.comparison import Answer, Arm
+from trainer.statistics.error_rates import LookEvidence
 
 _WORDS: Mapping[Answer, str] = {
     Answer.APPROVE: "the gain is significant",
@@ -15,7 +17,9 @@ _WORDS: Mapping[Answer, str] = {
     Answer.UNDECIDED: "too noisy to tell within the limit of runs",
 }
 SPARED = "any gain left is too small to be worth more runs"
-MOVED = "the gain is significant, but the incumbent has changed; it will be measured against the new one"
+MOVED = "the gain is significant, but the incumbent has changed; it will be tried on the new one"
+LEFT = "not decided: the incumbent was replaced; it will be tried on the new one"
+DROPPED = "not decided: the incumbent was replaced, and it looked no better than that one"
 
 
 def decided(outcome: trial.Trial, *, moved: bool = False) -> dict[str, Any]:
@@ -34,6 +38,23 @@ def decided(outcome: trial.Trial, *, moved: bool = False) -> dict[str, Any]:
         carry = won and moved
         decision = "keep" if won and not moved else "discard"
         reason = MOVED if carry else SPARED if outcome.decision.spared else _WORDS[outcome.decision.kind]
+    return _as_recorded(decision, reason, evidence, carry=carry)
+
+
+def left_open(outcome: trial.Trial, earlier: Sequence[float]) -> dict[str, Any]:
+    """What is recorded of an open trial whose incumbent was replaced: more runs against that one would be lost.
+
+    Its change is carried over unless it failed, or its runs look no better than the incumbent's, of which `earlier` are
+    from before.
+    """
+    evidence = outcome.decision.evidence if outcome.decision else None
+    ours, theirs = outcome.values(Arm.CANDIDATE), [*earlier, *outcome.values(Arm.INCUMBENT)]
+    better = statistics.fmean(theirs) > statistics.fmean(ours) if ours and theirs else True
+    carry = better and not outcome.failures(Arm.CANDIDATE)
+    return _as_recorded("discard", LEFT if carry else DROPPED, evidence, carry=carry)
+
+
+def _as_recorded(decision: str, reason: str, evidence: LookEvidence | None, *, carry: bool) -> dict[str, Any]:
     return {
         "decision": decision,
         "reason": reason,

@@ -10,14 +10,17 @@ import statistics
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from miner.journal.journal import Session, TrialRecord
-from miner.journal.run import RunRecord
+from miner.journal.journal import Session, TrialRecord, seconds_of
+from miner.journal.run import ConfirmingRun, RunRecord
 from miner.trials.listener import pairs
 from trainer.errors import UNFIT
 from trainer.machine import fitness
 from trainer.statistics import pruning
 from trainer.statistics.comparison import Arm
-from trainer.statistics.mining import EARNING_TRIALS, STALE_TRIALS, MiningPolicy, usable_history, worth_of
+from trainer.statistics.mining import EARNING_TRIALS, RECENT, STALE_TRIALS, MiningPolicy, usable_history, worth_of
+
+MOST_CUT = 0.05
+"""Share of the training text up to which a run that lacks it counts as one of the whole."""
 
 
 def values(of: TrialRecord, arm: Arm, machine: str = "") -> list[float]:
@@ -33,7 +36,7 @@ def runs_of(session: Session, commit: str, machine: str = "") -> list[RunRecord]
 
 def incumbent_values(session: Session, current: TrialRecord, machine: str = "") -> list[float]:
     """The incumbent's values from before this trial. Those that made it the incumbent were chosen for being
-    low, so `usable_history` says which of them still count."""
+    low, so `usable_history` says which of them still count. What confirmed it was not chosen, and counts."""
     selected: list[float] = []
     fresh: list[float] = []
     for earlier in session.sums.involving(current.base):
@@ -42,7 +45,16 @@ def incumbent_values(session: Session, current: TrialRecord, machine: str = "") 
         if earlier.number in current.beside:  # what ends while this one is open must not change its looks
             continue
         _tell(earlier, current.base, machine, selected, fresh)
-    return usable_history(selected, fresh)
+    confirmed = [] if machine else [entry.run.val_bpb for entry in confirming_runs(session, current)]
+    return usable_history(selected, [*(value for value in confirmed if value is not None), *fresh])
+
+
+def confirming_runs(session: Session, current: TrialRecord) -> list[ConfirmingRun]:
+    """The runs with a value of a trial's incumbent as the candidate of confirming tests before it, but where much of
+    the text was held out from training. What it was tested against is in the machine's record of noise already."""
+    tests = [t for t in session.confirmations[: current.tests] if t.commit == current.base and t.cut <= MOST_CUT]
+    runs = [entry for test in tests if test.passed is not None for entry in test.runs]
+    return [entry for entry in runs if entry.run.arm == Arm.CANDIDATE.value and entry.run.val_bpb is not None]
 
 
 def stale(session: Session, current: TrialRecord, machine: str = "") -> bool:
@@ -52,11 +64,25 @@ def stale(session: Session, current: TrialRecord, machine: str = "") -> bool:
     return len(last) == STALE_TRIALS and not any(values(t, Arm.INCUMBENT, machine) for t in last)
 
 
+def recent(session: Session, current: TrialRecord) -> bool:
+    """Whether this machine ran the incumbent just before the candidate's first run; where that is still to be made,
+    before the trial began."""
+    before = [t for t in session.sums.trials_of(current.base) if t.number < current.number]
+    runs = [run for t in before if t.number not in current.beside for run in t.runs if run.arm is Arm.INCUMBENT]
+    ended = [(run.at, run.seconds) for run in runs if run.val_bpb is not None and not run.machine]
+    ended += [(entry.at, entry.run.seconds) for entry in confirming_runs(session, current)]
+    last, seconds = max(ended, default=("", 0.0))
+    first = next((run for run in current.own_runs if run.val_bpb is not None), None)
+    then, now = seconds_of(last), seconds_of(first.at if first else current.at)
+    return then is not None and now is not None and now - (first.seconds if first else 0.0) - then <= RECENT * seconds
+
+
 def policy(session: Session, current: TrialRecord, machine: str = "") -> MiningPolicy:
     """What a trial is judged by, as the session before it says."""
     finished = list(islice((t for t in _before(session, current) if t.number and t.decision), EARNING_TRIALS))
     earned = worth_of((len(t.runs), t.delta if t.kept and t.delta else 0.0) for t in reversed(finished))
-    return MiningPolicy(early_refresh=int(stale(session, current, machine)), worth=earned)
+    is_stale, is_recent = stale(session, current, machine), not machine and recent(session, current)
+    return MiningPolicy.now(stale=is_stale, recent=is_recent, worth=earned)
 
 
 def _before(session: Session, current: TrialRecord) -> Iterator[TrialRecord]:

@@ -20,7 +20,7 @@ from miner.journal.run import RunRecord
 from miner.proposers.base import SCRIPT
 from miner.report import find
 from miner.trials import history
-from miner.trials.decision import decided
+from miner.trials.decision import decided, left_open
 from miner.trials.measuring import PlannedRun, Rig
 from trainer.errors import UNFIT, EnvironmentNotReady, TrainerError
 from trainer.judging.trial import Trial, standing, until_fit
@@ -75,9 +75,11 @@ class LocalTrials:
         judged, room, more = list(trials), self._rig.room, True
         while True:
             standings = [self._standing(current) for current in judged]
-            if ended := [pair for pair in zip(judged, standings, strict=True) if not pair[1].ahead]:
-                for current, outcome in ended:
-                    self._decide(current, outcome)
+            head = self._context.session.head  # as it was before one of these is kept
+            ended = [pair for pair in zip(judged, standings, strict=True) if not pair[1].ahead or pair[0].base != head]
+            for current, outcome in ended:
+                self._decide(current, outcome)
+            if ended:
                 return
             while more and sum(found.wanted for found in standings) < room:
                 another = self._begin(begin)
@@ -125,18 +127,15 @@ class LocalTrials:
     def _decide(self, current: TrialRecord, outcome: Trial) -> None:
         """Put the decision of a trial that has ended on record, and conclude it."""
         context, session, failed = self._context, self._context.session, outcome.incumbent_failure
-        if failed is not None and current.base == session.head:
+        earlier, moved = history.incumbent_values(session, current), current.base != session.head
+        if failed is not None and not moved:
             raise IncumbentFails(
                 f"The incumbent no longer runs on this machine: {failed.told}",
                 "Check this machine, then run the command again; the session resumes.",
             )
-        if failed is not None:
-            reason = f"not judged: the incumbent that it was measured against fails now: {failed.told}"
-            context.journal.append("decision", number=current.number, decision="discard", delta=None, reason=reason)
-            conclude(context, current, outcome)
-            return
-        earlier, moved = history.incumbent_values(session, current), current.base != session.head
-        context.journal.append("decision", number=current.number, **decided(outcome, moved=moved))
+        left = moved and (outcome.ahead or failed is not None)
+        said = left_open(outcome, earlier) if left else decided(outcome, moved=moved)
+        context.journal.append("decision", number=current.number, **said)
         conclude(context, current, outcome)
         theirs, policy = [*earlier, *outcome.values(Arm.INCUMBENT)], history.policy(session, current)
         known = context.bench.noise()
@@ -190,9 +189,17 @@ def in_turn(trials: Sequence[tuple[TrialRecord, Trial]], room: int) -> list[tupl
 
 
 def begin(
-    context: SessionContext, number: int, hypothesis: str, commit: str, *, proposer: str = "", at: str = ""
+    context: SessionContext,
+    number: int,
+    hypothesis: str,
+    commit: str,
+    *,
+    proposer: str = "",
+    carries: int = 0,
+    at: str = "",
 ) -> None:
-    """Put a trial of a commit against the branch's head on record."""
+    """Put a trial of a commit against the branch's head on record; `carries` is the trial whose change it tries there,
+    or 0."""
     context.journal.append(
         "trial",
         number=number,
@@ -201,6 +208,7 @@ def begin(
         commit=commit,
         base=context.workspace.head(),
         proposer=proposer,
+        carries=carries,
         noise=context.bench.noise().to_json(),
         at=at or now(),
     )
@@ -234,13 +242,12 @@ def conclude(context: SessionContext, current: TrialRecord, outcome: Trial) -> N
         style = "yellow" if current.decision == "crash" else ""
         context.dashboard.say(f"  {said}{current.decision}: {current.reason}", style)
     else:
-        again = ", will be measured against the new incumbent" if current.carry else ""
         why = "" if current.kept else f" ({current.reason})"
         context.dashboard.say(
             f"  {said}{current.decision}{why}: "
             f"{statistics.fmean(outcome.values(Arm.CANDIDATE)):.6f} val_bpb, "
             f"delta {evidence.delta:+.6f} [{evidence.low:+.6f}, {evidence.high:+.6f}], "
-            f"{counted(evidence.candidate_runs, 'run')} against {evidence.incumbent_runs}{again}",
+            f"{counted(evidence.candidate_runs, 'run')} against {evidence.incumbent_runs}",
             style="green" if current.kept else "",
         )
     if current.kept and current.number:

@@ -90,8 +90,8 @@ class ToppedUp(MiningPolicy):
         return ComparisonPolicy.looks(self, history, noise_df)
 
 
-def topped_up(stale: bool, worth: float) -> ComparisonPolicy:
-    """Of a trial, after `stale` trials without a run of the incumbent; `worth` is not asked."""
+def topped_up(*, stale: bool, recent: bool, worth: float) -> ComparisonPolicy:
+    """Of a trial, after `stale` trials without a run of the incumbent; the others are not asked."""
     return ToppedUp(spending=1.0, first_approval=2, refresh=1, early_refresh=int(stale))
 
 

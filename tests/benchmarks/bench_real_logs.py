@@ -305,8 +305,8 @@ def policies() -> dict[str, Strategy]:
     def strategy(*, economy: float = 1.0, **other: Any) -> Strategy:
         return partial(
             ours,
-            policy_of=lambda stale, worth: replace(
-                MiningPolicy(early_refresh=int(stale), worth=economy * worth), **other
+            policy_of=lambda *, stale, recent, worth: replace(
+                MiningPolicy.now(stale=stale, recent=recent, worth=economy * worth), **other
             ),
         )
 

@@ -24,6 +24,7 @@ import random
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from miner.journal.journal import Session
 from miner.journal.run import RunRecord
@@ -33,7 +34,15 @@ from trainer.measurement.run import Run
 from trainer.statistics import pruning
 from trainer.statistics.comparison import Answer, Arm
 from trainer.statistics.error_rates import ComparisonPolicy, LookEvidence
-from trainer.statistics.mining import BASELINE_RUNS, STALE_TRIALS, MiningPolicy, lessons, usable_history, worth_of
+from trainer.statistics.mining import (
+    BASELINE_RUNS,
+    RECENT,
+    STALE_TRIALS,
+    MiningPolicy,
+    lessons,
+    usable_history,
+    worth_of,
+)
 from trainer.statistics.noise import NoiseRecord
 from trainer.statistics.pruning import Band, PruningRules
 
@@ -274,7 +283,12 @@ def play(strategy: Strategy, landscape: Landscape, *, hours: float, seed: int) -
 # --- the strategies ---------------------------------------------------------------------------------------
 
 History = Callable[[Sequence[float], Sequence[float]], list[float]]
-PolicyOf = Callable[[bool, float], ComparisonPolicy]
+
+
+class PolicyOf(Protocol):
+    """What a trial is judged by, as `MiningPolicy.now`."""
+
+    def __call__(self, *, stale: bool, recent: bool, worth: float) -> ComparisonPolicy: ...
 
 
 def ours(
@@ -282,20 +296,23 @@ def ours(
     *,
     rules: PruningRules | None = None,
     history_of: History = usable_history,
-    policy_of: PolicyOf = lambda stale, worth: MiningPolicy(early_refresh=int(stale), worth=worth),
+    policy_of: PolicyOf = MiningPolicy.now,
 ) -> None:
     """The miner's own loop, without files and chain. `rules` turns pruning on, calibrated as the session goes."""
     noise, selected, fresh = NoiseRecord(), list[float](), [world.incumbent() for _ in range(BASELINE_RUNS)]
-    race = _Race(world, rules) if rules else None
+    race, last = _Race(world, rules) if rules else None, world.count.runs
     without_incumbent, earned = 0, list[tuple[int, float]]()
     for number in itertools.count(1):
         world.propose()
         history = history_of(selected, fresh)
-        policy = policy_of(without_incumbent >= STALE_TRIALS, worth_of(earned))
+        recent = bool(fresh) and world.count.runs - last <= RECENT
+        policy = policy_of(stale=without_incumbent >= STALE_TRIALS, recent=recent, worth=worth_of(earned))
 
         def execute(ahead: Sequence[Arm]) -> list[Run]:
             arm = ahead[0]
+            nonlocal last
             value = world.incumbent() if arm is Arm.INCUMBENT else world.candidate()
+            last = world.count.runs if arm is Arm.INCUMBENT else last
             if race and arm is Arm.CANDIDATE and value is not None:
                 race.watch(value)
             return [Run(arm, value, "" if value is not None else "crash", "", 0.0, None, b"")]

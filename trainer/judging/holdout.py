@@ -37,12 +37,14 @@ _CONTENT_HOSTS = ("huggingface.co", ".huggingface.co", ".hf.co")  # where the hu
 
 @dataclass(frozen=True, slots=True)
 class HoldoutText:
-    """Drawn text. `source` says where it is from, `view` is the data folder to train on."""
+    """Drawn text. `source` says where it is from, `view` is the data folder to train on, `cut` the share of the
+    training text that is missing there."""
 
     source: str
     texts: tuple[str, ...]
     view: Path
     sha256: str
+    cut: float = 0.0
 
 
 def seed_of(block_hash: bytes, proposal: int) -> bytes:
@@ -173,7 +175,9 @@ def _held_out(cache: Path, folder: Path, seed: bytes, enough: int, shards: Seque
     ]
     _write_view(cache, folder, {name: {i for n, i in drawn if n == name} for name in shards})
     source = "held out: " + ", ".join(f"{name} group {index}" for name, index in drawn[:8])
-    return HoldoutText(source, tuple(texts), folder / "cache", _digest(texts))
+    sizes = {(name, index): size for name, index, size in groups}
+    cut = sum(sizes[group] for group in drawn) / sum(sizes.values())
+    return HoldoutText(source, tuple(texts), folder / "cache", _digest(texts), cut)
 
 
 def _write_view(cache: Path, view: Path, out: dict[str, set[int]]) -> None:

@@ -42,11 +42,13 @@ Meanwhile = Callable[[str, Say], Run]
 
 @dataclass(frozen=True, slots=True)
 class HoldoutRows:
-    """Holdout text as rows of tokens, int32 (N, T + 1); `source` says where it is from, `sha256` is of the text."""
+    """Holdout text as rows of tokens, int32 (N, T + 1); `source` says where it is from, `sha256` is of the text, `cut`
+    the share of the training text that is missing for it."""
 
     source: str
     sha256: str
     rows: Tokens
+    cut: float = 0.0
 
 
 @contextmanager
@@ -83,7 +85,7 @@ def _draw(
     rows = measurer.encode(text.texts)[:count]
     if text.view != bench.cache:
         bench = bench.on_view(text.view)
-    return HoldoutRows(text.source, text.sha256, rows), bench
+    return HoldoutRows(text.source, text.sha256, rows, text.cut), bench
 
 
 def replay(

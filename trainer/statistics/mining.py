@@ -28,6 +28,10 @@ UNSTEADY = 0.001
 STALE_TRIALS = 8
 """Trials in a row without an incumbent run after which history no longer says what the machine does now."""
 
+RECENT = 3.0
+"""Lengths of a run, from the incumbent's last to a candidate's first, within which a machine does not change: a fresh
+run of the incumbent would say the same."""
+
 HISTORY_WINDOW = 16
 """Most values of history that are used, the latest: more hardly steady the mean, and age."""
 
@@ -52,8 +56,7 @@ class MiningPolicy(ComparisonPolicy):
     many before its very first look. glance: level of the looks at the first candidate run before the incumbent is
     topped up, each for rejecting a true gain of `effect`·sigma. obvious: a gain of so many sigma beyond the boundary
     is no drift of the machine, and is kept without a fresh run of the incumbent. worth: least gain that a further run
-    must promise, in bpb (`worth_of`). Set `early_refresh` to 1 after `STALE_TRIALS` trials without a run of the
-    incumbent: history then says little about the machine as it is now.
+    must promise, in bpb (`worth_of`). `now` sets the first two.
     """
 
     beta: float = 0.25
@@ -70,6 +73,12 @@ class MiningPolicy(ComparisonPolicy):
 
     least_approval: ClassVar[int] = 1
     paired: ClassVar[bool] = False  # the incumbent's history has no salt in common with a candidate
+
+    @classmethod
+    def now(cls, *, stale: bool, recent: bool, worth: float) -> MiningPolicy:
+        """The policy of a trial whose incumbent's last run is `recent` (`RECENT`), or so long ago that history is
+        `stale` (`STALE_TRIALS`) and says little about the machine as it is now."""
+        return cls(early_refresh=int(stale and not recent), refresh=int(not recent), worth=worth)
 
     def __post_init__(self) -> None:
         ComparisonPolicy.__post_init__(self)

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from miner.proposers import clues
-from miner.proposers.base import EDIT, MAX_HYPOTHESIS, Candidate, Clue, Context, Tried, accelerated
+from miner.proposers.base import EDIT, MAX_HYPOTHESIS, Candidate, Clue, Context, Tried, accelerated, edit_of
 from miner.proposers.edits.catalogue import ALTERNATIVES, BY_NAME, CATALOGUE, Edit
 from miner.proposers.edits.patterns import DoesNotFit
 from trainer.errors import InvalidBundle
@@ -36,8 +36,9 @@ class Edits:
     def propose(self, context: Context) -> Candidate | None:
         """The edit worth most that fits and was not tried, or None."""
         known, incumbent = context.known(), hyperparameters.fingerprint(context.source)
+        begun = {edit_of(trial.hypothesis) for trial in context.pending}
         for edit in ranked(context.history, context.clues, context.hardware, self._seed):
-            if (edit.name, incumbent) in self._refused:
+            if edit.name in begun or (edit.name, incumbent) in self._refused:
                 continue
             try:
                 source = edit(context.source)

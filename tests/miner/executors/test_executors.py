@@ -107,8 +107,8 @@ class Session:
 
     def begin(self) -> TrialRecord | None:
         trials = self.journal.session.trials
-        if self.journal.session.carried:
-            self.append(self.journal.session.carried)
+        if self.journal.session.carried is not None:
+            self.append(self.journal.session.carried.commit)
             return trials[-1]
         if not self.left:
             return None

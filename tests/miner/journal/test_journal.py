@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from miner.journal.journal import Journal, JournalDamaged, Session, SessionBusy
+from miner.journal.journal import Journal, JournalDamaged, Session, SessionBusy, seconds_of
 
 COMMITS = st.text("0123456789abcdef", min_size=40, max_size=40)
 
@@ -235,3 +235,8 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     journal.append("session", seed=1, tag="t")
     journal.close()
     assert reopened(tmp_path / "session.jsonl").tag == "t"
+
+
+@pytest.mark.parametrize("text", ["", "t", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00"])
+def test_a_time_that_is_none(text: str) -> None:
+    assert seconds_of(text) is None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import libcst as cst
 import pytest
 
 from common.resources import ROOT
-from miner.proposers.base import Candidate, Clue, Context
+from miner.proposers.base import Candidate, Clue, Context, Pending, edit_of
 from miner.proposers.edits import patterns
 from miner.proposers.edits.catalogue import BY_NAME, CATALOGUE
 from miner.proposers.edits.patterns import DoesNotFit
@@ -189,6 +190,33 @@ def test_what_was_kept_has_taken_its_part_of_an_alternatives_gain() -> None:
     assert little.index("swiglu") < before.index("swiglu") < much.index("swiglu")
     assert much.index("squared-relu") > before.index("squared-relu")
     assert order("muon", 0.06).index("average-weights") < before.index("average-weights")
+
+
+def test_an_edit_that_is_being_tried_is_not_tried_on_another_best_as_well(tmp_path: Path) -> None:
+    source = SOURCES["classic"]
+    seen = replace(context(tmp_path, source=source), rehearse=None)
+    first = Edits(1).propose(seen)
+    assert first is not None
+    name = edit_of(first.hypothesis)
+    pending = [Pending(1, "of another best", f"crossover: trial 3 on the best: {first.hypothesis}")]
+    second = Edits(1).propose(replace(seen, pending=pending))
+    assert second is not None
+    assert edit_of(second.hypothesis) not in ("", name)
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "name"),
+    [
+        ("edit silu: SiLU in place of squared ReLU", "silu"),
+        ("crossover: trial 3 on the best: edit no-logit-cap: logits without a cap", "no-logit-cap"),
+        ("crossover: trials 3 to 5 on the best: edit silu: SiLU", "silu"),
+        ("crossover: trial 3 on the best: DEPTH 4 -> 8", ""),
+        ("edit the schedule", ""),
+        ("an edit silu: no", ""),
+    ],
+)
+def test_which_edit_a_hypothesis_tells_of(hypothesis: str, name: str) -> None:
+    assert edit_of(hypothesis) == name
 
 
 def test_what_lost_on_our_accelerators_comes_later_there() -> None:

@@ -196,11 +196,6 @@ def test_an_empty_session() -> None:
     assert found.as_json()["machine_seconds"] == 0
 
 
-@pytest.mark.parametrize("text", ["", "t", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00"])
-def test_a_time_that_is_none(text: str) -> None:
-    assert summary.seconds_of(text) is None
-
-
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(0, "0 s"), (59, "59 s"), (3599, "60 min"), (7200, "2 h"), (36_500, "10.1 h"), (3 * 86400, "3 days")],

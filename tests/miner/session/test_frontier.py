@@ -70,7 +70,7 @@ def keep_ours(journal: Journal, workspace: Workspace) -> str:
 def test_the_baseline_is_the_first_frontier(place: tuple[Journal, Workspace]) -> None:
     journal, workspace = place
     assert journal.session.frontiers[0].commit == workspace.head() == journal.session.head
-    assert (journal.session.frontiers[0].own, journal.session.carried) == (False, "")
+    assert (journal.session.frontiers[0].own, journal.session.displaced) == (False, "")
 
 
 def test_our_approved_proposal_leaves_the_head_where_it_is(place: tuple[Journal, Workspace]) -> None:
@@ -80,7 +80,7 @@ def test_our_approved_proposal_leaves_the_head_where_it_is(place: tuple[Journal,
     journal.append("submitted", proposal=0)
     assert not frontier.adopt(journal, workspace, FetchedBest(OUR_HASH, OURS, "2.400000", "us"))
     latest = journal.session.frontiers[-1]
-    assert (latest.commit, latest.own, journal.session.head, journal.session.carried) == (ours, True, ours, "")
+    assert (latest.commit, latest.own, journal.session.head, journal.session.displaced) == (ours, True, ours, "")
 
 
 def test_somebody_elses_best_becomes_the_head_and_ours_is_carried_over(place: tuple[Journal, Workspace]) -> None:
@@ -90,15 +90,15 @@ def test_somebody_elses_best_becomes_the_head_and_ours_is_carried_over(place: tu
     theirs = journal.session.head
     assert workspace.head() == theirs != ours
     assert workspace.read(theirs, "train.py") == THEIRS
-    assert journal.session.carried == ours
+    assert journal.session.displaced == ours
     trial(journal, 2, OURS, ours, theirs, "discard")
-    assert journal.session.carried == ""
+    assert journal.session.displaced == ""
 
 
 def test_nothing_is_carried_over_where_nothing_was_kept(place: tuple[Journal, Workspace]) -> None:
     journal, workspace = place
     assert frontier.adopt(journal, workspace, FetchedBest(THEIR_HASH, THEIRS, "2.300000", "they"))
-    assert journal.session.carried == ""
+    assert journal.session.displaced == ""
 
 
 def test_a_best_that_was_discarded_here_is_adopted_all_the_same(place: tuple[Journal, Workspace]) -> None:
@@ -117,6 +117,6 @@ def test_a_session_that_starts_again_knows_it_all(place: tuple[Journal, Workspac
     frontier.adopt(journal, workspace, FetchedBest(THEIR_HASH, THEIRS, "2.300000", "they"))
     journal.close()
     again = Journal(journal.path)
-    assert (again.session.head, again.session.carried) == (workspace.head(), ours)
+    assert (again.session.head, again.session.displaced) == (workspace.head(), ours)
     assert frontier.moved(again.session, THEIR_HASH) is Moved.SAME
     again.close()

@@ -15,7 +15,7 @@ from chain.errors import ChainError
 from chain.program.accounts import ProposalStatus
 from miner.context.context import Earlier
 from miner.context.goals import Goals
-from miner.journal.journal import Submission
+from miner.journal.journal import Submission, read
 from miner.report import summary
 from miner.session import frontier
 from miner.session.frontier import FetchedBest
@@ -116,6 +116,29 @@ def test_on_two_gpus_two_candidates_are_judged_at_once(
     assert end.trials == len(decided)
     assert [len(seen.pending) for seen in proposer.seen][:2] == [0, 1][: len(decided)]
     assert len(fake.chain.sent) == (2 if left else 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "merged"),
+    [
+        (BETTER, SOURCE.replace("2\n", "3\n"), BETTER.replace("2\n", "3\n")),  # each line by one of them
+        (BETTER, BEST, BEST),  # the same line: as it was
+    ],
+)
+def test_what_won_beside_a_find_is_tried_on_it(first: str, second: str, merged: str, tmp_path: Path) -> None:
+    true = {**TRUE, second: 2.25, merged: 2.1}
+    fake = Fake(tmp_path, true, goals=Goals(max_trials=3, submissions=0))
+    fake.context.rejections = 1  # so that nothing is submitted
+    fake.machine.gpus, proposer = ("0", "1"), Scripted(first, second)
+    Miner(fake.context, proposer).run()
+    one, other, last = fake.context.session.trials[1:]
+    assert (one.decision, other.decision, other.carry) == ("keep", "discard", True)
+    assert (fake.tree.sources[last.commit], last.base, last.carries) == (merged, one.commit, other.number)
+    assert (last.kept, fake.context.session.carried) == (True, None)
+    assert last.proposer == other.proposer
+    assert len(proposer.seen) == 2  # nobody was asked for another
+    again = read(fake.journal.path)
+    assert (again.carried, again.trials[3].carries) == (None, 2)
 
 
 def test_a_second_life_goes_on_with_both_trials(tmp_path: Path) -> None:

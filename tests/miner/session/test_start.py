@@ -18,9 +18,9 @@ from chain.connection.opening import MINER
 from common.files import lock
 from miner.context.goals import Goals
 from miner.journal import journal, sessions
+from miner.journal.journal import seconds_of
 from miner.proposers.choice import Proposing
 from miner.report import summary
-from miner.report.summary import seconds_of
 from miner.session import publish, start
 from miner.trials.measuring import Rig
 from tests import local

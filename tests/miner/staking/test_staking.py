@@ -290,7 +290,7 @@ def test_what_beats_only_a_sleeping_best_is_not_staked_and_the_session_steps_dow
     assert session.frontiers[-1].lead == pytest.approx(0.1)
     assert session.head == fake.tree.head() == session.frontiers[-1].commit
     assert fake.tree.sources[session.head] == OTHER
-    assert session.carried == won  # what was kept is measured against it first
+    assert session.displaced == won  # what was kept is measured against it first
     assert staking.candidate() is None
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from miner.journal import journal
 from miner.journal.journal import TrialRecord, read
 from miner.trials import history, trial
+from miner.trials.decision import DROPPED, LEFT
 from miner.trials.trial import LocalTrials
 from tests.miner.fakes import LOG, SIGMA, SOURCE, Fake
 from trainer.errors import STOPPED, UNFIT, EnvironmentNotReady
+from trainer.judging.runs import ReplayRun
 from trainer.judging.trial import MAX_UNFIT, Trial
 from trainer.statistics.comparison import Answer, Arm, Decision
 from trainer.statistics.mining import BASELINE_RUNS, STALE_TRIALS
@@ -26,6 +30,18 @@ def fake(tmp_path: Path) -> Fake:
     made = Fake(tmp_path, TRUE)
     made.trial(SOURCE)
     return made
+
+
+@pytest.fixture
+def aged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run of the incumbent is recent: in these tests no time passes."""
+    monkeypatch.setattr(history, "recent", lambda *_: False)
+
+
+def replayed(arm: str, value: float | None) -> dict[str, Any]:
+    """A run of a confirming test as the journal has it."""
+    failure = "" if value is not None else "crash"
+    return ReplayRun(arm, value, value, 9.0, 10.0, failure, failure, "aa", None, None, None).as_json()
 
 
 def arms(fake: Fake) -> list[str]:
@@ -128,10 +144,70 @@ def test_a_gain_over_an_old_head_is_carried_and_not_kept(fake: Fake) -> None:
     fake.decide("keep", 0.1)  # meanwhile, by another machine
     trials.judge([current])
     assert (current.decision, current.carry, current.base) == ("discard", True, old)
-    assert fake.context.session.carried == current.commit
+    assert fake.context.session.carried is current
 
 
-def test_an_incumbent_that_fails_in_a_trial_ends_the_session(fake: Fake) -> None:
+@pytest.mark.parametrize(("value", "carry"), [(2.47, True), (2.51, False), (None, False)])
+def test_an_open_trial_costs_no_run_once_its_incumbent_is_replaced(
+    value: float | None, carry: bool, fake: Fake
+) -> None:
+    """What looked better is tried on the new one, which is what a run against the old one could have led to at best."""
+    trials = LocalTrials(fake.context)
+    trials.baseline()
+    fake.machine.record = NoiseRecord()  # so that one run decides nothing
+    current = fake.trial(BETTER)
+    fake.run(Arm.CANDIDATE, value, failure="" if value else "crash")
+    fake.trial(BROKEN)
+    fake.decide("keep", 0.1)
+    fake.machine.ran.clear()
+    trials.judge([current])
+    assert (current.decision, current.carry, fake.machine.ran) == ("discard", carry, [])
+    assert current.reason == (LEFT if carry else DROPPED)
+    assert (fake.context.session.carried is current) == carry
+    assert read(fake.journal.path) == fake.context.session
+
+
+@pytest.mark.parametrize(("ago", "runs"), [(25, [Arm.CANDIDATE]), (45, [Arm.CANDIDATE, Arm.INCUMBENT])])
+def test_a_run_of_the_incumbent_is_fresh_for_a_while(
+    ago: float, runs: list[Arm], fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For three times the 10 s that it took, until the candidate's first run begins."""
+    fake.values = {**TRUE, BETTER: 2.47}
+    LocalTrials(fake.context).baseline()
+    ended = journal.seconds_of(fake.context.session.trials[0].runs[-1].at)
+    assert ended is not None
+    monkeypatch.setattr(trial, "now", lambda: journal.written(ended + ago + 10))
+    current = fake.trial(BETTER)
+    LocalTrials(fake.context).judge([current])
+    assert ([run.arm for run in current.runs], current.kept) == (runs, True)
+
+
+@pytest.mark.parametrize(("cut", "known"), [(0.0, True), (0.05, True), (0.06, False), (None, False)])
+def test_the_runs_that_confirmed_an_incumbent_are_its_history(cut: float | None, known: bool, fake: Fake) -> None:
+    """Not those made while a trial was open, nor where much of the text was missing; not those of the other arm."""
+    LocalTrials(fake.context).baseline()
+    kept, beside = fake.trial(BETTER), fake.trial(WORSE)
+    fake.journal.append("decision", number=1, decision="keep", delta=0.2)
+    about = {"seed": 1, "holdout_seed": "00", "noise": {}, "against": kept.base}
+    fake.journal.append("confirming", trial=1, commit=kept.commit, **about)
+    runs = [replayed("candidate", value) for value in (2.31, None, 2.29)] + [replayed("incumbent", 2.5)]
+    for run in runs:
+        fake.journal.append("confirming_run", run=run)
+    session, during = fake.context.session, fake.trial(BROKEN)
+    result = dict.fromkeys(("delta", "low", "high", "p", "holdout_delta")) | ({} if cut is None else {"cut": cut})
+    fake.journal.append("confirmed", passed=True, reason="", **result)
+    fake.tree.keep(kept.commit)
+    after = fake.trial(BROKEN)
+    assert (during.tests, after.tests, after.base) == (0, 1, kept.commit)
+    assert history.incumbent_values(session, after) == ([2.31, 2.29] if known else [])
+    assert history.recent(session, after) == known
+    assert history.incumbent_values(session, after, "rack-1") == []
+    assert 2.31 not in history.incumbent_values(session, beside)
+    again = read(fake.journal.path)
+    assert history.incumbent_values(again, again.trials[-1]) == history.incumbent_values(session, after)
+
+
+def test_an_incumbent_that_fails_in_a_trial_ends_the_session(fake: Fake, aged: None) -> None:
     trials = LocalTrials(fake.context)
     trials.baseline()
     fake.values = {SOURCE: None, BETTER: 2.49}
@@ -140,7 +216,7 @@ def test_an_incumbent_that_fails_in_a_trial_ends_the_session(fake: Fake) -> None
     assert not fake.context.session.trials[1].decision
 
 
-def test_the_incumbents_history_is_not_used_alone_when_it_is_stale(fake: Fake) -> None:
+def test_the_incumbents_history_is_not_used_alone_when_it_is_stale(fake: Fake, aged: None) -> None:
     """After so many trials without a run of the incumbent, one comes before the candidate's first is judged."""
     trials = LocalTrials(fake.context)
     trials.baseline()
@@ -170,7 +246,7 @@ def test_what_another_machine_measured_is_no_history_here(fake: Fake) -> None:
     assert (len(here), there) == (BASELINE_RUNS, [9.9])
 
 
-def test_candidates_are_judged_side_by_side_where_there_is_room(fake: Fake) -> None:
+def test_candidates_are_judged_side_by_side_where_there_is_room(fake: Fake, aged: None) -> None:
     """The loser goes after its one run; the other's next run has the next candidate's first one beside it."""
     fake.machine.gpus = ("0", "1")
     fake.values = {**TRUE, BETTER: 2.45}  # a gain that is not obvious
@@ -189,7 +265,7 @@ def test_candidates_are_judged_side_by_side_where_there_is_room(fake: Fake) -> N
     assert [won.decision, broken.decision, len(left)] == ["keep", "", 1]
     assert set(fake.machine.ran) == {(SOURCE, Arm.INCUMBENT), (BROKEN, Arm.CANDIDATE)}
     trials.judge([broken])
-    assert (broken.decision, broken.carry) == ("crash", False)
+    assert (broken.decision, broken.carry) == ("discard", False)
     assert read(fake.journal.path) == fake.context.session
 
 
@@ -211,7 +287,7 @@ def test_of_two_winners_one_is_kept_and_the_other_measured_against_it(fake: Fake
     first, second = fake.trial(BETTER), fake.trial(WORSE)
     trials.judge([first, second])
     assert (first.decision, second.decision, second.carry) == ("keep", "discard", True)
-    assert fake.context.session.carried == second.commit
+    assert fake.context.session.carried is second
 
 
 def test_what_ends_beside_a_trial_changes_none_of_its_looks(fake: Fake) -> None:

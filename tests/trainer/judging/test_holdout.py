@@ -121,6 +121,9 @@ def test_the_view_lacks_the_drawn_text(cache: Path, tmp_path: Path) -> None:
     files = [path for path in drawn.view.rglob("*") if path.is_file()]
     content = b"".join(path.read_bytes() for path in files)
     assert len(drawn.texts) > 500
+    shards = [path for path in (cache / "data").glob("*.parquet") if path.name != VAL]
+    training = sum(pq.ParquetFile(path).metadata.num_rows for path in shards)
+    assert drawn.cut == pytest.approx(len(drawn.texts) / training, rel=0.2)
     assert not [text for text in drawn.texts if text.strip().encode() in content]
     names = {str(path.relative_to(drawn.view)) for path in files}
     assert {"manifest.json", "tokenizer/tokenizer.json", "tokenizer/token_bytes.npy", f"data/{VAL}"} <= names
@@ -272,7 +275,7 @@ def test_a_shard_nobody_has_is_downloaded(dataset: Dataset, cache: Path, tmp_pat
     number = draw_shard(SEEDS[0], [0, 1, 2])
     assert dataset.asked == [f"/datasets/karpathy/climbmix-400b-shuffle/resolve/main/shard_{number:05d}.parquet"]
     assert found.source == f"shard_{number:05d}.parquet"
-    assert found.view == cache  # training data needs no change
+    assert (found.view, found.cut) == (cache, 0.0)  # training data needs no change
     assert list(found.texts) == texts[: len(found.texts)]
     assert 5_000 <= sum(len(text) for text in found.texts) < 10_000
     # no part of it is left in the prepared data
