@@ -275,7 +275,7 @@ class Measurer:
                     Mount(Path(folder, "code"), "code"),
                     *harness.cache_mounts(self._cache, harness.cache_files(self._cache)),
                 ],
-                env=harness.data_environment(),
+                env={**harness.data_environment(), **self._gpu},
                 cwd=f"code/{self._protocol.execution.cwd}",
                 scratch=self._kernels,
             ) as job:

@@ -526,7 +526,7 @@ CATALOGUE: tuple[Edit, ...] = (
         loops.compiled,
         2,
         0.03,
-        0.25,  # +0.0164 in one run is 0.85 of the median, in 2.6 times the time: 170 s for 66 s, 60 of them training
+        0.1,  # +0.0164 in one run is 0.85 of the median, but compiling takes 100 s: too late at a budget of 60, twice
     ),
     Edit(
         "fewer-waits",

@@ -216,6 +216,13 @@ def test_a_run_is_made_on_the_gpu_that_it_is_given(measurer: Measurer) -> None:
     assert "on 1" not in measure(measurer, "import os\n" + script).log
 
 
+def test_a_plain_run_is_made_there_too(measurer: Measurer) -> None:
+    """Else that for the benchmark log halves the pace of the run that it is made beside."""
+    files = smoke() | {"train.py": b'import os\nprint("on", os.environ.get("CUDA_VISIBLE_DEVICES"))\n'}
+    assert b"on 1" in measurer.on_gpu("1").plain_run(files, seconds=60).output
+    assert b"on 1" not in measurer.plain_run(files, seconds=60).output
+
+
 def test_a_run_can_be_told_a_share_of_the_budget(measurer: Measurer) -> None:
     script = MODEL + 'import prepare, os\nprint("told", TIME_BUDGET, prepare.TIME_BUDGET)\nevaluate_bpb(model)\n'
     for share in (0.5, 1.0):
