@@ -47,7 +47,7 @@ class DimensionRole:
     `weight` orders what moves first, `scale` is None where the value tells, `unit` is that of a share, `stride` the
     doublings in one step of a `log` scale. `far` are the first looks far away with their worth, the expected gain in
     hundredths of bpb: "off", "-" (the other sign), "*f", "/f", "=v". `accelerated` are those on a discrete
-    accelerator, where they are others.
+    accelerator, where they are others, and `orthogonal` those there of a script that orthogonalises its steps.
     """
 
     words: tuple[str, ...]
@@ -57,13 +57,15 @@ class DimensionRole:
     unit: float = 0.05
     stride: float = 1.0
     accelerated: tuple[tuple[str, float], ...] | None = None
+    orthogonal: tuple[tuple[str, float], ...] | None = None
 
 
 # Where a whole batch has its own name, its part in one pass changes speed and memory alone.
 _PART = DimensionRole(("DEVICE_BATCH", "MICRO_BATCH"), 1.0, "power", (("*2", 0.2), ("/2", 0.1)))
 # The worth of a first look: how often such a change was kept in 159 kept changes of public sessions, times its median
 # gain there; where those sessions did not look (zero decay, rates far away), what was measured on our own scripts.
-# `accelerated` is by our runs on H200s (docs/measurements.md): wider wins, a quarter of the batch or no decay does not.
+# `accelerated` is by our runs on H200s (docs/measurements.md): a quarter of the batch or no decay does not win there,
+# and twice the width does with Muon, whose steps suit any width, where it loses with Adam.
 _WIDER = (("*2", 2.5), ("*1.5", 0.9), ("*0.75", 0.4), ("/2", 0.1))
 _DECAY = DimensionRole(("DECAY",), 2.0, "share", (("off", 2.0), ("*10", 0.6), ("/10", 0.6)), unit=0.001)
 ROLES: tuple[DimensionRole, ...] = (
@@ -80,14 +82,12 @@ ROLES: tuple[DimensionRole, ...] = (
     DimensionRole(("ROPE", "BASE", "THETA"), 0.5, "log", (("*20", 0.25), ("/10", 0.2)), stride=2.0),
     DimensionRole(("ACCUM",), 1.5, None, (("/2", 0.8), ("/4", 0.6), ("*2", 0.3))),
     DimensionRole(("HEAD_DIM",), 1.0, "power", (("/2", 0.4), ("*2", 0.4)), accelerated=(("*2", 0.4), ("/2", 0.1))),
-    DimensionRole(("ASPECT",), 3.0, None, (("*0.75", 0.9), ("*1.5", 0.7), ("/2", 0.4)), accelerated=_WIDER),
+    DimensionRole(("ASPECT",), 3.0, None, (("*0.75", 0.9), ("*1.5", 0.7), ("/2", 0.4)), orthogonal=_WIDER),
     DimensionRole(("N_EMBD*", "MLP", "EXPANSION"), 1.0, None, (("/2", 0.4), ("*2", 0.4))),
     DimensionRole(("CHANNELS", "GATE_DIM"), 0.2, "power", (("*2", 0.03), ("/2", 0.03))),
     DimensionRole(("ROWS", "TABLE"), 0.8, "power", (("*2", 0.3), ("*4", 0.2), ("/2", 0.1))),
     DimensionRole(("LOCAL", "WINDOW_LEN", "WINDOW_SIZE"), 0.8, "power", (("/2", 0.2), ("*2", 0.2), ("*4", 0.1))),
-    DimensionRole(
-        ("DIM", "WIDTH", "EMBD"), 3.0, None, (("*0.75", 0.9), ("*1.5", 0.7), ("/2", 0.4)), accelerated=_WIDER
-    ),
+    DimensionRole(("DIM", "WIDTH", "EMBD"), 3.0, None, (("*0.75", 0.9), ("*1.5", 0.7), ("/2", 0.4)), orthogonal=_WIDER),
     DimensionRole(
         ("DEPTH", "LAYER"),
         3.0,
@@ -109,6 +109,8 @@ ROLES: tuple[DimensionRole, ...] = (
     DimensionRole(("WINDOW", "PATTERN"), 1.5, None, (("=L", 0.5), ("=SSSL", 0.2), ("*2", 0.1), ("*4", 0.1))),
 )
 _OTHER = DimensionRole((), 0.5, None, (("*10", 0.1), ("/10", 0.1), ("off", 0.08)))
+_ORTHOGONAL = re.compile(r"muon|newton_?schulz|orthogonal|zeropower|polar_?express", re.IGNORECASE)
+_COMMENT = re.compile(r"#.*")
 _RATE = re.compile(r"(^|_|\.)LR$|LEARNING_RATE$")
 
 
@@ -172,10 +174,12 @@ class Dimension:
             return math.inf if abs(a - b) > 0.3 else 1.0  # off is an idea of its own
         return abs(a - b) / (0.12 if isinstance(self.value, int) else MIN_STEP)
 
-    def far(self, *, accelerated: bool = False) -> list[tuple[Value, float]]:
-        """The first looks far from the present value on this class of machine, each with its worth."""
+    def far(self, *, accelerated: bool = False, orthogonal: bool = False) -> list[tuple[Value, float]]:
+        """The first looks far from the present value on this class of machine, for a script that orthogonalises its
+        steps or not, each with its worth."""
         role = self.role
-        looks = role.accelerated if accelerated and role.accelerated is not None else role.far
+        here = (role.orthogonal if orthogonal else None) or role.accelerated if accelerated else None
+        looks = role.far if here is None else here
         if self.scale == "choice":
             named = {word[1:]: worth for word, worth in looks if word.startswith("=")}
             return [(c, named.get(str(c), 0.1)) for c in self.choices if c != self.value]
@@ -239,6 +243,11 @@ def point(dims: Sequence[Dimension], values: Mapping[str, Value]) -> tuple[float
             return None
         found.append(coordinate)
     return tuple(found)
+
+
+def orthogonalises(source: str) -> bool:
+    """Whether a script's optimizer makes its steps orthogonal, as Muon does."""
+    return _ORTHOGONAL.search(_COMMENT.sub("", source)) is not None
 
 
 def together(dims: Sequence[Dimension], *, accelerated: bool = False) -> list[tuple[dict[str, Value], float]]:

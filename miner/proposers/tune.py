@@ -2,8 +2,8 @@
 
 1. Further: what was kept last and came of turning hyperparameters is turned as far again.
 2. Screening: the first looks far away (`space.Dimension.far`, `space.together`), off, ten times, a tenth, in the order
-   of what they are worth on this class of machine: a discrete accelerator looks at twice the width first, others at
-   less work. An author's prior is most often wrong by much, and small steps cannot cross a plateau.
+   of what they are worth on this class of machine: with Muon a discrete accelerator looks at twice the width first,
+   others at less work. An author's prior is most often wrong by much, and small steps cannot cross a plateau.
    Other people's evidence (`miner.proposers.clues`) moves a look up or down. A look that another loss on the same way
    already answers is left out. Those worth most come before all else; of the first sixteen trials one in four is a
    look, later one in twenty while any is left: on a plain bowl a look is a trial lost.
@@ -137,9 +137,10 @@ def _looks(
 ) -> list[tuple[Changes, float]]:
     """The first looks that are still open, the one worth most first; `lot` shuffles what is worth about the same."""
     looks: list[tuple[Changes, float]] = []
-    told, gpu = context.clues, accelerated(context.hardware)
+    told, gpu, orthogonal = context.clues, accelerated(context.hardware), space.orthogonalises(context.source)
     for dimension in dims:
-        looks += [({dimension.name: value}, worth) for value, worth in dimension.far(accelerated=gpu)]
+        far = dimension.far(accelerated=gpu, orthogonal=orthogonal)
+        looks += [({dimension.name: value}, worth) for value, worth in far]
     looks += list(space.together(dims, accelerated=gpu))
     looks += [({name: value}, worth) for name, value, worth in clues.values(told, dims)]
     ranked = []

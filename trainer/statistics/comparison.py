@@ -43,9 +43,9 @@ more, and what is not, such as a candidate that scatters twice as much as the in
 the hours there are. As approval has its alpha whatever is rejected, REJECT may follow economy (`MiningPolicy`):
 
 - A candidate's first run is looked at beside the history as it stands, and most candidates end there. Then comes
-  one fresh run of the incumbent, and a gain of many sigma is kept at once, one that is `obvious` even without: in
-  public logs of real sessions most gains are of 3 to 70 sigma (tests/benchmarks/bench_real_logs.py). Only what is
-  neither tops the incumbent up.
+  one fresh run of the incumbent, and a gain of many sigma is kept at once, one that is `obvious` even without, and any
+  where the incumbent ran just before: in public logs of real sessions most gains are of 3 to 70 sigma
+  (tests/benchmarks/bench_real_logs.py). Only what is neither tops the incumbent up.
 - A trial must promise more per further run than `worth`: half of what a run has earned of late in this session.
   So a session that finds large gains does not spend itself on small ones, and one that finds little does.
 

@@ -29,8 +29,11 @@ STALE_TRIALS = 8
 """Trials in a row without an incumbent run after which history no longer says what the machine does now."""
 
 RECENT = 3.0
-"""Lengths of a run, from the incumbent's last to a candidate's first, within which a machine does not change: a fresh
-run of the incumbent would say the same."""
+"""Lengths of a run, from the incumbent's last to a candidate's first, within which a machine drifts by nothing that
+matters."""
+
+OBVIOUS = 20.0
+"""Sigmas that no machine drifts by."""
 
 HISTORY_WINDOW = 16
 """Most values of history that are used, the latest: more hardly steady the mean, and age."""
@@ -56,7 +59,7 @@ class MiningPolicy(ComparisonPolicy):
     many before its very first look. glance: level of the looks at the first candidate run before the incumbent is
     topped up, each for rejecting a true gain of `effect`·sigma. obvious: a gain of so many sigma beyond the boundary
     is no drift of the machine, and is kept without a fresh run of the incumbent. worth: least gain that a further run
-    must promise, in bpb (`worth_of`). `now` sets the first two.
+    must promise, in bpb (`worth_of`). `now` sets what depends on the session so far.
     """
 
     beta: float = 0.25
@@ -68,7 +71,7 @@ class MiningPolicy(ComparisonPolicy):
     refresh: int = 1  # type: ignore[misc]
     early_refresh: int = 0  # type: ignore[misc]
     glance: float = 0.1
-    obvious: float = 20.0
+    obvious: float = OBVIOUS
     worth: float = 0.0
 
     least_approval: ClassVar[int] = 1
@@ -78,7 +81,7 @@ class MiningPolicy(ComparisonPolicy):
     def now(cls, *, stale: bool, recent: bool, worth: float) -> MiningPolicy:
         """The policy of a trial whose incumbent's last run is `recent` (`RECENT`), or so long ago that history is
         `stale` (`STALE_TRIALS`) and says little about the machine as it is now."""
-        return cls(early_refresh=int(stale and not recent), refresh=int(not recent), worth=worth)
+        return cls(early_refresh=int(stale and not recent), obvious=0.0 if recent else OBVIOUS, worth=worth)
 
     def __post_init__(self) -> None:
         ComparisonPolicy.__post_init__(self)

@@ -132,9 +132,33 @@ def test_the_first_looks_are_far_away(text: str, values: list[object]) -> None:
 def test_an_accelerator_looks_the_other_way_where_it_was_measured(
     text: str, first: object, values: set[object]
 ) -> None:
-    looks = space.dimensions(text + "\n")[0].far(accelerated=True)
+    looks = space.dimensions(text + "\n")[0].far(accelerated=True, orthogonal=True)
     assert {value for value, _ in looks} == values
     assert max(looks, key=lambda look: look[1])[0] == first
+
+
+@pytest.mark.parametrize(
+    ("accelerated", "orthogonal", "first"), [(True, True, 128), (True, False, 48), (False, True, 48)]
+)
+def test_a_model_is_widened_first_where_its_steps_suit_any_width(
+    accelerated: bool, orthogonal: bool, first: int
+) -> None:
+    looks = space.dimensions("ASPECT_RATIO = 64\n")[0].far(accelerated=accelerated, orthogonal=orthogonal)
+    assert max(looks, key=lambda look: look[1])[0] == first
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ((ROOT / "trainer" / "train.py").read_text(), True),
+        ("optimizer = optim.Muon(0.02)", True),
+        ("update = zeropower_via_newtonschulz5(g)", True),
+        ("def _orthogonal_step(self, path, grad):", True),
+        ("optimizer = AdamW(0.001)  # a port of Muon is future work", False),
+    ],
+)
+def test_whether_a_script_orthogonalises_its_steps(source: str, expected: bool) -> None:
+    assert space.orthogonalises(source) is expected
 
 
 @pytest.mark.parametrize("accelerated", [False, True])

@@ -84,7 +84,7 @@ def test_from_nothing_zero_decay_is_among_the_first_on_the_script_that_decay_rui
 @pytest.mark.parametrize(
     ("name", "hardware", "there", "absent"),
     [
-        ("classic", "nvidia-h200", {"ASPECT_RATIO": (64, 128)}, {"WEIGHT_DECAY": (0.2, 0.0)}),
+        ("classic", "nvidia-h200", {"TOTAL_BATCH_SIZE": (32768, 16384)}, {"ASPECT_RATIO": (64, 128)}),  # Adam
         ("classic", "nvidia-rtx-4090", {"TOTAL_BATCH_SIZE": (32768, 16384)}, {"TOTAL_BATCH_SIZE": (32768, 8192)}),
         ("classic", "apple-m4-max-40c", {"TOTAL_BATCH_SIZE": (32768, 16384)}, {"ASPECT_RATIO": (64, 128)}),
         ("classic", "", {"WEIGHT_DECAY": (0.2, 0.0)}, {"ASPECT_RATIO": (64, 128)}),
