@@ -164,15 +164,11 @@ def cross_entropy_vjp(primals, cotangent, losses):
 
 # --- the optimizer ----------------------------------------------------------------------------
 
-# Coefficients of five steps that bring all singular values from (0, 1] close to 1 (Polar Express, arXiv 2505.16932).
-POLAR_EXPRESS = [(8.1566, -22.4833, 15.8788), (4.0429, -2.8089, 0.5000), (3.8917, -2.7725, 0.5061)]
-POLAR_EXPRESS += [(3.2858, -2.3681, 0.4645), (2.3465, -1.7098, 0.4232)]
-
 
 def orthogonalise(x):
-    """The orthogonal matrices nearest to x (N, rows, columns), where rows <= columns."""
-    x = (x / (1.02 * mx.sqrt(x.square().sum((-2, -1), keepdims=True)) + 1e-7)).astype(DTYPE)
-    for a, b, c in POLAR_EXPRESS:  # x <- (a + b x x^T + c (x x^T)^2) x
+    """x (N, rows, columns), rows <= columns, with singular values brought close to 1 (Newton-Schulz, as in Muon)."""
+    x = (x / (mx.sqrt(x.square().sum((-2, -1), keepdims=True)) + 1e-7)).astype(DTYPE)
+    for a, b, c in [(3.4445, -4.775, 2.0315)] * 5:  # x <- (a + b x x^T + c (x x^T)^2) x
         square = x @ x.swapaxes(-1, -2)
         x = mx.addmm(x, mx.addmm(square, square, square, alpha=c, beta=b), x, beta=a)
     return x.astype(mx.float32)
