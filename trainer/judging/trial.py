@@ -2,7 +2,8 @@
 
 `standing` says by `comparison.decide` which runs are ahead, and `compare` has them made until there are none. A run
 without a value (a crash, a time-out) is a failure, never a sample: the trial ends at `MAX_FAILURES` of the
-candidate's, and at as many of the incumbent's, which are this machine's fault.
+candidate's, and at as many of the incumbent's, which are this machine's fault. While mining one is enough that was
+over its budget: it took twice as long as a run should, and would again.
 
 Two kinds of runs are no failures. A run that was `STOPPED` as hopeless ends the trial: the candidate is given up,
 so a wrong stop costs a chance and never keeps anything. A run that was `UNFIT`, because this machine was, is left
@@ -17,6 +18,7 @@ from typing import Protocol, TypeVar
 
 from trainer.errors import STOPPED, UNFIT, EnvironmentNotReady
 from trainer.measurement.run import Run
+from trainer.measurement.values import Failure
 from trainer.statistics import comparison
 from trainer.statistics.comparison import Arm, Decision, TrialSamples
 from trainer.statistics.error_rates import ComparisonPolicy
@@ -98,16 +100,20 @@ def standing(
     """How a trial stands after these runs of its own. `history` holds the incumbent's values from before it, `seed`
     fixes the interleaving. What failed after the run that gave the answer, or beside it, changes nothing. Pure."""
     trial = Trial(tuple(runs), None)
-    before = next((shorter for k in range(len(runs)) if _ends(shorter := Trial(trial.runs[: k + 1], None))), None)
+    before = next(
+        (shorter for k in range(len(runs)) if _ends(shorter := Trial(trial.runs[: k + 1], None), policy)), None
+    )
     judged = Trial(before.runs[:-1], None) if before else trial
     samples = TrialSamples([*history, *judged.values(Arm.INCUMBENT)], judged.values(Arm.CANDIDATE), len(history))
     decision = comparison.decide(samples, noise, policy, seed=seed)
     return trial if before and decision.ahead else replace(trial, decision=decision)
 
 
-def _ends(trial: Trial) -> bool:
+def _ends(trial: Trial, policy: ComparisonPolicy) -> bool:
     """Whether its runs end a trial that has no answer yet."""
-    return bool(trial.given_up) or any(len(trial.failures(arm)) >= MAX_FAILURES for arm in Arm)
+    if trial.given_up or any(len(trial.failures(arm)) >= MAX_FAILURES for arm in Arm):
+        return True
+    return not policy.paired and any(run.failure == Failure.OVER_BUDGET for run in trial.failures(Arm.CANDIDATE))
 
 
 def compare(

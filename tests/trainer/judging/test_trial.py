@@ -100,6 +100,19 @@ def test_a_candidate_that_keeps_failing_ends_it() -> None:
     assert script.asked[-1] is Arm.CANDIDATE
 
 
+@pytest.mark.parametrize(("policy", "tries"), [(MiningPolicy(), 1), (ComparisonPolicy(), MAX_FAILURES)])
+def test_one_run_over_its_budget_is_enough_to_a_miner(policy: ComparisonPolicy, tries: int) -> None:
+    """Each takes two runs' time; a verifier slashes for it and sees it twice."""
+
+    def execute(ahead: Sequence[Arm]) -> list[Run]:
+        arm = ahead[0]
+        return [run(arm, 2.5 if arm is Arm.INCUMBENT else None, "over_budget")]
+
+    outcome = judge(execute, policy=policy, history=[] if policy.paired else [2.5, 2.51, 2.49])
+    assert outcome.decision is None
+    assert len(outcome.failures(Arm.CANDIDATE)) == tries
+
+
 def test_an_incumbent_that_keeps_failing_ends_it() -> None:
     outcome = judge(Script(itertools.repeat(None), around(2.4)))
     assert outcome.decision is None
