@@ -251,7 +251,7 @@ def _paired(
     own = _own(pairs, counted, quiet, record, policy, noisier) if len(pairs) > 1 else ()
     kind, evidence = said(pairs, *own)
     if kind is Answer.APPROVE:
-        return kind, evidence
+        return (kind if own else Answer.CONTINUE), evidence  # a single pair left shows no scatter
     far = OUTLIER * math.sqrt(2) * record.sigma
     if kind is Answer.REJECT:
         low = sorted(pairs)[:MOST_APART]

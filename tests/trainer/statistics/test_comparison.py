@@ -137,6 +137,8 @@ MORE = [*FLAT, 1.01, 0.99, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
         ([1.0, 1.003, 1.6, 0.998, 1.0], [1.0, 1.005], EMPTY, POLICY, Answer.REJECT),
         # Several are left out at once: each hides how far the other stands.
         ([1.0, 1.003, 1.6, 0.998, 1.0, 1.65], [0.97, 0.968, 0.972], EMPTY, POLICY, Answer.CONTINUE),
+        # A single pair that is left shows no scatter of a loud candidate.
+        ([1.0, 1.003, 0.998, 1.6, 1.61, 1.001], [1.3, 1.2, 0.9], NoiseRecord(1e-5, 1.0), POLICY, Answer.CONTINUE),
         # One slow incumbent run makes no gain out of nothing.
         ([1.0, 1.01, 1.2, 1.0], [1.0, 1.0], FULL, POLICY, Answer.CONTINUE),
     ],
