@@ -167,7 +167,14 @@ def test_an_open_trial_costs_no_run_once_its_incumbent_is_replaced(
     assert read(fake.journal.path) == fake.context.session
 
 
-@pytest.mark.parametrize(("ago", "runs"), [(25, [Arm.CANDIDATE]), (45, [Arm.CANDIDATE, Arm.INCUMBENT])])
+@pytest.mark.parametrize(
+    ("ago", "runs"),
+    [
+        (25, [Arm.CANDIDATE]),
+        (45, [Arm.CANDIDATE, Arm.INCUMBENT]),
+        (-86400, [Arm.CANDIDATE, Arm.INCUMBENT]),  # the clock was set back
+    ],
+)
 def test_a_run_of_the_incumbent_is_fresh_for_a_while(
     ago: float, runs: list[Arm], fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
