@@ -129,7 +129,7 @@ class Sums:
         if before:
             self.decisions[before] -= 1
         self.decisions[trial.decision] += 1
-        self.since_kept = 0 if trial.kept else self.since_kept + 1
+        self.since_kept = 0 if trial.kept else self.since_kept + (not trial.carry)  # that one is still to be tried
         if trial.kept:
             self.standing[trial.commit] = trial
             self.gain += trial.delta or 0.0

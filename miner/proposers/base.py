@@ -22,7 +22,7 @@ Decision = Literal["keep", "discard", "crash"]
 SCRIPT = "train.py"
 MAX_HYPOTHESIS = 200  # characters
 EDIT = "edit "  # how the hypothesis of a library edit begins
-_EDIT = re.compile(rf"(?:crossover: [\w ]+ on the best: )?{EDIT}([\w-]+): ")
+_EDIT = re.compile(rf"(?:crossover: [\w ]+ on the best: |trial \d+ again: )*{EDIT}([\w-]+): ")
 _ACCELERATORS = ("cuda", "nvidia", "h100", "h200", "a100", "rtx")
 
 

@@ -61,6 +61,11 @@ def words(first: int, last: int, hypothesis: str) -> str:
     return f"crossover: {which} on the best: {hypothesis}"[:MAX_HYPOTHESIS]
 
 
+def again(number: int, hypothesis: str) -> str:
+    """The hypothesis of a trial's code as it was, which had the given one, against another best."""
+    return f"trial {number} again: {hypothesis}"[:MAX_HYPOTHESIS]
+
+
 def changes(context: Context) -> Iterator[tuple[Tried, Tried]]:
     """The first and last trial of each change that the incumbent lacks: lost lines, their steps, then near finds."""
     kept = {t.fingerprint: t for t in context.history if t.kept and t.number}

@@ -21,6 +21,7 @@ MAX_HUNKS = 1000
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[mK]")
 _START = re.compile(r"(diff --git |--- |@@|\*\*\* (Begin Patch|Update File)|<{5,9} ?SEARCH)")
 _PREFIX = re.compile(r"([ \t]*(?:[>|][ \t]?)*)")
+_ADDED = re.compile(r"@@ -\d+,0 ")  # a hunk that says by a line's number alone where it adds
 _NUMBERS = re.compile(r"@@+ -(\d{1,7})(?:,\d+)? \+\d+(?:,\d+)? @@+ ?(.*)")
 _OTHER = re.compile(
     r"(rename (from|to)|copy (from|to)|new file mode|deleted file mode|old mode|GIT binary|Binary files)"
@@ -56,7 +57,9 @@ def moved(before: str, after: str, onto: str) -> str:
     names = (f"a/{SCRIPT}", f"b/{SCRIPT}")
 
     def onto_it(context: int) -> str:
-        lines = difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="", n=context)
+        lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="", n=context))
+        if not context and any(_ADDED.match(line) for line in lines):
+            raise ProposerFailed("The change adds lines, and those beside them are not there.")
         return apply(onto, "\n".join(lines))
 
     try:

@@ -236,7 +236,7 @@ class Miner:
         workspace, known = self.context.workspace, {t.fingerprint for t in self.context.session.trials}
         before, after, head = (workspace.read(at, SCRIPT) for at in (won.base, won.commit, workspace.head()))
         source, commit = crossover.moved(before, after, head, known), won.commit
-        hypothesis = f"trial {won.number} again, against what was kept since"
+        hypothesis = crossover.again(won.number, won.hypothesis)
         if source is not None:
             hypothesis = crossover.words(won.number, won.number, won.hypothesis)
             commit = workspace.commit(number, source, hypothesis, name=SCRIPT)

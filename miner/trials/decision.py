@@ -21,6 +21,8 @@ MOVED = "the gain is significant, but the incumbent has changed; it will be trie
 LEFT = "not decided: the incumbent was replaced; it will be tried on the new one"
 DROPPED = "not decided: the incumbent was replaced, and it looked no better than that one"
 
+SAME = "not decided: this very code has replaced the incumbent"
+
 
 def decided(outcome: trial.Trial, *, moved: bool = False) -> dict[str, Any]:
     """What a trial's runs decide, as the journal has it.
@@ -52,6 +54,11 @@ def left_open(outcome: trial.Trial, earlier: Sequence[float]) -> dict[str, Any]:
     better = statistics.fmean(theirs) > statistics.fmean(ours) if ours and theirs else True
     carry = better and not outcome.failures(Arm.CANDIDATE)
     return _as_recorded("discard", LEFT if carry else DROPPED, evidence, carry=carry)
+
+
+def nothing_left(said: Mapping[str, Any]) -> dict[str, Any]:
+    """What is recorded where the code itself is the new incumbent: nothing of its change is left to be tried."""
+    return {**said, "reason": SAME, "carry": False} if said["carry"] else dict(said)
 
 
 def _as_recorded(decision: str, reason: str, evidence: LookEvidence | None, *, carry: bool) -> dict[str, Any]:

@@ -74,7 +74,10 @@ def recent(session: Session, current: TrialRecord) -> bool:
     last, seconds = max(ended, default=("", 0.0))
     first = next((run for run in current.own_runs if run.val_bpb is not None), None)
     then, now = seconds_of(last), seconds_of(first.at if first else current.at)
-    return then is not None and now is not None and now - (first.seconds if first else 0.0) - then <= RECENT * seconds
+    if then is None or now is None:
+        return False
+    between = now - (first.seconds if first else 0.0) - then
+    return abs(between) <= RECENT * seconds  # a run of long after is a clock that was set back
 
 
 def policy(session: Session, current: TrialRecord, machine: str = "") -> MiningPolicy:

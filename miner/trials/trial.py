@@ -20,7 +20,7 @@ from miner.journal.run import RunRecord
 from miner.proposers.base import SCRIPT
 from miner.report import find
 from miner.trials import history
-from miner.trials.decision import decided, left_open
+from miner.trials.decision import decided, left_open, nothing_left
 from miner.trials.measuring import PlannedRun, Rig
 from trainer.errors import UNFIT, EnvironmentNotReady, TrainerError
 from trainer.judging.trial import Trial, standing, until_fit
@@ -135,6 +135,7 @@ class LocalTrials:
             )
         left = moved and (outcome.ahead or failed is not None)
         said = left_open(outcome, earlier) if left else decided(outcome, moved=moved)
+        said = nothing_left(said) if is_head(context, current) else said
         context.journal.append("decision", number=current.number, **said)
         conclude(context, current, outcome)
         theirs, policy = [*earlier, *outcome.values(Arm.INCUMBENT)], history.policy(session, current)
@@ -223,6 +224,11 @@ def record(
     entry = RunRecord.of(run, conditions, budget_seconds=context.budget_seconds).encode()
     context.journal.append("run", **{**entry, "log": name}, number=current.number, at=at or now())
     context.dashboard.observe(context.session)
+
+
+def is_head(context: SessionContext, current: TrialRecord) -> bool:
+    """Whether a trial's code is what candidates are measured against by now, as where somebody else found the same."""
+    return hyperparameters.fingerprint(context.workspace.read(context.session.head, SCRIPT)) == current.fingerprint
 
 
 def may_prune(context: SessionContext, current: TrialRecord) -> bool:

@@ -106,7 +106,7 @@ are left out for the candidate's runs."""
 LEAST_OTHERS, DIVERGED = 4, 6.0
 """In a mining trial a run of the incumbent stands apart for the worse from so many others at least, by so many of their
 standard deviations. Training that diverged does so by more; what the luck of being kept does to the others is less.
-In the judge's test several stand apart by as much."""
+In the judge's test several for the worse stand apart by as much."""
 
 
 class Arm(Enum):
@@ -251,7 +251,7 @@ def _paired(
     own = _own(pairs, counted, quiet, record, policy, noisier) if len(pairs) > 1 else ()
     kind, evidence = said(pairs, *own)
     if kind is Answer.APPROVE:
-        return kind, evidence
+        return (kind if own else Answer.CONTINUE), evidence  # a single pair left shows no scatter
     far = OUTLIER * math.sqrt(2) * record.sigma
     if kind is Answer.REJECT:
         low = sorted(pairs)[:MOST_APART]
@@ -323,14 +323,18 @@ def steady(incumbent: Sequence[float], noise: NoiseRecord, policy: ComparisonPol
 
 
 def calm(incumbent: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy) -> Sequence[int]:
-    """The places of the incumbent's runs but those that stand apart from the others, at most a third of all."""
+    """The places of the incumbent's runs but those that stand apart from the others, at most a third of all.
+
+    Several at once only for the worse, as what diverged does: without its lucky runs an incumbent whose author makes it
+    lucky now and then would lose to what is no better on the whole.
+    """
     left = list(range(len(incumbent)))
+    upward = sorted(left, key=lambda k: incumbent[k])
     for left_out in range(len(incumbent) // 3, 1, -1):  # several at once, since one of them hides how far others stand
-        inward = _inward(incumbent, left)
-        others, nearest = [incumbent[k] for k in inward[:-left_out]], incumbent[inward[-left_out]]
+        others, nearest = [incumbent[k] for k in upward[:-left_out]], incumbent[upward[-left_out]]
         estimate = _estimate(sum_squares(others) + noise.sum_squares, len(others) - 1 + noise.df, policy)
-        if estimate.df > 3 and abs(nearest - statistics.median(others)) > DIVERGED * estimate.sigma:
-            left = sorted(inward[:-left_out])
+        if estimate.df > 3 and nearest - statistics.median(others) > DIVERGED * estimate.sigma:
+            left = sorted(upward[:-left_out])
             break
     while len(left) > 2 and len(incumbent) - len(left) < len(incumbent) // 3:
         worst = left[_furthest([incumbent[k] for k in left])]

@@ -63,3 +63,21 @@ def test_what_is_refused(diff: str, words: str) -> None:
 
 def test_a_script_is_no_diff() -> None:
     assert not diffs.is_diff(SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("after", "onto", "expected"),
+    [
+        ("A\nb\nc\nd\n", "a\nb\nc\nD\n", "A\nb\nc\nD\n"),
+        ("a\nB\nc\nd\n", "a\nb\nC\nd\n", "a\nB\nC\nd\n"),  # the line beside it has changed as well
+        ("a\nb\nNEW\nc\nd\n", "a\nb\nc\nD\n", "a\nb\nNEW\nc\nD\n"),
+        ("a\nb\nNEW\nc\nd\n", "x\ny\nz\na\nB\nC\nd\n", None),  # nothing says where it is now
+        ("a\nb\nNEW\nc\nd\n", "a\nb\nNEW\nc\nD\n", None),  # it is there already
+    ],
+)
+def test_a_change_moves_where_it_fits_in_one_way(after: str, onto: str, expected: str | None) -> None:
+    if expected is not None:
+        assert diffs.moved("a\nb\nc\nd\n", after, onto) == expected
+        return
+    with pytest.raises(ProposerFailed):
+        diffs.moved("a\nb\nc\nd\n", after, onto)

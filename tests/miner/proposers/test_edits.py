@@ -210,6 +210,8 @@ def test_an_edit_that_is_being_tried_is_not_tried_on_another_best_as_well(tmp_pa
         ("edit silu: SiLU in place of squared ReLU", "silu"),
         ("crossover: trial 3 on the best: edit no-logit-cap: logits without a cap", "no-logit-cap"),
         ("crossover: trials 3 to 5 on the best: edit silu: SiLU", "silu"),
+        ("crossover: trial 7 on the best: crossover: trial 3 on the best: edit silu: SiLU", "silu"),
+        ("trial 7 again: crossover: trial 3 on the best: edit silu: SiLU", "silu"),
         ("crossover: trial 3 on the best: DEPTH 4 -> 8", ""),
         ("edit the schedule", ""),
         ("an edit silu: no", ""),

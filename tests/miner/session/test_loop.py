@@ -16,6 +16,7 @@ from chain.program.accounts import ProposalStatus
 from miner.context.context import Earlier
 from miner.context.goals import Goals
 from miner.journal.journal import Submission, read
+from miner.proposers.base import edit_of
 from miner.report import summary
 from miner.session import frontier
 from miner.session.frontier import FetchedBest
@@ -25,6 +26,7 @@ from miner.staking import stepping
 from tests.miner.fakes import SOURCE, Fake, Scripted, Tree
 from trainer.errors import EnvironmentNotReady
 from trainer.measurement.run import Run
+from trainer.project import hyperparameters
 from trainer.statistics.comparison import Arm
 
 BETTER, BEST, WORSE, BROKEN, THEIRS, SMALL = (SOURCE.replace("0.1", f"0.{rate}") for rate in (2, 3, 4, 5, 6, 8))
@@ -139,6 +141,42 @@ def test_what_won_beside_a_find_is_tried_on_it(first: str, second: str, merged: 
     assert len(proposer.seen) == 2  # nobody was asked for another
     again = read(fake.journal.path)
     assert (again.carried, again.trials[3].carries) == (None, 2)
+
+
+def test_what_is_left_open_beside_a_find_is_no_trial_without_an_improvement(tmp_path: Path) -> None:
+    """Two are left when the third is kept, and each is tried on it before three in a row say that nothing is found."""
+    beside = (SOURCE.replace("2\n", "3\n"), SOURCE.replace("2\n", "4\n"))
+    merged = tuple(BETTER.replace("2\n", f"{depth}\n") for depth in (3, 4))
+    true = {**TRUE, **dict.fromkeys(beside, 2.494), **dict.fromkeys(merged, 2.7), WORSE: 2.7}
+    fake = Fake(tmp_path, true, goals=Goals(stagnation=3, submissions=0))
+    fake.context.rejections = 1  # so that nothing is submitted
+    fake.machine.gpus = ("0", "1", "2")
+    Miner(fake.context, Scripted(*beside, BETTER, *[WORSE] * 3)).run()
+    ran = {source for source, _ in fake.machine.ran}
+    assert [t.carry for t in fake.context.session.trials[1:4]] == [True, True, False]
+    assert ran >= set(merged)
+    assert fake.context.session.sums.since_kept == 3
+
+
+def test_a_change_left_twice_still_tells_which_edit_it_is(tmp_path: Path) -> None:
+    """Where it does not fit the new best as well, it is tried as it was."""
+    fake = Fake(tmp_path, TRUE)
+    fake.trial(SOURCE, decision="keep", delta=0.0)
+    fake.journal.append("trial", **{**_fields(fake, WORSE), "hypothesis": "edit silu: SiLU"})
+    fake.trial(BEST, decision="keep", delta=0.4)
+    miner = Miner(fake.context, Scripted())
+    miner._trials.judge(fake.context.session.unfinished)
+    assert fake.context.session.carried is not None
+    assert miner._begin_trial()
+    again = fake.context.session.trials[-1]
+    assert (again.carries, fake.tree.sources[again.commit], edit_of(again.hypothesis)) == (1, WORSE, "silu")
+
+
+def _fields(fake: Fake, source: str) -> dict[str, Any]:
+    """The next trial as the journal has it."""
+    number = len(fake.context.session.trials)
+    where = {"commit": fake.tree.commit(number, source, ""), "base": fake.tree.head()}
+    return {"number": number, "fingerprint": hyperparameters.fingerprint(source), **where}
 
 
 def test_a_second_life_goes_on_with_both_trials(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from miner.journal import journal
 from miner.journal.journal import TrialRecord, read
 from miner.trials import history, trial
-from miner.trials.decision import DROPPED, LEFT
+from miner.trials.decision import DROPPED, LEFT, SAME
 from miner.trials.trial import LocalTrials
 from tests.miner.fakes import LOG, SIGMA, SOURCE, Fake
 from trainer.errors import STOPPED, UNFIT, EnvironmentNotReady
@@ -167,7 +167,25 @@ def test_an_open_trial_costs_no_run_once_its_incumbent_is_replaced(
     assert read(fake.journal.path) == fake.context.session
 
 
-@pytest.mark.parametrize(("ago", "runs"), [(25, [Arm.CANDIDATE]), (45, [Arm.CANDIDATE, Arm.INCUMBENT])])
+def test_what_somebody_else_found_as_well_is_not_tried_against_itself(fake: Fake) -> None:
+    trials = LocalTrials(fake.context)
+    trials.baseline()
+    current = fake.trial(BETTER)
+    best = {"code_hash": "bb" * 32, "metric": "2.47", "miner": "m", "own": False}
+    fake.journal.append("frontier", trial=1, commit=fake.tree.adopt(BETTER, "best"), adopted=True, **best)
+    trials.judge([current])
+    assert (current.decision, current.carry, current.reason) == ("discard", False, SAME)
+    assert fake.context.session.carried is None
+
+
+@pytest.mark.parametrize(
+    ("ago", "runs"),
+    [
+        (25, [Arm.CANDIDATE]),
+        (45, [Arm.CANDIDATE, Arm.INCUMBENT]),
+        (-86400, [Arm.CANDIDATE, Arm.INCUMBENT]),  # the clock was set back
+    ],
+)
 def test_a_run_of_the_incumbent_is_fresh_for_a_while(
     ago: float, runs: list[Arm], fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

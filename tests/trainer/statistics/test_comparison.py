@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.benchmarks.bench_comparison import KINDS, bootstrap, median_rule, mine_no_ops, play, simulate
 from trainer.machine.noise_file import load_noise, save_noise
-from trainer.statistics.comparison import Answer, Arm, TrialSamples, decide, look, schedule, steady
+from trainer.statistics.comparison import Answer, Arm, TrialSamples, calm, decide, look, schedule, steady
 from trainer.statistics.distributions import approval_point, rejection_point, suspicion_ratio
 from trainer.statistics.error_rates import ComparisonPolicy, Look
 from trainer.statistics.mining import (
@@ -137,6 +137,8 @@ MORE = [*FLAT, 1.01, 0.99, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
         ([1.0, 1.003, 1.6, 0.998, 1.0], [1.0, 1.005], EMPTY, POLICY, Answer.REJECT),
         # Several are left out at once: each hides how far the other stands.
         ([1.0, 1.003, 1.6, 0.998, 1.0, 1.65], [0.97, 0.968, 0.972], EMPTY, POLICY, Answer.CONTINUE),
+        # A single pair that is left shows no scatter of a loud candidate.
+        ([1.0, 1.003, 0.998, 1.6, 1.61, 1.001], [1.3, 1.2, 0.9], NoiseRecord(1e-5, 1.0), POLICY, Answer.CONTINUE),
         # One slow incumbent run makes no gain out of nothing.
         ([1.0, 1.01, 1.2, 1.0], [1.0, 1.0], FULL, POLICY, Answer.CONTINUE),
     ],
@@ -147,6 +149,22 @@ def test_decisions(
     decision = decide(TrialSamples(incumbent, candidate), noise, policy)
     assert decision.kind is kind
     assert (decision.next_arm is None) == (kind is not Answer.CONTINUE)
+
+
+@pytest.mark.parametrize(
+    ("apart", "left_out"),
+    [
+        ((1.2, 1.21), [1, 4]),
+        ((0.8, 0.81), []),  # else what is no better on the whole would win by an incumbent's unlucky runs
+        ((0.8, 1.0), [1]),
+        ((1.2, 1.0), [1]),
+    ],
+)
+def test_several_incumbents_stand_apart_at_once_only_for_the_worse(
+    apart: tuple[float, float], left_out: list[int]
+) -> None:
+    values = [1.0, apart[0], 1.001, 0.999, apart[1], 1.0, 1.002]
+    assert [k for k in range(7) if k not in calm(values, EMPTY, POLICY)] == left_out
 
 
 def test_evidence_says_what_decided() -> None:
