@@ -60,6 +60,8 @@ def moved(before: str, after: str, onto: str) -> str:
         lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="", n=context))
         if not context and any(_ADDED.match(line) for line in lines):
             raise ProposerFailed("The change adds lines, and those beside them are not there.")
+        if not context and any(onto.splitlines().count(line[1:]) != 1 for line in lines[2:] if line[:1] == "-"):
+            raise ProposerFailed("A line that the change replaces is not there, or not once.")
         return apply(onto, "\n".join(lines))
 
     try:

@@ -19,8 +19,7 @@ _WORDS: Mapping[Answer, str] = {
 SPARED = "any gain left is too small to be worth more runs"
 MOVED = "the gain is significant, but the incumbent has changed; it will be tried on the new one"
 LEFT = "not decided: the incumbent was replaced; it will be tried on the new one"
-DROPPED = "not decided: the incumbent was replaced, and it looked no better than that one"
-
+DROPPED = "not decided: the incumbent was replaced, and it failed or looked no better than that one"
 SAME = "not decided: this very code has replaced the incumbent"
 
 

@@ -73,6 +73,7 @@ def test_a_script_is_no_diff() -> None:
         ("a\nb\nNEW\nc\nd\n", "a\nb\nc\nD\n", "a\nb\nNEW\nc\nD\n"),
         ("a\nb\nNEW\nc\nd\n", "x\ny\nz\na\nB\nC\nd\n", None),  # nothing says where it is now
         ("a\nb\nNEW\nc\nd\n", "a\nb\nNEW\nc\nD\n", None),  # it is there already
+        ("a\nB\nc\nd\n", "x\nb\ny\nb\n", None),  # which of the two
     ],
 )
 def test_a_change_moves_where_it_fits_in_one_way(after: str, onto: str, expected: str | None) -> None:
