@@ -17,8 +17,8 @@ from miner.executors.worker import MAX_PAST, TrialJob, TrialResult
 from miner.journal.journal import TrialRecord
 from miner.proposers.base import SCRIPT
 from miner.trials import history
-from miner.trials.decision import decided, nothing_left
-from miner.trials.trial import conclude, is_head, may_prune
+from miner.trials.decision import decided
+from miner.trials.trial import checked, conclude, may_prune
 from trainer.errors import EnvironmentNotReady
 from trainer.judging.trial import Trial
 
@@ -120,8 +120,8 @@ class Fleet:
             write_atomic(self._context.folder / name, log)
             runs.append({**run.encode(), "log": name})
         outcome = result.outcome()
-        decision = decided(outcome, moved=trial.base != self._context.session.head)
-        decision = nothing_left(decision) if is_head(self._context, trial) else decision
+        said = decided(outcome, moved=trial.base != self._context.session.head)
+        decision = checked(self._context, trial, said)
         self._context.journal.append("judged", number=trial.number, machine=trial.machine, runs=runs, decision=decision)
         conclude(self._context, trial, outcome)
 

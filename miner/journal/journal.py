@@ -43,8 +43,8 @@ class TrialRecord:
     `beside` are the numbers of the trials that were open when it began, `tests` counts the confirming tests before it,
     `noise` is this machine's record then ({} in an older journal): what ends while it is judged must not change how.
     `decision` is "" while it is open, then keep, discard or crash; `delta`, `low`, `high` in bpb and `p` are those
-    of the comparison's last look, `reason` says in words what decided. `carry`: its incumbent was
-    replaced while it was winning, and its change is to be tried on the new one.
+    of the comparison's last look, `reason` says in words what decided. `carry`: its incumbent was replaced while it was
+    winning, and its change is to be tried on the new one.
     """
 
     number: int
@@ -344,8 +344,7 @@ class Session:
                 case "end":
                     segment = self.segments[-1]
                     segment.end, segment.reason, segment.seconds = event["at"], event["reason"], event["seconds"]
-                    testing = self.confirming
-                    segment.within = testing or bool(self.unfinished)
+                    segment.within = self.confirming or bool(self.unfinished)
                 case other:
                     raise KeyError(f"unknown event {other!r}")
         except (KeyError, TypeError, ValueError, IndexError, StopIteration) as error:

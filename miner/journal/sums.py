@@ -38,8 +38,8 @@ class Sums:
     `decided` are the finished trials in the order of their decisions, `standing` the kept ones (by commit) but those
     from which a confirming test sent the search back, and `gain` the sum of their deltas. `changes` are the
     incumbents as (trial number, commit, why), in order, `carried` the trials whose change is still to be tried on the
-    new head. `seconds` are of runs by how they ended: "value" with a loss
-    curve, then `trained` of them in training; those without a curve are in `curveless`, one by one.
+    new head. `seconds` are of runs by how they ended: "value" with a loss curve, then `trained` of them in training;
+    those without a curve are in `curveless`, one by one.
     """
 
     runs: int = 0

@@ -15,8 +15,7 @@ from pathlib import Path
 
 from common.files import write_atomic
 from miner.proposers import diffs
-from miner.proposers.base import Candidate, Context, Pending, Proposer, ProposerFailed
-from trainer.errors import InvalidBundle
+from miner.proposers.base import Candidate, Context, Pending, Proposer
 from trainer.project import hyperparameters
 
 MAX_READY = 4 * 1024 * 1024  # bytes of what is ready, on disk
@@ -87,13 +86,8 @@ def _after(context: Context, candidate: Candidate) -> Context:
 
 def _moved(base: str, candidate: Candidate, context: Context) -> Candidate | None:
     """The candidate as a change of the incumbent of now; None where it does not fit, or was tried."""
-    try:
-        source = diffs.moved(base, candidate.source, context.source)
-        if hyperparameters.fingerprint(source) in context.known():
-            return None
-    except (ProposerFailed, InvalidBundle):
-        return None
-    return replace(candidate, source=source)
+    source = diffs.merged(base, candidate.source, context.source, context.known())
+    return None if source is None else replace(candidate, source=source)
 
 
 def _write(path: Path, base: str, candidate: Candidate) -> None:

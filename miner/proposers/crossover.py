@@ -8,11 +8,10 @@ has moved, it may be worth more or less. Each change is offered once, and only w
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from miner.proposers import diffs
-from miner.proposers.base import MAX_HYPOTHESIS, Candidate, Context, ProposerFailed, Tried, by_fingerprint
-from trainer.errors import InvalidBundle
+from miner.proposers.base import MAX_HYPOTHESIS, Candidate, Context, Tried, by_fingerprint
 from trainer.project import hyperparameters
 
 _OFFERED = re.compile(r"crossover: trials? (\d+)(?: to (\d+))?\b")
@@ -37,21 +36,11 @@ class Crossover:
             before = texts.get(first.base)
             if name in offered or before is None or (incumbent, *name) in self._refused:
                 continue
-            source = moved(before, last.source, context.source, known)
+            source = diffs.merged(before, last.source, context.source, known)
             if source is None:
                 self._refused.add((incumbent, *name))
                 continue
             return Candidate(source, words(first.number, last.number, last.hypothesis))
-        return None
-
-
-def moved(before: str, after: str, onto: str, known: Container[str]) -> str | None:
-    """`onto` with what changed from `before` to `after`; None where that does not fit in exactly one way, or has one of
-    the `known` fingerprints."""
-    try:
-        source = diffs.moved(before, after, onto)
-        return None if hyperparameters.fingerprint(source) in known else source
-    except (ProposerFailed, InvalidBundle):
         return None
 
 

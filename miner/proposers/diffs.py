@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from common.text import printable
 from miner.proposers.base import SCRIPT, ProposerFailed
+from trainer.errors import InvalidBundle
+from trainer.project import hyperparameters
 
 MAX_DIFF = 1024 * 1024  # characters
 MAX_HUNKS = 1000
@@ -56,18 +59,25 @@ def moved(before: str, after: str, onto: str) -> str:
         return after
     names = (f"a/{SCRIPT}", f"b/{SCRIPT}")
 
-    def onto_it(context: int) -> str:
-        lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="", n=context))
-        if not context and any(_ADDED.match(line) for line in lines):
-            raise ProposerFailed("The change adds lines, and those beside them are not there.")
-        if not context and any(onto.splitlines().count(line[1:]) != 1 for line in lines[2:] if line[:1] == "-"):
-            raise ProposerFailed("A line that the change replaces is not there, or not once.")
-        return apply(onto, "\n".join(lines))
+    def change(context: int) -> list[str]:
+        return list(difflib.unified_diff(before.splitlines(), after.splitlines(), *names, lineterm="", n=context))
 
     try:
-        return onto_it(1)
+        return apply(onto, "\n".join(change(1)))
     except ProposerFailed:  # a line beside it may have changed as well, as in a block of constants
-        return onto_it(0)
+        bare, there = change(0), Counter(onto.splitlines())
+        if any(_ADDED.match(line) or (line[:1] == "-" and there[line[1:]] != 1) for line in bare[2:]):
+            raise  # nothing but a line's number says where that is
+        return apply(onto, "\n".join(bare))
+
+
+def merged(before: str, after: str, onto: str, known: Container[str]) -> str | None:
+    """`moved`, or None where that does not fit or has one of the `known` fingerprints."""
+    try:
+        source = moved(before, after, onto)
+        return None if hyperparameters.fingerprint(source) in known else source
+    except (ProposerFailed, InvalidBundle):
+        return None
 
 
 def apply(source: str, diff: str) -> str:

@@ -178,8 +178,9 @@ class Dimension:
         """The first looks far from the present value on this class of machine, for a script that orthogonalises its
         steps or not, each with its worth."""
         role = self.role
-        here = (role.orthogonal if orthogonal else None) or role.accelerated if accelerated else None
-        looks = role.far if here is None else here
+        looks = role.far
+        if accelerated:
+            looks = (role.orthogonal if orthogonal else None) or role.accelerated or role.far
         if self.scale == "choice":
             named = {word[1:]: worth for word, worth in looks if word.startswith("=")}
             return [(c, named.get(str(c), 0.1)) for c in self.choices if c != self.value]

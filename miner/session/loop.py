@@ -19,7 +19,7 @@ from miner.context import goals
 from miner.context.context import SessionContext
 from miner.context.goals import Progress
 from miner.journal.journal import INTERRUPTED, TrialRecord, written
-from miner.proposers import crossover
+from miner.proposers import crossover, diffs
 from miner.proposers.base import SCRIPT, ClosingProposer, Proposer, Surroundings
 from miner.proposers.edits import rehearsal
 from miner.session import briefing, others
@@ -235,7 +235,7 @@ class Miner:
         its code as it was."""
         workspace, known = self.context.workspace, {t.fingerprint for t in self.context.session.trials}
         before, after, head = (workspace.read(at, SCRIPT) for at in (won.base, won.commit, workspace.head()))
-        source, commit = crossover.moved(before, after, head, known), won.commit
+        source, commit = diffs.merged(before, after, head, known), won.commit
         hypothesis = crossover.again(won.number, won.hypothesis)
         if source is not None:
             hypothesis = crossover.words(won.number, won.number, won.hypothesis)

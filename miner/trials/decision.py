@@ -57,7 +57,7 @@ def left_open(outcome: trial.Trial, earlier: Sequence[float]) -> dict[str, Any]:
 
 def nothing_left(said: Mapping[str, Any]) -> dict[str, Any]:
     """What is recorded where the code itself is the new incumbent: nothing of its change is left to be tried."""
-    return {**said, "reason": SAME, "carry": False} if said["carry"] else dict(said)
+    return {**said, "reason": SAME, "carry": False}
 
 
 def _as_recorded(decision: str, reason: str, evidence: LookEvidence | None, *, carry: bool) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 
 from miner.journal.journal import Session, TrialRecord, seconds_of
-from miner.journal.run import ConfirmingRun, RunRecord
+from miner.journal.run import RunRecord
 from miner.trials.listener import pairs
 from trainer.errors import UNFIT
+from trainer.judging.runs import ReplayRun
 from trainer.machine import fitness
 from trainer.statistics import pruning
 from trainer.statistics.comparison import Arm
@@ -39,22 +40,26 @@ def incumbent_values(session: Session, current: TrialRecord, machine: str = "") 
     low, so `usable_history` says which of them still count. What confirmed it was not chosen, and counts."""
     selected: list[float] = []
     fresh: list[float] = []
-    for earlier in session.sums.involving(current.base):
-        if earlier.number >= current.number:
-            break
-        if earlier.number in current.beside:  # what ends while this one is open must not change its looks
-            continue
+    for earlier in _involved(session, current):
         _tell(earlier, current.base, machine, selected, fresh)
-    confirmed = [] if machine else [entry.run.val_bpb for entry in confirming_runs(session, current)]
-    return usable_history(selected, [*(value for value in confirmed if value is not None), *fresh])
+    confirmed = [] if machine else confirming_runs(session, current)
+    return usable_history(selected, [*(run.val_bpb for _, run in confirmed if run.val_bpb is not None), *fresh])
 
 
-def confirming_runs(session: Session, current: TrialRecord) -> list[ConfirmingRun]:
-    """The runs with a value of a trial's incumbent as the candidate of confirming tests before it, but where much of
-    the text was held out from training. What it was tested against is in the machine's record of noise already."""
+def _involved(session: Session, current: TrialRecord) -> Iterator[TrialRecord]:
+    """The trials before one that may have run its incumbent, but for those beside it: what ends while it is open must
+    not change its looks."""
+    earlier = takewhile(lambda t: t.number < current.number, session.sums.involving(current.base))
+    return (trial for trial in earlier if trial.number not in current.beside)
+
+
+def confirming_runs(session: Session, current: TrialRecord) -> list[tuple[str, ReplayRun]]:
+    """The runs with a value, and when they ended, of a trial's incumbent as the candidate of confirming tests before
+    it, but where much of the text was held out from training. What it was tested against is in the machine's
+    record of noise already."""
     tests = [t for t in session.confirmations[: current.tests] if t.commit == current.base and t.cut <= MOST_CUT]
-    runs = [entry for test in tests if test.passed is not None for entry in test.runs]
-    return [entry for entry in runs if entry.run.arm == Arm.CANDIDATE.value and entry.run.val_bpb is not None]
+    runs = [(entry.at, entry.run) for test in tests if test.passed is not None for entry in test.runs]
+    return [(at, run) for at, run in runs if run.arm == Arm.CANDIDATE.value and run.val_bpb is not None]
 
 
 def stale(session: Session, current: TrialRecord, machine: str = "") -> bool:
@@ -67,10 +72,10 @@ def stale(session: Session, current: TrialRecord, machine: str = "") -> bool:
 def recent(session: Session, current: TrialRecord) -> bool:
     """Whether this machine ran the incumbent just before the candidate's first run; where that is still to be made,
     before the trial began."""
-    before = [t for t in session.sums.trials_of(current.base) if t.number < current.number]
-    runs = [run for t in before if t.number not in current.beside for run in t.runs if run.arm is Arm.INCUMBENT]
-    ended = [(run.at, run.seconds) for run in runs if run.val_bpb is not None and not run.machine]
-    ended += [(entry.at, entry.run.seconds) for entry in confirming_runs(session, current)]
+    against = [trial for trial in _involved(session, current) if trial.base == current.base]
+    runs = [run for trial in against for run in trial.runs if run.arm is Arm.INCUMBENT and not run.machine]
+    ended = [(run.at, run.seconds) for run in runs if run.val_bpb is not None]
+    ended += [(at, run.seconds) for at, run in confirming_runs(session, current)]
     last, seconds = max(ended, default=("", 0.0))
     first = next((run for run in current.own_runs if run.val_bpb is not None), None)
     then, now = seconds_of(last), seconds_of(first.at if first else current.at)

@@ -9,8 +9,9 @@ record, whichever machine measured it.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from common.files import write_atomic
 from common.text import counted
@@ -135,8 +136,7 @@ class LocalTrials:
             )
         left = moved and (outcome.ahead or failed is not None)
         said = left_open(outcome, earlier) if left else decided(outcome, moved=moved)
-        said = nothing_left(said) if is_head(context, current) else said
-        context.journal.append("decision", number=current.number, **said)
+        context.journal.append("decision", number=current.number, **checked(context, current, said))
         conclude(context, current, outcome)
         theirs, policy = [*earlier, *outcome.values(Arm.INCUMBENT)], history.policy(session, current)
         known = context.bench.noise()
@@ -226,9 +226,13 @@ def record(
     context.dashboard.observe(context.session)
 
 
-def is_head(context: SessionContext, current: TrialRecord) -> bool:
-    """Whether a trial's code is what candidates are measured against by now, as where somebody else found the same."""
-    return hyperparameters.fingerprint(context.workspace.read(context.session.head, SCRIPT)) == current.fingerprint
+def checked(context: SessionContext, current: TrialRecord, said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A trial's decision; nothing is carried over where its very code is the incumbent by now, as where somebody else
+    found the same."""
+    if not said["carry"]:
+        return said
+    head = context.workspace.read(context.session.head, SCRIPT)
+    return nothing_left(said) if hyperparameters.fingerprint(head) == current.fingerprint else said
 
 
 def may_prune(context: SessionContext, current: TrialRecord) -> bool:

@@ -293,11 +293,14 @@ class Fake:
 
     # --- a journal with a past ---
 
-    def trial(self, source: str, *, decision: str = "", delta: float | None = None) -> TrialRecord:
+    def trial(
+        self, source: str, *, decision: str = "", delta: float | None = None, hypothesis: str = ""
+    ) -> TrialRecord:
         """Put a trial on record, the first one as the baseline; its runs follow with `run`."""
         number = len(self.journal.session.trials)
         commit = self.tree.commit(number, source, f"idea {number}") if number else self.tree.head()
-        fields = {"hypothesis": f"idea {number}", "fingerprint": hyperparameters.fingerprint(source)}
+        words = hypothesis or f"idea {number}"
+        fields = {"hypothesis": words, "fingerprint": hyperparameters.fingerprint(source)}
         noise = self.machine.record.to_json()
         self.journal.append("trial", number=number, commit=commit, base=self.tree.head(), noise=noise, **fields)
         if decision:

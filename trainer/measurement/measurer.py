@@ -48,7 +48,16 @@ from trainer.measurement.values import (
 )
 from trainer.project import bundle
 from trainer.project.protocol import Protocol
-from trainer.sandbox import Job, JobLimits, JobOutcome, Mount, Sandbox, UntrustedResult, interpreter_prefixes
+from trainer.sandbox import (
+    Job,
+    JobLimits,
+    JobOutcome,
+    LastWord,
+    Mount,
+    Sandbox,
+    UntrustedResult,
+    interpreter_prefixes,
+)
 
 _HERE: Final = Path(__file__).parent
 _GRAPH: Final = "graph.mlxfn"
@@ -267,17 +276,15 @@ class Measurer:
         tree = bundle.overlay(self._snapshot, files, self._protocol.surface)
         with tempfile.TemporaryDirectory(prefix="candidate-") as folder:
             bundle.write_tree(tree, Path(folder, "code"))
-            with self._sandbox.start(
+            with self._start(
                 self._argv,
-                limits=self._limits(seconds),
-                tools=interpreter_prefixes(self._environment.python),
-                mounts=[
+                seconds,
+                [
                     Mount(Path(folder, "code"), "code"),
                     *harness.cache_mounts(self._cache, harness.cache_files(self._cache)),
                 ],
-                env={**harness.data_environment(), **self._gpu},
+                harness.data_environment(),
                 cwd=f"code/{self._protocol.execution.cwd}",
-                scratch=self._kernels,
             ) as job:
                 show_lines(job, progress or _silent)
                 return job.wait()
@@ -306,25 +313,22 @@ class Measurer:
                 )
                 bundle.write_tree(self._snapshot, Path(folder, "harness"))
                 visible = harness.training_view(harness.cache_files(self._cache), self.facts.val_filename)
-                job = self._sandbox.start(
+                job = self._start(
                     self._argv,
-                    limits=self._limits(budget),
-                    tools=interpreter_prefixes(self._environment.python),
-                    mounts=[
+                    budget,
+                    [
                         Mount(Path(folder, "code"), "code"),
                         Mount(Path(folder, "harness"), "harness"),
                         *harness.cache_mounts(self._cache, visible),
                     ],
-                    env={
+                    {
                         **harness.harness_environment(self._harness),
                         "VOCABULARY": str(self.facts.vocabulary),
                         "BATCH": str(self.facts.batch),
                         **asked,
-                        **self._gpu,
                     },
                     cwd=f"code/{self._protocol.execution.cwd}",
                     last_word=is_last,
-                    scratch=self._kernels,
                 )
                 with job:
                     try:
@@ -377,17 +381,10 @@ class Measurer:
             sizes = map(str, (len(inputs), self.facts.batch, self.facts.length, self.facts.vocabulary))
             files = ["{job}/" + name for name in (script.name, _GRAPH, "rows.i32")]
             try:
-                with self._sandbox.start(
+                with self._start(
                     [str(self._environment.python), "-I", files[0], phase, *files[1:], *sizes],
-                    limits=self._limits(self._policy.evaluation_limit(phase, reference)),
-                    tools=interpreter_prefixes(self._environment.python),
-                    mounts=[
-                        Mount(script, script.name),
-                        Mount(graph, _GRAPH),
-                        Mount(Path(file.name), "rows.i32"),
-                    ],
-                    env=self._gpu,
-                    scratch=self._kernels,
+                    self._policy.evaluation_limit(phase, reference),
+                    [Mount(script, script.name), Mount(graph, _GRAPH), Mount(Path(file.name), "rows.i32")],
                 ) as job:
                     outcome = job.wait()
                     if seconds is not None:
@@ -412,15 +409,35 @@ class Measurer:
         if self._compiled is not None:
             self._compiled |= job.results(kernels.FOLDER, kernels.MOST_FILES, kernels.MOST_BYTES)
 
-    def _limits(self, wall_seconds: float) -> JobLimits:
+    def _start(
+        self,
+        argv: Sequence[str],
+        seconds: float,
+        mounts: Sequence[Mount],
+        env: Mapping[str, str] | None = None,
+        *,
+        cwd: str = ".",
+        last_word: LastWord | None = None,
+    ) -> Job:
+        """A process in the sandbox, for so long at most, on this measurer's GPU and with the kernels that are kept."""
         policy = self._policy
-        return JobLimits(
-            wall_seconds,
+        limits = JobLimits(
+            seconds,
             policy.memory_bytes,
             policy.processes,
             file_bytes=policy.scratch_bytes,
             scratch_bytes=policy.scratch_bytes,
             output_bytes=policy.output_bytes,
+        )
+        return self._sandbox.start(
+            argv,
+            limits=limits,
+            tools=interpreter_prefixes(self._environment.python),
+            mounts=mounts,
+            env={**(env or {}), **self._gpu},
+            cwd=cwd,
+            last_word=last_word,
+            scratch=self._kernels,
         )
 
     def _keep(self, graph: bytes) -> Path:

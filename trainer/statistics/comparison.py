@@ -64,13 +64,13 @@ runs alone. `LookEvidence.noisier` tells, and a REJECT with it may be this host'
 say in this: a script that sees that it is unlucky could turn a rejection into a release by printing garbage.
 
 **Outliers** (a run hit by machine load). In the judge's test, runs of the incumbent that stand `OUTLIER` deviations
-apart from the others do not count, nor do their pairs: no candidate can touch them. And nobody is rejected but by the
-noise of all that count and by that without the one or two that stand furthest: early, few others say how far is too
-far, and what diverged would hide any gain in its scatter. Where up to `MOST_APART` pairs
-stand apart from the best by as much, nobody is rejected but by all pairs and by the others too; and where they stand
-apart from the others, either way, these may approve, at their own level: it is divided by the number of ways to choose
-those left out, so that it holds whatever the candidate's scatter. A script that makes its unlucky runs bad gains no
-approval by it: it may do so twice, and fewer runs judge it. The miner's test leaves out the incumbent's runs that stand
+apart from the others do not count, nor do their pairs: no candidate can touch them. And nobody is rejected but by
+the noise of all that count and by that without the one or two that stand furthest: early, few others say how far is
+too far, and what diverged would hide any gain in its scatter. Where up to `MOST_APART` pairs stand apart from the
+best by as much, nobody is rejected but by all pairs and by the others too; and where they stand apart from the
+others, either way, these may approve, at their own level: it is divided by the number of ways to choose those left
+out, so that it holds whatever the candidate's scatter. A script that makes its unlucky runs bad gains no approval
+by it: it may do so twice, and fewer runs judge it. The miner's test leaves out the incumbent's runs that stand
 apart for the worse, of which one at the beginning would hide all gains of a night in its scatter; without them the
 incumbent is only better. A slow outlier in the candidate hides a gain.
 
@@ -311,15 +311,28 @@ def _furthest(values: Sequence[float]) -> int:
 
 def steady(incumbent: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy) -> list[float]:
     """The incumbent's values without those that stand apart from the others for the worse, at most a third of all."""
+    numbers = range(min(len(incumbent) // 3, len(incumbent) - LEAST_OTHERS), 0, -1)
+    least = _diverged(incumbent, numbers, noise, policy, quieter=True)
+    return [value for value in incumbent if value < least]
+
+
+def _diverged(
+    incumbent: Sequence[float], numbers: Iterable[int], noise: NoiseRecord, policy: ComparisonPolicy, *, quieter: bool
+) -> float:
+    """The least of the values that diverged together: of the first of these `numbers` of values that all stand apart
+    from the others for the worse. Several at once, since one of them hides how far others stand. Infinite if none does.
+
+    `quieter` says that the record may be of a quieter day: the others' own scatter counts as well.
+    """
     ordered = sorted(incumbent)
-    most = min(len(ordered) // 3, len(ordered) - LEAST_OTHERS)
-    for left_out in range(most, 0, -1):  # several at once, since one of them hides how far others stand
+    for left_out in numbers:
         others, nearest = ordered[:-left_out], ordered[-left_out]
-        own = _estimate(sum_squares(others), len(others) - 1.0, policy)  # the record may be of a quieter day
+        own = _estimate(sum_squares(others), len(others) - 1.0, policy)
         known = _estimate(sum_squares(others) + noise.sum_squares, own.df + noise.df, policy)
-        if known.df > 3 and nearest - statistics.median(others) > DIVERGED * max(own.sigma, known.sigma):
-            return [value for value in incumbent if value < nearest]
-    return list(incumbent)
+        sigma = max(own.sigma, known.sigma) if quieter else known.sigma
+        if known.df > 3 and nearest - statistics.median(others) > DIVERGED * sigma:
+            return nearest
+    return math.inf
 
 
 def calm(incumbent: Sequence[float], noise: NoiseRecord, policy: ComparisonPolicy) -> Sequence[int]:
@@ -328,14 +341,8 @@ def calm(incumbent: Sequence[float], noise: NoiseRecord, policy: ComparisonPolic
     Several at once only for the worse, as what diverged does: without its lucky runs an incumbent whose author makes it
     lucky now and then would lose to what is no better on the whole.
     """
-    left = list(range(len(incumbent)))
-    upward = sorted(left, key=lambda k: incumbent[k])
-    for left_out in range(len(incumbent) // 3, 1, -1):  # several at once, since one of them hides how far others stand
-        others, nearest = [incumbent[k] for k in upward[:-left_out]], incumbent[upward[-left_out]]
-        estimate = _estimate(sum_squares(others) + noise.sum_squares, len(others) - 1 + noise.df, policy)
-        if estimate.df > 3 and nearest - statistics.median(others) > DIVERGED * estimate.sigma:
-            left = sorted(upward[:-left_out])
-            break
+    least = _diverged(incumbent, range(len(incumbent) // 3, 1, -1), noise, policy, quieter=False)
+    left = [k for k, value in enumerate(incumbent) if value < least]
     while len(left) > 2 and len(incumbent) - len(left) < len(incumbent) // 3:
         worst = left[_furthest([incumbent[k] for k in left])]
         others = [incumbent[k] for k in left if k != worst]

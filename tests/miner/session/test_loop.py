@@ -26,7 +26,6 @@ from miner.staking import stepping
 from tests.miner.fakes import SOURCE, Fake, Scripted, Tree
 from trainer.errors import EnvironmentNotReady
 from trainer.measurement.run import Run
-from trainer.project import hyperparameters
 from trainer.statistics.comparison import Arm
 
 BETTER, BEST, WORSE, BROKEN, THEIRS, SMALL = (SOURCE.replace("0.1", f"0.{rate}") for rate in (2, 3, 4, 5, 6, 8))
@@ -162,7 +161,7 @@ def test_a_change_left_twice_still_tells_which_edit_it_is(tmp_path: Path) -> Non
     """Where it does not fit the new best as well, it is tried as it was."""
     fake = Fake(tmp_path, TRUE)
     fake.trial(SOURCE, decision="keep", delta=0.0)
-    fake.journal.append("trial", **{**_fields(fake, WORSE), "hypothesis": "edit silu: SiLU"})
+    fake.trial(WORSE, hypothesis="edit silu: SiLU")
     fake.trial(BEST, decision="keep", delta=0.4)
     miner = Miner(fake.context, Scripted())
     miner._trials.judge(fake.context.session.unfinished)
@@ -170,13 +169,6 @@ def test_a_change_left_twice_still_tells_which_edit_it_is(tmp_path: Path) -> Non
     assert miner._begin_trial()
     again = fake.context.session.trials[-1]
     assert (again.carries, fake.tree.sources[again.commit], edit_of(again.hypothesis)) == (1, WORSE, "silu")
-
-
-def _fields(fake: Fake, source: str) -> dict[str, Any]:
-    """The next trial as the journal has it."""
-    number = len(fake.context.session.trials)
-    where = {"commit": fake.tree.commit(number, source, ""), "base": fake.tree.head()}
-    return {"number": number, "fingerprint": hyperparameters.fingerprint(source), **where}
 
 
 def test_a_second_life_goes_on_with_both_trials(tmp_path: Path) -> None:

@@ -85,6 +85,6 @@ def test_honest_gains_are_not_rejected_and_memorised_ones_do_not_pass(document: 
     honest, before = simulate(Setting(16_384, 3.0, 1.0, document), 60, JudgePolicy())
     assert honest.rejected <= 0.02
     assert document < 0.01 or before.rejected > 0.05
-    memorised, before = simulate(Setting(16_384, 3.0, 0.35, document), 60, JudgePolicy())
+    memorised, before = simulate(Setting(16_384, 3.0, 0.35, document), 60, JudgePolicy(), seed=2)
     assert memorised.passed <= 0.07
-    assert before.passed > 0.1
+    assert before.passed > 0.2
