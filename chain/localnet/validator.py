@@ -344,15 +344,22 @@ def _ask(client: HttpClient, url: str, method: str, parameters: list[Any]) -> An
 
 
 def _health(client: HttpClient, url: str) -> str:
-    """ "ok" once the node says so and is past its first block, in which no program can be called; else why not."""
+    """ "ok" once the node says so and has confirmed a block of its own; else why not.
+
+    In its first block no program can be called. One that goes on with a ledger answers while it still replays it, and
+    shows the state of an old block, a final one, as confirmed.
+    """
     try:
         health = _ask(client, url, "getHealth", [])
-        slot = _ask(client, url, "getSlot", [{"commitment": "confirmed"}])
+        # In this order: both move on while it replays.
+        confirmed, final = (_ask(client, url, "getSlot", [{"commitment": name}]) for name in ("confirmed", "finalized"))
     except ValueError as error:
         return str(error)
     if health != "ok":
         return f"its health is {str(health)[:100]!r}"
-    return "ok" if isinstance(slot, int) and slot > 0 else "no blocks yet"
+    if isinstance(confirmed, int) and isinstance(final, int) and confirmed > final:
+        return "ok"
+    return f"no new block is confirmed, the last is {str(confirmed)[:100]}"
 
 
 def _write_program(client: HttpClient, plan: Plan) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 print("started with", *sys.argv[1:], flush=True)
 Path("seen.json").write_text(json.dumps([sys.argv[1:], dict(os.environ)]))
 given = dict(zip(sys.argv[1:], sys.argv[2:]))
+slots = [{"confirmed": 40, "finalized": 9}]  # one after the other, each until it was asked for both
 {behaviour}
 
 import chain.localnet.server
@@ -36,7 +37,14 @@ def extended(methods, network, port):
         network.program_id = params.key(0)
         return None
 
+    def get_slot(params):
+        pair, commitment = slots[0], params.config(0)["commitment"]
+        if commitment == "finalized" and len(slots) > 1:
+            slots.pop(0)
+        return pair[commitment]
+
     table(methods, network, port)
+    methods.table["getSlot"] = get_slot
     if sys.argv[1] == "start":
         methods.table["surfnet_writeProgram"] = write_program
 
@@ -61,6 +69,9 @@ HTTPServer(("127.0.0.1", int(given["--rpc-port"])), Behind).serve_forever()
 HANGS_ONCE = """
 if Path(given["--ledger"]).exists() and not Path("hung").exists():  # on an old ledger, as Agave's did
     Path("hung").touch(); time.sleep(600)
+"""
+REPLAYS = """
+slots[:0] = [{"confirmed": slot, "finalized": slot} for slot in (0, 5, 36)]  # Agave 4.1 going through its old blocks
 """
 STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 LATER_DIES = """

@@ -169,6 +169,18 @@ def test_one_that_does_not_become_ready(
     assert not is_alive(running.process.pid)
 
 
+def test_one_that_replays_its_old_ledger_is_waited_for(tmp_path: Path, beside: Plan) -> None:
+    """Until it is through, it is healthy and shows the state of an old block as confirmed."""
+    said: list[str] = []
+    with Validator(standin.make(tmp_path / "program", standin.REPLAYS), beside) as running:
+        running.wait(30, said.append)
+    assert [line.rpartition(": ")[2] for line in said if "answer" not in line] == [
+        "no new block is confirmed, the last is 0",
+        "no new block is confirmed, the last is 5",
+        "no new block is confirmed, the last is 36",
+    ]
+
+
 def test_one_that_hangs_on_its_old_ledger_is_started_once_more(tmp_path: Path, beside: Plan) -> None:
     program, said = standin.make(tmp_path / "program", standin.HANGS_ONCE), list[str]()
     with Validator(program, beside) as running:
