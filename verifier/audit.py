@@ -23,7 +23,7 @@ from chain.program.accounts import Project, Proposal, ProposalStatus
 from trainer.errors import TrainerError
 from trainer.judging import holdout
 from trainer.judging.ladder import INCUMBENT
-from trainer.judging.policy import JudgePolicy
+from trainer.judging.policy import RULES_VERSION, JudgePolicy
 from trainer.judging.runs import ReplayRun
 from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, Reason, Verdict, decide
 from trainer.project import bundle
@@ -36,6 +36,7 @@ from verifier.replay import Claim, Ground, Judged, judge
 _TOLERANCE = 1e-9
 _ROUNDED = 1e-6  # bpb, what the sum of a run's blocks may differ from its value
 _DEFAULT = JudgePolicy()
+_FOLLOWS = "the verdict follows from the numbers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,7 @@ def audit(
     points = [AuditPoint("the signature is good", True, f"signed by {signer}")]
     try:
         points.append(_same("the signer is the verifier it names", str(signer), predicate["verifier"]))
-        points.append(_verdict_follows(predicate))
-        points += _reference_follows(predicate)
-        points.append(_policy(predicate, policy))
+        points += _by_the_rules(predicate, policy)
         points += _subjects(body, predicate, lambda: files.get("code") or _archive(client, code, predicate))
         points += [_file(name, content, predicate) for name, content in sorted(files.items())]
         points += _on_chain(client, data, signer, predicate)
@@ -132,6 +131,15 @@ def _ground(predicate: Mapping[str, Any]) -> Ground | None:
     return Ground.from_json(predicate["ladder"]) if predicate["ladder"] else None
 
 
+def _by_the_rules(predicate: Mapping[str, Any], policy: JudgePolicy) -> list[AuditPoint]:
+    """Whether policy, reference and verdict are as the rules have them. Those of another version are not known here."""
+    if predicate["rulesVersion"] != RULES_VERSION:
+        theirs = f"judged by rules of version {predicate['rulesVersion']}, client {predicate['client']}"
+        detail = f"{theirs}; this client has {RULES_VERSION}. Audit it with that client."
+        return [AuditPoint(_FOLLOWS, None, detail)]
+    return [_verdict_follows(predicate), *_reference_follows(predicate), _policy(predicate, policy)]
+
+
 def _reference_follows(predicate: Mapping[str, Any]) -> list[AuditPoint]:
     """Whether the candidate was judged against the right rung of the ladder."""
     ground = _ground(predicate)
@@ -147,20 +155,19 @@ def _reference_follows(predicate: Mapping[str, Any]) -> list[AuditPoint]:
 
 
 def _verdict_follows(predicate: Mapping[str, Any]) -> AuditPoint:
-    question = "the verdict follows from the numbers"
     for run in predicate["runs"]:
         blocks = run["holdout_blocks"] or []
         if blocks and abs(math.fsum(blocks) - run["holdout_bpb"]) > _ROUNDED:
-            return AuditPoint(question, False, f"a run's holdout blocks add up to {math.fsum(blocks):.6f} bpb")
+            return AuditPoint(_FOLLOWS, False, f"a run's holdout blocks add up to {math.fsum(blocks):.6f} bpb")
     try:
         judged, verdict = rederive(predicate)
     except (ChainError, TrainerError, AssertionError) as error:
-        return AuditPoint(question, False, str(error))
+        return AuditPoint(_FOLLOWS, False, str(error))
     derived_fields = {"verdict": verdict.as_json(), "claim": _claim(predicate, judged), **judged.as_json()}
     for name, derived in derived_fields.items():
         if not _agree(predicate[name], derived):
-            return AuditPoint(question, False, f"its {name} is {predicate[name]}, but the numbers give {derived}")
-    return AuditPoint(question, True, f"{verdict.kind.value} ({verdict.reason.value})")
+            return AuditPoint(_FOLLOWS, False, f"its {name} is {predicate[name]}, but the numbers give {derived}")
+    return AuditPoint(_FOLLOWS, True, f"{verdict.kind.value} ({verdict.reason.value})")
 
 
 def _agree(said: object, derived: object) -> bool:

@@ -29,7 +29,7 @@ from trainer import sandbox
 from trainer.errors import TrainerError
 from trainer.judging import holdout
 from trainer.judging.ladder import INCUMBENT
-from trainer.judging.policy import JudgePolicy
+from trainer.judging.policy import RULES_VERSION, JudgePolicy
 from trainer.judging.runs import said_unfit
 from trainer.judging.verdict import CaseEvidence, CaseFinding, Fault, Reason, Verdict, decide
 from trainer.machine import hardware
@@ -340,6 +340,7 @@ def _predicate(
             {"reason": f.reason.value, "fault": f.fault.value, "detail": f.detail[:1000]}
             for f in (*(case.findings if case else ()), *measured.findings)
         ],
+        "rulesVersion": RULES_VERSION,
         "policy": policy.as_json(),
         "verdict": verdict.as_json(),
     }

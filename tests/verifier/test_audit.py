@@ -27,6 +27,7 @@ from chain.projects.artifacts import fetch_project
 from tests import local
 from tests.trainer.judging.cases import failing, replay_run, runs
 from tests.verifier.cases import RULES, Answer, approving, checked, rejecting, releasing
+from trainer.judging.policy import RULES_VERSION
 from trainer.judging.verdict import CaseFinding, Fault, Reason
 from trainer.project import task
 from verifier import attestation
@@ -152,11 +153,25 @@ def test_no_attested_field_is_altered_unnoticed(world: Settled, name: str) -> No
                     continue
                 wrong = {point.question for point in points if point.holds is False}
                 wrong.discard("the proposal was settled with this attestation")
-                assert wrong, (path, value)
+                assert wrong or (path[1:] == ("rulesVersion",) and not complete(points)), (path, value)
         points = everything(world, connection, world.sealed[name])
     listed = next(point.detail for point in points if point.question == "not checkable here")
     said = {name for name, value in statement["predicate"].items() if name in ITS_WORD and value not in (None, [], {})}
     assert set(listed.partition(": ")[2].split(", ")) == said
+
+
+def test_what_other_rules_led_to_is_not_called_false(world: Settled) -> None:
+    """A verdict of an earlier client may not follow by this one's rules, and was honest all the same."""
+    body = opened(world.sealed["rejected"])
+    body["predicate"] |= {"rulesVersion": RULES_VERSION + 1, "client": "9.1"}
+    body["predicate"]["policy"]["suggestive"] = 0.2
+    body["predicate"]["verdict"]["reason"] = "too_noisy"
+    points, _ = audit(resealed(body, world.key), None, {"code": world.code, "log": world.log})
+    assert passed(points)
+    (unknown,) = (point for point in points if point.question == "the verdict follows from the numbers")
+    assert unknown.holds is None
+    assert f"of version {RULES_VERSION + 1}, client 9.1; this client has {RULES_VERSION}" in unknown.detail
+    assert not complete(points)
 
 
 @pytest.mark.parametrize("change", ["duplicate", "nan", "unknown", "missing", "version", "another kind"])
@@ -319,6 +334,7 @@ def test_a_verifier_that_lies_with_its_own_key_contradicts_itself(world: Settled
                 "budgetSeconds",
                 "findings",
                 "verifier",
+                "rulesVersion",
             ):
                 continue
             for value in altered(get(predicate, path)):

@@ -6,11 +6,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from trainer.errors import TrainerError
 from trainer.project.source import SourceCaps
 from trainer.statistics.error_rates import ComparisonPolicy
+
+RULES_VERSION: Final = 1
+"""The rules' version, which an attestation names: raised with every change by which the same runs may get another
+verdict, another number or other words, a policy's default included. tests/verifier/test_rules.py notices one."""
 
 
 @dataclass(frozen=True, slots=True)
