@@ -81,7 +81,7 @@ class Node:
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
-        threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, args=(0.005,), daemon=True).start()
 
     def script(self, *replies: Reply) -> None:
         """Answer with each in turn, the last one for ever."""
@@ -107,7 +107,7 @@ def node() -> Iterator[Node]:
 
 @pytest.fixture
 def rpc(node: Node) -> Iterator[RpcNetwork]:
-    rpc = RpcNetwork(node.url, call_seconds=1.5)
+    rpc = RpcNetwork(node.url, call_seconds=10)
     yield rpc
     rpc.close()
 
@@ -162,7 +162,8 @@ def test_a_busy_node_is_asked_again(node: Node, rpc: RpcNetwork, busy: Reply) ->
     assert len(node.requests) == 3
 
 
-def test_retries_are_bounded(node: Node, rpc: RpcNetwork) -> None:
+def test_retries_are_bounded(node: Node) -> None:
+    rpc = RpcNetwork(node.url, call_seconds=1.5)
     node.script((503, {}, b""))
     started = time.monotonic()
     with pytest.raises(NetworkUnreachable, match="HTTP status 503"):
@@ -173,6 +174,7 @@ def test_retries_are_bounded(node: Node, rpc: RpcNetwork) -> None:
     with pytest.raises(NetworkUnreachable, match="HTTP status 429"):
         rpc.balance(KEY)
     assert time.monotonic() - started < 10
+    rpc.close()
 
 
 @pytest.mark.parametrize(
