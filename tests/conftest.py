@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 settings.register_profile("project", deadline=None, max_examples=40)  # a busy machine is no failure
 settings.load_profile("project")
 
+# numpy's threads for matrices, which no test needs, cost every process that imports it a tenth of a second of all cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # A shell starts what runs in its background with SIGINT ignored, and commands that tests interrupt would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -79,6 +79,7 @@ sys.path.insert(0, sys.argv[1])
 import inside_graph
 graph, rows, cuts, batch = sys.argv[2], np.load(sys.argv[3]), np.load(sys.argv[4]), int(sys.argv[5])
 logits = inside_graph.load(graph, batch, rows.shape[1] - 1, int(sys.argv[6]))
+rows, cuts = ([memoryview(np.ascontiguousarray(row, "<i4")) for row in some] for some in (rows, cuts))
 seconds = {}
 for task, given in (("claim", rows), ("probes", cuts)):
     times = []
