@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 settings.register_profile("project", deadline=None, max_examples=40)  # a busy machine is no failure
 settings.load_profile("project")
 
-# numpy's threads for matrices, which no test needs, cost every process that imports it a tenth of a second of all cores.
+# The threads that numpy starts for matrices, which no test needs, cost each process a tenth of a second of every core.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # A shell starts what runs in its background with SIGINT ignored, and commands that tests interrupt would inherit that.
