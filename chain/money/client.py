@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar
 from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
 from solders.instruction import Instruction
 from solders.keypair import Keypair
-from solders.message import MessageV0
+from solders.message import Message
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
@@ -221,7 +221,7 @@ class Client:
         key, blockhash, steps = payer.pubkey(), self._blockhash(), list(instructions)
         held = self.network.balance(key) if self.budget.capped else 0
         message, simulation = self._simulate(steps, key, blockhash)
-        if price := self._price(message):
+        if price := self._price(steps, key):
             limit = unit_limit(simulation.units + _GUARD_UNITS)
             steps = [set_compute_unit_limit(limit), set_compute_unit_price(price), *steps]
             message, simulation = self._simulate(steps, key, blockhash)
@@ -309,26 +309,27 @@ class Client:
 
     def fee_bound(self, instructions: Sequence[Instruction], payer: Pubkey) -> int:
         """Lamports that a transaction of one signature costs at most in fees, with a guard added to its steps."""
-        message, simulation = self._simulate(instructions, payer, self.network.latest_blockhash())
+        _, simulation = self._simulate(instructions, payer, self.network.latest_blockhash())
         units = unit_limit(simulation.units + 2_000 + _GUARD_UNITS)
-        return FEE_PER_SIGNATURE + priority_fee(units, self._price(message))
+        return FEE_PER_SIGNATURE + priority_fee(units, self._price(instructions, payer))
 
     def _simulate(
         self, instructions: Sequence[Instruction], payer: Pubkey, blockhash: Blockhash
-    ) -> tuple[MessageV0, Simulation]:
-        message = MessageV0.try_compile(payer, list(instructions), [], blockhash.hash)
+    ) -> tuple[Message, Simulation]:
+        # Of the first kind, without a version: a new Agave 4.1 validator takes no other before block 33.
+        message = Message.new_with_blockhash(list(instructions), payer, blockhash.hash)
         unsigned = VersionedTransaction.populate(message, [Signature.default()])
         simulation = self.network.simulate(unsigned, watch=[payer] if self.budget.capped else ())
         if simulation.error is not None:
             raise refusal_of(simulation, payer, self.network.balance)
         return message, simulation
 
-    def _price(self, message: MessageV0) -> int:
-        """Micro-lamports per compute unit to offer for this message."""
+    def _price(self, steps: Sequence[Instruction], payer: Pubkey) -> int:
+        """Micro-lamports per compute unit to offer for these instructions."""
         if self.priority_fee != "auto":
             return self.priority_fee
-        keys = [key for index, key in enumerate(message.account_keys) if message.is_maybe_writable(index)]
-        return auto_fee(self.network.priority_fees(keys))
+        written = (entry.pubkey for step in steps for entry in step.accounts if entry.is_writable)
+        return auto_fee(self.network.priority_fees(list(dict.fromkeys((payer, *written)))))
 
     def _done(self, receipt: TransactionReceipt) -> Landed:
         return Landed(receipt, tuple(parse_events(receipt.logs, self.network.program_id)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from solders.message import MessageV0
+from solders.message import Message
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
@@ -46,7 +46,7 @@ def submission_cost(
     args = Submit(project.id, blank, blank, blank, blank, score, stake, recipient)
     steps.append(client.instruction(args, miner, proposal_id=client.config().next_proposal_id))
     fees = client.fee_bound(steps, miner) + (FEE_PER_SIGNATURE if lacking else 0)
-    message = MessageV0.try_compile(miner, steps, [], client.network.latest_blockhash().hash)
+    message = Message.new_with_blockhash(steps, miner, client.network.latest_blockhash().hash)
     transaction = VersionedTransaction.populate(message, [Signature.default()])
     held = client.network.balance(miner)
     after = client.network.simulate(transaction, watch=[miner]).accounts.get(miner)

@@ -32,7 +32,9 @@ from chain.localnet.validator import (
     last_words,
     variables,
 )
+from chain.network.rpc import RpcNetwork
 from chain.program import PROGRAM_ID, image
+from chain.program.addresses import Pdas
 from tests import local
 from tests.chain import standin
 from tests.support import is_alive, optional
@@ -387,13 +389,22 @@ def test_wrong_usage(tmp_path: Path, options: tuple[str, ...], words: str) -> No
 # --- the real ones, where they exist ---
 
 
+def slot_of_the_first_use(where: dict[str, Any]) -> int:
+    """Of the transaction that initialized the program."""
+    network = RpcNetwork(where["rpc"])
+    (*_, first) = network.entries(Pdas(PROGRAM_ID).config())
+    network.close()
+    return first.slot
+
+
 @pytest.mark.parametrize("kind", list(Kind))
 def test_the_real_program(tmp_path: Path, kind: Kind) -> None:
     """Our program in a real validator: created, bought, stopped, and gone on with."""
     named = os.environ.get(kind.variable, kind.program)
     optional(shutil.which(named) is not None, f"{kind.program}, on PATH or as {kind.variable}")
     home, option = tmp_path / "home", f"--{kind.value}"
-    with localnet(home, option) as (_, net):
+    with localnet(home, option) as (where, net):
+        assert slot_of_the_first_use(where) < 32  # nobody waits for the first final block
         settle_a_project(net, tmp_path)
     if kind is Kind.VALIDATOR:
         with localnet(home, option) as (_, net):
