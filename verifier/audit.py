@@ -36,7 +36,7 @@ from verifier.replay import Claim, Ground, Judged, judge
 _TOLERANCE = 1e-9
 _ROUNDED = 1e-6  # bpb, what the sum of a run's blocks may differ from its value
 _DEFAULT = JudgePolicy()
-_FOLLOWS = "the verdict follows from the numbers"
+_FOLLOWS, _AS_EXPECTED = "the verdict follows from the numbers", "the policy is the one expected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +133,26 @@ def _ground(predicate: Mapping[str, Any]) -> Ground | None:
 
 def _by_the_rules(predicate: Mapping[str, Any], policy: JudgePolicy) -> list[AuditPoint]:
     """Whether policy, reference and verdict are as the rules have them. Those of another version are not known here."""
-    if predicate["rulesVersion"] != RULES_VERSION:
-        theirs = f"judged by rules of version {predicate['rulesVersion']}, client {predicate['client']}"
-        detail = f"{theirs}; this client has {RULES_VERSION}. Audit it with that client."
-        return [AuditPoint(_FOLLOWS, None, detail)]
-    return [_verdict_follows(predicate), *_reference_follows(predicate), _policy(predicate, policy)]
+    if _known_rules(predicate):
+        return [_verdict_follows(predicate), *_reference_follows(predicate), _policy(predicate, policy)]
+    version = predicate["rulesVersion"]
+    theirs = f"judged by rules of version {version}; this client has {RULES_VERSION}"
+    cure = (
+        f"an earlier one has those, by its word {predicate['client']}"
+        if version < RULES_VERSION
+        else "no later one is known here"
+    )
+    detail = f"{theirs}, and {cure}"
+    unasked = [AuditPoint(question, None, detail) for question in (_FOLLOWS, _AS_EXPECTED)]
+    return [_blocks_fault(predicate) or unasked[0], unasked[1]]
+
+
+def _known_rules(predicate: Mapping[str, Any]) -> bool:
+    """Whether this client has the rules that it was judged by. TypeError if it does not say which."""
+    version = predicate["rulesVersion"]
+    if type(version) is not int:  # 2.0 is an integer by the schema
+        raise TypeError(f"rulesVersion {version!r}")
+    return version == RULES_VERSION
 
 
 def _reference_follows(predicate: Mapping[str, Any]) -> list[AuditPoint]:
@@ -154,11 +169,18 @@ def _reference_follows(predicate: Mapping[str, Any]) -> list[AuditPoint]:
     return [AuditPoint("the reference follows from the runs", holds, ground.reference.arm)]
 
 
-def _verdict_follows(predicate: Mapping[str, Any]) -> AuditPoint:
+def _blocks_fault(predicate: Mapping[str, Any]) -> AuditPoint | None:
+    """That a run's holdout blocks do not add up to its value, by whatever rules."""
     for run in predicate["runs"]:
         blocks = run["holdout_blocks"] or []
         if blocks and abs(math.fsum(blocks) - run["holdout_bpb"]) > _ROUNDED:
             return AuditPoint(_FOLLOWS, False, f"a run's holdout blocks add up to {math.fsum(blocks):.6f} bpb")
+    return None
+
+
+def _verdict_follows(predicate: Mapping[str, Any]) -> AuditPoint:
+    if fault := _blocks_fault(predicate):
+        return fault
     try:
         judged, verdict = rederive(predicate)
     except (ChainError, TrainerError, AssertionError) as error:
@@ -236,7 +258,7 @@ def _policy(predicate: Mapping[str, Any], expected: JudgePolicy) -> AuditPoint:
         if _at(said, path) != _at(default, path)
         and not (path == "comparison.margin" and _at(said, path) > _at(default, path))
     ]
-    return AuditPoint("the policy is the one expected", not differing, "; ".join(differing)[:500] or "no difference")
+    return AuditPoint(_AS_EXPECTED, not differing, "; ".join(differing)[:500] or "no difference")
 
 
 def _paths(value: object, path: str = "") -> set[str]:
@@ -381,8 +403,9 @@ def _in_artifacts(task: Task, predicate: Mapping[str, Any], policy: JudgePolicy)
     }
     best = _convention(predicate).to_metric(predicate["bestScore"])
     margin = max(policy.comparison.margin, task.protocol.margin(float(best)))
+    attested = predicate["policy"]["comparison"]["margin"]
     return [
-        _same("the margin is the project's", margin, predicate["policy"]["comparison"]["margin"]),
+        *([_same("the margin is the project's", margin, attested)] if _known_rules(predicate) else []),
         _same("the harness is the snapshot's", harness, predicate["harness"]),
         _same("the budget is the protocol's", task.protocol.execution.training_seconds, predicate["budgetSeconds"]),
         _same("the direction is the protocol's", task.minimize, predicate["minimize"]),
@@ -405,10 +428,13 @@ ITS_WORD = (
     "runs",
     "findings",
 )
+# What follows from those by the rules, where these are known.
+_DERIVED = ("comparison", "holdoutComparison", "undeservedBound", "claim", "score", "policy", "verdict")
 
 
 def _its_word(predicate: Mapping[str, Any]) -> AuditPoint:
-    said = ", ".join(name for name in ITS_WORD if predicate.get(name) not in (None, [], {}))
+    names = ITS_WORD if _known_rules(predicate) else (*ITS_WORD, *_DERIVED)
+    said = ", ".join(name for name in names if predicate.get(name) not in (None, [], {}))
     return AuditPoint("not checkable here", None, f"the verifier's word alone: {said}", askable=False)
 
 

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from chain.projects.artifacts import fetch_project
 from tests import local
 from tests.trainer.judging.cases import failing, replay_run, runs
 from tests.verifier.cases import RULES, Answer, approving, checked, rejecting, releasing
-from trainer.judging.policy import RULES_VERSION
 from trainer.judging.verdict import CaseFinding, Fault, Reason
 from trainer.project import task
 from verifier import attestation
@@ -160,18 +159,39 @@ def test_no_attested_field_is_altered_unnoticed(world: Settled, name: str) -> No
     assert set(listed.partition(": ")[2].split(", ")) == said
 
 
-def test_what_other_rules_led_to_is_not_called_false(world: Settled) -> None:
-    """A verdict of an earlier client may not follow by this one's rules, and was honest all the same."""
+@pytest.mark.parametrize(
+    ("attested", "here", "words"),
+    [(1, 2, "an earlier one has those, by its word 9.1"), (2, 1, "no later one is known")],
+)
+def test_what_other_rules_led_to_is_not_called_false(
+    world: Settled, monkeypatch: pytest.MonkeyPatch, attested: int, here: int, words: str
+) -> None:
+    """A verdict of an earlier client may not follow by this one's rules and defaults, and was honest all the same."""
+    monkeypatch.setattr(auditing, "RULES_VERSION", here)
     body = opened(world.sealed["rejected"])
-    body["predicate"] |= {"rulesVersion": RULES_VERSION + 1, "client": "9.1"}
+    body["predicate"] |= {"rulesVersion": attested, "client": "9.1"}
     body["predicate"]["policy"]["suggestive"] = 0.2
     body["predicate"]["verdict"]["reason"] = "too_noisy"
-    points, _ = audit(resealed(body, world.key), None, {"code": world.code, "log": world.log})
-    assert passed(points)
-    (unknown,) = (point for point in points if point.question == "the verdict follows from the numbers")
-    assert unknown.holds is None
-    assert f"of version {RULES_VERSION + 1}, client 9.1; this client has {RULES_VERSION}" in unknown.detail
+    other = replace(RULES, comparison=replace(RULES.comparison, margin=0.001))
+    with local.connect(world.home) as connection:
+        read = task.read(fetch_project(connection, connection.client.project(0)))
+        points = audit(
+            resealed(body, world.key), connection.client, {"code": world.code}, lambda _: read, policy=other
+        )[0]
+    wrong = {point.question for point in points if point.holds is False}
+    assert wrong == {"the proposal was settled with this attestation"}  # since it was sealed again
+    open_ = {point.question: point.detail for point in points if point.holds is None}
+    assert words in open_["the verdict follows from the numbers"]
+    assert words in open_["the policy is the one expected"]
+    assert "noise, runs, comparison" in open_["not checkable here"]
+    assert "verdict" in open_["not checkable here"]
     assert not complete(points)
+    body["predicate"]["runs"][0]["holdout_blocks"][0] += 1.0  # that is false by any rules
+    offline, _ = audit(resealed(body, world.key), None, {})
+    assert [point.question for point in offline if point.holds is False] == ["the verdict follows from the numbers"]
+    body["predicate"]["rulesVersion"] = float(attested)
+    with pytest.raises(InvalidData, match="rulesVersion"):
+        audit(resealed(body, world.key), None, {})
 
 
 @pytest.mark.parametrize("change", ["duplicate", "nan", "unknown", "missing", "version", "another kind"])

@@ -14,7 +14,7 @@ from trainer.statistics.error_rates import ComparisonPolicy
 
 RULES_VERSION: Final = 1
 """The rules' version, which an attestation names: raised with every change by which the same runs may get another
-verdict, another number or other words, a policy's default included. tests/verifier/test_rules.py notices one."""
+verdict, another number or other words, a policy's default included. tests/verifier/test_rules.py notices most."""
 
 
 @dataclass(frozen=True, slots=True)

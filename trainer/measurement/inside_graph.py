@@ -103,6 +103,8 @@ def main(task: str, graph: str, source: str, count: int, batch: int, length: int
     with open(source, "rb") as file:
         content = memoryview(file.read()).cast("i")
     width = length + 1
+    if len(content) != count * width:
+        raise ValueError(f"{len(content)} tokens are not {count} rows of {width}")
     rows = [content[start : start + width] for start in range(0, count * width, width)]
     with open(os.path.join(os.environ["SCRATCH"], "out.f32"), "wb") as file:
         for result in calls(task, load(graph, batch, length, vocabulary), rows, batch):
