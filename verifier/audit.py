@@ -136,15 +136,10 @@ def _by_the_rules(predicate: Mapping[str, Any], policy: JudgePolicy) -> list[Aud
     if _known_rules(predicate):
         return [_verdict_follows(predicate), *_reference_follows(predicate), _policy(predicate, policy)]
     version = predicate["rulesVersion"]
-    theirs = f"judged by rules of version {version}; this client has {RULES_VERSION}"
-    cure = (
-        f"an earlier one has those, by its word {predicate['client']}"
-        if version < RULES_VERSION
-        else "no later one is known here"
-    )
-    detail = f"{theirs}, and {cure}"
-    unasked = [AuditPoint(question, None, detail) for question in (_FOLLOWS, _AS_EXPECTED)]
-    return [_blocks_fault(predicate) or unasked[0], unasked[1]]
+    earlier = f"an earlier one has those, by its word {predicate['client']}"
+    known = earlier if version < RULES_VERSION else "no later one is known here"
+    detail = f"judged by rules of version {version}; this client has {RULES_VERSION}, and {known}"
+    return [_blocks_fault(predicate) or AuditPoint(_FOLLOWS, None, detail), AuditPoint(_AS_EXPECTED, None, detail)]
 
 
 def _known_rules(predicate: Mapping[str, Any]) -> bool:

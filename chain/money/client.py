@@ -89,6 +89,13 @@ class AlreadyDone(ChainError):
         self.number = found.id
 
 
+def unsigned(instructions: Sequence[Instruction], payer: Pubkey, blockhash: Blockhash) -> VersionedTransaction:
+    """What `payer` would sign alone, as it can be simulated. Of the kind without a version: a new Agave 4.1 validator
+    takes no other before block 33."""
+    message = Message.new_with_blockhash(list(instructions), payer, blockhash.hash)
+    return VersionedTransaction.populate(message, [Signature.default()])
+
+
 class Client:
     """One program on one network; `budget` is what may be spent there. `note_send`, if set, is called with
     every transaction just before it is sent.
@@ -220,11 +227,11 @@ class Client:
         self.budget.authorize(self.network)
         key, blockhash, steps = payer.pubkey(), self._blockhash(), list(instructions)
         held = self.network.balance(key) if self.budget.capped else 0
-        message, simulation = self._simulate(steps, key, blockhash)
+        simulated, simulation = self._simulate(steps, key, blockhash)
         if price := self._price(steps, key):
             limit = unit_limit(simulation.units + _GUARD_UNITS)
             steps = [set_compute_unit_limit(limit), set_compute_unit_price(price), *steps]
-            message, simulation = self._simulate(steps, key, blockhash)
+            simulated, simulation = self._simulate(steps, key, blockhash)
         reserved = 0
         if self.budget.capped:
             fees = FEE_PER_SIGNATURE + (priority_fee(limit, price) if price else 0)
@@ -234,11 +241,11 @@ class Client:
             )
             steps += spending.guard(key, held - reserved)
             try:
-                message, _ = self._simulate(steps, key, blockhash)
+                simulated, _ = self._simulate(steps, key, blockhash)
             except ChainError as refusal:
                 self.budget.settle(reserved, 0)  # nothing was signed
                 raise (spending.exceeded(reserved) if isinstance(refusal, InsufficientFunds) else refusal) from None
-        transaction = VersionedTransaction(message, [payer])
+        transaction = VersionedTransaction(simulated.message, [payer])
         signature = transaction.signatures[0]
         for note in (before_send, self.note_send):
             if note:
@@ -315,14 +322,12 @@ class Client:
 
     def _simulate(
         self, instructions: Sequence[Instruction], payer: Pubkey, blockhash: Blockhash
-    ) -> tuple[Message, Simulation]:
-        # Of the first kind, without a version: a new Agave 4.1 validator takes no other before block 33.
-        message = Message.new_with_blockhash(list(instructions), payer, blockhash.hash)
-        unsigned = VersionedTransaction.populate(message, [Signature.default()])
-        simulation = self.network.simulate(unsigned, watch=[payer] if self.budget.capped else ())
+    ) -> tuple[VersionedTransaction, Simulation]:
+        transaction = unsigned(instructions, payer, blockhash)
+        simulation = self.network.simulate(transaction, watch=[payer] if self.budget.capped else ())
         if simulation.error is not None:
             raise refusal_of(simulation, payer, self.network.balance)
-        return message, simulation
+        return transaction, simulation
 
     def _price(self, steps: Sequence[Instruction], payer: Pubkey) -> int:
         """Micro-lamports per compute unit to offer for these instructions."""

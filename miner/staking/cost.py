@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from solders.message import Message
 from solders.pubkey import Pubkey
-from solders.signature import Signature
-from solders.transaction import VersionedTransaction
 
-from chain.money.client import Client
+from chain.money.client import Client, unsigned
 from chain.network.base import FEE_PER_SIGNATURE
 from chain.program.accounts import Project
 from chain.program.instructions import Buy, Submit
@@ -46,8 +43,7 @@ def submission_cost(
     args = Submit(project.id, blank, blank, blank, blank, score, stake, recipient)
     steps.append(client.instruction(args, miner, proposal_id=client.config().next_proposal_id))
     fees = client.fee_bound(steps, miner) + (FEE_PER_SIGNATURE if lacking else 0)
-    message = Message.new_with_blockhash(steps, miner, client.network.latest_blockhash().hash)
-    transaction = VersionedTransaction.populate(message, [Signature.default()])
+    transaction = unsigned(steps, miner, client.network.latest_blockhash())
     held = client.network.balance(miner)
     after = client.network.simulate(transaction, watch=[miner]).accounts.get(miner)
     rent = held - (after.lamports if after else 0) - purchase - FEE_PER_SIGNATURE
