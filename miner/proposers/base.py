@@ -212,3 +212,11 @@ def decision(word: str) -> Decision:
     if word not in ("keep", "discard", "crash"):
         raise TrainerError(f"Expected keep, discard or crash, found {word!r}.", "Move the session's folder away.")
     return cast("Decision", word)
+
+
+@runtime_checkable
+class BoldProposer(Protocol):
+    """A proposer that may have a candidate worth more than anything that others are likely to have."""
+
+    def is_bold(self, context: Context) -> bool:
+        """Whether its next candidate is one: then it is asked before all others."""

@@ -2,8 +2,9 @@
 
 `parse` reads a specification such as `edits,tune`, or `tune:3,llm:1`: names with the weights of a draw. What each has
 found here so far bends them, a bandit: the gain of a trial of its own, from a prior that all share, against that of the
-others, by a factor of four at most. Who is asked first follows from the session's seed, the trial's number and the
-history, so a restarted session asks the same one.
+others, by a factor of four at most. One whose next candidate is worth more than what others are likely to have, one of
+the few looks far away of `tune`, is asked before them. Who is asked first follows from the session's seed, the trial's
+number and the history, so a restarted session asks the same one.
 
 One that has nothing left passes the turn on. One that fails cools down: after a first failure for its next turn, then
 for a time that doubles up to half an hour, or as long as it asked for itself (`ProposerFailed.retry_after`, from an
@@ -21,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.text import printable
-from miner.proposers.base import Candidate, ClosingProposer, Context, Proposer, ProposerFailed, Tried
+from miner.proposers.base import BoldProposer, Candidate, ClosingProposer, Context, Proposer, ProposerFailed, Tried
 from trainer.errors import InvalidBundle, TrainerError
 from trainer.project import hyperparameters
 
@@ -77,6 +78,7 @@ class Mixture:
                     return None
                 self._sleep(min(1.0, max(0.0, first - now)))
                 continue
+            ready = [part for part in ready if _is_bold(part.proposer, context)] or ready
             part = rng.choices(ready, [bent(p.proposer.name, p.weight, context.history) for p in ready])[0]
             try:
                 candidate = part.proposer.propose(context)
@@ -120,6 +122,10 @@ def bent(name: str, weight: float, history: Sequence[Tried]) -> float:
         return (PRIOR_GAIN * PRIOR_TRIALS + gained) / (PRIOR_TRIALS + sum(trial.number > 0 for trial in trials))
 
     return weight * min(BEND, max(1 / BEND, worth(own) / worth([t for t in history if t.proposer])))
+
+
+def _is_bold(proposer: Proposer, context: Context) -> bool:
+    return isinstance(proposer, BoldProposer) and proposer.is_bold(context)
 
 
 def _checked(candidate: Candidate, name: str, context: Context) -> Candidate:

@@ -5,8 +5,9 @@
    of what they are worth on this class of machine: with Muon a discrete accelerator looks at twice the width first,
    others at less work. An author's prior is most often wrong by much, and small steps cannot cross a plateau.
    Other people's evidence (`miner.proposers.clues`) moves a look up or down. A look that another loss on the same way
-   already answers is left out. Those worth most come before all else; of the first sixteen trials one in four is a
-   look, later one in twenty while any is left: on a plain bowl a look is a trial lost.
+   already answers is left out. Those worth most come before all else, what others propose included (`is_bold`); of the
+   first sixteen trials one in four is a look, later one in twenty while any is left: on a plain bowl a look is a trial
+   lost.
 3. Else, at random: the best of the mean surface (`surface`), the few hyperparameters that promise most at once; or the
    best one to three of a surface drawn from what is known.
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from miner.proposers import clues, evidence, space
@@ -48,6 +49,7 @@ _ATTEMPTS = 60  # drawn surfaces until nothing is taken to be left
 _ANSWERED = 1.5  # a loss this many doublings from a look answers it
 
 Changes = Mapping[str, Value]
+Settings = Callable[[Context, list[Dimension], Point, SearchHistory], Iterator[Changes]]
 
 
 class Tune:
@@ -60,6 +62,14 @@ class Tune:
 
     def propose(self, context: Context) -> Candidate | None:
         """The next setting of the hyperparameters, or None if nothing untried is left within reach."""
+        return self._first(context, self._settings)
+
+    def is_bold(self, context: Context) -> bool:
+        """Whether a look is open that is worth BOLD."""
+        return self._first(context, self._bold) is not None
+
+    def _first(self, context: Context, settings: Settings) -> Candidate | None:
+        """The first of these settings that was not tried and that nothing speaks against."""
         values = sites.values(context.source)
         dims = [d for d in space.dimensions(context.source) if d.coordinate(values[d.name]) is not None]
         origin = space.point(dims, values)
@@ -68,7 +78,7 @@ class Tune:
         found = evidence.gather(context.source, context.history, dims)
         known = context.known()
         tried = [move.end for move in found.moves if move.gain is not None] + [origin]
-        for changes in self._settings(context, dims, origin, found):
+        for changes in settings(context, dims, origin, found):
             changed = {name: new for name, new in changes.items() if new != values[name]}
             if not changed or not evidence.allowed({**values, **changed}, found):
                 continue
@@ -81,6 +91,15 @@ class Tune:
                 return Candidate(source, text)
         return None
 
+    def _looks(self, context: Context, dims: list[Dimension], found: SearchHistory) -> list[tuple[Changes, float]]:
+        return _looks(dims, found, context, random.Random(f"{self._seed}/looks"))
+
+    def _bold(
+        self, context: Context, dims: list[Dimension], origin: Point, found: SearchHistory
+    ) -> Iterator[Changes]:
+        """The looks that come before all else."""
+        yield from (changes for changes, worth in self._looks(context, dims, found) if worth >= BOLD)
+
     def _settings(
         self, context: Context, dims: list[Dimension], origin: Point, found: SearchHistory
     ) -> Iterator[Changes]:
@@ -91,8 +110,8 @@ class Tune:
         if last is not None and last.end == origin:
             yield _values(dims, tuple(b + (b - a) for a, b in zip(last.start, last.end, strict=True)))
         lot = random.Random(f"{self._seed}/{context.number}/tune")
-        looks = _looks(dims, found, context, random.Random(f"{self._seed}/looks"))
-        yield from (changes for changes, worth in looks if worth >= BOLD)
+        yield from self._bold(context, dims, origin, found)
+        looks = self._looks(context, dims, found)
         if lot.random() < (OFTEN if context.number <= FIRST else LOOKS):
             yield from (changes for changes, worth in looks if worth >= WORTH)
         fitted = surface.fit(dims, origin, found.moves)

@@ -72,6 +72,28 @@ def test_who_has_nothing_left_is_passed_over(tmp_path: Path) -> None:
     assert Counter(found) == {"a": 2, "b": 5}
 
 
+class Daring(Scripted):
+    """Calls its first `bold` candidates worth more than anybody's."""
+
+    def __init__(self, name: str, answers: Sequence[Candidate | ProposerFailed | None], bold: int) -> None:
+        super().__init__(name, answers)
+        self.bold = bold
+
+    def is_bold(self, context: Context) -> bool:
+        return self.calls < self.bold
+
+
+def test_what_is_worth_more_than_others_are_likely_to_have_comes_first(tmp_path: Path) -> None:
+    parts = Scripted("a", candidates("a", 50)), Daring("b", candidates("b", 50), 3)
+    found = session(mixed("a:100,b:0.01", *parts), tmp_path, 20)
+    assert found == ["b"] * 3 + ["a"] * 17
+
+
+def test_one_that_is_bold_and_fails_gives_the_turn_away(tmp_path: Path) -> None:
+    parts = Scripted("a", candidates("a", 1)), Daring("b", [FAILED], 9)
+    assert session(mixed("a,b", *parts), tmp_path, 1) == ["a"]
+
+
 class Clock:
     """A clock that only sleeping moves."""
 

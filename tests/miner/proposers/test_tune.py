@@ -102,6 +102,20 @@ def test_an_accelerator_looks_at_more_width_first_and_others_at_less_work(
     assert absent not in found
 
 
+def test_it_is_bold_while_a_look_worth_more_than_all_else_is_open(tmp_path: Path) -> None:
+    proposer, history, bold = Tune(3), [baseline()], list[str]()
+    for number in range(1, 30):
+        seen = context(tmp_path, history)
+        was, candidate = proposer.is_bold(seen), proposer.propose(seen)
+        assert candidate is not None
+        if was:
+            bold.append(candidate.hypothesis)
+        history.append(tried(number, candidate, SOURCE))
+    assert bold
+    assert all(any(word in hypothesis for word in ("BATCH", "DECAY")) for hypothesis in bold)
+    assert len(bold) < 8
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_no_two_trials_are_the_same_idea(tmp_path: Path, seed: int) -> None:
     source = (Path(__file__).parent / "scripts" / "decaying.py.txt").read_text()
