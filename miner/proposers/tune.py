@@ -94,9 +94,7 @@ class Tune:
     def _looks(self, context: Context, dims: list[Dimension], found: SearchHistory) -> list[tuple[Changes, float]]:
         return _looks(dims, found, context, random.Random(f"{self._seed}/looks"))
 
-    def _bold(
-        self, context: Context, dims: list[Dimension], origin: Point, found: SearchHistory
-    ) -> Iterator[Changes]:
+    def _bold(self, context: Context, dims: list[Dimension], origin: Point, found: SearchHistory) -> Iterator[Changes]:
         """The looks that come before all else."""
         yield from (changes for changes, worth in self._looks(context, dims, found) if worth >= BOLD)
 

@@ -1,9 +1,9 @@
 """Candidates judged on this machine: each run on record before the next, until its comparison has an answer.
 
 Where a machine has room for several runs at once, a candidate gets those until its next look, and the room that is left
-the next one: most are given up after one run. A session that is interrupted
-keeps the finished runs of its trials; at most the runs in flight are repeated. `conclude` acts on a decision that is on
-record, whichever machine measured it.
+the next one: most are given up after one run. One that is likely to be kept has the room to itself. A session that is
+interrupted keeps the finished runs of its trials; at most the runs in flight are repeated. `conclude` acts on a decision
+that is on record, whichever machine measured it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,13 @@ from trainer.measurement.run import Run
 from trainer.project import hyperparameters
 from trainer.statistics import pruning
 from trainer.statistics.comparison import Arm
+from trainer.statistics.distributions import upper_tail
 from trainer.statistics.mining import baseline_runs, lessons
 from trainer.statistics.noise import NoiseRecord
+
+
+LEADING = 0.05
+"""One-sided level at which an open trial's gain counts as likely."""
 
 
 class IncumbentFails(EnvironmentNotReady):
@@ -82,7 +87,7 @@ class LocalTrials:
                 self._decide(current, outcome)
             if ended:
                 return
-            while more and sum(found.wanted for found in standings) < room:
+            while more and sum(found.wanted for found in standings) < room and not any(map(leads, standings)):
                 another = self._begin(begin)
                 if another is None:  # nor is there one later, until one of these is decided
                     more = False
@@ -179,6 +184,13 @@ class LocalTrials:
     def _rules(self, current: TrialRecord) -> pruning.PruningRules:
         sigma, budget = self._context.bench.noise().sigma, self._context.budget_seconds
         return history.rules(self._context.session, current, sigma, budget_seconds=budget)
+
+
+def leads(found: Trial) -> bool:
+    """Whether an open trial is likely to be kept, as its last look saw it: then nothing is begun beside it, which would
+    be measured against an incumbent that is about to be replaced, and its own runs go on at once. Pure."""
+    seen = found.decision.evidence if found.decision and found.ahead else None
+    return seen is not None and upper_tail(seen.delta / (seen.sigma * seen.scale), seen.df) < LEADING
 
 
 def in_turn(trials: Sequence[tuple[TrialRecord, Trial]], room: int) -> list[tuple[TrialRecord, Arm]]:

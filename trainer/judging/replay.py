@@ -152,7 +152,10 @@ def replay(
             ended = abreast([*at_once, *other], word)
             conditions = watch.after(max(run.seconds for run in ended), foreign=bool(other) or Arm.CANDIDATE in arms)
             measured = ended[: len(arms)]
-            entries = [enter(run, conditions, word) for run in measured]
+            # The incumbent's first: a candidate is charged for time beyond that of the run beside it as well.
+            in_order = sorted(measured, key=lambda run: run.arm is Arm.CANDIDATE)
+            entered = {run.arm: enter(run, conditions, word) for run in in_order}
+            entries = [entered[run.arm] for run in measured]
         for entry, run in zip(entries, measured, strict=True):
             named = entry if run.arm is Arm.CANDIDATE else replace(entry, arm=reference)
             made.append(named)

@@ -265,25 +265,39 @@ def test_what_another_machine_measured_is_no_history_here(fake: Fake) -> None:
 
 
 def test_candidates_are_judged_side_by_side_where_there_is_room(fake: Fake, aged: None) -> None:
-    """The loser goes after its one run; the other's next run has the next candidate's first one beside it."""
+    """The loser goes after its one run; the next run of what may be a gain has the next candidate's first one beside
+    it."""
     fake.machine.gpus = ("0", "1")
-    fake.values = {**TRUE, BETTER: 2.45}  # a gain that is not obvious
+    fake.values = {**TRUE, BETTER: 2.493}
     trials = LocalTrials(fake.context)
     trials.baseline()
     fake.machine.ran.clear()
     left = [WORSE, BROKEN, WORSE]
-    won, begin = fake.trial(BETTER), lambda: fake.trial(left.pop(0))
-    trials.judge([won], begin)
+    unclear, begin = fake.trial(BETTER), lambda: fake.trial(left.pop(0))
+    trials.judge([unclear], begin)
     lost = fake.context.session.trials[-1]
-    assert [won.decision, lost.decision, len(left)] == ["", "discard", 2]
+    assert [unclear.decision, lost.decision, len(left)] == ["", "discard", 2]
     assert set(fake.machine.ran) == {(BETTER, Arm.CANDIDATE), (WORSE, Arm.CANDIDATE)}
     fake.machine.ran.clear()
-    trials.judge([won], begin)
-    broken = fake.context.session.trials[-1]
-    assert [won.decision, broken.decision, len(left)] == ["keep", "", 1]
-    assert set(fake.machine.ran) == {(SOURCE, Arm.INCUMBENT), (BROKEN, Arm.CANDIDATE)}
-    trials.judge([broken])
-    assert (broken.decision, broken.carry) == ("discard", False)
+    trials.judge([unclear], begin)
+    assert len(left) == 1
+    assert set(fake.machine.ran[:2]) == {(SOURCE, Arm.INCUMBENT), (BROKEN, Arm.CANDIDATE)}
+    assert read(fake.journal.path) == fake.context.session
+
+
+def test_what_is_likely_to_be_kept_has_the_room_to_itself(fake: Fake, aged: None) -> None:
+    """What was begun beside it would be measured against an incumbent that is about to be replaced."""
+    fake.machine.gpus = ("0", "1")
+    fake.values = {**TRUE, BETTER: 2.45}  # a gain that is not obvious
+    trials = LocalTrials(fake.context)
+    trials.baseline()
+    won, lost = fake.trial(BETTER), fake.trial(WORSE)
+    trials.judge([won, lost])
+    assert [won.decision, lost.decision] == ["", "discard"]
+    fake.machine.ran.clear()
+    trials.judge([won], lambda: pytest.fail("begun beside a winner"))
+    assert won.kept
+    assert set(fake.machine.ran) == {(SOURCE, Arm.INCUMBENT), (BETTER, Arm.CANDIDATE)}
     assert read(fake.journal.path) == fake.context.session
 
 

@@ -240,6 +240,36 @@ def test_training_into_the_grace_does_not_pay(
             assert run.overtime["bpb"] >= 0.31 * math.log1p(extra / 6.0) - 0.01
 
 
+class Uneven(FakeMeasurer):
+    """Two GPUs on which each run of the incumbent takes longer to start than the one before."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda source, _: 2.5 if source == local.TRAIN else 2.4)
+        self.shares, self.lock = list[float](), threading.Lock()
+
+    def measure(self, files: Any, **options: Any) -> Measurement:
+        with self.lock:
+            self.shares.append(options["budget_share"])
+            began = self.runs.count(files["train.py"])
+            self.seconds = 6.5 + began if files["train.py"] == local.TRAIN else 7.4 + began
+            return super().measure(files, **options)
+
+
+def test_a_candidate_has_the_time_of_the_incumbents_run_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else chance alone would charge it, and what time is worth take half a run to find out."""
+    measurer = Uneven()
+    bench = replace(bench_of(TASK, tmp_path, measurer, monkeypatch), gpus=("0", "1"))
+    trees = {Arm.INCUMBENT: TASK.files, Arm.CANDIDATE: {**TASK.files, "train.py": b"better"}}
+    rows, view = HoldoutRows("made up", "cc" * 32, np.zeros((2, 9), np.int32)), View(quiet=True)
+    for seed in range(4):  # of the order of runs
+        runs = replay(bench, trees, rows, policy=JudgePolicy(), noise=NOISE, seed=seed, view=view, side_by_side=True)
+        assert not any(run.overtime for run in runs)
+        assert set(measurer.shares) == {1.0}
+        measurer.runs.clear()
+
+
 class Forging(Curve):
     """Beside `Curve`'s snapshot a best that knows a run on a share of the budget, and is worth `short` in it."""
 
