@@ -2,8 +2,8 @@
 
 Where a machine has room for several runs at once, a candidate gets those until its next look, and the room that is left
 the next one: most are given up after one run. One that is likely to be kept has the room to itself. A session that is
-interrupted keeps the finished runs of its trials; at most the runs in flight are repeated. `conclude` acts on a decision
-that is on record, whichever machine measured it.
+interrupted keeps the finished runs of its trials; at most the runs in flight are repeated. `conclude` acts on a
+decision that is on record, whichever machine measured it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from trainer.statistics.comparison import Arm
 from trainer.statistics.distributions import upper_tail
 from trainer.statistics.mining import baseline_runs, lessons
 from trainer.statistics.noise import NoiseRecord
-
 
 LEADING = 0.05
 """One-sided level at which an open trial's gain counts as likely."""
