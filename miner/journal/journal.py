@@ -7,6 +7,7 @@ one and is dropped; anything else that does not parse is refused.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -200,7 +201,8 @@ class Segment:
     """One life of the miner's process, from `begin` to `end` ("" where it was killed); `seconds` it ran.
 
     `measured` says on what class of machine and how; "" in an older journal. `last` is the time of its last event
-    before the end, `within` whether a trial or a confirming test was open at the end, `busy` the seconds of its runs.
+    before the end, `within` whether a trial or a confirming test was open at the end, `busy` the seconds of its runs,
+    where those that went side by side on this machine count once.
     """
 
     begin: str
@@ -211,6 +213,18 @@ class Segment:
     last: str = ""
     within: bool = False
     busy: float = 0.0
+    _span: tuple[float, float] = field(default=(-math.inf, -math.inf), repr=False)  # of the runs just counted
+
+    def ran(self, at: str, seconds: float) -> None:
+        """Count a run of this machine that ended `at` then, but for what went beside those just counted."""
+        first, last = self._span
+        end = seconds_of(at) or last + seconds
+        begin = end - seconds
+        if begin >= last - 1.0:  # moments are whole seconds
+            self.busy, self._span = self.busy + seconds, (begin, end)
+        else:
+            self.busy += max(0.0, first - begin) + max(0.0, end - last)
+            self._span = min(first, begin), max(last, end)
 
 
 @dataclass(slots=True)
@@ -264,7 +278,10 @@ class Session:
                     trial.runs.append(run)
                     self.sums.ran(trial, run)
                     if self.segments:
-                        self.segments[-1].busy += run.seconds
+                        if run.machine:
+                            self.segments[-1].busy += run.seconds
+                        else:
+                            self.segments[-1].ran(event["at"], run.seconds)
                 case "decision":
                     trial = self._trial(event["number"])
                     before = trial.decision
@@ -293,7 +310,7 @@ class Session:
                     self.sums.confirming += test.run.seconds
                     self.sums.candidates += test.run.seconds if test.run.arm == Arm.CANDIDATE.value else 0.0
                     if self.segments:
-                        self.segments[-1].busy += test.run.seconds
+                        self.segments[-1].ran(event["at"], test.run.seconds)
                 case "confirmed":
                     last = self.confirmations[-1]
                     last.passed, last.reason = event["passed"], event["reason"]

@@ -68,10 +68,10 @@ def test_the_report_renders_and_is_the_kept_one(tmp_path: Path) -> None:
     assert "The diff cannot be shown: the session’s work tree is missing." in shown
     assert str(tmp_path) not in document
     details = [unpacked(text) for text in data(document)["details"].values()]
-    assert {"0.776598", "0.897248"} <= {str(run[1]) for detail in details for run in detail["runs"]}
+    assert {"0.758502", "0.906668"} <= {str(run[1]) for detail in details for run in detail["runs"]}
     for page in (document, kept):
         for words in (
-            "confirming before staking 18.3 min",
+            "confirming before staking 21.7 min",
             "NVIDIA H200",
             "Muon for the matrices inside the blocks",
         ):

@@ -250,8 +250,8 @@ def test_a_page_of_few_trials() -> None:
     ran |= {"memory_mb": None, "log": "", "curve": [[0.0, 9.0], [300.0, 3.3]]}
     made.apply({"event": "begin", "at": "2026-01-01T00:00:00Z"})
     made.apply({**common, "number": 0, "commit": "b" * 40})
-    for value in BASELINE:
-        made.apply({**ran, "number": 0, "arm": "incumbent", "val_bpb": value})
+    for minute, value in zip((6, 12, 18), BASELINE, strict=True):
+        made.apply({**ran, "at": f"2026-01-01T00:{minute:02d}:00Z", "number": 0, "arm": "incumbent", "val_bpb": value})
     made.apply({"event": "decision", "number": 0, "decision": "keep", "delta": 0.0, "at": "2026-01-01T00:18:00Z"})
     made.apply({**common, "number": 1, "commit": "1" * 40})
     made.apply({**ran, "number": 1, "arm": "candidate", "val_bpb": 1.4697, "at": "2026-01-01T00:24:00Z"})

@@ -153,6 +153,27 @@ def test_time_of_segments() -> None:
     assert summary.summarize(made, running=True).killed == 1
 
 
+def test_runs_side_by_side_keep_the_machine_busy_once() -> None:
+    """Ten minutes: two runs at once, a third that began beside them, and one alone; another machine's count in full."""
+    made = session(
+        {"event": "begin", "at": at(0)},
+        trial(0, BASE, BASE, 1),
+        {**run(0, "incumbent", 2.5, 3), "seconds": 30.0},
+        run(0, "incumbent", 2.5, 3),
+        {**run(0, "incumbent", 2.5, 4), "seconds": 90.0},
+        run(0, "incumbent", 2.5, 6),
+        {"event": "end", "at": at(10), "reason": "limit", "seconds": 600.0},
+    )
+    time = summary.summarize(made).time
+    assert (time.running, time.idle) == (240, 600 - 120 - 60)
+    elsewhere = (
+        {"event": "begin", "at": at(0)},
+        trial(0, BASE, BASE, 1),
+        {**run(0, "incumbent", 2.5, 3), "machine": "rack-1"},
+    )
+    assert summary.summarize(session(*elsewhere)).time.idle == 180 - 60
+
+
 def end(minute: float, reason: str, seconds: float) -> dict[str, Any]:
     return {"event": "end", "at": at(minute), "reason": reason, "seconds": seconds}
 
