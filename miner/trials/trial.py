@@ -1,7 +1,7 @@
 """Candidates judged on this machine: each run on record before the next, until its comparison has an answer.
 
 Where a machine has room for several runs at once, a candidate gets those until its next look, and the room that is left
-the next one: most are given up after one run. One that is likely to be kept has the room to itself. A session that is
+the next one: most are given up after one run. One that is likely to be kept has all it may need. A session that is
 interrupted keeps the finished runs of its trials; at most the runs in flight are repeated. `conclude` acts on a
 decision that is on record, whichever machine measured it.
 """
@@ -86,7 +86,7 @@ class LocalTrials:
                 self._decide(current, outcome)
             if ended:
                 return
-            while more and sum(found.wanted for found in standings) < room and not any(map(leads, standings)):
+            while more and sum(map(claimed, standings)) < room:
                 another = self._begin(begin)
                 if another is None:  # nor is there one later, until one of these is decided
                     more = False
@@ -185,11 +185,12 @@ class LocalTrials:
         return history.rules(self._context.session, current, sigma, budget_seconds=budget)
 
 
-def leads(found: Trial) -> bool:
-    """Whether an open trial is likely to be kept, as its last look saw it: then nothing is begun beside it, which would
-    be measured against an incumbent that is about to be replaced, and its own runs go on at once. Pure."""
-    seen = found.decision.evidence if found.decision and found.ahead else None
-    return seen is not None and upper_tail(seen.delta / (seen.sigma * seen.scale), seen.df) < LEADING
+def claimed(found: Trial) -> int:
+    """How many runs an open trial is to make at once: those until its next look; all where, as its last look saw it, it
+    is likely to be kept, since what is begun beside it is measured against an incumbent about to be replaced. Pure."""
+    seen = found.decision.evidence if found.decision else None
+    likely = seen is not None and upper_tail(seen.delta / (seen.sigma * seen.scale), seen.df) < LEADING
+    return len(found.ahead) if likely else found.wanted
 
 
 def in_turn(trials: Sequence[tuple[TrialRecord, Trial]], room: int) -> list[tuple[TrialRecord, Arm]]:
