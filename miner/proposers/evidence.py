@@ -2,7 +2,9 @@
 
 A trial counts where it differs from its base in hyperparameters alone. Its gain is relative to its base, so bases are
 linked by the gains of what was kept; what descends from another root, such as someone else's
-code taken over in between, says nothing about levels here, but its moves still do.
+code taken over in between, says nothing about levels here, but its moves still do. In a dimension that an edit added
+since, a script counts as standing where the incumbent does. No move is known across a change of the kind of optimizer,
+after which rates and shapes are a new question.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
+from miner.proposers import space
 from miner.proposers.base import Tried, by_fingerprint
 from miner.proposers.space import Dimension, point
 from trainer.errors import InvalidBundle
@@ -63,8 +66,8 @@ def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> Sear
     texts = by_fingerprint(history) | {head: source}
     read = {t.fingerprint: _read(t.source, texts.get(t.base)) for t in history}
     read |= {mark: _read(text, None) for mark, text in texts.items() if mark not in read}  # no trials: without a base
-    scales = tuple((d.name, d.scale, d.choices) for d in dims)
-    moves, ran, crashed = [], [_values(source)], []
+    scales, here = tuple((d.name, d.scale, d.choices) for d in dims), point(dims, _values(source))
+    moves, ran, crashed, kind = [], [_values(source)], [], space.orthogonalises(source)
     for trial in history:
         at, before = read[trial.fingerprint], read.get(trial.base)
         if trial.decision != "crash":
@@ -73,7 +76,9 @@ def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> Sear
             continue
         if trial.decision == "crash":
             crashed.append((before.values, at.values))
-        start, end = before.point(dims, scales), at.point(dims, scales)
+        if here is None or space.orthogonalises(texts[trial.base]) != kind:
+            continue
+        start, end = before.point(dims, scales, here), at.point(dims, scales, here)
         if start is not None and end is not None and start != end:
             gain = None if trial.decision == "crash" else trial.delta
             if gain is not None or trial.decision == "crash":
@@ -87,13 +92,17 @@ class Reading:
 
     values: Values
     turned: bool
-    _points: dict[Scales, Point | None] = field(default_factory=dict)
+    _points: dict[Scales, tuple[float | None, ...] | None] = field(default_factory=dict)
 
-    def point(self, dims: list[Dimension], scales: Scales) -> Point | None:
-        """Its coordinates in the dimensions, which `scales` tells apart."""
+    def point(self, dims: list[Dimension], scales: Scales, here: Point) -> Point | None:
+        """Its coordinates in the dimensions, which `scales` tells apart; those of `here` in what it does not have."""
         if scales not in self._points:
-            self._points[scales] = point(dims, self.values)
-        return self._points[scales]
+            own = [d for d in dims if d.name in self.values]
+            known = point(own, self.values)
+            places = None if known is None else dict(zip([d.name for d in own], known, strict=True))
+            self._points[scales] = None if places is None else tuple(places.get(d.name) for d in dims)
+        found = self._points[scales]
+        return None if found is None else tuple(b if a is None else a for a, b in zip(found, here, strict=True))
 
 
 def _values(source: str) -> Values:

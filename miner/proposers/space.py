@@ -246,6 +246,7 @@ def point(dims: Sequence[Dimension], values: Mapping[str, Value]) -> tuple[float
     return tuple(found)
 
 
+@lru_cache(maxsize=1024)
 def orthogonalises(source: str) -> bool:
     """Whether a script's optimizer makes its steps orthogonal, as Muon does."""
     return _ORTHOGONAL.search(_COMMENT.sub("", source)) is not None

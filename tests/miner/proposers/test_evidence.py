@@ -43,6 +43,17 @@ def test_moves_follow_what_was_tried() -> None:
     assert len(found.crashed) == 1
 
 
+def test_moves_outlive_an_edit_that_adds_a_dimension_but_no_other_kind_of_optimizer() -> None:
+    slower = changed(("LR = 0.02", "LR = 0.01"))
+    edited = Candidate(SCRIPT + "ROWS = 4096\n", "")
+    muon = Candidate(SCRIPT + "MUON_MOMENTUM = 0.9\n", "")
+    history = [baseline(SCRIPT), tried(1, slower, SCRIPT, -0.1), tried(2, edited, SCRIPT, 0.05, "keep")]
+    found = gathered(edited.source, history)
+    assert [move.gain for move in found.moves] == [-0.1]
+    assert [b - a for a, b in zip(found.moves[0].start, found.moves[0].end, strict=True)] == [-1, 0, 0, 0, 0]
+    assert gathered(muon.source, history).moves == ()
+
+
 def test_a_base_from_elsewhere_is_one_more_start() -> None:
     theirs = "LR = 0.5\nMODEL_DIM = 64\nHEAD_DIM = 16\nBATCH_SIZE = 4\n"
     mine = changed(("LR = 0.5", "LR = 0.25"), source=theirs)

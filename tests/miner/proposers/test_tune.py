@@ -102,6 +102,18 @@ def test_an_accelerator_looks_at_more_width_first_and_others_at_less_work(
     assert absent not in found
 
 
+def test_a_look_that_lost_is_not_repeated_after_an_edit(tmp_path: Path) -> None:
+    proposer, history = Tune(3), [baseline()]
+    while proposer.is_bold(seen := context(tmp_path, history)):
+        candidate = proposer.propose(seen)
+        assert candidate is not None
+        history.append(tried(len(history), candidate, SOURCE))
+    assert len(history) > 2
+    edited = Candidate(SOURCE + "TABLE_ROWS = 4096\n", "edit pair-embeddings: a table")
+    history.append(tried(len(history), edited, SOURCE, 0.1, "keep"))
+    assert not proposer.is_bold(context(tmp_path, history, source=edited.source))
+
+
 def test_it_is_bold_while_a_look_worth_more_than_all_else_is_open(tmp_path: Path) -> None:
     proposer, history, bold = Tune(3), [baseline()], list[str]()
     for number in range(1, 30):
