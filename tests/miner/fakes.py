@@ -45,7 +45,7 @@ class Tree:
 
     path = Path("tree")
 
-    def __init__(self, source: str = SOURCE) -> None:
+    def __init__(self, source: str) -> None:
         self.sources: dict[str, str] = {}
         self._head = self._put(source, "snapshot")
 
@@ -82,7 +82,8 @@ class Tree:
 
 @dataclass(slots=True)
 class Machine:
-    """A bench whose runs are written down: `values` gives the next val_bpb of a source, a failure word, or raises."""
+    """A bench whose runs are written down: `values` gives the next val_bpb of a source, a failure word, or raises.
+    What it learns of the noise enters `record` where it `learns`."""
 
     values: Callable[[str, Arm], float | str]
     protocol: protocol.Protocol
@@ -101,6 +102,7 @@ class Machine:
     noise_key: str = "made up"
     environment: Any = field(default_factory=lambda: SimpleNamespace(packages_digest="dd" * 32))
     gpus: tuple[str, ...] = ()
+    learns: bool = False
 
     def each_gpu(self) -> tuple[Machine, ...]:
         return tuple(replace(self, gpus=(gpu,)) for gpu in self.gpus) if len(self.gpus) > 1 else (self,)
@@ -110,6 +112,8 @@ class Machine:
 
     def learn_noise(self, groups: Sequence[Sequence[float]]) -> None:
         self.learnt.append([list(group) for group in groups])
+        if self.learns:
+            self.record = self.record.update(groups)
 
     def measure(self, arm: Arm, files: Mapping[str, bytes], say: Callable[[str], None], **_: Any) -> Run:
         source = files[SCRIPT].decode()
@@ -237,20 +241,27 @@ class Scripted:
 
 class Fake:
     """One session's context and the fakes in it. `values` maps a source to what it truly is, in val_bpb; where it
-    gives None the run crashes."""
+    gives None the run crashes. The session begins with `source`."""
 
     def __init__(
-        self, folder: Path, values: Mapping[str, float | None], *, goals: Goals | None = None, bips: int = 0
+        self,
+        folder: Path,
+        values: Mapping[str, float | None],
+        *,
+        goals: Goals | None = None,
+        bips: int = 0,
+        source: str = SOURCE,
     ) -> None:
         self.values, self._calls = values, 0
         self.machine = Machine(self.next, replace(protocol.parse(PROTOCOL), min_improvement_bips=bips), home=folder)
-        self.chain, self.tree, self.journal = Chain(), Tree(), Journal(folder / "session.jsonl")
+        self.chain, self.tree, self.journal = Chain(), Tree(source), Journal(folder / "session.jsonl")
         self.said: list[str] = []
         if not self.journal.session.tag:
             self.journal.append("session", seed=1, tag="t")
+        files = {**FILES, SCRIPT: source.encode()}
         task = SimpleNamespace(
-            files=FILES,
-            incumbent=FILES,
+            files=files,
+            incumbent=files,
             protocol=self.machine.protocol,
             protocol_bytes=PROTOCOL,
             benchmark=SimpleNamespace(data_arguments=("--text", "x")),
