@@ -1,11 +1,12 @@
 """How long a session takes to its first, second and third submission, on one GPU and on several side by side.
 
-Run by name: `uv run python -m tests.benchmarks.bench_sessions [--sessions 30] [--gpus 1 2 4]`. The real loop, proposers,
-policy and confirming test, from the tests' script of upstream's family; chain and machine are fakes, and what a run comes
-to is made up: the gains that changes of upstream's script showed on an H200 at 60 s of training (docs/measurements.md),
-nothing for all others, and noise of 0.009 bpb. A round is one run, or as many as there are GPUs at once; each takes the
-same time. Prints the median round of each submission, the share of sessions with a third within 24 rounds, which is
-what half an hour has at 60 s, and the ratio of the third's median to that on one GPU.
+Run by name: `uv run python -m tests.benchmarks.bench_sessions [--sessions 30] [--gpus 1 2 4]`. The real loop,
+proposers, policy and confirming test, from the tests' script of upstream's family; chain and machine are fakes, and
+what a run comes to is made up: the gains that changes of upstream's script showed on an H200 at 60 s of training
+(docs/measurements.md), nothing for all others, and noise of 0.009 bpb. A round is one run, or as many as there are
+GPUs at once; each takes the same time. Prints the median round of each submission, the share of sessions with a third
+within 24 rounds, which is what half an hour has at 60 s, and the ratio of the third's median to that on the first
+number of GPUs.
 """
 
 from __future__ import annotations
@@ -55,11 +56,11 @@ def truth(source: str) -> float:
     return value + (WIDTHS.get(width, FAR) if muon else 2 * FAR * (width != 1)) + BATCHES.get(batch, FAR)
 
 
-def _number(source: str, name: str) -> int:
-    """A constant's value: a product of powers, as scripts write it."""
-    found = re.search(rf"^{name} = (\d+)(?:\*\*|\s*\*\*\s*)?(\d*)", source, re.MULTILINE)
+def _number(source: str, name: str) -> float:
+    """A constant's value, which scripts write as a number or a power."""
+    found = re.search(rf"^{name} = (\d+)(?:\*\*(\d+))?", source, re.MULTILINE)
     assert found is not None
-    return int(found[1]) ** int(found[2] or 1)
+    return float(found[1]) ** float(found[2] or 1)
 
 
 class _Proposer:
