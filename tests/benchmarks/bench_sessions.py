@@ -60,7 +60,7 @@ def _number(source: str, name: str) -> float:
     """A constant's value, which scripts write as a number or a power."""
     found = re.search(rf"^{name} = (\d+)(?:\*\*(\d+))?", source, re.MULTILINE)
     assert found is not None
-    return float(found[1]) ** float(found[2] or 1)
+    return float(int(found[1]) ** int(found[2] or 1))
 
 
 class _Proposer:
