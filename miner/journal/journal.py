@@ -28,6 +28,7 @@ from trainer.statistics.comparison import Arm
 Event = Mapping[str, Any]
 _CURE = "Move its folder away to start a new session."
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
+_NEVER = (-math.inf, -math.inf)
 INTERRUPTED = "interrupted"  # why a segment ended that did not end by itself
 
 
@@ -213,18 +214,6 @@ class Segment:
     last: str = ""
     within: bool = False
     busy: float = 0.0
-    _span: tuple[float, float] = field(default=(-math.inf, -math.inf), repr=False)  # of the runs just counted
-
-    def ran(self, at: str, seconds: float) -> None:
-        """Count a run of this machine that ended `at` then, but for what went beside those just counted."""
-        first, last = self._span
-        end = seconds_of(at) or last + seconds
-        begin = end - seconds
-        if begin >= last - 1.0:  # moments are whole seconds
-            self.busy, self._span = self.busy + seconds, (begin, end)
-        else:
-            self.busy += max(0.0, first - begin) + max(0.0, end - last)
-            self._span = min(first, begin), max(last, end)
 
 
 @dataclass(slots=True)
@@ -248,6 +237,7 @@ class Session:
     purchase: tuple[str, int] | None = None
     sums: Sums = field(default_factory=Sums)
     _tried: list[Tried] = field(default_factory=list, repr=False)
+    _span: tuple[float, float] = field(default=_NEVER, repr=False)  # of the runs that were counted as busy last
 
     def apply(self, event: Event) -> None:
         """Fold one event in; an unknown kind or a missing field raises JournalDamaged."""
@@ -277,11 +267,7 @@ class Session:
                     trial, run = self._trial(event["number"]), RunRecord.decode(event)
                     trial.runs.append(run)
                     self.sums.ran(trial, run)
-                    if self.segments:
-                        if run.machine:
-                            self.segments[-1].busy += run.seconds
-                        else:
-                            self.segments[-1].ran(event["at"], run.seconds)
+                    self._ran(event["at"], run.seconds, alone=bool(run.machine))
                 case "decision":
                     trial = self._trial(event["number"])
                     before = trial.decision
@@ -309,8 +295,7 @@ class Session:
                     self.confirmations[-1].runs.append(test)
                     self.sums.confirming += test.run.seconds
                     self.sums.candidates += test.run.seconds if test.run.arm == Arm.CANDIDATE.value else 0.0
-                    if self.segments:
-                        self.segments[-1].ran(event["at"], test.run.seconds)
+                    self._ran(event["at"], test.run.seconds)
                 case "confirmed":
                     last = self.confirmations[-1]
                     last.passed, last.reason = event["passed"], event["reason"]
@@ -358,6 +343,7 @@ class Session:
                     self.staked += event["stake"]
                 case "begin":
                     self.segments.append(Segment(event["at"], event.get("measured", "")))
+                    self._span = _NEVER
                 case "end":
                     segment = self.segments[-1]
                     segment.end, segment.reason, segment.seconds = event["at"], event["reason"], event["seconds"]
@@ -371,6 +357,22 @@ class Session:
             ) from error
         if self.segments and not self.segments[-1].end:
             self.segments[-1].last = event.get("at", "")
+
+    def _ran(self, at: str, seconds: float, *, alone: bool = False) -> None:
+        """Count a run that ended `at` then, but unless it was `alone`, on a machine of its own, for what went beside
+        those just counted."""
+        if not self.segments:
+            return
+        segment, (first, last) = self.segments[-1], self._span
+        end = seconds_of(at) or last + seconds
+        begin = end - seconds
+        if alone:
+            segment.busy += seconds
+        elif begin >= last - 1.0 or end < first:  # moments are whole seconds; or the clock was set back
+            segment.busy, self._span = segment.busy + seconds, (begin, end)
+        else:
+            segment.busy += max(0.0, first - begin) + max(0.0, end - last)
+            self._span = min(first, begin), max(last, end)
 
     def _trial(self, number: int) -> TrialRecord:
         return self.sums.by_number[number]

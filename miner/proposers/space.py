@@ -109,8 +109,8 @@ ROLES: tuple[DimensionRole, ...] = (
     DimensionRole(("WINDOW", "PATTERN"), 1.5, None, (("=L", 0.5), ("=SSSL", 0.2), ("*2", 0.1), ("*4", 0.1))),
 )
 _OTHER = DimensionRole((), 0.5, None, (("*10", 0.1), ("/10", 0.1), ("off", 0.08)))
-_ORTHOGONAL = re.compile(r"muon|newton_?schulz|orthogonal|zeropower|polar_?express", re.IGNORECASE)
-_COMMENT = re.compile(r"#.*")
+_ORTHOGONAL = re.compile(r"muon|newton_?schulz|(?<!init\.)orthogonal|zeropower|polar_?express", re.IGNORECASE)
+_COMMENT = re.compile(r"#.*|(\"\"\"|''')(?s:.*?)\1")
 _RATE = re.compile(r"(^|_|\.)LR$|LEARNING_RATE$")
 
 

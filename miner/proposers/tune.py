@@ -5,9 +5,9 @@
    of what they are worth on this class of machine: with Muon a discrete accelerator looks at twice the width first,
    others at less work. An author's prior is most often wrong by much, and small steps cannot cross a plateau.
    Other people's evidence (`miner.proposers.clues`) moves a look up or down. A look that another loss on the same way
-   already answers is left out. Those worth most come before all else, what others propose included (`is_bold`); of the
-   first sixteen trials one in four is a look, later one in twenty while any is left: on a plain bowl a look is a trial
-   lost.
+   already answers is left out. Those worth most come before all else, and what is so without other people's evidence
+   before what others propose too (`is_bold`); of the first sixteen trials one in four is a look, later one in twenty
+   while any is left: on a plain bowl a look is a trial lost.
 3. Else, at random: the best of the mean surface (`surface`), the few hyperparameters that promise most at once; or the
    best one to three of a surface drawn from what is known.
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from miner.proposers import clues, evidence, space
 from miner.proposers.base import Candidate, Context, accelerated
@@ -52,6 +52,14 @@ Changes = Mapping[str, Value]
 Settings = Callable[[Context, list[Dimension], Point, SearchHistory], Iterator[Changes]]
 
 
+class _Look(NamedTuple):
+    """A first look far away, its worth, and that without what others found."""
+
+    changes: Changes
+    worth: float
+    own: float
+
+
 class Tune:
     """`seed` is the session's."""
 
@@ -65,8 +73,16 @@ class Tune:
         return self._first(context, self._settings)
 
     def is_bold(self, context: Context) -> bool:
-        """Whether a look is open that is worth BOLD."""
-        return self._first(context, self._bold) is not None
+        """Whether the first look that is open is worth BOLD, also without what others found: a table that nobody
+        checked could say so of any number of looks."""
+        seen: list[_Look] = []
+
+        def looks(context: Context, dims: list[Dimension], _: Point, found: SearchHistory) -> Iterator[Changes]:
+            for look in self._looks(context, dims, found):
+                seen.append(look)
+                yield look.changes
+
+        return self._first(context, looks) is not None and min(seen[-1].worth, seen[-1].own) >= BOLD
 
     def _first(self, context: Context, settings: Settings) -> Candidate | None:
         """The first of these settings that was not tried and that nothing speaks against."""
@@ -91,12 +107,8 @@ class Tune:
                 return Candidate(source, text)
         return None
 
-    def _looks(self, context: Context, dims: list[Dimension], found: SearchHistory) -> list[tuple[Changes, float]]:
+    def _looks(self, context: Context, dims: list[Dimension], found: SearchHistory) -> list[_Look]:
         return _looks(dims, found, context, random.Random(f"{self._seed}/looks"))
-
-    def _bold(self, context: Context, dims: list[Dimension], origin: Point, found: SearchHistory) -> Iterator[Changes]:
-        """The looks that come before all else."""
-        yield from (changes for changes, worth in self._looks(context, dims, found) if worth >= BOLD)
 
     def _settings(
         self, context: Context, dims: list[Dimension], origin: Point, found: SearchHistory
@@ -108,14 +120,14 @@ class Tune:
         if last is not None and last.end == origin:
             yield _values(dims, tuple(b + (b - a) for a, b in zip(last.start, last.end, strict=True)))
         lot = random.Random(f"{self._seed}/{context.number}/tune")
-        yield from self._bold(context, dims, origin, found)
         looks = self._looks(context, dims, found)
+        yield from (look.changes for look in looks if look.worth >= BOLD)
         if lot.random() < (OFTEN if context.number <= FIRST else LOOKS):
-            yield from (changes for changes, worth in looks if worth >= WORTH)
+            yield from (look.changes for look in looks if look.worth >= WORTH)
         fitted = surface.fit(dims, origin, found.moves)
         early = sum(move.gain is not None for move in found.moves) < EARLY
         yield from self._steps(context, fitted, lot, early=early, least=(context.sigma or 0.0) / 2)
-        yield from (changes for changes, _ in looks)
+        yield from (look.changes for look in looks)
         yield from self._steps(context, fitted, lot, early=early, least=None)
 
     def _steps(
@@ -149,28 +161,27 @@ class Tune:
                     yield _values(dims, step)
 
 
-def _looks(
-    dims: Sequence[Dimension], found: SearchHistory, context: Context, lot: random.Random
-) -> list[tuple[Changes, float]]:
+def _looks(dims: Sequence[Dimension], found: SearchHistory, context: Context, lot: random.Random) -> list[_Look]:
     """The first looks that are still open, the one worth most first; `lot` shuffles what is worth about the same."""
     looks: list[tuple[Changes, float]] = []
+    ranked: list[_Look] = []
     told, gpu, orthogonal = context.clues, accelerated(context.hardware), space.orthogonalises(context.source)
     for dimension in dims:
         far = dimension.far(accelerated=gpu, orthogonal=orthogonal)
         looks += [({dimension.name: value}, worth) for value, worth in far]
     looks += list(space.together(dims, accelerated=gpu))
-    looks += [({name: value}, worth) for name, value, worth in clues.values(told, dims)]
-    ranked = []
+    heard = [({name: value}, worth) for name, value, worth in clues.values(told, dims)]
     losses: dict[frozenset[int], list[Point]] = {}  # where trials that lost ended, by what they changed
     for move in found.moves:
         if not move.kept:
             moved = frozenset(i for i, (a, b) in enumerate(zip(move.start, move.end, strict=True)) if a != b)
             losses.setdefault(moved, []).append(move.end)
-    for changes, worth in looks:
+    for place, (changes, worth) in enumerate([*looks, *heard]):
         worth *= math.exp(lot.gauss(0.0, 0.15))
         if not _answered(dims, losses, changes):
-            ranked.append((changes, worth * clues.factor(told, changes, dims)))
-    return sorted(ranked, key=lambda look: -look[1])
+            own = worth if place < len(looks) else 0.0
+            ranked.append(_Look(changes, worth * clues.factor(told, changes, dims), own))
+    return sorted(ranked, key=lambda look: -look.worth)
 
 
 def _answered(dims: Sequence[Dimension], losses: Mapping[frozenset[int], Sequence[Point]], changes: Changes) -> bool:

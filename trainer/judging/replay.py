@@ -151,11 +151,10 @@ def replay(
             other = [partial(meanwhile, idle[0].gpus[0])] if meanwhile and idle and not made else []
             ended = abreast([*at_once, *other], word)
             conditions = watch.after(max(run.seconds for run in ended), foreign=bool(other) or Arm.CANDIDATE in arms)
-            measured = ended[: len(arms)]
-            # The incumbent's first: a candidate is charged for time beyond that of the run beside it as well.
-            in_order = sorted(measured, key=lambda run: run.arm is Arm.CANDIDATE)
-            entered = {run.arm: enter(run, conditions, word) for run in in_order}
-            entries = [entered[run.arm] for run in measured]
+            # The incumbent's first, also on the caller's record: a candidate is charged for time beyond that of the run
+            # beside it as well.
+            measured = sorted(ended[: len(arms)], key=lambda run: run.arm is Arm.CANDIDATE)
+            entries = [enter(run, conditions, word) for run in measured]
         for entry, run in zip(entries, measured, strict=True):
             named = entry if run.arm is Arm.CANDIDATE else replace(entry, arm=reference)
             made.append(named)

@@ -155,6 +155,8 @@ def test_a_model_is_widened_first_where_its_steps_suit_any_width(
         ("update = zeropower_via_newtonschulz5(g)", True),
         ("def _orthogonal_step(self, path, grad):", True),
         ("optimizer = AdamW(0.001)  # a port of Muon is future work", False),
+        ('def step(self):\n    """Adam: Muon\n    is future work."""\n', False),
+        ("nn.init.orthogonal_(weight)", False),
     ],
 )
 def test_whether_a_script_orthogonalises_its_steps(source: str, expected: bool) -> None:

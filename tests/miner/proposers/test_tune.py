@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from common.resources import ROOT
 from miner.proposers import space
-from miner.proposers.base import Candidate, Tried
+from miner.proposers.base import Candidate, Clue, Tried
+from miner.proposers.tables import HEARD
 from miner.proposers.tune import EARLY, Tune
 from tests.benchmarks import bench_proposers
 from tests.miner.proposers.support import SOURCE, baseline, context, tried
@@ -126,6 +127,23 @@ def test_it_is_bold_while_a_look_worth_more_than_all_else_is_open(tmp_path: Path
     assert bold
     assert all(any(word in hypothesis for word in ("BATCH", "DECAY")) for hypothesis in bold)
     assert len(bold) < 8
+
+
+def test_what_nobody_checked_makes_no_look_come_before_what_others_propose(tmp_path: Path) -> None:
+    """A table that says that every step won would have its looks made for hours before an agent is asked."""
+    source, history, proposer = script("today"), list[Tried](), Tune(3)
+    told = [
+        Clue(d.name, d.value, d.at(centre + step), 1.0, HEARD)
+        for d in space.dimensions(source)
+        if d.scale != "choice" and (centre := d.coordinate(d.value)) is not None
+        for step in (-4, -3, -2, -1, 1, 2, 3, 4)
+    ]
+    history.append(baseline(source))
+    while proposer.is_bold(seen := replace(context(tmp_path, history, source=source), clues=told)):
+        candidate = proposer.propose(seen)
+        assert candidate is not None
+        history.append(tried(len(history), candidate, source))
+        assert len(history) < 8
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -40,7 +40,7 @@ def miner(home: Path, *arguments: object) -> Result:
 def ask(home: Path, *arguments: object) -> Any:
     result = miner(home, *arguments, "--json")
     assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return json.loads(result.stdout, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
 
 
 @pytest.fixture
@@ -83,12 +83,14 @@ def test_what_models_and_agents_cost_is_in_status_and_report(tmp_path: Path) -> 
 
 def test_status_beside_a_running_miner(tmp_path: Path) -> None:
     folder = sessions.make(tmp_path, trials=1)
-    before = (folder / "session.jsonl").read_bytes()
     mining = Journal(folder / "session.jsonl")
+    mining.append("begin")
+    before = (folder / "session.jsonl").read_bytes()
     try:
         mining._lines.file.write(b'{"event": "half a li')
         (found,) = ask(tmp_path, "status")
         assert found["running"]
+        assert found["segments"][-1]["busy"] == 0
         assert "mining now" in miner(tmp_path, "status").stdout
         assert ask(tmp_path, "report", "--offline")["running"]
     finally:

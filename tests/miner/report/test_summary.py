@@ -174,6 +174,12 @@ def test_runs_side_by_side_keep_the_machine_busy_once() -> None:
     assert summary.summarize(session(*elsewhere)).time.idle == 180 - 60
 
 
+def test_a_clock_that_is_set_back_makes_no_machine_busier_than_its_runs() -> None:
+    runs = [run(0, "incumbent", 2.5, minute) for minute in (120, 60, 60, 61)]  # by an hour, then two at once and one
+    made = session({"event": "begin", "at": at(119)}, trial(0, BASE, BASE, 119), *runs)
+    assert made.segments[0].busy == 180
+
+
 def end(minute: float, reason: str, seconds: float) -> dict[str, Any]:
     return {"event": "end", "at": at(minute), "reason": reason, "seconds": seconds}
 

@@ -267,6 +267,9 @@ def test_a_candidate_has_the_time_of_the_incumbents_run_beside_it(
         runs = replay(bench, trees, rows, policy=JudgePolicy(), noise=NOISE, seed=seed, view=view, side_by_side=True)
         assert not any(run.overtime for run in runs)
         assert set(measurer.shares) == {1.0}
+        for place, run in enumerate(runs):  # a kill between the two runs of a pair leaves what the charge goes by
+            theirs = [other.train_seconds or 0.0 for other in runs[:place] if other.arm == "incumbent"]
+            assert run.arm == "incumbent" or (run.train_seconds or 0.0) <= max(theirs)
         measurer.runs.clear()
 
 
