@@ -228,7 +228,7 @@ def forecast(
     cost = submission_cost(client, context.wallet.pubkey(), project, stake=stake, recipient=context.reward_recipient)
     found = outlook.outlook(seen, gained, policy, market, stake=stake, rent=cost.rent, fees=cost.fees, refused=refused)
     context.dashboard.say(
-        f"  confirmed: {done.delta:+.6f} [{done.low:+.6f}, {done.high:+.6f}], of which {gained.mean:+.6f} should last"
+        f"  confirmed: {done.delta:+.6f} [{done.low:+.6f}, {done.high:+.6f}]; {gained.mean:+.6f} should last"
     )
     for line in found.lines():
         context.dashboard.say(f"  {line}")
