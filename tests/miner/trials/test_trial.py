@@ -301,6 +301,23 @@ def test_what_is_likely_to_be_kept_has_the_room_to_itself(fake: Fake, aged: None
     assert read(fake.journal.path) == fake.context.session
 
 
+def test_what_failed_beside_a_winner_is_not_carried(fake: Fake, aged: None) -> None:
+    fake.machine.gpus = ("0", "1")
+    fake.values = {**TRUE, BETTER: 2.45}
+    trials = LocalTrials(fake.context)
+    trials.baseline()
+    won = fake.trial(BETTER)
+    trials.judge([won, fake.trial(WORSE)])
+    fake.machine.ran.clear()
+    broken = fake.trial(BROKEN)
+    trials.judge([won, broken])
+    assert [won.decision, broken.decision] == ["keep", ""]
+    assert set(fake.machine.ran) == {(SOURCE, Arm.INCUMBENT), (BROKEN, Arm.CANDIDATE)}
+    trials.judge([broken])
+    assert (broken.decision, broken.carry) == ("discard", False)
+    assert read(fake.journal.path) == fake.context.session
+
+
 def test_no_candidate_is_begun_that_has_no_room(fake: Fake) -> None:
     """Both runs until the first look are this one's, as long as little is known of the noise."""
     fake.machine.record = NoiseRecord()
