@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
-from miner.proposers import space
 from miner.proposers.base import Tried, by_fingerprint
-from miner.proposers.space import Dimension, point
+from miner.proposers.space import Dimension, orthogonalises, point
 from trainer.errors import InvalidBundle
 from trainer.project import hyperparameters, sites
 from trainer.project.hyperparameters import Value
@@ -67,7 +66,7 @@ def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> Sear
     read = {t.fingerprint: _read(t.source, texts.get(t.base)) for t in history}
     read |= {mark: _read(text, None) for mark, text in texts.items() if mark not in read}  # no trials: without a base
     scales, here = tuple((d.name, d.scale, d.choices) for d in dims), point(dims, _values(source))
-    moves, ran, crashed, kind = [], [_values(source)], [], space.orthogonalises(source)
+    moves, ran, crashed, kind = [], [_values(source)], [], orthogonalises(source)
     for trial in history:
         at, before = read[trial.fingerprint], read.get(trial.base)
         if trial.decision != "crash":
@@ -76,7 +75,7 @@ def gather(source: str, history: Sequence[Tried], dims: list[Dimension]) -> Sear
             continue
         if trial.decision == "crash":
             crashed.append((before.values, at.values))
-        if here is None or space.orthogonalises(texts[trial.base]) != kind:
+        if here is None or orthogonalises(texts[trial.base]) != kind:
             continue
         start, end = before.point(dims, scales, here), at.point(dims, scales, here)
         if start is not None and end is not None and start != end:

@@ -78,7 +78,8 @@ class Mixture:
                     return None
                 self._sleep(min(1.0, max(0.0, first - now)))
                 continue
-            ready = [part for part in ready if _is_bold(part.proposer, context)] or ready
+            if len(ready) > 1:
+                ready = [part for part in ready if _is_bold(part.proposer, context)] or ready
             part = rng.choices(ready, [bent(p.proposer.name, p.weight, context.history) for p in ready])[0]
             try:
                 candidate = part.proposer.propose(context)
